@@ -1,0 +1,31 @@
+"""Retrieval-based voice conversion on machines one does not own: train a voice, convert with it, from a notebook.
+
+>>> import rvc_core as rvc
+>>> sorted(name for name in dir(rvc) if name[0].isupper())[:3]
+['Audio', 'ConvertSettings', 'Experiment']
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Importing the package is instant and pure: each public name is looked up in its module at first use.
+_PUBLIC = {
+    "Audio": "audio", "read_audio": "audio",
+    "Experiment": "experiment", "Voice": "experiment",
+    "RVCError": "errors",
+    "PrepareSettings": "settings", "ExtractSettings": "settings", "TrainSettings": "settings",
+    "IndexSettings": "settings", "ConvertSettings": "settings", "RuntimeSettings": "settings",
+}
+__all__ = [*_PUBLIC, "__version__"]   # noqa: PLE0604  (the names are strings)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'rvc_core' has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,169 @@
+"""Every path inside an experiment, named once; nothing else in the package builds paths.
+
+The folder is RVC WebUI's ``logs/<name>``, and what we add stands beside it (docs/file_formats.md).
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import SettingsError
+from .files import slug_of
+
+_GENERATOR = re.compile(r"G_(\d+)\.pth")
+_VOICE = re.compile(r".*_e(\d+)_s(\d+)\.pth")
+
+
+def home() -> Path:
+    """Root of experiments, caches and weights: ``RVC_HOME``, else the working folder."""
+    return Path(os.environ.get("RVC_HOME") or Path.cwd()).expanduser().absolute()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of one experiment.
+
+    Examples
+    --------
+    >>> layout = Layout(Path("/data/logs/alice"), "alice")
+    >>> layout.generator(120).name, layout.voice(60, 120).name
+    ('G_120.pth', 'alice_e60_s120.pth')
+    """
+
+    root: Path
+    name: str
+
+    @classmethod
+    def of(cls, name: str, root: Path | None = None) -> "Layout":
+        """The layout of the experiment with this human name, under ``RVC_HOME/logs``.
+
+        Raises
+        ------
+        SettingsError
+            When the name is empty or would leave the folder.
+        """
+        if not name.strip() or name.strip(". ") == "":
+            raise SettingsError(f"not a name for an experiment: {name!r}", hint="use letters, in any script")
+        return cls((root or home()) / "logs" / slug_of(name), name)
+
+    @property
+    def slug(self) -> str:
+        """ASCII spelling of the name: the folder's own name."""
+        return self.root.name
+
+    # -- data ------------------------------------------------------------------------------------------------------
+    @property
+    def clips(self) -> Path:
+        """Training clips at the voice's rate, float32 WAV."""
+        return self.root / "0_gt_wavs"
+
+    @property
+    def clips_16k(self) -> Path:
+        """The same clips at 16 kHz."""
+        return self.root / "1_16k_wavs"
+
+    @property
+    def f0_coarse(self) -> Path:
+        """Quantised pitch, 1..255, per clip."""
+        return self.root / "2a_f0"
+
+    @property
+    def f0_hz(self) -> Path:
+        """Pitch in Hz per clip, 0 where unvoiced."""
+        return self.root / "2b-f0nsf"
+
+    def features(self, width: int) -> Path:
+        """Content features per clip: ``3_feature256`` or ``3_feature768``."""
+        return self.root / f"3_feature{width}"
+
+    @property
+    def heldout(self) -> "Layout":
+        """The same folders for the recordings that training never sees."""
+        return Layout(self.root / "heldout", self.name)
+
+    @property
+    def mute(self) -> "Layout":
+        """The silent clip that RVC's file list ends with."""
+        return Layout(self.root / "mute", self.name)
+
+    @property
+    def experiment(self) -> Path:
+        """What this experiment is: name, dataset, preset, stamps of its stages."""
+        return self.root / "experiment.json"
+
+    @property
+    def manifest(self) -> Path:
+        """Where each second of the input went."""
+        return self.root / "manifest.jsonl"
+
+    @property
+    def filelist(self) -> Path:
+        """RVC's list of training clips."""
+        return self.root / "filelist.txt"
+
+    @property
+    def config(self) -> Path:
+        """RVC's model and training configuration."""
+        return self.root / "config.json"
+
+    # -- training --------------------------------------------------------------------------------------------------
+    @property
+    def metrics(self) -> Path:
+        """Every step, validation and saved voice, one JSON object a line."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Names and hashes of the complete checkpoint sets, written last."""
+        return self.root / "checkpoints.json"
+
+    @property
+    def incomplete(self) -> Path:
+        """Where unpaired checkpoint files are put aside."""
+        return self.root / "incomplete"
+
+    @property
+    def stop(self) -> Path:
+        """Created by anybody who wants training to save and end."""
+        return self.root / "STOP"
+
+    def generator(self, step: int) -> Path:
+        """Generator and its optimizer, in RVC's form."""
+        return self.root / f"G_{step}.pth"
+
+    def discriminator(self, step: int) -> Path:
+        """Discriminator and its optimizer, in RVC's form."""
+        return self.root / f"D_{step}.pth"
+
+    def state(self, step: int) -> Path:
+        """What RVC's two files have no place for: random generators, position, history."""
+        return self.root / f"state_{step}.pt"
+
+    def generator_steps(self) -> list[int]:
+        """Steps for which a ``G_*.pth`` exists, ascending."""
+        return sorted(int(match[1]) for path in self.root.glob("G_*.pth") if (match := _GENERATOR.fullmatch(path.name)))
+
+    # -- results ---------------------------------------------------------------------------------------------------
+    def voice(self, epoch: int, step: int) -> Path:
+        """The voice as it was at one point of training."""
+        return self.root / f"{self.slug}_e{epoch}_s{step}.pth"
+
+    @property
+    def final_voice(self) -> Path:
+        """The voice at the end of training."""
+        return self.root / f"{self.slug}.pth"
+
+    def voices(self) -> list[Path]:
+        """All saved voices in the order of their epochs, the final one last."""
+        dated = sorted((int(match[1]), path) for path in self.root.glob("*.pth") if (match := _VOICE.fullmatch(path.name)))
+        return [path for _, path in dated] + ([self.final_voice] if self.final_voice.exists() else [])
+
+    def index(self, lists: int, version: str) -> Path:
+        """The feature index, named as RVC names it."""
+        return self.root / f"added_IVF{lists}_Flat_nprobe_1_{self.slug}_{version}.index"
+
+    def indexes(self) -> list[Path]:
+        """Feature indexes of this experiment, newest first."""
+        found = self.root.glob("added_IVF*_Flat_nprobe_1_*.index")
+        return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)

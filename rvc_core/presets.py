@@ -1,0 +1,111 @@
+"""The architectures that voices are made of: RVC's six, and `nano` for machines without a GPU.
+
+A preset is baked into weights and never edited. The numbers of v1 and v2 are those of RVC WebUI's
+``configs/{v1,v2}/{32k,40k,48k}.json``.
+"""
+
+from dataclasses import dataclass, replace
+
+from .errors import SettingsError
+
+
+@dataclass(frozen=True)
+class VoiceSpec:
+    """Everything that determines the shape of a voice's networks and of its spectrograms.
+
+    All presets run at 100 frames per second: ``hop_samples == sample_rate // 100``.
+
+    Attributes
+    ----------
+    version : str
+        ``v1`` (256 content features), ``v2`` (768) or ``nano`` (the embedded encoder's).
+    content_width : int
+        Width D of the content features (T, D).
+    speakers : int
+        Rows of the speaker table.
+    segment_frames : int
+        Frames of the slice that the decoder sees in one training step.
+    """
+
+    version: str
+    sample_rate: int
+    content_width: int
+    fft_samples: int
+    mels: int
+    segment_frames: int
+    upsample_rates: tuple[int, ...]
+    upsample_kernels: tuple[int, ...]
+    uses_f0: bool = True
+    speakers: int = 109
+    inter_channels: int = 192
+    hidden_channels: int = 192
+    filter_channels: int = 768
+    heads: int = 2
+    layers: int = 6
+    kernel_size: int = 3
+    posterior_layers: int = 16
+    upsample_channels: int = 512
+    resblock_kernels: tuple[int, ...] = (3, 7, 11)
+    resblock_dilations: tuple[tuple[int, ...], ...] = ((1, 3, 5),) * 3
+    speaker_channels: int = 256
+    discriminator_periods: tuple[int, ...] = (2, 3, 5, 7, 11, 17, 23, 37)
+    discriminator_divisor: int = 1
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples per frame."""
+        return self.sample_rate // 100
+
+    @property
+    def spectrogram_bins(self) -> int:
+        """Rows of the linear spectrogram that the posterior encoder reads."""
+        return self.fft_samples // 2 + 1
+
+    @property
+    def rate_name(self) -> str:
+        """The field's short spelling of the rate: ``40k``."""
+        return f"{self.sample_rate // 1000}k"
+
+
+_V1 = VoiceSpec(version="v1", sample_rate=40000, content_width=256, fft_samples=2048, mels=125, segment_frames=32,
+                upsample_rates=(10, 10, 2, 2), upsample_kernels=(16, 16, 4, 4),
+                discriminator_periods=(2, 3, 5, 7, 11, 17))
+_V2 = replace(_V1, version="v2", content_width=768, discriminator_periods=(2, 3, 5, 7, 11, 17, 23, 37))
+_NANO = VoiceSpec(version="nano", sample_rate=16000, content_width=256, fft_samples=1024, mels=80, segment_frames=32,
+                  upsample_rates=(10, 4, 2, 2), upsample_kernels=(20, 8, 4, 4), speakers=256,
+                  inter_channels=96, hidden_channels=96, filter_channels=384, layers=3, posterior_layers=6,
+                  upsample_channels=128, resblock_kernels=(3, 7), resblock_dilations=((1, 3, 5),) * 2,
+                  speaker_channels=64, discriminator_periods=(2, 3, 5, 7, 11), discriminator_divisor=8)
+
+PRESETS: dict[str, VoiceSpec] = {
+    "v1-32k": replace(_V1, sample_rate=32000, fft_samples=1024, mels=80, segment_frames=40,
+                      upsample_rates=(10, 4, 2, 2, 2), upsample_kernels=(16, 16, 4, 4, 4)),
+    "v1-40k": _V1,
+    "v1-48k": replace(_V1, sample_rate=48000, mels=128, segment_frames=24,
+                      upsample_rates=(10, 6, 2, 2, 2), upsample_kernels=(16, 16, 4, 4, 4)),
+    "v2-32k": replace(_V2, sample_rate=32000, fft_samples=1024, mels=80, segment_frames=40,
+                      upsample_rates=(10, 8, 2, 2), upsample_kernels=(20, 16, 4, 4)),
+    "v2-40k": _V2,
+    "v2-48k": replace(_V2, sample_rate=48000, mels=128, segment_frames=36,
+                      upsample_rates=(12, 10, 2, 2), upsample_kernels=(24, 20, 4, 4)),
+    "nano": _NANO,
+    "nano-24k": replace(_NANO, sample_rate=24000, upsample_rates=(10, 6, 2, 2), upsample_kernels=(20, 12, 4, 4)),
+}
+
+
+def preset(name: str, *, uses_f0: bool = True) -> VoiceSpec:
+    """The architecture called `name`.
+
+    Raises
+    ------
+    SettingsError
+        For a name that is none, listing those that are.
+
+    Examples
+    --------
+    >>> preset("v2-40k").hop_samples
+    400
+    """
+    if name not in PRESETS:
+        raise SettingsError(f"unknown preset {name!r}", hint=f"choose one of {', '.join(PRESETS)}")
+    return replace(PRESETS[name], uses_f0=uses_f0)

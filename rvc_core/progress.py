@@ -1,0 +1,141 @@
+"""Long work shows where it is, can be stopped, and keeps to its minutes."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TextIO
+
+
+class Progress(Protocol):
+    """What a stage tells while it works; the terminal, a notebook and silence are three ways to hear it."""
+
+    def start(self, label: str, total: int) -> None:
+        """Begin a piece of work of `total` units."""
+
+    def advance(self, note: str = "") -> None:
+        """One unit is done; `note` is the newest figure."""
+
+    def say(self, line: str) -> None:
+        """Print one line that stays."""
+
+
+class Silent:
+    """Tells nothing: the default of the API and of tests."""
+
+    def start(self, label: str, total: int) -> None:
+        """Ignore."""
+
+    def advance(self, note: str = "") -> None:
+        """Ignore."""
+
+    def say(self, line: str) -> None:
+        """Ignore."""
+
+
+class Terminal:
+    """A bar that redraws itself on a terminal; elsewhere at most one line a minute.
+
+    Parameters
+    ----------
+    stream : text stream
+        Where to write; stderr by default, so that ``--json`` keeps stdout for its one object.
+    line_every_seconds : float
+        Interval of lines when the stream is not a terminal.
+
+    Examples
+    --------
+    >>> import io
+    >>> stream = io.StringIO()
+    >>> progress = Terminal(stream)
+    >>> progress.start("slicing", 1); progress.advance("a.wav")
+    >>> stream.getvalue()
+    'slicing 1/1 a.wav\\n'
+    """
+
+    def __init__(self, stream: TextIO | None = None, line_every_seconds: float = 60.0) -> None:
+        self._stream = stream if stream is not None else sys.stderr
+        self._redraws = self._stream.isatty()
+        self._every = 0.1 if self._redraws else line_every_seconds
+        self._label, self._total, self._done, self._last = "", 0, 0, time.monotonic()
+
+    def start(self, label: str, total: int) -> None:
+        """Begin a piece of work of `total` units."""
+        self._label, self._total, self._done, self._last = label, total, 0, time.monotonic()
+
+    def advance(self, note: str = "") -> None:
+        """One unit is done; draw if it is time."""
+        self._done += 1
+        finished, now = self._done >= self._total, time.monotonic()
+        if not finished and now - self._last < self._every:
+            return
+        self._last = now
+        count = f"{self._label} {self._done}/{self._total} {note}".rstrip()
+        if self._redraws:
+            filled = round(24 * min(1.0, self._done / max(1, self._total)))
+            self._write(f"\r\033[K[{'█' * filled}{'·' * (24 - filled)}] {count}" + ("\n" if finished else ""))
+        else:
+            self._write(count + "\n")
+
+    def say(self, line: str) -> None:
+        """Print one line that stays."""
+        self._write(("\r\033[K" if self._redraws else "") + line + "\n")
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+
+class Stop:
+    """A wish to end early: a file that another process may create, or `request` within this one.
+
+    Examples
+    --------
+    >>> stop = Stop()
+    >>> stop.requested
+    False
+    >>> stop.request(); stop.requested
+    True
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self._file, self._wanted = file, False
+
+    def request(self) -> None:
+        """Ask the work to end at its next safe point."""
+        self._wanted = True
+
+    @property
+    def requested(self) -> bool:
+        """Whether anybody asked."""
+        return self._wanted or (self._file is not None and self._file.exists())
+
+
+class Budget:
+    """Answers one question before each further unit of work: is there time for another?
+
+    Parameters
+    ----------
+    minutes : float or None
+        Wall time for everything; None is no limit.
+    clock : callable
+        Seconds, monotonic.
+
+    Examples
+    --------
+    >>> now = [0.0]
+    >>> budget = Budget(1.0, clock=lambda: now[0])
+    >>> budget.allows(20.0)
+    True
+    >>> now[0] = 45.0
+    >>> budget.allows(20.0)
+    False
+    """
+
+    def __init__(self, minutes: float | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._start = clock, clock()
+        self._seconds = None if minutes is None else 60.0 * minutes
+
+    def allows(self, next_seconds: float) -> bool:
+        """Whether work of `next_seconds`, a fifth added for luck, still ends in time."""
+        return self._seconds is None or self._clock() - self._start + 1.2 * next_seconds < self._seconds

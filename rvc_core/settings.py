@@ -1,0 +1,131 @@
+"""The settings of every stage: one declaration gives validation, CLI flags, papermill parameters and form controls.
+
+Stage settings are choices that change results and are stamped on what they produced. `RuntimeSettings` cannot change
+results and stays out of the stamps. Architectures are no settings: see presets.py.
+"""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from .errors import SettingsError
+from .presets import PRESETS
+
+F0Method = Literal["fcpe", "crepe", "harvest", "dio", "pm"]
+ContentName = Literal["auto", "embedded", "contentvec"]
+PresetName = Literal[*PRESETS]   # type: ignore[valid-type]
+S = TypeVar("S", bound="Settings")
+
+
+def _number_or_word(value: Any) -> Any:
+    """Command lines and notebooks hand over ``"12"``; it means 12."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, strict about names, errors in one line."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def of(cls: type[S], **values: Any) -> S:
+        """Build and check settings, with an error a user can act on.
+
+        Raises
+        ------
+        SettingsError
+            Naming every field that is wrong and what it may be.
+
+        Examples
+        --------
+        >>> TrainSettings.of(epochs=3).epochs
+        3
+        >>> TrainSettings.of(epochs=0)
+        Traceback (most recent call last):
+        rvc_core.errors.SettingsError: epochs: Input should be greater than or equal to 1 (got 0)
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            problems = [f"{problem['loc'][0] if problem['loc'] else cls.__name__}: {problem['msg']}"
+                        f" (got {problem['input']!r})" for problem in error.errors()]
+            fields = [str(problem["loc"][0]) for problem in error.errors() if problem["loc"]]
+            help_lines = [f"{name}: {cls.model_fields[name].description}" for name in dict.fromkeys(fields)
+                          if name in cls.model_fields]
+            hint = "; ".join(help_lines) or f"known settings: {', '.join(cls.model_fields)}"
+            raise SettingsError("; ".join(problems), hint=hint) from error
+
+    def stamp(self) -> dict[str, Any]:
+        """What is recorded beside a result to know whether it is still up to date."""
+        return self.model_dump(mode="json")
+
+
+class PrepareSettings(Settings):
+    """How recordings become training clips."""
+
+    preset: PresetName = Field("v2-40k", description="architecture and sample rate of the voice")
+    silence_db: float = Field(-42.0, ge=-90, le=-10, description="dB of full scale below which a frame is silence")
+    min_silence_ms: int = Field(400, ge=100, le=2000, description="shortest pause, in ms, that separates phrases")
+    max_kept_silence_ms: int = Field(500, ge=15, le=2000, description="longest pause, in ms, kept at a phrase's edges")
+    holdout_minutes: float | None = Field(None, ge=0, le=30, description=(
+        "minutes of recordings kept out of training to judge it; empty: a tenth, none below one minute of data"))
+    seed: int = Field(1234, ge=0, description="chooses the held-out recordings")
+
+
+class ExtractSettings(Settings):
+    """How clips become pitch and content features."""
+
+    f0_method: F0Method = Field("fcpe", description="pitch estimator")
+    content: ContentName = Field("auto", description="content encoder; auto: the preset's own")
+
+
+class TrainSettings(Settings):
+    """How a voice is trained."""
+
+    epochs: int = Field(200, ge=1, le=100_000, description="passes over the clips, counted from the very first")
+    batch_size: int = Field(8, ge=1, le=64, description="clips in one step; lower it when memory runs out")
+    max_minutes: float | None = Field(None, gt=0, description="wall time after which training saves and ends")
+    save_every_epochs: int = Field(15, ge=1, le=10_000, description="epochs between two checkpoints and voices")
+    validate_every_epochs: int = Field(5, ge=1, le=10_000, description="epochs between two held-out validations")
+    keep_checkpoints: int = Field(2, ge=1, le=1000, description="complete checkpoint pairs kept on the disk")
+    learning_rate: float = Field(1e-4, gt=0, le=1e-2, description="AdamW step size at the first epoch")
+    learning_rate_decay: float = Field(0.999875, gt=0.9, le=1, description="factor on the step size after each epoch")
+    base_generator: str = Field("auto", description="G weights to start from: auto, none, or a path")
+    base_discriminator: str = Field("auto", description="D weights to start from: auto, none, or a path")
+    mel_epsilons: Literal["2023", "2026"] = Field("2023", description=(
+        "floors inside spectrograms: of the base models (2023), or of RVC WebUI since July 2026"))
+    seed: int = Field(1234, ge=0, description="start of every random draw")
+
+
+class IndexSettings(Settings):
+    """How the index of content features is built."""
+
+    max_vectors: int = Field(200_000, ge=1000, description="above this many vectors, k-means reduces them")
+    reduced_vectors: int = Field(10_000, ge=100, description="number of k-means centres")
+    seed: int = Field(1234, ge=0, description="order of vectors and start of k-means")
+
+
+class ConvertSettings(Settings):
+    """How a recording is converted."""
+
+    transpose: Annotated[float | Literal["auto"], BeforeValidator(_number_or_word)] = Field("auto", description=(
+        "semitones added to the pitch; auto: from the source's median to the voice's; songs with backing: 0, 12, -12"))
+    index_rate: float = Field(0.75, ge=0, le=1, description="share of the index's features in the mix")
+    protect: float = Field(0.33, ge=0, le=0.5, description="consonant protection; 0.5 turns it off, lower is stronger")
+    rms_mix_rate: float = Field(0.25, ge=0, le=1, description="loudness: 0 follows the source, 1 the voice")
+    f0_method: F0Method = Field("fcpe", description="pitch estimator")
+    speaker: int = Field(0, ge=0, le=1000, description="speaker row of a voice with several")
+    noise_scale: float = Field(0.66666, ge=0, le=2, description="spread of the prior's noise")
+    output_rate_hz: int = Field(0, ge=0, le=192_000, description="resample the result to this rate; 0: the voice's own")
+    output_format: Literal["wav", "flac", "ogg", "mp3", "m4a"] = Field("wav", description="file format of the result")
+    seed: int = Field(0, ge=0, description="start of the random draws: same seed, same audio")
+
+
+class RuntimeSettings(Settings):
+    """Where the work runs; never what comes out of it."""
+
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    threads: int = Field(0, ge=0, le=256, description="CPU threads; 0: as many as there are cores")
