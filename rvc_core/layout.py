@@ -89,8 +89,12 @@ class Layout:
 
     @property
     def experiment(self) -> Path:
-        """What this experiment is: name, dataset, preset, stamps of its stages."""
+        """What this experiment is: name, dataset, preset."""
         return self.root / "experiment.json"
+
+    def stamp(self, stage: str) -> Path:
+        """The settings and inputs that the present results of a stage were made with."""
+        return self.root / "stamps" / f"{stage}.json"
 
     @property
     def manifest(self) -> Path:

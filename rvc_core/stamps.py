@@ -1,0 +1,34 @@
+"""Stamps say what a stage's results were made from: the same stamp means nothing is to be redone.
+
+A stamp is written after the results, so a stage that was killed half-way has none and is done again. Stamps stand in a
+folder of their own because RVC WebUI takes every name inside its data folders for a clip.
+"""
+
+import json
+from typing import Any
+
+from .files import signature, write_json
+from .layout import Layout
+
+
+def is_current(layout: Layout, stage: str, content: dict[str, Any]) -> bool:
+    """Whether the stage's results were made from exactly `content` (settings, inputs; JSON-able)."""
+    return stamp_of(layout, stage) == signature(content)
+
+
+def stamp_of(layout: Layout, stage: str) -> str | None:
+    """Signature of what the stage's present results were made from; None if there are none."""
+    try:
+        return json.loads(layout.stamp(stage).read_text("utf-8"))["signature"]
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        return None
+
+
+def stamp(layout: Layout, stage: str, content: dict[str, Any]) -> None:
+    """Record that the stage's results, all on the disk by now, were made from `content`."""
+    write_json(layout.stamp(stage), {"signature": signature(content), "content": content})
+
+
+def clear(layout: Layout, stage: str) -> None:
+    """Forget a stage's stamp, before its results are touched."""
+    layout.stamp(stage).unlink(missing_ok=True)
