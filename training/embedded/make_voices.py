@@ -1,7 +1,7 @@
 """Make the two demo voices of the package with flite, and print what they measure.
 
 Needs Debian's ``flite`` (``apt-get install flite``, version 2.2) and the Python packages ``soundfile`` and ``numpy``.
-The voices are flite's ``slt`` (a woman) and ``rms`` (a man): statistical parametric models made at Carnegie Mellon
+The voices are flite's ``slt`` (a woman) and ``awb`` (a man, Scottish): statistical parametric models made at Carnegie Mellon
 University from the CMU ARCTIC recordings. Licences are in MODEL_CARD.md; every sentence below was written for
 this project. The output is the same every time::
 
@@ -51,7 +51,7 @@ SOURCE_TEXTS = [
 ]
 VOICES = {
     "target": {"speaker": "slt", "sex": "F", "texts": TARGET_TEXTS},
-    "source": {"speaker": "rms", "sex": "M", "texts": SOURCE_TEXTS},
+    "source": {"speaker": "awb", "sex": "M", "texts": SOURCE_TEXTS},
 }
 
 
@@ -75,7 +75,7 @@ def make_voice(folder: Path, speaker: str, sex: str, texts: list[str]) -> None:
         name = f"{speaker}_{number:02d}.flac"
         soundfile.write(folder / name, samples, SAMPLE_RATE_HZ, subtype="PCM_16", compression_level=1.0)
         clips.append({"file": name, "seconds": round(len(samples) / SAMPLE_RATE_HZ, 3), "text": text})
-    manifest = {"speaker": f"flite {speaker}", "sex": sex, "language": "en-US", "sample_rate": SAMPLE_RATE_HZ,
+    manifest = {"speaker": f"flite {speaker}", "sex": sex, "language": "en", "sample_rate": SAMPLE_RATE_HZ,
                 "synthesiser": "flite 2.2", "licence": LICENCE, "clips": clips}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=4) + "\n", "utf-8")
     print(f"{folder.name}: {speaker}, {len(clips)} files, {sum(clip['seconds'] for clip in clips):.1f} s, "
