@@ -1,10 +1,42 @@
-"""The Audio value: samples and their rate are one thing."""
+"""The Audio value (samples and their rate are one thing), and what is done to sound at the edge of the package.
 
-from dataclasses import dataclass
+Files come in through soundfile, and through PyAV where soundfile cannot read them: m4a, wma, the sound of a video.
+No ffmpeg program is needed.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .errors import AudioError
+from .files import replace_atomically
+
+AUDIO_SUFFIXES = frozenset(
+    ".wav .wave .w64 .rf64 .flac .ogg .oga .opus .mp3 .mp2 .mpga .m4a .m4b .aac .ac3 .wma .aif .aiff .aifc .au .snd "
+    ".caf .amr .mka .mp4 .m4v .mkv .webm .mov .avi .3gp .mpg .mpeg .wmv .flv .ts".split())
+_SUBTYPES = {".wav": "PCM_16", ".flac": "PCM_24", ".ogg": "VORBIS"}
+# The encoders of these two know only some sample rates; sound at another is resampled to the next one up.
+_ENCODERS = {".mp3": ("libmp3lame", (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)),
+             ".m4a": ("aac", (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000))}
+_BIT_RATE = 160_000
+_HIGHPASS_HZ, _HIGHPASS_ORDER = 48.0, 5
+_CANCELLED_SHARE = 0.1   # a mean of channels with less than this share of the loudest one's energy has lost the sound
+
+
+class NonFiniteError(AudioError):
+    """A recording holds NaN or infinity.
+
+    Attributes
+    ----------
+    seconds : float
+        Length of the recording.
+    """
+
+    def __init__(self, message: str, hint: str, seconds: float) -> None:
+        super().__init__(message, hint)
+        self.seconds = seconds
 
 
 @dataclass(frozen=True)
@@ -17,6 +49,12 @@ class Audio:
         Finite; full scale is 1.
     sample_rate : int
         Hz.
+
+    Examples
+    --------
+    >>> audio = Audio(np.zeros(16000, np.float32), 16000)
+    >>> audio.seconds, audio[0.25:0.75].seconds, audio.resample(8000).sample_rate
+    (1.0, 0.5, 8000)
     """
 
     samples: np.ndarray
@@ -26,10 +64,259 @@ class Audio:
         if self.samples.ndim != 1 or self.samples.dtype != np.float32:
             raise AudioError(f"expected mono float32 samples, got {self.samples.dtype} {self.samples.shape}",
                              hint="use read_audio(), which converts")
-        if not np.isfinite(self.samples).all():
-            raise AudioError("audio contains NaN or infinity", hint="decode the recording again")
+        broken = len(self.samples) - np.count_nonzero(np.isfinite(self.samples))
+        if broken:
+            raise NonFiniteError(f"{broken} of {len(self.samples)} samples are NaN or infinite",
+                                 hint="export the recording again from its source", seconds=self.seconds)
 
     @property
     def seconds(self) -> float:
         """Length."""
         return len(self.samples) / self.sample_rate
+
+    def __getitem__(self, span: slice) -> "Audio":
+        """Cut by seconds: ``audio[1.5:3.0]``."""
+        start, stop = (None if second is None else round(second * self.sample_rate)
+                       for second in (span.start, span.stop))
+        return replace(self, samples=self.samples[start:stop])
+
+    def resample(self, rate_hz: int) -> "Audio":
+        """The same sound at another rate, through soxr's high quality (as librosa's default)."""
+        if rate_hz == self.sample_rate:
+            return self
+        import soxr
+        return Audio(soxr.resample(self.samples, self.sample_rate, rate_hz, quality="HQ"), rate_hz)
+
+    def save(self, path: Path | str, *, float32: bool = False, comment: str = "") -> None:
+        """Write the file, whole or not at all, in the format of its suffix.
+
+        Parameters
+        ----------
+        path : Path or str
+            ``.wav`` (16 bit), ``.flac`` (24 bit), ``.ogg``, ``.mp3`` or ``.m4a``. The last two change a rate that
+            their format lacks, such as 40000 Hz, to the next one up.
+        float32 : bool
+            Write 32-bit float, as RVC's training clips are; ``.wav`` only.
+        comment : str
+            Kept in the file's metadata, such as that the voice was converted; not with `float32`.
+
+        Raises
+        ------
+        AudioError
+            For another suffix.
+        ResourceError
+            When the disk is full.
+        """
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix not in {*_SUBTYPES, *_ENCODERS} or (float32 and suffix != ".wav"):
+            raise AudioError(f"cannot write {path.name!r}{' as 32-bit float' if float32 else ''}",
+                             hint=f"formats: {', '.join([*_SUBTYPES, *_ENCODERS])}; 32-bit float in .wav only")
+        with replace_atomically(path) as temporary:
+            if float32:   # libsndfile would add a chunk with the time of day, which RVC's reader warns of
+                from scipy.io import wavfile
+                wavfile.write(temporary, self.sample_rate, self.samples)
+            elif suffix in _SUBTYPES:
+                _write_with_soundfile(self, temporary, _SUBTYPES[suffix], comment)
+            else:
+                _write_with_av(self, temporary, comment)
+
+
+def read_audio(path: Path | str, sample_rate: int | None = None) -> Audio:
+    """Decode any recording to mono float32.
+
+    Channels are averaged; where they cancel out (stereo out of phase) the loudest one is taken instead. Levels are
+    kept as they are.
+
+    Parameters
+    ----------
+    path : Path or str
+        Any format of libsndfile or FFmpeg, also the sound of a video.
+    sample_rate : int, optional
+        Resample to this rate; by default the file's own is kept.
+
+    Raises
+    ------
+    AudioError
+        Absent, empty, not audio, or no sound in it; `NonFiniteError` if it holds NaN or infinity.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "silence.flac"
+    >>> Audio(np.zeros(8000, np.float32), 8000).save(path)
+    >>> read_audio(path, sample_rate=16000).seconds
+    1.0
+    """
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise AudioError(f"{str(path)!r} {what}", hint="give the path of one audio file")
+    if not path.stat().st_size:
+        raise AudioError(f"{path.name!r} is empty (0 bytes)", hint="copy or download the recording again")
+    channels, rate_hz = _read_channels(path)
+    if not len(channels):
+        raise AudioError(f"{path.name!r} holds no sound (0 samples)", hint="export the recording again")
+    try:
+        audio = Audio(mono(channels), rate_hz)
+    except NonFiniteError as error:
+        raise NonFiniteError(f"{path.name!r}: {error}", error.hint, error.seconds) from None
+    return audio.resample(sample_rate or rate_hz)
+
+
+def mono(channels: np.ndarray) -> np.ndarray:
+    """One channel from several: their mean, or the loudest where the mean has lost the sound.
+
+    Parameters
+    ----------
+    channels : ndarray (N, C), float32
+
+    Returns
+    -------
+    ndarray (N,), float32
+
+    Examples
+    --------
+    >>> mono(np.array([[0.5, -0.5], [-1, 1]], np.float32)).tolist()
+    [0.5, -1.0]
+    """
+    if channels.shape[1] == 1:
+        return channels[:, 0]
+    mean = channels.mean(axis=1)
+    energies = np.einsum("nc,nc->c", channels, channels, dtype=np.float64)
+    if np.einsum("n,n->", mean, mean, dtype=np.float64) < _CANCELLED_SHARE * energies.max():
+        return np.ascontiguousarray(channels[:, energies.argmax()])
+    return mean
+
+
+def header_seconds(path: Path) -> float:
+    """Length that the file's header states, without decoding; 0 where nothing can be learnt."""
+    import av
+    import soundfile
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            return file.frames / file.samplerate
+    except soundfile.LibsndfileError:
+        pass
+    try:
+        with av.open(str(path), metadata_errors="ignore") as container:
+            return max(0, container.duration or 0) / 1e6 if container.streams.audio else 0.0
+    except (av.FFmpegError, OSError):
+        return 0.0
+
+
+def highpass(audio: Audio, *, zero_phase: bool) -> Audio:
+    """Remove rumble and DC below 48 Hz with RVC's fifth-order Butterworth filter.
+
+    Parameters
+    ----------
+    zero_phase : bool
+        Forwards and backwards as in conversion, where the timing of the pitch matters; else causal, as training clips
+        are made.
+    """
+    from scipy import signal
+    numerator, denominator = signal.butter(_HIGHPASS_ORDER, _HIGHPASS_HZ, "highpass", fs=audio.sample_rate)
+    if zero_phase:
+        padding = min(3 * len(denominator), len(audio.samples) - 1)
+        filtered = signal.filtfilt(numerator, denominator, audio.samples, padlen=padding)
+    else:
+        filtered = signal.lfilter(numerator, denominator, audio.samples)
+    return replace(audio, samples=filtered.astype(np.float32))
+
+
+def frame_rms(samples: np.ndarray, hop_samples: int, hops_per_frame: int) -> np.ndarray:
+    """Root mean square of centred frames, zeros beyond the ends.
+
+    Parameters
+    ----------
+    samples : ndarray (N,)
+    hop_samples : int
+        Frame k is centred at sample k * hop_samples.
+    hops_per_frame : int
+        Length of a frame in hops, even.
+
+    Returns
+    -------
+    ndarray (1 + N // hop_samples,), float64
+    """
+    blocks = len(samples) // hop_samples + hops_per_frame
+    padded = np.pad(samples, hops_per_frame // 2 * hop_samples)[:blocks * hop_samples].reshape(blocks, hop_samples)
+    sums = np.concatenate([[0.0], np.cumsum(np.einsum("bh,bh->b", padded, padded, dtype=np.float64))])
+    energies = sums[hops_per_frame:] - sums[:-hops_per_frame]
+    return np.sqrt(np.maximum(energies, 0) / (hops_per_frame * hop_samples))
+
+
+def rms_envelope(audio: Audio) -> np.ndarray:
+    """Loudness over time (1 + N // hop,): frames of one second, every half second (`librosa.feature.rms`'s framing)."""
+    return frame_rms(audio.samples, audio.sample_rate // 2, 2)
+
+
+def _read_channels(path: Path) -> tuple[np.ndarray, int]:
+    """Samples (N, C) float32 and their rate: soundfile first, PyAV for all that it refuses."""
+    import soundfile
+    try:
+        return soundfile.read(str(path), dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError:
+        return _read_with_av(path)
+
+
+def _read_with_av(path: Path) -> tuple[np.ndarray, int]:
+    """As `_read_channels`, through FFmpeg's decoders; damaged packets are left out, as players do."""
+    import av
+    pieces: list[np.ndarray] = []
+    try:
+        # Only local files: a playlist that poses as a recording must not reach out.
+        with av.open(str(path), metadata_errors="ignore", options={"protocol_whitelist": "file"}) as container:
+            if not container.streams.audio:
+                raise AudioError(f"{path.name!r} has no sound track", hint="choose a file that one can hear")
+            stream = container.streams.audio[0]
+            rate_hz = stream.rate
+            resampler = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate_hz)
+            for packet in container.demux(stream):
+                pieces += _decoded(packet, resampler)
+    except (av.FFmpegError, OSError) as error:
+        raise AudioError(f"{path.name!r} cannot be decoded as audio", hint=(
+            "play it to see whether it is a recording at all; if it plays, convert it to wav or flac")) from error
+    if not pieces:
+        raise AudioError(f"{path.name!r} cannot be decoded as audio: no frame of it is whole",
+                         hint="copy or download the recording again")
+    return np.concatenate(pieces, axis=1).T, rate_hz
+
+
+def _decoded(packet: Any, resampler: Any) -> list[np.ndarray]:
+    """Planes (C, n) of float32 that one packet holds; the last, empty packet flushes the resampler."""
+    import av
+    try:
+        frames = packet.decode()
+    except av.error.InvalidDataError:
+        return []
+    planes = [plane for frame in frames for plane in resampler.resample(frame)]
+    if packet.size == 0:
+        planes += resampler.resample(None)
+    return [plane.to_ndarray() for plane in planes]
+
+
+def _write_with_soundfile(audio: Audio, path: Path, subtype: str, comment: str) -> None:
+    import soundfile
+    with soundfile.SoundFile(str(path), "w", audio.sample_rate, 1, subtype) as file:
+        if comment:
+            file.comment = comment
+        for start in range(0, len(audio.samples), 1 << 16):   # libsndfile's Vorbis overflows its stack on long blocks
+            file.write(audio.samples[start:start + (1 << 16)])
+
+
+def _write_with_av(audio: Audio, path: Path, comment: str) -> None:
+    import av
+    codec, rates_hz = _ENCODERS[path.suffix.lower()]
+    audio = audio.resample(next((rate for rate in rates_hz if rate >= audio.sample_rate), rates_hz[-1]))
+    with av.open(str(path), "w") as container:
+        if comment:
+            container.metadata["comment"] = comment
+        stream = container.add_stream(codec, rate=audio.sample_rate, layout="mono")
+        stream.bit_rate = _BIT_RATE
+        for start in range(0, len(audio.samples), 1 << 16):
+            frame = av.AudioFrame.from_ndarray(audio.samples[None, start:start + (1 << 16)].clip(-1, 1),
+                                               format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = audio.sample_rate, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
