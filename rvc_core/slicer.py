@@ -1,0 +1,175 @@
+"""Where a recording is cut, as spans of samples: pure, so what is dropped is known to the sample.
+
+The silence rule and its numbers are those of openvpi's audio-slicer as RVC sets them; windows are RVC's 3.7 s with
+0.3 s of overlap. Two of RVC's losses cannot happen here: all windows of all phrases have names of their own (they are
+numbered in one list), and nothing shorter than `SHORTEST_SECONDS` is made for its sampler to drop without a word.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .audio import Audio, frame_rms
+
+WINDOW_SECONDS, OVERLAP_SECONDS = 3.7, 0.3
+SHORTEST_SECONDS = 0.8   # RVC's sampler drops clips below about 0.76 s
+_HOP_SECONDS, _HOPS_PER_FRAME = 0.015, 4
+_MIN_PHRASE_SECONDS = 1.5
+
+
+@dataclass(frozen=True, order=True)
+class Span:
+    """Samples from `start` up to, not including, `stop`."""
+
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def find_phrases(audio: Audio, *, silence_db: float = -42.0, min_silence_ms: float = 400.0,
+                 max_kept_silence_ms: float = 500.0) -> list[Span]:
+    """The parts of a recording that are not long silence.
+
+    A pause that is at least `min_silence_ms` long, at least 1.5 s after the previous cut, separates two phrases. Up to
+    `max_kept_silence_ms` of it stay on either side, up to the quietest instant; what lies between is dropped. A phrase
+    below `SHORTEST_SECONDS` keeps more of the pauses around it, and joins its neighbour where there is none left.
+
+    Parameters
+    ----------
+    silence_db : float
+        Frames of 60 ms with less RMS than this, in dB of full scale, are silent.
+
+    Returns
+    -------
+    list of Span
+        In order, disjoint; empty when all is silent. Everything outside of them is silent.
+
+    Examples
+    --------
+    >>> tone = np.sin(np.arange(16000, dtype=np.float32))
+    >>> audio = Audio(np.concatenate([tone, tone, np.zeros(48000, np.float32), tone]), 16000)
+    >>> [round(len(span) / 16000, 1) for span in find_phrases(audio)]
+    [2.0, 1.5]
+    """
+    hop = round(_HOP_SECONDS * audio.sample_rate)
+    rms = frame_rms(audio.samples, hop, _HOPS_PER_FRAME)
+    frames_per_ms = audio.sample_rate / 1000 / hop
+    pauses = _pauses(rms, 10 ** (silence_db / 20), min_silence=round(min_silence_ms * frames_per_ms),
+                     max_kept=round(max_kept_silence_ms * frames_per_ms),
+                     min_phrase=round(1000 * _MIN_PHRASE_SECONDS * frames_per_ms))
+    total = len(audio.samples)
+    edges = [0, *(min(frame * hop, total) for pause in pauses for frame in (pause.start, pause.stop)), total]
+    phrases = [Span(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True) if stop > start]
+    return lengthened(phrases, total, round(SHORTEST_SECONDS * audio.sample_rate))
+
+
+def windows(phrase: Span, sample_rate: int) -> list[Span]:
+    """Cut a phrase into 3.7 s windows that overlap by 0.3 s; the last one takes all the rest, up to 4 s.
+
+    Examples
+    --------
+    >>> [(span.start, span.stop) for span in windows(Span(0, 1000), 100)]
+    [(0, 370), (340, 710), (680, 1000)]
+    """
+    length, overlap, shortest = (round(seconds * sample_rate)
+                                 for seconds in (WINDOW_SECONDS, OVERLAP_SECONDS, SHORTEST_SECONDS))
+    spans, start = [], phrase.start
+    while phrase.stop - start > length + overlap:
+        spans.append(Span(start, start + length))
+        start += length - overlap
+    return [*spans, Span(max(phrase.start, min(start, phrase.stop - shortest)), phrase.stop)]
+
+
+def lengthened(phrases: list[Span], total: int, shortest: int) -> list[Span]:
+    """Give each phrase at least `shortest` of the recording's `total` samples, from the pauses beside it first.
+
+    Examples
+    --------
+    >>> lengthened([Span(0, 50), Span(90, 92), Span(100, 150)], 150, 10)   # takes the pause around it
+    [Span(start=0, stop=50), Span(start=86, stop=96), Span(start=100, stop=150)]
+    >>> lengthened([Span(0, 50), Span(50, 52), Span(52, 150)], 150, 10)    # no pause left: joins the phrase before it
+    [Span(start=0, stop=52), Span(start=52, stop=150)]
+    """
+    result: list[Span] = []
+    waiting: int | None = None   # start of a phrase too short to stand alone, with no phrase before it to join
+    for number, phrase in enumerate(phrases):
+        floor = result[-1].stop if result else 0
+        ceiling = phrases[number + 1].start if number + 1 < len(phrases) else total
+        start, stop = phrase.start if waiting is None else waiting, phrase.stop
+        if stop - start < shortest:
+            start = max(floor, start - (shortest - (stop - start)) // 2)
+            stop = min(ceiling, start + shortest)
+            start = max(floor, stop - shortest)
+        waiting = None
+        if stop - start >= shortest:
+            result.append(Span(start, stop))
+        elif result:
+            result[-1] = Span(result[-1].start, stop)
+        elif number + 1 < len(phrases):
+            waiting = start
+        else:
+            result.append(Span(start, stop))
+    return result
+
+
+def union(spans: list[Span]) -> list[Span]:
+    """The same samples as disjoint spans, in order.
+
+    Examples
+    --------
+    >>> union([Span(3, 9), Span(0, 4), Span(12, 13)])
+    [Span(start=0, stop=9), Span(start=12, stop=13)]
+    """
+    joined: list[Span] = []
+    for span in sorted(spans):
+        if joined and span.start <= joined[-1].stop:
+            joined[-1] = Span(joined[-1].start, max(joined[-1].stop, span.stop))
+        else:
+            joined.append(span)
+    return joined
+
+
+def outside(spans: list[Span], total: int) -> list[Span]:
+    """What of 0..total is in none of the spans.
+
+    Examples
+    --------
+    >>> outside([Span(3, 9), Span(0, 4)], 20)
+    [Span(start=9, stop=20)]
+    """
+    joined = union(spans)
+    starts, stops = [0, *(span.stop for span in joined)], [*(span.start for span in joined), total]
+    return [Span(start, stop) for start, stop in zip(starts, stops, strict=True) if stop > start]
+
+
+def _pauses(rms: np.ndarray, threshold: float, *, min_silence: int, max_kept: int, min_phrase: int) -> list[Span]:
+    """Stretches of frames to drop, in order; an empty one cuts without dropping."""
+    silent = np.concatenate([[False], rms < threshold, [False]])
+    changes = np.flatnonzero(silent[1:] != silent[:-1])
+    pauses: list[Span] = []
+    for start, stop in changes.reshape(-1, 2).tolist():
+        after_start, before_stop = min(stop, start + max_kept), max(start, stop - max_kept)
+        first, last = _quietest(rms, start, after_start), _quietest(rms, before_stop, stop)
+        if start == 0 and stop == len(rms):
+            return [Span(0, len(rms))]
+        if start == 0:
+            if stop > max_kept:
+                pauses.append(Span(0, last))
+        elif stop == len(rms):
+            if stop - start >= min_silence:
+                pauses.append(Span(first, stop))
+        elif stop - start >= min_silence and stop - (pauses[-1].stop if pauses else 0) >= min_phrase:
+            if stop - start <= max_kept:
+                first = last = _quietest(rms, start, stop)
+            elif stop - start <= 2 * max_kept:   # what is kept from both sides would overlap: one quietest instant
+                middle = _quietest(rms, before_stop, after_start)
+                first, last = min(first, middle), max(last, middle)
+            pauses.append(Span(first, last))
+    return pauses
+
+
+def _quietest(rms: np.ndarray, start: int, stop: int) -> int:
+    """Frame of least RMS from `start` to `stop`, both included."""
+    return start + int(rms[start:stop + 1].argmin())
