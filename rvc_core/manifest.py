@@ -1,0 +1,174 @@
+"""Where each second of the input went, and what an experiment is: the two records that later stages read first."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .errors import StageOrderError
+from .files import read_jsonl, write_json, write_jsonl
+from .layout import Layout
+from .presets import VoiceSpec, preset
+
+_DIGITS = 6   # microseconds: below one sample
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A cut of a recording that became a training or held-out file.
+
+    Attributes
+    ----------
+    id : str
+        Name of its files without suffix, ``{recording's number}_{clip's number}``.
+    recording : str
+        Path within the dataset.
+    start_seconds, seconds : float
+        What of the recording it covers; its file is longer only where the whole recording is below 0.8 s.
+    heldout : bool
+        Kept out of training and index, to judge the voice by.
+    """
+
+    id: str
+    recording: str
+    start_seconds: float
+    seconds: float
+    heldout: bool = False
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A stretch of the input that is in no clip, and why.
+
+    Attributes
+    ----------
+    reason : str
+        ``silent``, ``too short``, ``too loud``, ``undecodable``, ``non-finite``, ``duplicate``, ``ignored folder`` or
+        ``not audio``.
+    detail : str
+        What a person needs to see why, in one line.
+    """
+
+    recording: str
+    start_seconds: float
+    seconds: float
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All clips of an experiment, and all that is in none.
+
+    Examples
+    --------
+    >>> manifest = Manifest([Clip("0_0", "a.wav", 0, 3.7), Clip("0_1", "a.wav", 3.4, 3.7)],
+    ...                     [Explained("a.wav", 7.1, 2.9, "silent")])
+    >>> round(manifest.seconds_kept, 6), manifest.explained_seconds
+    (7.1, {'silent': 2.9})
+    """
+
+    clips: list[Clip] = field(default_factory=list)
+    explained: list[Explained] = field(default_factory=list)
+
+    @property
+    def training(self) -> list[Clip]:
+        """Clips to train on."""
+        return [clip for clip in self.clips if not clip.heldout]
+
+    @property
+    def heldout(self) -> list[Clip]:
+        """Clips to judge the voice by."""
+        return [clip for clip in self.clips if clip.heldout]
+
+    @property
+    def seconds_kept(self) -> float:
+        """Time covered by clips, overlap counted once."""
+        return covered_seconds(self.clips)
+
+    @property
+    def explained_seconds(self) -> dict[str, float]:
+        """Seconds in no clip, by reason."""
+        totals: dict[str, float] = defaultdict(float)
+        for row in self.explained:
+            totals[row.reason] += row.seconds
+        return {reason: round(seconds, _DIGITS) for reason, seconds in sorted(totals.items())}
+
+    @classmethod
+    def load(cls, layout: Layout) -> "Manifest":
+        """Read ``manifest.jsonl``.
+
+        Raises
+        ------
+        StageOrderError
+            When the recordings have not been prepared.
+        """
+        try:
+            rows = read_jsonl(layout.manifest)
+        except FileNotFoundError:
+            raise _not_prepared(layout) from None
+        kinds: dict[str, list[dict[str, Any]]] = {"clip": [], "explained": []}
+        for row in rows:
+            kinds[row.pop("kind")].append(row)
+        return cls([Clip(**row) for row in kinds["clip"]], [Explained(**row) for row in kinds["explained"]])
+
+    def save(self, layout: Layout) -> None:
+        """Write ``manifest.jsonl``: one clip or one explained stretch a line."""
+        write_jsonl(layout.manifest, list(self._rows()))
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for kind, rows in (("clip", self.clips), ("explained", self.explained)):
+            for row in rows:
+                times = {"start_seconds": round(row.start_seconds, _DIGITS), "seconds": round(row.seconds, _DIGITS)}
+                yield {"kind": kind, **asdict(row), **times}
+
+
+@dataclass(frozen=True)
+class ExperimentRecord:
+    """What an experiment is: its human name, where its recordings are, and the architecture of its voice."""
+
+    name: str
+    dataset: str
+    preset: str
+    uses_f0: bool = True
+
+    @property
+    def spec(self) -> VoiceSpec:
+        """The architecture."""
+        return preset(self.preset, uses_f0=self.uses_f0)
+
+    @classmethod
+    def load(cls, layout: Layout) -> "ExperimentRecord":
+        """Read ``experiment.json``.
+
+        Raises
+        ------
+        StageOrderError
+            When the recordings have not been prepared.
+        """
+        try:
+            return cls(**json.loads(layout.experiment.read_text("utf-8")))
+        except FileNotFoundError:
+            raise _not_prepared(layout) from None
+
+    def save(self, layout: Layout) -> None:
+        """Write ``experiment.json``."""
+        write_json(layout.experiment, asdict(self))
+
+
+def covered_seconds(clips: list[Clip]) -> float:
+    """Time that clips cover together, overlap counted once."""
+    total, recording, reached = 0.0, "", 0.0
+    for clip in sorted(clips, key=lambda clip: (clip.recording, clip.start_seconds)):
+        if clip.recording != recording:
+            recording, reached = clip.recording, 0.0
+        stop = clip.start_seconds + clip.seconds
+        total += max(0.0, stop - max(reached, clip.start_seconds))
+        reached = max(reached, stop)
+    return total
+
+
+def _not_prepared(layout: Layout) -> StageOrderError:
+    return StageOrderError(f"nothing is prepared for {layout.name!r}",
+                           hint=f"run: rvc prepare {json.dumps(layout.name, ensure_ascii=False)} --dataset FOLDER")
