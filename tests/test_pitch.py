@@ -1,0 +1,112 @@
+"""Pitch estimators against the synthesiser's truth, and RVC's quantisation against its own figures."""
+
+import numpy as np
+import pytest
+from synth import glide, phrase
+
+from rvc_core import pitch
+from rvc_core.errors import ResourceError, SettingsError
+from rvc_core.pitch import PitchTrack, auto_transpose, coarse_pitch, pitch_estimator
+
+METHODS = ["fcpe", "crepe", "harvest", "dio", "pm"]
+
+
+def estimator(method):
+    try:
+        return pitch_estimator(method)
+    except ResourceError as error:
+        pytest.skip(str(error))
+
+
+def cents(track, truth):
+    both = track.voiced & truth.voiced
+    return 1200 * np.log2(track.f0_hz[both] / truth.f0_hz[both])
+
+
+@pytest.mark.parametrize("noise_db", [None, -20])
+@pytest.mark.parametrize("method", METHODS)
+def test_voiced_decision_and_accuracy(method, noise_db):
+    estimate, errors, hits, claimed, true = estimator(method), [], 0, 0, 0
+    for seed in (0, 1) if noise_db is None else (2, 3):
+        truth = phrase(seed, speaker=seed, noise_db=noise_db)
+        track = estimate(truth.samples)
+        assert track.f0_hz.dtype == np.float32 and (track.f0_hz[~track.voiced] == 0).all()
+        errors.append(cents(track, truth))
+        hits += (track.voiced & truth.voiced).sum()
+        claimed, true = claimed + track.voiced.sum(), true + truth.voiced.sum()
+    assert 2 * hits / (claimed + true) >= 0.95
+    assert np.median(np.abs(np.concatenate(errors))) < 20
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_lag(method):
+    """On an upward and a downward glide a lag of d seconds reads d times the slope too low, and too high."""
+    slope_cents = 1200 * np.log2(400 / 120) / 2.0
+    up, down = glide(120, 400), glide(400, 120)
+    estimate = estimator(method)
+    difference = np.median(cents(estimate(down.samples), down)) - np.median(cents(estimate(up.samples), up))
+    assert abs(difference / 2 / slope_cents) < 0.005
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("samples", [0, 1, 159, 160, 700, 16000])
+def test_shape_for_any_length_and_silence(method, samples):
+    track = estimator(method)(np.zeros(samples, np.float32))
+    assert track.f0_hz.shape == track.voiced.shape == (samples // 160,)
+    assert not track.voiced.any()
+
+
+@pytest.mark.parametrize("method", ["fcpe", "dio"])
+def test_blocks_equal_the_whole(method, monkeypatch):
+    truth = phrase(11, seconds=5, speaker=1)
+    whole = estimator(method)(truth.samples)
+    monkeypatch.setattr(pitch, "_BLOCK_SAMPLES", 2 * 16000)
+    blocks = estimator(method)(truth.samples)
+    both = whole.voiced & blocks.voiced
+    assert (whole.voiced != blocks.voiced).mean() <= 0.01
+    assert np.percentile(np.abs(1200 * np.log2(whole.f0_hz[both] / blocks.f0_hz[both])), 99) < 10
+
+
+def test_noise_is_unvoiced():
+    hiss = np.random.default_rng(0).standard_normal(32000).astype(np.float32) * 0.1
+    assert estimator("fcpe")(hiss).voiced.mean() < 0.02
+
+
+def test_unusable_values_become_unvoiced(monkeypatch):
+    monkeypatch.setitem(pitch._METHODS, "fcpe", lambda device: lambda x: np.array([np.nan, 2000.0, 20.0, 125.0] * 100))
+    pitch_estimator.cache_clear()
+    tone = np.sin(2 * np.pi * 125 * np.arange(6400) / 16000).astype(np.float32)
+    track = pitch_estimator("fcpe")(tone)
+    pitch_estimator.cache_clear()
+    assert track.f0_hz.tolist() == [0, 0, 0, 125] * 10
+
+
+def test_nothing_is_printed(capsys):
+    pitch_estimator.cache_clear()
+    estimator("fcpe")(np.zeros(4000, np.float32))
+    assert capsys.readouterr().out == ""
+
+
+def test_coarse_matches_the_reference():
+    hz = np.array([0, 50, 100, 200, 440, 1100, 5000])
+    assert coarse_pitch(hz).tolist() == [1, 1, 20, 54, 122, 255, 255]
+    assert coarse_pitch(hz).dtype == np.int64
+
+
+def test_track_values():
+    track = PitchTrack(np.array([0, 100, 200, 0], np.float32), np.array([False, True, True, False]))
+    assert track.median_hz == 150
+    assert track.transposed(-12).f0_hz.tolist() == [0, 50, 100, 0]
+    assert track.fitted(6).f0_hz.tolist() == [0, 100, 200, 0, 0, 0] and track.fitted(2).voiced.tolist() == [False, True]
+    assert auto_transpose(track, 300.0) == 12 and auto_transpose(track, 160.0) == 1
+    assert auto_transpose(track.fitted(1), 300.0) == 0 and track.fitted(0).median_hz == 0
+
+
+def test_missing_package_and_unknown_method(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyworld", None)
+    pitch_estimator.cache_clear()
+    with pytest.raises(ResourceError) as error:
+        pitch_estimator("harvest")
+    assert "pip install pyworld-prebuilt" in error.value.hint
+    with pytest.raises(SettingsError):
+        pitch_estimator("rmvpe")
