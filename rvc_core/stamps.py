@@ -18,10 +18,12 @@ def is_current(layout: Layout, stage: str, content: dict[str, Any]) -> bool:
 
 def stamp_of(layout: Layout, stage: str) -> str | None:
     """Signature of what the stage's present results were made from; None if there are none."""
-    try:
-        return json.loads(layout.stamp(stage).read_text("utf-8"))["signature"]
-    except (FileNotFoundError, json.JSONDecodeError, KeyError):
-        return None
+    return _read(layout, stage).get("signature")
+
+
+def content_of(layout: Layout, stage: str) -> dict[str, Any]:
+    """What the stage's present results were made from; empty if there are none, or if another program made them."""
+    return _read(layout, stage).get("content", {})
 
 
 def stamp(layout: Layout, stage: str, content: dict[str, Any]) -> None:
@@ -32,3 +34,10 @@ def stamp(layout: Layout, stage: str, content: dict[str, Any]) -> None:
 def clear(layout: Layout, stage: str) -> None:
     """Forget a stage's stamp, before its results are touched."""
     layout.stamp(stage).unlink(missing_ok=True)
+
+
+def _read(layout: Layout, stage: str) -> dict[str, Any]:
+    try:
+        return json.loads(layout.stamp(stage).read_text("utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}

@@ -1,0 +1,143 @@
+"""The resumable set of one training step: ``G_``, ``D_`` (RVC's own form) and ``state_`` (what they have no place for).
+
+Several files cannot be renamed at once, so the order makes a torn set recognisable: state first, D next, G after it, the
+line in ``checkpoints.json`` last. What that file does not name is not a checkpoint, and is put aside on opening.
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .errors import CheckpointError
+from .files import ensure_room, replace_atomically, sha256_of, write_json
+from .layout import Layout
+from .voice_file import load_torch
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What one set holds, in memory.
+
+    Attributes
+    ----------
+    generator, discriminator : dict
+        RVC's form: ``model``, ``iteration`` (the epoch), ``optimizer``, ``learning_rate``.
+    state : dict
+        Our own continuation: position inside the epoch, settings that must not change.
+    """
+
+    step: int
+    generator: dict[str, Any]
+    discriminator: dict[str, Any]
+    state: dict[str, Any]
+
+
+def save_checkpoint(layout: Layout, checkpoint: Checkpoint, *, keep: int = 2) -> None:
+    """Write a complete set, name it in ``checkpoints.json``, then remove all but the newest `keep` sets.
+
+    Raises
+    ------
+    ResourceError
+        When the disk has no room; the sets that were there stay.
+    """
+    parts = {layout.state(checkpoint.step): checkpoint.state,
+             layout.discriminator(checkpoint.step): checkpoint.discriminator,
+             layout.generator(checkpoint.step): checkpoint.generator}
+    ensure_room(layout.root, sum(_size_bytes(content) for content in parts.values()))
+    for path, content in parts.items():
+        with replace_atomically(path) as temporary:
+            torch.save(content, temporary)
+    entry = {"step": checkpoint.step, "epoch": checkpoint.generator["iteration"],
+             "sha256": {path.name: sha256_of(path) for path in parts}}
+    known = [row for row in _entries(layout) if row["step"] != checkpoint.step]
+    kept, dropped = [*known, entry][-keep:], [*known, entry][:-keep]
+    write_json(layout.checkpoints, kept)
+    for row in dropped:
+        for name in row["sha256"]:
+            (layout.root / name).unlink(missing_ok=True)
+
+
+def load_newest(layout: Layout) -> Checkpoint | None:
+    """The newest complete set whose bytes are those that were written; None when training never saved.
+
+    Files of torn sets are moved to ``incomplete/``. A set that exists but cannot be read is never taken for none:
+    the next older one is used and the log says so.
+
+    Raises
+    ------
+    CheckpointError
+        When sets exist and none of them is whole.
+    """
+    entries = _entries(layout)
+    whole = next((row for row in reversed(entries) if _is_whole(layout, row)), None)
+    if whole is None and entries:
+        raise CheckpointError(f"none of the {len(entries)} checkpoints of {layout.name!r} is whole",
+                              hint=f"restore {layout.root} from a copy, or train under another name")
+    _put_torn_aside(layout, [row for row in entries if whole is not None and row["step"] <= whole["step"]])
+    if whole is None:
+        return None
+    step = whole["step"]
+    return Checkpoint(step, load_torch(layout.generator(step)), load_torch(layout.discriminator(step)),
+                      load_torch(layout.state(step)))
+
+
+def _entries(layout: Layout) -> list[dict[str, Any]]:
+    try:
+        return json.loads(layout.checkpoints.read_text("utf-8"))
+    except FileNotFoundError:
+        return []
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{layout.checkpoints} is damaged", hint="restore it from a copy of the experiment") from error
+
+
+def _is_whole(layout: Layout, entry: dict[str, Any]) -> bool:
+    for name, digest in entry["sha256"].items():
+        path = layout.root / name
+        if not path.is_file() or sha256_of(path) != digest:
+            _log.warning("checkpoint of step %d is not whole: %s", entry["step"], name)
+            return False
+    return True
+
+
+def _put_torn_aside(layout: Layout, whole: list[dict[str, Any]]) -> None:
+    named = {name for row in whole for name in row["sha256"]}
+    for pattern in ("G_*.pth", "D_*.pth", "state_*.pt"):
+        for path in layout.root.glob(pattern):
+            if path.name not in named:
+                layout.incomplete.mkdir(exist_ok=True)
+                path.replace(layout.incomplete / path.name)
+                _log.warning("%s belongs to no complete checkpoint and is now in %s", path.name, layout.incomplete.name)
+
+
+def _size_bytes(content: Any) -> int:
+    if isinstance(content, torch.Tensor):
+        return content.numel() * content.element_size()
+    if isinstance(content, dict):
+        return sum(map(_size_bytes, content.values()))
+    return sum(map(_size_bytes, content)) if isinstance(content, list | tuple) else 64
+
+
+def load_base(path: Path) -> dict[str, torch.Tensor]:
+    """Weights of a base model: RVC's pretrained ``G``/``D`` files keep them under ``model``.
+
+    Raises
+    ------
+    WeightsError
+        When the file is absent or unreadable.
+    CheckpointError
+        When it is a small voice, or something else.
+    """
+    content = load_torch(path)
+    if isinstance(content, dict) and "weight" in content:
+        raise CheckpointError(f"{path.name} is a finished voice, not a base model: it has no posterior encoder",
+                              hint="bases are files like f0G40k.pth and f0D40k.pth")
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise CheckpointError(f"{path.name} is not a base model: it has no 'model'",
+                              hint="bases are files like f0G40k.pth and f0D40k.pth")
+    return {key: value.float() for key, value in content["model"].items()}

@@ -1,0 +1,206 @@
+"""The command line: ``rvc <command>``. Flags are generated from the settings classes; each command is a few lines.
+
+With ``--json`` the last line on stdout is one JSON object. Exit status: 0 done, 1 failed (one line with a hint), 2 wrong
+usage.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import PydanticUndefined
+
+from . import __version__
+from .errors import RVCError
+from .experiment import Experiment, FailedFile, Voice
+from .progress import Silent, Terminal
+from .settings import (
+    ConvertSettings,
+    ExtractSettings,
+    IndexSettings,
+    PrepareSettings,
+    RuntimeSettings,
+    Settings,
+    TrainSettings,
+)
+
+Result = dict[str, Any]
+_STAGES: dict[str, tuple[type[Settings], ...]] = {
+    "prepare": (PrepareSettings,), "extract": (ExtractSettings,), "train": (TrainSettings,), "index": (IndexSettings,),
+    "run": (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings), "convert": (ConvertSettings,)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        result = arguments.run(arguments)
+    except RVCError as error:
+        if arguments.json:
+            print(json.dumps({"error": str(error), "hint": error.hint}, ensure_ascii=False))
+        print(f"rvc: {error}" + (f"\n     {error.hint}" if error.hint else ""), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("rvc: interrupted; the same command continues", file=sys.stderr)
+        return 1
+    failed = bool(result.pop("failed_command", False))
+    if arguments.json:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        _show(result)
+    return 1 if failed else 0
+
+
+# -- commands ------------------------------------------------------------------------------------------------------
+def _check(arguments: argparse.Namespace) -> Result:
+    from .platforms import check
+    return check()
+
+
+def _inspect(arguments: argparse.Namespace) -> Result:
+    from .inspect import inspect
+    return inspect(Path(arguments.dataset)).as_json()
+
+
+def _prepare(arguments: argparse.Namespace) -> Result:
+    return _experiment(arguments).prepare(_settings(PrepareSettings, arguments)).as_json()
+
+
+def _extract(arguments: argparse.Namespace) -> Result:
+    return _experiment(arguments).extract(_settings(ExtractSettings, arguments)).as_json()
+
+
+def _train(arguments: argparse.Namespace) -> Result:
+    return _experiment(arguments).train(_settings(TrainSettings, arguments)).as_json()
+
+
+def _index(arguments: argparse.Namespace) -> Result:
+    return _experiment(arguments).build_index(_settings(IndexSettings, arguments)).as_json()
+
+
+def _run(arguments: argparse.Namespace) -> Result:
+    return _experiment(arguments).run(*(_settings(settings, arguments) for settings in _STAGES["run"]))
+
+
+def _convert(arguments: argparse.Namespace) -> Result:
+    settings = _settings(ConvertSettings, arguments)
+    index = None if arguments.index == "none" else arguments.index
+    voice = Voice.load(arguments.voice, index, runtime=_settings(RuntimeSettings, arguments))
+    results = voice.convert_all(arguments.inputs, arguments.output, settings, progress=_progress(arguments))
+    failures = [result for result in results if isinstance(result, FailedFile)]
+    for failure in failures:
+        print(f"rvc: {failure.source}: {failure.error}\n     {failure.hint}", file=sys.stderr)
+    summary: Result = {"files": [result.as_json() for result in results], "failed": len(failures),
+                       "failed_command": bool(failures)}
+    if failures:
+        summary |= {"error": f"{len(failures)} of {len(results)} files failed: {failures[0].error}",
+                    "hint": failures[0].hint}
+    return summary
+
+
+def _info(arguments: argparse.Namespace) -> Result:
+    from dataclasses import asdict
+
+    from .voice_file import load_voice
+    voice = load_voice(Path(arguments.file))
+    return {**asdict(voice.info), "architecture": asdict(voice.spec), "tensors": len(voice.weights)}
+
+
+def _golden(arguments: argparse.Namespace) -> Result:
+    from .golden import golden
+    return golden(Path(arguments.folder)).as_json()
+
+
+def _demo(arguments: argparse.Namespace) -> Result:
+    from .demo import demo
+    report = demo(Path(arguments.output), progress=_progress(arguments))
+    return {**report.as_json(), "failed_command": not report.passed}
+
+
+# -- building the parser -------------------------------------------------------------------------------------------
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rvc", description="Train a voice and convert with it.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], Result], text: str,
+                *positional: tuple[str, dict[str, Any]]) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        for argument, options in positional:
+            sub.add_argument(argument, **options)
+        for settings in _STAGES.get(name, ()):
+            add_settings(sub, settings)
+        if name in _STAGES:
+            add_settings(sub, RuntimeSettings)
+        sub.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+        sub.add_argument("--quiet", action="store_true", help="show no progress")
+        sub.set_defaults(run=run)
+        return sub
+
+    name = ("name", {"metavar": "NAME", "help": "name of the experiment, in any script"})
+    dataset = ("--dataset", {"metavar": "DIR", "help": "folder of recordings, or one recording"})
+    command("check", _check, "report versions, device and problems")
+    command("demo", _demo, "train a voice and convert with it, on recordings inside the package",
+            ("--output", {"default": "demo", "metavar": "DIR", "help": "where results go"}))
+    command("inspect", _inspect, "say what a folder of recordings is like", ("dataset", {"metavar": "DIR"}))
+    command("prepare", _prepare, "cut recordings into clips", name, dataset)
+    command("extract", _extract, "compute pitch and content of every clip", name)
+    command("index", _index, "build the index of content features", name)
+    command("train", _train, "train the voice, or go on training it", name)
+    command("run", _run, "prepare, extract, index and train in one go", name, dataset)
+    command("convert", _convert, "convert recordings with a voice",
+            ("voice", {"metavar": "VOICE", "help": "a .pth, or the name of an experiment"}),
+            ("inputs", {"metavar": "INPUT", "nargs": "+", "help": "recordings, or folders of them"}),
+            ("--output", {"default": "converted", "metavar": "DIR", "help": "folder for the results"}),
+            ("--index", {"default": "auto", "metavar": "FILE", "help": "auto, none, or an .index file"}))
+    command("info", _info, "say what is known about a voice file", ("file", {"metavar": "FILE"}))
+    command("golden", _golden, "compare the networks with reference numbers", ("folder", {"metavar": "DIR"}))
+    return parser
+
+
+def add_settings(parser: argparse.ArgumentParser, settings: type[Settings]) -> None:
+    """Add one flag per field; absent flags leave the declared default. Fields shared by several stages appear once."""
+    known = {action.dest for action in parser._actions}
+    group = parser.add_argument_group(settings.__name__, (settings.__doc__ or "").splitlines()[0])
+    for name, field in settings.model_fields.items():
+        if name in known:
+            continue
+        default = "" if field.default in (None, PydanticUndefined) else f" (default: {field.default})"
+        group.add_argument(f"--{name.replace('_', '-')}", dest=name, default=argparse.SUPPRESS,
+                           metavar=name.split("_")[-1].upper(),
+                           help=f"{field.description}{default}".replace("%", "%%"))
+
+
+def _settings(settings: type[Settings], arguments: argparse.Namespace) -> Any:
+    given = {name: getattr(arguments, name) for name in settings.model_fields if hasattr(arguments, name)}
+    return settings.of(**given)
+
+
+def _experiment(arguments: argparse.Namespace) -> Experiment:
+    return Experiment.open(arguments.name, getattr(arguments, "dataset", None),
+                           runtime=_settings(RuntimeSettings, arguments), progress=_progress(arguments))
+
+
+def _progress(arguments: argparse.Namespace) -> Silent | Terminal:
+    return Silent() if arguments.quiet else Terminal()
+
+
+def _show(result: Result, indent: str = "") -> None:
+    """Print a result for people: one fact a line."""
+    for key, value in result.items():
+        if isinstance(value, dict):
+            print(f"{indent}{key}:")
+            _show(value, indent + "  ")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for row in value:
+                print(f"{indent}{key}:")
+                _show(row, indent + "  ")
+        else:
+            print(f"{indent}{key}: {value}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,350 @@
+"""Stage: convert recordings. Source audio → pitch and content → index mix → synthesis in windows → one recording.
+
+The pipeline is RVC WebUI's (``infer/vc/pipeline.py``), with windows that overlap and fade instead of butt joints, and
+unvoiced frames that stay at 0 Hz, which is what makes `protect` work.
+"""
+
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .audio import Audio, highpass, read_audio, rms_envelope
+from .content import ContentEncoder, content_encoder, repeat_to_100fps
+from .errors import AudioError, MismatchError, RVCError, SettingsError
+from .nn.synthesizer import SynthesisNoise
+from .pitch import PitchTrack, auto_transpose, pitch_estimator
+from .platforms import choose_device, set_threads
+from .progress import Progress, Silent, Stop
+from .retrieval import FeatureIndex
+from .settings import ConvertSettings, RuntimeSettings
+from .voice_file import VoiceFile, synthesizer_of
+
+SOURCE_RATE_HZ = 16000
+FRAME_SAMPLES = 160            # at 16 kHz: 100 frames per second
+WINDOW_FRAMES = 1000           # what one window contributes
+CONTEXT_FRAMES = 100           # what it hears beyond that on either side
+FADE_FRAMES = 10               # over which neighbouring windows are faded
+_PEAK = 0.99
+_SILENT_RMS = 1e-4
+_CODEC_SECONDS = {".mp3": 0.15, ".m4a": 0.15}   # these codecs add frames at either end
+
+
+@dataclass(frozen=True)
+class ConvertResult:
+    """One converted recording.
+
+    Attributes
+    ----------
+    audio : Audio
+    transpose : float
+        Semitones that were added.
+    real_time_factor : float
+        Seconds of work per second of audio; below 1 is faster than real time.
+    sanity : dict
+        Measured on the result: rms and peak in dB of full scale, difference of length in seconds.
+    """
+
+    audio: Audio
+    transpose: float
+    seconds: float
+    real_time_factor: float
+    sanity: dict[str, float]
+    warnings: list[str] = field(default_factory=list)
+    output: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``: everything but the samples."""
+        return {key: value for key, value in asdict(self).items() if key != "audio"}
+
+
+class Converter:
+    """A voice with its encoder and index, loaded once for any number of recordings.
+
+    Parameters
+    ----------
+    voice : VoiceFile
+    index : FeatureIndex, optional
+        Without one, `index_rate` has nothing to mix.
+
+    Raises
+    ------
+    MismatchError
+        When index or encoder do not belong to the voice.
+    """
+
+    def __init__(self, voice: VoiceFile, index: FeatureIndex | None = None,
+                 runtime: RuntimeSettings = RuntimeSettings()) -> None:
+        if index is not None and index.dimension != voice.spec.content_width:
+            raise MismatchError(f"the index holds features of {index.dimension} values, the voice wants "
+                                f"{voice.spec.content_width}", hint="use the index that was built with this voice")
+        self.device, _ = choose_device(runtime.device)
+        set_threads(runtime.threads)
+        self.voice, self.index = voice, index
+        self._encoder = self._matching_encoder(voice)
+        self._synthesizer = synthesizer_of(voice).to(self.device)
+
+    def _matching_encoder(self, voice: VoiceFile) -> ContentEncoder:
+        name = voice.info.content_name if voice.info.content_name == "embedded" else "contentvec"
+        encoder = content_encoder(name, voice.spec.content_width, device=str(self.device))
+        recorded = voice.info.content_identity
+        if recorded and recorded != encoder.identity:
+            raise MismatchError(f"the voice was trained with another {name} encoder ({recorded}) than the one here "
+                                f"({encoder.identity})", hint="use the encoder it was trained with, or train it again")
+        return encoder
+
+    def convert(self, source: Audio, settings: ConvertSettings = ConvertSettings(), *,
+                progress: Progress = Silent(), stop: Stop | None = None) -> ConvertResult:
+        """Convert one recording; the result is as long as the source, to the sample.
+
+        Raises
+        ------
+        AudioError
+            When the source is silent, or the result is not finite or silent.
+        SettingsError
+            When the voice has no such speaker.
+        """
+        started = time.monotonic()
+        if settings.speaker >= self.voice.spec.speakers:
+            raise SettingsError(f"speaker {settings.speaker} of a voice with {self.voice.spec.speakers} speakers",
+                                hint=f"choose 0 to {self.voice.spec.speakers - 1}")
+        samples = _prepared(source)
+        padded = _padded(samples)
+        pitch, transpose, warnings = self._pitch(padded, settings)
+        windows = plan_windows(len(samples))
+        progress.start("converting", len(windows))
+        pieces = []
+        for window in windows:
+            if stop is not None and stop.requested:
+                raise RVCError("conversion was stopped", hint="nothing was written")
+            pieces.append(self._window(padded, pitch, window, settings))
+            progress.advance()
+        hop = self.voice.spec.hop_samples
+        joined = join_pieces(pieces, FADE_FRAMES * hop)
+        rate = self.voice.spec.sample_rate
+        joined = _fitted(joined, round(len(samples) * rate / SOURCE_RATE_HZ))
+        joined = mix_loudness(joined, rate, samples, SOURCE_RATE_HZ, rms_mix_rate=settings.rms_mix_rate)
+        audio = _finished(joined, rate, settings.output_rate_hz)
+        seconds = time.monotonic() - started
+        return ConvertResult(audio, transpose, round(audio.seconds, 3), round(seconds / source.seconds, 4),
+                             check_sanity(audio, source), warnings)
+
+    def _pitch(self, padded: np.ndarray, settings: ConvertSettings) -> tuple[PitchTrack, float, list[str]]:
+        """Pitch of the padded source in the voice's range, the semitones that took, and what is odd about it."""
+        if not self.voice.spec.uses_f0:
+            empty = np.zeros(len(padded) // FRAME_SAMPLES, np.float32)
+            return PitchTrack(empty, empty > 0), 0.0, []
+        track = pitch_estimator(settings.f0_method, str(self.device))(padded)
+        warnings = [] if track.voiced.any() else ["no voiced sound was found: the result whispers"]
+        if settings.transpose != "auto":
+            return track.transposed(float(settings.transpose)), float(settings.transpose), warnings
+        if not self.voice.info.f0_median_hz:
+            return track, 0.0, [*warnings, "the voice does not say its pitch, so it was not transposed; set transpose"]
+        semitones = auto_transpose(track, self.voice.info.f0_median_hz)
+        return track.transposed(semitones), semitones, warnings
+
+    @torch.inference_mode()
+    def _window(self, padded: np.ndarray, pitch: PitchTrack, window: "Window",
+                settings: ConvertSettings) -> np.ndarray:
+        """Synthesise one window; returns its own part and half a fade on either side that has a neighbour."""
+        start, stop = window.heard
+        content = self._encoder(padded[start * FRAME_SAMPLES:stop * FRAME_SAMPLES])
+        voiced = pitch.voiced[start:stop]
+        mixed = self.index.mix(content, settings.index_rate) if self.index and settings.index_rate else content
+        content, mixed = repeat_to_100fps(content), repeat_to_100fps(mixed)
+        frames = min(len(mixed), len(voiced))
+        if self.voice.spec.uses_f0:
+            mixed = protect_consonants(mixed[:frames], content[:frames], voiced[:frames], settings.protect)
+        uses_f0 = self.voice.spec.uses_f0
+        audio = self._synthesizer.infer(
+            self._tensor(mixed[:frames]),
+            self._tensor(pitch.coarse()[start:start + frames]) if uses_f0 else None,
+            self._tensor(pitch.f0_hz[start:start + frames]) if uses_f0 else None,
+            torch.tensor([settings.speaker], device=self.device), settings.noise_scale,
+            noise=self._noise(pitch, start, start + frames, settings.seed))
+        hop = self.voice.spec.hop_samples
+        begin, end = (frame - start for frame in window.gives)
+        return audio[0, 0, begin * hop:end * hop].float().cpu().numpy()
+
+    def _noise(self, pitch: PitchTrack, start: int, stop: int, seed: int) -> SynthesisNoise:
+        """All that is random in frames start..stop, the same for every window that holds them."""
+        channels, hop = self.voice.spec.inter_channels, self.voice.spec.hop_samples
+        noise = frame_noise(start, stop, channels + (hop if self.voice.spec.uses_f0 else 0), seed)
+        latent = self._tensor(noise[:, :channels].T)
+        if not self.voice.spec.uses_f0:
+            return SynthesisNoise(latent)
+        phase = torch.tensor([_phase_at(pitch.f0_hz, start)], device=self.device, dtype=torch.float64)
+        return SynthesisNoise(latent, self._tensor(noise[:, channels:].reshape(1, -1)), phase)
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)[None]
+
+
+def convert_file(converter: Converter, path: Path, output: Path, settings: ConvertSettings, *,
+                 progress: Progress = Silent()) -> ConvertResult:
+    """Convert a file, write the result, open it again and measure what was written.
+
+    Raises
+    ------
+    AudioError
+        When the source cannot be decoded, or the written file does not hold what was made; nothing is left behind.
+    """
+    source = read_audio(path)
+    result = converter.convert(source, settings, progress=progress)
+    result.audio.save(output, comment=f"voice converted by rvc_core with {converter.voice.info.name or 'a voice'}")
+    try:
+        sanity = check_sanity(read_audio(output), source, tolerance_seconds=_CODEC_SECONDS.get(output.suffix, 0.02))
+    except AudioError:
+        output.unlink(missing_ok=True)
+        raise
+    return ConvertResult(**{**vars(result), "output": str(output), "sanity": sanity})
+
+
+# -- windows -------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Window:
+    """One window, in frames of the padded source: what it hears, and the part of it that is used."""
+
+    heard: tuple[int, int]
+    gives: tuple[int, int]
+
+
+def plan_windows(samples: int) -> list[Window]:
+    """Windows over a source of so many 16 kHz samples, padded by the context on both sides.
+
+    Neighbours give the same `FADE_FRAMES` frames, over which they are faded. All bounds are even, so content frames
+    (two pitch frames each) fall on the same instants in every window.
+
+    Examples
+    --------
+    >>> [window.gives for window in plan_windows(16000 * 15)]
+    [(100, 1105), (1095, 1602)]
+    """
+    frames = -(-samples // FRAME_SAMPLES)
+    total = frames + frames % 2
+    cores = max(1, round(total / WINDOW_FRAMES))
+    bounds = [min(total, index * WINDOW_FRAMES) for index in range(cores)] + [total]
+    half, windows = FADE_FRAMES // 2, []
+    for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+        begin = CONTEXT_FRAMES + first - (half if first > 0 else 0)
+        end = CONTEXT_FRAMES + last + (half if last < total else 2)
+        windows.append(Window((first, last + 2 * CONTEXT_FRAMES), (begin, end)))
+    return windows
+
+
+def join_pieces(pieces: list[np.ndarray], fade_samples: int) -> np.ndarray:
+    """Lay pieces end to end, each fading into the next over `fade_samples` at constant power.
+
+    The plain equal-power fade is right for unrelated signals and 3 dB too loud for equal ones; the two sides of a seam
+    are anything between, so the fade is normalised with their measured correlation.
+    """
+    parts, last = [], pieces[0]
+    angle = (np.arange(fade_samples) + 0.5) / fade_samples * np.pi / 2
+    fade_out, fade_in = np.cos(angle), np.sin(angle)
+    for piece in pieces[1:]:
+        old, new = last[-fade_samples:], piece[:fade_samples]
+        likeness = float(old @ new / max(np.sqrt((old @ old) * (new @ new)), 1e-9))
+        power = np.sqrt(1 + 2 * max(0.0, likeness) * fade_out * fade_in)
+        seam = (old * fade_out + new * fade_in) / power
+        parts.append(last[:-fade_samples])
+        last = np.concatenate([seam.astype(np.float32), piece[fade_samples:]])
+    return np.concatenate([*parts, last])
+
+
+def frame_noise(start: int, stop: int, channels: int, seed: int) -> np.ndarray:
+    """Standard normal noise (T, C) of frames start..stop: a function of the frame, so windows agree where they overlap.
+
+    Examples
+    --------
+    >>> bool(np.array_equal(frame_noise(0, 1200, 4, seed=7)[990:1010], frame_noise(990, 1010, 4, seed=7)))
+    True
+    """
+    blocks = range(start // WINDOW_FRAMES, (stop - 1) // WINDOW_FRAMES + 1)
+    noise = np.concatenate([np.random.default_rng((seed, block)).standard_normal((WINDOW_FRAMES, channels), np.float32)
+                            for block in blocks])
+    offset = start - blocks[0] * WINDOW_FRAMES
+    return noise[offset:offset + stop - start]
+
+
+def _phase_at(f0_hz: np.ndarray, frame: int) -> float:
+    """Phase of the sine source, in cycles, at the start of a frame: it runs on from window to window."""
+    return float(f0_hz[:frame].sum(dtype=np.float64) / 100.0 % 1.0)
+
+
+# -- arithmetic on features and samples ----------------------------------------------------------------------------
+def protect_consonants(mixed: np.ndarray, original: np.ndarray, voiced: np.ndarray, protect: float) -> np.ndarray:
+    """Give unvoiced frames back the source's own features: (T, D), (T, D), (T,) bool; 0.5 changes nothing.
+
+    Examples
+    --------
+    >>> protect_consonants(np.ones((2, 1)), np.zeros((2, 1)), np.array([True, False]), 0.25).ravel().tolist()
+    [1.0, 0.25]
+    """
+    if protect >= 0.5:
+        return mixed
+    share = np.where(voiced, 1.0, protect).astype(mixed.dtype)[:, None]
+    return mixed * share + original * (1 - share)
+
+
+def mix_loudness(made: np.ndarray, made_rate: int, source: np.ndarray, source_rate: int, *,
+                 rms_mix_rate: float) -> np.ndarray:
+    """Move the result's loudness towards the source's: 0 follows the source, 1 leaves the voice's own.
+
+    RVC's formula: ``y *= rms_source ** (1 - r) * rms_made ** (r - 1)`` with rms over 1 s every 0.5 s, interpolated.
+    """
+    if rms_mix_rate >= 1:
+        return made
+    wanted, present = (np.interp(np.linspace(0, 1, len(made)), np.linspace(0, 1, len(envelope)), envelope)
+                       for envelope in (rms_envelope(source, source_rate), rms_envelope(made, made_rate)))
+    gain = (wanted / np.maximum(present, 1e-6)) ** (1 - rms_mix_rate)
+    return (made * gain).astype(np.float32)
+
+
+def _prepared(source: Audio) -> np.ndarray:
+    """Mono 16 kHz without rumble, peaks tamed; refused if there is nothing to hear."""
+    if source.seconds == 0 or np.sqrt(np.mean(np.square(source.samples))) < _SILENT_RMS:
+        raise AudioError("the recording is silent", hint="choose one with a voice in it")
+    samples = highpass(source.resample(SOURCE_RATE_HZ), zero_phase=True).samples
+    return samples / max(1.0, float(np.abs(samples).max()) / 0.95)
+
+
+def _padded(samples: np.ndarray) -> np.ndarray:
+    """The source with mirrored context on both sides, and room for the last content frame."""
+    context = CONTEXT_FRAMES * FRAME_SAMPLES
+    return np.pad(samples, (context, context + 4 * FRAME_SAMPLES), mode="reflect" if len(samples) > 1 else "edge")
+
+
+def _fitted(samples: np.ndarray, length: int) -> np.ndarray:
+    return np.pad(samples, (0, max(0, length - len(samples))))[:length]
+
+
+def _finished(samples: np.ndarray, rate: int, output_rate_hz: int) -> Audio:
+    if not np.isfinite(samples).all():
+        raise AudioError("the voice produced non-finite samples", hint="it is damaged: use another checkpoint of it")
+    audio = Audio(samples, rate)
+    if output_rate_hz and output_rate_hz != rate:
+        audio = audio.resample(output_rate_hz)
+    peak = float(np.abs(audio.samples).max())
+    return audio if peak <= _PEAK else Audio(audio.samples * np.float32(_PEAK / peak), audio.sample_rate)
+
+
+def check_sanity(made: Audio, source: Audio, *, tolerance_seconds: float = 0.02) -> dict[str, float]:
+    """Measure a result against its source.
+
+    Raises
+    ------
+    AudioError
+        When it is silent, or its length differs by more than the tolerance.
+    """
+    rms = float(np.sqrt(np.mean(np.square(made.samples, dtype=np.float64)))) if len(made.samples) else 0.0
+    difference = made.seconds - source.seconds
+    if rms < _SILENT_RMS:
+        raise AudioError("the result is silent", hint="the voice is damaged or untrained: use another checkpoint")
+    if abs(difference) > tolerance_seconds:
+        raise AudioError(f"the result's length differs by {difference:+.2f} s from the source's", hint="convert as wav")
+    return {"rms_db": round(20 * np.log10(rms), 2),
+            "peak_db": round(20 * float(np.log10(np.abs(made.samples).max())), 2),
+            "seconds_difference": round(difference, 4)}

@@ -1,0 +1,196 @@
+"""From clips on the disk to batches of tensors: ClipStore, Batch, and the order in which clips are seen."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+
+from .errors import DatasetError, StageOrderError
+from .nn.spectrogram import linear_spectrogram
+from .presets import VoiceSpec
+
+_BUCKET_FRAMES = 100    # RVC's bucket width
+_LONGEST_FRAMES = 900   # RVC cuts longer clips
+
+
+@dataclass(frozen=True)
+class ClipFiles:
+    """The files of one clip: one line of RVC's ``filelist.txt``."""
+
+    wave: Path
+    features: Path
+    f0_coarse: Path | None
+    f0_hz: Path | None
+    speaker: int
+
+
+@dataclass(frozen=True)
+class ClipTensors:
+    """One clip in memory, all parts cut to the same T frames (100 per second).
+
+    Attributes
+    ----------
+    content : Tensor (T, D)
+    f0_coarse : Tensor (T,) int64
+        1..255; all 1 for a voice without f0.
+    f0_hz : Tensor (T,)
+        0 where unvoiced.
+    spectrogram : Tensor (F, T)
+        Linear magnitude.
+    wave : Tensor (T * hop,)
+    """
+
+    content: torch.Tensor
+    f0_coarse: torch.Tensor
+    f0_hz: torch.Tensor
+    spectrogram: torch.Tensor
+    wave: torch.Tensor
+    speaker: int
+
+    @property
+    def frames(self) -> int:
+        """T."""
+        return len(self.content)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B clips, zero-padded at their ends to the longest: ``lengths`` (B,) says how many frames are real."""
+
+    content: torch.Tensor
+    f0_coarse: torch.Tensor
+    f0_hz: torch.Tensor
+    spectrogram: torch.Tensor
+    wave: torch.Tensor
+    lengths: torch.Tensor
+    speaker: torch.Tensor
+
+    @classmethod
+    def of(cls, clips: list[ClipTensors], device: torch.device) -> "Batch":
+        """Pad and stack clips; the wave becomes (B, 1, T * hop)."""
+        def stack(parts: list[torch.Tensor]) -> torch.Tensor:
+            return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True).to(device)
+        return cls(
+            content=stack([clip.content for clip in clips]), f0_coarse=stack([clip.f0_coarse for clip in clips]),
+            f0_hz=stack([clip.f0_hz for clip in clips]),
+            spectrogram=stack([clip.spectrogram.T for clip in clips]).transpose(1, 2),
+            wave=stack([clip.wave for clip in clips]).unsqueeze(1),
+            lengths=torch.tensor([clip.frames for clip in clips], device=device),
+            speaker=torch.tensor([clip.speaker for clip in clips], device=device))
+
+
+def read_filelist(path: Path) -> list[ClipFiles]:
+    """The clips of an experiment, from RVC's ``filelist.txt`` (5 fields with f0, 3 without).
+
+    Raises
+    ------
+    StageOrderError
+        When features have not been extracted.
+    DatasetError
+        When a line is not in RVC's form.
+    """
+    if not path.is_file():
+        raise StageOrderError(f"{path} is missing: features were not extracted", hint="run: rvc extract NAME")
+    clips = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+        fields = line.replace("\\\\", "\\").split("|")
+        if len(fields) not in (3, 5) or not fields[-1].isdigit():
+            raise DatasetError(f"line {number} of {path.name} is not in RVC's form: {line[:80]!r}",
+                               hint="run: rvc extract NAME")
+        f0_coarse, f0_hz = (Path(fields[2]), Path(fields[3])) if len(fields) == 5 else (None, None)
+        clips.append(ClipFiles(Path(fields[0]), Path(fields[1]), f0_coarse, f0_hz, int(fields[-1])))
+    return clips
+
+
+class ClipStore:
+    """All clips of a file list, read once and kept in memory.
+
+    Parameters
+    ----------
+    files : list of ClipFiles
+    spec : VoiceSpec
+    epsilons : str
+        ``2023`` or ``2026``: the floor inside the spectrogram.
+    """
+
+    def __init__(self, files: list[ClipFiles], spec: VoiceSpec, epsilons: str) -> None:
+        self._files, self._spec, self._epsilons = files, spec, epsilons
+        self._clips: dict[int, ClipTensors] = {}
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> ClipTensors:
+        if index not in self._clips:
+            self._clips[index] = load_clip(self._files[index], self._spec, self._epsilons)
+        return self._clips[index]
+
+    def batches(self, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
+        """Which clips form which batch in this epoch: a function of its arguments alone, so that it can be resumed."""
+        return bucket_batches([self[index].frames for index in range(len(self))], batch_size, seed=(seed, epoch))
+
+    def load(self, batches: list[list[int]], device: torch.device) -> Iterator[Batch]:
+        """The batches as tensors."""
+        for indices in batches:
+            yield Batch.of([self[index] for index in indices], device)
+
+
+def bucket_batches(frames: list[int], batch_size: int, *, seed: tuple[int, int]) -> list[list[int]]:
+    """Batches of clips of similar length, each clip exactly once, in random order.
+
+    RVC's buckets are 100 frames wide; it drops clips under 100 frames and repeats clips to fill each bucket. Here every
+    clip counts once: buckets are laid end to end before they are cut into batches.
+
+    Parameters
+    ----------
+    frames : list of int
+        Length of each clip.
+    seed : (int, int)
+        Seed of the run and epoch.
+
+    Examples
+    --------
+    >>> sorted(sum(bucket_batches([370, 90, 370, 200, 370], 2, seed=(1, 1)), []))
+    [0, 1, 2, 3, 4]
+    """
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(frames))
+    buckets = np.asarray(frames)[order] // _BUCKET_FRAMES
+    order = order[np.argsort(buckets, kind="stable")]
+    batches = [order[start:start + batch_size].tolist() for start in range(0, len(order), batch_size)]
+    return [batches[position] for position in random.permutation(len(batches))]
+
+
+def load_clip(files: ClipFiles, spec: VoiceSpec, epsilons: str) -> ClipTensors:
+    """Read one clip and cut all its parts to the frames that they share.
+
+    Raises
+    ------
+    DatasetError
+        When a file is missing, its rate is not the voice's, or its numbers are not finite.
+    """
+    try:
+        wave, rate = soundfile.read(files.wave, dtype="float32")
+        features = np.load(files.features, allow_pickle=False).astype(np.float32)
+        if spec.uses_f0 and files.f0_hz and files.f0_coarse:
+            f0_hz = np.load(files.f0_hz, allow_pickle=False).astype(np.float32)
+            coarse = np.load(files.f0_coarse, allow_pickle=False).astype(np.int64)
+        else:
+            f0_hz, coarse = np.zeros(_LONGEST_FRAMES, np.float32), np.ones(_LONGEST_FRAMES, np.int64)
+    except (OSError, ValueError, soundfile.LibsndfileError) as error:
+        raise DatasetError(f"clip {files.wave.stem}: {error}", hint="run: rvc extract NAME") from error
+    if rate != spec.sample_rate or wave.ndim != 1 or features.ndim != 2 or features.shape[1] != spec.content_width:
+        raise DatasetError(f"clip {files.wave.stem}: {rate} Hz and features {features.shape} do not fit the voice's "
+                           f"{spec.sample_rate} Hz and width {spec.content_width}", hint="run: rvc prepare, rvc extract")
+    content = np.repeat(features, 2, axis=0)
+    frames = min(len(content), len(f0_hz), len(coarse), len(wave) // spec.hop_samples, _LONGEST_FRAMES)
+    if frames == 0 or not (np.isfinite(content).all() and np.isfinite(f0_hz).all() and np.isfinite(wave).all()):
+        raise DatasetError(f"clip {files.wave.stem} is empty or not finite", hint="run: rvc extract NAME")
+    wave_tensor = torch.from_numpy(wave)
+    spectrogram = linear_spectrogram(wave_tensor[None], spec, epsilons)[0]
+    return ClipTensors(torch.from_numpy(content[:frames]), torch.from_numpy(coarse[:frames]),
+                       torch.from_numpy(f0_hz[:frames]), spectrogram[:, :frames],
+                       wave_tensor[:frames * spec.hop_samples], files.speaker)

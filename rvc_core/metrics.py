@@ -1,0 +1,102 @@
+"""The record of a training: every step in ``metrics.jsonl``, the field's curves and pictures in TensorBoard.
+
+Tag names are RVC WebUI's, so the guides people follow keep working: ``loss/g/total loss/g/mel loss/g/kl loss/g/fm
+loss/d/total grad_norm_g grad_norm_d learning_rate`` and ``slice/mel_org slice/mel_gen all/mel``.
+"""
+
+import json
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+from .files import read_jsonl, write_jsonl
+from .layout import Layout
+
+_LONGEST_INTERVAL_STEPS = 200   # RVC's, used for large sets; small ones get a point every epoch
+_CAPS = {"loss/g/mel": 75.0, "loss/g/kl": 9.0}   # RVC's display limits, which keep the first steps from hiding the rest
+
+
+class MetricsLog:
+    """Writes what training measures; opening it again forgets what came after `resumed_step`.
+
+    Parameters
+    ----------
+    layout : Layout
+    steps_per_epoch : int
+        Sets the interval of the curves: one point every min(steps_per_epoch, 200) steps.
+    resumed_step : int
+        Step of the checkpoint that training continues from; later lines were lost with the work they describe.
+    """
+
+    def __init__(self, layout: Layout, *, steps_per_epoch: int, resumed_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter   # slow import
+
+        self.interval_steps = max(1, min(steps_per_epoch, _LONGEST_INTERVAL_STEPS))
+        self._epoch_values: dict[str, list[float]] = defaultdict(list)
+        kept = [row for row in history(layout) if row["step"] <= resumed_step] if resumed_step else []
+        write_jsonl(layout.metrics, kept)
+        self._file = layout.metrics.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(layout.root), purge_step=resumed_step + 1 if resumed_step else None,
+                                    flush_secs=10)
+
+    def step(self, step: int, epoch: int, values: dict[str, float]) -> None:
+        """Record one training step."""
+        self._line({"kind": "step", "step": step, "epoch": epoch, **values})
+        for tag, value in values.items():
+            self._epoch_values[tag].append(value)
+        if step % self.interval_steps == 0:
+            for tag, value in values.items():
+                self._board.add_scalar(tag, min(value, _CAPS.get(tag, value)), step)
+
+    def epoch(self, step: int) -> None:
+        """Record the means of the epoch that ends with this step."""
+        for tag, values in self._epoch_values.items():
+            self._board.add_scalar(f"epoch/{tag}", float(np.mean(values)), step)
+        self._epoch_values.clear()
+        self._file.flush()
+
+    def validation(self, step: int, epoch: int, values: dict[str, float]) -> None:
+        """Record what unheard recordings say."""
+        self._line({"kind": "validation", "step": step, "epoch": epoch, **values})
+        for tag, value in values.items():
+            self._board.add_scalar(tag, value, step)
+
+    def voice(self, step: int, epoch: int, path: str) -> None:
+        """Record that a voice was saved."""
+        self._line({"kind": "voice", "step": step, "epoch": epoch, "path": path})
+
+    def mel(self, tag: str, mel: np.ndarray, step: int) -> None:
+        """Show a log-mel spectrogram (M, T) as a picture, low frequencies at the bottom."""
+        self._board.add_image(tag, picture_of(mel), step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Write everything out."""
+        self._file.close()
+        self._board.close()
+
+    def _line(self, row: dict[str, Any]) -> None:
+        self._file.write(json.dumps(row) + "\n")
+        if row["kind"] != "step":
+            self._file.flush()
+
+
+def history(layout: Layout) -> list[dict[str, Any]]:
+    """All rows of ``metrics.jsonl``, oldest first; none before training."""
+    return read_jsonl(layout.metrics) if layout.metrics.exists() else []
+
+
+def picture_of(mel: np.ndarray) -> np.ndarray:
+    """Colour picture (H, W, 3) uint8 of a spectrogram (M, T), three pixels a frame wide at the least legible size.
+
+    Examples
+    --------
+    >>> picture_of(np.zeros((80, 32))).shape
+    (240, 96, 3)
+    """
+    import matplotlib   # slow import
+
+    low, high = float(mel.min()), float(mel.max())
+    scaled = (mel - low) / max(high - low, 1e-6)
+    enlarged = np.kron(scaled[::-1], np.ones((3, 3)))
+    return (matplotlib.colormaps["viridis"](enlarged)[..., :3] * 255).astype(np.uint8)
