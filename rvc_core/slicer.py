@@ -144,6 +144,18 @@ def outside(spans: list[Span], total: int) -> list[Span]:
     return [Span(start, stop) for start, stop in zip(starts, stops, strict=True) if stop > start]
 
 
+def inside(spans: list[Span], bounds: Span) -> list[Span]:
+    """What of the spans lies within the bounds.
+
+    Examples
+    --------
+    >>> inside([Span(0, 4), Span(6, 9), Span(12, 13)], Span(3, 8))
+    [Span(start=3, stop=4), Span(start=6, stop=8)]
+    """
+    return [Span(max(span.start, bounds.start), min(span.stop, bounds.stop)) for span in spans
+            if span.start < bounds.stop and bounds.start < span.stop]
+
+
 def _pauses(rms: np.ndarray, threshold: float, *, min_silence: int, max_kept: int, min_phrase: int) -> list[Span]:
     """Stretches of frames to drop, in order; an empty one cuts without dropping."""
     silent = np.concatenate([[False], rms < threshold, [False]])

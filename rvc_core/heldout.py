@@ -1,0 +1,75 @@
+"""Which part of the recordings training never sees, so that the voice can be judged on unheard sound. Pure.
+
+Whole recordings where they are many, else one stretch of time: never single clips, whose neighbours overlap them.
+"""
+
+import numpy as np
+
+from .slicer import SHORTEST_SECONDS, Span
+
+_SHARE, _LEAST_SECONDS = 0.1, 6.0
+_LEAST_DATA_SECONDS = 60.0   # below this, training needs all of it
+_LARGEST_SHARE = 1 / 3
+
+
+def choose_heldout(phrases: list[list[Span]], rate_hz: int, *, minutes: float | None, seed: int) -> dict[int, Span]:
+    """Choose what is held out, always the same for the same phrases and seed.
+
+    Parameters
+    ----------
+    phrases : list of list of Span
+        The phrases of each recording, in samples.
+    minutes : float, optional
+        How much, at most a third; by default a tenth, at least 6 s, none of less than a minute.
+
+    Returns
+    -------
+    dict of int to Span
+        Number of a recording → what of it is held out.
+
+    Examples
+    --------
+    >>> choose_heldout([[Span(0, 2000)], [Span(0, 500)], [Span(0, 4500)]], 100, minutes=None, seed=0)
+    {1: Span(start=0, stop=500)}
+    """
+    lengths = [sum(map(len, spans)) for spans in phrases]
+    target = _target_seconds(sum(lengths) / rate_hz, minutes) * rate_hz
+    if not target:
+        return {}
+    limit = max(target, min(1.5 * target, _LARGEST_SHARE * sum(lengths)))
+    random = np.random.default_rng(seed)
+    chosen: list[int] = []
+    held = 0
+    for number in random.permutation(len(phrases)).tolist():
+        if held < target and held + lengths[number] <= limit:
+            chosen.append(number)
+            held += lengths[number]
+    if 2 * held >= target:
+        return {number: Span(phrases[number][0].start, phrases[number][-1].stop) for number in sorted(chosen)}
+    longest = int(np.argmax(lengths))
+    return {longest: _stretch(phrases[longest], round(min(target, lengths[longest] / 2)), round(limit),
+                              round(SHORTEST_SECONDS * rate_hz), random)}
+
+
+def _target_seconds(data_seconds: float, minutes: float | None) -> float:
+    """Seconds to hold out of so much data."""
+    if minutes is None:
+        return max(_LEAST_SECONDS, _SHARE * data_seconds) if data_seconds >= _LEAST_DATA_SECONDS else 0.0
+    return min(60 * minutes, _LARGEST_SHARE * data_seconds) if data_seconds >= _LEAST_SECONDS else 0.0
+
+
+def _stretch(phrases: list[Span], target: int, limit: int, shortest: int, random: np.random.Generator) -> Span:
+    """A run of phrases of about `target` samples, begun at a random one; a phrase too long is cut."""
+    following = np.cumsum([len(phrase) for phrase in phrases[::-1]])[::-1]
+    first = int(random.integers(np.count_nonzero(following >= target)))
+    held, stop = 0, phrases[first].start
+    for phrase in phrases[first:]:
+        if held >= target:
+            break
+        size = len(phrase)
+        if held + size > limit and size >= 2 * shortest:
+            size = min(max(target - held, shortest), size - shortest)
+        held, stop = held + size, phrase.start + size
+        if size < len(phrase):
+            break
+    return Span(phrases[first].start, stop)

@@ -1,0 +1,388 @@
+"""Recordings → clips: decode, filter, cut, hold some back, normalise; every second ends in a clip or is explained.
+
+All is written into a folder aside and moved into place at the end, so a failure leaves the experiment as it was. The
+arithmetic is RVC's ``train/preprocess.py`` (filter, silence rule, 3.7 s windows, peak formula).
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .audio import AUDIO_SUFFIXES, Audio, NonFiniteError, header_seconds, highpass, read_audio
+from .errors import AudioError, DatasetError
+from .files import ensure_room, replace_atomically
+from .heldout import choose_heldout
+from .layout import Layout
+from .manifest import Clip, ExperimentRecord, Explained, Manifest
+from .presets import PRESETS, preset
+from .progress import Progress, Silent, Stop
+from .settings import PrepareSettings
+from .slicer import SHORTEST_SECONDS, Span, find_phrases, inside, outside, windows
+from .stamps import clear, is_current, stamp
+
+CONTENT_RATE_HZ = 16_000
+_TOO_SHORT_SECONDS = 0.1
+_TOO_LOUD = 2.5                       # a peak beyond this is no recording; RVC's limit
+_NORMAL_PEAK, _OWN_SHARE = 0.675, 0.25   # the clip's peak becomes 0.675 + a quarter of what it was
+_FORMAT = 1                           # raise it when the same settings come to make other clips
+_STAGES = ("prepare", "f0", "content", "index")
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What became of the recordings; ``seconds_in == seconds_kept + seconds_explained``.
+
+    Attributes
+    ----------
+    seconds_in : float
+        Length of all recordings, also of those that were not used.
+    seconds_kept : float
+        Covered by clips, held-out ones included, overlap counted once.
+    explained : dict
+        Seconds in no clip, by reason; ``manifest.jsonl`` has each stretch.
+    skipped : bool
+        Nothing had changed, so nothing was done.
+    stopped : bool
+        Ended early on request; the experiment is as it was before.
+    """
+
+    seconds_in: float = 0.0
+    seconds_kept: float = 0.0
+    seconds_explained: float = 0.0
+    clips: int = 0
+    explained: dict[str, float] = field(default_factory=dict)
+    recordings: int = 0
+    heldout_seconds: float = 0.0
+    skipped: bool = False
+    stopped: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields, for ``--json``."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, manifest: Manifest, seconds_in: float | None = None, *, skipped: bool = False) -> "PrepareReport":
+        """Add up a manifest; without a measured `seconds_in` it is what the manifest accounts for."""
+        kept, explained = manifest.seconds_kept, manifest.explained_seconds
+        total = seconds_in if seconds_in is not None else kept + sum(explained.values())
+        recordings = {clip.recording for clip in manifest.clips}
+        return cls(round(total, 3), round(kept, 3), round(sum(explained.values()), 3), len(manifest.clips), explained,
+                   len(recordings), round(Manifest(manifest.heldout).seconds_kept, 3), skipped=skipped,
+                   warnings=_warnings(manifest, kept, total))
+
+
+@dataclass(frozen=True)
+class DatasetFiles:
+    """What lies in a dataset, by name within it."""
+
+    recordings: dict[str, Path]
+    ignored: dict[str, Path]     # recordings inside ignored folders
+    not_audio: dict[str, Path]
+    ignored_folders: list[str]
+
+    def fingerprint(self) -> list[tuple[str, int, int]]:
+        """Name, size and time of change of every recording: what the clips depend on."""
+        return [(name, (status := path.lstat()).st_size, status.st_mtime_ns)
+                for name, path in {**self.recordings, **self.ignored, **self.not_audio}.items()]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A decoded recording: filtered, at the voice's rate, on the disk until its clips are cut."""
+
+    name: str
+    number: int
+    samples_file: Path
+    total_samples: int
+    phrases: list[Span]
+
+
+def prepare(layout: Layout, dataset: Path | str, settings: PrepareSettings, *, uses_f0: bool = True,
+            progress: Progress = Silent(), stop: Stop | None = None) -> PrepareReport:
+    """Cut the recordings of `dataset` into the training clips of an experiment.
+
+    Writes ``0_gt_wavs`` and ``1_16k_wavs``, the same under ``heldout``, ``manifest.jsonl`` and ``experiment.json``.
+    Features, file list and stamps made from earlier clips are removed; checkpoints, voices and indexes stay.
+
+    Parameters
+    ----------
+    dataset : Path or str
+        A folder (with its sub-folders) or one recording.
+    uses_f0 : bool
+        Whether the voice will follow a pitch.
+
+    Raises
+    ------
+    DatasetError
+        Absent, or nothing in it can be used; then nothing is changed.
+    ResourceError
+        No room on the disk.
+    """
+    dataset = Path(dataset).expanduser().absolute()
+    files = find_recordings(dataset)
+    record = ExperimentRecord(layout.name, _printable(str(dataset)), settings.preset, uses_f0)
+    content = {"format": _FORMAT, "settings": settings.stamp(), "files": files.fingerprint()}
+    if is_current(layout, "prepare", content) and _is_complete(layout):
+        record.save(layout)
+        return PrepareReport.of(Manifest.load(layout), skipped=True)
+
+    rate_hz = preset(settings.preset).sample_rate
+    lengths = {name: header_seconds(path) for name, path in {**files.recordings, **files.ignored}.items()}
+    ensure_room(layout.root, round(4 * sum(lengths.values()) * (rate_hz + 1.1 * (rate_hz + CONTENT_RATE_HZ))))
+    with _aside(layout) as staging:
+        decoder = _Decoder(staging, settings, rate_hz, lengths)
+        decoder.explain_unused(files)
+        progress.start("decoding", len(files.recordings))
+        for name, path in files.recordings.items():
+            if stop is not None and stop.requested:
+                return PrepareReport(stopped=True)
+            decoder.take(name, path)
+            progress.advance(name)
+        clips, explained = _cut(decoder.recordings, staging, settings, rate_hz, progress)
+        manifest = Manifest(clips, decoder.explained + explained)
+        if not clips:
+            raise _nothing_usable(dataset, manifest)
+        warnings = _move_into_place(staging, layout)
+    manifest.save(layout)
+    record.save(layout)
+    stamp(layout, "prepare", content)
+    report = PrepareReport.of(manifest, decoder.seconds_in)
+    report.warnings.extend(warnings)
+    return report
+
+
+def find_recordings(dataset: Path) -> DatasetFiles:
+    """List a dataset: a folder with its sub-folders, or one file.
+
+    Hidden folders, ``.ipynb_checkpoints`` among them, and ``__MACOSX`` hold copies and leftovers: their recordings are
+    listed as ignored.
+
+    Raises
+    ------
+    DatasetError
+        When it does not exist.
+    """
+    if dataset.is_file():
+        return DatasetFiles({_printable(dataset.name): dataset}, {}, {}, [])
+    if not dataset.is_dir():
+        raise DatasetError(f"there is no {str(dataset)!r}", hint="give the folder that holds the recordings")
+    files = DatasetFiles({}, {}, {}, [])
+    for path in sorted(dataset.rglob("*")):
+        inner = path.relative_to(dataset)
+        is_ignored, name = any(map(_is_ignored, inner.parts[:-1])), _printable(inner.as_posix())
+        if path.is_dir():
+            if _is_ignored(path.name) and not is_ignored:
+                files.ignored_folders.append(name)
+        elif path.name.startswith(".") or path.suffix.lower() not in AUDIO_SUFFIXES:
+            files.not_audio[name] = path
+        else:
+            (files.ignored if is_ignored else files.recordings)[name] = path
+    return files
+
+
+def normalised(samples: np.ndarray) -> np.ndarray:
+    """Bring a clip (N,) towards one loudness by RVC's formula; its peak becomes 0.675 + a quarter of what it was.
+
+    Examples
+    --------
+    >>> normalised(np.array([0.5, -0.25], np.float32)).tolist()
+    [0.800000011920929, -0.4000000059604645]
+    """
+    return (samples * (_NORMAL_PEAK / np.abs(samples).max() + _OWN_SHARE)).astype(np.float32)
+
+
+class _Decoder:
+    """Takes one recording after the other, and keeps account of what came of each."""
+
+    def __init__(self, staging: Layout, settings: PrepareSettings, rate_hz: int, lengths: dict[str, float]) -> None:
+        self.recordings: list[Recording] = []
+        self.explained: list[Explained] = []
+        self.seconds_in = 0.0
+        self._staging, self._settings, self._rate_hz, self._lengths = staging, settings, rate_hz, lengths
+        self._seen: dict[bytes, str] = {}
+
+    def explain_unused(self, files: DatasetFiles) -> None:
+        """Account for what is not even opened."""
+        for name in files.ignored_folders:
+            self._explain(f"{name}/", 0.0, "ignored folder", "hidden, or left over by a program")
+        for name in files.ignored:
+            self._explain(name, self._lengths[name], "ignored folder", "")
+        for name, path in files.not_audio.items():
+            archive = path.suffix.lower() in {".zip", ".7z", ".rar", ".tar", ".gz"}
+            self._explain(name, 0.0, "not audio", "unpack it first" if archive else "")
+
+    def take(self, name: str, path: Path) -> None:
+        """Decode, filter and find the phrases; on a fault, explain the recording."""
+        try:
+            audio = read_audio(path)
+        except NonFiniteError as error:
+            self._explain(name, error.seconds, "non-finite", str(error))
+            return
+        except AudioError as error:
+            self._explain(name, self._lengths[name], "undecodable", str(error))
+            return
+        missing = self._lengths[name] - audio.seconds
+        if missing > max(0.5, 0.02 * audio.seconds):   # formats that only estimate their length are off by less
+            self._explain(name, missing, "undecodable", "the file is damaged: the rest of it is missing", audio.seconds)
+        first = self._seen.setdefault(hashlib.sha256(audio.samples).digest(), name)
+        if first != name:
+            self._explain(name, audio.seconds, "duplicate", f"the same sound as {first}")
+        elif audio.seconds < _TOO_SHORT_SECONDS:
+            self._explain(name, audio.seconds, "too short", f"less than {_TOO_SHORT_SECONDS} s")
+        else:
+            self._keep(name, audio)
+
+    def _keep(self, name: str, audio: Audio) -> None:
+        sound = highpass(audio.resample(self._rate_hz), zero_phase=False)
+        phrases = find_phrases(sound, silence_db=self._settings.silence_db,
+                               min_silence_ms=self._settings.min_silence_ms,
+                               max_kept_silence_ms=self._settings.max_kept_silence_ms)
+        if not phrases:
+            peak_db = 20 * np.log10(max(1e-9, np.abs(sound.samples).max()))
+            self._explain(name, audio.seconds, "silent", f"peak {peak_db:.0f} dB" if peak_db > -70 else "")
+            return
+        self.seconds_in += audio.seconds
+        number = len(self.recordings)
+        samples_file = self._staging.root / f"{number}.npy"
+        with replace_atomically(samples_file) as temporary:
+            np.save(temporary, sound.samples)
+        self.recordings.append(Recording(name, number, samples_file, len(sound.samples), phrases))
+
+    def _explain(self, name: str, seconds: float, reason: str, detail: str, start_seconds: float = 0.0) -> None:
+        self.seconds_in += seconds
+        self.explained.append(Explained(name, start_seconds, seconds, reason, detail))
+
+
+def _cut(recordings: list[Recording], staging: Layout, settings: PrepareSettings, rate_hz: int,
+         progress: Progress) -> tuple[list[Clip], list[Explained]]:
+    """Write all clips aside; return them, and what of the recordings is in none."""
+    heldout = choose_heldout([recording.phrases for recording in recordings], rate_hz,
+                             minutes=settings.holdout_minutes, seed=settings.seed)
+    clips, explained = [], []
+    progress.start("cutting", len(recordings))
+    for recording in recordings:
+        samples = np.load(recording.samples_file, mmap_mode="r")
+        everything = Span(0, recording.total_samples)
+        held = heldout.get(recording.number, Span(0, 0))
+        phrases = sorted([*inside(recording.phrases, held), *inside(recording.phrases, Span(0, held.start)),
+                          *inside(recording.phrases, Span(held.stop, everything.stop))])
+        covered: list[Span] = []
+        for number, span in enumerate(window for phrase in phrases for window in windows(phrase, rate_hz)):
+            is_held = held.start <= span.start < held.stop
+            if _write_clip(samples[span.start:span.stop], rate_hz, staging.heldout if is_held else staging,
+                           f"{recording.number}_{number}"):
+                clips.append(Clip(f"{recording.number}_{number}", recording.name, span.start / rate_hz,
+                                  len(span) / rate_hz, is_held))
+                covered.append(span)
+        silent = outside(phrases, everything.stop)
+        for reason, spans in (("silent", silent), ("too loud", outside(covered + silent, everything.stop))):
+            explained += [Explained(recording.name, span.start / rate_hz, len(span) / rate_hz, reason)
+                          for span in spans]
+        recording.samples_file.unlink()
+        progress.advance(recording.name)
+    return clips, explained
+
+
+def _write_clip(samples: np.ndarray, rate_hz: int, folder: Layout, name: str) -> bool:
+    """Write a clip at both rates; False if its level shows that it is no recording.
+
+    A recording shorter than `SHORTEST_SECONDS` is followed by silence up to that length: samplers, RVC's among them,
+    drop shorter files.
+    """
+    peak = np.abs(samples).max()
+    if not 0 < peak <= _TOO_LOUD:
+        return False
+    missing = max(0, round(SHORTEST_SECONDS * rate_hz) - len(samples))
+    clip = Audio(np.pad(normalised(samples), (0, missing)), rate_hz)
+    clip.save(folder.clips / f"{name}.wav", float32=True)
+    clip.resample(CONTENT_RATE_HZ).save(folder.clips_16k / f"{name}.wav", float32=True)
+    return True
+
+
+@contextlib.contextmanager
+def _aside(layout: Layout) -> Iterator[Layout]:
+    """A folder beside the results that is gone afterwards, as is the experiment's own if nothing came into it."""
+    staging = Layout(layout.root / ".preparing", layout.name)
+    shutil.rmtree(staging.root, ignore_errors=True)   # of a run that was killed
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging.root, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            layout.root.rmdir()   # only succeeds when it is empty
+
+
+def _move_into_place(staging: Layout, layout: Layout) -> list[str]:
+    """Replace earlier clips by new ones and remove what was made from them; say what is now out of date."""
+    for stage in _STAGES:
+        clear(layout, stage)
+    widths = sorted({spec.content_width for spec in PRESETS.values()})
+    for folder in (layout.clips, layout.clips_16k, layout.f0_coarse, layout.f0_hz, *map(layout.features, widths),
+                   layout.heldout.root, layout.mute.root):
+        if folder.exists():
+            shutil.rmtree(folder)
+    layout.filelist.unlink(missing_ok=True)
+    for new, place in ((staging.clips, layout.clips), (staging.clips_16k, layout.clips_16k),
+                       (staging.heldout.root, layout.heldout.root)):
+        if new.exists():
+            os.replace(new, place)
+    warnings = []
+    if layout.indexes():
+        warnings.append("the index was built from earlier clips: build it again (rvc index)")
+    if layout.generator_steps():
+        warnings.append("training will go on from its checkpoints, now with other clips; for a fresh start take a new "
+                        "experiment name")
+    return warnings
+
+
+def _is_complete(layout: Layout) -> bool:
+    """Whether every clip of the manifest is still there."""
+    manifest = Manifest.load(layout)
+    return all({path.name for path in folder.glob("*.wav")} >= {f"{clip.id}.wav" for clip in clips}
+               for place, clips in ((layout, manifest.training), (layout.heldout, manifest.heldout))
+               for folder in (place.clips, place.clips_16k))
+
+
+def _warnings(manifest: Manifest, kept: float, total: float) -> list[str]:
+    """What a person should know before going on."""
+    telling = [row for row in manifest.explained if row.reason in ("undecodable", "non-finite", "too loud")
+               or (row.detail and row.reason in ("ignored folder", "not audio"))]
+    warnings = [f"{row.recording}: {row.reason}, {row.seconds:.1f} s not used {f'({row.detail})' if row.detail else ''}"
+                .rstrip() for row in telling]
+    if kept < 0.8 * total:
+        reasons = ", ".join(f"{seconds:.1f} s {reason}" for reason, seconds in manifest.explained_seconds.items())
+        warnings.append(f"only {100 * kept / total:.0f} % of the input is in clips: {reasons}")
+    if not manifest.heldout:
+        warnings.append("nothing is held out, so training cannot be judged on unheard sound")
+    return warnings
+
+
+def _nothing_usable(dataset: Path, manifest: Manifest) -> DatasetError:
+    """The error for a dataset that gave no clip: what was found, and what to do."""
+    reasons = Counter(row.reason for row in manifest.explained)
+    found = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "it is empty"
+    details = [row for row in manifest.explained if row.reason != "not audio" and row.detail][:1]
+    if "silent" in reasons:
+        hint = "the recordings are too quiet: raise their level, or lower silence_db"
+    else:
+        hint = "put recordings of one person into it: wav, flac, mp3, m4a, ogg …"
+    example = f"; {details[0].recording}: {details[0].detail}" if details else ""
+    return DatasetError(f"no usable audio in {_printable(str(dataset))!r} ({found}{example})", hint=hint)
+
+
+def _is_ignored(folder: str) -> bool:
+    return folder.startswith(".") or folder == "__MACOSX"
+
+
+def _printable(name: str) -> str:
+    """A file's name as text that can be written as UTF-8 whatever its bytes are."""
+    return os.fsencode(name).decode("utf-8", "replace")
