@@ -57,7 +57,11 @@ def main(argv: list[str] | None = None) -> int:
 # -- commands ------------------------------------------------------------------------------------------------------
 def _check(arguments: argparse.Namespace) -> Result:
     from .platforms import check
-    return check()
+    report = check()
+    if report["problems"]:
+        first = report["problems"][0]
+        report |= {"error": first["problem"], "hint": first["hint"], "failed_command": True}
+    return report
 
 
 def _inspect(arguments: argparse.Namespace) -> Result:

@@ -10,14 +10,15 @@ from pathlib import Path
 
 from .errors import SettingsError
 from .files import slug_of
+from .platforms import detect
 
 _GENERATOR = re.compile(r"G_(\d+)\.pth")
 _VOICE = re.compile(r".*_e(\d+)_s(\d+)\.pth")
 
 
 def home() -> Path:
-    """Root of experiments, caches and weights: ``RVC_HOME``, else the working folder."""
-    return Path(os.environ.get("RVC_HOME") or Path.cwd()).expanduser().absolute()
+    """Root of experiments, caches and weights: ``RVC_HOME``, else the platform's working folder."""
+    return Path(os.environ.get("RVC_HOME") or detect().home).expanduser().absolute()
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,20 @@ import os
 import platform as machine
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from . import __version__
 from .errors import ResourceError, SettingsError
 
-_REPORTED_PACKAGES = ("rvc_core", "torch", "torchaudio", "numpy", "scipy", "librosa", "transformers", "faiss-cpu",
+_REPORTED_PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "librosa", "transformers", "faiss-cpu",
                       "faiss-gpu", "torchfcpe", "torchcrepe", "pyworld-prebuilt", "praat-parselmouth", "Resemblyzer",
                       "papermill", "ipywidgets", "tensorboard")
+_NEEDED_PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "librosa", "transformers", "torchfcpe", "torchcrepe")
 _OLDEST_TORCH = (2, 8)
+_SET_UP = "run: bash setup_env.sh"
 _COMFORTABLE_BYTES = 5 << 30   # a checkpoint pair of a 48k voice takes 1 GB, and two are kept
 
 
@@ -105,12 +108,10 @@ def detect(environment: Mapping[str, str] = os.environ, exists: Callable[[str], 
     return Platform("local", "this machine", Path.cwd(), Path.cwd())
 
 
-@dataclass(frozen=True)
-class Device:
-    """What computes: ``name`` for ``torch.device``, ``title`` for people, and why it was chosen."""
+class Device(NamedTuple):
+    """What computes, as ``torch.device`` takes it, and why it was chosen."""
 
     name: str
-    title: str
     reason: str
 
 
@@ -137,17 +138,24 @@ def choose_device(name: str = "auto") -> Device:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise SettingsError(f"not a device: {name!r}", hint="use auto, cpu, cuda or cuda:N")
     if name == "cpu":
-        return Device("cpu", _processor(), "asked for")
+        return Device("cpu", "asked for")
     number = int(name.partition(":")[2] or 0)
     obstacle = gpu_obstacle(number)
     if obstacle is None:
-        import torch
-
-        return Device(f"cuda:{number}", torch.cuda.get_device_name(number),
-                      "fastest" if name == "auto" else "asked for")
+        return Device(f"cuda:{number}", "a GPU is there and usable" if name == "auto" else "asked for")
     if name != "auto":
         raise ResourceError(f"{name} cannot be used: {obstacle}", hint="use the device auto, or choose a GPU machine")
-    return Device("cpu", _processor(), obstacle)
+    return Device("cpu", obstacle)
+
+
+def device_title(name: str) -> str:
+    """A device's name for people, as ``NVIDIA T4, 15 GB``."""
+    if not name.startswith("cuda"):
+        return f"{machine.machine()} processor, {choose_threads()} threads"
+    import torch
+
+    properties = torch.cuda.get_device_properties(name)
+    return f"{properties.name}, {properties.total_memory / 1e9:.0f} GB"
 
 
 def gpu_obstacle(number: int = 0) -> str | None:
@@ -199,13 +207,18 @@ def choose_threads(requested: int = 0) -> int:
         return available
 
 
-def _processor() -> str:
-    return f"{machine.machine()} processor, {choose_threads()} threads"
+def set_threads(requested: int = 0) -> int:
+    """Make torch compute with :func:`choose_threads` threads, and return their number."""
+    import torch
+
+    threads = choose_threads(requested)
+    torch.set_num_threads(threads)
+    return threads
 
 
 def versions() -> dict[str, str | None]:
     """Versions of Python and of the packages that matter; None for one that is absent. Imports none of them."""
-    found: dict[str, str | None] = {"python": machine.python_version()}
+    found: dict[str, str | None] = {"rvc_core": __version__, "python": machine.python_version()}
     for package in _REPORTED_PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
@@ -214,50 +227,54 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def check(home: Path) -> dict[str, Any]:
+def check() -> dict[str, Any]:
     """Report on the installation: platform, versions, device and every problem with its remedy.
-
-    Parameters
-    ----------
-    home : Path
-        The root of experiments, caches and weights, which has to be writable and roomy.
 
     Returns
     -------
     dict
-        ``platform``, ``home``, ``limits`` (list of dict), ``versions``, ``device`` (dict), ``threads`` and
-        ``problems`` (list of ``{"problem", "hint"}``, empty when all is well).
+        ``platform``, ``home``, ``limits`` (list of dict), ``versions``, ``device`` (None without torch, else a dict
+        of ``name``, ``reason`` and ``title``), ``threads`` and ``problems`` (list of ``{"problem", "hint"}``, empty
+        when all is well).
     """
-    here, found = detect(), versions()
-    device = asdict(choose_device()) if found["torch"] else None
-    return {"platform": here.name, "home": str(home), "limits": [asdict(limit) for limit in here.limits],
+    from .layout import home  # layout asks this module for the platform
+
+    here, found, device = detect(), versions(), None
+    if found["torch"]:
+        chosen = choose_device()
+        device = {"name": chosen.name, "reason": chosen.reason, "title": device_title(chosen.name)}
+    problems = [*_package_problems(found), *_gpu_problems(device), *_disk_problems(home())]
+    return {"platform": here.name, "home": str(home()), "limits": [asdict(limit) for limit in here.limits],
             "versions": found, "device": device, "threads": choose_threads(),
-            "problems": [{"problem": problem, "hint": hint} for problem, hint in _problems(home, found, device)]}
+            "problems": [{"problem": problem, "hint": hint} for problem, hint in problems]}
 
 
-def _problems(home: Path, found: dict[str, str | None], device: dict[str, str] | None) -> list[tuple[str, str]]:
-    problems, set_up = [], "run: bash setup_env.sh"
-    for package in ("torch", "torchaudio", "numpy", "librosa", "torchfcpe", "torchcrepe"):
+def _package_problems(found: dict[str, str | None]) -> Iterator[tuple[str, str]]:
+    for package in _NEEDED_PACKAGES:
         if found[package] is None:
-            problems.append((f"{package} is not installed", set_up))
+            yield f"{package} is not installed", _SET_UP
     if found["torch"] and tuple(map(int, found["torch"].split(".")[:2])) < _OLDEST_TORCH:
-        problems.append((f"torch {found['torch']} is older than 2.8", "choose a newer runtime or environment"))
-    if found["torchaudio"]:
+        yield f"torch {found['torch']} is older than 2.8", "choose a newer runtime or environment"
+    if found["torch"] and found["torchaudio"]:
         try:
             import torchaudio  # noqa: F401
-        except (ImportError, OSError) as error:
-            problems.append((f"torchaudio does not import: {str(error).splitlines()[0]}", set_up))
+        except (ImportError, OSError) as error:   # OSError: its compiled part was built for another torch
+            yield f"torchaudio does not import: {str(error).splitlines()[0]}", _SET_UP
     if found["faiss-cpu"] and found["faiss-gpu"]:
-        problems.append(("faiss-cpu and faiss-gpu are both installed and overwrite each other",
-                         "pip uninstall both, then install one"))
+        yield "faiss-cpu and faiss-gpu overwrite each other", "uninstall both with pip, then install one of them"
     if not (found["faiss-cpu"] or found["faiss-gpu"]):
-        problems.append(("faiss is not installed, so no index can be built", set_up))
+        yield "faiss is not installed, so no index can be built", _SET_UP
+
+
+def _gpu_problems(device: dict[str, str] | None) -> Iterator[tuple[str, str]]:
     if device and device["name"] == "cpu" and shutil.which("nvidia-smi"):
-        problems.append((f"there is a GPU, but {device['reason']}",
-                         "install a torch that is built for it (RVC_TORCH_INDEX in setup_env.sh), or train on the CPU"))
-    existing = next(folder for folder in (home, *home.absolute().parents) if folder.exists())
+        yield (f"there is a GPU, but {device['reason']}",
+               "install a torch built for it (RVC_TORCH_INDEX, see setup_env.sh), or stay on the CPU")
+
+
+def _disk_problems(home: Path) -> Iterator[tuple[str, str]]:
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
     if not os.access(existing, os.W_OK):
-        problems.append((f"{home} is not writable", "set RVC_HOME to a folder of your own"))
+        yield f"{home} is not writable", "set RVC_HOME to a folder of your own"
     if shutil.disk_usage(existing).free < _COMFORTABLE_BYTES:
-        problems.append((f"{home} has less than 5 GB free", "set RVC_HOME to a larger disk, or free some space"))
-    return problems
+        yield f"{home} has less than 5 GB free", "free some space, or set RVC_HOME to a larger disk"
