@@ -1,0 +1,211 @@
+"""Parity with RVC: the networks on closed-form weights and inputs, compared with stored outputs of the original.
+
+A folder of golden numbers holds ``index.json`` and arrays ``synth_*.npz`` and ``mel_*.npz``; weights and inputs are
+formulas (`noise`, `golden_weights`), so a hundred million parameters need no file. All random draws are zero.
+"""
+
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import RVCError
+from .presets import VoiceSpec, preset
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+TOLERANCE = 1e-4
+_FRAME_STRIDE = 4                          # stored latents keep every fourth frame
+
+
+@dataclass(frozen=True)
+class GoldenCase:
+    """One network on one input: the worst relative error over its stored arrays."""
+
+    name: str
+    worst_relative_error: float
+
+
+@dataclass(frozen=True)
+class GoldenReport:
+    """All cases of a folder, and the worst of them."""
+
+    worst_relative_error: float
+    cases: tuple[GoldenCase, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every case is within `TOLERANCE`."""
+        return self.worst_relative_error < TOLERANCE
+
+
+def golden(folder: Path, on_case: Callable[[GoldenCase], None] = lambda case: None) -> GoldenReport:
+    """Recompute every case of `folder`; half a minute on one core.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds ``index.json`` and the arrays.
+    on_case : callable
+        Called with each case as it is done.
+
+    Raises
+    ------
+    RVCError
+        If the folder is not one of golden numbers.
+    """
+    folder = Path(folder)
+    try:
+        index = json.loads((folder / "index.json").read_text("utf-8"))
+        cases = []
+        for case in _cases(folder, index):
+            cases.append(case)
+            on_case(case)
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise RVCError(f"no golden numbers in {folder}: {error}",
+                       hint="name a folder with index.json and its .npz files, such as tests/golden") from error
+    if not cases:
+        raise RVCError(f"no golden numbers in {folder}: index.json lists no case", hint="use tests/golden")
+    return GoldenReport(max(case.worst_relative_error for case in cases), tuple(cases))
+
+
+def relative_error(actual: "Tensor | np.ndarray | Any", expected: "np.ndarray | Any") -> float:
+    """max|a - b| / max|b|; 1 if the shapes differ.
+
+    Examples
+    --------
+    >>> relative_error([1.0, 2.0], [1.0, 4.0])
+    0.5
+    """
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    if actual.shape != expected.shape:
+        return 1.0
+    return float(np.abs(actual - expected).max() / np.abs(expected).max())
+
+
+def noise(count: int, seed: int) -> "Tensor":
+    """Closed-form numbers in [-1, 1): (count,) float64, the same on every machine.
+
+    Examples
+    --------
+    >>> [round(number, 3) for number in noise(2, 1).tolist()]
+    [-0.456, 0.622]
+    """
+    import torch
+
+    angle = 12.9898 * torch.arange(count, dtype=torch.float64) + 78.233 * seed
+    return torch.sin(angle).mul_(43758.5453).remainder_(1.0).mul_(2).sub_(1)
+
+
+def golden_weights(network: "nn.Module") -> dict[str, "Tensor"]:
+    """Closed-form weights for every entry of a network's state dict, seeded by its key."""
+    import torch
+
+    weights = {}
+    for key, entry in network.state_dict().items():
+        values = noise(entry.numel(), zlib.crc32(key.encode()) % 997).view(entry.shape)
+        if key.endswith("weight_g"):
+            continue
+        if entry.dim() >= 2:
+            values *= (3 * len(entry) / entry.numel()) ** 0.5
+        else:
+            values = 1 + 0.1 * values if key.endswith("gamma") else 0.02 * values
+        weights[key] = values.float()
+    for key in [key for key in weights if key.endswith("weight_v")]:       # weight norm becomes the identity
+        weights[key[:-1] + "g"] = torch.norm_except_dim(weights[key], 2, 0)
+    return weights
+
+
+def _cases(folder: Path, index: dict[str, Any]) -> Iterator[GoldenCase]:
+    import torch
+
+    with torch.no_grad():
+        for row in index["synth"]:
+            name = f"synth_{row['config']}_{'f0' if row['f0'] else 'nof0'}"
+            yield GoldenCase(name, _synthesizer_error(folder / f"{name}.npz", row))
+        for path in sorted(folder.glob("mel_*.npz")):
+            yield GoldenCase(path.stem, _mel_error(path))
+        for row in index["disc"]:
+            yield GoldenCase(f"disc_{row['version']}", _discriminator_error(row))
+
+
+def _with_golden_weights(build: Callable[[], "nn.Module"]) -> "nn.Module":
+    """Build without drawing initial weights, which would take longer than the whole case."""
+    import torch
+
+    with torch.device("meta"):
+        network = build()
+    network.load_state_dict(golden_weights(network), assign=True)
+    return network.eval()
+
+
+def _spec_of(config: str, uses_f0: bool = True) -> VoiceSpec:
+    return preset(config.replace("_", "-"), uses_f0=uses_f0)
+
+
+def _synthesizer_error(path: Path, row: dict[str, Any]) -> float:
+    import torch
+
+    from .nn.layers import frame_mask
+    from .nn.synthesizer import SynthesisNoise, Synthesizer
+    from .pitch import PitchTrack
+
+    spec, frames, seed = _spec_of(row["config"], bool(row["f0"])), row["T"], row["seed"]
+    expected = _arrays(path)
+    network = _with_golden_weights(lambda: Synthesizer(spec))
+    frame = np.arange(frames)
+    voiced = (frame // 7) % 4 != 3
+    track = PitchTrack(np.where(voiced, 180 + 60 * np.sin(frame / 9 + seed), 0).astype(np.float32), voiced)
+    coarse, f0_hz = torch.from_numpy(track.coarse())[None], torch.from_numpy(track.f0_hz)[None]
+    if not spec.uses_f0:
+        coarse = f0_hz = None
+    content = noise(frames * spec.content_width, seed).float().view(1, frames, spec.content_width)
+    spectrogram = noise(spec.spectrogram_bins * frames, seed + 5).abs().float().view(1, -1, frames)
+    speaker = torch.tensor([seed % spec.speakers])
+    identity, mask = network.emb_g(speaker).unsqueeze(2), frame_mask(torch.tensor([frames]), frames)
+
+    m_p, _ = network.enc_p(content, coarse, mask)
+    _, m_q, _ = network.enc_q(spectrogram, mask, identity)
+    silent = SynthesisNoise.zeros(spec, frames)
+    audio = network.infer(content, coarse, f0_hz, speaker, noise=silent)[0, 0]
+    latents = {"m_p": m_p, "z": network.flow(m_p, mask, identity, reverse=True),
+               "m_q": m_q, "z_flow": network.flow(m_q, mask, identity)}
+    errors = [relative_error(latent[0, :, ::_FRAME_STRIDE], expected[name]) for name, latent in latents.items()]
+    return max(*errors, relative_error(audio, expected["audio"]),
+               relative_error(audio.square().mean().sqrt(), row["rms"]), relative_error(audio.abs().max(), row["peak"]))
+
+
+def _mel_error(path: Path) -> float:
+    from .nn.spectrogram import linear_spectrogram, mel_of_linear
+
+    spec, expected = _spec_of(path.stem.removeprefix("mel_")), _arrays(path)
+    audio = 0.3 * noise(spec.sample_rate, 51).float()[None]
+    linear = linear_spectrogram(audio, spec, "2026")
+    mel = mel_of_linear(linear, spec, "2026")
+    return max(relative_error(linear[0, :, ::8], expected["spec"]), relative_error(mel[0, :, ::2], expected["mel"]))
+
+
+def _discriminator_error(row: dict[str, Any]) -> float:
+    from .nn.discriminator import Discriminator
+    from .nn.losses import discriminator_loss, feature_loss, generator_loss
+
+    network = _with_golden_weights(lambda: Discriminator.of(_spec_of(f"{row['version']}_40k")))
+    real, fake = (network(0.3 * noise(row["n"], seed).float().view(1, 1, -1)) for seed in (row["seed"], row["seed"] + 1))
+    shapes = [[list(feature.shape) for feature in maps] for maps in real.features]
+    if shapes != row["fmap_shapes"]:
+        return 1.0
+    return max(relative_error(discriminator_loss(real.logits, fake.logits), row["loss_d"]),
+               relative_error(generator_loss(fake.logits), row["loss_g"]),
+               relative_error(feature_loss(real.features, fake.features), row["loss_fm"]),
+               relative_error([logits.mean() for logits in real.logits], row["logit_means"]))
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as file:                    # pickled objects are refused by default
+        return dict(file)

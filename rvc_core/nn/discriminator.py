@@ -1,0 +1,111 @@
+"""The critics of training: one looks at the waveform at its own rate, the others at every p-th sample.
+
+Source: HiFi-GAN (Kong et al. 2020), with RVC's list of periods.
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..presets import VoiceSpec
+from .layers import LEAKY_SLOPE, NormedConv1d, WeightNorm
+
+
+class Judgement(NamedTuple):
+    """What each discriminator thinks of a waveform.
+
+    Attributes
+    ----------
+    logits : list of Tensor
+        Per discriminator (B, N): near 1 for what it takes as real, near 0 for generated.
+    features : list of list of Tensor
+        Per discriminator the outputs of its layers, for feature matching.
+    """
+
+    logits: list[Tensor]
+    features: list[list[Tensor]]
+
+
+class ScaleDiscriminator(nn.Module):
+    """Grouped convolutions over the waveform itself. `divisor` divides every width."""
+
+    def __init__(self, divisor: int) -> None:
+        super().__init__()
+        widths = [1, *(width // divisor for width in (16, 64, 256, 1024, 1024, 1024))]
+        kernels, strides = (15, 41, 41, 41, 41, 5), (1, 4, 4, 4, 4, 1)
+        self.convs = nn.ModuleList(
+            NormedConv1d(before, after, kernel, stride=stride, padding=kernel // 2,
+                         groups=max(1, before // 4) if kernel == 41 else 1)     # four channels a group
+            for before, after, kernel, stride in zip(widths, widths[1:], kernels, strides, strict=False))
+        self.conv_post = NormedConv1d(widths[-1], 1, 3, padding=1)
+
+    def forward(self, audio: Tensor) -> list[Tensor]:
+        """audio (B, 1, S) → the features of each layer, the last of which are the logits (B, 1, N)."""
+        features, x = [], audio
+        for conv in self.convs:
+            x = functional.leaky_relu_(conv(x), LEAKY_SLOPE)
+            features.append(x)
+        return [*features, self.conv_post(x)]
+
+
+class NormedColumnConv(WeightNorm, nn.Conv2d):
+    """A (k, 1) convolution of RVC's period discriminators, computed in one dimension, which is faster on every CPU."""
+
+    def __init__(self, before: int, after: int, kernel_size: int, stride: int) -> None:
+        super().__init__(before, after, (kernel_size, 1), (stride, 1), (kernel_size // 2, 0))
+        self._split_weight()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B * period, C, T)."""
+        return functional.conv1d(x, self.kernel().squeeze(3), self.bias, self.stride[0], self.padding[0])
+
+
+class PeriodDiscriminator(nn.Module):
+    """Convolutions over every `period`-th sample. `divisor` divides every width."""
+
+    def __init__(self, period: int, divisor: int) -> None:
+        super().__init__()
+        self.period = period
+        widths = [1, *(width // divisor for width in (32, 128, 512, 1024, 1024))]
+        self.convs = nn.ModuleList(NormedColumnConv(before, after, 5, stride) for before, after, stride
+                                   in zip(widths, widths[1:], (3, 3, 3, 3, 1), strict=False))
+        self.conv_post = NormedColumnConv(widths[-1], 1, 3, 1)
+
+    def forward(self, audio: Tensor) -> list[Tensor]:
+        """audio (B, 1, S) → the features (B, C, T, period) of each layer, the last of which are the logits."""
+        x = functional.pad(audio, (0, -audio.shape[2] % self.period), "reflect")
+        x = x.view(len(audio), -1, self.period).transpose(1, 2).reshape(len(audio) * self.period, 1, -1)
+        features = []
+        for conv in self.convs:
+            x = functional.leaky_relu_(conv(x), LEAKY_SLOPE)
+            features.append(x)
+        return [feature.unflatten(0, (len(audio), self.period)).permute(0, 2, 3, 1)
+                for feature in (*features, self.conv_post(x))]
+
+
+class Discriminator(nn.Module):
+    """All critics of a preset: one of scale, then one for each period.
+
+    Parameters
+    ----------
+    periods : tuple of int
+        `VoiceSpec.discriminator_periods`.
+    divisor : int
+        `VoiceSpec.discriminator_divisor`: 1 for RVC's widths.
+    """
+
+    def __init__(self, periods: tuple[int, ...], divisor: int = 1) -> None:
+        super().__init__()
+        self.discriminators = nn.ModuleList(
+            [ScaleDiscriminator(divisor), *(PeriodDiscriminator(period, divisor) for period in periods)])
+
+    @classmethod
+    def of(cls, spec: VoiceSpec) -> "Discriminator":
+        """The discriminator that belongs to a preset."""
+        return cls(spec.discriminator_periods, spec.discriminator_divisor)
+
+    def forward(self, audio: Tensor) -> Judgement:
+        """Judge audio (B, 1, S)."""
+        features = [discriminator(audio) for discriminator in self.discriminators]
+        return Judgement([maps[-1].flatten(1) for maps in features], features)

@@ -1,0 +1,53 @@
+"""The invertible map between the speaker's latent space and the speaker-free one of the prior.
+
+Source: RealNVP (Dinh et al. 2017) in the mean-only form of VITS.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ..presets import VoiceSpec
+from .layers import WaveNet
+
+COUPLINGS = 4
+LAYERS_PER_COUPLING = 3
+
+
+class Coupling(nn.Module):
+    """Shift one half of the channels by a function of the other half; starts as the identity."""
+
+    def __init__(self, spec: VoiceSpec) -> None:
+        super().__init__()
+        half = spec.inter_channels // 2
+        self.pre = nn.Conv1d(half, spec.hidden_channels, 1)
+        self.enc = WaveNet(spec.hidden_channels, LAYERS_PER_COUPLING, spec.speaker_channels)
+        self.post = nn.Conv1d(spec.hidden_channels, half, 1)
+        nn.init.zeros_(self.post.weight)
+        nn.init.zeros_(self.post.bias)
+
+    def forward(self, x: Tensor, mask: Tensor, speaker: Tensor, *, reverse: bool) -> Tensor:
+        """Map x (B, C, T), zero outside mask (B, 1, T), forward or back."""
+        kept, moved = x.chunk(2, dim=1)
+        shift = self.post(self.enc(self.pre(kept) * mask, mask, speaker)) * mask
+        return torch.cat([kept, moved - shift if reverse else moved + shift], dim=1)
+
+
+class Flip(nn.Module):
+    """Reverse the order of the channels, so that the next coupling moves the other half. Its own inverse."""
+
+    def forward(self, x: Tensor, mask: Tensor, speaker: Tensor, *, reverse: bool) -> Tensor:
+        return x.flip(1)
+
+
+class Flow(nn.Module):
+    """Couplings and flips in turn."""
+
+    def __init__(self, spec: VoiceSpec) -> None:
+        super().__init__()
+        self.flows = nn.ModuleList(step for _ in range(COUPLINGS) for step in (Coupling(spec), Flip()))
+
+    def forward(self, x: Tensor, mask: Tensor, speaker: Tensor, *, reverse: bool = False) -> Tensor:
+        """Posterior latent → prior latent (B, C, T) under mask (B, 1, T), or back with `reverse`."""
+        for step in reversed(self.flows) if reverse else self.flows:
+            x = step(x, mask, speaker, reverse=reverse)
+        return x

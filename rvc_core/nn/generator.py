@@ -1,0 +1,106 @@
+"""The decoder: latent frames to a waveform, by HiFi-GAN, driven by a sine at the pitch where the voice has one.
+
+Sources: HiFi-GAN (Kong et al. 2020); neural source-filter excitation (Wang et al. 2019).
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..presets import VoiceSpec
+from .layers import LEAKY_SLOPE, NormedConvTranspose1d, ResBlock
+
+SINE_AMPLITUDE = 0.1
+VOICED_NOISE = 0.003                    # standard deviation beside the sine
+UNVOICED_NOISE = SINE_AMPLITUDE / 3     # standard deviation where there is no pitch
+FINAL_SLOPE = 0.01                      # PyTorch's default, which the reference's last activation fell back to
+
+
+def frame_phase(f0_hz: Tensor, hop_samples: int, sample_rate: int) -> Tensor:
+    """Cycles in [0, 1) that the sine has run through before each frame: f0_hz (B, T) → (B, T) float64.
+
+    Whole cycles are dropped frame by frame in float64, so an hour is as exact as a second.
+
+    Examples
+    --------
+    >>> frame_phase(torch.full((1, 4), 125.0), 160, 16000).tolist()
+    [[0.0, 0.25, 0.5, 0.75]]
+    """
+    cycles = f0_hz.double() * (hop_samples / sample_rate)
+    return (cycles.cumsum(1) - cycles) % 1.0
+
+
+def sine(f0_hz: Tensor, hop_samples: int, sample_rate: int, start: Tensor | None = None) -> Tensor:
+    """A sine that follows f0_hz (B, T), held within each frame → (B, 1, T * hop_samples); 0 where f0 is 0.
+
+    Parameters
+    ----------
+    start : Tensor, optional
+        (B,) cycles run through before the first frame, from `frame_phase` of the whole track: windows cut from one
+        track then have the very samples of the whole.
+    """
+    phase = frame_phase(f0_hz, hop_samples, sample_rate)
+    if start is not None:
+        phase = (phase + start[:, None]) % 1.0
+    within = torch.arange(1, hop_samples + 1, device=f0_hz.device) / sample_rate
+    cycles = phase.float().unsqueeze(2) + f0_hz.float().unsqueeze(2) * within        # (B, T, hop): below 20 cycles
+    return (SINE_AMPLITUDE * torch.sin(2 * math.pi * cycles) * (f0_hz > 0).unsqueeze(2)).flatten(1).unsqueeze(1)
+
+
+class SourceModule(nn.Module):
+    """The excitation: a sine with a little noise where voiced, noise where not, through one learned gain."""
+
+    def __init__(self, spec: VoiceSpec) -> None:
+        super().__init__()
+        self.hop_samples, self.sample_rate = spec.hop_samples, spec.sample_rate
+        self.l_linear = nn.Linear(1, 1)
+
+    def forward(self, f0_hz: Tensor, noise: Tensor | None, start: Tensor | None) -> Tensor:
+        """f0_hz (B, T), standard normal noise (B, 1, S) or None to draw it, start phase (B,) or None → (B, 1, S)."""
+        wave = sine(f0_hz, self.hop_samples, self.sample_rate, start)
+        deviation = torch.where(f0_hz > 0, VOICED_NOISE, UNVOICED_NOISE).repeat_interleave(self.hop_samples, dim=1)
+        noise = torch.randn_like(wave) if noise is None else noise
+        excitation = torch.addcmul(wave, deviation.unsqueeze(1).to(wave.dtype), noise.to(wave.dtype))
+        gain, offset = self.l_linear.weight, self.l_linear.bias
+        return torch.tanh(excitation.to(gain.dtype) * gain + offset)
+
+
+class Generator(nn.Module):
+    """Latent (B, inter, T) and speaker → waveform (B, 1, T * hop), with or without a pitch to follow."""
+
+    def __init__(self, spec: VoiceSpec) -> None:
+        super().__init__()
+        rates, widest = spec.upsample_rates, spec.upsample_channels
+        widths = [widest >> stage for stage in range(len(rates) + 1)]
+        if spec.uses_f0:
+            self.m_source = SourceModule(spec)
+            self.noise_convs = nn.ModuleList()
+            for stage, width in enumerate(widths[1:], start=1):
+                stride = math.prod(rates[stage:])
+                kernel, padding = (2 * stride, stride // 2) if stage < len(rates) else (1, 0)
+                self.noise_convs.append(nn.Conv1d(1, width, kernel, stride, padding))
+        self.conv_pre = nn.Conv1d(spec.inter_channels, widest, 7, padding=3)
+        self.ups = nn.ModuleList(
+            NormedConvTranspose1d(width, width // 2, kernel, stride=rate, padding=(kernel - rate) // 2)
+            for width, rate, kernel in zip(widths, rates, spec.upsample_kernels, strict=False))
+        self.resblocks = nn.ModuleList(
+            ResBlock(width, kernel, dilations) for width in widths[1:]
+            for kernel, dilations in zip(spec.resblock_kernels, spec.resblock_dilations, strict=True))
+        self.conv_post = nn.Conv1d(widths[-1], 1, 7, padding=3, bias=False)
+        self.cond = nn.Conv1d(spec.speaker_channels, widest, 1)
+        self.uses_f0, self.blocks_per_stage = spec.uses_f0, len(spec.resblock_kernels)
+
+    def forward(self, latent: Tensor, speaker: Tensor, f0_hz: Tensor | None = None, noise: Tensor | None = None,
+                start: Tensor | None = None) -> Tensor:
+        """latent (B, inter, T), speaker (B, C, 1), f0_hz (B, T), noise and start as in `SourceModule`."""
+        source = self.m_source(f0_hz, noise, start) if self.uses_f0 else None
+        x = self.conv_pre(latent) + self.cond(speaker)
+        for stage, upsample in enumerate(self.ups):
+            x = upsample(functional.leaky_relu_(x, LEAKY_SLOPE))
+            if source is not None:
+                x = x + self.noise_convs[stage](source)
+            first, *others = self.resblocks[stage * self.blocks_per_stage:(stage + 1) * self.blocks_per_stage]
+            x = sum((block(x) for block in others), start=first(x)) / self.blocks_per_stage
+        return torch.tanh(self.conv_post(functional.leaky_relu_(x, FINAL_SLOPE)))

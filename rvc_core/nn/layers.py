@@ -1,0 +1,142 @@
+"""Building blocks shared by the networks: weight-normalised convolutions, channel norm, WaveNet and residual blocks.
+
+Attribute names are the keys of RVC's checkpoints and must not change. Tensors are (B, C, T) unless said otherwise.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+LEAKY_SLOPE = 0.1
+
+
+class WeightNorm(nn.Module):
+    """Mixin for a convolution whose kernel is a length ``weight_g`` times a direction ``weight_v``.
+
+    PyTorch's own `parametrizations.weight_norm` stores other key names than every RVC file, and its predecessor with
+    these names is deprecated; so the two lines of arithmetic live here. Source: Salimans and Kingma 2016.
+    """
+
+    def _split_weight(self) -> None:
+        direction = self.weight.detach()
+        del self.weight
+        self.weight_g = nn.Parameter(torch.norm_except_dim(direction, 2, 0))
+        self.weight_v = nn.Parameter(direction)
+
+    def kernel(self) -> Tensor:
+        """The kernel to convolve with; computed anew at each call until `fuse` has fixed it."""
+        if "weight" in self._parameters:
+            return self.weight
+        return torch._weight_norm(self.weight_v, self.weight_g, 0)   # three times faster than the written-out formula
+
+    def fuse(self) -> None:
+        """Fix the kernel for inference."""
+        if "weight" not in self._parameters:
+            self.weight = nn.Parameter(self.kernel().detach(), requires_grad=False)
+            del self.weight_g, self.weight_v
+
+
+class NormedConv1d(WeightNorm, nn.Conv1d):
+    """`Conv1d` with weight normalisation."""
+
+    def __init__(self, *args: int, **options: int) -> None:
+        super().__init__(*args, **options)
+        self._split_weight()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.conv1d(x, self.kernel(), self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class NormedConvTranspose1d(WeightNorm, nn.ConvTranspose1d):
+    """`ConvTranspose1d` with weight normalisation (a length per input channel, as in PyTorch)."""
+
+    def __init__(self, *args: int, **options: int) -> None:
+        super().__init__(*args, **options)
+        self._split_weight()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.conv_transpose1d(x, self.kernel(), self.bias, self.stride, self.padding)
+
+
+def fuse_weight_norm(network: nn.Module) -> None:
+    """Fix every weight-normalised kernel inside `network`: faster inference, no more training or saving."""
+    for layer in network.modules():
+        if isinstance(layer, WeightNorm):
+            layer.fuse()
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation over the channels of (B, C, T)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(channels))
+        self.beta = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.layer_norm(x.transpose(1, 2), self.gamma.shape, self.gamma, self.beta).transpose(1, 2)
+
+
+class WaveNet(nn.Module):
+    """Gated convolutions with residual and skip paths, conditioned on the speaker.
+
+    Source: van den Oord et al. 2016; this non-causal form is WaveGlow's (Prenger et al. 2018).
+
+    Parameters
+    ----------
+    channels : int
+        Width C of input and output.
+    layers : int
+        Gated layers of kernel 5.
+    speaker_channels : int
+        Width of the speaker vector (B, speaker_channels, 1).
+    """
+
+    def __init__(self, channels: int, layers: int, speaker_channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.in_layers = nn.ModuleList(NormedConv1d(channels, 2 * channels, 5, padding=2) for _ in range(layers))
+        self.res_skip_layers = nn.ModuleList(
+            NormedConv1d(channels, 2 * channels if layer < layers - 1 else channels, 1) for layer in range(layers))
+        self.cond_layer = NormedConv1d(speaker_channels, 2 * channels * layers, 1)
+
+    def forward(self, x: Tensor, mask: Tensor, speaker: Tensor) -> Tensor:
+        """Transform x (B, C, T) under mask (B, 1, T)."""
+        conditions = self.cond_layer(speaker).chunk(len(self.in_layers), dim=1)
+        skipped = None
+        for in_layer, res_skip_layer, condition in zip(self.in_layers, self.res_skip_layers, conditions, strict=True):
+            signal, gate = (in_layer(x) + condition).chunk(2, dim=1)
+            mixed = res_skip_layer(torch.tanh(signal) * torch.sigmoid(gate))
+            if mixed.shape[1] > self.channels:      # the last layer has no residual half
+                residual, mixed = mixed.chunk(2, dim=1)
+                x = (x + residual) * mask
+            skipped = mixed if skipped is None else skipped + mixed
+        return skipped * mask
+
+
+class ResBlock(nn.Module):
+    """Pairs of a dilated and a plain convolution, each pair with a residual path (HiFi-GAN's first kind)."""
+
+    def __init__(self, channels: int, kernel_size: int, dilations: tuple[int, ...]) -> None:
+        super().__init__()
+        half = kernel_size // 2
+        self.convs1 = nn.ModuleList(NormedConv1d(channels, channels, kernel_size, padding=half * dilation,
+                                                 dilation=dilation) for dilation in dilations)
+        self.convs2 = nn.ModuleList(NormedConv1d(channels, channels, kernel_size, padding=half) for _ in dilations)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for dilated, plain in zip(self.convs1, self.convs2, strict=True):
+            step = dilated(functional.leaky_relu(x, LEAKY_SLOPE))
+            x = x + plain(functional.leaky_relu_(step, LEAKY_SLOPE))
+        return x
+
+
+def frame_mask(lengths: Tensor, frames: int) -> Tensor:
+    """(B,) lengths → (B, 1, frames) of ones inside each clip and zeros behind it.
+
+    Examples
+    --------
+    >>> frame_mask(torch.tensor([1, 3]), 3).tolist()
+    [[[1.0, 0.0, 0.0]], [[1.0, 1.0, 1.0]]]
+    """
+    return (torch.arange(frames, device=lengths.device) < lengths[:, None]).unsqueeze(1).float()

@@ -1,0 +1,77 @@
+"""Linear and mel spectrograms, exactly as the reference computes them, differentiable.
+
+Two pairs of epsilons are in the world: the base models were trained with those of 2023; RVC changed them in 2026.
+"""
+
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..presets import VoiceSpec
+
+EpsilonName = Literal["2023", "2026"]
+
+
+class Epsilons(NamedTuple):
+    """What keeps the magnitude's root and the mel's logarithm away from zero."""
+
+    power: float
+    mel: float
+
+
+EPSILONS: dict[str, Epsilons] = {"2023": Epsilons(1e-6, 1e-5), "2026": Epsilons(2e-7, 2e-6)}
+
+
+def linear_spectrogram(audio: Tensor, spec: VoiceSpec, epsilons: EpsilonName = "2023") -> Tensor:
+    """Magnitudes of the short-time Fourier transform: audio (B, S) or (B, 1, S) → (B, F, S // hop).
+
+    Reflection fills half a window minus half a hop on each side, so a frame is centred on the middle of its hop.
+    """
+    audio = audio.float().flatten(1)
+    margin = (spec.fft_samples - spec.hop_samples) // 2
+    padded = functional.pad(audio.unsqueeze(1), (margin, margin), "reflect").squeeze(1)
+    window = _hann(spec.fft_samples, audio.device)
+    bins = torch.stft(padded, spec.fft_samples, spec.hop_samples, window=window, center=False, return_complex=True)
+    return torch.view_as_real(bins).square().sum(-1).add(EPSILONS[epsilons].power).sqrt()
+
+
+def mel_of_linear(linear: Tensor, spec: VoiceSpec, epsilons: EpsilonName = "2023") -> Tensor:
+    """Natural logarithm of the mel bands of a linear spectrogram: (B, F, T) → (B, mels, T)."""
+    filters = _mel_filters(spec.sample_rate, spec.fft_samples, spec.mels, linear.device)
+    return (filters @ linear.float()).clamp(min=EPSILONS[epsilons].mel).log()
+
+
+def mel_spectrogram(audio: Tensor, spec: VoiceSpec, epsilons: EpsilonName = "2023") -> Tensor:
+    """Log mel spectrogram: audio (B, S) or (B, 1, S) → (B, mels, S // hop)."""
+    return mel_of_linear(linear_spectrogram(audio, spec, epsilons), spec, epsilons)
+
+
+def mel_filterbank(sample_rate: int, fft_samples: int, mels: int) -> np.ndarray:
+    """Triangular filters of equal area on Slaney's mel scale from 0 Hz to half the rate: (mels, F) float32.
+
+    The scale is linear up to 1000 Hz (15 mel) and logarithmic above (Slaney 1998, Auditory Toolbox); the numbers are
+    those of ``librosa.filters.mel``, without its second of import.
+    """
+    top_mel = 15 + 27 * np.log(sample_rate / 2 / 1000) / np.log(6.4)
+    edge_mel = np.linspace(0, top_mel, mels + 2)
+    edge_hz = np.where(edge_mel < 15, edge_mel * 200 / 3, 1000 * np.exp((edge_mel - 15) * np.log(6.4) / 27))
+    bin_hz = np.fft.rfftfreq(fft_samples, 1 / sample_rate)
+    low, centre, high = edge_hz[:-2, None], edge_hz[1:-1, None], edge_hz[2:, None]
+    triangles = np.minimum((bin_hz - low) / (centre - low), (high - bin_hz) / (high - centre)).clip(min=0)
+    return (triangles * 2 / (high - low)).astype(np.float32)
+
+
+@lru_cache(maxsize=16)
+def _mel_filters(sample_rate: int, fft_samples: int, mels: int, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):    # a cached tensor outlives the mode that it was first asked for in
+        return torch.from_numpy(mel_filterbank(sample_rate, fft_samples, mels)).to(device)
+
+
+@lru_cache(maxsize=16)
+def _hann(samples: int, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.hann_window(samples, device=device)

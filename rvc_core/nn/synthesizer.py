@@ -1,0 +1,191 @@
+"""The voice as one network: prior, posterior, flow and decoder, for training and for conversion.
+
+Source: VITS (Kim et al. 2021) as RVC changed it: content features for text, pitch into prior and decoder.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..presets import VoiceSpec
+from .encoders import PosteriorEncoder, PriorEncoder
+from .flow import Flow
+from .generator import Generator
+from .layers import frame_mask, fuse_weight_norm
+
+NOISE_SCALE = 0.66666
+
+
+@dataclass(frozen=True)
+class SynthesizerOutput:
+    """One training step's forward pass. S is `segment_frames * hop_samples`.
+
+    Attributes
+    ----------
+    audio : Tensor
+        (B, 1, S) the decoded segments.
+    starts : Tensor
+        (B,) first frame of each segment within its clip.
+    mask : Tensor
+        (B, 1, T) ones inside each clip.
+    z, z_p : Tensor
+        (B, C, T) the posterior's sample, and the same seen through the flow.
+    m_p, logs_p, m_q, logs_q : Tensor
+        (B, C, T) mean and log deviation of prior and posterior.
+    """
+
+    audio: Tensor
+    starts: Tensor
+    mask: Tensor
+    z: Tensor
+    z_p: Tensor
+    m_p: Tensor
+    logs_p: Tensor
+    m_q: Tensor
+    logs_q: Tensor
+
+
+@dataclass(frozen=True)
+class SynthesisNoise:
+    """Everything random about a conversion, made explicit, so that windows of one piece can share it.
+
+    Attributes
+    ----------
+    latent : Tensor
+        (B, C, T) standard normal, before the noise scale.
+    source : Tensor or None
+        (B, 1, T * hop) standard normal of the excitation; None without f0.
+    phase : Tensor or None
+        (B,) cycles of the sine before the first frame (see `generator.frame_phase`); None starts at 0.
+    """
+
+    latent: Tensor
+    source: Tensor | None = None
+    phase: Tensor | None = None
+
+    @classmethod
+    def draw(cls, spec: VoiceSpec, frames: int, *, batch: int = 1, generator: torch.Generator | None = None,
+             device: torch.device | str = "cpu") -> "SynthesisNoise":
+        """Draw for `frames` frames; the same generator state gives the same noise."""
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator, device=device)
+
+        latent = normal(batch, spec.inter_channels, frames)
+        return cls(latent, normal(batch, 1, frames * spec.hop_samples) if spec.uses_f0 else None)
+
+    @classmethod
+    def zeros(cls, spec: VoiceSpec, frames: int) -> "SynthesisNoise":
+        """No randomness at all: for parity and comparisons."""
+        return cls(torch.zeros(1, spec.inter_channels, frames), torch.zeros(1, 1, frames * spec.hop_samples))
+
+
+class Synthesizer(nn.Module):
+    """A voice of the given architecture, freshly initialised.
+
+    Parameters
+    ----------
+    spec : VoiceSpec
+        With `uses_f0` or without.
+    with_posterior : bool
+        False leaves out ``enc_q``, which only training needs and voice files do not carry.
+
+    Examples
+    --------
+    >>> from rvc_core.presets import preset
+    >>> voice = Synthesizer(preset("nano"), with_posterior=False)
+    >>> voice.infer(torch.zeros(1, 20, 256), torch.ones(1, 20).long(), torch.zeros(1, 20), torch.tensor([0])).shape
+    torch.Size([1, 1, 3200])
+    """
+
+    def __init__(self, spec: VoiceSpec, *, with_posterior: bool = True) -> None:
+        super().__init__()
+        self.spec = spec
+        self.enc_p = PriorEncoder(spec)
+        self.dec = Generator(spec)
+        if with_posterior:
+            self.enc_q = PosteriorEncoder(spec)
+        self.flow = Flow(spec)
+        self.emb_g = nn.Embedding(spec.speakers, spec.speaker_channels)
+        if spec.version == "v2":     # RVC's v2 registers its prior last, and optimizer states are stored in that order
+            self.enc_p = self._modules.pop("enc_p")
+
+    def forward(self, *, content: Tensor, lengths: Tensor, coarse: Tensor | None, f0_hz: Tensor | None,
+                spectrogram: Tensor, speaker: Tensor, starts: Tensor | None = None) -> SynthesizerOutput:
+        """One training pass: encode whole clips both ways, decode one segment of each.
+
+        Parameters
+        ----------
+        content : Tensor
+            (B, T, D) at 100 frames per second: each frame of the encoder twice.
+        lengths : Tensor
+            (B,) frames of each clip; what lies behind is padding.
+        coarse, f0_hz : Tensor or None
+            (B, T) 1..255, and Hz with 0 where unvoiced; None for a voice without f0.
+        spectrogram : Tensor
+            (B, F, T) linear magnitudes.
+        speaker : Tensor
+            (B,) row of the speaker table.
+        starts : Tensor, optional
+            (B,) segments to decode; drawn if not given.
+        """
+        mask = frame_mask(lengths, content.shape[1])
+        identity = self.emb_g(speaker).unsqueeze(2)
+        m_p, logs_p = self.enc_p(content, coarse, mask)
+        z, m_q, logs_q = self.enc_q(spectrogram, mask, identity)
+        z_p = self.flow(z, mask, identity)
+        frames = self.spec.segment_frames
+        starts = draw_starts(lengths, frames) if starts is None else starts
+        segment_f0_hz = None if f0_hz is None else take_segments(f0_hz.unsqueeze(1), starts, frames).squeeze(1)
+        audio = self.dec(take_segments(z, starts, frames), identity, segment_f0_hz)
+        return SynthesizerOutput(audio, starts, mask, z, z_p, m_p, logs_p, m_q, logs_q)
+
+    @torch.no_grad()
+    def infer(self, content: Tensor, coarse: Tensor | None, f0_hz: Tensor | None, speaker: Tensor,
+              noise_scale: float = NOISE_SCALE, *, generator: torch.Generator | None = None,
+              noise: SynthesisNoise | None = None) -> Tensor:
+        """Speak content (B, T, D) at the given pitch in the voice of `speaker` (B,) → audio (B, 1, T * hop).
+
+        Content and pitch are as in `forward`, all of one length. With `generator` or `noise` the result is
+        repeatable.
+        """
+        batch, frames = content.shape[:2]
+        mask = content.new_ones(batch, 1, frames)
+        identity = self.emb_g(speaker).unsqueeze(2)
+        if noise is None:
+            noise = SynthesisNoise.draw(self.spec, frames, batch=batch, generator=generator, device=content.device)
+        mean, log_deviation = self.enc_p(content, coarse, mask)
+        z_p = mean + log_deviation.exp() * noise.latent.to(mean.dtype) * noise_scale
+        z = self.flow(z_p, mask, identity, reverse=True)
+        return self.dec(z, identity, f0_hz, noise.source, noise.phase)
+
+    def fuse(self) -> "Synthesizer":
+        """Fix the weight-normalised kernels: faster conversion, but no more training or saving. Returns itself."""
+        fuse_weight_norm(self)
+        return self
+
+
+def draw_starts(lengths: Tensor, segment_frames: int, generator: torch.Generator | None = None) -> Tensor:
+    """First frames (B,) of random segments, uniform over where they fit; 0 for clips shorter than a segment.
+
+    Examples
+    --------
+    >>> draw_starts(torch.tensor([5, 32]), 32).tolist()
+    [0, 0]
+    """
+    choices = (lengths - segment_frames + 1).clamp(min=1)
+    return (torch.rand(lengths.shape, generator=generator, device=lengths.device) * choices).long()
+
+
+def take_segments(x: Tensor, starts: Tensor, length: int) -> Tensor:
+    """Cut x (B, C, T) to (B, C, length) from `starts` (B,) on; clips shorter than that end in zeros.
+
+    Examples
+    --------
+    >>> take_segments(torch.arange(6.).view(1, 1, 6), torch.tensor([2]), 3).tolist()
+    [[[2.0, 3.0, 4.0]]]
+    """
+    x = functional.pad(x, (0, max(0, length - x.shape[2])))
+    indices = starts[:, None] + torch.arange(length, device=x.device)
+    return torch.take_along_dim(x, indices.unsqueeze(1), dim=2)
