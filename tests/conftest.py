@@ -1,0 +1,35 @@
+"""What all tests share: the option --slow, few threads, and a home of their own."""
+
+import os
+import sys
+from pathlib import Path
+
+# Before torch and numpy are imported: two threads are what the smallest machine has, and more of them only wait.
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(_variable, "2")
+os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")           # the suite runs offline, and must not wait for a network
+os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
+sys.path.insert(0, str(Path(__file__).parent))         # tests share tests/synth.py
+
+import pytest  # noqa: E402
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the slow proofs too (minutes each)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--slow"):
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="slow: runs with --slow"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def rvc_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh root for experiments, caches and weights, so that no test meets the user's files."""
+    home = tmp_path_factory.mktemp("rvc home")
+    os.environ["RVC_HOME"] = str(home)
+    return home
