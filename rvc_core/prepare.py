@@ -91,7 +91,7 @@ class DatasetFiles:
 
     def fingerprint(self) -> list[tuple[str, int, int]]:
         """Name, size and time of change of every recording: what the clips depend on."""
-        return [(name, (status := path.lstat()).st_size, status.st_mtime_ns)
+        return [(name, (status := path.stat() if path.exists() else path.lstat()).st_size, status.st_mtime_ns)
                 for name, path in {**self.recordings, **self.ignored, **self.not_audio}.items()]
 
 
