@@ -1,8 +1,8 @@
 """Make the two demo voices of the package with flite, and print what they measure.
 
 Needs Debian's ``flite`` (``apt-get install flite``, version 2.2) and the Python packages ``soundfile`` and ``numpy``.
-The voices are flite's ``slt`` (a woman) and ``awb`` (a man, Scottish): statistical parametric models made at Carnegie Mellon
-University from the CMU ARCTIC recordings. Licences are in MODEL_CARD.md; every sentence below was written for
+The voices are flite's ``slt`` (a woman) and ``awb`` (a man, Scottish): statistical parametric models made at Carnegie
+Mellon University from the CMU ARCTIC recordings. Licences are in MODEL_CARD.md; every sentence below was written for
 this project. The output is the same every time::
 
     python training/embedded/make_voices.py rvc_core/embedded/voices
@@ -83,6 +83,7 @@ def make_voice(folder: Path, speaker: str, sex: str, texts: list[str]) -> None:
 
 
 def main() -> None:
+    """Make both voices."""
     parser = argparse.ArgumentParser(description="Make the demo voices of the package with flite.")
     parser.add_argument("folder", type=Path, help="where the folders target/ and source/ go")
     folder = parser.parse_args().folder

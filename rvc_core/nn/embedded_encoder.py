@@ -1,0 +1,142 @@
+"""The small content encoder inside the package: what is said, 50 times a second, with little of who says it.
+
+It stands in for ContentVec where nothing can be downloaded. Frames lie where HuBERT's lie: frame t covers samples
+320 t to 320 t + 400 at 16 kHz, so both encoders give the same number of frames for the same sound.
+"""
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import WeightsError
+from ..files import replace_atomically
+
+SAMPLE_RATE_HZ = 16_000
+WINDOW_SAMPLES = 400
+HOP_SAMPLES = 160            # the front end runs at 100 frames per second; the stem halves that
+FFT_BINS = 257
+MEL_BANDS = 80
+WIDTH = 256
+FLOOR_POWER = 1e-6           # about -80 dB of full scale: below it lies only rounding
+NORM_FRAMES = 301            # 3 s: long enough to average over many sounds, short enough to follow a change of voice
+
+
+def mel_filters(warp: float = 1.0) -> Tensor:
+    """Triangular filters (bins, bands) from a power spectrum to mel bands, 40 Hz to 7.6 kHz.
+
+    Parameters
+    ----------
+    warp : float
+        Scale of the frequency axis; with 1.1 a voice looks as if its vocal tract were a tenth shorter.
+    """
+    low, high = (2595.0 * math.log10(1.0 + hz / 700.0) for hz in (40.0, 7600.0))
+    edges_hz = 700.0 * (10.0 ** (torch.linspace(low, high, MEL_BANDS + 2) / 2595.0) - 1.0)
+    edges = (edges_hz / warp).clamp(max=SAMPLE_RATE_HZ / 2) / SAMPLE_RATE_HZ * 2 * (FFT_BINS - 1)
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    bins = torch.arange(FFT_BINS, dtype=torch.float32)[:, None]
+    rise = (bins - left) / (centre - left).clamp(min=1.0)   # a bin wide at least, or narrow bands come out empty
+    fall = (right - bins) / (right - centre).clamp(min=1.0)
+    filters = torch.minimum(rise, fall).clamp(min=0.0)
+    return filters / filters.sum(0).clamp(min=1e-3)
+
+
+def power_spectrum(samples: Tensor) -> Tensor:
+    """Power spectrum (B, frames, bins) of samples (B, N): frames 10 ms apart, none beyond the ends."""
+    window = torch.hann_window(WINDOW_SAMPLES, device=samples.device)
+    return torch.fft.rfft(samples.unfold(-1, WINDOW_SAMPLES, HOP_SAMPLES) * window, n=2 * (FFT_BINS - 1)).abs().square()
+
+
+def normalised_log_mel(power: Tensor, filters: Tensor) -> Tensor:
+    """Log-mel (B, bands, frames) with each band's local mean and spread taken out.
+
+    The statistics come from a sliding window of 3 s in which loud frames weigh more, so that a voice, a microphone or
+    a level cancels out while the length of the file and its pauses hardly matter.
+
+    Parameters
+    ----------
+    power : Tensor (B, frames, bins)
+    filters : Tensor (bins, bands) or (B, bins, bands)
+    """
+    log_mel = torch.log(power @ filters + FLOOR_POWER).transpose(1, 2)
+
+    def local(values: Tensor) -> Tensor:
+        return F.avg_pool1d(values, NORM_FRAMES, stride=1, padding=NORM_FRAMES // 2, count_include_pad=False)
+
+    level = log_mel.mean(1, keepdim=True)
+    weight = torch.sigmoid(level - local(level)) + 1e-3
+    total = local(weight)
+    mean = local(weight * log_mel) / total
+    variance = local(weight * log_mel.square()) / total - mean.square()
+    return ((log_mel - mean) / torch.sqrt(variance.clamp(min=0.0) + 0.1)).clamp(-4.0, 4.0)
+
+
+class Block(nn.Module):
+    """Residual block: each channel looks along time, then the channels mix within a frame."""
+
+    def __init__(self, dilation: int) -> None:
+        super().__init__()
+        self.time = nn.Conv1d(WIDTH, WIDTH, 7, padding=3 * dilation, dilation=dilation, groups=WIDTH)
+        self.norm = nn.LayerNorm(WIDTH)
+        self.widen = nn.Linear(WIDTH, 384)
+        self.narrow = nn.Linear(384, WIDTH)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (B, WIDTH, T) to the same shape."""
+        mixed = self.norm(self.time(hidden).transpose(1, 2))
+        return hidden + self.narrow(F.gelu(self.widen(mixed))).transpose(1, 2)
+
+
+class EmbeddedEncoder(nn.Module):
+    """Content features of 16 kHz sound.
+
+    Examples
+    --------
+    >>> EmbeddedEncoder().eval()(torch.zeros(1, 16_000)).shape
+    torch.Size([1, 49, 256])
+    """
+
+    filters: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("filters", mel_filters(), persistent=False)
+        self.stem = nn.Conv1d(MEL_BANDS, WIDTH, 5, stride=2, padding=2)
+        self.blocks = nn.Sequential(*(Block(dilation) for dilation in (1, 1, 2, 2, 3, 3)))
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """Features (B, T, 256) of samples (B, N), T = (N - 400) // 320 + 1; each frame has mean 0 and variance 1."""
+        return self.encode(normalised_log_mel(power_spectrum(samples), self.filters))
+
+    def encode(self, log_mel: Tensor) -> Tensor:
+        """Features (B, T, 256) of a normalised log-mel (B, bands, frames), two frames to each T."""
+        return F.layer_norm(self.blocks(self.stem(log_mel)).transpose(1, 2), (WIDTH,))
+
+    @classmethod
+    def from_file(cls, path: Path) -> "EmbeddedEncoder":
+        """Load weights, ready for use: float32, evaluation mode.
+
+        Raises
+        ------
+        WeightsError
+            When the file is absent or holds something else.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        encoder = cls()
+        try:
+            encoder.load_state_dict({key: value.float() for key, value in load_file(path).items()})
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise WeightsError(f"{path.name} is not the embedded encoder: {str(error).splitlines()[0]}",
+                               hint="reinstall rvc_core, which carries the file") from error
+        return encoder.eval()
+
+    def save(self, path: Path) -> None:
+        """Write the weights at half precision, whole or not at all."""
+        from safetensors.torch import save_file
+
+        with replace_atomically(path) as temporary:
+            save_file({key: value.detach().half().contiguous() for key, value in self.state_dict().items()}, temporary)
