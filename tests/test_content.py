@@ -1,0 +1,140 @@
+"""Content encoders: one contract for all, and ContentVec against transformers' own hidden states."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from synth import phrase
+
+from rvc_core import content
+from rvc_core.content import WindowedEncoder, content_encoder, content_identity, content_name, repeat_to_100fps
+from rvc_core.embedded import ENCODER_FILE
+from rvc_core.errors import AudioError, MismatchError, SettingsError, WeightsError
+from rvc_core.presets import preset
+
+
+@pytest.fixture(scope="module")
+def hubert_base(tmp_path_factory):
+    """A HuBERT of random weights in the form of the hub's folder: 12 layers of 768, thin feed-forward, final_proj."""
+    from transformers import HubertConfig, HubertModel
+    torch.manual_seed(0)
+    config = HubertConfig(intermediate_size=32, conv_dim=(32,) * 7, num_conv_pos_embeddings=16,
+                          classifier_proj_size=256)
+    model = HubertModel(config).eval()
+    model.final_proj = torch.nn.Linear(768, 256)
+    folder = tmp_path_factory.mktemp("assets") / "hubert_base"
+    config.save_pretrained(folder)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    return folder, model
+
+
+@pytest.fixture
+def contentvec(hubert_base, monkeypatch):
+    monkeypatch.setenv("RVC_HUBERT", str(hubert_base[0]))
+    content_encoder.cache_clear()
+    yield hubert_base[1]
+    content_encoder.cache_clear()
+
+
+@pytest.mark.parametrize("width", [256, 768])
+def test_contentvec_equals_transformers(contentvec, width, caplog):
+    samples = phrase(0, seconds=2).samples
+    with torch.inference_mode(), caplog.at_level(logging.WARNING):
+        states = contentvec(torch.from_numpy(samples)[None], output_hidden_states=True).hidden_states
+        expected = contentvec.final_proj(states[9]) if width == 256 else states[12]
+        features = content_encoder("contentvec", width)(samples)
+    assert features.shape == (99, width) and features.dtype == np.float32
+    assert np.abs(features - expected[0].numpy()).max() < 1e-4
+    assert not caplog.records
+
+
+ENCODERS = [("embedded", 256), ("contentvec", 256), ("contentvec", 768)]
+
+
+@pytest.mark.parametrize(("name", "width"), ENCODERS)
+@pytest.mark.parametrize("samples", [0, 1, 399, 400, 719, 720, 48000])
+def test_contract(contentvec, name, width, samples):
+    if name == "embedded" and not ENCODER_FILE.exists():
+        pytest.skip("the embedded encoder is not built")
+    encoder = content_encoder(name, width)
+    features = encoder(np.random.default_rng(0).standard_normal(samples) * 0.1)
+    assert features.shape == (max(1, (samples - 400) // 320 + 1), width) == (len(features), encoder.width)
+    assert features.dtype == np.float32 and np.isfinite(features).all()
+    assert encoder.name == name and encoder.identity == content_identity(name, width)
+
+
+def frame_means(samples, device):
+    """A fake network of width 1 whose frames see exactly what HuBERT's frames see."""
+    return np.lib.stride_tricks.sliding_window_view(samples, 400)[::320].mean(1, keepdims=True)
+
+
+def test_windows_equal_the_whole():
+    samples = np.random.default_rng(0).standard_normal(70 * 16000 + 123).astype(np.float32)
+    longest = []
+
+    def network(window, device):
+        longest.append(len(window))
+        return frame_means(window, device)
+    features = WindowedEncoder("fake", 1, "", "cpu", network)(samples)
+    np.testing.assert_array_equal(features, frame_means(samples, "cpu"))
+    assert len(longest) == 3 and max(longest) <= 39 * 16000
+
+
+def test_embedded_windows_equal_the_whole(monkeypatch):
+    if not ENCODER_FILE.exists():
+        pytest.skip("the embedded encoder is not built")
+    encoder, samples = content_encoder("embedded", 256), phrase(0, seconds=14).samples
+    whole = encoder(samples)
+    monkeypatch.setattr(content, "_BLOCK_FRAMES", 150)
+    np.testing.assert_allclose(encoder(samples), whole, atol=1e-4)
+
+
+def test_non_finite_features_are_computed_again_on_the_cpu_or_refused():
+    def network(samples, device):
+        return frame_means(samples, device) * (np.nan if device == "cuda" else 1)
+    assert np.isfinite(WindowedEncoder("fake", 1, "", "cuda", network)(np.zeros(800))).all()
+    with pytest.raises(AudioError, match="not finite"):
+        WindowedEncoder("fake", 1, "", "cpu", lambda samples, device: network(samples, "cuda"))(np.zeros(800))
+
+
+def test_missing_weights_say_where_they_belong(monkeypatch, tmp_path):
+    monkeypatch.setenv("RVC_HOME", str(tmp_path))
+    monkeypatch.delenv("RVC_HUBERT", raising=False)
+    with pytest.raises(WeightsError, match="hubert_base") as error:
+        content_encoder("contentvec", 768)
+    assert str(tmp_path) in str(error.value) and "RVC_HUBERT" in error.value.hint
+
+
+@pytest.mark.parametrize("damage", ["torn", "text", "stranger"])
+def test_damaged_weights_are_refused(hubert_base, monkeypatch, tmp_path, damage):
+    whole = (hubert_base[0] / "pytorch_model.bin").read_bytes()
+    (tmp_path / "config.json").write_bytes((hubert_base[0] / "config.json").read_bytes())
+    if damage == "stranger":   # weights that would otherwise be made up at random, silently
+        torch.save({"final_proj.weight": torch.zeros(256, 768)}, tmp_path / "pytorch_model.bin")
+    else:
+        (tmp_path / "pytorch_model.bin").write_bytes(whole[:len(whole) // 2] if damage == "torn" else b"no weights")
+    monkeypatch.setenv("RVC_HUBERT", str(tmp_path))
+    with pytest.raises(WeightsError, match="does not hold ContentVec"):
+        content_encoder("contentvec", 256)
+
+
+def test_identity_follows_the_weights(monkeypatch, tmp_path):
+    monkeypatch.setenv("RVC_HUBERT", str(tmp_path))
+    (tmp_path / "pytorch_model.bin").write_bytes(b"a")
+    first = content_identity("contentvec", 768)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"b")
+    assert len(first) == 16 and content_identity("contentvec", 768) != first
+
+
+def test_names_and_widths():
+    assert content_name("auto", preset("nano")) == "embedded" and content_name("auto", preset("v1-40k")) == "contentvec"
+    assert content_name("embedded", preset("v1-40k")) == "embedded"
+    with pytest.raises(MismatchError):
+        content_encoder("embedded", 768)
+    with pytest.raises(SettingsError):
+        content_encoder("whisper", 768)
+
+
+def test_repeat():
+    assert repeat_to_100fps(np.array([[1], [2]])).ravel().tolist() == [1, 1, 2, 2]
