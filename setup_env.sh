@@ -107,7 +107,7 @@ is_current() {   # $1: base or test; an installation with the tests serves both
     [[ -f "$file" && "$(<"$file")" == "$(fingerprint "${!extras}")" ]]
 }
 
-has_gpu() { command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; }
+has_gpu() { [[ "$(nvidia-smi -L 2>/dev/null)" == *GPU* ]]; }
 
 answers() {   # does this index answer within four seconds?
     "$python" -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=4)' "$1/torch/" >/dev/null 2>&1
@@ -151,7 +151,7 @@ PY
 }
 
 brings_cuda() {   # would installing "$1" from pip's own index pull CUDA packages? Reads metadata only.
-    "$python" -m pip install --quiet --dry-run --report - "$1" 2>/dev/null | grep -q '"name": "nvidia-'
+    [[ "$("$python" -m pip install --quiet --dry-run --report - "$1" 2>/dev/null)" == *'"name": "nvidia-'* ]]
 }
 
 choose_torch() {   # sets $torch to what pip is asked for, or installs it when it comes from an index of its own
