@@ -63,7 +63,7 @@ def load_torch(path: Path) -> Any:
         raise WeightsError(f"no such file: {path}", hint="check the path")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise WeightsError(f"{path.name} is not a readable file of weights: {str(error).splitlines()[0][:120]}",
                            hint="it may be truncated or not a torch file: fetch or copy it again") from error
 

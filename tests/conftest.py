@@ -33,3 +33,12 @@ def rvc_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("rvc home")
     os.environ["RVC_HOME"] = str(home)
     return home
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the preset ``nano`` a voice that trains within a test."""
+    from tiny import TINY
+
+    from rvc_core import presets
+    monkeypatch.setitem(presets.PRESETS, "nano", TINY)

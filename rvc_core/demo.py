@@ -1,0 +1,223 @@
+"""The main job, proved on this machine: train a voice, convert with it, and measure whether that worked.
+
+Executes the real unattended notebooks with papermill on the two synthesised voices inside the package.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .audio import Audio, read_audio
+from .embedded import voice_folder
+from .errors import ResourceError, RVCError
+from .files import replace_atomically, write_json
+from .layout import Layout
+from .metrics import history
+from .nn.spectrogram import mel_spectrogram
+from .pitch import pitch_estimator
+from .presets import preset
+from .progress import Progress, Silent
+from .scores import SpeakerScorer, pitch_share, similarity_gain, speaker_similarity
+
+NAME = "demo"
+_TRAINING = {"preset": "nano", "epochs": 1000, "max_minutes": 3.2, "save_every_epochs": 1000, "validate_every_epochs": 10,
+             "holdout_minutes": 0.2, "batch_size": 8, "learning_rate": 4e-4}
+_LEAST_MEL_FALL, _LEAST_GAIN, _LEAST_PITCH_SHARE = 0.25, 0.2, 0.7
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """What the demo measured; `failures` is empty if the main job works here.
+
+    Attributes
+    ----------
+    similarity_target, similarity_source : float
+        Cosine of the output to the target's and to the source's speech (Resemblyzer, GE2E).
+    similarity_gain : float
+        0: as near the target as the source was; 1: as near as the target's own unheard speech.
+    pitch_share : float
+        Share of the source's voiced frames kept within 50 cents after transposition.
+    """
+
+    training_minutes: float
+    epochs: int
+    heldout_mel_first: float
+    heldout_mel_last: float
+    similarity_target: float
+    similarity_source: float
+    similarity_gain: float
+    pitch_share: float
+    output: str
+    picture: str
+    seconds: float
+    failures: list[str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every figure reached its bar."""
+        return not self.failures
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {**asdict(self), "passed": self.passed}
+
+
+def demo(folder: Path, *, progress: Progress = Silent()) -> DemoReport:
+    """Train on the package's target voice, convert its source voice, measure, draw.
+
+    Parameters
+    ----------
+    folder : Path
+        Where everything goes; an earlier demo in it is replaced.
+
+    Raises
+    ------
+    RVCError
+        When a stage fails, with the stage's own message.
+    """
+    started = time.monotonic()
+    folder = folder.absolute()
+    layout = Layout.of(NAME, folder)
+    if layout.experiment.exists():
+        shutil.rmtree(layout.root)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _home(folder):
+        progress.say("1/3 training a voice for about three minutes (notebooks/batch_train.ipynb)")
+        trained = _execute("batch_train", folder, {"name": NAME, "dataset": str(voice_folder("target")), **_TRAINING},
+                           progress)
+        progress.say("2/3 converting another person's sentences (notebooks/batch_convert.ipynb)")
+        converted = _execute("batch_convert", folder, {"voice": NAME, "inputs": str(voice_folder("source")),
+                                                       "output": str(folder / "converted")}, progress)
+        progress.say("3/3 measuring")
+    report = _report(layout, trained, converted, started)
+    write_json(folder / "figures.json", report.as_json())
+    return report
+
+
+@contextmanager
+def _home(folder: Path) -> Iterator[None]:
+    """Make `folder` the root for everything that runs inside."""
+    before = os.environ.get("RVC_HOME")
+    os.environ["RVC_HOME"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["RVC_HOME"]
+        else:
+            os.environ["RVC_HOME"] = before
+
+
+def _execute(name: str, folder: Path, parameters: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """Run one of the project's notebooks with papermill; its result file is its answer."""
+    import papermill
+
+    source = Path(__file__).parents[1] / "notebooks" / f"{name}.ipynb"
+    if not source.exists():
+        raise ResourceError(f"{source} is not there", hint="run the demo from a checkout of the project")
+    result = folder / f"{name}.json"
+    result.unlink(missing_ok=True)
+    try:
+        papermill.execute_notebook(source, folder / f"{name}.ipynb", {**parameters, "result": str(result)},
+                                   log_output=False, progress_bar=False, cwd=folder, kernel_name="python3",
+                                   stderr_file=_Relay(progress))
+    except papermill.PapermillExecutionError as error:
+        raise RVCError(f"{name}.ipynb failed: {error.evalue}",
+                       hint=f"the whole output is in {folder / name}.ipynb") from error
+    return json.loads(result.read_text("utf-8"))
+
+
+class _Relay:
+    """A stream that hands a notebook's progress lines on."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def write(self, text: str) -> None:
+        """Pass on what is not blank."""
+        for line in filter(str.strip, text.splitlines()):
+            self._progress.say("    " + line.strip())
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+# -- measuring -----------------------------------------------------------------------------------------------------
+def _report(layout: Layout, trained: dict[str, Any], converted: dict[str, Any], started: float) -> DemoReport:
+    scorer, estimator = SpeakerScorer(), pitch_estimator("fcpe")
+    sources = [read_audio(path) for path in _recordings(voice_folder("source"))]
+    outputs = [read_audio(Path(row["output"])) for row in converted["files"]]
+    centre = scorer.centre([_joined(layout.clips)])
+    unheard = scorer.embed(_joined(layout.heldout.clips))
+    source_voice, output_voice = (np.stack([scorer.embed(audio) for audio in group]) for group in (sources, outputs))
+    shares = [pitch_share(estimator(source.samples), estimator(output.resample(16000).samples))
+              for source, output in zip(sources, outputs, strict=True)]
+    training = trained["train"]
+    figures = {
+        "training_minutes": round(trained["prepare"]["seconds_kept"] / 60, 2), "epochs": training["epochs"],
+        "heldout_mel_first": round(training["heldout_mel_first"], 4),
+        "heldout_mel_last": round(training["heldout_mel_last"], 4),
+        "similarity_target": round(speaker_similarity(output_voice, centre), 3),
+        "similarity_source": round(speaker_similarity(output_voice, source_voice.mean(axis=0)), 3),
+        "similarity_gain": round(similarity_gain(output_voice, source_voice, unheard, centre), 3),
+        "pitch_share": round(float(np.mean(shares)), 3)}
+    picture = layout.root.parent.parent / "demo.png"
+    _draw(picture, layout, sources[0], _joined(layout.heldout.clips), outputs[0])
+    return DemoReport(**figures, output=converted["files"][0]["output"], picture=str(picture),
+                      seconds=round(time.monotonic() - started, 1), failures=_failures(figures))
+
+
+def _failures(figures: dict[str, Any]) -> list[str]:
+    """The bars that were not reached, in words."""
+    fall = 1 - figures["heldout_mel_last"] / figures["heldout_mel_first"]
+    bars = [("held-out mel fell by", fall, _LEAST_MEL_FALL), ("similarity gain", figures["similarity_gain"], _LEAST_GAIN),
+            ("pitch share", figures["pitch_share"], _LEAST_PITCH_SHARE)]
+    return [f"{what} {value:.2f}, at least {bar:.2f} is wanted" for what, value, bar in bars if not value >= bar]
+
+
+def _recordings(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.flac"))
+
+
+def _joined(folder: Path) -> Audio:
+    """All clips of a folder as one recording, for scores that want sentences rather than clips."""
+    clips = [read_audio(path) for path in sorted(folder.glob("*.wav"))]
+    return Audio(np.concatenate([clip.samples for clip in clips]), clips[0].sample_rate)
+
+
+def _draw(path: Path, layout: Layout, source: Audio, target: Audio, output: Audio) -> None:
+    """One picture: the curves of training above, mels of source, target and output below."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = history(layout)
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    FigureCanvasAgg(figure)
+    curves, *pictures = figure.subplots(4, 1, height_ratios=[1.6, 1, 1, 1])
+    steps = [(row["step"], row["loss/g/mel"]) for row in rows if row["kind"] == "step"]
+    curves.plot(*zip(*steps, strict=True), color="0.7", label="training: loss/g/mel")
+    held = [(row["step"], row["heldout/mel"]) for row in rows if row["kind"] == "validation"]
+    right = curves.twinx()
+    right.plot(*zip(*held, strict=True), "o-", color="tab:red", label="unheard recordings: log-mel distance")
+    curves.set(xlabel="step", ylabel="training loss", title="Training")
+    right.set(ylabel="unheard", ylim=(0, None))
+    figure.legend(loc="upper right")
+    spec = preset("nano")
+    for axes, (title, audio) in zip(pictures, (("source", source), ("target, unheard in training", target),
+                                               ("output: the source's words in the target's voice", output)), strict=True):
+        wave = torch.from_numpy(audio.resample(spec.sample_rate)[:5.0].samples)[None]
+        mel = mel_spectrogram(wave, spec)[0].numpy()
+        axes.imshow(mel, origin="lower", aspect="auto", extent=(0, mel.shape[1] / 100, 0, spec.mels), cmap="magma")
+        axes.set(title=title, ylabel="mel band")
+    pictures[-1].set(xlabel="seconds")
+    with replace_atomically(path) as temporary:
+        figure.savefig(temporary, dpi=80, format="png")

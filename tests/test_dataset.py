@@ -1,0 +1,65 @@
+"""Clips become batches: nothing is lost, nothing is mixed up, the order can be repeated."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import TINY, experiment
+
+from rvc_core.dataset import Batch, ClipStore, bucket_batches, read_filelist
+from rvc_core.errors import DatasetError, StageOrderError
+from rvc_core.layout import Layout
+
+
+def test_every_clip_is_in_exactly_one_batch_of_an_epoch() -> None:
+    frames = [int(value) for value in np.random.default_rng(0).integers(30, 900, 157)]
+    batches = bucket_batches(frames, 8, seed=(1, 3))
+    assert sorted(index for batch in batches for index in batch) == list(range(157))
+    assert max(map(len, batches)) == 8
+
+
+def test_batches_hold_clips_of_similar_length_and_follow_the_seed() -> None:
+    frames = [90] * 40 + [370] * 40
+    batches = bucket_batches(frames, 8, seed=(5, 0))
+    assert all(len({frames[index] for index in batch}) == 1 for batch in batches)
+    assert batches == bucket_batches(frames, 8, seed=(5, 0))
+    assert batches != bucket_batches(frames, 8, seed=(5, 1))
+
+
+def test_parts_of_a_clip_are_cut_to_the_same_frames(tiny: None, tmp_path: Path) -> None:
+    layout = experiment(tmp_path, seconds=1.3)
+    store = ClipStore(read_filelist(layout.filelist), TINY, "2023")
+    clip = store[0]
+    assert clip.frames == 2 * ((20800 - 400) // 320 + 1)
+    assert clip.content.shape == (clip.frames, 8) and clip.spectrogram.shape == (513, clip.frames)
+    assert len(clip.f0_hz) == len(clip.f0_coarse) == clip.frames and len(clip.wave) == clip.frames * 160
+    assert torch.equal(clip.content[0], clip.content[1])            # 50 frames per second, each twice
+
+
+def test_a_batch_is_padded_at_the_end_only(tiny: None, tmp_path: Path) -> None:
+    long, short = (ClipStore(read_filelist(experiment(tmp_path, name, clips=1, seconds=seconds).filelist), TINY, "2023")[0]
+                   for name, seconds in (("a", 1.5), ("b", 0.9)))
+    batch = Batch.of([long, short], torch.device("cpu"))
+    assert batch.lengths.tolist() == [long.frames, short.frames]
+    assert torch.equal(batch.wave[1, 0, :short.frames * 160], short.wave)
+    assert not batch.wave[1, 0, short.frames * 160:].any() and not batch.content[1, short.frames:].any()
+
+
+def test_a_missing_file_list_says_which_stage_to_run(tmp_path: Path) -> None:
+    with pytest.raises(StageOrderError) as caught:
+        read_filelist(Layout.of("nobody", tmp_path).filelist)
+    assert "rvc extract" in caught.value.hint
+
+
+@pytest.mark.parametrize("damage", ["missing", "nan", "width"])
+def test_damaged_features_are_named(tiny: None, tmp_path: Path, damage: str) -> None:
+    layout = experiment(tmp_path, clips=1)
+    file = layout.features(8) / "0_0.npy"
+    features = np.load(file)
+    if damage == "missing":
+        file.unlink()
+    else:
+        np.save(file, features * np.nan if damage == "nan" else features[:, :5])
+    with pytest.raises(DatasetError, match="0_0"):
+        ClipStore(read_filelist(layout.filelist), TINY, "2023")[0]
