@@ -77,6 +77,11 @@ class FeatureIndex:
             index.add(features[start:start + _ADDED_AT_ONCE])
         return cls._of(index)
 
+    @property
+    def savable(self) -> bool:
+        """Whether it can be written: only faiss can."""
+        return self._faiss_index is not None
+
     def save(self, path: Path) -> None:
         """Write a faiss file, whole or not at all.
 
@@ -86,7 +91,7 @@ class FeatureIndex:
             Without faiss, or when the disk is full.
         """
         faiss = _faiss()
-        if faiss is None or self._faiss_index is None:
+        if faiss is None or not self.savable:
             raise ResourceError("the index cannot be saved without faiss", hint="pip install faiss-cpu")
         with replace_atomically(path) as temporary:   # through memory: faiss itself cannot open every path
             faiss.serialize_index(self._faiss_index).tofile(temporary)

@@ -5,13 +5,13 @@ import logging
 import numpy as np
 import pytest
 import torch
-from synth import phrase
 
 from rvc_core import content
 from rvc_core.content import WindowedEncoder, content_encoder, content_identity, content_name, repeat_to_100fps
 from rvc_core.embedded import ENCODER_FILE
 from rvc_core.errors import AudioError, MismatchError, SettingsError, WeightsError
 from rvc_core.presets import preset
+from synth import phrase
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from synth import glide, phrase
 
 from rvc_core import pitch
 from rvc_core.errors import ResourceError, SettingsError
 from rvc_core.pitch import PitchTrack, auto_transpose, coarse_pitch, pitch_estimator
+from synth import glide, phrase
 
 METHODS = ["fcpe", "crepe", "harvest", "dio", "pm"]
 

@@ -1,0 +1,249 @@
+"""Clips → pitch and content on the disk, and RVC's file list.
+
+Pitch and content are stamped apart, so another f0 method redoes only the pitch. What is wanted is recorded before the
+first file is written: a run that was killed goes on where it stopped, and changed settings start afresh.
+"""
+
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .audio import Audio, read_audio
+from .content import content_encoder, content_identity, content_name
+from .errors import AudioError, DatasetError
+from .files import ensure_room, replace_atomically, write_text
+from .layout import Layout
+from .manifest import ExperimentRecord, Manifest
+from .pitch import SAMPLE_RATE, pitch_estimator
+from .platforms import choose_device, set_threads
+from .presets import VoiceSpec
+from .progress import Progress, Silent, Stop
+from .settings import ExtractSettings, RuntimeSettings
+from .stamps import clear, is_current, stamp, stamp_of
+
+_MUTE_SECONDS, _MUTE_F0_FRAMES = 3, 301
+_MUTE_LINES = 2
+_SHUFFLE_SEED = 1234
+
+Compute = Callable[[np.ndarray], list[np.ndarray]]   # samples at 16 kHz → one array for each file
+
+
+@dataclass(frozen=True)
+class ExtractReport:
+    """What became of the clips, held-out ones included.
+
+    Attributes
+    ----------
+    done, skipped : int
+        Computed now; up to date already.
+    failed : dict
+        Reason by clip. Failed clips are not trained on, and are tried again next time.
+    stopped : bool
+        Ended early on request; the next run goes on from here.
+    """
+
+    done: int = 0
+    skipped: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    stopped: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields, for ``--json``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Clip:
+    place: Layout   # the experiment itself, its held-out part, or its silent clip
+    id: str
+
+
+@dataclass(frozen=True)
+class _Feature:
+    """One kind of feature: what it depends on, where it lies, and how to load what computes it."""
+
+    stage: str
+    content: dict[str, Any]
+    folders: Callable[[Layout], list[Path]]
+    suffix: str
+    load: Callable[[str], Compute]
+
+    def files(self, clip: _Clip) -> list[Path]:
+        return [folder / (clip.id + self.suffix) for folder in self.folders(clip.place)]
+
+
+def extract(layout: Layout, settings: ExtractSettings = ExtractSettings(), *, progress: Progress = Silent(),
+            stop: Stop | None = None, runtime: RuntimeSettings = RuntimeSettings()) -> ExtractReport:
+    """Compute pitch and content of every clip, where they are not up to date, and write ``filelist.txt``.
+
+    Writes ``2a_f0``, ``2b-f0nsf`` and ``3_feature…`` for training and held-out clips, and the silent clip ``mute``. A
+    clip without a voiced frame is a clip like any other.
+
+    Raises
+    ------
+    StageOrderError
+        When nothing is prepared.
+    WeightsError, ResourceError
+        When the encoder's weights or the pitch estimator's package are missing.
+    DatasetError
+        When no clip could be used.
+    """
+    spec = ExperimentRecord.load(layout).spec
+    clips = [_Clip(layout.heldout if clip.heldout else layout, clip.id) for clip in Manifest.load(layout).clips]
+    features = _features(layout, settings, spec)
+    wanted = _begin(layout, features, clips)
+    _write_mute(layout.mute, spec)
+    ours = [clip for clip in clips if clip in wanted]
+    report = ExtractReport(len(ours), len(clips) - len(ours))
+    if wanted:
+        report = _compute_all(layout, wanted, report, progress=progress, stop=stop, runtime=runtime)
+    return report if report.stopped else _finish(layout, spec, features, clips, report)
+
+
+def _features(layout: Layout, settings: ExtractSettings, spec: VoiceSpec) -> list[_Feature]:
+    """What this voice needs, and what each depends on."""
+    prepared, width = stamp_of(layout, "prepare"), spec.content_width
+    name = content_name(settings.content, spec)
+
+    def load_pitch(device: str) -> Compute:
+        estimate = pitch_estimator(settings.f0_method, device)
+
+        def compute(samples: np.ndarray) -> list[np.ndarray]:
+            track = estimate(samples)
+            return [track.coarse().astype(np.int32), track.f0_hz]
+        return compute
+
+    def load_content(device: str) -> Compute:
+        encoder = content_encoder(name, width, device)
+        return lambda samples: [encoder(samples)]
+
+    content = {"name": name, "width": width, "identity": content_identity(name, width), "prepare": prepared}
+    features = [_Feature("content", content, lambda place: [place.features(width)], ".npy", load_content)]
+    if spec.uses_f0:
+        features.append(_Feature("f0", {"method": settings.f0_method, "prepare": prepared},
+                                 lambda place: [place.f0_coarse, place.f0_hz], ".wav.npy", load_pitch))
+    return features
+
+
+def _begin(layout: Layout, features: list[_Feature], clips: list[_Clip]) -> dict[_Clip, list[_Feature]]:
+    """What each clip lacks: all that was made from the same settings is kept, finished or not, the rest is removed."""
+    wanted: dict[_Clip, list[_Feature]] = {}
+    for feature in features:
+        started = f"{feature.stage}_started"
+        if not any(is_current(layout, stage, feature.content) for stage in (feature.stage, started)):
+            clear(layout, feature.stage)
+            for place in (layout, layout.heldout, layout.mute):
+                for folder in feature.folders(place):
+                    shutil.rmtree(folder, ignore_errors=True)
+            stamp(layout, started, feature.content)
+        mute = [_Clip(layout.mute, "mute")] if feature.stage == "content" else []
+        for clip in [*clips, *mute]:
+            if not all(path.exists() for path in feature.files(clip)):
+                wanted.setdefault(clip, []).append(feature)
+    return wanted
+
+
+def _compute_all(layout: Layout, wanted: dict[_Clip, list[_Feature]], report: ExtractReport, *, progress: Progress,
+                 stop: Stop | None, runtime: RuntimeSettings) -> ExtractReport:
+    """Compute what is wanted; a clip that fails is named and does not stop the others."""
+    values_per_second = sum(50 * feature.content.get("width", 4) for feature in next(iter(wanted.values())))
+    ensure_room(layout.root, 4 * values_per_second * 4 * len(wanted))   # clips of 4 s, numbers of 4 bytes
+    set_threads(runtime.threads)
+    device = choose_device(runtime.device).name
+    compute = {feature.stage: feature.load(device) for missing in wanted.values() for feature in missing}
+    failed: dict[str, str] = {}
+    unvoiced: list[str] = []
+    progress.start("extracting", len(wanted))
+    for number, (clip, missing) in enumerate(wanted.items()):
+        if stop is not None and stop.requested:
+            return replace(report, done=max(0, number - len(failed)), failed=failed, stopped=True)
+        try:
+            if not _compute(clip, missing, compute):
+                unvoiced.append(clip.id)
+        except (AudioError, DatasetError) as error:
+            if clip.place == layout.mute:
+                raise
+            failed[clip.id] = str(error)
+        progress.advance(clip.id)
+    return replace(report, done=report.done - len(failed), failed=failed, warnings=_warnings(failed, unvoiced))
+
+
+def _compute(clip: _Clip, missing: list[_Feature], compute: dict[str, Compute]) -> bool:
+    """Compute and write what one clip lacks; False if its pitch was among that and no frame is voiced."""
+    samples = read_audio(clip.place.clips_16k / f"{clip.id}.wav", SAMPLE_RATE).samples
+    voiced = True
+    for feature in missing:
+        arrays = compute[feature.stage](samples)
+        for path, array in zip(feature.files(clip), arrays, strict=True):
+            _save(path, array)
+        voiced &= feature.stage != "f0" or bool(arrays[1].any())
+    return voiced
+
+
+def _write_mute(mute: Layout, spec: VoiceSpec) -> None:
+    """RVC's silent clip, without its content: that one is computed like any other."""
+    arrays = {mute.f0_coarse: np.ones(_MUTE_F0_FRAMES, np.int32), mute.f0_hz: np.zeros(_MUTE_F0_FRAMES, np.float32)}
+    for folder, array in arrays.items() if spec.uses_f0 else ():
+        if not (folder / "mute.wav.npy").exists():
+            _save(folder / "mute.wav.npy", array)
+    waves = {_mute_wave(mute, spec): spec.sample_rate, mute.clips_16k / "mute.wav": SAMPLE_RATE}
+    for path, rate_hz in waves.items():
+        if not path.exists():
+            Audio(np.zeros(_MUTE_SECONDS * rate_hz, np.float32), rate_hz).save(path)
+
+
+def _finish(layout: Layout, spec: VoiceSpec, features: list[_Feature], clips: list[_Clip],
+            report: ExtractReport) -> ExtractReport:
+    """Stamp what is complete and list the usable training clips."""
+    usable = [clip.id for clip in clips if clip.place == layout
+              and all(path.exists() for feature in features for path in feature.files(clip))]
+    if not usable:
+        reason = next(iter(report.failed.values()), "all are held out")
+        raise DatasetError(f"none of {len(clips)} clips can be trained on: {reason}", hint="check the recordings")
+    for feature in features:
+        if not is_current(layout, feature.stage, feature.content):
+            stamp(layout, feature.stage, feature.content)
+        clear(layout, f"{feature.stage}_started")
+    text = filelist_text(layout, spec, usable)
+    if not layout.filelist.exists() or layout.filelist.read_text("utf-8") != text:
+        write_text(layout.filelist, text)
+    return report
+
+
+def filelist_text(layout: Layout, spec: VoiceSpec, clips: list[str]) -> str:
+    """RVC's file list: absolute paths, clips in a random order that is always the same, the silent clip twice.
+
+    Each line is ``wave|content|coarse f0|f0 in Hz|speaker``, or ``wave|content|speaker`` for a voice without f0.
+    """
+    def line(place: Layout, wave: Path, stem: str) -> str:
+        pitch = [folder / f"{stem}.wav.npy" for folder in (place.f0_coarse, place.f0_hz)] if spec.uses_f0 else []
+        paths = [wave, place.features(spec.content_width) / f"{stem}.npy", *pitch]
+        return "|".join([*(str(path.absolute()).replace("\\", "\\\\") for path in paths), "0"])
+
+    ordered = sorted(clips)
+    random.Random(_SHUFFLE_SEED).shuffle(ordered)
+    lines = [line(layout, layout.clips / f"{clip}.wav", clip) for clip in ordered]
+    return "\n".join(lines + _MUTE_LINES * [line(layout.mute, _mute_wave(layout.mute, spec), "mute")])
+
+
+def _mute_wave(mute: Layout, spec: VoiceSpec) -> Path:
+    return mute.clips / f"mute{spec.rate_name}.wav"
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with replace_atomically(path) as temporary:
+        np.save(temporary, array)
+
+
+def _warnings(failed: dict[str, str], unvoiced: list[str]) -> list[str]:
+    lines = [f"clip {clip} is left out: {reason}" for clip, reason in failed.items()]
+    if unvoiced:
+        names = ", ".join(unvoiced[:5]) + (", …" if len(unvoiced) > 5 else "")
+        lines.append(f"{len(unvoiced)} clips have no voiced frame (whispered, or no voice): {names}")
+    return lines

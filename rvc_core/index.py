@@ -1,0 +1,100 @@
+"""Features of the training clips → the index that conversion mixes with."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import DatasetError, StageOrderError
+from .files import ensure_room
+from .layout import Layout
+from .manifest import ExperimentRecord, Manifest
+from .progress import Progress, Silent
+from .retrieval import FeatureIndex
+from .settings import IndexSettings
+from .stamps import clear, is_current, stamp, stamp_of
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """The index that there is now.
+
+    Attributes
+    ----------
+    path : str
+        Empty when none could be written; `warnings` says why.
+    vectors : int
+        Content features in it, after any reduction.
+    dimension : int
+        Width of each.
+    lists : int
+        Cells of the inverted file.
+    skipped : bool
+        Nothing had changed, so nothing was done.
+    """
+
+    path: str = ""
+    vectors: int = 0
+    dimension: int = 0
+    lists: int = 0
+    skipped: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields, for ``--json``."""
+        return asdict(self)
+
+
+def build_index(layout: Layout, settings: IndexSettings = IndexSettings(), *,
+                progress: Progress = Silent()) -> IndexReport:
+    """Build ``added_IVF…index`` from the content of the training clips: neither held-out clips nor the silent one.
+
+    Raises
+    ------
+    StageOrderError
+        When the content is not extracted.
+    """
+    spec = ExperimentRecord.load(layout).spec
+    extracted = stamp_of(layout, "content")
+    if extracted is None:
+        raise StageOrderError(f"{layout.name!r} has no content features", hint=f"run: rvc extract {layout.name}")
+    folder = layout.features(spec.content_width)
+    clips = [clip.id for clip in Manifest.load(layout).training if (folder / f"{clip.id}.npy").exists()]
+    content = {"settings": settings.stamp(), "content": extracted, "clips": clips}
+    old = [path for path in layout.indexes() if path.stem.endswith(f"_{layout.slug}_{spec.version}")]
+    if is_current(layout, "index", content) and len(old) == 1:
+        return _report(old[0], FeatureIndex.load(old[0]), skipped=True)
+    if not clips:
+        raise DatasetError(f"{layout.name!r} has no features to index", hint=f"run: rvc extract {layout.name}")
+
+    index = FeatureIndex.build(_load_features([folder / f"{clip}.npy" for clip in clips], progress), settings)
+    if not index.savable:
+        return IndexReport("", index.vectors, index.dimension, index.lists, warnings=[
+            "no index was written: faiss is absent (pip install faiss-cpu); conversion works without one"])
+    path = layout.index(index.lists, spec.version)
+    ensure_room(layout.root, 5 * index.vectors * index.dimension)   # 4 bytes a number, and the lists
+    clear(layout, "index")
+    index.save(path)
+    for other in old:
+        if other != path:
+            other.unlink()
+    stamp(layout, "index", content)
+    return _report(path, FeatureIndex.load(path))
+
+
+def _load_features(paths: list[Path], progress: Progress) -> np.ndarray:
+    """All frames (N, D), in one piece of memory."""
+    shapes = [np.load(path, mmap_mode="r").shape for path in paths]
+    features = np.empty((sum(frames for frames, _ in shapes), shapes[0][1]), np.float32)
+    progress.start("indexing", len(paths))
+    row = 0
+    for path, (frames, _) in zip(paths, shapes, strict=True):
+        features[row:row + frames] = np.load(path)
+        row += frames
+        progress.advance(path.stem)
+    return features
+
+
+def _report(path: Path, index: FeatureIndex, *, skipped: bool = False) -> IndexReport:
+    return IndexReport(str(path), index.vectors, index.dimension, index.lists, skipped)
