@@ -1,0 +1,45 @@
+"""What the documents and notebooks say is so."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rvc_core.batch import CONVERT_SETTINGS, TRAIN_SETTINGS
+from rvc_core.cli import _parser
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_file_map_names_every_module_and_nothing_else() -> None:
+    there = {path.name for path in (ROOT / "rvc_core").rglob("*.py") if path.name != "__init__.py"}
+    named = {word for line in README.split("## File map")[1].splitlines() for word in line.split("`")[1::2]
+             if word.endswith(".py")} - {"build.py", "synth.py", "torture.py"}
+    assert named == there
+
+
+def test_commands_of_the_readme_exist() -> None:
+    commands = {line.split()[1] for line in README.splitlines() if line.startswith("rvc ")}
+    assert commands and commands <= set(_parser()._subparsers._group_actions[0].choices)
+
+
+def test_notebooks_are_in_step_with_their_sources() -> None:
+    done = subprocess.run([sys.executable, str(ROOT / "notebooks" / "build.py"), "--check"], capture_output=True,
+                          text=True, env={"PYTHONPATH": str(ROOT), "PATH": ""})
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_are_clean_short_and_take_every_setting(path: Path) -> None:
+    cells = [cell for cell in json.loads(path.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells)
+    [parameters] = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    assert all(len(cell["source"]) <= 12 for cell in cells if cell is not parameters)
+    values: dict[str, object] = {}
+    exec("".join(parameters["source"]), values)
+    for settings in {"batch_train": TRAIN_SETTINGS, "batch_convert": CONVERT_SETTINGS}[path.stem]:
+        for name, field in settings.model_fields.items():
+            assert values[name] == field.default, name
