@@ -1,7 +1,7 @@
 """Measure a content encoder beside a plain baseline: what was said should be in it, who said it should not.
 
-The readers held out of training (each tenth) are used, and, if given, a folder in which several speakers read the same
-sentences (files named ``<speaker>_<sentence>.flac``)::
+The recordings held out of training (each tenth) are used, and, if given, a folder in which several speakers read the
+same sentences (files named ``<speaker>_<sentence>.flac``)::
 
     python training/embedded/probe_encoder.py encoder.safetensors recordings/ labels/ --parallel same_sentences/
 
@@ -105,8 +105,8 @@ def main() -> None:
     def samples_of(path: Path) -> np.ndarray:
         return soundfile.read(path, dtype="float32")[0]
 
-    paths = [path for path in sorted(arguments.recordings.glob("*.flac"))
-             if (arguments.labels / f"{path.stem}.npy").exists()][::10]
+    paths = [path for path in sorted(arguments.recordings.glob("*.flac"))[::10]
+             if (arguments.labels / f"{path.stem}.npy").exists()]
     readers = [samples_of(path) for path in paths]
     for name, extract in (("encoder", by_encoder(arguments.encoder)), ("baseline", baseline(readers))):
         features = [extract(samples) for samples in readers]

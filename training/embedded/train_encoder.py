@@ -1,8 +1,8 @@
 """Train the embedded content encoder to name phone thirds from voices whose pitch, formants and room keep changing.
 
 Two views of each passage differ in pitch, vocal tract, colour, level and noise; both must give the same phone third
-(cross-entropy) and the same features (cosine). Restartable: the checkpoint is written every minute, and the same
-command goes on from it. Each tenth reader is held out of training and used for the printed accuracy::
+(cross-entropy) and the same features (cosine). Restartable: the checkpoint is written every minute of processor time,
+and the same command goes on from it. Each tenth recording is held out of training and used for the printed accuracy::
 
     python training/embedded/train_encoder.py recordings/ labels/ encoder.ckpt --minutes 20
 """
@@ -45,7 +45,6 @@ WARPS = torch.linspace(-0.45, 0.45, 61)
 class Recording:
     """One reader's recording: phone labels, and log power at several pitches with its timing kept."""
 
-    reader: str
     labels: Tensor           # (frames,) int64, 100 per second
     log_power: list[Tensor]  # for each of PITCH_SCALES (frames, bins) float16
 
@@ -59,17 +58,17 @@ def pitched_spectrum(samples: np.ndarray, scale: float, frames: int) -> Tensor:
     return torch.log(power_spectrum(windows)[:, 0] + FLOOR_POWER).half()
 
 
-def load(recordings: Path, labels: Path) -> list[Recording]:
-    """Every labelled recording; the reader is the file name's part before the first dash."""
+def load(paths: list[Path], labels: Path) -> list[Recording]:
+    """The labelled ones of these recordings."""
     loaded = []
-    for path in sorted(recordings.glob("*.flac")):
+    for path in paths:
         if not (labels / f"{path.stem}.npy").exists():
             continue
         samples, _ = soundfile.read(path, dtype="float32")
         classes = np.load(labels / f"{path.stem}.npy").astype(np.int64)
         frames = min((len(samples) - WINDOW_SAMPLES) // HOP_SAMPLES + 1, len(classes))
         spectra = [pitched_spectrum(samples, scale, frames) for scale in PITCH_SCALES]
-        loaded.append(Recording(path.stem.split("-")[0], torch.from_numpy(classes[:frames]), spectra))
+        loaded.append(Recording(torch.from_numpy(classes[:frames]), spectra))
     return loaded
 
 
@@ -157,19 +156,20 @@ def losses(features: Tensor, logits: Tensor, labels: Tensor) -> tuple[Tensor, Te
 def main() -> None:
     """Train for some minutes, from the checkpoint if there is one."""
     parser = argparse.ArgumentParser(description="Train the embedded content encoder.")
-    parser.add_argument("recordings", type=Path, help="16 kHz FLAC, named <reader>-….flac")
+    parser.add_argument("recordings", type=Path, help="16 kHz FLAC, one for each reader")
     parser.add_argument("labels", type=Path, help="from label_phones.py")
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--export", type=Path, help="where to write the half-precision weights")
-    parser.add_argument("--minutes", type=float, default=20.0, help="of this run")
+    parser.add_argument("--minutes", type=float, default=20.0, help="of processor time, for this run")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--same", type=float, default=1.0, help="weight of 'both views, same features'")
     arguments = parser.parse_args()
 
-    recordings = load(arguments.recordings, arguments.labels)
-    heldout, taught = recordings[::10], [recording for number, recording in enumerate(recordings) if number % 10]
-    print(f"{len(taught)} readers to learn from, {len(heldout)} held out", flush=True)
+    paths = sorted(arguments.recordings.glob("*.flac"))
+    heldout = load(paths[::10], arguments.labels)
+    taught = load([path for number, path in enumerate(paths) if number % 10], arguments.labels)
+    print(f"{len(taught)} recordings to learn from, {len(heldout)} held out", flush=True)
     encoder, classifier = EmbeddedEncoder().train(), nn.Linear(WIDTH, CLASSES)
     parameters = [*encoder.parameters(), *classifier.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=arguments.learning_rate, weight_decay=0.02)
@@ -182,8 +182,8 @@ def main() -> None:
         step = state["step"]
     views = Views(taught, seed=step)
 
-    started = saved = time.monotonic()
-    while (spent := (time.monotonic() - started) / 60.0) < arguments.minutes:
+    started = saved = time.process_time()
+    while (spent := (time.process_time() - started) / 60.0) < arguments.minutes:
         for group in optimizer.param_groups:                   # warm up, then fall to nothing over this run's minutes
             fall = 0.5 * (1.0 + np.cos(np.pi * spent / arguments.minutes))
             group["lr"] = arguments.learning_rate * min(1.0, (step + 1) / 100) * max(fall, 0.01)
@@ -195,9 +195,9 @@ def main() -> None:
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         step += 1
-        last = (time.monotonic() - started) / 60.0 >= arguments.minutes
-        if last or time.monotonic() - saved > 60.0:
-            saved = time.monotonic()
+        last = (time.process_time() - started) / 60.0 >= arguments.minutes
+        if last or time.process_time() - saved > 60.0:
+            saved = time.process_time()
             torch.save({"encoder": encoder.state_dict(), "classifier": classifier.state_dict(),
                         "optimizer": optimizer.state_dict(), "step": step}, arguments.checkpoint)
             print(json.dumps({"step": step, "minutes": round(spent, 1), "classes": round(classes.item(), 3),
