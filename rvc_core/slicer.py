@@ -173,12 +173,7 @@ def _pauses(rms: np.ndarray, threshold: float, *, min_silence: int, max_kept: in
             if stop - start >= min_silence:
                 pauses.append(Span(first, stop))
         elif stop - start >= min_silence and stop - (pauses[-1].stop if pauses else 0) >= min_phrase:
-            if stop - start <= max_kept:
-                first = last = _quietest(rms, start, stop)
-            elif stop - start <= 2 * max_kept:   # what is kept from both sides would overlap: one quietest instant
-                middle = _quietest(rms, before_stop, after_start)
-                first, last = min(first, middle), max(last, middle)
-            pauses.append(Span(first, last))
+            pauses.append(Span(first, last))   # first <= last: were both in both searches, they would be one frame
     return pauses
 
 

@@ -220,7 +220,7 @@ def test_damaged_recording_keeps_its_whole_part_and_tells_of_the_rest(tmp_path, 
 def test_heldout_is_disjoint_stable_and_of_the_right_size(lengths, seconds_held, tmp_path, layout):
     data = recordings(tmp_path / "data", *lengths)
     report = prepare(layout, data, NANO)
-    assert seconds_held[0] <= report.heldout_seconds <= seconds_held[1]
+    assert seconds_held[0] <= report.heldout_seconds <= seconds_held[1] and report.explained == {}
     manifest = Manifest.load(layout)
     assert_conserved(layout, {f"{number:03}.wav": seconds for number, seconds in enumerate(lengths)})
     for name in {clip.recording for clip in manifest.heldout}:
@@ -231,6 +231,19 @@ def test_heldout_is_disjoint_stable_and_of_the_right_size(lengths, seconds_held,
     other = Layout.of("other", layout.root)
     prepare(other, data, NANO)
     assert Manifest.load(other) == manifest
+
+
+def test_a_stretch_out_of_the_middle_loses_nothing_around_it(tmp_path, layout):
+    pause = np.zeros(16_000, np.float32)
+    sound = np.concatenate([piece for seed in range(12) for piece in (voice(6, seed, 16_000), pause)])
+    soundfile.write(tmp_path / "a.wav", sound, 16_000)
+    starts = set()
+    for seed in range(4):
+        report = prepare(layout, tmp_path / "a.wav", PrepareSettings(preset="nano", seed=seed))
+        assert report.seconds_kept >= 72 and 6 <= report.heldout_seconds <= 14
+        assert_conserved(layout, {"a.wav": len(sound) / 16_000})
+        starts.add(Manifest.load(layout).heldout[0].start_seconds)
+    assert len(starts) > 1
 
 
 def test_heldout_choice_for_any_layout_of_phrases():

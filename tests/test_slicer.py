@@ -48,6 +48,16 @@ def test_dropped_pauses_keep_half_a_second_on_each_side():
     assert 5.45 * RATE_HZ <= second.start <= 6 * RATE_HZ and second.stop == 8 * RATE_HZ
 
 
+def test_cuts_fall_where_the_kept_silence_is_quietest():
+    random = np.random.default_rng(0)
+    level = np.concatenate([np.full(2 * RATE_HZ, 0.3), np.full(4 * RATE_HZ, 1e-3), np.full(2 * RATE_HZ, 0.3)])
+    for dip_seconds in (2.3, 3.0, 5.8):   # the one at 3 s is further than half a second from both phrases
+        level[round((dip_seconds - 0.04) * RATE_HZ):round((dip_seconds + 0.04) * RATE_HZ)] = 1e-5
+    first, second = find_phrases(Audio((level * random.standard_normal(len(level))).astype(np.float32), RATE_HZ))
+    assert first.stop / RATE_HZ == pytest.approx(2.3, abs=0.03)
+    assert second.start / RATE_HZ == pytest.approx(5.8, abs=0.03)
+
+
 @pytest.mark.parametrize("pause_seconds, count", [(0.3, 1), (0.45, 2), (0.7, 2), (3, 2)])
 def test_only_pauses_of_400_ms_separate(pause_seconds, count):
     tone = 0.3 * np.random.default_rng(0).standard_normal(3 * RATE_HZ)
