@@ -41,7 +41,7 @@ class ScaleDiscriminator(nn.Module):
         self.conv_post = NormedConv1d(widths[-1], 1, 3, padding=1)
 
     def forward(self, audio: Tensor) -> list[Tensor]:
-        """audio (B, 1, S) → the features of each layer, the last of which are the logits (B, 1, N)."""
+        """Audio (B, 1, S) → the features of each layer, the last of which are the logits (B, 1, N)."""
         features, x = [], audio
         for conv in self.convs:
             x = functional.leaky_relu_(conv(x), LEAKY_SLOPE)
@@ -57,8 +57,8 @@ class NormedColumnConv(WeightNorm, nn.Conv2d):
         self._split_weight()
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B * period, C, T)."""
-        return functional.conv1d(x, self.kernel().squeeze(3), self.bias, self.stride[0], self.padding[0])
+        """Convolve x (B * period, C, T)."""
+        return functional.conv1d(x, self.kernel().squeeze(3), self.bias, self.stride[0], int(self.padding[0]))
 
 
 class PeriodDiscriminator(nn.Module):
@@ -73,7 +73,7 @@ class PeriodDiscriminator(nn.Module):
         self.conv_post = NormedColumnConv(widths[-1], 1, 3, 1)
 
     def forward(self, audio: Tensor) -> list[Tensor]:
-        """audio (B, 1, S) → the features (B, C, T, period) of each layer, the last of which are the logits."""
+        """Audio (B, 1, S) → the features (B, C, T, period) of each layer, the last of which are the logits."""
         x = functional.pad(audio, (0, -audio.shape[2] % self.period), "reflect")
         x = x.view(len(audio), -1, self.period).transpose(1, 2).reshape(len(audio) * self.period, 1, -1)
         features = []

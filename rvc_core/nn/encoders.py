@@ -29,7 +29,7 @@ class PriorEncoder(nn.Module):
         self.proj = nn.Conv1d(spec.hidden_channels, 2 * spec.inter_channels, 1)
 
     def forward(self, content: Tensor, coarse: Tensor | None, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """content (B, T, D), coarse (B, T) 1..255 or None, mask (B, 1, T) → mean, log deviation: (B, inter, T) each."""
+        """Content (B, T, D), coarse (B, T) 1..255 or None, mask (B, 1, T) → mean, log deviation: (B, inter, T) each."""
         x = self.emb_phone(content)
         if coarse is not None:
             x = x + self.emb_pitch(coarse)
@@ -48,7 +48,7 @@ class PosteriorEncoder(nn.Module):
         self.proj = nn.Conv1d(spec.hidden_channels, 2 * spec.inter_channels, 1)
 
     def forward(self, spectrogram: Tensor, mask: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """spectrogram (B, F, T), mask (B, 1, T), speaker (B, C, 1) → sample, mean, log deviation: (B, inter, T) each."""
+        """Read spectrogram (B, F, T) of speaker (B, C, 1) → sample, mean, log deviation: (B, inter, T) each."""
         hidden = self.enc(self.pre(spectrogram) * mask, mask, speaker)
         mean, log_deviation = (self.proj(hidden) * mask).chunk(2, dim=1)
         sample = (mean + torch.randn_like(mean) * log_deviation.exp()) * mask

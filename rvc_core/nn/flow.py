@@ -22,8 +22,8 @@ class Coupling(nn.Module):
         self.pre = nn.Conv1d(half, spec.hidden_channels, 1)
         self.enc = WaveNet(spec.hidden_channels, LAYERS_PER_COUPLING, spec.speaker_channels)
         self.post = nn.Conv1d(spec.hidden_channels, half, 1)
-        nn.init.zeros_(self.post.weight)
-        nn.init.zeros_(self.post.bias)
+        for parameter in self.post.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, mask: Tensor, speaker: Tensor, *, reverse: bool) -> Tensor:
         """Map x (B, C, T), zero outside mask (B, 1, T), forward or back."""
@@ -36,6 +36,7 @@ class Flip(nn.Module):
     """Reverse the order of the channels, so that the next coupling moves the other half. Its own inverse."""
 
     def forward(self, x: Tensor, mask: Tensor, speaker: Tensor, *, reverse: bool) -> Tensor:
+        """Flip x (B, C, T)."""
         return x.flip(1)
 
 

@@ -94,7 +94,7 @@ class Generator(nn.Module):
 
     def forward(self, latent: Tensor, speaker: Tensor, f0_hz: Tensor | None = None, noise: Tensor | None = None,
                 start: Tensor | None = None) -> Tensor:
-        """latent (B, inter, T), speaker (B, C, 1), f0_hz (B, T), noise and start as in `SourceModule`."""
+        """Decode latent (B, inter, T), speaker (B, C, 1), f0_hz (B, T), noise and start as in `SourceModule`."""
         source = self.m_source(f0_hz, noise, start) if self.uses_f0 else None
         x = self.conv_pre(latent) + self.cond(speaker)
         for stage, upsample in enumerate(self.ups):

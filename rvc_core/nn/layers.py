@@ -3,6 +3,8 @@
 Attribute names are the keys of RVC's checkpoints and must not change. Tensors are (B, C, T) unless said otherwise.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -10,7 +12,7 @@ from torch.nn import functional
 LEAKY_SLOPE = 0.1
 
 
-class WeightNorm(nn.Module):
+class WeightNorm(nn.modules.conv._ConvNd):
     """Mixin for a convolution whose kernel is a length ``weight_g`` times a direction ``weight_v``.
 
     PyTorch's own `parametrizations.weight_norm` stores other key names than every RVC file, and its predecessor with
@@ -39,23 +41,25 @@ class WeightNorm(nn.Module):
 class NormedConv1d(WeightNorm, nn.Conv1d):
     """`Conv1d` with weight normalisation."""
 
-    def __init__(self, *args: int, **options: int) -> None:
+    def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._split_weight()
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.conv1d(x, self.kernel(), self.bias, self.stride, self.padding, self.dilation, self.groups)
+        """Convolve x (B, C, T)."""
+        return self._conv_forward(x, self.kernel(), self.bias)
 
 
 class NormedConvTranspose1d(WeightNorm, nn.ConvTranspose1d):
     """`ConvTranspose1d` with weight normalisation (a length per input channel, as in PyTorch)."""
 
-    def __init__(self, *args: int, **options: int) -> None:
+    def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._split_weight()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.conv_transpose1d(x, self.kernel(), self.bias, self.stride, self.padding)
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Convolve x (B, C, T)."""
+        return functional.conv_transpose1d(x, self.kernel(), self.bias, self.stride[0], int(self.padding[0]))
 
 
 def fuse_weight_norm(network: nn.Module) -> None:
@@ -74,6 +78,7 @@ class ChannelNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise x (B, C, T)."""
         return functional.layer_norm(x.transpose(1, 2), self.gamma.shape, self.gamma, self.beta).transpose(1, 2)
 
 
@@ -103,14 +108,14 @@ class WaveNet(nn.Module):
     def forward(self, x: Tensor, mask: Tensor, speaker: Tensor) -> Tensor:
         """Transform x (B, C, T) under mask (B, 1, T)."""
         conditions = self.cond_layer(speaker).chunk(len(self.in_layers), dim=1)
-        skipped = None
+        skipped = torch.zeros((), dtype=x.dtype, device=x.device)
         for in_layer, res_skip_layer, condition in zip(self.in_layers, self.res_skip_layers, conditions, strict=True):
             signal, gate = (in_layer(x) + condition).chunk(2, dim=1)
             mixed = res_skip_layer(torch.tanh(signal) * torch.sigmoid(gate))
             if mixed.shape[1] > self.channels:      # the last layer has no residual half
                 residual, mixed = mixed.chunk(2, dim=1)
                 x = (x + residual) * mask
-            skipped = mixed if skipped is None else skipped + mixed
+            skipped = skipped + mixed
         return skipped * mask
 
 
@@ -125,6 +130,7 @@ class ResBlock(nn.Module):
         self.convs2 = nn.ModuleList(NormedConv1d(channels, channels, kernel_size, padding=half) for _ in dilations)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Transform x (B, C, T)."""
         for dilated, plain in zip(self.convs1, self.convs2, strict=True):
             step = dilated(functional.leaky_relu(x, LEAKY_SLOPE))
             x = x + plain(functional.leaky_relu_(step, LEAKY_SLOPE))
@@ -132,7 +138,7 @@ class ResBlock(nn.Module):
 
 
 def frame_mask(lengths: Tensor, frames: int) -> Tensor:
-    """(B,) lengths → (B, 1, frames) of ones inside each clip and zeros behind it.
+    """Lengths (B,) → mask (B, 1, frames) of ones inside each clip and zeros behind it.
 
     Examples
     --------

@@ -109,7 +109,9 @@ class Synthesizer(nn.Module):
         self.flow = Flow(spec)
         self.emb_g = nn.Embedding(spec.speakers, spec.speaker_channels)
         if spec.version == "v2":     # RVC's v2 registers its prior last, and optimizer states are stored in that order
-            self.enc_p = self._modules.pop("enc_p")
+            prior = self.enc_p
+            del self.enc_p
+            self.enc_p = prior
 
     def forward(self, *, content: Tensor, lengths: Tensor, coarse: Tensor | None, f0_hz: Tensor | None,
                 spectrogram: Tensor, speaker: Tensor, starts: Tensor | None = None) -> SynthesizerOutput:
