@@ -32,15 +32,20 @@ Encode = Callable[[np.ndarray, str], np.ndarray]   # samples (n,), device → (f
 class ContentEncoder(Protocol):
     """(N,) samples at 16 kHz → features (T, width) float32, finite, T = (N - 400) // 320 + 1, at least 1.
 
-    Attributes
-    ----------
-    identity : str
-        Hash of the weights, recorded with features, index and voice: another encoder's features are noise to a voice.
+    The identity is recorded with features, index and voice: another encoder's features are noise to a voice.
     """
 
-    name: str
-    width: int
-    identity: str
+    @property
+    def name(self) -> str:
+        """``embedded`` or ``contentvec``."""
+
+    @property
+    def width(self) -> int:
+        """Numbers in each frame."""
+
+    @property
+    def identity(self) -> str:
+        """Hash of the weights."""
 
     def __call__(self, samples_16k: np.ndarray) -> np.ndarray:
         """Encode."""
@@ -185,7 +190,7 @@ def _contentvec(folder: Path, width: int) -> Encode:
     from safetensors import SafetensorError
 
     class ContentVec(HubertModel):
-        _keys_to_ignore_on_load_unexpected = (r"^final_proj\.", r"^encoder\.layers\.", r"^label_embs_concat$")
+        _keys_to_ignore_on_load_unexpected = [r"^final_proj\.", r"^encoder\.layers\.", r"^label_embs_concat$"]
 
         def __init__(self, config: Any) -> None:
             super().__init__(config)
@@ -196,8 +201,8 @@ def _contentvec(folder: Path, width: int) -> Encode:
         config = HubertConfig.from_pretrained(folder, local_files_only=True)
         config.num_hidden_layers = _CONTENTVEC_LAYERS[width]   # layer 9 of 12 is the last layer of nine
         with _quiet_transformers():
-            model, loaded = ContentVec.from_pretrained(folder, config=config, local_files_only=True,
-                                                       output_loading_info=True)
+            loader: Any = ContentVec.from_pretrained   # its stubs know nothing of output_loading_info
+            model, loaded = loader(folder, config=config, local_files_only=True, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         raise WeightsError(f"{folder} does not hold ContentVec: {str(error).strip().splitlines()[0]}",
                            hint="copy the folder hubert_base again, whole") from error
