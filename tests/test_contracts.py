@@ -19,9 +19,9 @@ ROWS = {
     1: "errors settings presets layout files progress platforms stamps storage",
     2: "audio slicer quality",
     3: "nn",
-    4: "pitch content retrieval weights voice_file checkpoint manifest heldout dataset batch gan metrics scores",
+    4: "pitch content retrieval weights voice_file checkpoint manifest heldout dataset gan metrics scores",
     5: "inspect prepare extract train validate overtraining index convert evaluate separate",
-    6: "experiment launch cli demo golden ui",
+    6: "experiment batch launch cli demo golden ui",
 }
 ROW_OF = {name: row for row, names in ROWS.items() for name in names.split()}
 ROW_OF["embedded"] = 1   # package data: it only says where its files are
