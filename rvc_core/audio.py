@@ -312,7 +312,7 @@ def _write_with_av(audio: Audio, path: Path, comment: str) -> None:
     with av.open(str(path), "w") as container:
         if comment:
             container.metadata["comment"] = comment
-        stream = container.add_stream(codec, rate=audio.sample_rate, layout="mono")
+        stream: Any = container.add_stream(codec, rate=audio.sample_rate, layout="mono")
         stream.bit_rate = _BIT_RATE
         for start in range(0, len(audio.samples), 1 << 16):
             frame = av.AudioFrame.from_ndarray(audio.samples[None, start:start + (1 << 16)].clip(-1, 1),

@@ -1,0 +1,126 @@
+"""What a folder of recordings is like, before any time is spent on it: figures, a verdict, and what to do."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .audio import read_audio
+from .errors import AudioError
+from .prepare import find_recordings
+from .progress import Progress, Silent
+from .quality import Quality, measure
+
+Verdict = Literal["good", "usable", "poor"]
+_RANK: dict[Verdict, int] = {"good": 0, "usable": 1, "poor": 2}
+_FEW_MINUTES, _ENOUGH_MINUTES = 1.0, 10.0
+
+
+@dataclass(frozen=True)
+class RecordingReport:
+    """One recording: its figures, and what is wrong with it; `quality` is None if it cannot be decoded."""
+
+    recording: str
+    seconds: float
+    sample_rate: int
+    quality: Quality | None
+    verdict: Verdict
+    problems: list[str]
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """A dataset: its recordings, an overall verdict, and one line of advice."""
+
+    minutes: float
+    verdict: Verdict
+    advice: str
+    recordings: list[RecordingReport]
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields, for ``--json``."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        faulty = [f"  {one.recording}: {one.verdict}: {'; '.join(one.problems)}"
+                  for one in self.recordings if one.problems]
+        head = f"{self.minutes:.1f} minutes in {len(self.recordings)} recordings: {self.verdict}. {self.advice}"
+        return "\n".join([head, *faulty])
+
+
+def inspect(dataset: Path | str, *, progress: Progress = Silent()) -> DatasetReport:
+    """Measure every recording of a dataset.
+
+    Parameters
+    ----------
+    dataset : Path or str
+        A folder (with its sub-folders) or one recording.
+
+    Raises
+    ------
+    DatasetError
+        When it does not exist.
+    """
+    files = find_recordings(Path(dataset).expanduser().absolute())
+    progress.start("inspecting", len(files.recordings))
+    reports = []
+    for name, path in files.recordings.items():
+        reports.append(_report(name, path))
+        progress.advance(name)
+    minutes = sum(report.seconds for report in reports) / 60
+    verdict, advice = _overall(reports, minutes)
+    return DatasetReport(round(minutes, 3), verdict, advice, reports)
+
+
+def judge(quality: Quality, sample_rate: int) -> tuple[Verdict, list[str]]:
+    """A verdict on figures, with the reasons and what to do about each.
+
+    Examples
+    --------
+    >>> judge(Quality(-20, -40, 20, 0, 10_000, 0.1, 0), 24_000)
+    ('usable', ['noisy (20 dB above its noise): record closer to the microphone, or remove the noise'])
+    """
+    if quality.silent_share > 0.99:
+        return "poor", ["almost all of it is silent: raise its level, or leave it out"]
+    clipped_percent, snr_db = 100 * quality.clipped_share, quality.snr_db
+    bandwidth_khz, rate_khz = quality.bandwidth_hz / 1000, sample_rate / 1000
+    findings: list[tuple[bool, Verdict, str]] = [
+        (clipped_percent > 1, "poor", f"clipped ({clipped_percent:.1f} % of it): record again at a lower level"),
+        (0.01 < clipped_percent <= 1, "usable", "clipped now and then: lower the recording level"),
+        (snr_db < 12, "poor", f"very noisy, or never at rest ({snr_db:.0f} dB above its quietest part): listen to it"),
+        (12 <= snr_db < 22, "usable", f"noisy ({snr_db:.0f} dB above its noise): record closer to the microphone, or "
+                                      "remove the noise"),
+        (quality.level_db < -35, "usable", f"quiet ({quality.level_db:.0f} dB): raise its level"),
+        (bandwidth_khz < 5, "poor", f"nothing above {bandwidth_khz:.1f} kHz, like a telephone: look for a better copy"),
+        (bandwidth_khz >= 5 and rate_khz >= 32 and bandwidth_khz < 0.3 * rate_khz, "usable",
+         f"nothing above {bandwidth_khz:.1f} kHz in a {rate_khz:g} kHz file: look for the original"),
+        (quality.silent_share > 0.6, "usable", f"{100 * quality.silent_share:.0f} % of it is silence: it is cut out"),
+        (abs(quality.offset) > 0.02, "usable", "has a constant offset, which is filtered out: check the recorder"),
+    ]
+    found = [(verdict, problem) for applies, verdict, problem in findings if applies]
+    worst: Verdict = max((verdict for verdict, _ in found), key=_RANK.__getitem__, default="good")
+    return worst, [problem for _, problem in found]
+
+
+def _report(name: str, path: Path) -> RecordingReport:
+    try:
+        audio = read_audio(path)
+    except AudioError as error:
+        return RecordingReport(name, 0.0, 0, None, "poor", [str(error)])
+    quality = measure(audio)
+    verdict, problems = judge(quality, audio.sample_rate)
+    return RecordingReport(name, round(audio.seconds, 3), audio.sample_rate, quality, verdict, problems)
+
+
+def _overall(reports: list[RecordingReport], minutes: float) -> tuple[Verdict, str]:
+    """The verdict that most of the time deserves, and the most useful next step."""
+    if minutes < _FEW_MINUTES:
+        return "poor", "Too little: collect ten minutes or more of one person."
+    shares = {verdict: sum(one.seconds for one in reports if one.verdict == verdict) / (60 * minutes)
+              for verdict in _RANK}
+    if shares["poor"] > 0.3:
+        return "poor", "Leave out or replace the recordings marked poor."
+    if minutes < _ENOUGH_MINUTES:
+        return "usable", "Ten minutes or more make a better voice."
+    if shares["good"] < 0.7:
+        return "usable", "Better without the faults listed."
+    return "good", "Ready to prepare."
