@@ -81,7 +81,7 @@ class Converter:
         if index is not None and index.dimension != voice.spec.content_width:
             raise MismatchError(f"the index holds features of {index.dimension} values, the voice wants "
                                 f"{voice.spec.content_width}", hint="use the index that was built with this voice")
-        self.device, _ = choose_device(runtime.device)
+        self.device = torch.device(choose_device(runtime.device).name)
         set_threads(runtime.threads)
         self.voice, self.index = voice, index
         self._encoder = self._matching_encoder(voice)
@@ -126,8 +126,10 @@ class Converter:
         joined = join_pieces(pieces, FADE_FRAMES * hop)
         rate = self.voice.spec.sample_rate
         joined = _fitted(joined, round(len(samples) * rate / SOURCE_RATE_HZ))
-        joined = mix_loudness(joined, rate, samples, SOURCE_RATE_HZ, rms_mix_rate=settings.rms_mix_rate)
-        audio = _finished(joined, rate, settings.output_rate_hz)
+        if not np.isfinite(joined).all():
+            raise AudioError("the voice produced non-finite samples", hint="it is damaged: use another checkpoint of it")
+        mixed = mix_loudness(Audio(joined, rate), Audio(samples, SOURCE_RATE_HZ), settings.rms_mix_rate)
+        audio = _finished(mixed, settings.output_rate_hz)
         seconds = time.monotonic() - started
         return ConvertResult(audio, transpose, round(audio.seconds, 3), round(seconds / source.seconds, 4),
                              check_sanity(audio, source), warnings)
@@ -289,18 +291,18 @@ def protect_consonants(mixed: np.ndarray, original: np.ndarray, voiced: np.ndarr
     return mixed * share + original * (1 - share)
 
 
-def mix_loudness(made: np.ndarray, made_rate: int, source: np.ndarray, source_rate: int, *,
-                 rms_mix_rate: float) -> np.ndarray:
+def mix_loudness(made: Audio, source: Audio, rms_mix_rate: float) -> Audio:
     """Move the result's loudness towards the source's: 0 follows the source, 1 leaves the voice's own.
 
     RVC's formula: ``y *= rms_source ** (1 - r) * rms_made ** (r - 1)`` with rms over 1 s every 0.5 s, interpolated.
     """
     if rms_mix_rate >= 1:
         return made
-    wanted, present = (np.interp(np.linspace(0, 1, len(made)), np.linspace(0, 1, len(envelope)), envelope)
-                       for envelope in (rms_envelope(source, source_rate), rms_envelope(made, made_rate)))
+    length = len(made.samples)
+    wanted, present = (np.interp(np.linspace(0, 1, length), np.linspace(0, 1, len(envelope)), envelope)
+                       for envelope in (rms_envelope(source), rms_envelope(made)))
     gain = (wanted / np.maximum(present, 1e-6)) ** (1 - rms_mix_rate)
-    return (made * gain).astype(np.float32)
+    return Audio((made.samples * gain).astype(np.float32), made.sample_rate)
 
 
 def _prepared(source: Audio) -> np.ndarray:
@@ -321,12 +323,9 @@ def _fitted(samples: np.ndarray, length: int) -> np.ndarray:
     return np.pad(samples, (0, max(0, length - len(samples))))[:length]
 
 
-def _finished(samples: np.ndarray, rate: int, output_rate_hz: int) -> Audio:
-    if not np.isfinite(samples).all():
-        raise AudioError("the voice produced non-finite samples", hint="it is damaged: use another checkpoint of it")
-    audio = Audio(samples, rate)
-    if output_rate_hz and output_rate_hz != rate:
-        audio = audio.resample(output_rate_hz)
+def _finished(audio: Audio, output_rate_hz: int) -> Audio:
+    """At the rate that was asked for, with no peak that a file format would clip."""
+    audio = audio.resample(output_rate_hz or audio.sample_rate)
     peak = float(np.abs(audio.samples).max())
     return audio if peak <= _PEAK else Audio(audio.samples * np.float32(_PEAK / peak), audio.sample_rate)
 

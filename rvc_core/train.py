@@ -131,7 +131,7 @@ def train(layout: Layout, settings: TrainSettings, *, runtime: RuntimeSettings =
 def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings) -> Run:
     """Networks, data and position: from the newest checkpoint if there is one, else from the base weights."""
     spec = ExperimentRecord.load(layout).spec
-    device, _ = choose_device(runtime.device)
+    device = torch.device(choose_device(runtime.device).name)
     set_threads(runtime.threads)
     clips = ClipStore(read_filelist(layout.filelist), spec, settings.mel_epsilons)
     if len(clips) == 0:

@@ -1,0 +1,205 @@
+"""Conversion: windows that do not show, options that do what they say, results that are measured."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from synth import phrase
+from tiny import TINY
+
+from rvc_core import convert as module
+from rvc_core.audio import Audio, read_audio
+from rvc_core.convert import Converter, convert_file, join_pieces, mix_loudness, plan_windows
+from rvc_core.errors import AudioError, MismatchError, SettingsError
+from rvc_core.nn.generator import sine
+from rvc_core.nn.synthesizer import Synthesizer
+from rvc_core.pitch import pitch_estimator
+from rvc_core.retrieval import FeatureIndex
+from rvc_core.settings import ConvertSettings, IndexSettings
+from rvc_core.voice_file import VoiceFile, VoiceInfo
+
+
+class Bands:
+    """A content encoder that anybody can compute by hand: eight band energies."""
+
+    name, width, identity = "embedded", 8, "bands"
+
+    def __call__(self, samples: np.ndarray) -> np.ndarray:
+        frames = np.lib.stride_tricks.sliding_window_view(samples, 400)[::320]
+        return np.log(np.abs(np.fft.rfft(frames, 16))[:, 1:] + 1e-3).astype(np.float32)
+
+
+class Whistler:
+    """A synthesizer that whistles the pitch it is given, 0.02 of noise where there is none."""
+
+    def infer(self, content: torch.Tensor, coarse: torch.Tensor, f0_hz: torch.Tensor, speaker: torch.Tensor,
+              noise_scale: float, *, noise: object) -> torch.Tensor:
+        whistle = sine(f0_hz, 160, 16000, noise.phase)
+        return whistle * 5 + 0.02 * noise.source * (f0_hz == 0).repeat_interleave(160, dim=1).unsqueeze(1)
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Converter]:
+    monkeypatch.setattr(module, "content_encoder", lambda name, width, device: Bands())
+
+    def converter(*, local: bool = False, index: FeatureIndex | None = None, spec=TINY, **info: object) -> Converter:
+        torch.manual_seed(1)
+        weights = Synthesizer(spec).state_dict()
+        if local:   # attention hears a whole window; without it the network is local, and windows must not show at all
+            weights = {key: value * 0 if ".conv_o." in key else value for key, value in weights.items()}
+        return Converter(VoiceFile(spec, weights, VoiceInfo("v", content_name="embedded", **info)), index)
+    return converter
+
+
+def _speech(seconds: float = 2.0, seed: int = 1) -> Audio:
+    return Audio(phrase(seed, seconds=seconds).samples, 16000)
+
+
+def _settings(**changes: object) -> ConvertSettings:
+    return ConvertSettings.of(**{"transpose": 0, "f0_method": "dio", "rms_mix_rate": 1.0, **changes})
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.3, 9.99, 10, 14.9, 15.1, 37.77, 200])
+def test_windows_cover_the_source_once_and_overlap_by_the_fade(seconds: float) -> None:
+    windows = plan_windows(round(seconds * 16000))
+    assert windows[0].gives[0] == module.CONTEXT_FRAMES
+    for before, after in zip(windows, windows[1:], strict=False):
+        assert before.gives[1] - after.gives[0] == module.FADE_FRAMES
+    assert windows[-1].gives[1] - module.CONTEXT_FRAMES >= seconds * 100
+    for window in windows:
+        assert window.heard[0] <= window.gives[0] and window.gives[1] <= window.heard[1]
+        assert window.heard[0] % 2 == 0
+        assert window.heard[1] - window.heard[0] <= 1.5 * module.WINDOW_FRAMES + 2 * module.CONTEXT_FRAMES + 2
+
+
+def test_windows_equal_the_whole(make: Callable[..., Converter], monkeypatch: pytest.MonkeyPatch) -> None:
+    source, settings = _speech(9.0), _settings()
+    converter = make(local=True)
+    monkeypatch.setattr(module, "WINDOW_FRAMES", 200)
+    pieces = converter.convert(source, settings).audio.samples
+    assert len(plan_windows(len(source.samples))) > 3
+    noise = module.frame_noise(0, 2000, TINY.inter_channels + 160, settings.seed)
+    monkeypatch.setattr(module, "frame_noise", lambda start, stop, channels, seed: noise[start:stop])
+    monkeypatch.setattr(module, "WINDOW_FRAMES", 2000)
+    assert len(plan_windows(len(source.samples))) == 1
+    whole = converter.convert(source, settings).audio.samples
+    error_db = 10 * np.log10(np.mean((pieces - whole) ** 2) / np.mean(whole ** 2))
+    assert error_db < -60
+
+
+@pytest.mark.parametrize("likeness", [0.0, 0.5, 1.0])
+def test_a_fade_keeps_the_power_whatever_the_two_sides_have_in_common(likeness: float) -> None:
+    random = np.random.default_rng(0)
+    shared, left, right = random.standard_normal((3, 300_000)).astype(np.float32)
+    mixed = [np.sqrt(likeness) * shared + np.sqrt(1 - likeness) * own for own in (left, right)]
+    fade = 200_000
+    joined = join_pieces([piece[:fade].astype(np.float32) for piece in mixed], fade)
+    power_db = 10 * np.log10([np.mean(part ** 2) for part in np.split(joined, 10)])
+    assert len(joined) == fade and np.abs(power_db).max() < 0.15
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
+def test_the_result_is_as_long_as_the_source(make: Callable[..., Converter], rate: int) -> None:
+    source = Audio(phrase(1, seconds=1.2345, sample_rate=rate).samples, rate)
+    result = make().convert(source, _settings())
+    assert abs(result.audio.seconds - source.seconds) <= 1 / 16000 and result.real_time_factor > 0
+
+
+def test_the_pitch_follows_the_transposition(make: Callable[..., Converter]) -> None:
+    source = _speech(3.0)
+    converter = make(f0_median_hz=240.0)
+    converter._synthesizer = Whistler()
+    estimate = pitch_estimator("dio")
+    original = estimate(source.samples)
+    for asked, expected in ((0, 0), (7, 7), (-12, -12), ("auto", round(12 * np.log2(240 / original.median_hz)))):
+        result = converter.convert(source, _settings(transpose=asked))
+        made = estimate(result.audio.samples).fitted(len(original.f0_hz))
+        both = made.voiced & original.voiced
+        semitones = np.median(12 * np.log2(made.f0_hz[both] / original.f0_hz[both]))
+        assert result.transpose == expected and abs(semitones - expected) < 0.1
+
+
+def test_a_voice_without_a_known_pitch_says_so(make: Callable[..., Converter]) -> None:
+    result = make().convert(_speech(), _settings(transpose="auto"))
+    assert result.transpose == 0 and "set transpose" in result.warnings[0]
+
+
+def test_same_seed_same_audio_other_seed_other_audio(make: Callable[..., Converter]) -> None:
+    converter, source = make(), _speech()
+    first, again, other = (converter.convert(source, _settings(seed=seed)).audio.samples for seed in (0, 0, 1))
+    assert np.array_equal(first, again) and not np.allclose(first, other)
+
+
+@pytest.mark.parametrize("change", [{"index_rate": 0.0}, {"protect": 0.0}, {"noise_scale": 0.0}, {"speaker": 1},
+                                    {"transpose": 3}, {"rms_mix_rate": 0.0}])
+def test_every_option_changes_the_result(make: Callable[..., Converter], change: dict[str, object]) -> None:
+    source = _speech()
+    features = np.random.default_rng(0).standard_normal((200, 8)).astype(np.float32) * 3
+    converter = make(index=FeatureIndex.build(features, IndexSettings()))
+    plain, changed = (converter.convert(source, _settings(**options)).audio.samples for options in ({}, change))
+    assert np.abs(plain - changed).max() > 1e-5
+
+
+def test_protect_gives_unvoiced_frames_their_own_features_back() -> None:
+    mixed, original = np.full((4, 2), 10.0, np.float32), np.zeros((4, 2), np.float32)
+    voiced = np.array([True, False, True, False])
+    protected = module.protect_consonants(mixed, original, voiced, 0.1)
+    assert protected[:, 0].tolist() == pytest.approx([10, 1, 10, 1])
+
+
+def test_loudness_follows_the_source_at_0_and_the_voice_at_1() -> None:
+    time = np.arange(64000) / 16000
+    swelling = (np.sin(2 * np.pi * 200 * time) * np.linspace(0.05, 0.8, 64000)).astype(np.float32)
+    steady = (0.3 * np.sin(2 * np.pi * 300 * time)).astype(np.float32)
+    made, source = Audio(steady, 16000), Audio(swelling, 16000)
+    assert mix_loudness(made, source, 1.0) is made
+    followed = mix_loudness(made, source, 0.0).samples
+    for second in (1, 2):
+        part = slice(second * 16000, (second + 1) * 16000)
+        assert np.std(followed[part]) == pytest.approx(np.std(swelling[part]), rel=0.1)
+
+
+def test_what_cannot_be_converted_is_refused_with_a_hint(make: Callable[..., Converter]) -> None:
+    converter = make()
+    with pytest.raises(AudioError, match="silent"):
+        converter.convert(Audio(np.zeros(16000, np.float32), 16000), _settings())
+    with pytest.raises(SettingsError) as caught:
+        converter.convert(_speech(), _settings(speaker=4))
+    assert "0 to 3" in caught.value.hint
+    foreign = FeatureIndex.build(np.ones((50, 5), np.float32), IndexSettings())
+    with pytest.raises(MismatchError, match="5"):
+        make(index=foreign)
+    with pytest.raises(MismatchError, match="another embedded encoder"):
+        make(content_identity="somebody else's")
+
+
+def test_unvoiced_sources_whisper_and_say_so(make: Callable[..., Converter]) -> None:
+    noise = Audio(0.1 * np.random.default_rng(0).standard_normal(24000).astype(np.float32), 16000)
+    assert "whispers" in make().convert(noise, _settings()).warnings[0]
+
+
+def test_a_voice_without_f0_converts(make: Callable[..., Converter]) -> None:
+    result = make(spec=replace(TINY, uses_f0=False)).convert(_speech(), _settings())
+    assert abs(result.audio.seconds - 2) < 1e-3
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "m4a", "ogg"])
+def test_what_was_written_is_opened_and_measured(make: Callable[..., Converter], tmp_path: Path, suffix: str) -> None:
+    _speech().save(tmp_path / "it's «søng» 歌.wav")
+    converter = make()
+    converter._synthesizer = Whistler()
+    result = convert_file(converter, tmp_path / "it's «søng» 歌.wav", tmp_path / f"out.{suffix}", _settings())
+    written = read_audio(Path(result.output))
+    assert abs(written.seconds - 2) < 0.15 and result.sanity["rms_db"] > -30
+
+
+def test_an_output_that_is_not_what_was_made_is_removed(make: Callable[..., Converter], tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    _speech().save(tmp_path / "in.wav")
+    monkeypatch.setattr(Audio, "save", lambda self, path, comment="": path.write_bytes(b"torn"))
+    with pytest.raises(AudioError):
+        convert_file(make(), tmp_path / "in.wav", tmp_path / "out.wav", _settings())
+    assert not (tmp_path / "out.wav").exists()
