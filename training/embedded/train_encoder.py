@@ -9,6 +9,7 @@ and the same command goes on from it. Each tenth recording is held out of traini
 
 import argparse
 import json
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,7 +186,7 @@ def main() -> None:
     started = saved = time.process_time()
     while (spent := (time.process_time() - started) / 60.0) < arguments.minutes:
         for group in optimizer.param_groups:                   # warm up, then fall to nothing over this run's minutes
-            fall = 0.5 * (1.0 + np.cos(np.pi * spent / arguments.minutes))
+            fall = 0.5 * (1.0 + math.cos(math.pi * spent / arguments.minutes))
             group["lr"] = arguments.learning_rate * min(1.0, (step + 1) / 100) * max(fall, 0.01)
         log_mel, labels = views.batch(arguments.batch_size)
         features = encoder.encode(log_mel)
