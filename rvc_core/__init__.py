@@ -18,7 +18,7 @@ _PUBLIC = {
     "PrepareSettings": "settings", "ExtractSettings": "settings", "TrainSettings": "settings",
     "IndexSettings": "settings", "ConvertSettings": "settings", "RuntimeSettings": "settings",
 }
-__all__ = [*_PUBLIC, "__version__"]   # noqa: PLE0604  (the names are strings)
+__all__ = [*_PUBLIC, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

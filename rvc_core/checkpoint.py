@@ -1,7 +1,7 @@
-"""The resumable set of one training step: ``G_``, ``D_`` (RVC's own form) and ``state_`` (what they have no place for).
+"""The resumable set of one training step: ``G_`` and ``D_`` in RVC's own form, ``state_`` for what they cannot hold.
 
-Several files cannot be renamed at once, so the order makes a torn set recognisable: state first, D next, G after it, the
-line in ``checkpoints.json`` last. What that file does not name is not a checkpoint, and is put aside on opening.
+Several files cannot be renamed at once, so the order makes a torn set recognisable: state first, D next, G after it,
+the line in ``checkpoints.json`` last. What that file does not name is not a checkpoint, and is put aside on opening.
 """
 
 import json
@@ -93,7 +93,8 @@ def _entries(layout: Layout) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     except json.JSONDecodeError as error:
-        raise CheckpointError(f"{layout.checkpoints} is damaged", hint="restore it from a copy of the experiment") from error
+        raise CheckpointError(f"{layout.checkpoints} is damaged",
+                              hint="restore it from a copy of the experiment") from error
 
 
 def _is_whole(layout: Layout, entry: dict[str, Any]) -> bool:

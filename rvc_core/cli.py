@@ -1,7 +1,7 @@
 """The command line: ``rvc <command>``. Flags are generated from the settings classes; each command is a few lines.
 
-With ``--json`` the last line on stdout is one JSON object. Exit status: 0 done, 1 failed (one line with a hint), 2 wrong
-usage.
+With ``--json`` the last line on stdout is one JSON object. Exit status: 0 done, 1 failed (one line with a hint), 2
+wrong usage.
 """
 
 import argparse
@@ -116,8 +116,12 @@ def _info(arguments: argparse.Namespace) -> Result:
 
 
 def _golden(arguments: argparse.Namespace) -> Result:
+    from dataclasses import asdict
+
     from .golden import golden
-    return golden(Path(arguments.folder)).as_json()
+    report = golden(Path(arguments.folder))
+    failure = {} if report.passed else {"error": "the networks differ from the reference", "hint": "see cases"}
+    return {**asdict(report), "passed": report.passed, **failure, "failed_command": not report.passed}
 
 
 def _demo(arguments: argparse.Namespace) -> Result:

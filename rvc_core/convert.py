@@ -127,7 +127,7 @@ class Converter:
         rate = self.voice.spec.sample_rate
         joined = _fitted(joined, round(len(samples) * rate / SOURCE_RATE_HZ))
         if not np.isfinite(joined).all():
-            raise AudioError("the voice produced non-finite samples", hint="it is damaged: use another checkpoint of it")
+            raise AudioError("the voice produced non-finite samples", hint="it is damaged: use another checkpoint")
         mixed = mix_loudness(Audio(joined, rate), Audio(samples, SOURCE_RATE_HZ), settings.rms_mix_rate)
         audio = _finished(mixed, settings.output_rate_hz)
         seconds = time.monotonic() - started

@@ -9,7 +9,7 @@ import soundfile
 import torch
 
 from .errors import DatasetError, StageOrderError
-from .nn.spectrogram import linear_spectrogram
+from .nn.spectrogram import EpsilonName, linear_spectrogram
 from .presets import VoiceSpec
 
 _BUCKET_FRAMES = 100    # RVC's bucket width
@@ -112,11 +112,11 @@ class ClipStore:
     ----------
     files : list of ClipFiles
     spec : VoiceSpec
-    epsilons : str
+    epsilons : EpsilonName
         ``2023`` or ``2026``: the floor inside the spectrogram.
     """
 
-    def __init__(self, files: list[ClipFiles], spec: VoiceSpec, epsilons: str) -> None:
+    def __init__(self, files: list[ClipFiles], spec: VoiceSpec, epsilons: EpsilonName) -> None:
         self._files, self._spec, self._epsilons = files, spec, epsilons
         self._clips: dict[int, ClipTensors] = {}
 
@@ -164,7 +164,7 @@ def bucket_batches(frames: list[int], batch_size: int, *, seed: tuple[int, int])
     return [batches[position] for position in random.permutation(len(batches))]
 
 
-def load_clip(files: ClipFiles, spec: VoiceSpec, epsilons: str) -> ClipTensors:
+def load_clip(files: ClipFiles, spec: VoiceSpec, epsilons: EpsilonName) -> ClipTensors:
     """Read one clip and cut all its parts to the frames that they share.
 
     Raises
@@ -184,7 +184,8 @@ def load_clip(files: ClipFiles, spec: VoiceSpec, epsilons: str) -> ClipTensors:
         raise DatasetError(f"clip {files.wave.stem}: {error}", hint="run: rvc extract NAME") from error
     if rate != spec.sample_rate or wave.ndim != 1 or features.ndim != 2 or features.shape[1] != spec.content_width:
         raise DatasetError(f"clip {files.wave.stem}: {rate} Hz and features {features.shape} do not fit the voice's "
-                           f"{spec.sample_rate} Hz and width {spec.content_width}", hint="run: rvc prepare, rvc extract")
+                           f"{spec.sample_rate} Hz and width {spec.content_width}",
+                           hint="run: rvc prepare, rvc extract")
     content = np.repeat(features, 2, axis=0)
     frames = min(len(content), len(f0_hz), len(coarse), len(wave) // spec.hop_samples, _LONGEST_FRAMES)
     if frames == 0 or not (np.isfinite(content).all() and np.isfinite(f0_hz).all() and np.isfinite(wave).all()):

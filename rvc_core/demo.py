@@ -29,8 +29,8 @@ from .progress import Progress, Silent
 from .scores import SpeakerScorer, pitch_share, similarity_gain, speaker_similarity
 
 NAME = "demo"
-_TRAINING = {"preset": "nano", "epochs": 1000, "max_minutes": 3.2, "save_every_epochs": 1000, "validate_every_epochs": 10,
-             "holdout_minutes": 0.2, "batch_size": 8, "learning_rate": 4e-4}
+_TRAINING = {"preset": "nano", "epochs": 1000, "max_minutes": 3.2, "save_every_epochs": 1000,
+             "validate_every_epochs": 10, "holdout_minutes": 0.2, "batch_size": 8, "learning_rate": 4e-4}
 _LEAST_MEL_FALL, _LEAST_GAIN, _LEAST_PITCH_SHARE = 0.25, 0.2, 0.7
 
 
@@ -179,7 +179,8 @@ def _report(layout: Layout, trained: dict[str, Any], converted: dict[str, Any], 
 def _failures(figures: dict[str, Any]) -> list[str]:
     """The bars that were not reached, in words."""
     fall = 1 - figures["heldout_mel_last"] / figures["heldout_mel_first"]
-    bars = [("held-out mel fell by", fall, _LEAST_MEL_FALL), ("similarity gain", figures["similarity_gain"], _LEAST_GAIN),
+    bars = [("held-out mel fell by", fall, _LEAST_MEL_FALL),
+            ("similarity gain", figures["similarity_gain"], _LEAST_GAIN),
             ("pitch share", figures["pitch_share"], _LEAST_PITCH_SHARE)]
     return [f"{what} {value:.2f}, at least {bar:.2f} is wanted" for what, value, bar in bars if not value >= bar]
 
@@ -212,8 +213,9 @@ def _draw(path: Path, layout: Layout, source: Audio, target: Audio, output: Audi
     right.set(ylabel="unheard", ylim=(0, None))
     figure.legend(loc="upper right")
     spec = preset("nano")
-    for axes, (title, audio) in zip(pictures, (("source", source), ("target, unheard in training", target),
-                                               ("output: the source's words in the target's voice", output)), strict=True):
+    shown = (("source", source), ("target, unheard in training", target),
+             ("output: the source's words in the target's voice", output))
+    for axes, (title, audio) in zip(pictures, shown, strict=True):
         wave = torch.from_numpy(audio.resample(spec.sample_rate)[:5.0].samples)[None]
         mel = mel_spectrogram(wave, spec)[0].numpy()
         axes.imshow(mel, origin="lower", aspect="auto", extent=(0, mel.shape[1] / 100, 0, spec.mels), cmap="magma")

@@ -97,7 +97,8 @@ class Experiment:
             The reports by stage, JSON-able.
         """
         started = time.monotonic()
-        reports: dict[str, Any] = {"prepare": self.prepare(prepare).as_json(), "extract": self.extract(extract).as_json(),
+        reports: dict[str, Any] = {"prepare": self.prepare(prepare).as_json(),
+                                   "extract": self.extract(extract).as_json(),
                                    "index": self.build_index(index).as_json()}
         if train.max_minutes is not None:
             left = max(0.05, train.max_minutes - (time.monotonic() - started) / 60)

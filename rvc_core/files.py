@@ -75,7 +75,7 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read one JSON object a line; a last line torn by a killed writer is left out."""
     rows = []
-    for line in path.read_text("utf-8").splitlines():
+    for line in path.read_text("utf-8").split("\n"):   # splitlines() would also split at U+2028 in a name
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:

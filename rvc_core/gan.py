@@ -11,7 +11,7 @@ import torch
 from .dataset import Batch
 from .nn.discriminator import Discriminator
 from .nn.losses import KL_WEIGHT, MEL_WEIGHT, distance_to_fake, distance_to_real, feature_loss, kl_loss, mel_loss
-from .nn.spectrogram import mel_of_linear, mel_spectrogram
+from .nn.spectrogram import EpsilonName, mel_of_linear, mel_spectrogram
 from .nn.synthesizer import Synthesizer, SynthesizerOutput, take_segments
 from .presets import VoiceSpec
 
@@ -57,14 +57,14 @@ class StepResult:
         return dict(zip(self.losses, torch.stack([*self.losses.values()]).tolist(), strict=True))
 
 
-def train_step(networks: Networks, batch: Batch, spec: VoiceSpec, *, epsilons: str) -> StepResult:
+def train_step(networks: Networks, batch: Batch, spec: VoiceSpec, *, epsilons: EpsilonName) -> StepResult:
     """Move both networks once; every draw comes from torch's global generator, so seeding it repeats the step.
 
     Parameters
     ----------
     batch : Batch
         On the networks' device.
-    epsilons : str
+    epsilons : EpsilonName
         ``2023`` or ``2026``: floors inside the mel spectrogram.
     """
     pitch = (batch.f0_coarse, batch.f0_hz) if spec.uses_f0 else (None, None)

@@ -161,7 +161,8 @@ class Layout:
 
     def voices(self) -> list[Path]:
         """All saved voices in the order of their epochs, the final one last."""
-        dated = sorted((int(match[1]), path) for path in self.root.glob("*.pth") if (match := _VOICE.fullmatch(path.name)))
+        dated = sorted((int(match[1]), path) for path in self.root.glob("*.pth")
+                       if (match := _VOICE.fullmatch(path.name)))
         return [path for _, path in dated] + ([self.final_voice] if self.final_voice.exists() else [])
 
     def index(self, lists: int, version: str) -> Path:

@@ -30,7 +30,7 @@ class MetricsLog:
     """
 
     def __init__(self, layout: Layout, *, steps_per_epoch: int, resumed_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter   # slow import
+        from torch.utils.tensorboard import SummaryWriter  # slow import
 
         self.interval_steps = max(1, min(steps_per_epoch, _LONGEST_INTERVAL_STEPS))
         self._epoch_values: dict[str, list[float]] = defaultdict(list)
@@ -94,7 +94,7 @@ def picture_of(mel: np.ndarray) -> np.ndarray:
     >>> picture_of(np.zeros((80, 32))).shape
     (240, 96, 3)
     """
-    import matplotlib   # slow import
+    import matplotlib  # slow import
 
     low, high = float(mel.min()), float(mel.max())
     scaled = (mel - low) / max(high - low, 1e-6)

@@ -233,7 +233,7 @@ class _Decoder:
         missing = self._lengths[name] - audio.seconds
         if missing > max(0.5, 0.02 * audio.seconds):   # formats that only estimate their length are off by less
             self._explain(name, missing, "undecodable", "the file is damaged: the rest of it is missing", audio.seconds)
-        first = self._seen.setdefault(hashlib.sha256(memoryview(audio.samples)).digest(), name)
+        first = self._seen.setdefault(hashlib.sha256(audio.samples.data).digest(), name)
         if first != name:
             self._explain(name, audio.seconds, "duplicate", f"the same sound as {first}")
         elif audio.seconds < _TOO_SHORT_SECONDS:

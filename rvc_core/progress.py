@@ -34,7 +34,7 @@ class Silent:
 
 
 class Terminal:
-    """A bar that redraws itself on a terminal; elsewhere at most one line a minute.
+    r"""A bar that redraws itself on a terminal; elsewhere at most one line a minute.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Terminal:
     >>> progress = Terminal(stream)
     >>> progress.start("slicing", 1); progress.advance("a.wav")
     >>> stream.getvalue()
-    'slicing 1/1 a.wav\\n'
+    'slicing 1/1 a.wav\n'
     """
 
     def __init__(self, stream: TextIO | None = None, line_every_seconds: float = 60.0) -> None:

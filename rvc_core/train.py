@@ -1,4 +1,4 @@
-"""Stage: train a voice. Reads the file list, moves the networks, writes checkpoints, voices and metrics; resumes itself.
+"""Stage: train a voice. Reads the file list, moves the networks, writes checkpoints, voices, metrics; resumes itself.
 
 Every random draw is a function of (seed, epoch) or (seed, step), so a run that was killed and continued ends where an
 uninterrupted one would.
@@ -79,6 +79,7 @@ class Run:
     step: int = 0
     saved_step: int = -1
     resumed_from: int | None = None
+    begun_from: str = ""
     step_seconds: list[float] = field(default_factory=list)
 
     @property
@@ -154,6 +155,7 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings) 
 
 def _start_from_base(run: Run) -> None:
     generator, discriminator = base_files(run.spec, run.settings.base_generator, run.settings.base_discriminator)
+    run.begun_from = f"starting from {generator.name}" if generator else "starting from random weights"
     for path, network in ((generator, run.networks.generator), (discriminator, run.networks.discriminator)):
         if path is not None:
             load_strictly(network, load_base(path), path.name)
@@ -181,8 +183,7 @@ def _continue_from(run: Run, checkpoint: Checkpoint) -> None:
 
 
 def _opening_line(run: Run) -> str:
-    where = (f"continuing from step {run.step}, epoch {run.epoch}" if run.resumed_from is not None
-             else "starting from the base weights" if run.settings.base_generator != "none" else "starting from scratch")
+    where = f"continuing from step {run.step}, epoch {run.epoch}" if run.resumed_from is not None else run.begun_from
     return (f"training {run.layout.name!r} on {run.device}: {where}; {len(run.clips)} clips, "
             f"{run.steps_per_epoch} steps per epoch, {len(run.heldout)} held-out clips")
 
@@ -267,13 +268,13 @@ def _show_mels(run: Run, log: MetricsLog, result: StepResult) -> None:
 def _save(run: Run, log: MetricsLog) -> Path:
     """Write a complete checkpoint and the voice of this moment."""
     networks, settings = run.networks, run.settings
-    rate = settings.learning_rate
-    parts = [{"model": network.state_dict(), "iteration": run.epoch, "optimizer": optimizer.state_dict(),
-              "learning_rate": rate}
-             for network, optimizer in ((networks.generator, networks.generator_optimizer),
-                                        (networks.discriminator, networks.discriminator_optimizer))]
+    generator, discriminator = (
+        {"model": network.state_dict(), "iteration": run.epoch, "optimizer": optimizer.state_dict(),
+         "learning_rate": settings.learning_rate}
+        for network, optimizer in ((networks.generator, networks.generator_optimizer),
+                                   (networks.discriminator, networks.discriminator_optimizer)))
     state = {"epoch": run.epoch, "position": run.position, "settings": settings.stamp()}
-    save_checkpoint(run.layout, Checkpoint(run.step, *parts, state), keep=settings.keep_checkpoints)
+    save_checkpoint(run.layout, Checkpoint(run.step, generator, discriminator, state), keep=settings.keep_checkpoints)
     voice = run.layout.voice(run.epoch, run.step)
     _save_voice(run, voice)
     log.voice(run.step, run.epoch, voice.name)

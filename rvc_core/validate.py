@@ -6,7 +6,7 @@ import torch
 
 from .dataset import ClipFiles, ClipStore
 from .layout import Layout
-from .nn.spectrogram import mel_spectrogram
+from .nn.spectrogram import EpsilonName, mel_spectrogram
 from .nn.synthesizer import Synthesizer
 from .presets import VoiceSpec
 
@@ -24,7 +24,7 @@ def heldout_files(layout: Layout, spec: VoiceSpec) -> list[ClipFiles]:
 
 
 @torch.inference_mode()
-def heldout_mel(generator: Synthesizer, clips: ClipStore, spec: VoiceSpec, *, epsilons: str) -> float:
+def heldout_mel(generator: Synthesizer, clips: ClipStore, spec: VoiceSpec, *, epsilons: EpsilonName) -> float:
     """Mean absolute log-mel difference between recordings and what the voice makes of their content and pitch.
 
     The posterior encoder, which sees the recording itself, has no part in it: a voice that only copies its input
@@ -41,8 +41,9 @@ def heldout_mel(generator: Synthesizer, clips: ClipStore, spec: VoiceSpec, *, ep
     total, frames = 0.0, 0
     for index in range(len(clips)):
         clip = clips[index]
-        pitch = (clip.f0_coarse[None].to(device), clip.f0_hz[None].to(device)) if spec.uses_f0 else (None, None)
-        audio = generator.infer(clip.content[None].to(device), *pitch, torch.tensor([clip.speaker], device=device),
+        coarse, f0_hz = (clip.f0_coarse[None].to(device), clip.f0_hz[None].to(device)) if spec.uses_f0 else (None, None)
+        audio = generator.infer(clip.content[None].to(device), coarse, f0_hz,
+                                torch.tensor([clip.speaker], device=device),
                                 generator=torch.Generator(device).manual_seed(_SEED))
         made, true = (mel_spectrogram(wave, spec, epsilons) for wave in (audio[:, 0], clip.wave[None].to(device)))
         total += (made - true).abs().mean().item() * clip.frames

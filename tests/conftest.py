@@ -38,7 +38,6 @@ def rvc_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the preset ``nano`` a voice that trains within a test."""
-    from tiny import TINY
-
     from rvc_core import presets
+    from tiny import TINY
     monkeypatch.setitem(presets.PRESETS, "nano", TINY)

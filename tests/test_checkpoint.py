@@ -1,6 +1,7 @@
 """Checkpoints: complete sets count, torn ones are put aside, a full disk loses nothing."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -45,29 +46,28 @@ def test_a_torn_newest_set_is_put_aside_for_the_one_before(tmp_path: Path, part:
     assert not list(layout.root.glob("*_10.*")) and list(layout.incomplete.iterdir())
 
 
-def test_a_kill_between_the_files_leaves_the_older_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stop the save after each of its writes: what was there before must still be the newest complete set."""
-    for survived in range(4):
-        layout = Layout.of(f"killed {survived}", tmp_path)
-        save_checkpoint(layout, _set(5))
-        calls = 0
+@pytest.mark.parametrize("survived", range(4))
+def test_a_kill_between_the_files_leaves_the_older_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                       survived: int) -> None:
+    """Stop the save before each of its four writes: what was there before must still be the newest complete set."""
+    layout = Layout.of("killed", tmp_path)
+    save_checkpoint(layout, _set(5))
+    left = survived
+    write = {name: getattr(module, name) for name in ("replace_atomically", "write_json")}
 
-        def dying(*args: object, **kwargs: object) -> str:
-            nonlocal calls
-            calls += 1
-            if calls > survived:
-                raise KeyboardInterrupt
-            return real(*args, **kwargs)
-        name = "replace_atomically" if survived < 3 else "write_json"
-        real = getattr(module, name)
-        if survived == 3:
-            calls = 3
-        monkeypatch.setattr(module, name, dying)
-        with pytest.raises(KeyboardInterrupt):
-            save_checkpoint(layout, _set(10))
-        monkeypatch.undo()
-        assert load_newest(layout).step == 5
-        assert layout.generator_steps() == [5]
+    def dying(name: str, *arguments: object) -> object:
+        nonlocal left
+        if left == 0:
+            raise KeyboardInterrupt
+        left -= 1
+        return write[name](*arguments)
+    for name in write:
+        monkeypatch.setattr(module, name, partial(dying, name))
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(layout, _set(10))
+    monkeypatch.undo()
+    assert load_newest(layout).step == 5
+    assert layout.generator_steps() == [5]
 
 
 def test_all_sets_torn_is_an_error_and_never_a_silent_restart(tmp_path: Path) -> None:

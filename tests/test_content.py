@@ -39,12 +39,12 @@ def contentvec(hubert_base, monkeypatch):
 
 @pytest.mark.parametrize("width", [256, 768])
 def test_contentvec_equals_transformers(contentvec, width, caplog):
-    samples = phrase(0, seconds=2).samples
+    samples = phrase(0, seconds=1).samples
     with torch.inference_mode(), caplog.at_level(logging.WARNING):
         states = contentvec(torch.from_numpy(samples)[None], output_hidden_states=True).hidden_states
         expected = contentvec.final_proj(states[9]) if width == 256 else states[12]
         features = content_encoder("contentvec", width)(samples)
-    assert features.shape == (99, width) and features.dtype == np.float32
+    assert features.shape == (49, width) and features.dtype == np.float32
     assert np.abs(features - expected[0].numpy()).max() < 1e-4
     assert not caplog.records
 
@@ -53,7 +53,7 @@ ENCODERS = [("embedded", 256), ("contentvec", 256), ("contentvec", 768)]
 
 
 @pytest.mark.parametrize(("name", "width"), ENCODERS)
-@pytest.mark.parametrize("samples", [0, 1, 399, 400, 719, 720, 48000])
+@pytest.mark.parametrize("samples", [0, 399, 719, 720, 16000])
 def test_contract(contentvec, name, width, samples):
     if name == "embedded" and not ENCODER_FILE.exists():
         pytest.skip("the embedded encoder is not built")
@@ -84,9 +84,9 @@ def test_windows_equal_the_whole():
 def test_embedded_windows_equal_the_whole(monkeypatch):
     if not ENCODER_FILE.exists():
         pytest.skip("the embedded encoder is not built")
-    encoder, samples = content_encoder("embedded", 256), phrase(0, seconds=14).samples
+    encoder, samples = content_encoder("embedded", 256), phrase(0, seconds=10).samples
     whole = encoder(samples)
-    monkeypatch.setattr(content, "_BLOCK_FRAMES", 150)
+    monkeypatch.setattr(content, "_BLOCK_FRAMES", 100)
     np.testing.assert_allclose(encoder(samples), whole, atol=1e-4)
 
 

@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from synth import phrase
-from tiny import TINY
 
 from rvc_core import convert as module
 from rvc_core.audio import Audio, read_audio
@@ -20,6 +18,8 @@ from rvc_core.pitch import pitch_estimator
 from rvc_core.retrieval import FeatureIndex
 from rvc_core.settings import ConvertSettings, IndexSettings
 from rvc_core.voice_file import VoiceFile, VoiceInfo
+from synth import phrase
+from tiny import TINY
 
 
 class Bands:

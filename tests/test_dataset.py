@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import TINY, experiment
 
 from rvc_core.dataset import Batch, ClipStore, bucket_batches, read_filelist
 from rvc_core.errors import DatasetError, StageOrderError
 from rvc_core.layout import Layout
+from tiny import TINY, experiment
 
 
 def test_every_clip_is_in_exactly_one_batch_of_an_epoch() -> None:
@@ -38,8 +38,8 @@ def test_parts_of_a_clip_are_cut_to_the_same_frames(tiny: None, tmp_path: Path) 
 
 
 def test_a_batch_is_padded_at_the_end_only(tiny: None, tmp_path: Path) -> None:
-    long, short = (ClipStore(read_filelist(experiment(tmp_path, name, clips=1, seconds=seconds).filelist), TINY, "2023")[0]
-                   for name, seconds in (("a", 1.5), ("b", 0.9)))
+    lists = (experiment(tmp_path, name, clips=1, seconds=length).filelist for name, length in (("a", 1.5), ("b", 0.9)))
+    long, short = (ClipStore(read_filelist(filelist), TINY, "2023")[0] for filelist in lists)
     batch = Batch.of([long, short], torch.device("cpu"))
     assert batch.lengths.tolist() == [long.frames, short.frames]
     assert torch.equal(batch.wave[1, 0, :short.frames * 160], short.wave)

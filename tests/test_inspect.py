@@ -91,11 +91,12 @@ def test_each_fault_is_named_and_only_it(tmp_path, fault, verdict, word):
 def test_dataset_verdict_and_advice(tmp_path):
     for minutes, verdict in ((0.5, "poor"), (3, "usable"), (11, "good")):
         sound = np.tile(speech(10, rate_hz=16_000), round(6 * minutes))
-        soundfile.write(tmp_path / "a.flac", sound, 16_000)
+        soundfile.write(tmp_path / "a.wav", sound, 16_000)
         report = inspect(tmp_path)
         assert report.verdict == verdict and report.advice and report.minutes == pytest.approx(minutes)
-    soundfile.write(tmp_path / "b.flac", sound.clip(-0.05, 0.05), 16_000)
-    assert inspect(tmp_path).verdict == "poor" and "b.flac: poor: clipped" in str(inspect(tmp_path))
+    soundfile.write(tmp_path / "b.wav", sound.clip(-0.05, 0.05), 16_000)
+    report = inspect(tmp_path)
+    assert report.verdict == "poor" and "b.wav: poor: clipped" in str(report)
 
 
 def test_broken_files_are_listed_and_missing_folders_said(tmp_path):

@@ -196,6 +196,16 @@ def test_a_failed_run_leaves_the_earlier_one_untouched(tmp_path, layout):
     assert before == {path: path.read_bytes() for path in layout.root.rglob("*") if path.is_file()}
 
 
+def test_what_a_killed_run_left_is_cleared(tmp_path, layout):
+    for leftover in (layout.root / ".preparing" / "0_gt_wavs" / "0_0.wav", layout.clips / "7_7.wav",
+                     layout.heldout.clips / "8_8.wav", layout.f0_hz / "7_7.wav.npy"):
+        leftover.parent.mkdir(parents=True)
+        leftover.touch()
+    prepare(layout, recordings(tmp_path / "data", 5), NANO)
+    assert_conserved(layout, {"000.wav": 5})
+    assert not layout.f0_hz.exists()
+
+
 def test_a_full_disk_is_said_before_anything_is_written(tmp_path, layout, monkeypatch):
     data = recordings(tmp_path / "data", 5)
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1 << 20}))

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from synth import phrase
 
 from rvc_core import embedded
 from rvc_core.audio import Audio, read_audio
@@ -20,6 +19,7 @@ from rvc_core.scores import (
     speaker_similarity,
     vuv_agreement,
 )
+from synth import phrase
 
 needs_resemblyzer = pytest.mark.skipif(not importlib.util.find_spec("resemblyzer"), reason="Resemblyzer is an extra")
 needs_pyworld = pytest.mark.skipif(not importlib.util.find_spec("pyworld"), reason="pyworld is an extra")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import TINY, experiment
 
 from rvc_core.checkpoint import load_newest
 from rvc_core.errors import DivergedError, MismatchError, StageOrderError, WeightsError
@@ -21,6 +20,7 @@ from rvc_core.progress import Stop
 from rvc_core.settings import TrainSettings
 from rvc_core.train import train
 from rvc_core.voice_file import load_voice
+from tiny import TINY, experiment
 
 FEW = {"batch_size": 2, "save_every_epochs": 100, "validate_every_epochs": 100, "base_generator": "none",
        "base_discriminator": "none", "learning_rate": 2e-3}

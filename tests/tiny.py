@@ -5,20 +5,21 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from synth import phrase
 
 from rvc_core import presets, stamps
 from rvc_core.layout import Layout
 from rvc_core.manifest import ExperimentRecord
 from rvc_core.pitch import PitchTrack
+from synth import phrase
 
 TINY = replace(presets.PRESETS["nano"], content_width=8, inter_channels=16, hidden_channels=16, filter_channels=32,
-               layers=1, posterior_layers=2, upsample_channels=32, resblock_kernels=(3,), resblock_dilations=((1, 3, 5),),
-               speaker_channels=8, speakers=4, segment_frames=16, discriminator_periods=(2, 3), discriminator_divisor=16)
+               layers=1, posterior_layers=2, upsample_channels=32, resblock_kernels=(3,),
+               resblock_dilations=((1, 3, 5),), speaker_channels=8, speakers=4, segment_frames=16,
+               discriminator_periods=(2, 3), discriminator_divisor=16)
 
 
 def experiment(home: Path, name: str = "tiny", *, clips: int = 5, heldout: int = 1, seconds: float = 1.0) -> Layout:
-    """An experiment ready for training: clips of the vowel synthesiser, their true pitch, features that spell the vowel.
+    """An experiment ready for training: synthesised vowels, their true pitch, features that spell them.
 
     The preset ``nano`` must have been replaced by `TINY` (see the fixture `tiny`).
     """
@@ -39,7 +40,8 @@ def _clip(layout: Layout, name: str, *, seed: int, seconds: float) -> None:
     spoken = phrase(seed, seconds=seconds)
     track = PitchTrack(spoken.f0_hz, spoken.voiced)
     frames = (len(spoken.samples) - 400) // 320 + 1
-    bands = np.abs(np.fft.rfft(np.lib.stride_tricks.sliding_window_view(spoken.samples, 400)[::320][:frames], 16))[:, 1:]
+    windows = np.lib.stride_tricks.sliding_window_view(spoken.samples, 400)[::320][:frames]
+    bands = np.abs(np.fft.rfft(windows, 16))[:, 1:]
     for folder in (layout.clips, layout.f0_coarse, layout.f0_hz, layout.features(8)):
         folder.mkdir(parents=True, exist_ok=True)
     soundfile.write(layout.clips / f"{name}.wav", spoken.samples, 16000, subtype="FLOAT")

@@ -72,8 +72,8 @@ def torture_set(folder: Path) -> dict[str, Expected]:
     add("extensible.wav", 1.2).write_bytes(extensible_wav(voice(1.2, 10), RATE_HZ))
     left = voice(2.0, 11, 44_100)
     soundfile.write(add("out of phase.wav", 2.0), np.stack([left, -left], axis=1), 44_100)
-    for number, name in enumerate(("мой голос.flac", "我的声音.ogg", "it's \"quoted\" 😀.wav", "sub/folder/nested.WAV",
-                                   "a.wav", "a.flac")):
+    for number, name in enumerate(("мой голос.flac", "我的声音.ogg", "it's \"quoted\" 😀.wav",
+                                   "sub/folder/line\u2028nested.WAV", "a.wav", "a.flac")):
         soundfile.write(add(name, 1.3), voice(1.3, 20 + number), RATE_HZ)
     for number, (name, codec) in enumerate((("cover.mp3", "libmp3lame"), ("phone.m4a", "aac"), ("film.mp4", "aac"),
                                             ("old.wma", "wmav2"), ("call.opus", "libopus"))):
