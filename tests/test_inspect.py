@@ -36,6 +36,8 @@ def test_level_silence_and_offset():
     sound = np.concatenate([0.1 * random.standard_normal(3 * RATE_HZ), 1e-3 * random.standard_normal(RATE_HZ)])
     quality = measure(Audio((sound + 0.05).astype(np.float32), RATE_HZ))
     assert quality.level_db == pytest.approx(-20, abs=0.2) and quality.noise_db == pytest.approx(-60, abs=0.5)
+    steady = measure(Audio((0.1 * random.standard_normal(RATE_HZ)).astype(np.float32), RATE_HZ))
+    assert 0 <= steady.snr_db < 1
     assert quality.silent_share == pytest.approx(0.25, abs=0.01) and quality.offset == pytest.approx(0.05, abs=1e-3)
 
 
