@@ -132,6 +132,8 @@ def train(layout: Layout, settings: TrainSettings, *, runtime: RuntimeSettings =
 def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings) -> Run:
     """Networks, data and position: from the newest checkpoint if there is one, else from the base weights."""
     spec = ExperimentRecord.load(layout).spec
+    checkpoint = load_newest(layout)
+    bases = (None, None) if checkpoint else base_files(spec, settings.base_generator, settings.base_discriminator)
     device = torch.device(choose_device(runtime.device).name)
     set_threads(runtime.threads)
     clips = ClipStore(read_filelist(layout.filelist), spec, settings.mel_epsilons)
@@ -142,19 +144,18 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings) 
     info = VoiceInfo(name=layout.name, content_name=content.get("name", ""),
                      content_identity=content.get("identity", ""), f0_median_hz=_median_f0_hz(clips),
                      mel_epsilons=settings.mel_epsilons)
-    checkpoint = load_newest(layout)
     networks = Networks.fresh(spec, seed=settings.seed, learning_rate=settings.learning_rate, device=device)
     run = Run(layout, settings, spec, device, networks, clips, heldout, info)
     if checkpoint is None:
-        _start_from_base(run)
+        _start_from(run, bases)
     else:
         _continue_from(run, checkpoint)
     write_json(layout.config, rvc_config(spec, settings))
     return run
 
 
-def _start_from_base(run: Run) -> None:
-    generator, discriminator = base_files(run.spec, run.settings.base_generator, run.settings.base_discriminator)
+def _start_from(run: Run, bases: tuple[Path | None, Path | None]) -> None:
+    generator, discriminator = bases
     run.begun_from = f"starting from {generator.name}" if generator else "starting from random weights"
     for path, network in ((generator, run.networks.generator), (discriminator, run.networks.discriminator)):
         if path is not None:

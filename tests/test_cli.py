@@ -1,0 +1,176 @@
+"""The command line: results as JSON, bad input as one line with a hint and status 1, nothing half-written."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from synth import phrase
+
+from rvc_core.audio import Audio
+from rvc_core.cli import main
+from rvc_core.embedded import voice_folder
+from rvc_core.layout import Layout, home
+from rvc_core.nn.synthesizer import Synthesizer
+from rvc_core.presets import preset
+from rvc_core.retrieval import FeatureIndex
+from rvc_core.settings import IndexSettings
+from rvc_core.voice_file import VoiceFile, VoiceInfo, save_voice
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A root of its own for each test."""
+    monkeypatch.setenv("RVC_HOME", str(tmp_path / "root"))
+    return tmp_path
+
+
+def _result(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def _dataset(folder: Path, recordings: int = 3) -> Path:
+    folder.mkdir(parents=True)
+    for number in range(recordings):
+        Audio(phrase(number, seconds=4.0).samples, 16000).save(folder / f"take {number}.wav")
+    return folder
+
+
+def test_the_whole_journey_with_names_in_any_script(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name, dataset = "Алиса 😀 'the \"voice\"' 歌", _dataset(here / "записи 😀 \"takes\"")
+    (dataset / ".ipynb_checkpoints").mkdir()
+    shutil.copy(dataset / "take 0.wav", dataset / ".ipynb_checkpoints" / "take 0-checkpoint.wav")
+    assert main(["run", name, "--dataset", str(dataset), "--preset", "nano", "--epochs", "1", "--batch-size", "2",
+                 "--holdout-minutes", "0.05", "--base-generator", "none", "--base-discriminator", "none",
+                 "--f0-method", "dio", "--json", "--quiet"]) == 0
+    result = _result(capsys)
+    prepared = result["prepare"]
+    assert prepared["seconds_in"] == pytest.approx(prepared["seconds_kept"] + prepared["seconds_explained"], rel=1e-3)
+    assert prepared["explained"]["ignored folder"] == pytest.approx(4.0, rel=1e-3)
+    assert result["train"]["epochs"] == 1 and Path(result["train"]["voice"]).exists()
+    assert result["index"]["dimension"] == 256
+    source = here / "песня 'é' 歌.wav"
+    Audio(phrase(9, seconds=2.0, speaker=1).samples, 16000).save(source)
+    assert main(["convert", name, str(source), "--output", str(here / "out 😀"), "--json", "--quiet"]) == 0
+    [file] = _result(capsys)["files"]
+    assert Path(file["output"]).exists() and abs(file["seconds"] - 2) < 0.02 and file["real_time_factor"] > 0
+    assert main(["info", result["train"]["voice"], "--json"]) == 0
+    assert _result(capsys)["name"] == name
+
+
+def _bad_dataset(folder: Path, kind: str) -> Path:
+    folder.mkdir()
+    if kind == "text named wav":
+        (folder / "notes.wav").write_text("this is not sound\n" * 50)
+    elif kind == "0 bytes":
+        (folder / "empty.wav").touch()
+    elif kind == "silence":
+        Audio(np.zeros(48000, np.float32), 16000).save(folder / "silence.wav")
+    elif kind == "no audio":
+        (folder / "readme.txt").write_text("nothing here")
+    elif kind == "missing":
+        folder.rmdir()
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["no audio", "text named wav", "0 bytes", "silence", "missing"])
+def test_bad_recordings_fail_in_one_line_and_leave_nothing(here: Path, capsys: pytest.CaptureFixture[str],
+                                                           kind: str) -> None:
+    dataset = _bad_dataset(here / "data", kind)
+    assert main(["prepare", "x", "--dataset", str(dataset), "--preset", "nano", "--json", "--quiet"]) == 1
+    captured = capsys.readouterr()
+    result = json.loads(captured.out.splitlines()[-1])
+    assert result["error"] and result["hint"] and "\n" not in result["error"]
+    assert "Traceback" not in captured.err and result["error"] in captured.err
+    assert not Layout.of("x").clips.exists() and not Layout.of("x").experiment.exists()
+
+
+def test_no_room_is_said_before_anything_is_written(here: Path, capsys: pytest.CaptureFixture[str],
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = _dataset(here / "data")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    assert main(["prepare", "x", "--dataset", str(dataset), "--preset", "nano", "--json", "--quiet"]) == 1
+    assert "not enough room" in _result(capsys)["error"]
+    assert not Layout.of("x").clips.exists()
+
+
+@pytest.mark.parametrize("arguments", [["extract", "nobody"], ["train", "nobody"], ["index", "nobody"],
+                                       ["convert", "nobody", "x.wav"]])
+def test_stages_out_of_order_say_which_comes_first(here: Path, capsys: pytest.CaptureFixture[str],
+                                                   arguments: list[str]) -> None:
+    assert main([*arguments, "--json", "--quiet"]) == 1
+    assert "rvc " in _result(capsys)["hint"]
+
+
+def test_a_missing_base_or_encoder_is_an_error_and_not_a_silent_fallback(
+        here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = _dataset(here / "data", recordings=1)
+    assert main(["prepare", "x", "--dataset", str(dataset), "--preset", "v2-40k", "--quiet"]) == 0
+    assert main(["extract", "x", "--json", "--quiet"]) == 1
+    assert "hubert_base" in _result(capsys)["error"]
+    Layout.of("x").filelist.write_text("a.wav|a.npy|a.npy|a.npy|0")
+    assert main(["train", "x", "--json", "--quiet"]) == 1
+    assert "f0G40k.pth" in capsys.readouterr().out
+
+
+def test_an_index_of_another_width_and_other_bad_files_are_named(here: Path,
+                                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    spec = preset("nano")
+    torch.manual_seed(0)
+    voice, index, source = here / "v.pth", here / "other.index", here / "a.wav"
+    save_voice(voice, VoiceFile(spec, Synthesizer(spec).state_dict(), VoiceInfo("v", content_name="embedded")))
+    FeatureIndex.build(np.random.default_rng(0).standard_normal((100, 768)).astype(np.float32),
+                       IndexSettings()).save(index)
+    Audio(phrase(1, seconds=1.0).samples, 16000).save(source)
+    output = here / "out"
+    for arguments, said in ((["--index", str(index)], "768"), (["--index", str(source)], "index"),
+                            (["--index", str(here / "absent.index")], "absent.index"),
+                            (["--protect", "0.9"], "protect"), (["--transpose", "high"], "transpose")):
+        assert main(["convert", str(voice), str(source), "--output", str(output), *arguments, "--json", "--quiet"]) == 1
+        result = _result(capsys)
+        assert said in result["error"] and result["hint"], result
+        assert not output.exists() or not list(output.iterdir())
+
+
+def test_one_bad_file_of_several_does_not_stop_the_others(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = preset("nano")
+    torch.manual_seed(0)
+    save_voice(here / "v.pth", VoiceFile(spec, Synthesizer(spec).state_dict(), VoiceInfo("v", content_name="embedded")))
+    (here / "in").mkdir()
+    Audio(phrase(1, seconds=1.0).samples, 16000).save(here / "in" / "good.wav")
+    (here / "in" / "bad.wav").write_text("no sound")
+    status = main(["convert", str(here / "v.pth"), str(here / "in"), "--output", str(here / "out"), "--index", "none",
+                   "--f0-method", "dio", "--json", "--quiet"])
+    result = _result(capsys)
+    assert status == 1 and result["failed"] == 1 and len(result["files"]) == 2
+    assert [path.name for path in (here / "out").iterdir()] == ["good_v.wav"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["sing"], ["train"], ["train", "x", "--no-such-flag", "1"]])
+def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+
+
+def test_golden_reports_as_promised(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["golden", str(ROOT / "tests" / "golden"), "--json"]) == 0
+    result = _result(capsys)
+    assert result["worst_relative_error"] < 1e-4
+    assert {"name", "worst_relative_error"} <= result["cases"][0].keys() and len(result["cases"]) >= 7
+
+
+def test_json_is_the_last_line_of_a_real_process() -> None:
+    done = subprocess.run([sys.executable, "-m", "rvc_core.cli", "inspect", str(voice_folder("source")), "--json"],
+                          capture_output=True, text=True, cwd=ROOT, check=True)
+    assert json.loads(done.stdout.splitlines()[-1])["minutes"] == pytest.approx(0.215, rel=0.05)
+
+
+def test_home_is_where_the_user_says(here: Path) -> None:
+    assert home() == here / "root" and Layout.of("x").root == here / "root" / "logs" / "x"
