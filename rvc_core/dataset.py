@@ -13,7 +13,6 @@ from .nn.spectrogram import EpsilonName, linear_spectrogram
 from .presets import VoiceSpec
 
 _BUCKET_FRAMES = 100    # RVC's bucket width
-_LONGEST_FRAMES = 900   # RVC cuts longer clips
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,12 @@ class ClipTensors:
     def frames(self) -> int:
         """T."""
         return len(self.content)
+
+    def excerpt(self, start: int, frames: int) -> "ClipTensors":
+        """The part of so many frames from `start` on."""
+        hop, part = len(self.wave) // self.frames, slice(start, start + frames)
+        return ClipTensors(self.content[part], self.f0_coarse[part], self.f0_hz[part], self.spectrogram[:, part],
+                           self.wave[start * hop:(start + frames) * hop], self.speaker)
 
 
 @dataclass(frozen=True)
@@ -128,14 +133,16 @@ class ClipStore:
             self._clips[index] = load_clip(self._files[index], self._spec, self._epsilons)
         return self._clips[index]
 
-    def batches(self, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
-        """Which clips form which batch in this epoch: a function of its arguments alone, so that it can be resumed."""
-        return bucket_batches([self[index].frames for index in range(len(self))], batch_size, seed=(seed, epoch))
+    def batches(self, batch_size: int, *, seed: tuple[int, int], skip: int, device: torch.device) -> Iterator[Batch]:
+        """The batches of one epoch, a function of `seed` (of the run, and epoch), from the one after `skip` on.
 
-    def load(self, batches: list[list[int]], device: torch.device) -> Iterator[Batch]:
-        """The batches as tensors."""
-        for indices in batches:
-            yield Batch.of([self[index] for index in indices], device)
+        Clips longer than the architecture's `excerpt_frames` give a random excerpt, another one in each epoch.
+        """
+        frames = [self[index].frames for index in range(len(self))]
+        longest = self._spec.excerpt_frames
+        starts = np.random.default_rng((*seed, 1)).integers(0, [max(1, count - longest + 1) for count in frames])
+        for indices in bucket_batches(frames, batch_size, seed=seed)[skip:]:
+            yield Batch.of([self[index].excerpt(int(starts[index]), longest) for index in indices], device)
 
 
 def bucket_batches(frames: list[int], batch_size: int, *, seed: tuple[int, int]) -> list[list[int]]:
@@ -179,7 +186,7 @@ def load_clip(files: ClipFiles, spec: VoiceSpec, epsilons: EpsilonName) -> ClipT
             f0_hz = np.load(files.f0_hz, allow_pickle=False).astype(np.float32)
             coarse = np.load(files.f0_coarse, allow_pickle=False).astype(np.int64)
         else:
-            f0_hz, coarse = np.zeros(_LONGEST_FRAMES, np.float32), np.ones(_LONGEST_FRAMES, np.int64)
+            f0_hz, coarse = np.zeros(2 * len(features), np.float32), np.ones(2 * len(features), np.int64)
     except (OSError, ValueError, soundfile.LibsndfileError) as error:
         raise DatasetError(f"clip {files.wave.stem}: {error}", hint="run: rvc extract NAME") from error
     if rate != spec.sample_rate or wave.ndim != 1 or features.ndim != 2 or features.shape[1] != spec.content_width:
@@ -187,7 +194,7 @@ def load_clip(files: ClipFiles, spec: VoiceSpec, epsilons: EpsilonName) -> ClipT
                            f"{spec.sample_rate} Hz and width {spec.content_width}",
                            hint="run: rvc prepare, rvc extract")
     content = np.repeat(features, 2, axis=0)
-    frames = min(len(content), len(f0_hz), len(coarse), len(wave) // spec.hop_samples, _LONGEST_FRAMES)
+    frames = min(len(content), len(f0_hz), len(coarse), len(wave) // spec.hop_samples)
     if frames == 0 or not (np.isfinite(content).all() and np.isfinite(f0_hz).all() and np.isfinite(wave).all()):
         raise DatasetError(f"clip {files.wave.stem} is empty or not finite", hint="run: rvc extract NAME")
     wave_tensor = torch.from_numpy(wave)

@@ -13,7 +13,8 @@ import numpy as np
 from .files import read_jsonl, write_jsonl
 from .layout import Layout
 
-_LONGEST_INTERVAL_STEPS = 200   # RVC's, used for large sets; small ones get a point every epoch
+PICTURE_INTERVAL_STEPS = 200    # RVC's interval for everything; drawing takes as long as a small step
+_LONGEST_INTERVAL_STEPS = 200   # of the curves; small sets get a point every epoch
 _CAPS = {"loss/g/mel": 75.0, "loss/g/kl": 9.0}   # RVC's display limits, which keep the first steps from hiding the rest
 
 

@@ -25,6 +25,9 @@ class VoiceSpec:
         Rows of the speaker table.
     segment_frames : int
         Frames of the slice that the decoder sees in one training step.
+    excerpt_frames : int
+        Frames of a clip that the other networks see at the most in one training step: RVC's limit, which no ordinary
+        clip reaches; fewer for `nano`, whose training on a CPU they would slow down.
     """
 
     version: str
@@ -50,6 +53,7 @@ class VoiceSpec:
     speaker_channels: int = 256
     discriminator_periods: tuple[int, ...] = (2, 3, 5, 7, 11, 17, 23, 37)
     discriminator_divisor: int = 1
+    excerpt_frames: int = 900
 
     @property
     def hop_samples(self) -> int:
@@ -76,7 +80,8 @@ _NANO = VoiceSpec(version="nano", sample_rate=16000, content_width=256, fft_samp
                   upsample_rates=(10, 4, 4), upsample_kernels=(20, 8, 8), speakers=256,
                   inter_channels=64, hidden_channels=64, filter_channels=192, layers=2, posterior_layers=4,
                   upsample_channels=128, resblock_kernels=(3, 7), resblock_dilations=((1, 3),) * 2,
-                  speaker_channels=64, discriminator_periods=(2, 3, 5, 7, 11), discriminator_divisor=8)
+                  speaker_channels=64, discriminator_periods=(2, 3, 5, 7, 11), discriminator_divisor=8,
+                  excerpt_frames=200)
 
 PRESETS: dict[str, VoiceSpec] = {
     "v1-32k": replace(_V1, sample_rate=32000, fft_samples=1024, mels=80, segment_frames=40,

@@ -21,7 +21,7 @@ from .files import write_json
 from .gan import Networks, StepResult, train_step
 from .layout import Layout
 from .manifest import ExperimentRecord
-from .metrics import MetricsLog, history
+from .metrics import PICTURE_INTERVAL_STEPS, MetricsLog, history
 from .nn.spectrogram import mel_spectrogram
 from .platforms import choose_device, set_threads
 from .presets import VoiceSpec
@@ -80,6 +80,7 @@ class Run:
     saved_step: int = -1
     resumed_from: int | None = None
     begun_from: str = ""
+    newest: StepResult | None = None
     step_seconds: list[float] = field(default_factory=list)
 
     @property
@@ -214,8 +215,9 @@ def _epoch(run: Run, log: MetricsLog, budget: Budget, progress: Progress, stop: 
     """The rest of one pass over the clips; returns what interrupted it, if anything did."""
     settings = run.settings
     run.networks.set_learning_rate(settings.learning_rate * settings.learning_rate_decay ** run.epoch)
-    batches = run.clips.batches(settings.batch_size, seed=settings.seed, epoch=run.epoch)[run.position:]
-    for batch in run.clips.load(batches, run.device):
+    batches = run.clips.batches(settings.batch_size, seed=(settings.seed, run.epoch), skip=run.position,
+                                device=run.device)
+    for batch in batches:
         if stop.requested:
             return "stop"
         if not budget.allows(_closing_seconds(run)):
@@ -232,8 +234,9 @@ def _epoch(run: Run, log: MetricsLog, budget: Budget, progress: Progress, stop: 
         run.step, run.position = run.step + 1, run.position + 1
         values["learning_rate"] = run.networks.generator_optimizer.param_groups[0]["lr"]
         log.step(run.step, run.epoch + 1, values)
-        if run.step % log.interval_steps == 0:
-            _show_mels(run, log, result)
+        run.newest = result
+        if run.step % PICTURE_INTERVAL_STEPS == 0:
+            _show_mels(run, log)
         run.step_seconds = [*run.step_seconds[-49:], time.monotonic() - began]
         progress.advance(_note(run, values))
     return None
@@ -258,9 +261,11 @@ def _validate(run: Run, log: MetricsLog) -> None:
         log.validation(run.step, run.epoch, {"heldout/mel": mel})
 
 
-def _show_mels(run: Run, log: MetricsLog, result: StepResult) -> None:
-    log.mel("slice/mel_org", result.mel_real.cpu().numpy(), run.step)
-    log.mel("slice/mel_gen", result.mel_generated.cpu().numpy(), run.step)
+def _show_mels(run: Run, log: MetricsLog) -> None:
+    if run.newest is None:
+        return
+    log.mel("slice/mel_org", run.newest.mel_real.cpu().numpy(), run.step)
+    log.mel("slice/mel_gen", run.newest.mel_generated.cpu().numpy(), run.step)
     whole = mel_spectrogram(run.clips[0].wave[None], run.spec, run.settings.mel_epsilons)
     log.mel("all/mel", whole[0].numpy(), run.step)
 
@@ -278,6 +283,7 @@ def _save(run: Run, log: MetricsLog) -> Path:
     save_checkpoint(run.layout, Checkpoint(run.step, generator, discriminator, state), keep=settings.keep_checkpoints)
     voice = run.layout.voice(run.epoch, run.step)
     _save_voice(run, voice)
+    _show_mels(run, log)
     log.voice(run.step, run.epoch, voice.name)
     run.saved_step = run.step
     return voice

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from synth import phrase
 
 from rvc_core.audio import Audio
 from rvc_core.cli import main
@@ -20,6 +19,7 @@ from rvc_core.presets import preset
 from rvc_core.retrieval import FeatureIndex
 from rvc_core.settings import IndexSettings
 from rvc_core.voice_file import VoiceFile, VoiceInfo, save_voice
+from synth import phrase
 
 ROOT = Path(__file__).parents[1]
 

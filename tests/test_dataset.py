@@ -1,5 +1,6 @@
 """Clips become batches: nothing is lost, nothing is mixed up, the order can be repeated."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,21 @@ def test_a_batch_is_padded_at_the_end_only(tiny: None, tmp_path: Path) -> None:
     assert batch.lengths.tolist() == [long.frames, short.frames]
     assert torch.equal(batch.wave[1, 0, :short.frames * 160], short.wave)
     assert not batch.wave[1, 0, short.frames * 160:].any() and not batch.content[1, short.frames:].any()
+
+
+def test_long_clips_give_another_excerpt_in_each_epoch_with_all_parts_in_step(tiny: None, tmp_path: Path) -> None:
+    spec = replace(TINY, excerpt_frames=50)
+    store = ClipStore(read_filelist(experiment(tmp_path, clips=1, seconds=2.0).filelist), spec, "2023")
+    whole, found = store[0], []
+    for epoch in range(6):
+        [batch] = store.batches(4, seed=(1, epoch), skip=0, device=torch.device("cpu"))
+        start = next(start for start in range(whole.frames) if torch.equal(batch.wave[0, 0],
+                                                                           whole.excerpt(start, 50).wave))
+        assert batch.lengths.tolist() == [50]
+        assert torch.equal(batch.content[0], whole.content[start:start + 50])
+        assert torch.equal(batch.spectrogram[0], whole.spectrogram[:, start:start + 50])
+        found.append(start)
+    assert len(set(found)) > 2
 
 
 def test_a_missing_file_list_says_which_stage_to_run(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 Sources: least-squares GAN (Mao et al. 2017); feature matching and mel loss of HiFi-GAN; KL term of VITS.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -11,7 +13,7 @@ MEL_WEIGHT = 45.0
 KL_WEIGHT = 1.0
 
 
-def distance_to_real(logits: list[Tensor]) -> Tensor:
+def distance_to_real(logits: Sequence[Tensor]) -> Tensor:
     """Per discriminator the mean of (1 - D)²: what remains to be taken as real. (n,)
 
     Examples
@@ -22,7 +24,7 @@ def distance_to_real(logits: list[Tensor]) -> Tensor:
     return torch.stack([(1 - scores.float()).square().mean() for scores in logits])
 
 
-def distance_to_fake(logits: list[Tensor]) -> Tensor:
+def distance_to_fake(logits: Sequence[Tensor]) -> Tensor:
     """Per discriminator the mean of D²: what remains to be taken as generated. (n,)"""
     return torch.stack([scores.float().square().mean() for scores in logits])
 
