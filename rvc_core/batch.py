@@ -8,7 +8,6 @@ from typing import Any
 from .errors import RVCError
 from .experiment import Experiment, FailedFile, Voice
 from .files import write_json
-from .platforms import let_threads_sleep
 from .progress import Terminal
 from .settings import ConvertSettings, ExtractSettings, IndexSettings, PrepareSettings, Settings, TrainSettings
 
@@ -48,7 +47,6 @@ def train_voice(name: str, dataset: str, result: str, parameters: Mapping[str, A
     RVCError
         Whatever a stage raises; the notebook fails with it.
     """
-    let_threads_sleep()
     lab = Experiment.open(name, dataset, progress=Terminal(line_every_seconds=_LINE_EVERY_SECONDS))
     reports = lab.run(*(settings_from(settings, parameters) for settings in TRAIN_SETTINGS))
     write_json(Path(result), reports)
@@ -63,7 +61,6 @@ def convert_folder(voice: str, inputs: str, output: str, result: str, parameters
     RVCError
         When a file failed; the others are converted and `result` says which are which.
     """
-    let_threads_sleep()
     progress = Terminal(line_every_seconds=_LINE_EVERY_SECONDS)
     results = Voice.load(voice).convert_all([inputs], output, settings_from(ConvertSettings, parameters),
                                             progress=progress)

@@ -16,7 +16,6 @@ from pydantic_core import PydanticUndefined
 from . import __version__
 from .errors import RVCError
 from .experiment import Experiment, FailedFile, Voice
-from .platforms import let_threads_sleep
 from .progress import Silent, Terminal
 from .settings import (
     ConvertSettings,
@@ -37,7 +36,6 @@ _STAGES: dict[str, tuple[type[Settings], ...]] = {
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = _parser().parse_args(argv)
-    let_threads_sleep()
     try:
         result = arguments.run(arguments)
     except RVCError as error:

@@ -20,11 +20,12 @@ from .files import ensure_room, replace_atomically, write_text
 from .layout import Layout
 from .manifest import ExperimentRecord, Manifest
 from .pitch import SAMPLE_RATE, pitch_estimator
-from .platforms import choose_device, set_threads
+from .platforms import choose_device
 from .presets import VoiceSpec
 from .progress import Progress, Silent, Stop
 from .settings import ExtractSettings, RuntimeSettings
 from .stamps import clear, is_current, stamp, stamp_of
+from .threads import set_threads
 
 _MUTE_SECONDS, _MUTE_F0_FRAMES = 3, 301
 _MUTE_LINES = 2

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from . import __version__
 from .errors import ResourceError, SettingsError
+from .threads import choose_threads
 
 _REPORTED_PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "librosa", "transformers", "faiss-cpu",
                       "faiss-gpu", "torchfcpe", "torchcrepe", "pyworld-prebuilt", "praat-parselmouth", "Resemblyzer",
@@ -185,44 +186,6 @@ def _built_for(capability: tuple[int, int], architectures: list[str]) -> bool:
         if built <= capability and (kind == "compute" or built[0] == capability[0]):
             return True
     return False
-
-
-def choose_threads(requested: int = 0) -> int:
-    """CPU threads to compute with; 0 means as many as this process may really use.
-
-    A container shows all cores of its host while it may use two of them; far too many threads are then far slower.
-
-    Examples
-    --------
-    >>> choose_threads(3), choose_threads() >= 1
-    (3, True)
-    """
-    if requested > 0:
-        return requested
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(available, round(int(quota) / int(period))))
-    except (OSError, ValueError):   # no such file, or "max": no quota
-        return available
-
-
-def set_threads(requested: int = 0) -> int:
-    """Make torch compute with :func:`choose_threads` threads, and return their number."""
-    import torch
-
-    threads = choose_threads(requested)
-    torch.set_num_threads(threads)
-    return threads
-
-
-def let_threads_sleep() -> None:
-    """Make threads that wait for each other sleep instead of spin; to be called before torch is imported.
-
-    Spinning is a little faster on idle cores and ruinous on shared ones: beside one busy process, a training step on
-    two cores took 5 to 26 s spinning and 2 to 4 s sleeping.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def versions() -> dict[str, str | None]:

@@ -128,4 +128,4 @@ class RuntimeSettings(Settings):
     """Where the work runs; never what comes out of it."""
 
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    threads: int = Field(0, ge=0, le=256, description="CPU threads; 0: as many as there are cores")
+    threads: int = Field(0, ge=0, le=256, description="CPU threads; 0: as many cores as pay, measured while training")

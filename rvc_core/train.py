@@ -1,7 +1,7 @@
 """Stage: train a voice. Reads the file list, moves the networks, writes checkpoints, voices, metrics; resumes itself.
 
 Every random draw is a function of (seed, epoch) or (seed, step), so a run that was killed and continued ends where an
-uninterrupted one would.
+uninterrupted one would: on a CPU to the bit, if `threads` is a number, which fixes the order of sums.
 """
 
 import math
@@ -23,10 +23,11 @@ from .layout import Layout
 from .manifest import ExperimentRecord
 from .metrics import PICTURE_INTERVAL_STEPS, MetricsLog, history
 from .nn.spectrogram import mel_spectrogram
-from .platforms import choose_device, set_threads
+from .platforms import choose_device
 from .presets import VoiceSpec
 from .progress import Budget, Progress, Silent, Stop
 from .settings import RuntimeSettings, TrainSettings
+from .threads import ThreadTuner
 from .validate import heldout_files, heldout_mel
 from .voice_file import VoiceFile, VoiceInfo, load_strictly, load_voice, save_voice
 from .weights import base_files
@@ -70,6 +71,7 @@ class Run:
     settings: TrainSettings
     spec: VoiceSpec
     device: torch.device
+    tuner: ThreadTuner
     networks: Networks
     clips: ClipStore
     heldout: ClipStore
@@ -136,7 +138,8 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings) 
     checkpoint = load_newest(layout)
     bases = (None, None) if checkpoint else base_files(spec, settings.base_generator, settings.base_discriminator)
     device = torch.device(choose_device(runtime.device).name)
-    set_threads(runtime.threads)
+    tuner = ThreadTuner(runtime.threads)
+    torch.set_num_threads(tuner.threads)
     clips = ClipStore(read_filelist(layout.filelist), spec, settings.mel_epsilons)
     if len(clips) == 0:
         raise DatasetError(f"{layout.filelist} names no clip", hint="run: rvc prepare, rvc extract")
@@ -146,7 +149,7 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings) 
                      content_identity=content.get("identity", ""), f0_median_hz=_median_f0_hz(clips),
                      mel_epsilons=settings.mel_epsilons)
     networks = Networks.fresh(spec, seed=settings.seed, learning_rate=settings.learning_rate, device=device)
-    run = Run(layout, settings, spec, device, networks, clips, heldout, info)
+    run = Run(layout, settings, spec, device, tuner, networks, clips, heldout, info)
     if checkpoint is None:
         _start_from(run, bases)
     else:
@@ -238,6 +241,8 @@ def _epoch(run: Run, log: MetricsLog, budget: Budget, progress: Progress, stop: 
         if run.step % PICTURE_INTERVAL_STEPS == 0:
             _show_mels(run, log)
         run.step_seconds = [*run.step_seconds[-49:], time.monotonic() - began]
+        run.tuner.record(run.step_seconds[-1])
+        torch.set_num_threads(run.tuner.threads)
         progress.advance(_note(run, values))
     return None
 

@@ -4,9 +4,9 @@ import os
 import sys
 from pathlib import Path
 
-# Before torch and numpy are imported: two threads are what the smallest machine has, and more of them only wait.
+# Before torch and numpy are imported: one thread, so that sums have one order and a busy machine cannot stall a test.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
-    os.environ.setdefault(_variable, "2")
+    os.environ.setdefault(_variable, "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")           # the suite runs offline, and must not wait for a network
 os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")

@@ -16,7 +16,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 # The rows of docs/architecture.md: a module imports its own row or a lower one.
 ROWS = {
-    1: "errors settings presets layout files progress platforms stamps storage",
+    1: "errors settings presets layout files progress platforms stamps storage threads",
     2: "audio slicer quality",
     3: "nn",
     4: "pitch content retrieval weights voice_file checkpoint manifest heldout dataset gan metrics scores",

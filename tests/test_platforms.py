@@ -105,14 +105,6 @@ def test_without_a_gpu_the_reason_is_said(monkeypatch):
     assert platforms.choose_device().reason == "the installed torch has no CUDA"
 
 
-def test_a_container_quota_limits_the_threads(monkeypatch):
-    monkeypatch.setattr(platforms.os, "sched_getaffinity", lambda pid: set(range(64)))
-    monkeypatch.setattr(platforms.Path, "read_text", lambda self: "200000 100000\n")
-    assert platforms.choose_threads() == 2 and platforms.choose_threads(5) == 5
-    monkeypatch.setattr(platforms.Path, "read_text", lambda self: "max 100000\n")
-    assert platforms.choose_threads() == 64
-
-
 def test_the_report_finds_what_is_wrong(monkeypatch):
     assert platforms.check()["device"]["name"] in ("cpu", "cuda:0")
     broken = platforms.versions() | {"torch": "2.6.0", "torchaudio": None, "faiss-cpu": "1.15", "faiss-gpu": "1.15"}
