@@ -121,7 +121,7 @@ def test_vowels_count_more_than_voices(encoder: EmbeddedEncoder) -> None:
 
 
 def test_it_costs_little(encoder: EmbeddedEncoder) -> None:
-    """Counted, not timed: a core does about 20 GFLOP a second, so 0.2 GFLOP a second of sound is 100 times real time."""
+    """Counted, not timed: at 20 GFLOP a second, 0.2 GFLOP for a second of sound is 100 times real time."""
     from torch.utils.flop_counter import FlopCounterMode
     with FlopCounterMode(display=False) as counter:
         encoder(torch.zeros(1, 10 * 16_000))
