@@ -42,7 +42,8 @@ def linear_spectrogram(audio: Tensor, spec: VoiceSpec, epsilons: EpsilonName = "
 def mel_of_linear(linear: Tensor, spec: VoiceSpec, epsilons: EpsilonName = "2023") -> Tensor:
     """Natural logarithm of the mel bands of a linear spectrogram: (B, F, T) → (B, mels, T)."""
     filters = _mel_filters(spec.sample_rate, spec.fft_samples, spec.mels, linear.device)
-    return (filters @ linear.float()).clamp(min=EPSILONS[epsilons].mel).log()
+    with torch.autocast(linear.device.type, enabled=False):     # half precision would be heard in the quiet bands
+        return (filters @ linear.float()).clamp(min=EPSILONS[epsilons].mel).log()
 
 
 def mel_spectrogram(audio: Tensor, spec: VoiceSpec, epsilons: EpsilonName = "2023") -> Tensor:

@@ -18,7 +18,6 @@ import numpy as np
 import soundfile
 import soxr
 import torch
-from label_phones import CLASSES
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,7 +26,6 @@ from rvc_core.nn.embedded_encoder import (
     FLOOR_POWER,
     HOP_SAMPLES,
     SAMPLE_RATE_HZ,
-    WIDTH,
     WINDOW_SAMPLES,
     EmbeddedEncoder,
     mel_filters,
@@ -130,14 +128,14 @@ class Views:
 
 
 @torch.inference_mode()
-def accuracy(encoder: EmbeddedEncoder, classifier: nn.Linear, recordings: list[Recording]) -> dict[str, float]:
+def accuracy(encoder: EmbeddedEncoder, recordings: list[Recording]) -> dict[str, float]:
     """Share of undisguised frames whose phone third, and whose phone, is named right."""
     encoder.eval()
     thirds = phones = total = 0
     plain = mel_filters()
     for recording in recordings:
         power = torch.exp(recording.log_power[PITCH_SCALES.index(1.0)].float())[None]
-        said = classifier(encoder.encode(normalised_log_mel(power, plain)))[0].argmax(-1)
+        said = encoder.namer(encoder.encode(normalised_log_mel(power, plain)))[0].argmax(-1)
         meant = recording.labels[::2]
         known = meant >= 3                                     # silence is easy
         thirds += int((said == meant)[known].sum())
@@ -160,7 +158,6 @@ def main() -> None:
     parser.add_argument("recordings", type=Path, help="16 kHz FLAC, one for each reader")
     parser.add_argument("labels", type=Path, help="from label_phones.py")
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--export", type=Path, help="where to write the half-precision weights")
     parser.add_argument("--minutes", type=float, default=20.0, help="of processor time, for this run")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
@@ -171,14 +168,14 @@ def main() -> None:
     heldout = load(paths[::10], arguments.labels)
     taught = load([path for number, path in enumerate(paths) if number % 10], arguments.labels)
     print(f"{len(taught)} recordings to learn from, {len(heldout)} held out", flush=True)
-    encoder, classifier = EmbeddedEncoder().train(), nn.Linear(WIDTH, CLASSES)
-    parameters = [*encoder.parameters(), *classifier.parameters()]
+    encoder = EmbeddedEncoder().train()
+    encoder.detail.requires_grad_(False)                       # fitted by export_encoder.py
+    parameters = [*filter(lambda parameter: parameter.requires_grad, encoder.parameters())]
     optimizer = torch.optim.AdamW(parameters, lr=arguments.learning_rate, weight_decay=0.02)
     step = 0
     if arguments.checkpoint.exists():
         state = torch.load(arguments.checkpoint, weights_only=True)
         encoder.load_state_dict(state["encoder"])
-        classifier.load_state_dict(state["classifier"])
         optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
     views = Views(taught, seed=step)
@@ -190,7 +187,7 @@ def main() -> None:
             group["lr"] = arguments.learning_rate * min(1.0, (step + 1) / 100) * max(fall, 0.01)
         log_mel, labels = views.batch(arguments.batch_size)
         features = encoder.encode(log_mel)
-        classes, apart = losses(features, classifier(features), labels)
+        classes, apart = losses(features, encoder.namer(features), labels)
         optimizer.zero_grad()
         (classes + arguments.same * apart).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -199,12 +196,10 @@ def main() -> None:
         last = (time.process_time() - started) / 60.0 >= arguments.minutes
         if last or time.process_time() - saved > 60.0:
             saved = time.process_time()
-            torch.save({"encoder": encoder.state_dict(), "classifier": classifier.state_dict(),
-                        "optimizer": optimizer.state_dict(), "step": step}, arguments.checkpoint)
+            torch.save({"encoder": encoder.state_dict(), "optimizer": optimizer.state_dict(),
+                        "step": step}, arguments.checkpoint)
             print(json.dumps({"step": step, "minutes": round(spent, 1), "classes": round(classes.item(), 3),
-                              "apart": round(apart.item(), 3), **accuracy(encoder, classifier, heldout)}), flush=True)
-            if arguments.export:
-                encoder.save(arguments.export)
+                              "apart": round(apart.item(), 3), **accuracy(encoder, heldout)}), flush=True)
 
 
 if __name__ == "__main__":

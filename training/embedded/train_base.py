@@ -1,0 +1,150 @@
+"""Train the base voice of the preset `nano` on many readers at once, each a row of the speaker table.
+
+First without discriminators, at a high learning rate, until the mel is roughly right; then with the package's own
+training step. Restartable: the same command goes on from its checkpoint. With several processes (one for each core
+beats threads) gradients are averaged::
+
+    rvc prepare pool --dataset RECORDINGS --preset nano && rvc extract pool
+    torchrun --standalone --nproc_per_node 2 training/embedded/train_base.py pool base.ckpt --minutes 60 --export DIR
+
+Row 0 of the table, where every new voice starts, becomes the mean of all readers.
+"""
+
+import argparse
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.distributed as distributed
+
+from rvc_core.dataset import Batch, ClipStore, read_filelist
+from rvc_core.files import replace_atomically
+from rvc_core.gan import Networks, train_step
+from rvc_core.layout import Layout
+from rvc_core.nn.losses import MEL_WEIGHT, kl_loss, mel_loss
+from rvc_core.nn.spectrogram import mel_of_linear, mel_spectrogram
+from rvc_core.nn.synthesizer import take_segments
+from rvc_core.presets import VoiceSpec, preset
+from rvc_core.validate import heldout_files, heldout_mel
+
+BATCH_SIZE = 8
+SAVE_SECONDS = 150
+SHOWN = ("loss/g/mel", "loss/g/kl", "loss/g/fm", "loss/d/total")
+WARM_RATE, FIRST_RATE, LAST_RATE = 1e-3, 4e-4, 1e-4
+
+
+def clips_of(layout: Layout, spec: VoiceSpec) -> ClipStore:
+    """All training clips, each with its reader's row: the number of the recording, from 1."""
+    files = [file for file in read_filelist(layout.filelist) if file.wave.parent == layout.clips]
+    return ClipStore([replace(file, speaker=1 + int(file.wave.stem.split("_")[0])) for file in files], spec, "2023")
+
+
+def average_gradients(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """Average the gradients of all processes, in one message."""
+    gradients = [parameter.grad for group in optimizer.param_groups for parameter in group["params"]
+                 if parameter.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(flat)
+    for gradient, mean in zip(gradients, (flat / distributed.get_world_size()).split([g.numel() for g in gradients]),
+                              strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def warm_step(networks: Networks, batch: Batch, spec: VoiceSpec) -> dict[str, float]:
+    """Move the generator by mel and KL alone."""
+    output = networks.generator(content=batch.content, lengths=batch.lengths, coarse=batch.f0_coarse,
+                                f0_hz=batch.f0_hz, spectrogram=batch.spectrogram, speaker=batch.speaker)
+    real = mel_of_linear(take_segments(batch.spectrogram, output.starts, spec.segment_frames), spec)
+    mel = MEL_WEIGHT * mel_loss(real, mel_spectrogram(output.audio.float(), spec))
+    kl = kl_loss(output.z_p, output.logs_q, output.m_p, output.logs_p, output.mask)
+    networks.generator_optimizer.zero_grad(set_to_none=True)
+    (mel + kl).backward()
+    networks.generator_optimizer.step()
+    return {"loss/g/mel": mel.item(), "loss/g/kl": kl.item()}
+
+
+def learning_rate(spent: float, warm: float, whole: float) -> float:
+    """Constant while warm, then falling along half a cosine."""
+    if spent < warm:
+        return WARM_RATE
+    done = min(1.0, (spent - warm) / (whole - warm))
+    return LAST_RATE + (FIRST_RATE - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def fill_first_row(networks: Networks) -> None:
+    """Put the mean reader into row 0."""
+    with torch.no_grad():
+        table = networks.generator.emb_g.weight
+        table[0] = table[1:252].mean(0)
+
+
+def export(networks: Networks, folder: Path) -> None:
+    """Write both networks as half-precision base models."""
+    for name, network in (("generator", networks.generator), ("discriminator", networks.discriminator)):
+        weights = {key: value.half() for key, value in network.state_dict().items()}
+        with replace_atomically(folder / f"base_{name}.pth") as temporary:
+            torch.save({"model": weights, "iteration": 0}, temporary)
+
+
+def main() -> None:
+    """Train until the minutes are over, counted over all runs."""
+    parser = argparse.ArgumentParser(description="Train the nano base voice.")
+    parser.add_argument("experiment", help="prepared and extracted, preset nano")
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--minutes", type=float, default=60.0, help="wall time over all runs")
+    parser.add_argument("--warm-minutes", type=float, default=15.0, help="of these, without discriminators")
+    parser.add_argument("--bf16", action="store_true", help="half precision, on processors that have it")
+    parser.add_argument("--export", type=Path, help="folder for the base models")
+    arguments = parser.parse_args()
+    distributed.init_process_group("gloo")
+    rank = distributed.get_rank()
+    torch.set_num_threads(1)
+    spec, layout = preset("nano"), Layout.of(arguments.experiment)
+    clips, heldout = clips_of(layout, spec), ClipStore(heldout_files(layout, spec)[:10], spec, "2023")
+    networks = Networks.fresh(spec, seed=1, learning_rate=WARM_RATE, device=torch.device("cpu"))
+    optimizers = (networks.generator_optimizer, networks.discriminator_optimizer)
+    modules = (networks.generator, networks.discriminator, *optimizers)
+    step, spent, values = 0, 0.0, {}
+    if arguments.checkpoint.exists():
+        state = torch.load(arguments.checkpoint, weights_only=True)
+        step, spent = state["step"], state["minutes"]
+        for module, content in zip(modules, state["modules"], strict=True):
+            module.load_state_dict(content)
+    for optimizer in optimizers:
+        optimizer.register_step_pre_hook(average_gradients)
+    torch.manual_seed(1000 * rank + step)                 # each process draws its own segments and noise
+    began, saved = time.monotonic() - 60 * spent, time.monotonic()
+    while True:
+        for batch in clips.batches(BATCH_SIZE, seed=(rank, step), skip=0, device=torch.device("cpu")):
+            clock = torch.tensor([(time.monotonic() - began) / 60, time.monotonic() - saved])
+            distributed.broadcast(clock, 0)               # all processes change their minds together
+            spent, unsaved = clock.tolist()
+            if unsaved > SAVE_SECONDS or spent >= arguments.minutes:
+                saved = time.monotonic()
+                if rank == 0:
+                    fill_first_row(networks)
+                    torch.save({"step": step, "minutes": spent,
+                                "modules": [module.state_dict() for module in modules]}, arguments.checkpoint)
+                    print(json.dumps({"step": step, "minutes": round(spent, 1), **values,
+                                      "heldout/mel": heldout_mel(networks.generator, heldout, spec, epsilons="2023")}),
+                          flush=True)
+                    if arguments.export:
+                        export(networks, arguments.export)
+                distributed.barrier()
+                if spent >= arguments.minutes:
+                    return
+            networks.set_learning_rate(learning_rate(spent, arguments.warm_minutes, arguments.minutes))
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=arguments.bf16):
+                if spent < arguments.warm_minutes:
+                    values = warm_step(networks, batch, spec)
+                else:
+                    result = train_step(networks, batch, spec, epsilons="2023").values()
+                    values = {tag: round(result[tag], 3) for tag in SHOWN}
+            step += 1
+
+
+if __name__ == "__main__":
+    main()
