@@ -29,7 +29,7 @@ from .progress import Progress, Silent
 from .scores import SpeakerScorer, pitch_share, similarity_gain, speaker_similarity
 
 NAME = "demo"
-_TRAINING = {"preset": "nano", "epochs": 1000, "max_minutes": 3.2, "save_every_epochs": 1000,
+_TRAINING = {"preset": "nano", "epochs": 1000, "max_minutes": 3.8, "save_every_epochs": 1000,
              "validate_every_epochs": 10, "holdout_minutes": 0.2, "batch_size": 8, "learning_rate": 4e-4}
 _LEAST_MEL_FALL, _LEAST_GAIN, _LEAST_PITCH_SHARE = 0.25, 0.2, 0.7
 
@@ -91,7 +91,7 @@ def demo(folder: Path, *, progress: Progress = Silent()) -> DemoReport:
         shutil.rmtree(layout.root)
     folder.mkdir(parents=True, exist_ok=True)
     with _home(folder):
-        progress.say("1/3 training a voice for about three minutes (notebooks/batch_train.ipynb)")
+        progress.say("1/3 training a voice for about four minutes (notebooks/batch_train.ipynb)")
         trained = _execute("batch_train", folder, {"name": NAME, "dataset": str(voice_folder("target")), **_TRAINING},
                            progress)
         progress.say("2/3 converting another person's sentences (notebooks/batch_convert.ipynb)")
@@ -143,9 +143,10 @@ class _Relay:
         self._progress = progress
 
     def write(self, text: str) -> None:
-        """Pass on what is not blank."""
+        """Pass on what is not blank, and not the kernel's talk about itself."""
         for line in filter(str.strip, text.splitlines()):
-            self._progress.say("    " + line.strip())
+            if not line.startswith("[IPKernelApp]"):
+                self._progress.say("    " + line.strip())
 
     def flush(self) -> None:
         """Nothing is held back."""
