@@ -1,14 +1,17 @@
 """What the documents and notebooks say is so."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import soundfile
 
 from rvc_core.batch import CONVERT_SETTINGS, TRAIN_SETTINGS
 from rvc_core.cli import _parser
+from rvc_core.embedded import voice_folder
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -43,3 +46,13 @@ def test_notebooks_are_clean_short_and_take_every_setting(path: Path) -> None:
     for settings in {"batch_train": TRAIN_SETTINGS, "batch_convert": CONVERT_SETTINGS}[path.stem]:
         for name, field in settings.model_fields.items():
             assert values[name] == field.default, name
+
+
+def test_the_ten_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RVC_HOME", str(tmp_path))
+    shutil.copytree(voice_folder("source"), "alice_recordings")
+    shutil.copy(next(voice_folder("target").glob("*.flac")), "song.wav")
+    code = README.split("```python")[1].split("```")[0]
+    exec(code.replace("max_minutes=10", "max_minutes=0.1"), {})
+    assert 3 < soundfile.info("song_as_alice.flac").duration < 6

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from synth import phrase
 from transformers import HubertConfig, HubertModel
 
 from rvc_core.audio import Audio
 from rvc_core.experiment import Experiment
 from rvc_core.settings import ConvertSettings, ExtractSettings, PrepareSettings, TrainSettings
 from rvc_core.voice_file import load_voice
+from synth import phrase
 
 
 @pytest.mark.slow

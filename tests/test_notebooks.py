@@ -5,9 +5,9 @@ from pathlib import Path
 
 import papermill
 import pytest
-from synth import phrase
 
 from rvc_core.audio import Audio, read_audio
+from synth import phrase
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
