@@ -75,6 +75,11 @@ class _Feature:
     suffix: str
     load: Callable[[str], Compute]
 
+    @property
+    def started(self) -> str:
+        """Stamp of what is being made, while it is not complete."""
+        return f"{self.stage}_started"
+
     def files(self, clip: _Clip) -> list[Path]:
         return [folder / (clip.id + self.suffix) for folder in self.folders(clip.place)]
 
@@ -98,12 +103,17 @@ def extract(layout: Layout, settings: ExtractSettings = ExtractSettings(), *, pr
     spec = ExperimentRecord.load(layout).spec
     clips = [_Clip(layout.heldout if clip.heldout else layout, clip.id) for clip in Manifest.load(layout).clips]
     features = _features(layout, settings, spec)
-    wanted = _begin(layout, features, clips)
+    afresh = [feature for feature in features if not any(
+        is_current(layout, stage, feature.content) for stage in (feature.stage, feature.started))]
+    wanted = _wanted(layout, features, afresh, clips)
+    compute = _ready(layout, wanted, runtime) if wanted else {}   # what fails, fails before anything is removed
+    for feature in afresh:
+        _begin(layout, feature)
     _write_mute(layout.mute, spec)
     ours = [clip for clip in clips if clip in wanted]
     report = ExtractReport(len(ours), len(clips) - len(ours))
     if wanted:
-        report = _compute_all(layout, wanted, report, progress=progress, stop=stop, runtime=runtime)
+        report = _compute_all(layout, wanted, compute, report, progress=progress, stop=stop)
     return report if report.stopped else _finish(layout, spec, features, clips, report)
 
 
@@ -132,32 +142,41 @@ def _features(layout: Layout, settings: ExtractSettings, spec: VoiceSpec) -> lis
     return features
 
 
-def _begin(layout: Layout, features: list[_Feature], clips: list[_Clip]) -> dict[_Clip, list[_Feature]]:
-    """What each clip lacks: all that was made from the same settings is kept, finished or not, the rest is removed."""
+def _wanted(layout: Layout, features: list[_Feature], afresh: list[_Feature],
+            clips: list[_Clip]) -> dict[_Clip, list[_Feature]]:
+    """What each clip lacks: all of a feature that is made afresh, and else what a run that was killed left undone."""
     wanted: dict[_Clip, list[_Feature]] = {}
     for feature in features:
-        started = f"{feature.stage}_started"
-        if not any(is_current(layout, stage, feature.content) for stage in (feature.stage, started)):
-            clear(layout, feature.stage)
-            for place in (layout, layout.heldout, layout.mute):
-                for folder in feature.folders(place):
-                    shutil.rmtree(folder, ignore_errors=True)
-            stamp(layout, started, feature.content)
         mute = [_Clip(layout.mute, "mute")] if feature.stage == "content" else []
         for clip in [*clips, *mute]:
-            if not all(path.exists() for path in feature.files(clip)):
+            if feature in afresh or not all(path.exists() for path in feature.files(clip)):
                 wanted.setdefault(clip, []).append(feature)
     return wanted
 
 
-def _compute_all(layout: Layout, wanted: dict[_Clip, list[_Feature]], report: ExtractReport, *, progress: Progress,
-                 stop: Stop | None, runtime: RuntimeSettings) -> ExtractReport:
-    """Compute what is wanted; a clip that fails is named and does not stop the others."""
-    values_per_second = sum(50 * feature.content.get("width", 4) for feature in next(iter(wanted.values())))
-    ensure_room(layout.root, 4 * values_per_second * 4 * len(wanted))   # clips of 4 s, numbers of 4 bytes
+def _ready(layout: Layout, wanted: dict[_Clip, list[_Feature]], runtime: RuntimeSettings) -> dict[str, Compute]:
+    """Find room on the disk and load, by stage, what computes the features."""
+    missing = [feature for features in wanted.values() for feature in features]
+    values_per_second = sum(50 * feature.content.get("width", 4) for feature in missing)
+    ensure_room(layout.root, 4 * values_per_second * 4)   # clips of 4 s, numbers of 4 bytes
     set_threads(runtime.threads)
     device = choose_device(runtime.device).name
-    compute = {feature.stage: feature.load(device) for missing in wanted.values() for feature in missing}
+    loaders = {feature.stage: feature.load for feature in missing}
+    return {stage: load(device) for stage, load in loaders.items()}
+
+
+def _begin(layout: Layout, feature: _Feature) -> None:
+    """Remove what was made from other settings, and record what is made now."""
+    clear(layout, feature.stage)
+    for place in (layout, layout.heldout, layout.mute):
+        for folder in feature.folders(place):
+            shutil.rmtree(folder, ignore_errors=True)
+    stamp(layout, feature.started, feature.content)
+
+
+def _compute_all(layout: Layout, wanted: dict[_Clip, list[_Feature]], compute: dict[str, Compute],
+                 report: ExtractReport, *, progress: Progress, stop: Stop | None) -> ExtractReport:
+    """Compute what is wanted; a clip that fails is named and does not stop the others."""
     failed: dict[str, str] = {}
     unvoiced: list[str] = []
     progress.start("extracting", len(wanted))
@@ -210,7 +229,7 @@ def _finish(layout: Layout, spec: VoiceSpec, features: list[_Feature], clips: li
     for feature in features:
         if not is_current(layout, feature.stage, feature.content):
             stamp(layout, feature.stage, feature.content)
-        clear(layout, f"{feature.stage}_started")
+        clear(layout, feature.started)
     text = filelist_text(layout, spec, usable)
     if not layout.filelist.exists() or layout.filelist.read_text("utf-8") != text:
         write_text(layout.filelist, text)

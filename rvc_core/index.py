@@ -13,7 +13,7 @@ from .manifest import ExperimentRecord, Manifest
 from .progress import Progress, Silent
 from .retrieval import FeatureIndex
 from .settings import IndexSettings
-from .stamps import clear, is_current, stamp, stamp_of
+from .stamps import clear, content_of, is_current, stamp, stamp_of
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def build_index(layout: Layout, settings: IndexSettings = IndexSettings(), *,
     folder = layout.features(spec.content_width)
     clips = [clip.id for clip in Manifest.load(layout).training if (folder / f"{clip.id}.npy").exists()]
     content = {"settings": settings.stamp(), "content": extracted, "clips": clips}
-    old = [path for path in layout.indexes() if path.stem.endswith(f"_{layout.slug}_{spec.version}")]
+    old = layout.indexes(spec.version, [layout.slug])
     if is_current(layout, "index", content) and len(old) == 1:
         return _report(old[0], FeatureIndex.load(old[0]), skipped=True)
     if not clips:
@@ -81,6 +81,12 @@ def build_index(layout: Layout, settings: IndexSettings = IndexSettings(), *,
             other.unlink()
     stamp(layout, "index", content)
     return _report(path, FeatureIndex.load(path))
+
+
+def is_stale(layout: Layout) -> bool:
+    """Whether the index of an experiment was made from other clips or content than there are now."""
+    made_from = content_of(layout, "index").get("content")
+    return layout.experiment.exists() and (made_from is None or made_from != stamp_of(layout, "content"))
 
 
 def _load_features(paths: list[Path], progress: Progress) -> np.ndarray:

@@ -5,6 +5,7 @@ The folder is RVC WebUI's ``logs/<name>``, and what we add stands beside it (doc
 
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from .platforms import detect
 
 _GENERATOR = re.compile(r"G_(\d+)\.pth")
 _VOICE = re.compile(r".*_e(\d+)_s(\d+)\.pth")
+_DATE = re.compile(r"_e\d+_s\d+$")
 
 
 def home() -> Path:
@@ -133,6 +135,11 @@ class Layout:
         """Created by anybody who wants training to save and end."""
         return self.root / "STOP"
 
+    @property
+    def lock(self) -> Path:
+        """Held by whoever trains."""
+        return self.root / "train.lock"
+
     def generator(self, step: int) -> Path:
         """Generator and its optimizer, in RVC's form."""
         return self.root / f"G_{step}.pth"
@@ -160,16 +167,30 @@ class Layout:
         return self.root / f"{self.slug}.pth"
 
     def voices(self) -> list[Path]:
-        """All saved voices in the order of their epochs, the final one last."""
-        dated = sorted((int(match[1]), path) for path in self.root.glob("*.pth")
-                       if (match := _VOICE.fullmatch(path.name)))
-        return [path for _, path in dated] + ([self.final_voice] if self.final_voice.exists() else [])
+        """All saved voices in the order of their epochs and steps, the final one last."""
+        dated = sorted((int(match[1]), int(match[2]), path) for path in self.root.glob("*.pth")
+                       if path != self.final_voice and (match := _VOICE.fullmatch(path.name)))
+        return [path for _, _, path in dated] + ([self.final_voice] if self.final_voice.exists() else [])
 
     def index(self, lists: int, version: str) -> Path:
         """The feature index, named as RVC names it."""
         return self.root / f"added_IVF{lists}_Flat_nprobe_1_{self.slug}_{version}.index"
 
-    def indexes(self) -> list[Path]:
-        """Feature indexes of this experiment, newest first."""
-        found = self.root.glob("added_IVF*_Flat_nprobe_1_*.index")
+    def indexes(self, version: str = "", owners: Collection[str] = ()) -> list[Path]:
+        """Feature indexes in this folder, newest first: all, or those of one version that belong to one of `owners`."""
+        wanted = {f"{owner}_{version}" for owner in owners}
+        found = [path for path in self.root.glob("added_IVF*_Flat_nprobe_1_*.index")
+                 if not wanted or path.stem.partition("_nprobe_1_")[2] in wanted]
         return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def voice_names(path: Path, name: str) -> set[str]:
+    """What the index of a voice file may be called after: the voice's own name, or that of its file without the date.
+
+    Examples
+    --------
+    >>> sorted(voice_names(Path("alice_e60_s120.pth"), "Alice!"))
+    ['Alice!', 'Alice-8b0084', 'alice']
+    """
+    stems = [_DATE.sub("", text) for text in (name, path.stem)]
+    return {*stems, *map(slug_of, stems)}

@@ -10,11 +10,12 @@ import pytest
 from rvc_core import extract as extract_module
 from rvc_core.audio import Audio
 from rvc_core.content import WindowedEncoder
-from rvc_core.errors import AudioError, DatasetError, MismatchError, StageOrderError
+from rvc_core.errors import AudioError, DatasetError, MismatchError, ResourceError, StageOrderError
 from rvc_core.extract import extract
-from rvc_core.index import build_index
+from rvc_core.index import build_index, is_stale
 from rvc_core.layout import Layout
 from rvc_core.manifest import Clip, ExperimentRecord, Manifest
+from rvc_core.pitch import pitch_estimator
 from rvc_core.progress import Stop
 from rvc_core.retrieval import FeatureIndex
 from rvc_core.settings import ExtractSettings, IndexSettings
@@ -126,6 +127,27 @@ def test_only_what_changed_is_redone(layout, encoder):
     assert extract(layout, OTHER).done == 4
 
 
+@pytest.mark.parametrize("failure", ["estimator", "encoder", "disk"])
+def test_what_cannot_run_leaves_the_earlier_features(layout, encoder, monkeypatch, failure):
+    extract(layout, DIO)
+    stamps = [path.read_bytes() for path in sorted((layout.root / "stamps").iterdir())]
+    settings = ExtractSettings(f0_method="dio" if failure == "encoder" else "pm")
+
+    def broken(*arguments):
+        raise ResourceError("absent")
+    if failure == "estimator":
+        monkeypatch.setitem(sys.modules, "parselmouth", None)
+        pitch_estimator.cache_clear()
+    else:
+        encoder.identity = "second"
+        monkeypatch.setattr(extract_module, "content_encoder" if failure == "encoder" else "ensure_room", broken)
+    with pytest.raises(ResourceError):
+        extract(layout, settings)
+    assert all((folder / "0_0.wav.npy").exists() for folder in (layout.f0_coarse, layout.f0_hz))
+    assert (layout.features(256) / "0_0.npy").exists() and (layout.mute.features(256) / "mute.npy").exists()
+    assert stamps == [path.read_bytes() for path in sorted((layout.root / "stamps").iterdir())]
+
+
 def test_stopped_run_goes_on(layout, encoder):
     stop = Stop()
     encoder.stop_at = (2, stop)
@@ -213,6 +235,31 @@ def test_index_follows_the_features_and_leaves_no_other(layout, encoder):
     second = build_index(layout)
     assert second.vectors == 2 * 39 and first.path != second.path
     assert [str(path) for path in layout.indexes()] == [second.path]
+
+
+def test_an_index_is_stale_once_its_content_is_made_anew(layout, encoder):
+    extract(layout, DIO)
+    build_index(layout)
+    assert not is_stale(layout)
+    extract(layout, OTHER)
+    assert not is_stale(layout)
+    encoder.identity = "second"
+    extract(layout, OTHER)
+    assert is_stale(layout)
+    build_index(layout)
+    assert not is_stale(layout)
+    layout.stamp("index").unlink()   # as prepare leaves it
+    assert is_stale(layout)
+    layout.experiment.unlink()       # RVC's own folder says nothing about its index
+    assert not is_stale(layout)
+
+
+def test_an_index_whose_owner_ends_alike_is_left_alone(layout, encoder):
+    extract(layout, DIO)
+    other = layout.root / "added_IVF9_Flat_nprobe_1_not_alice_nano.index"
+    other.write_bytes(b"somebody's")
+    build_index(layout, IndexSettings(seed=2))
+    assert other.exists()
 
 
 def test_without_faiss_there_is_no_index_and_it_is_said(layout, encoder, monkeypatch):
