@@ -12,9 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import ResourceError
+from .errors import ResourceError, RVCError
 
 _MARGIN_BYTES = 32 << 20   # what stays free for logs and the system after a checked write
+_FULL_BYTES = 1_000_000    # a disk with less room than this refuses what anybody here writes
+_LEFTOVER = re.compile(r"\.part-(\d{1,9})-.+")
 
 
 @contextlib.contextmanager
@@ -47,13 +49,36 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except (OSError, RuntimeError) as error:   # torch and libsndfile raise RuntimeError, numpy an OSError of no number
+        if _is_full(path.parent, error):
             raise ResourceError(f"the disk is full: {path.name} could not be written",
                                 hint=f"free some space in {path.parent}; the previous file is untouched") from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_full(folder: Path, error: Exception) -> bool:
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return folder.is_dir() and shutil.disk_usage(folder).free < _FULL_BYTES
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary files of `replace_atomically` whose writers were killed; those of living processes stay."""
+    for path in folder.glob(".part-*"):
+        if (match := _LEFTOVER.fullmatch(path.name)) and not _is_running(int(match[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)   # sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:   # somebody else's
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
@@ -72,15 +97,51 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read one JSON object a line; a last line torn by a killed writer is left out."""
-    rows = []
-    for line in path.read_text("utf-8").split("\n"):   # splitlines() would also split at U+2028 in a name
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+def read_json(path: Path, hint: str, *, error: type[RVCError] = RVCError) -> Any:
+    """Read JSON; a missing file stays a FileNotFoundError, which means something else to every caller.
+
+    Raises
+    ------
+    RVCError
+        Of the class `error`, with `hint`, when the file cannot be read or is damaged.
+    """
+    try:
+        return json.loads(_bytes_of(path, hint, error))
+    except ValueError as problem:   # not JSON, or not text
+        raise error(f"{path} is damaged: it holds no JSON", hint=hint) from problem
+
+
+def read_jsonl(path: Path, hint: str = "restore it from a copy, or remove it", *,
+               error: type[RVCError] = RVCError) -> list[dict[str, Any]]:
+    """Read one JSON object a line; a last line torn by a killed writer is left out.
+
+    Raises
+    ------
+    RVCError
+        Of the class `error`, with `hint`, when the file cannot be read or another line is damaged.
+    """
+    *lines, last = _bytes_of(path, hint, error).split(b"\n")   # splitlines() would also split at U+2028 in a name
+    rows = [_object_in(line) for line in lines]
+    if None in rows:
+        raise error(f"{path} is damaged in line {rows.index(None) + 1}", hint=hint)
+    return [row for row in (*rows, _object_in(last)) if row is not None]
+
+
+def _object_in(line: bytes) -> dict[str, Any] | None:
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _bytes_of(path: Path, hint: str, error: type[RVCError]) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as problem:
+        raise error(f"{path} cannot be read: {problem.strerror}", hint=hint) from problem
 
 
 def sha256_of(path: Path) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .errors import StageOrderError
-from .files import read_jsonl, write_json, write_jsonl
+from .errors import DatasetError, StageOrderError
+from .files import read_json, read_jsonl, write_json, write_jsonl
 from .layout import Layout
 from .presets import VoiceSpec, preset
 
@@ -103,15 +103,20 @@ class Manifest:
         ------
         StageOrderError
             When the recordings have not been prepared.
+        DatasetError
+            When the file is damaged.
         """
+        hint = _prepare_command(layout)
         try:
-            rows = read_jsonl(layout.manifest)
+            rows = read_jsonl(layout.manifest, hint, error=DatasetError)
+            kinds: dict[str, list[dict[str, Any]]] = {"clip": [], "explained": []}
+            for row in rows:
+                kinds[row.pop("kind")].append(row)
+            return cls([Clip(**row) for row in kinds["clip"]], [Explained(**row) for row in kinds["explained"]])
         except FileNotFoundError:
             raise _not_prepared(layout) from None
-        kinds: dict[str, list[dict[str, Any]]] = {"clip": [], "explained": []}
-        for row in rows:
-            kinds[row.pop("kind")].append(row)
-        return cls([Clip(**row) for row in kinds["clip"]], [Explained(**row) for row in kinds["explained"]])
+        except (KeyError, TypeError) as error:
+            raise DatasetError(f"{layout.manifest} is damaged: a row lacks something", hint=hint) from error
 
     def save(self, layout: Layout) -> None:
         """Write ``manifest.jsonl``: one clip or one explained stretch a line."""
@@ -146,11 +151,17 @@ class ExperimentRecord:
         ------
         StageOrderError
             When the recordings have not been prepared.
+        DatasetError
+            When the file is damaged.
         """
+        hint = _prepare_command(layout)
         try:
-            return cls(**json.loads(layout.experiment.read_text("utf-8")))
+            return cls(**read_json(layout.experiment, hint, error=DatasetError))
         except FileNotFoundError:
             raise _not_prepared(layout) from None
+        except TypeError as error:   # other fields, or no object
+            raise DatasetError(f"{layout.experiment} is damaged: it does not describe an experiment",
+                               hint=hint) from error
 
     def save(self, layout: Layout) -> None:
         """Write ``experiment.json``."""
@@ -170,5 +181,8 @@ def covered_seconds(clips: list[Clip]) -> float:
 
 
 def _not_prepared(layout: Layout) -> StageOrderError:
-    return StageOrderError(f"nothing is prepared for {layout.name!r}",
-                           hint=f"run: rvc prepare {json.dumps(layout.name, ensure_ascii=False)} --dataset FOLDER")
+    return StageOrderError(f"nothing is prepared for {layout.name!r}", hint=_prepare_command(layout))
+
+
+def _prepare_command(layout: Layout) -> str:
+    return f"run: rvc prepare {json.dumps(layout.name, ensure_ascii=False)} --dataset FOLDER"

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .audio import AUDIO_SUFFIXES, Audio, NonFiniteError, header_seconds, highpass, read_audio
-from .errors import AudioError, DatasetError
+from .errors import AudioError, DatasetError, StageOrderError
 from .files import ensure_room, replace_atomically
 from .heldout import choose_heldout
 from .layout import Layout
@@ -345,8 +345,11 @@ def _move_into_place(staging: Layout, layout: Layout) -> list[str]:
 
 
 def _is_complete(layout: Layout) -> bool:
-    """Whether every clip of the manifest is still there."""
-    manifest = Manifest.load(layout)
+    """Whether every clip of the manifest is still there, and the manifest itself."""
+    try:
+        manifest = Manifest.load(layout)
+    except (StageOrderError, DatasetError):
+        return False
     return all({path.name for path in folder.glob("*.wav")} >= {f"{clip.id}.wav" for clip in clips}
                for place, clips in ((layout, manifest.training), (layout.heldout, manifest.heldout))
                for folder in (place.clips, place.clips_16k))

@@ -4,10 +4,10 @@ A stamp is written after the results, so a stage that was killed half-way has no
 folder of their own because RVC WebUI takes every name inside its data folders for a clip.
 """
 
-import json
 from typing import Any
 
-from .files import signature, write_json
+from .errors import RVCError
+from .files import read_json, signature, write_json
 from .layout import Layout
 
 
@@ -38,6 +38,7 @@ def clear(layout: Layout, stage: str) -> None:
 
 def _read(layout: Layout, stage: str) -> dict[str, Any]:
     try:
-        return json.loads(layout.stamp(stage).read_text("utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        found = read_json(layout.stamp(stage), "")
+    except (FileNotFoundError, RVCError):   # a damaged stamp is none: the stage is done again
         return {}
+    return found if isinstance(found, dict) and isinstance(found.get("content"), dict) else {}
