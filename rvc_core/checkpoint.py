@@ -4,7 +4,6 @@ Several files cannot be renamed at once, so the order makes a torn set recognisa
 the line in ``checkpoints.json`` last. What that file does not name is not a checkpoint, and is put aside on opening.
 """
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 
 from .errors import CheckpointError
-from .files import ensure_room, replace_atomically, sha256_of, write_json
+from .files import ensure_room, read_json, replace_atomically, sha256_of, write_json
 from .layout import Layout
 from .voice_file import load_torch
 
@@ -66,8 +65,9 @@ def save_checkpoint(layout: Layout, checkpoint: Checkpoint, *, keep: int = 2) ->
 def load_newest(layout: Layout) -> Checkpoint | None:
     """The newest complete set whose bytes are those that were written; None when training never saved.
 
-    Files of torn sets are moved to ``incomplete/``. A set that exists but cannot be read is never taken for none:
-    the next older one is used and the log says so.
+    Files of torn sets are moved to ``incomplete/``. A set that exists but cannot be read is never taken for none: the
+    next older one is used and the log says so. A folder without ``checkpoints.json`` was trained by RVC WebUI: its
+    newest pair is taken, which knows its epoch but no position inside one.
 
     Raises
     ------
@@ -75,26 +75,43 @@ def load_newest(layout: Layout) -> Checkpoint | None:
         When sets exist and none of them is whole.
     """
     entries = _entries(layout)
-    whole = next((row for row in reversed(entries) if _is_whole(layout, row)), None)
-    if whole is None and entries:
+    pairs = [] if entries else _foreign_pairs(layout)
+    if not entries and not pairs:
+        _put_torn_aside(layout, [])
+        return None
+    whole = [row for row in entries if _is_whole(layout, row)]
+    if entries and not whole:
         raise CheckpointError(f"none of the {len(entries)} checkpoints of {layout.name!r} is whole",
                               hint=f"restore {layout.root} from a copy, or train under another name")
-    _put_torn_aside(layout, [row for row in entries if whole is not None and row["step"] <= whole["step"]])
-    if whole is None:
-        return None
-    step = whole["step"]
-    return Checkpoint(step, load_torch(layout.generator(step)), load_torch(layout.discriminator(step)),
-                      load_torch(layout.state(step)))
+    if entries:
+        step = whole[-1]["step"]
+        _put_torn_aside(layout, whole)
+        if len(whole) < len(entries):
+            write_json(layout.checkpoints, whole)
+    else:
+        step = pairs[-1]
+    state = load_torch(layout.state(step)) if entries else {}
+    return Checkpoint(step, _part(layout.generator(step)), _part(layout.discriminator(step)), state)
+
+
+def _foreign_pairs(layout: Layout) -> list[int]:
+    """Steps of RVC WebUI's own pairs, ascending."""
+    return [step for step in layout.generator_steps() if layout.discriminator(step).exists()]
+
+
+def _part(path: Path) -> dict[str, Any]:
+    content = load_torch(path)
+    if not isinstance(content, dict) or not {"model", "iteration", "optimizer"} <= content.keys():
+        raise CheckpointError(f"{path.name} is not a training checkpoint",
+                              hint=f"move it out of {path.parent}, or train under another name")
+    return content
 
 
 def _entries(layout: Layout) -> list[dict[str, Any]]:
     try:
-        return json.loads(layout.checkpoints.read_text("utf-8"))
+        return read_json(layout.checkpoints, "restore it from a copy of the experiment", error=CheckpointError)
     except FileNotFoundError:
         return []
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{layout.checkpoints} is damaged",
-                              hint="restore it from a copy of the experiment") from error
 
 
 def _is_whole(layout: Layout, entry: dict[str, Any]) -> bool:

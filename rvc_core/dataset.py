@@ -1,5 +1,6 @@
 """From clips on the disk to batches of tensors: ClipStore, Batch, and the order in which clips are seen."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,13 @@ import soundfile
 import torch
 
 from .errors import DatasetError, StageOrderError
+from .files import write_text
+from .layout import Layout
 from .nn.spectrogram import EpsilonName, linear_spectrogram
 from .presets import VoiceSpec
 
 _BUCKET_FRAMES = 100    # RVC's bucket width
+_CACHE_BYTES = 3 << 30  # an hour at 48 kHz; what is beyond is read again in each epoch
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,11 @@ class ClipTensors:
     def frames(self) -> int:
         """T."""
         return len(self.content)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of all parts."""
+        return sum(part.nbytes for part in (self.content, self.f0_coarse, self.f0_hz, self.spectrogram, self.wave))
 
     def excerpt(self, start: int, frames: int) -> "ClipTensors":
         """The part of so many frames from `start` on."""
@@ -100,7 +109,7 @@ def read_filelist(path: Path) -> list[ClipFiles]:
     if not path.is_file():
         raise StageOrderError(f"{path} is missing: features were not extracted", hint="run: rvc extract NAME")
     clips = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+    for number, line in enumerate(filter(None, path.read_text("utf-8").split("\n")), start=1):
         fields = line.replace("\\\\", "\\").split("|")
         if len(fields) not in (3, 5) or not fields[-1].isdigit():
             raise DatasetError(f"line {number} of {path.name} is not in RVC's form: {line[:80]!r}",
@@ -110,8 +119,19 @@ def read_filelist(path: Path) -> list[ClipFiles]:
     return clips
 
 
+def rebase_filelist(layout: Layout) -> None:
+    """Make the absolute paths of a file list point here again after its experiment was moved or copied."""
+    if not layout.filelist.is_file():
+        return
+    text = layout.filelist.read_text("utf-8")
+    first = Path(text.split("|", 1)[0].replace("\\\\", "\\"))
+    before = first.parent.parent
+    if before != layout.root and (layout.clips / first.name).exists():
+        write_text(layout.filelist, text.replace(f"{before}{os.sep}", f"{layout.root}{os.sep}"))
+
+
 class ClipStore:
-    """All clips of a file list, read once and kept in memory.
+    """All clips of a file list, read once and kept in memory as far as `_CACHE_BYTES` go.
 
     Parameters
     ----------
@@ -124,21 +144,27 @@ class ClipStore:
     def __init__(self, files: list[ClipFiles], spec: VoiceSpec, epsilons: EpsilonName) -> None:
         self._files, self._spec, self._epsilons = files, spec, epsilons
         self._clips: dict[int, ClipTensors] = {}
+        self._frames: list[int] = []
+        self._left_bytes = _CACHE_BYTES
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: int) -> ClipTensors:
-        if index not in self._clips:
-            self._clips[index] = load_clip(self._files[index], self._spec, self._epsilons)
-        return self._clips[index]
+        if index in self._clips:
+            return self._clips[index]
+        clip = load_clip(self._files[index], self._spec, self._epsilons)
+        self._left_bytes -= clip.bytes
+        if self._left_bytes > 0:
+            self._clips[index] = clip
+        return clip
 
     def batches(self, batch_size: int, *, seed: tuple[int, int], skip: int, device: torch.device) -> Iterator[Batch]:
         """The batches of one epoch, a function of `seed` (of the run, and epoch), from the one after `skip` on.
 
         Clips longer than the architecture's `excerpt_frames` give a random excerpt, another one in each epoch.
         """
-        frames = [self[index].frames for index in range(len(self))]
+        self._frames = frames = self._frames or [self[index].frames for index in range(len(self))]
         longest = self._spec.excerpt_frames
         starts = np.random.default_rng((*seed, 1)).integers(0, [max(1, count - longest + 1) for count in frames])
         for indices in bucket_batches(frames, batch_size, seed=seed)[skip:]:

@@ -28,12 +28,12 @@ class Networks:
     discriminator_optimizer: torch.optim.Optimizer
 
     @classmethod
-    def fresh(cls, spec: VoiceSpec, *, seed: int, learning_rate: float, device: torch.device) -> "Networks":
+    def fresh(cls, spec: VoiceSpec, *, seed: int, device: torch.device) -> "Networks":
         """Randomly initialised networks of this architecture."""
         torch.manual_seed(seed)
         generator = Synthesizer(spec).to(device)
         discriminator = Discriminator.of(spec).to(device)
-        optimizers = [torch.optim.AdamW(network.parameters(), learning_rate, betas=_BETAS, eps=_EPSILON, foreach=True)
+        optimizers = [torch.optim.AdamW(network.parameters(), spec.learning_rate, betas=_BETAS, eps=_EPSILON, foreach=True)
                       for network in (generator, discriminator)]
         return cls(generator, discriminator, *optimizers)
 

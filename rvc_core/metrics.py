@@ -71,6 +71,10 @@ class MetricsLog:
         """Show a log-mel spectrogram (M, T) as a picture, low frequencies at the bottom."""
         self._board.add_image(tag, picture_of(mel), step, dataformats="HWC")
 
+    def flush(self) -> None:
+        """Hand everything so far to the system."""
+        self._file.flush()
+
     def close(self) -> None:
         """Write everything out."""
         self._file.close()

@@ -28,6 +28,8 @@ class VoiceSpec:
     excerpt_frames : int
         Frames of a clip that the other networks see at the most in one training step: RVC's limit, which no ordinary
         clip reaches; fewer for `nano`, whose training on a CPU they would slow down.
+    learning_rate : float
+        Step size that training uses unless told otherwise: RVC's, and a higher one for small networks.
     """
 
     version: str
@@ -54,6 +56,7 @@ class VoiceSpec:
     discriminator_periods: tuple[int, ...] = (2, 3, 5, 7, 11, 17, 23, 37)
     discriminator_divisor: int = 1
     excerpt_frames: int = 900
+    learning_rate: float = 1e-4
 
     @property
     def hop_samples(self) -> int:
@@ -81,7 +84,7 @@ _NANO = VoiceSpec(version="nano", sample_rate=16000, content_width=256, fft_samp
                   inter_channels=64, hidden_channels=64, filter_channels=192, layers=2, posterior_layers=4,
                   upsample_channels=128, resblock_kernels=(3, 7), resblock_dilations=((1, 3),) * 2,
                   speaker_channels=64, discriminator_periods=(2, 3, 5, 7, 11), discriminator_divisor=8,
-                  excerpt_frames=200)
+                  excerpt_frames=200, learning_rate=4e-4)
 
 PRESETS: dict[str, VoiceSpec] = {
     "v1-32k": replace(_V1, sample_rate=32000, fft_samples=1024, mels=80, segment_frames=40,

@@ -14,13 +14,14 @@ _SEED = 20_260   # the prior's noise is the same at every validation, so that on
 
 
 def heldout_files(layout: Layout, spec: VoiceSpec) -> list[ClipFiles]:
-    """The clips that were kept out of training, with their features."""
+    """The clips that were kept out of training and whose features could be extracted."""
     held = layout.heldout
 
     def pitch(folder: Path, clip: Path) -> Path | None:
         return folder / f"{clip.name}.npy" if spec.uses_f0 else None
-    return [ClipFiles(clip, held.features(spec.content_width) / f"{clip.stem}.npy", pitch(held.f0_coarse, clip),
-                      pitch(held.f0_hz, clip), speaker=0) for clip in sorted(held.clips.glob("*.wav"))]
+    clips = [ClipFiles(clip, held.features(spec.content_width) / f"{clip.stem}.npy", pitch(held.f0_coarse, clip),
+                       pitch(held.f0_hz, clip), speaker=0) for clip in sorted(held.clips.glob("*.wav"))]
+    return [clip for clip in clips if all(path.exists() for path in (clip.features, clip.f0_coarse, clip.f0_hz) if path)]
 
 
 @torch.inference_mode()

@@ -1,5 +1,6 @@
 """Training: it learns, it resumes bit by bit, it stops when told, and it refuses what cannot work."""
 
+import fcntl
 import json
 import math
 import os
@@ -12,11 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from rvc_core import stamps
+from rvc_core import train as train_module
 from rvc_core.checkpoint import load_newest
-from rvc_core.errors import DivergedError, MismatchError, StageOrderError, WeightsError
+from rvc_core.errors import DivergedError, MismatchError, ResourceError, StageOrderError, WeightsError
+from rvc_core.gan import train_step
 from rvc_core.layout import Layout
 from rvc_core.metrics import history
-from rvc_core.progress import Stop
+from rvc_core.progress import Silent, Stop
 from rvc_core.settings import TrainSettings
 from rvc_core.train import train
 from rvc_core.voice_file import load_voice
@@ -28,6 +32,19 @@ FEW = {"batch_size": 2, "save_every_epochs": 100, "validate_every_epochs": 100, 
 
 def _settings(**changes: object) -> TrainSettings:
     return TrainSettings.of(**{**FEW, **changes})
+
+
+class _AfterSteps(Stop):
+    """Asks training to end after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.left = steps
+
+    @property
+    def requested(self) -> bool:
+        self.left -= 1
+        return self.left < 0
 
 
 def test_training_brings_unheard_recordings_nearer(tiny: None, tmp_path: Path) -> None:
@@ -52,15 +69,8 @@ def test_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(tiny
 
 
 def test_stopping_in_mid_epoch_loses_and_repeats_nothing(tiny: None, tmp_path: Path) -> None:
-    class AfterFour(Stop):
-        asked = 0
-
-        @property
-        def requested(self) -> bool:
-            self.asked += 1
-            return self.asked > 4
     layout = experiment(tmp_path, "stopped")
-    first = train(layout, _settings(epochs=3), stop=AfterFour())
+    first = train(layout, _settings(epochs=3), stop=_AfterSteps(4))
     assert (first.stopped_by, first.steps, first.epochs) == ("stop", 4, 1)
     train(layout, _settings(epochs=3))
     steps = [row["step"] for row in history(layout) if row["kind"] == "step"]
@@ -99,11 +109,87 @@ def test_files_tags_and_intervals_are_the_fields(tiny: None, tmp_path: Path) -> 
     assert config["data"]["sampling_rate"] == 16000 and config["train"]["segment_size"] == TINY.segment_frames * 160
 
 
-def test_changed_recipe_on_resume_is_refused(tiny: None, tmp_path: Path) -> None:
+def test_another_batch_size_begins_the_epoch_again_and_other_epsilons_are_refused(tiny: None, tmp_path: Path) -> None:
+    layout = experiment(tmp_path)
+    first = train(layout, _settings(epochs=2), stop=_AfterSteps(4))
+    assert (first.steps, first.epochs) == (4, 1)
+    second = train(layout, _settings(epochs=2, batch_size=5))
+    assert (second.resumed_from, second.steps, second.epochs) == (4, 5, 2)
+    with pytest.raises(MismatchError, match="mel_epsilons 2023"):
+        train(layout, _settings(epochs=3, mel_epsilons="2026"))
+
+
+def test_a_checkpoint_is_not_continued_on_another_encoders_features(tiny: None, tmp_path: Path) -> None:
     layout = experiment(tmp_path)
     train(layout, _settings(epochs=1))
-    with pytest.raises(MismatchError, match="batch_size=2"):
-        train(layout, _settings(epochs=2, batch_size=4))
+    stamps.stamp(layout, "content", {"name": "embedded", "identity": "another"})
+    with pytest.raises(MismatchError, match="content encoder"):
+        train(layout, _settings(epochs=2))
+
+
+def test_changed_recordings_begin_the_epoch_again_and_say_so(tiny: None, tmp_path: Path) -> None:
+    layout, said = experiment(tmp_path), []
+    train(layout, _settings(epochs=2), stop=_AfterSteps(4))
+    stamps.stamp(layout, "prepare", {"other": "recordings"})
+
+    class Listening(Silent):
+        def say(self, line: str) -> None:
+            said.append(line)
+    report = train(layout, _settings(epochs=2), progress=Listening())
+    assert report.steps == 7 and "recordings have changed" in said[0]
+
+
+def test_a_folder_of_rvc_webui_is_continued_and_never_begun_anew(tiny: None, tmp_path: Path) -> None:
+    layout = experiment(tmp_path)
+    train(layout, _settings(epochs=2))
+    for ours in (layout.checkpoints, layout.state(6), layout.metrics):
+        ours.unlink()
+    report = train(layout, _settings(epochs=3))
+    assert (report.resumed_from, report.steps, report.epochs) == (6, 9, 3)
+
+
+def test_a_moved_experiment_trains_on_its_own_clips(tiny: None, tmp_path: Path) -> None:
+    before = experiment(tmp_path, "before")
+    before.root.rename(before.root.with_name("after"))
+    after = Layout.of("after", tmp_path)
+    assert train(after, _settings(epochs=1)).steps == 3
+    assert str(before.root) not in after.filelist.read_text("utf-8")
+
+
+def test_a_heldout_clip_without_features_is_left_out(tiny: None, tmp_path: Path) -> None:
+    layout = experiment(tmp_path, heldout=2)
+    next(layout.heldout.features(8).glob("*.npy")).unlink()
+    assert train(layout, _settings(epochs=1)).heldout_mel_last > 0
+
+
+def test_ctrl_c_ends_at_a_step_and_loses_nothing(tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = 0
+
+    def interrupted(*arguments: object, **options: object) -> object:
+        nonlocal steps
+        steps += 1
+        if steps == 4:
+            os.kill(os.getpid(), signal.SIGINT)     # in the middle of a step, between the two networks' moves
+        return train_step(*arguments, **options)
+    monkeypatch.setattr(train_module, "train_step", interrupted)
+    layout = experiment(tmp_path, "interrupted")
+    first = train(layout, _settings(epochs=3))
+    assert (first.stopped_by, first.steps) == ("interrupt", 4)
+    train(layout, _settings(epochs=3))
+    whole = experiment(tmp_path, "whole")
+    train(whole, _settings(epochs=3))
+    for part in ("generator", "discriminator"):
+        ours, theirs = (getattr(load_newest(each), part)["model"] for each in (whole, layout))
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_two_trainings_of_one_voice_are_refused(tiny: None, tmp_path: Path) -> None:
+    layout = experiment(tmp_path)
+    with layout.lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ResourceError, match="being trained already"):
+            train(layout, _settings(epochs=1))
+    assert train(layout, _settings(epochs=1)).epochs == 1
 
 
 def test_a_non_finite_loss_is_never_saved(tiny: None, tmp_path: Path) -> None:

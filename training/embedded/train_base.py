@@ -104,7 +104,7 @@ def main() -> None:
     torch.set_num_threads(1)
     spec, layout = preset("nano"), Layout.of(arguments.experiment)
     clips, heldout = clips_of(layout, spec), ClipStore(heldout_files(layout, spec)[:10], spec, "2023")
-    networks = Networks.fresh(spec, seed=1, learning_rate=WARM_RATE, device=torch.device("cpu"))
+    networks = Networks.fresh(spec, seed=1, device=torch.device("cpu"))
     optimizers = (networks.generator_optimizer, networks.discriminator_optimizer)
     modules = (networks.generator, networks.discriminator, *optimizers)
     step, spent, values = 0, 0.0, {}

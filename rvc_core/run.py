@@ -1,0 +1,179 @@
+"""A training run: what it carries from step to step, how it begins, and how it continues from a checkpoint."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import stamps
+from .checkpoint import Checkpoint, load_base, load_newest
+from .dataset import ClipFiles, ClipStore, read_filelist, rebase_filelist
+from .errors import CheckpointError, DatasetError, MismatchError
+from .files import remove_leftovers, write_json
+from .gan import Networks, StepResult
+from .layout import Layout
+from .manifest import ExperimentRecord
+from .platforms import choose_device
+from .presets import VoiceSpec
+from .progress import Progress
+from .settings import RuntimeSettings, TrainSettings
+from .threads import ThreadTuner
+from .validate import heldout_files
+from .voice_file import VoiceInfo, load_strictly
+from .weights import base_files
+
+_LATEST_ONLY = 2_333_333   # RVC's name for a pair that is overwritten at each save: no step at all
+
+
+@dataclass
+class Run:
+    """Everything that one training carries from step to step.
+
+    Attributes
+    ----------
+    epoch, position, step : int
+        Completed epochs, completed batches of the epoch that is running, completed steps since the very first.
+    """
+
+    layout: Layout
+    settings: TrainSettings
+    spec: VoiceSpec
+    device: torch.device
+    tuner: ThreadTuner
+    networks: Networks
+    clips: ClipStore
+    heldout: ClipStore
+    info: VoiceInfo
+    epoch: int = 0
+    position: int = 0
+    step: int = 0
+    saved_step: int = -1
+    resumed_from: int | None = None
+    newest: StepResult | None = None
+    step_seconds: list[float] = field(default_factory=list)
+    validation_seconds: float = 0.0
+    save_seconds: float = 2.0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in one pass over the clips."""
+        return math.ceil(len(self.clips) / self.settings.batch_size)
+
+    @property
+    def learning_rate(self) -> float:
+        """Step size of the first epoch."""
+        chosen = self.settings.learning_rate
+        return self.spec.learning_rate if chosen == "auto" else chosen
+
+    @property
+    def pace(self) -> float:
+        """Seconds of a usual step."""
+        return float(np.median(self.step_seconds)) if self.step_seconds else 0.0
+
+    def continuation(self) -> dict[str, Any]:
+        """What `state_<step>.pt` holds: the position, and what it depends on."""
+        return {"epoch": self.epoch, "position": self.position, "settings": self.settings.stamp(),
+                "content_identity": self.info.content_identity, "data": stamps.stamp_of(self.layout, "prepare")}
+
+
+def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, progress: Progress) -> Run:
+    """Networks, data and position: from the newest checkpoint if there is one, else from the base weights.
+
+    Raises
+    ------
+    StageOrderError, DatasetError, WeightsError, CheckpointError, MismatchError
+        Each with its remedy; nothing has been changed then.
+    """
+    spec = ExperimentRecord.load(layout).spec
+    checkpoint = load_newest(layout)
+    bases = (None, None) if checkpoint else base_files(spec, settings.base_generator, settings.base_discriminator)
+    remove_leftovers(layout.root)
+    rebase_filelist(layout)
+    files = read_filelist(layout.filelist)
+    if not files:
+        raise DatasetError(f"{layout.filelist} names no clip", hint="run: rvc prepare, rvc extract")
+    device = torch.device(choose_device(runtime.device).name)
+    tuner = ThreadTuner(runtime.threads)
+    torch.set_num_threads(tuner.threads)
+    content = stamps.content_of(layout, "content")
+    info = VoiceInfo(name=layout.name, content_name=content.get("name", ""),
+                     content_identity=content.get("identity", ""), f0_median_hz=_median_f0_hz(files),
+                     mel_epsilons=settings.mel_epsilons)
+    run = Run(layout, settings, spec, device, tuner, Networks.fresh(spec, seed=settings.seed, device=device),
+              ClipStore(files, spec, settings.mel_epsilons),
+              ClipStore(heldout_files(layout, spec), spec, settings.mel_epsilons), info)
+    how = _begin(run, bases) if checkpoint is None else _continue(run, checkpoint)
+    write_json(layout.config, rvc_config(run))
+    progress.say(f"training {layout.name!r} on {device}: {how}; {len(run.clips)} clips, "
+                 f"{run.steps_per_epoch} steps per epoch, {len(run.heldout)} held-out clips")
+    return run
+
+
+def _begin(run: Run, bases: tuple[Path | None, Path | None]) -> str:
+    """Start from base models, or from random weights; returns which, in words."""
+    for path, network in zip(bases, (run.networks.generator, run.networks.discriminator), strict=True):
+        if path is not None:
+            load_strictly(network, load_base(path), path.name)
+    return f"starting from {bases[0].name}" if bases[0] else "starting from random weights"
+
+
+def _continue(run: Run, checkpoint: Checkpoint) -> str:
+    """Put a checkpoint's weights, optimizers and position into `run`; returns from where, in words."""
+    state, networks = checkpoint.state, run.networks
+    recorded = state.get("settings", {})
+    for what, before, now in (("mel_epsilons", recorded.get("mel_epsilons"), run.settings.mel_epsilons),
+                              ("the content encoder", state.get("content_identity"), run.info.content_identity)):
+        if before and before != now:
+            raise MismatchError(f"this training was begun with {what} {before}, not {now}",
+                                hint="go back to that, or train under another name")
+    other_name = "the checkpoint is of another architecture: train under another name"
+    for part, network, letter in ((checkpoint.generator, networks.generator, "G"),
+                                  (checkpoint.discriminator, networks.discriminator, "D")):
+        load_strictly(network, part["model"], f"{letter}_{checkpoint.step}.pth", hint=other_name)
+    try:
+        networks.generator_optimizer.load_state_dict(checkpoint.generator["optimizer"])
+        networks.discriminator_optimizer.load_state_dict(checkpoint.discriminator["optimizer"])
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"the optimizers of step {checkpoint.step} do not fit: {error}",
+                              hint=other_name) from error
+    run.epoch = state.get("epoch", checkpoint.generator["iteration"])
+    step = checkpoint.step if checkpoint.step != _LATEST_ONLY else run.epoch * run.steps_per_epoch
+    run.step = run.saved_step = run.resumed_from = step
+    how = f"continuing from step {step}, epoch {run.epoch}"
+    order = ("batch_size", "seed")
+    if state.get("data") != stamps.stamp_of(run.layout, "prepare"):
+        return f"{how}; the recordings have changed, so this epoch begins again"
+    if any(recorded.get(name) != getattr(run.settings, name) for name in order):
+        return f"{how}; batches are another, so this epoch begins again"
+    run.position = state.get("position", 0)
+    return how
+
+
+def _median_f0_hz(files: list[ClipFiles]) -> float:
+    """Median of the voiced pitch of all clips; 0 if there is none."""
+    tracks = [np.load(file.f0_hz, allow_pickle=False) for file in files if file.f0_hz and file.f0_hz.exists()]
+    voiced = np.concatenate([track[track > 0] for track in tracks]) if tracks else np.zeros(0)
+    return float(np.median(voiced)) if len(voiced) else 0.0
+
+
+def rvc_config(run: Run) -> dict[str, Any]:
+    """RVC's ``config.json`` for this run, so that RVC WebUI can continue the folder."""
+    spec, settings = run.spec, run.settings
+    return {
+        "data": {"filter_length": spec.fft_samples, "hop_length": spec.hop_samples, "max_wav_value": 32768.0,
+                 "mel_fmax": None, "mel_fmin": 0.0, "n_mel_channels": spec.mels, "sampling_rate": spec.sample_rate,
+                 "win_length": spec.fft_samples},
+        "model": {"filter_channels": spec.filter_channels, "gin_channels": spec.speaker_channels,
+                  "hidden_channels": spec.hidden_channels, "inter_channels": spec.inter_channels,
+                  "kernel_size": spec.kernel_size, "n_heads": spec.heads, "n_layers": spec.layers, "p_dropout": 0,
+                  "resblock": "1", "resblock_dilation_sizes": spec.resblock_dilations,
+                  "resblock_kernel_sizes": spec.resblock_kernels, "spk_embed_dim": spec.speakers,
+                  "upsample_initial_channel": spec.upsample_channels, "upsample_kernel_sizes": spec.upsample_kernels,
+                  "upsample_rates": spec.upsample_rates, "use_spectral_norm": False},
+        "train": {"batch_size": settings.batch_size, "betas": [0.8, 0.99], "c_kl": 1.0, "c_mel": 45, "epochs": 20000,
+                  "eps": 1e-9, "init_lr_ratio": 1, "learning_rate": run.learning_rate, "log_interval": 200,
+                  "lr_decay": settings.learning_rate_decay, "seed": settings.seed,
+                  "segment_size": spec.segment_frames * spec.hop_samples, "warmup_epochs": 0}}
