@@ -5,7 +5,7 @@ unvoiced frames that stay at 0 Hz, which is what makes `protect` work.
 """
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ CONTEXT_FRAMES = 100           # what it hears beyond that on either side
 FADE_FRAMES = 10               # over which neighbouring windows are faded
 _PEAK = 0.99
 _SILENT_RMS = 1e-4
+_ENCODERS = {"": "contentvec", "contentvec": "contentvec", "hubert_base": "contentvec", "embedded": "embedded"}
 _CODEC_SECONDS = {".mp3": 0.15, ".m4a": 0.15}   # these codecs add frames at either end
 
 
@@ -47,6 +48,10 @@ class ConvertResult:
         Seconds of work per second of audio; below 1 is faster than real time.
     sanity : dict
         Measured on the result: rms and peak in dB of full scale, difference of length in seconds.
+    output : str
+        The file that was written; empty if none was.
+    index : str
+        Name of the index file whose features were mixed in; empty if none were.
     """
 
     audio: Audio
@@ -56,6 +61,7 @@ class ConvertResult:
     sanity: dict[str, float]
     warnings: list[str] = field(default_factory=list)
     output: str = ""
+    index: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``: everything but the samples."""
@@ -74,7 +80,7 @@ class Converter:
     Raises
     ------
     MismatchError
-        When index or encoder do not belong to the voice.
+        When index or encoder do not belong to the voice, or the encoder is one that is not known here.
     """
 
     def __init__(self, voice: VoiceFile, index: FeatureIndex | None = None,
@@ -89,7 +95,11 @@ class Converter:
         self._synthesizer = synthesizer_of(voice).to(self.device)
 
     def _matching_encoder(self, voice: VoiceFile) -> ContentEncoder:
-        name = voice.info.content_name if voice.info.content_name == "embedded" else "contentvec"
+        recorded_name = voice.info.content_name
+        if recorded_name not in _ENCODERS:
+            raise MismatchError(f"the voice was trained with the content encoder {recorded_name!r}, which is not known "
+                                "here", hint="use a voice that was trained with contentvec or embedded")
+        name = _ENCODERS[recorded_name]
         encoder = content_encoder(name, voice.spec.content_width, device=str(self.device))
         recorded = voice.info.content_identity
         if recorded and recorded != encoder.identity:
@@ -158,10 +168,9 @@ class Converter:
         voiced = pitch.voiced[start:stop]
         mixed = self.index.mix(content, settings.index_rate) if self.index and settings.index_rate else content
         content, mixed = repeat_to_100fps(content), repeat_to_100fps(mixed)
-        frames = min(len(mixed), len(voiced))
-        if self.voice.spec.uses_f0:
+        frames, uses_f0 = min(len(mixed), len(voiced)), self.voice.spec.uses_f0
+        if uses_f0:
             mixed = protect_consonants(mixed[:frames], content[:frames], voiced[:frames], settings.protect)
-        uses_f0 = self.voice.spec.uses_f0
         audio = self._synthesizer.infer(
             self._tensor(mixed[:frames]),
             self._tensor(pitch.coarse()[start:start + frames]) if uses_f0 else None,
@@ -186,24 +195,24 @@ class Converter:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)[None]
 
 
-def convert_file(converter: Converter, path: Path, output: Path, settings: ConvertSettings, *,
-                 progress: Progress = Silent()) -> ConvertResult:
-    """Convert a file, write the result, open it again and measure what was written.
+def convert_to_file(converter: Converter, source: Audio, output: Path, settings: ConvertSettings, *,
+                    progress: Progress = Silent()) -> ConvertResult:
+    """Convert a recording, write the result tagged as converted, open it again and measure what was written.
 
     Raises
     ------
     AudioError
-        When the source cannot be decoded, or the written file does not hold what was made; nothing is left behind.
+        As `Converter.convert`, and when the file does not hold what was made; nothing is left behind.
     """
-    source = read_audio(path)
     result = converter.convert(source, settings, progress=progress)
     result.audio.save(output, comment=f"voice converted by rvc_core with {converter.voice.info.name or 'a voice'}")
     try:
-        sanity = check_sanity(read_audio(output), source, tolerance_seconds=_CODEC_SECONDS.get(output.suffix, 0.02))
+        tolerance = _CODEC_SECONDS.get(output.suffix.lower(), 0.02)
+        sanity = check_sanity(read_audio(output), source, tolerance_seconds=tolerance)
     except AudioError:
         output.unlink(missing_ok=True)
         raise
-    return ConvertResult(**{**vars(result), "output": str(output), "sanity": sanity})
+    return replace(result, output=str(output), sanity=sanity)
 
 
 # -- windows -------------------------------------------------------------------------------------------------------

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import RVCError, SettingsError, StageOrderError, WeightsError
 from .files import slug_of
-from .layout import Layout
+from .layout import Layout, voice_names
 from .progress import Progress, Silent, Stop
 from .settings import (
     ConvertSettings,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:   # importing these loads torch
     from .inspect import DatasetReport
     from .prepare import PrepareReport
     from .train import TrainReport
+    from .voice_file import VoiceFile
 
 
 @dataclass
@@ -95,10 +96,15 @@ class Experiment:
         -------
         dict
             The reports by stage, JSON-able.
+
+        Raises
+        ------
+        RVCError
+            When a stage fails, or is stopped before it is complete.
         """
         started = time.monotonic()
-        reports: dict[str, Any] = {"prepare": self.prepare(prepare).as_json(),
-                                   "extract": self.extract(extract).as_json(),
+        reports: dict[str, Any] = {"prepare": _complete("prepare", self.prepare(prepare)),
+                                   "extract": _complete("extract", self.extract(extract)),
                                    "index": self.build_index(index).as_json()}
         if train.max_minutes is not None:
             left = max(0.05, train.max_minutes - (time.monotonic() - started) / 60)
@@ -119,7 +125,7 @@ class Experiment:
         saved = self.layout.voices()
         if not saved:
             raise StageOrderError(f"{self.layout.name!r} has no voice yet", hint=f"run: rvc train {self.layout.name}")
-        path = saved[-1] if str(which) in ("final", "best") else self.layout.root / which
+        path = saved[-1] if str(which) == "final" else self.layout.root / which
         if path not in saved:
             raise WeightsError(f"no voice {which} in {self.layout.root}",
                                hint=f"there are: {', '.join(voice.name for voice in saved)}")
@@ -132,12 +138,29 @@ class Experiment:
         return Path(ExperimentRecord.load(self.layout).dataset)
 
 
+def _complete(stage: str, report: "PrepareReport | ExtractReport") -> dict[str, Any]:
+    """A report as JSON, if its stage came to the end."""
+    if report.stopped:
+        raise RVCError(f"{stage} was stopped before it was complete", hint="run the same again to go on")
+    return report.as_json()
+
+
 @dataclass
 class Voice:
-    """A trained voice, ready to convert."""
+    """A trained voice, ready to convert.
+
+    Attributes
+    ----------
+    index : str
+        File name of the index that conversions mix with; empty without one.
+    warnings : list of str
+        What is odd about the index; repeated in the result of every conversion that wants one.
+    """
 
     path: Path
     converter: "Converter"
+    index: str = ""
+    warnings: list[str] = field(default_factory=list)
 
     @classmethod
     def load(cls, path: str | Path, index: str | Path | None = "auto", *,
@@ -147,30 +170,26 @@ class Voice:
         Parameters
         ----------
         path : path
-            The ``.pth``, or the name of an experiment.
+            The ``.pth``, or the name of an experiment: what is no file is a name.
         index : path, "auto" or None
-            ``auto``: the index in the same folder, if there is one.
+            ``auto``: the index of this voice in the same folder, if there is one.
         runtime : RuntimeSettings
 
         Raises
         ------
         WeightsError
-            When a file is missing or is not what it should be.
+            When a file is missing or is not what it should be, or no experiment of that name has a voice.
         MismatchError
             When voice, index and encoder do not belong together.
         """
         from .convert import Converter
         from .retrieval import FeatureIndex
         from .voice_file import load_voice
-        file = Path(path).expanduser()
-        if not file.suffix and not file.exists():
-            return Experiment.open(str(path), runtime=runtime).voice()
+        file = _voice_path(path)
         voice = load_voice(file)
-        if index == "auto":
-            found = Layout(file.absolute().parent, voice.info.name).indexes()
-            index = found[0] if found else None
-        features = FeatureIndex.load(Path(index).expanduser()) if index else None
-        return cls(file, Converter(voice, features, runtime))
+        chosen, warnings = _own_index(file, voice) if index == "auto" else (index, [])
+        features = FeatureIndex.load(Path(chosen).expanduser()) if chosen else None
+        return cls(file, Converter(voice, features, runtime), Path(chosen).name if chosen else "", warnings)
 
     @property
     def name(self) -> str:
@@ -179,13 +198,17 @@ class Voice:
 
     def convert(self, source: "str | Path | Audio", settings: ConvertSettings = ConvertSettings(), *,
                 output: str | Path | None = None, progress: Progress = Silent()) -> "ConvertResult":
-        """Convert a recording; with `output`, write it there and measure what was written."""
+        """Convert a recording; with `output`, write it there, tagged as converted, and measure what was written."""
         from .audio import Audio, read_audio
-        from .convert import convert_file
-        if output is not None and not isinstance(source, Audio):
-            return convert_file(self.converter, Path(source), Path(output), settings, progress=progress)
+        from .convert import convert_to_file
         audio = source if isinstance(source, Audio) else read_audio(Path(source))
-        return self.converter.convert(audio, settings, progress=progress)
+        if output is None:
+            result = self.converter.convert(audio, settings, progress=progress)
+        else:
+            result = convert_to_file(self.converter, audio, Path(output), settings, progress=progress)
+        if settings.index_rate == 0:
+            return result
+        return replace(result, index=self.index, warnings=[*result.warnings, *self.warnings])
 
     def convert_all(self, inputs: Iterable[str | Path], folder: str | Path,
                     settings: ConvertSettings = ConvertSettings(), *,
@@ -198,6 +221,29 @@ class Voice:
             except RVCError as error:
                 results.append(FailedFile(str(source), str(error), error.hint))
         return results
+
+
+def _voice_path(path: str | Path) -> Path:
+    """The voice file itself, or the final voice of the experiment with this name."""
+    file = Path(path).expanduser()
+    if file.is_file():
+        return file
+    layout = Layout.of(str(path))
+    if saved := layout.voices():
+        return saved[-1]
+    raise WeightsError(f"{str(path)!r} is neither a voice file nor an experiment with a voice",
+                       hint=f"give the path of a .pth; or train it, with rvc run, until {layout.root} holds one")
+
+
+def _own_index(file: Path, voice: "VoiceFile") -> tuple[Path | None, list[str]]:
+    """The newest index beside a voice that was built for it, and what is odd about that."""
+    from .index import is_stale
+    layout = Layout(file.absolute().parent, voice.info.name)
+    found = layout.indexes(voice.spec.version, voice_names(file, voice.info.name))
+    if not found:
+        return None, ["no index of this voice was found"]
+    stale = f"the index was made from other content than there is now: run rvc index {layout.name}"
+    return found[0], [stale] if is_stale(layout) else []
 
 
 @dataclass(frozen=True)

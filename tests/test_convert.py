@@ -10,7 +10,7 @@ import torch
 
 from rvc_core import convert as module
 from rvc_core.audio import Audio, read_audio
-from rvc_core.convert import Converter, convert_file, join_pieces, mix_loudness, plan_windows
+from rvc_core.convert import Converter, convert_to_file, join_pieces, mix_loudness, plan_windows
 from rvc_core.errors import AudioError, MismatchError, SettingsError
 from rvc_core.nn.generator import sine
 from rvc_core.nn.synthesizer import Synthesizer
@@ -41,16 +41,30 @@ class Whistler:
         return whistle * 5 + 0.02 * noise.source * (f0_hz == 0).repeat_interleave(160, dim=1).unsqueeze(1)
 
 
+class Spy:
+    """A synthesizer that remembers the content it is given, and speaks like the one inside."""
+
+    def __init__(self, inside: Synthesizer) -> None:
+        self.inside, self.content = inside, np.empty(0)
+
+    def infer(self, content: torch.Tensor, *arguments: object, **options: object) -> torch.Tensor:
+        self.content = content[0].numpy()
+        return self.inside.infer(content, *arguments, **options)
+
+
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Converter]:
     monkeypatch.setattr(module, "content_encoder", lambda name, width, device: Bands())
 
-    def converter(*, local: bool = False, index: FeatureIndex | None = None, spec=TINY, **info: object) -> Converter:
+    def converter(*, local: bool = False, index: FeatureIndex | None = None, spec=TINY,
+                  same_speakers: tuple[int, int] = (0, 0), **info: object) -> Converter:
         torch.manual_seed(1)
         weights = Synthesizer(spec).state_dict()
         if local:   # attention hears a whole window; without it the network is local, and windows must not show at all
             weights = {key: value * 0 if ".conv_o." in key else value for key, value in weights.items()}
-        return Converter(VoiceFile(spec, weights, VoiceInfo("v", content_name="embedded", **info)), index)
+        first, second = same_speakers
+        weights["emb_g.weight"][second] = weights["emb_g.weight"][first]
+        return Converter(VoiceFile(spec, weights, VoiceInfo("v", **{"content_name": "embedded", **info})), index)
     return converter
 
 
@@ -143,6 +157,54 @@ def test_every_option_changes_the_result(make: Callable[..., Converter], change:
     assert np.abs(plain - changed).max() > 1e-5
 
 
+def _content(converter: Converter, source: Audio, **options: object) -> np.ndarray:
+    """What the synthesizer is given for one window."""
+    converter._synthesizer = spy = Spy(converter._synthesizer)
+    converter.convert(source, _settings(**options))
+    converter._synthesizer = spy.inside
+    return spy.content
+
+
+def test_index_rate_moves_content_to_the_index_and_protect_keeps_it_where_nothing_is_voiced(
+        make: Callable[..., Converter]) -> None:
+    source, everywhere = _speech(), 7.0
+    converter = make(index=FeatureIndex.build(np.full((50, 8), everywhere, np.float32), IndexSettings()))
+    own, half, moved, protected = (
+        _content(converter, source, index_rate=rate, protect=protect)
+        for rate, protect in ((0.0, 0.5), (0.5, 0.5), (1.0, 0.5), (1.0, 0.0)))
+    padded = module._padded(module._prepared(source))
+    voiced = pitch_estimator("dio")(padded).voiced[:len(own)]
+    assert 20 < voiced.sum() < len(own) - 20
+    hand = np.repeat(Bands()(padded), 2, axis=0)
+    np.testing.assert_allclose(own[:-8], hand[:len(own) - 8], atol=1e-5)
+    np.testing.assert_allclose(half, (own + everywhere) / 2, atol=1e-4)
+    np.testing.assert_allclose(moved, everywhere, atol=1e-4)
+    np.testing.assert_allclose(protected[voiced], everywhere, atol=1e-4)
+    np.testing.assert_allclose(protected[~voiced], own[~voiced], atol=1e-5)
+
+
+def test_without_noise_the_prior_is_the_same_for_every_seed(make: Callable[..., Converter]) -> None:
+    converter, source = make(spec=replace(TINY, uses_f0=False)), _speech()   # with f0, the excitation is random too
+    silent, other = (converter.convert(source, _settings(seed=seed, noise_scale=0)).audio.samples for seed in (0, 1))
+    assert np.array_equal(silent, other)
+    little, much = (converter.convert(source, _settings(noise_scale=scale)).audio.samples for scale in (0.1, 1.0))
+    assert 0 < np.abs(little - silent).mean() < np.abs(much - silent).mean()
+
+
+def test_a_speaker_is_its_row_of_the_table_and_nothing_else(make: Callable[..., Converter]) -> None:
+    converter, source = make(same_speakers=(0, 2)), _speech()
+    first, second, third = (converter.convert(source, _settings(speaker=speaker)).audio.samples for speaker in range(3))
+    assert np.array_equal(first, third) and not np.allclose(first, second)
+
+
+def test_a_voice_of_an_unknown_encoder_is_refused_by_name(make: Callable[..., Converter]) -> None:
+    for known in ("", "contentvec", "hubert_base", "embedded"):
+        make(content_name=known)
+    with pytest.raises(MismatchError, match="japanese-hubert-base") as caught:
+        make(content_name="japanese-hubert-base")
+    assert "contentvec" in caught.value.hint
+
+
 def test_protect_gives_unvoiced_frames_their_own_features_back() -> None:
     mixed, original = np.full((4, 2), 10.0, np.float32), np.zeros((4, 2), np.float32)
     voiced = np.array([True, False, True, False])
@@ -186,20 +248,18 @@ def test_a_voice_without_f0_converts(make: Callable[..., Converter]) -> None:
     assert abs(result.audio.seconds - 2) < 1e-3
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "m4a", "ogg"])
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "MP3", "m4a", "ogg"])
 def test_what_was_written_is_opened_and_measured(make: Callable[..., Converter], tmp_path: Path, suffix: str) -> None:
-    _speech().save(tmp_path / "it's «søng» 歌.wav")
     converter = make()
     converter._synthesizer = Whistler()
-    result = convert_file(converter, tmp_path / "it's «søng» 歌.wav", tmp_path / f"out.{suffix}", _settings())
+    result = convert_to_file(converter, _speech(), tmp_path / f"it's «søng» 歌.{suffix}", _settings())
     written = read_audio(Path(result.output))
     assert abs(written.seconds - 2) < 0.15 and result.sanity["rms_db"] > -30
 
 
 def test_an_output_that_is_not_what_was_made_is_removed(make: Callable[..., Converter], tmp_path: Path,
                                                         monkeypatch: pytest.MonkeyPatch) -> None:
-    _speech().save(tmp_path / "in.wav")
     monkeypatch.setattr(Audio, "save", lambda self, path, comment="": path.write_bytes(b"torn"))
     with pytest.raises(AudioError):
-        convert_file(make(), tmp_path / "in.wav", tmp_path / "out.wav", _settings())
+        convert_to_file(make(), _speech(), tmp_path / "out.wav", _settings())
     assert not (tmp_path / "out.wav").exists()

@@ -1,13 +1,29 @@
 """The API of the README: names, files and errors; what the stages do is tested with them."""
 
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+import torch
 
-from rvc_core.errors import SettingsError, StageOrderError, WeightsError
+from rvc_core.audio import Audio
+from rvc_core.errors import RVCError, SettingsError, StageOrderError, WeightsError
 from rvc_core.experiment import Experiment, Voice, outputs_for
+from rvc_core.extract import ExtractReport
+from rvc_core.files import slug_of
+from rvc_core.layout import Layout
+from rvc_core.manifest import ExperimentRecord
+from rvc_core.nn.synthesizer import Synthesizer
+from rvc_core.prepare import PrepareReport
+from rvc_core.presets import preset
+from rvc_core.retrieval import FeatureIndex
 from rvc_core.settings import ConvertSettings, TrainSettings
+from rvc_core.stamps import stamp, stamp_of
 from rvc_core.train import train
+from rvc_core.voice_file import VoiceFile, VoiceInfo, save_voice
+from synth import phrase
 from tiny import experiment
 
 
@@ -40,6 +56,109 @@ def test_voices_are_found_by_name_and_a_wrong_one_lists_the_others(tiny: None, t
     assert "tiny_e1_s2.pth" in missing.value.hint
 
 
-def test_a_voice_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"absent\.pth"):
-        Voice.load(tmp_path / "absent.pth")
+    with pytest.raises(WeightsError, match="best") as unknown:   # there is no verdict yet that could choose one
+        lab.voice("best")
+    assert "tiny_e1_s2.pth" in unknown.value.hint and "tiny.pth" in unknown.value.hint
+
+
+@pytest.mark.parametrize("name", ["absent.pth", "absent", "absent 2.0"])
+def test_a_voice_that_is_not_there_is_named_with_both_things_it_could_be(tmp_path: Path, name: str) -> None:
+    with pytest.raises(WeightsError, match=r"absent.* neither a voice file nor an experiment") as caught:
+        Voice.load(tmp_path / name)
+    assert ".pth" in caught.value.hint and "rvc run" in caught.value.hint
+
+
+def _save_voice(path: Path, name: str = "") -> Path:
+    torch.manual_seed(0)
+    spec = preset("nano")
+    save_voice(path, VoiceFile(spec, Synthesizer(spec).state_dict(), VoiceInfo(name, content_name="embedded")))
+    return path
+
+
+def _save_index(folder: Path, owner: str) -> Path:
+    path = folder / f"added_IVF1_Flat_nprobe_1_{owner}_nano.index"
+    FeatureIndex.build(np.random.default_rng(0).standard_normal((100, 256)).astype(np.float32)).save(path)
+    return path
+
+
+def _speech(seconds: float = 1.0) -> Audio:
+    return Audio(phrase(1, seconds=seconds, speaker=1).samples, 16000)
+
+
+DIO = ConvertSettings.of(f0_method="dio", transpose=0)
+
+
+@pytest.mark.parametrize("name", ["voice 2.0", "alice"])
+def test_an_experiment_is_found_by_name_whatever_the_name_looks_like(tmp_path: Path, name: str,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RVC_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    saved = _save_voice(Layout.of(name).final_voice, name)
+    assert Voice.load(name).path == saved
+    index = _save_index(tmp_path, "mine")
+    assert Voice.load(name, index).index == index.name
+
+
+@pytest.mark.parametrize(("file", "name", "owner"), [
+    ("alice.pth", "", "alice"), ("alice_e60_s120.pth", "", "alice"), ("renamed.pth", "alice", "alice"),
+    ("x.pth", "Алиса", slug_of("Алиса")), ("my voice.pth", "", "my voice")])
+def test_a_voice_takes_its_own_index_and_says_which(tmp_path: Path, file: str, name: str, owner: str) -> None:
+    own = _save_index(tmp_path, owner)
+    foreign = _save_index(tmp_path, f"not_{owner}")
+    os.utime(own, (1, 1))
+    os.utime(foreign, (2, 2))
+    result = Voice.load(_save_voice(tmp_path / file, name)).convert(_speech(), DIO)
+    assert result.index == own.name and not result.warnings and result.as_json()["index"] == own.name
+
+
+def test_an_index_of_somebody_else_is_not_used_and_that_is_said(tmp_path: Path) -> None:
+    _save_index(tmp_path, "bob")
+    path = _save_voice(tmp_path / "alice.pth")
+    voice = Voice.load(path)
+    result = voice.convert(_speech(), DIO)
+    assert result.index == "" and result.warnings == ["no index of this voice was found"]
+    unwanted = voice.convert(_speech(), DIO.model_copy(update={"index_rate": 0.0}))
+    assert not unwanted.warnings and not Voice.load(path, None).convert(_speech(), DIO).warnings
+
+
+def test_an_index_of_earlier_content_is_used_with_a_warning(tmp_path: Path) -> None:
+    layout = Layout(tmp_path, "alice")
+    owner = layout.slug
+    path, index = _save_voice(tmp_path / f"{owner}.pth", "alice"), _save_index(tmp_path, owner)
+    stamp(layout, "content", {"prepare": 1})
+    stamp(layout, "index", {"content": stamp_of(layout, "content")})
+    ExperimentRecord("alice", "x", "nano").save(layout)
+    assert not Voice.load(path).convert(_speech(), DIO).warnings
+    stamp(layout, "content", {"prepare": 2})
+    result = Voice.load(path).convert(_speech(), DIO)
+    assert result.index == index.name and "rvc index alice" in result.warnings[0]
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_an_output_is_written_whatever_the_source_is(tmp_path: Path, is_file: bool) -> None:
+    source: Path | Audio = _speech()
+    if is_file:
+        source.save(tmp_path / "song.wav")
+        source = tmp_path / "song.wav"
+    voice = Voice.load(_save_voice(tmp_path / "alice.pth", "alice"))
+    result = voice.convert(source, DIO, output=tmp_path / "out.flac")
+    assert result.output == str(tmp_path / "out.flac")
+    with soundfile.SoundFile(result.output) as written:
+        assert "converted" in written.comment and written.frames == len(result.audio.samples)
+    assert Voice.load(voice.path).convert(source, DIO).output == ""
+
+
+@pytest.mark.parametrize("stage", ["prepare", "extract"])
+def test_a_stage_that_was_stopped_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    done: list[str] = []
+
+    def stub(name: str, report: PrepareReport | ExtractReport) -> None:
+        monkeypatch.setattr(Experiment, name, lambda *arguments: done.append(name) or report)
+    stub("prepare", PrepareReport(stopped=stage == "prepare"))
+    stub("extract", ExtractReport(stopped=stage == "extract"))
+    stub("build_index", ExtractReport())
+    stub("train", ExtractReport())
+    with pytest.raises(RVCError, match=f"{stage} was stopped"):
+        Experiment.open("x", home=tmp_path).run()
+    assert done[-1] == stage
