@@ -135,7 +135,8 @@ def synthesizer_of(voice: VoiceFile) -> Synthesizer:
     return synthesizer.eval().fuse()
 
 
-def load_strictly(network: torch.nn.Module, weights: dict[str, torch.Tensor], name: str) -> None:
+def load_strictly(network: torch.nn.Module, weights: dict[str, torch.Tensor], name: str, *,
+                  hint: str = "use a file of the same version, sample rate and f0 choice") -> None:
     """Put weights into a network, all of them or none.
 
     Raises
@@ -147,8 +148,7 @@ def load_strictly(network: torch.nn.Module, weights: dict[str, torch.Tensor], na
         network.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip()[:160]
-        raise MismatchError(f"{name} does not fit the architecture: {reason}",
-                            hint="use a file of the same version, sample rate and f0 choice") from error
+        raise MismatchError(f"{name} does not fit the architecture: {reason}", hint=hint) from error
 
 
 def _config_of(spec: VoiceSpec) -> list[Any]:
