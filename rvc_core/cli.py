@@ -14,7 +14,7 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from . import __version__
-from .errors import RVCError
+from .errors import RVCError, SettingsError
 from .experiment import Experiment, FailedFile, Voice
 from .progress import Silent, Terminal
 from .settings import (
@@ -39,19 +39,40 @@ def main(argv: list[str] | None = None) -> int:
     try:
         result = arguments.run(arguments)
     except RVCError as error:
-        if arguments.json:
-            print(json.dumps({"error": str(error), "hint": error.hint}, ensure_ascii=False))
-        print(f"rvc: {error}" + (f"\n     {error.hint}" if error.hint else ""), file=sys.stderr)
-        return 1
+        return _fail(arguments, str(error), error.hint)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        return _fail(arguments, (error.strerror or str(error)) + where, _hint_for(error))
     except KeyboardInterrupt:
-        print("rvc: interrupted; the same command continues", file=sys.stderr)
-        return 1
+        return _fail(arguments, "interrupted", "the same command continues")
     failed = bool(result.pop("failed_command", False))
     if arguments.json:
         print(json.dumps(result, ensure_ascii=False))
     else:
-        _show(result)
+        _show({key: value for key, value in result.items() if key not in ("error", "hint")})
+    if failed:
+        _complain(result["error"], result["hint"])
     return 1 if failed else 0
+
+
+def _fail(arguments: argparse.Namespace, error: str, hint: str) -> int:
+    """Say what went wrong: with ``--json`` also on stdout."""
+    if arguments.json:
+        print(json.dumps({"error": error, "hint": hint}, ensure_ascii=False))
+    _complain(error, hint)
+    return 1
+
+
+def _complain(error: str, hint: str) -> None:
+    print(f"rvc: {error}" + (f"\n     {hint}" if hint else ""), file=sys.stderr)
+
+
+def _hint_for(error: OSError) -> str:
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        return "a file stands where a folder is needed: choose another --output or RVC_HOME, or move that file"
+    if isinstance(error, PermissionError):
+        return "choose folders that you may read and write (inputs, --output, RVC_HOME)"
+    return "check that the path exists and that its disk works"
 
 
 # -- commands ------------------------------------------------------------------------------------------------------
@@ -92,11 +113,12 @@ def _run(arguments: argparse.Namespace) -> Result:
 def _convert(arguments: argparse.Namespace) -> Result:
     settings = _settings(ConvertSettings, arguments)
     index = None if arguments.index == "none" else arguments.index
+    _ensure_folder(Path(arguments.output))
     voice = Voice.load(arguments.voice, index, runtime=_settings(RuntimeSettings, arguments))
     results = voice.convert_all(arguments.inputs, arguments.output, settings, progress=_progress(arguments))
     failures = [result for result in results if isinstance(result, FailedFile)]
     for failure in failures:
-        print(f"rvc: {failure.source}: {failure.error}\n     {failure.hint}", file=sys.stderr)
+        _complain(f"{failure.source}: {failure.error}", failure.hint)
     summary: Result = {"files": [result.as_json() for result in results], "failed": len(failures),
                        "failed_command": bool(failures)}
     if failures:
@@ -124,8 +146,11 @@ def _golden(arguments: argparse.Namespace) -> Result:
 
 def _demo(arguments: argparse.Namespace) -> Result:
     from .demo import demo
+    _ensure_folder(Path(arguments.output))
     report = demo(Path(arguments.output), progress=_progress(arguments))
-    return {**report.as_json(), "failed_command": not report.passed}
+    failure = {"error": "; ".join(report.failures), "hint": f"look at {report.picture} and listen to {report.output}",
+               "failed_command": True}
+    return report.as_json() | (failure if report.failures else {})
 
 
 # -- building the parser -------------------------------------------------------------------------------------------
@@ -177,14 +202,21 @@ def add_settings(parser: argparse.ArgumentParser, settings: type[Settings]) -> N
         if name in known:
             continue
         default = "" if field.default in (None, PydanticUndefined) else f" (default: {field.default})"
-        group.add_argument(f"--{name.replace('_', '-')}", dest=name, default=argparse.SUPPRESS,
-                           metavar=name.split("_")[-1].upper(),
+        metavar = "true|false" if field.annotation is bool else name.split("_")[-1].upper()
+        group.add_argument(f"--{name.replace('_', '-')}", dest=name, default=argparse.SUPPRESS, metavar=metavar,
                            help=f"{field.description}{default}".replace("%", "%%"))
 
 
 def _settings(settings: type[Settings], arguments: argparse.Namespace) -> Any:
     given = {name: getattr(arguments, name) for name in settings.model_fields if hasattr(arguments, name)}
     return settings.of(**given)
+
+
+def _ensure_folder(output: Path) -> None:
+    """Refuse a path that is no folder and cannot become one, before any work is done."""
+    standing = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not standing.is_dir():
+        raise SettingsError(f"--output {output} cannot be a folder: {standing} is a file", hint="name a folder")
 
 
 def _experiment(arguments: argparse.Namespace) -> Experiment:

@@ -3,7 +3,6 @@
 Executes the real unattended notebooks with papermill on the two synthesised voices inside the package.
 """
 
-import json
 import os
 import shutil
 import time
@@ -19,7 +18,7 @@ import torch
 from .audio import Audio, read_audio
 from .embedded import voice_folder
 from .errors import ResourceError, RVCError
-from .files import replace_atomically, write_json
+from .files import read_json, replace_atomically, write_json
 from .layout import Layout
 from .metrics import history
 from .nn.spectrogram import mel_spectrogram
@@ -30,7 +29,7 @@ from .scores import SpeakerScorer, pitch_share, similarity_gain, speaker_similar
 
 NAME = "demo"
 _TRAINING = {"preset": "nano", "epochs": 1000, "max_minutes": 3.8, "save_every_epochs": 1000,
-             "validate_every_epochs": 10, "holdout_minutes": 0.2, "batch_size": 8, "learning_rate": 4e-4}
+             "validate_every_epochs": 10, "holdout_minutes": 0.2, "batch_size": 8}
 _LEAST_MEL_FALL, _LEAST_GAIN, _LEAST_PITCH_SHARE = 0.25, 0.2, 0.7
 
 
@@ -120,6 +119,7 @@ def _home(folder: Path) -> Iterator[None]:
 def _execute(name: str, folder: Path, parameters: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Run one of the project's notebooks with papermill; its result file is its answer."""
     import papermill
+    from nbclient.exceptions import DeadKernelError
 
     source = Path(__file__).parents[1] / "notebooks" / f"{name}.ipynb"
     if not source.exists():
@@ -133,7 +133,10 @@ def _execute(name: str, folder: Path, parameters: dict[str, Any], progress: Prog
     except papermill.PapermillExecutionError as error:
         raise RVCError(f"{name}.ipynb failed: {error.evalue}",
                        hint=f"the whole output is in {folder / name}.ipynb") from error
-    return json.loads(result.read_text("utf-8"))
+    except DeadKernelError as error:
+        raise RVCError(f"the process that ran {name}.ipynb was killed",
+                       hint="most often for lack of memory: close other programs, and run the demo again") from error
+    return read_json(result, "run the demo again")
 
 
 class _Relay:

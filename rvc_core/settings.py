@@ -6,7 +6,7 @@ results and stays out of the stamps. Architectures are no settings: see presets.
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from .errors import SettingsError
 from .presets import PRESETS
@@ -25,10 +25,22 @@ def _number_or_word(value: Any) -> Any:
         return value
 
 
+def _zero_or_rate(value: int) -> int:
+    """Below telephone quality a rate is a slip of the keyboard."""
+    if 0 < value < 8000:
+        raise ValueError("0, or at least 8000")
+    return value
+
+
+Semitones = Annotated[Annotated[float, Field(ge=-60, le=60)] | Literal["auto"], BeforeValidator(_number_or_word)]
+StepSize = Annotated[Annotated[float, Field(gt=0, le=1e-2)] | Literal["auto"], BeforeValidator(_number_or_word)]
+_SEED_MEANING = "seeds every random draw of every stage: held-out recordings, training, order of the index"
+
+
 class Settings(BaseModel):
     """Base of all settings: immutable, strict about names, errors in one line."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def of(cls: type[S], **values: Any) -> S:
@@ -67,12 +79,14 @@ class PrepareSettings(Settings):
     """How recordings become training clips."""
 
     preset: PresetName = Field("v2-40k", description="architecture and sample rate of the voice")
+    uses_f0: bool = Field(True, description=(
+        "whether the voice follows pitch; off only for voices without a melody, as RVC's no-f0 models"))
     silence_db: float = Field(-42.0, ge=-90, le=-10, description="dB of full scale below which a frame is silence")
     min_silence_ms: int = Field(400, ge=100, le=2000, description="shortest pause, in ms, that separates phrases")
     max_kept_silence_ms: int = Field(500, ge=15, le=2000, description="longest pause, in ms, kept at a phrase's edges")
     holdout_minutes: float | None = Field(None, ge=0, le=30, description=(
         "minutes of recordings kept out of training to judge it; empty: a tenth, none below one minute of data"))
-    seed: int = Field(1234, ge=0, description="chooses the held-out recordings")
+    seed: int = Field(1234, ge=0, description=_SEED_MEANING)
 
 
 class ExtractSettings(Settings):
@@ -91,13 +105,14 @@ class TrainSettings(Settings):
     save_every_epochs: int = Field(15, ge=1, le=10_000, description="epochs between two checkpoints and voices")
     validate_every_epochs: int = Field(5, ge=1, le=10_000, description="epochs between two held-out validations")
     keep_checkpoints: int = Field(2, ge=1, le=1000, description="complete checkpoint pairs kept on the disk")
-    learning_rate: float = Field(1e-4, gt=0, le=1e-2, description="AdamW step size at the first epoch")
+    learning_rate: StepSize = Field("auto", description=(
+        "AdamW step size at the first epoch; auto: the architecture's own"))
     learning_rate_decay: float = Field(0.999875, gt=0.9, le=1, description="factor on the step size after each epoch")
     base_generator: str = Field("auto", description="G weights to start from: auto, none, or a path")
     base_discriminator: str = Field("auto", description="D weights to start from: auto, none, or a path")
     mel_epsilons: Literal["2023", "2026"] = Field("2023", description=(
         "floors inside spectrograms: of the base models (2023), or of RVC WebUI since July 2026"))
-    seed: int = Field(1234, ge=0, description="start of every random draw")
+    seed: int = Field(1234, ge=0, description=_SEED_MEANING)
 
 
 class IndexSettings(Settings):
@@ -105,13 +120,13 @@ class IndexSettings(Settings):
 
     max_vectors: int = Field(200_000, ge=1000, description="above this many vectors, k-means reduces them")
     reduced_vectors: int = Field(10_000, ge=100, description="number of k-means centres")
-    seed: int = Field(1234, ge=0, description="order of vectors and start of k-means")
+    seed: int = Field(1234, ge=0, description=_SEED_MEANING)
 
 
 class ConvertSettings(Settings):
     """How a recording is converted."""
 
-    transpose: Annotated[float | Literal["auto"], BeforeValidator(_number_or_word)] = Field("auto", description=(
+    transpose: Semitones = Field("auto", description=(
         "semitones added to the pitch; auto: from the source's median to the voice's; songs with backing: 0, 12, -12"))
     index_rate: float = Field(0.75, ge=0, le=1, description="share of the index's features in the mix")
     protect: float = Field(0.33, ge=0, le=0.5, description="consonant protection; 0.5 turns it off, lower is stronger")
@@ -119,7 +134,8 @@ class ConvertSettings(Settings):
     f0_method: F0Method = Field("fcpe", description="pitch estimator")
     speaker: int = Field(0, ge=0, le=1000, description="speaker row of a voice with several")
     noise_scale: float = Field(0.66666, ge=0, le=2, description="spread of the prior's noise")
-    output_rate_hz: int = Field(0, ge=0, le=192_000, description="resample the result to this rate; 0: the voice's own")
+    output_rate_hz: Annotated[int, AfterValidator(_zero_or_rate)] = Field(0, ge=0, le=192_000, description=(
+        "resample the result to this rate, at least 8000; 0: the voice's own"))
     output_format: Literal["wav", "flac", "ogg", "mp3", "m4a"] = Field("wav", description="file format of the result")
     seed: int = Field(0, ge=0, description="start of the random draws: same seed, same audio")
 

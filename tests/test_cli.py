@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 import torch
 
+from rvc_core import demo as demo_module
+from rvc_core import experiment
 from rvc_core.audio import Audio
-from rvc_core.cli import main
+from rvc_core.cli import _STAGES, main
 from rvc_core.embedded import voice_folder
+from rvc_core.errors import RVCError, SettingsError
 from rvc_core.layout import Layout, home
 from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.presets import preset
 from rvc_core.retrieval import FeatureIndex
-from rvc_core.settings import IndexSettings
+from rvc_core.settings import ConvertSettings, IndexSettings, PrepareSettings, TrainSettings
 from rvc_core.voice_file import VoiceFile, VoiceInfo, save_voice
 from synth import phrase
 
@@ -174,3 +177,120 @@ def test_json_is_the_last_line_of_a_real_process() -> None:
 
 def test_home_is_where_the_user_says(here: Path) -> None:
     assert home() == here / "root" and Layout.of("x").root == here / "root" / "logs" / "x"
+
+
+# -- failures of the machine and of the person ---------------------------------------------------------------------
+def _fails_in_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
+    assert main([*arguments, "--json", "--quiet"]) == 1
+    captured = capsys.readouterr()
+    result = json.loads(captured.out.splitlines()[-1])
+    assert result["error"] and result["hint"] and "\n" not in result["error"]
+    assert result["error"] in captured.err and result["hint"] in captured.err
+    return result["error"]
+
+
+def test_a_home_that_is_a_file_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "root").write_text("a file")
+    assert str(here / "root") in _fails_in_one_line(
+        capsys, ["prepare", "x", "--dataset", str(_dataset(here / "data", 1)), "--preset", "nano"])
+
+
+def test_what_the_system_forbids_is_said_with_the_place(here: Path, capsys: pytest.CaptureFixture[str],
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "/somewhere/logs")   # root itself is never refused
+
+    monkeypatch.setattr(experiment.Experiment, "prepare", forbidden)
+    assert _fails_in_one_line(capsys, ["prepare", "x"]) == "Permission denied: /somewhere/logs"
+
+
+@pytest.mark.parametrize("output", ["out.wav", "out.wav/below"])
+@pytest.mark.parametrize("command", [["convert", "absent.pth", "a.wav"], ["demo"]])
+def test_an_output_that_is_a_file_is_refused_before_any_work(here: Path, capsys: pytest.CaptureFixture[str],
+                                                             command: list[str], output: str) -> None:
+    (here / "out.wav").write_text("somebody's file")
+    error = _fails_in_one_line(capsys, [*command, "--output", str(here / output)])
+    assert "is a file" in error and (here / "out.wav").read_text() == "somebody's file"
+
+
+def test_an_interrupted_command_still_answers_in_json(here: Path, capsys: pytest.CaptureFixture[str],
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(experiment.Experiment, "train", interrupted)
+    assert _fails_in_one_line(capsys, ["train", "x"]) == "interrupted"
+
+
+def test_a_demo_below_its_bars_says_which(here: Path, capsys: pytest.CaptureFixture[str],
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    report = demo_module.DemoReport(0.5, 3, 2.0, 1.9, 0.5, 0.9, 0.0, 0.9, "o.wav", "demo.png", 9.0,
+                                    ["held-out mel fell by 0.05", "similarity gain 0.00"])
+    monkeypatch.setattr(demo_module, "demo", lambda folder, progress: report)
+    assert _fails_in_one_line(capsys, ["demo", "--output", str(here)]) == (
+        "held-out mel fell by 0.05; similarity gain 0.00")
+
+
+def test_a_killed_notebook_is_an_error_with_a_hint(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    def killed(*_: object, **__: object) -> None:
+        raise DeadKernelError("Kernel died")
+
+    monkeypatch.setattr(papermill, "execute_notebook", killed)
+    with pytest.raises(RVCError, match="killed") as caught:
+        demo_module.demo(here / "demo")
+    assert "memory" in caught.value.hint
+
+
+# -- settings ------------------------------------------------------------------------------------------------------
+def _takes_floats(settings: type, name: str) -> bool:
+    return "float" in str(settings.model_fields[name].annotation)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", float("nan"), float("inf")])
+def test_no_setting_takes_what_is_not_a_number(value: object) -> None:
+    fields = [(settings, name) for classes in _STAGES.values() for settings in classes
+              for name in settings.model_fields if _takes_floats(settings, name)]
+    assert len(fields) >= 10
+    for settings, name in fields:
+        with pytest.raises(SettingsError, match=name):
+            settings.of(**{name: value})
+
+
+@pytest.mark.parametrize(("settings", "field", "good", "bad"), [
+    (ConvertSettings, "transpose", {"-60": -60, 60: 60, "auto": "auto", "1.5": 1.5}, ["60.1", -61, "high"]),
+    (ConvertSettings, "output_rate_hz", {"0": 0, 8000: 8000, "44100": 44100}, [1, "7999", -1, 200_000]),
+    (TrainSettings, "learning_rate", {"auto": "auto", "2e-4": 2e-4}, [0, "-1e-4", 0.1, "fast"]),
+    (PrepareSettings, "uses_f0", {"false": False, "true": True, "0": False}, ["maybe"])])
+def test_bounds(settings: type, field: str, good: dict[object, object], bad: list[object]) -> None:
+    for given, meant in good.items():
+        assert getattr(settings.of(**{field: given}), field) == meant
+    for value in bad:
+        with pytest.raises(SettingsError, match=field):
+            settings.of(**{field: value})
+
+
+def test_the_command_line_takes_booleans(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def prepare(self: experiment.Experiment, settings: PrepareSettings) -> None:
+        seen.append(settings.uses_f0)
+        raise RVCError("far enough")
+
+    monkeypatch.setattr(experiment.Experiment, "prepare", prepare)
+    for flags in ([], ["--uses-f0", "false"], ["--uses-f0", "true"]):
+        assert main(["prepare", "x", *flags]) == 1
+    assert seen == [True, False, True]
+
+
+def test_a_flag_shared_by_several_stages_means_the_same_in_each(capsys: pytest.CaptureFixture[str]) -> None:
+    meanings: dict[str, set[str | None]] = {}
+    for settings in _STAGES["run"]:
+        for name, field in settings.model_fields.items():
+            meanings.setdefault(name, set()).add(field.description)
+    assert {name: words for name, words in meanings.items() if len(words) > 1} == {}
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    assert "seeds every random draw" in " ".join(capsys.readouterr().out.split())
