@@ -9,10 +9,19 @@ from .errors import RVCError
 from .experiment import Experiment, FailedFile, Voice
 from .files import write_json
 from .progress import Terminal
-from .settings import ConvertSettings, ExtractSettings, IndexSettings, PrepareSettings, Settings, TrainSettings
+from .settings import (
+    ConvertSettings,
+    ExtractSettings,
+    IndexSettings,
+    PrepareSettings,
+    RuntimeSettings,
+    Settings,
+    TrainSettings,
+)
 
-TRAIN_SETTINGS = (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings)
-CONVERT_SETTINGS = (ConvertSettings,)
+_STAGES = (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings)
+TRAIN_SETTINGS = (*_STAGES, RuntimeSettings)
+CONVERT_SETTINGS = (ConvertSettings, RuntimeSettings)
 _LINE_EVERY_SECONDS = 15.0
 
 
@@ -47,14 +56,27 @@ def train_voice(name: str, dataset: str, result: str, parameters: Mapping[str, A
     RVCError
         Whatever a stage raises; the notebook fails with it.
     """
-    lab = Experiment.open(name, dataset, progress=Terminal(line_every_seconds=_LINE_EVERY_SECONDS))
-    reports = lab.run(*(settings_from(settings, parameters) for settings in TRAIN_SETTINGS))
+    lab = Experiment.open(name, dataset, runtime=settings_from(RuntimeSettings, parameters),
+                          progress=Terminal(line_every_seconds=_LINE_EVERY_SECONDS))
+    reports = lab.run(*(settings_from(settings, parameters) for settings in _STAGES))
     write_json(Path(result), reports)
     return reports
 
 
-def convert_folder(voice: str, inputs: str, output: str, result: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def convert_folder(voice: str, inputs: str, output: str, result: str, parameters: Mapping[str, Any],
+                   index: str = "auto") -> dict[str, Any]:
     """Convert a recording, or each of a folder, and write what came out to the file `result`.
+
+    Parameters
+    ----------
+    voice : str
+        Name of an experiment, or a ``.pth``.
+    inputs, output, result : str
+        A recording or a folder of them; the folder for the results; the file for the reports.
+    parameters : mapping
+        Holds the settings, by field.
+    index : str
+        ``auto``, ``none`` or a file.
 
     Raises
     ------
@@ -62,8 +84,8 @@ def convert_folder(voice: str, inputs: str, output: str, result: str, parameters
         When a file failed; the others are converted and `result` says which are which.
     """
     progress = Terminal(line_every_seconds=_LINE_EVERY_SECONDS)
-    results = Voice.load(voice).convert_all([inputs], output, settings_from(ConvertSettings, parameters),
-                                            progress=progress)
+    loaded = Voice.load(voice, None if index == "none" else index, runtime=settings_from(RuntimeSettings, parameters))
+    results = loaded.convert_all([inputs], output, settings_from(ConvertSettings, parameters), progress=progress)
     reports = {"files": [item.as_json() for item in results]}
     write_json(Path(result), reports)
     if failed := [item for item in results if isinstance(item, FailedFile)]:

@@ -71,7 +71,8 @@ class Experiment:
     def prepare(self, settings: PrepareSettings = PrepareSettings(), stop: Stop | None = None) -> "PrepareReport":
         """Cut the recordings into clips."""
         from .prepare import prepare
-        return prepare(self.layout, self._recordings(), settings, progress=self.progress, stop=stop or Stop())
+        return prepare(self.layout, self._recordings(), settings, uses_f0=settings.uses_f0, progress=self.progress,
+                       stop=stop or Stop())
 
     def extract(self, settings: ExtractSettings = ExtractSettings(), stop: Stop | None = None) -> "ExtractReport":
         """Compute pitch and content of every clip."""

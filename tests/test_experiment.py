@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 
+from rvc_core import batch
 from rvc_core.audio import Audio
 from rvc_core.errors import RVCError, SettingsError, StageOrderError, WeightsError
 from rvc_core.experiment import Experiment, Voice, outputs_for
@@ -19,7 +21,7 @@ from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.prepare import PrepareReport
 from rvc_core.presets import preset
 from rvc_core.retrieval import FeatureIndex
-from rvc_core.settings import ConvertSettings, TrainSettings
+from rvc_core.settings import ConvertSettings, ExtractSettings, PrepareSettings, RuntimeSettings, TrainSettings
 from rvc_core.stamps import stamp, stamp_of
 from rvc_core.train import train
 from rvc_core.voice_file import VoiceFile, VoiceInfo, save_voice
@@ -147,6 +149,46 @@ def test_an_output_is_written_whatever_the_source_is(tmp_path: Path, is_file: bo
     with soundfile.SoundFile(result.output) as written:
         assert "converted" in written.comment and written.frames == len(result.audio.samples)
     assert Voice.load(voice.path).convert(source, DIO).output == ""
+
+
+def test_a_voice_without_f0_goes_the_whole_way(tmp_path: Path) -> None:
+    for number in range(2):
+        Audio(phrase(number, seconds=1.5).samples, 16000).save(tmp_path / "takes" / f"{number}.wav")
+    lab = Experiment.open("whisper", tmp_path / "takes", home=tmp_path)
+    prepared = lab.prepare(PrepareSettings.of(preset="nano", uses_f0=False, holdout_minutes=0))
+    assert prepared.clips == 2 and not ExperimentRecord.load(lab.layout).uses_f0
+    assert lab.extract(ExtractSettings.of(f0_method="dio")).done == 2 and not lab.layout.f0_hz.exists()
+    assert len(lab.layout.filelist.read_text("utf-8").splitlines()[0].split("|")) == 3
+    lab.train(TrainSettings.of(epochs=1, batch_size=2))
+    voice = lab.voice()
+    assert not voice.converter.voice.spec.uses_f0
+    result = voice.convert(_speech(), DIO, output=tmp_path / "out.wav")
+    assert result.transpose == 0 and abs(result.seconds - 1) < 1e-3
+
+
+@pytest.mark.parametrize(("index", "used"), [("auto", "own"), ("none", ""), ("other", "other")])
+def test_unattended_conversion_takes_an_index_and_where_to_run(tmp_path: Path, index: str, used: str) -> None:
+    names = {"": "", **{owner: _save_index(tmp_path, owner).name for owner in ("own", "other")}}
+    _speech().save(tmp_path / "song.wav")
+    voice = _save_voice(tmp_path / "own.pth")
+    asked = str(tmp_path / names[index]) if index in names else index
+
+    def convert(**runtime: object) -> dict[str, Any]:
+        return batch.convert_folder(str(voice), str(tmp_path / "song.wav"), str(tmp_path / "out"),
+                                    str(tmp_path / "result.json"), {"f0_method": "dio", **runtime}, asked)
+    [file] = convert(device="cpu", threads=1)["files"]
+    assert file["index"] == names[used]
+    with pytest.raises(SettingsError, match="threads"):
+        convert(threads=-1)
+    with pytest.raises(RVCError, match="abacus"):
+        convert(device="abacus")
+
+
+def test_unattended_training_runs_where_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[RuntimeSettings] = []
+    monkeypatch.setattr(Experiment, "run", lambda self, *stages: seen.append(self.runtime) or {})
+    batch.train_voice("x", "takes", str(tmp_path / "result.json"), {"device": "cpu", "threads": 3, "epochs": 2})
+    assert seen == [RuntimeSettings(device="cpu", threads=3)]
 
 
 @pytest.mark.parametrize("stage", ["prepare", "extract"])

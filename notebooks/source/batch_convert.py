@@ -8,6 +8,7 @@
 voice = "my voice"   # name of an experiment, or a .pth file
 inputs = "songs"   # a recording, or a folder of them
 output = "converted"   # folder for the results
+index = "auto"   # auto: the voice's own; none; or an .index file
 result = "convert_result.json"   # where the reports go
 
 # %% [markdown]
@@ -16,7 +17,7 @@ result = "convert_result.json"   # where the reports go
 # %%
 from rvc_core import batch
 
-reports = batch.convert_folder(voice, inputs, output, result, parameters=globals())
+reports = batch.convert_folder(voice, inputs, output, result, parameters=globals(), index=index)
 
 # %%
 print(batch.summary(reports))
