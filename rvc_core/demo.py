@@ -215,7 +215,7 @@ def _draw(path: Path, layout: Layout, source: Audio, target: Audio, output: Audi
     right.plot(*zip(*held, strict=True), "o-", color="tab:red", label="unheard recordings: log-mel distance")
     curves.set(xlabel="step", ylabel="training loss", title="Training")
     right.set(ylabel="unheard", ylim=(0, None))
-    figure.legend(loc="upper right")
+    figure.legend(loc="outside upper right", ncols=2)
     spec = preset("nano")
     shown = (("source", source), ("target, unheard in training", target),
              ("output: the source's words in the target's voice", output))
