@@ -1,11 +1,12 @@
 """Voice files: RVC's form on the disk, strict reading, and errors that say what a file is."""
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
-from rvc_core.errors import CheckpointError, MismatchError, WeightsError
+from rvc_core.errors import CheckpointError, MismatchError, UnsafeFileError, WeightsError
 from rvc_core.nn.synthesizer import SynthesisNoise, Synthesizer
 from rvc_core.presets import PRESETS, preset
 from rvc_core.voice_file import VoiceFile, VoiceInfo, load_voice, save_voice, synthesizer_of
@@ -85,3 +86,76 @@ def test_other_files_are_named_for_what_they_are(tmp_path: Path) -> None:
         said[name] = str(caught.value)
     assert "training checkpoint" in said["G_1.pth"] and "no such file" in said["absent.pth"]
     assert "not a voice" in said["other.pth"]
+
+
+# -- damaged files -------------------------------------------------------------------------------------------------
+class _Harmful:
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, ("true",)
+
+
+def _config(position: int, value: object) -> dict[str, object]:
+    config: list[object] = [513, 32, 16, 16, 32, 2, 1, 3, 0, "1", [3], [[1, 3, 5]], [10, 4, 4], 32, [20, 8, 8], 4, 8,
+                            16000]
+    config[position] = value
+    return {"config": config}
+
+
+DAMAGES: dict[str, tuple[dict[str, object], str]] = {
+    "config is None": ({"config": None}, "does not describe"),
+    "config is short": ({"config": [513, 32, 16]}, "does not describe"),
+    "a size is a word": (_config(2, "wide"), "'wide' is not a size"),
+    "a size is beyond any memory": (_config(13, 10**9), "1000000000 is not a size"),
+    "kernels are no list": (_config(14, 7), "7 where numbers belong"),
+    "dilations are no lists": (_config(11, [1, 3]), "does not describe"),
+    "the rate is a word": (_config(17, "fast"), "contradict"),
+    "the rate is a list": (_config(17, [16000]), "does not describe"),
+    "the rate is not that of the network": (_config(17, 40000), "contradict"),
+    "fewer kernels than rates": (_config(14, [20, 8]), "contradict"),
+    "weight is a list": ({"weight": [torch.zeros(2)]}, "not a table of tensors"),
+    "weight holds a number": ({"weight": {"emb_g.weight": 3}}, "not a table of tensors"),
+    "weight is empty": ({"weight": {}}, "does not describe"),
+    "weight has other dimensions": ({"weight": {"enc_p.emb_phone.weight": torch.zeros(3)}}, "does not describe"),
+    "a weight is not finite": ({"weight": {"emb_g.weight": torch.tensor([[torch.nan]])}}, "not finite, first emb_g"),
+    "rvc_core is a word": ({"rvc_core": "ours"}, "description cannot be read"),
+    "the median is not a number": ({"rvc_core": {"f0_median_hz": float("nan")}}, "description cannot be read"),
+    "f0 is a word": ({"f0": "yes"}, "description cannot be read"),
+    "epoch is a word": ({"epoch": "last"}, "description cannot be read"),
+    "version is unknown": ({"version": "v9"}, "version 'v9'"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_voice_is_one_line_with_a_hint(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "v.pth"
+    save_voice(path, _voice())
+    content, (change, said) = torch.load(path, weights_only=True), DAMAGES[damage]
+    assert {**content, **_config(17, 16000)} == content   # what is damaged here is otherwise a good voice
+    torch.save({**content, **change}, path)
+    with pytest.raises(WeightsError, match=said) as caught:
+        load_voice(path)
+    assert "v.pth" in str(caught.value) and caught.value.hint and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"\x80", b"]", b"PK\x03\x04", b"not a voice", b"\x80\x02}q\x00."])
+def test_what_torch_cannot_read_is_called_so(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "v.pth").write_bytes(content)
+    with pytest.raises(WeightsError, match="is not a torch file, or is truncated|is not a voice") as caught:
+        load_voice(tmp_path / "v.pth")
+    assert caught.value.hint
+
+
+def test_a_file_that_would_run_code_is_not_opened(tmp_path: Path) -> None:
+    torch.save({"weight": _Harmful(), "config": []}, tmp_path / "v.pth")
+    with pytest.raises(UnsafeFileError, match=r"v\.pth asks for posix\.system"):
+        load_voice(tmp_path / "v.pth")
+
+
+def test_a_rate_written_as_a_word_is_read_as_rvc_reads_it(tmp_path: Path) -> None:
+    spec = preset("v2-40k")
+    few = {"enc_p.emb_phone.weight": torch.zeros(spec.hidden_channels, spec.content_width),
+           "emb_g.weight": torch.zeros(spec.speakers, spec.speaker_channels)}
+    save_voice(tmp_path / "v.pth", VoiceFile(spec, few, VoiceInfo("a")))
+    content = torch.load(tmp_path / "v.pth", weights_only=True)
+    torch.save({**content, "config": [*content["config"][:17], "40k"]}, tmp_path / "v.pth")
+    assert load_voice(tmp_path / "v.pth").spec == spec
