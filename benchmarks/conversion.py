@@ -3,8 +3,8 @@
     python benchmarks/conversion.py VOICE --target recordings/ --heldout unheard/ --sources other_people/
 
 Prints one JSON object: a row per source, and the means. Similarity is Resemblyzer's (GE2E); gain 0 is the source's own
-similarity to the target, 1 that of the target's unheard speech. Beside the pitch share stands its ratio to that of a WORLD
-copy of the source, which is what the pitch estimator's own slips leave to reach.
+similarity to the target, 1 that of the target's unheard speech. Beside the pitch share stands its ratio to that of a
+WORLD copy of the source, which is what the pitch estimator's own slips leave to reach.
 """
 
 import argparse

@@ -33,8 +33,8 @@ class Networks:
         torch.manual_seed(seed)
         generator = Synthesizer(spec).to(device)
         discriminator = Discriminator.of(spec).to(device)
-        optimizers = [torch.optim.AdamW(network.parameters(), spec.learning_rate, betas=_BETAS, eps=_EPSILON, foreach=True)
-                      for network in (generator, discriminator)]
+        optimizers = [torch.optim.AdamW(network.parameters(), spec.learning_rate, betas=_BETAS, eps=_EPSILON,
+                                        foreach=True) for network in (generator, discriminator)]
         return cls(generator, discriminator, *optimizers)
 
     def set_learning_rate(self, rate: float) -> None:

@@ -21,7 +21,8 @@ def heldout_files(layout: Layout, spec: VoiceSpec) -> list[ClipFiles]:
         return folder / f"{clip.name}.npy" if spec.uses_f0 else None
     clips = [ClipFiles(clip, held.features(spec.content_width) / f"{clip.stem}.npy", pitch(held.f0_coarse, clip),
                        pitch(held.f0_hz, clip), speaker=0) for clip in sorted(held.clips.glob("*.wav"))]
-    return [clip for clip in clips if all(path.exists() for path in (clip.features, clip.f0_coarse, clip.f0_hz) if path)]
+    return [clip for clip in clips
+            if all(path.exists() for path in (clip.features, clip.f0_coarse, clip.f0_hz) if path)]
 
 
 @torch.inference_mode()
