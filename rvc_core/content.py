@@ -18,7 +18,7 @@ import numpy as np
 from .embedded import ENCODER_FILE
 from .errors import AudioError, MismatchError, ResourceError, SettingsError, WeightsError
 from .files import sha256_of
-from .layout import home
+from .platforms import home
 from .presets import VoiceSpec
 
 FIELD_SAMPLES, STRIDE_SAMPLES = 400, 320     # frame t sees samples 320 t to 320 t + 400, at 16 kHz

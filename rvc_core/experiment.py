@@ -219,8 +219,9 @@ class Voice:
         for source, output in outputs_for([Path(item) for item in inputs], Path(folder), self.name, settings):
             try:
                 results.append(self.convert(source, settings, output=output, progress=progress))
-            except RVCError as error:
-                results.append(FailedFile(str(source), str(error), error.hint))
+            except (RVCError, OSError) as error:
+                hint = getattr(error, "hint", "check path and permissions")
+                results.append(FailedFile(str(source), str(error), hint))
         return results
 
 

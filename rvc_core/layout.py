@@ -3,7 +3,6 @@
 The folder is RVC WebUI's ``logs/<name>``, and what we add stands beside it (docs/file_formats.md).
 """
 
-import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -11,16 +10,11 @@ from pathlib import Path
 
 from .errors import SettingsError
 from .files import slug_of
-from .platforms import detect
+from .platforms import home
 
 _GENERATOR = re.compile(r"G_(\d+)\.pth")
 _VOICE = re.compile(r".*_e(\d+)_s(\d+)\.pth")
 _DATE = re.compile(r"_e\d+_s\d+$")
-
-
-def home() -> Path:
-    """Root of experiments, caches and weights: ``RVC_HOME``, else the platform's working folder."""
-    return Path(os.environ.get("RVC_HOME") or detect().home).expanduser().absolute()
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,11 @@ def detect(environment: Mapping[str, str] = os.environ, exists: Callable[[str], 
     return Platform("local", "this machine", Path.cwd(), Path.cwd())
 
 
+def home() -> Path:
+    """Root of experiments, caches and weights: ``RVC_HOME``, else the platform's working folder."""
+    return Path(os.environ.get("RVC_HOME") or detect().home).expanduser().absolute()
+
+
 class Device(NamedTuple):
     """What computes, as ``torch.device`` takes it, and why it was chosen."""
 
@@ -209,8 +214,6 @@ def check() -> dict[str, Any]:
         of ``name``, ``reason`` and ``title``), ``threads`` and ``problems`` (list of ``{"problem", "hint"}``, empty
         when all is well).
     """
-    from .layout import home  # layout asks this module for the platform
-
     here, found, device = detect(), versions(), None
     if found["torch"]:
         chosen = choose_device()

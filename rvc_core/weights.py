@@ -4,7 +4,7 @@ from pathlib import Path
 
 from .embedded import BASE_DISCRIMINATOR_FILE, BASE_GENERATOR_FILE
 from .errors import WeightsError
-from .layout import home
+from .platforms import home
 from .presets import VoiceSpec
 
 _FOLDERS = {"v1": "pretrained", "v2": "pretrained_v2"}

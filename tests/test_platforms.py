@@ -9,7 +9,7 @@ import torch
 
 from rvc_core import platforms
 from rvc_core.errors import ResourceError, SettingsError
-from rvc_core.layout import home
+from rvc_core.platforms import home
 
 
 def nowhere(path: str) -> bool:
