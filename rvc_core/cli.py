@@ -87,7 +87,11 @@ def _check(arguments: argparse.Namespace) -> Result:
 
 def _inspect(arguments: argparse.Namespace) -> Result:
     from .inspect import inspect
-    return inspect(Path(arguments.dataset)).as_json()
+    report = inspect(Path(arguments.dataset), progress=_progress(arguments))
+    if arguments.json:
+        return report.as_json()
+    print(report)
+    return {}
 
 
 def _prepare(arguments: argparse.Namespace) -> Result:
