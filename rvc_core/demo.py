@@ -129,6 +129,7 @@ def _execute(name: str, folder: Path, parameters: dict[str, Any], progress: Prog
     try:
         papermill.execute_notebook(source, folder / f"{name}.ipynb", {**parameters, "result": str(result)},
                                    log_output=False, progress_bar=False, cwd=folder, kernel_name="python3",
+                                   extra_arguments=["--IPKernelApp.log_level=40"],   # errors, no talk about itself
                                    stderr_file=_Relay(progress))
     except papermill.PapermillExecutionError as error:
         raise RVCError(f"{name}.ipynb failed: {error.evalue}",
@@ -146,10 +147,9 @@ class _Relay:
         self._progress = progress
 
     def write(self, text: str) -> None:
-        """Pass on what is not blank, and not the kernel's talk about itself."""
+        """Pass on what is not blank."""
         for line in filter(str.strip, text.splitlines()):
-            if not line.startswith("[IPKernelApp]"):
-                self._progress.say("    " + line.strip())
+            self._progress.say("    " + line.strip())
 
     def flush(self) -> None:
         """Nothing is held back."""
