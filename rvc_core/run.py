@@ -12,7 +12,7 @@ from . import stamps
 from .checkpoint import Checkpoint, load_base, load_newest
 from .dataset import ClipFiles, ClipStore, read_filelist, rebase_filelist
 from .errors import CheckpointError, DatasetError, MismatchError
-from .files import remove_leftovers, write_json
+from .files import ensure_room, remove_leftovers, write_json
 from .gan import Networks, StepResult
 from .layout import Layout
 from .manifest import ExperimentRecord
@@ -84,7 +84,7 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, 
 
     Raises
     ------
-    StageOrderError, DatasetError, WeightsError, CheckpointError, MismatchError
+    StageOrderError, DatasetError, WeightsError, CheckpointError, MismatchError, ResourceError
         Each with its remedy; nothing has been changed then.
     """
     spec = ExperimentRecord.load(layout).spec
@@ -105,6 +105,7 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, 
     run = Run(layout, settings, spec, device, tuner, Networks.fresh(spec, seed=settings.seed, device=device),
               ClipStore(files, spec, settings.mel_epsilons),
               ClipStore(heldout_files(layout, spec), spec, settings.mel_epsilons), info)
+    ensure_room(layout.root, _checkpoint_bytes(run.networks))    # now, not after an hour of training
     how = _begin(run, bases) if checkpoint is None else _continue(run, checkpoint)
     write_json(layout.config, rvc_config(run))
     progress.say(f"training {layout.name!r} on {device}: {how}; {len(run.clips)} clips, "
@@ -150,6 +151,12 @@ def _continue(run: Run, checkpoint: Checkpoint) -> str:
         return f"{how}; batches are another, so this epoch begins again"
     run.position = state.get("position", 0)
     return how
+
+
+def _checkpoint_bytes(networks: Networks) -> int:
+    """What a pair takes: weights, and the two moments of their optimizers."""
+    return 3 * sum(parameter.nbytes for network in (networks.generator, networks.discriminator)
+                   for parameter in network.parameters())
 
 
 def _median_f0_hz(files: list[ClipFiles]) -> float:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -181,6 +182,15 @@ def test_ctrl_c_ends_at_a_step_and_loses_nothing(tiny: None, tmp_path: Path, mon
     for part in ("generator", "discriminator"):
         ours, theirs = (getattr(load_newest(each), part)["model"] for each in (whole, layout))
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_no_room_for_a_checkpoint_is_said_before_the_first_step(tiny: None, tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = experiment(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 33 << 20))
+    with pytest.raises(ResourceError, match="not enough room"):
+        train(layout, _settings(epochs=1))
+    assert not layout.metrics.exists() and not layout.config.exists()
 
 
 def test_two_trainings_of_one_voice_are_refused(tiny: None, tmp_path: Path) -> None:
