@@ -149,6 +149,17 @@ def test_a_folder_of_rvc_webui_is_continued_and_never_begun_anew(tiny: None, tmp
     assert (report.resumed_from, report.steps, report.epochs) == (6, 9, 3)
 
 
+def test_the_record_forgets_steps_whose_work_was_lost(tiny: None, tmp_path: Path) -> None:
+    layout = experiment(tmp_path)
+    train(layout, _settings(epochs=2))
+    lost = {"kind": "step", "step": 7, "epoch": 3, "loss/g/mel": 0.0}     # trained after the save, then killed
+    with layout.metrics.open("a") as file:
+        file.write(json.dumps(lost) + "\n")
+    train(layout, _settings(epochs=3))
+    rows = [row for row in history(layout) if row["kind"] == "step"]
+    assert [row["step"] for row in rows] == list(range(1, 10)) and lost not in rows
+
+
 def test_a_moved_experiment_trains_on_its_own_clips(tiny: None, tmp_path: Path) -> None:
     before = experiment(tmp_path, "before")
     before.root.rename(before.root.with_name("after"))
