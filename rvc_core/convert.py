@@ -334,8 +334,8 @@ def _fitted(samples: np.ndarray, length: int) -> np.ndarray:
 
 
 def _finished(audio: Audio, output_rate_hz: int) -> Audio:
-    """At the rate that was asked for, with no peak that a file format would clip."""
-    audio = audio.resample(output_rate_hz or audio.sample_rate)
+    """At the rate that was asked for, without what lies below any voice, with no peak that a file would clip."""
+    audio = highpass(audio, zero_phase=True).resample(output_rate_hz or audio.sample_rate)
     peak = float(np.abs(audio.samples).max())
     return audio if peak <= _PEAK else Audio(audio.samples * np.float32(_PEAK / peak), audio.sample_rate)
 

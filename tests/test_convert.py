@@ -122,6 +122,18 @@ def test_the_result_is_as_long_as_the_source(make: Callable[..., Converter], rat
     assert abs(result.audio.seconds - source.seconds) <= 1 / 16000 and result.real_time_factor > 0
 
 
+def test_nothing_below_the_voice_comes_out(make: Callable[..., Converter]) -> None:
+    """A decoder's bias is a constant pressure: silence would start with a thump."""
+    converter = make()
+
+    class Biased(Whistler):
+        def infer(self, *arguments: object, **options: object) -> torch.Tensor:
+            return super().infer(*arguments, **options) + 0.1
+    converter._synthesizer = Biased()
+    made = converter.convert(_speech(3.0), _settings()).audio.samples
+    assert abs(made[8000:-8000].mean()) < 1e-4 and made.std() > 0.05
+
+
 def test_the_pitch_follows_the_transposition(make: Callable[..., Converter]) -> None:
     source = _speech(3.0)
     converter = make(f0_median_hz=240.0)
