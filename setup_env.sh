@@ -207,8 +207,9 @@ install() {   # $1: base or test
     version_of faiss-gpu >/dev/null && extras="${extras#faiss,}"   # both provide the module faiss
     say "installing the packages (a minute or two)"
     pip_install --constraint "$limits" "$torch" --editable "$here[$extras]"
-    # Resemblyzer names dependencies that no longer install; those that it needs came with the extra `evaluate`.
-    version_of Resemblyzer >/dev/null || pip_install --no-deps "Resemblyzer>=0.1.4"
+    # These name dependencies that no longer install or are not used; what they need came with the extra `evaluate`.
+    { version_of Resemblyzer && version_of speechmos; } >/dev/null ||
+        pip_install --no-deps "Resemblyzer>=0.1.4" "speechmos>=0.0.1.1"
     rm -f "$limits"
     repair_torchaudio
     for which in base test; do

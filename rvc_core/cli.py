@@ -30,7 +30,8 @@ from .settings import (
 Result = dict[str, Any]
 _STAGES: dict[str, tuple[type[Settings], ...]] = {
     "prepare": (PrepareSettings,), "extract": (ExtractSettings,), "train": (TrainSettings,), "index": (IndexSettings,),
-    "run": (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings), "convert": (ConvertSettings,)}
+    "run": (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings), "convert": (ConvertSettings,),
+    "evaluate": (ConvertSettings,)}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -131,6 +132,40 @@ def _convert(arguments: argparse.Namespace) -> Result:
     return summary
 
 
+def _evaluate(arguments: argparse.Namespace) -> Result:
+    from .evaluate import evaluate_files
+    settings = _settings(ConvertSettings, arguments)
+    if len(arguments.outputs) > 1 or _is_recorded(arguments.outputs[0]):
+        if given := [name for name in ConvertSettings.model_fields if hasattr(arguments, name)]:
+            raise SettingsError(f"{given[0]} has no effect on files that are converted already",
+                                hint="leave it out, or name a voice instead of files")
+        report = evaluate_files(arguments.outputs, arguments.source, arguments.target, arguments.text,
+                                progress=_progress(arguments))
+    else:
+        if arguments.output:
+            _ensure_folder(Path(arguments.output))
+        index = None if arguments.index == "none" else arguments.index
+        voice = Voice.load(arguments.outputs[0], index, runtime=_settings(RuntimeSettings, arguments))
+        report = voice.evaluate(arguments.source, arguments.target, arguments.text, settings, output=arguments.output,
+                                progress=_progress(arguments))
+    for scorer in report.absent:
+        _complain(f"without {scorer['scorer']}", scorer["install"])
+    if arguments.json:
+        return report.as_json()
+    print(report)
+    return {}
+
+
+def _is_recorded(name: str) -> bool:
+    """Whether this names recordings: an experiment with a voice comes before a folder that is called the same."""
+    from .audio import AUDIO_SUFFIXES
+    from .layout import Layout
+    place = Path(name)
+    if place.is_dir():
+        return not (name.strip(". /") and Layout.of(name).voices())
+    return place.suffix.lower() in AUDIO_SUFFIXES and not Layout.of(name).voices()
+
+
 def _info(arguments: argparse.Namespace) -> Result:
     from dataclasses import asdict
 
@@ -192,6 +227,18 @@ def _parser() -> argparse.ArgumentParser:
             ("voice", {"metavar": "VOICE", "help": "a .pth, or the name of an experiment"}),
             ("inputs", {"metavar": "INPUT", "nargs": "+", "help": "recordings, or folders of them"}),
             ("--output", {"default": "converted", "metavar": "DIR", "help": "folder for the results"}),
+            ("--index", {"default": "auto", "metavar": "FILE", "help": "auto, none, or an .index file"}))
+    command("evaluate", _evaluate, "measure a voice on other people's recordings, or files converted with it",
+            ("outputs", {"metavar": "NAME|FILE", "nargs": "+", "help": (
+                "an experiment or a .pth, which converts the sources; or converted files, in the sources' order or "
+                "named after them")}),
+            ("--source", {"required": True, "nargs": "+", "metavar": "FILE", "help": "recordings, or folders of them"}),
+            ("--target", {"default": [], "nargs": "+", "metavar": "FILE", "help": (
+                "the target's own recordings, unheard by the voice; default: those that the experiment held out")}),
+            ("--text", {"metavar": "TEXT", "help": (
+                "what is said: a .tsv of file<TAB>text, a folder of <name>.txt, or the text of a single source; "
+                "default: the .txt beside each source")}),
+            ("--output", {"metavar": "DIR", "help": "folder that keeps the converted files"}),
             ("--index", {"default": "auto", "metavar": "FILE", "help": "auto, none, or an .index file"}))
     command("info", _info, "say what is known about a voice file", ("file", {"metavar": "FILE"}))
     command("golden", _golden, "compare the networks with reference numbers", ("folder", {"metavar": "DIR"}))

@@ -22,6 +22,7 @@ from .settings import (
 if TYPE_CHECKING:   # importing these loads torch
     from .audio import Audio
     from .convert import Converter, ConvertResult
+    from .evaluate import EvaluateReport
     from .extract import ExtractReport
     from .index import IndexReport
     from .inspect import DatasetReport
@@ -223,6 +224,42 @@ class Voice:
                 hint = getattr(error, "hint", "check path and permissions")
                 results.append(FailedFile(str(source), str(error), hint))
         return results
+
+    def evaluate(self, sources: Iterable[str | Path], target: Iterable[str | Path] = (), text: str | None = None,
+                 settings: ConvertSettings = ConvertSettings(), *, output: str | Path | None = None,
+                 progress: Progress = Silent()) -> "EvaluateReport":
+        """Convert recordings of other people and measure how well that went.
+
+        Parameters
+        ----------
+        sources : iterable of path
+            Recordings, or folders of them; sentences of three seconds or more.
+        target : iterable of path
+            Recordings of the target that the voice was not made from; by default the experiment's held-out ones.
+        text : str, optional
+            What is said in the sources, see `cases.texts_of`.
+        output : path, optional
+            Folder that keeps the converted files.
+
+        Raises
+        ------
+        RVCError
+            When something cannot be read, converted or told apart, or no scorer is installed.
+        """
+        from .cases import Case, recordings_in, target_speech, texts_of
+        from .evaluate import evaluate
+        files = recordings_in(sources)
+        texts = texts_of(files, text)
+        speech = target_speech(target, Layout(self.path.absolute().parent, self.name))
+        progress.start("converting", len(files))
+        cases = []
+        for (source, file), words in zip(outputs_for(files, Path(output or ""), self.name, settings), texts,
+                                         strict=True):
+            made = self.convert(source, settings, output=file if output else None)
+            cases.append(Case(source, made.audio, made.output, words, {
+                "transpose": made.transpose, "real_time_factor": made.real_time_factor}, made.warnings))
+            progress.advance(source.name)
+        return evaluate(cases, speech, progress=progress)
 
 
 def _voice_path(path: str | Path) -> Path:

@@ -19,7 +19,7 @@ from .threads import choose_threads
 
 _REPORTED_PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "librosa", "transformers", "faiss-cpu",
                       "faiss-gpu", "torchfcpe", "torchcrepe", "pyworld-prebuilt", "praat-parselmouth", "Resemblyzer",
-                      "papermill", "ipywidgets", "tensorboard")
+                      "speechmos", "onnxruntime", "pocketsphinx", "papermill", "ipywidgets", "tensorboard")
 _NEEDED_PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "librosa", "transformers", "torchfcpe", "torchcrepe")
 _OLDEST_TORCH = (2, 8)
 _SET_UP = "run: bash setup_env.sh"

@@ -19,8 +19,8 @@ ROWS = {
     1: "errors settings presets layout files progress platforms stamps storage threads",
     2: "audio slicer quality",
     3: "nn",
-    4: "pitch content retrieval weights voice_file checkpoint manifest heldout dataset gan metrics scores",
-    5: "inspect prepare extract run train validate overtraining index convert evaluate separate",
+    4: "pitch content retrieval weights voice_file checkpoint manifest heldout dataset gan metrics scores words",
+    5: "inspect prepare extract run train validate overtraining index convert cases evaluate separate",
     6: "experiment batch launch cli demo golden ui",
 }
 ROW_OF = {name: row for row, names in ROWS.items() for name in names.split()}

@@ -227,7 +227,7 @@ def test_a_second_run_does_nothing_until_something_changes(python, tmp_path):
     home.mkdir()
     for name in ("setup_env.sh", "pyproject.toml"):
         shutil.copy(ROOT / name, home)
-    pretend_installed(python, torch="2.13.0+cpu", Resemblyzer="0.1.4")
+    pretend_installed(python, torch="2.13.0+cpu", Resemblyzer="0.1.4", speechmos="0.0.1.1")
     library = pretend_torchaudio(python, BROKEN_BESIDE_ITS_LIBRARY)
     stubs = (f'locate() {{ where=colab; python="{python}"; }}; {SHOW}'
              f'stamp_file() {{ echo "{tmp_path}/stamp-$1"; }}; install "$which"')
@@ -277,6 +277,7 @@ def test_a_fresh_clone_is_set_up_within_three_minutes(tmp_path):
 
     assert seconds_of_set_up() < 180
     assert seconds_of_set_up() < 10
-    code = "from resemblyzer import VoiceEncoder; import pyworld, torchcrepe, torchfcpe, faiss, rvc_core"
+    code = ("from resemblyzer import VoiceEncoder; import onnxruntime, pocketsphinx, speechmos;"
+            "import pyworld, torchcrepe, torchfcpe, faiss, rvc_core")
     subprocess.run([str(clone / ".venv/bin/python"), "-c", code], check=True, cwd=tmp_path)
     subprocess.run([str(clone / ".venv/bin/rvc"), "--version"], check=True, cwd=tmp_path)
