@@ -96,6 +96,9 @@ def test_the_report_adds_up_and_is_json(report: EvaluateReport) -> None:
     assert said["words"]["source"]["errors"] == 3 * said["files"][0]["source_word_errors"] and said["digits"] is None
     shares = [row["pitch_share"] for row in said["files"]]
     assert said["mean"]["pitch_share"] == pytest.approx(np.mean(shares), abs=1e-3)
+    of_copy = np.mean(shares) / said["mean"]["pitch_share_copy"]
+    assert said["mean"]["pitch_share_of_copy"] == pytest.approx(of_copy, abs=1e-3)
+    assert said["mean_of_sentences"] == said["mean"]
     assert said["target"]["recordings"] == 1 and said["target"]["similarity"] > 0.8 and said["absent"] == []
     assert "similarity_gain" in str(report) and "words, output" in str(report)
 
@@ -115,16 +118,18 @@ def test_dnsmos_is_what_its_own_package_says() -> None:
 def test_digits_are_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "resemblyzer", "pyworld", "onnxruntime")
     source = read_audio(SOURCE)
-    made = evaluate([Case(SOURCE, source, text=TEXT), Case(SOURCE, source, text="one two three oh five"),
-                     Case(SOURCE, source)], target_speech(TARGET))
+    made = evaluate([Case(SOURCE, source, text=TEXT, facts={"real_time_factor": 1.0}),
+                     Case(SOURCE, source, text="one two three oh five", facts={"real_time_factor": 5.0}),
+                     Case(SOURCE, source, facts={"real_time_factor": 3.0})], target_speech(TARGET))
     assert made.words["output"]["words"] == len(TEXT.split()) and made.words["output"]["error_rate"] < 0.1
     assert made.digits["output"]["words"] == 5 and made.digits["output"]["accuracy"] < 0.5
+    assert made.mean["real_time_factor"] == 3 and made.mean_of_sentences["real_time_factor"] == 2
     assert made.files[2]["word_errors"] is None and any(SOURCE.name in note for note in made.notes)
 
 
 def test_signal_faults_are_named() -> None:
     source = read_audio(SOURCE)
-    quiet = Audio(np.where(np.arange(len(source.samples)) < 16_000, source.samples, 0).astype(np.float32), 16_000)
+    quiet = Audio(np.where(np.arange(len(source.samples)) < 12_000, source.samples, 0).astype(np.float32), 16_000)
     dull = source.resample(4_000).resample(16_000)
     faults = {"longer": Audio(np.pad(source.samples, (0, 1600)), 16_000), "shorter": source[:-0.1], "silent": quiet,
               "clipped": Audio(np.clip(8 * source.samples, -0.9, 0.9), 16_000), "nothing above": dull,
