@@ -23,7 +23,7 @@ from rvc_core.pitch import pitch_estimator
 from rvc_core.presets import preset
 from rvc_core.scores import NaturalnessScorer
 from rvc_core.voice_file import VoiceFile, VoiceInfo, save_voice
-from test_words import TEXTS
+from test_words import TEXTS, noisy
 
 PACKAGES = ("resemblyzer", "pyworld", "speechmos", "onnxruntime", "pocketsphinx")
 needs_scorers = pytest.mark.skipif(not all(map(importlib.util.find_spec, PACKAGES)), reason="the scorers are extras")
@@ -56,11 +56,6 @@ def monotone(audio: Audio) -> Audio:
     f0, envelope, noise = pyworld.wav2world(audio.samples.astype(np.float64), audio.sample_rate)
     flat = pyworld.synthesize(np.where(f0 > 0, 140.0, 0.0), envelope, noise, audio.sample_rate)
     return Audio(flat[:len(audio.samples)].astype(np.float32), audio.sample_rate)
-
-
-def noisy(audio: Audio, snr_db: float) -> Audio:
-    noise = np.random.default_rng(0).standard_normal(len(audio.samples)).astype(np.float32)
-    return Audio(audio.samples + noise * np.float32(audio.samples.std() * 10 ** (-snr_db / 20)), audio.sample_rate)
 
 
 # -- figures -------------------------------------------------------------------------------------------------------
