@@ -1,13 +1,16 @@
-"""Train the embedded content encoder to name phone thirds from voices whose pitch, formants and room keep changing.
+"""Train the embedded content encoder to name phone thirds from voices and recordings that keep changing.
 
-Two views of each passage differ in pitch, vocal tract, colour, level and noise; both must give the same phone third
-(cross-entropy) and the same features (cosine). Restartable: the checkpoint is written every minute of processor time,
-and the same command goes on from it. Each tenth recording is held out of training and used for the printed accuracy::
+Two views of each passage differ in pitch, vocal tract, colour, band, room, noise, holes and level; both must give the
+same phone third (cross-entropy), the same features (cosine) and the same names (Bhattacharyya). Rate and pauses change
+for both views alike. Restartable: the checkpoint is written every minute of processor time, with a running mean of the
+weights, and the same command goes on from it. Each tenth recording is held out of training and used for the printed
+accuracy; synthesised speech, labelled in its own folder, only teaches::
 
-    python training/embedded/train_encoder.py recordings/ labels/ encoder.ckpt --minutes 20
+    python training/embedded/train_encoder.py recordings/ labels/ encoder.ckpt --minutes 20 --spoken speech/
 """
 
 import argparse
+import copy
 import json
 import math
 import time
@@ -18,6 +21,7 @@ import numpy as np
 import soundfile
 import soxr
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,6 +41,10 @@ PITCH_SCALES = (0.8, 0.9, 1.0, 1.12, 1.25)
 FORMANT_SPREAD = 0.2         # of the natural logarithm: vocal tracts from a child's to a large man's
 CHUNK_FRAMES = 400           # 4 s
 NOISE_SHARE = 0.6            # of the passages
+SPOKEN_SHARE = 0.35          # of the passages, if there are any
+PAUSED_SHARE = 0.3
+MEAN_DECAY = 0.995           # of the running mean of the weights
+AXIS = torch.linspace(0.0, 1.0, FFT_BINS)
 WARPS = torch.linspace(-0.45, 0.45, 61)
 
 
@@ -71,85 +79,161 @@ def load(paths: list[Path], labels: Path) -> list[Recording]:
     return loaded
 
 
+@dataclass(frozen=True)
+class Passage:
+    """Frames of a recording as they will follow each other; -1 is a pause put in."""
+
+    recording: Recording
+    frames: Tensor           # (CHUNK_FRAMES,) int64
+
+    def labels(self) -> Tensor:
+        """Class of every second frame; a pause put in is silence."""
+        return torch.where(self.frames < 0, 1, self.recording.labels[self.frames.clamp(min=0)])[::2]
+
+    def power(self, pitch: int) -> Tensor:
+        """Power (CHUNK_FRAMES, bins)."""
+        power = torch.exp(self.recording.log_power[pitch][self.frames.clamp(min=0)].float())
+        power[self.frames < 0] = FLOOR_POWER
+        return power
+
+
 class Views:
     """Draws passages, and disguises them."""
 
-    def __init__(self, recordings: list[Recording], seed: int) -> None:
-        self.recordings = recordings
-        self.weights = np.array([len(recording.labels) for recording in recordings], np.float64)
-        self.weights /= self.weights.sum()
+    def __init__(self, read: list[Recording], spoken: list[Recording], seed: int) -> None:
+        self.groups = [group for group in (read, spoken) if group]
+        self.weights = [np.array([len(recording.labels) for recording in group], np.float64) for group in self.groups]
         self.random = np.random.default_rng(seed)
         self.filters = torch.stack([mel_filters(float(torch.exp(warp))) for warp in WARPS])
 
-    def passage(self) -> tuple[Recording, int]:
-        """A recording, chosen by its length, and where in it the passage starts."""
-        recording = self.recordings[self.random.choice(len(self.recordings), p=self.weights)]
-        return recording, int(self.random.integers(0, max(1, len(recording.labels) - CHUNK_FRAMES)))
+    def often(self, share: float) -> bool:
+        """True in this share of the calls."""
+        return bool(self.random.random() < share)
 
-    def spectrum(self, recording: Recording, start: int, pitch: int) -> Tensor:
-        """Power (CHUNK_FRAMES, bins) of a passage; a short one is followed by silence."""
-        cut = torch.exp(recording.log_power[pitch][start:start + CHUNK_FRAMES].float())
-        return F.pad(cut, (0, 0, 0, CHUNK_FRAMES - len(cut)), value=FLOOR_POWER)
-
-    def coloured(self, power: Tensor) -> Tensor:
-        """Another microphone, room noise or a second voice, another level."""
+    def passage(self) -> Passage:
+        """Somewhere in a recording, chosen by its length; often at another rate, sometimes with pauses put in."""
         random = self.random
-        axis = torch.linspace(0.0, 1.0, FFT_BINS)
-        colour_db = sum(random.normal(0.0, 5.0 / (wave + 1)) * torch.cos(torch.pi * wave * axis + random.uniform(0, 6))
+        group = len(self.groups) - 1 if self.often(SPOKEN_SHARE) else 0
+        weights = self.weights[group]
+        recording = self.groups[group][random.choice(len(weights), p=weights / weights.sum())]
+        count = len(recording.labels)
+        rate = random.uniform(0.85, 1.15) if self.often(0.5) else 1.0
+        start = random.uniform(0.0, max(1.0, count - CHUNK_FRAMES * rate))
+        frames = (torch.arange(CHUNK_FRAMES) * rate + start).long()
+        frames = torch.where(frames < count, frames, -1)
+        if self.often(PAUSED_SHARE):
+            for place in sorted(random.integers(0, CHUNK_FRAMES, random.integers(1, 6)), reverse=True):
+                pause = torch.full((int(random.integers(10, 60)),), -1)
+                frames = torch.cat([frames[:place], pause, frames[place:]])[:CHUNK_FRAMES]
+        return Passage(recording, frames)
+
+    def noise(self, power: Tensor) -> Tensor:
+        """Coloured noise, or other people talking, as loud as `power` on the mean."""
+        if self.often(0.3):
+            other = torch.stack([self.passage().power(2) for _ in range(self.random.integers(1, 4))]).sum(0)
+        else:
+            slope = torch.exp(-self.random.uniform(0.0, 7.0) * AXIS)
+            other = slope * -torch.log(torch.rand(power.shape).clamp(min=1e-6))     # noise power is exponential
+        return other * (power.mean() / other.mean())
+
+    def reverberant(self, power: Tensor) -> Tensor:
+        """Each frame's power dies away over the frames that follow."""
+        decay = math.exp(-0.138 / self.random.uniform(0.15, 0.9))       # 60 dB over the room's time, frames of 10 ms
+        age = torch.arange(CHUNK_FRAMES)[:, None] - torch.arange(CHUNK_FRAMES)
+        tail = torch.where(age > 0, decay ** age.clamp(min=0), 0.0) * (1.0 - decay) * self.random.uniform(0.05, 0.8)
+        return power + tail @ power
+
+    def banded(self, power: Tensor) -> Tensor:
+        """What a telephone, an old recording or a resampled one leaves."""
+        hertz = AXIS * SAMPLE_RATE_HZ / 2
+        top, sharp = self.random.uniform(3200.0, 8000.0), self.random.uniform(0.01, 0.2)
+        gain_db = -((hertz - top).clamp(min=0.0) * sharp).clamp(max=self.random.uniform(40.0, 90.0))
+        if self.often(0.4):
+            below = torch.log2(self.random.uniform(80.0, 300.0) / hertz.clamp(min=30.0)).clamp(min=0.0)
+            gain_db = gain_db - 12.0 * below                            # for each octave
+        return power * 10.0 ** (gain_db / 10.0)
+
+    def disguised(self, power: Tensor) -> Tensor:
+        """Another microphone, room, noise, line and level."""
+        random = self.random
+        colour_db = sum(random.normal(0.0, 5.0 / (wave + 1)) * torch.cos(torch.pi * wave * AXIS + random.uniform(0, 6))
                         for wave in range(5))
         power = power * torch.exp(colour_db * 0.23)
-        if random.random() < NOISE_SHARE:
-            if random.random() < 0.3:
-                other = self.spectrum(*self.passage(), 2)
-            else:
-                slope = torch.exp(-random.uniform(0.0, 7.0) * axis)
-                other = slope * -torch.log(torch.rand(power.shape).clamp(min=1e-6))     # noise power is exponential
-            snr_db = random.uniform(5.0, 40.0)
-            power = power + other * (power.mean() / other.mean() * 10.0 ** (-snr_db / 10.0))
+        if self.often(0.3):
+            power = self.reverberant(power)
+        late = self.often(0.4)                                          # the line, then the noise, or the reverse
+        if late and self.often(0.8):
+            power = self.banded(power)
+        if self.often(NOISE_SHARE):
+            power = power + self.noise(power) * 10.0 ** (-random.uniform(0.0, 35.0) / 10.0)
+        if not late and self.often(0.5):
+            power = self.banded(power)
+        if self.often(0.15):                                            # a codec drops what its neighbours mask
+            heard = power.mean(1, keepdim=True) * 10.0 ** -random.uniform(1.0, 3.0)
+            power = power * torch.where(power < heard, 1e-3, 1.0)
         return power * float(np.exp(random.normal(0.0, 1.5)))
 
-    def view(self, recording: Recording, start: int) -> Tensor:
+    def view(self, passage: Passage, disguise: bool) -> Tensor:
         """Normalised log-mel (bands, CHUNK_FRAMES) of a passage in a voice of chance."""
         pitch = int(self.random.integers(len(PITCH_SCALES)))
         warp = self.random.uniform(-FORMANT_SPREAD, FORMANT_SPREAD) - np.log(PITCH_SCALES[pitch])
         filters = self.filters[int(np.abs(WARPS.numpy() - warp).argmin())]
-        return normalised_log_mel(self.coloured(self.spectrum(recording, start, pitch))[None], filters)[0]
+        power = passage.power(pitch)
+        if disguise:
+            power = self.disguised(power)
+            if self.often(0.5):
+                power[passage.frames < 0] = FLOOR_POWER                 # digital silence
+        log_mel = normalised_log_mel(power[None], filters)[0]
+        if disguise and self.often(0.5):                                # a stretch of bands or of time is missing
+            band, moment = self.random.integers(0, len(log_mel) - 12), self.random.integers(0, CHUNK_FRAMES - 20)
+            log_mel[band:band + int(self.random.integers(1, 12))] = 0.0
+            log_mel[:, moment:moment + int(self.random.integers(1, 20))] = 0.0
+        return log_mel
 
     def batch(self, size: int) -> tuple[Tensor, Tensor]:
-        """Two views of `size` passages (2 * size, bands, CHUNK_FRAMES) and their labels (size, CHUNK_FRAMES / 2)."""
-        first, second, labels = [], [], []
-        for _ in range(size):
-            recording, start = self.passage()
-            first.append(self.view(recording, start))
-            second.append(self.view(recording, start))
-            cut = recording.labels[start:start + CHUNK_FRAMES]
-            labels.append(F.pad(cut, (0, CHUNK_FRAMES - len(cut)), value=-1)[::2])
-        return torch.stack(first + second), torch.stack(labels)
+        """Two views of `size` passages (2 * size, bands, CHUNK_FRAMES) and their labels (size, CHUNK_FRAMES / 2).
+
+        Half of the first views are of the voice alone: features of a bad recording are drawn to those of a good one.
+        """
+        passages = [self.passage() for _ in range(size)]
+        first = [self.view(passage, disguise=self.often(0.5)) for passage in passages]
+        second = [self.view(passage, disguise=True) for passage in passages]
+        return torch.stack(first + second), torch.stack([passage.labels() for passage in passages])
 
 
 @torch.inference_mode()
 def accuracy(encoder: EmbeddedEncoder, recordings: list[Recording]) -> dict[str, float]:
     """Share of undisguised frames whose phone third, and whose phone, is named right."""
-    encoder.eval()
+    device = encoder.namer.weight.device
     thirds = phones = total = 0
     plain = mel_filters()
     for recording in recordings:
         power = torch.exp(recording.log_power[PITCH_SCALES.index(1.0)].float())[None]
-        said = encoder.namer(encoder.encode(normalised_log_mel(power, plain)))[0].argmax(-1)
+        said = encoder.namer(encoder.encode(normalised_log_mel(power, plain).to(device)))[0].argmax(-1).cpu()
         meant = recording.labels[::2]
         known = meant >= 3                                     # silence is easy
         thirds += int((said == meant)[known].sum())
         phones += int((said // 3 == meant // 3)[known].sum())
         total += int(known.sum())
-    encoder.train()
     return {"thirds": thirds / total, "phones": phones / total}
 
 
 def losses(features: Tensor, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of both views, and how far apart their features lie."""
+    """Cross-entropy of both views, and how far apart their features and their names lie."""
     classes = F.cross_entropy(logits.flatten(0, 1), labels.repeat(2, 1).flatten(), ignore_index=-1, label_smoothing=0.1)
     first, second = features.chunk(2)
-    return classes, (1.0 - F.cosine_similarity(first, second, dim=-1)).mean()
+    one, other = torch.softmax(logits, -1).clamp(min=1e-6).sqrt().chunk(2)
+    return classes, (1.5 - 0.5 * F.cosine_similarity(first, second, dim=-1) - (one * other).sum(-1)).mean()
+
+
+def begin(encoder: EmbeddedEncoder, path: Path) -> None:
+    """Take over the weights of an older encoder; blocks that it lacks begin as no change."""
+    state = load_file(path)
+    encoder.load_state_dict({key: value.float() for key, value in state.items()}, strict=False)
+    for number, block in enumerate(encoder.blocks):
+        if f"blocks.{number}.norm.weight" not in state:
+            nn.init.zeros_(block.narrow.weight)
+            nn.init.zeros_(block.narrow.bias)
 
 
 def main() -> None:
@@ -158,48 +242,63 @@ def main() -> None:
     parser.add_argument("recordings", type=Path, help="16 kHz FLAC, one for each reader")
     parser.add_argument("labels", type=Path, help="from label_phones.py")
     parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--spoken", type=Path, help="from make_speech.py, labelled in the same folder")
+    parser.add_argument("--start", type=Path, help="an older encoder (.safetensors) to start from")
     parser.add_argument("--minutes", type=float, default=20.0, help="of processor time, for this run")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--same", type=float, default=1.0, help="weight of 'both views, same features'")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--bf16", action="store_true", help="multiply at 16 bits")
     arguments = parser.parse_args()
 
     paths = sorted(arguments.recordings.glob("*.flac"))
     heldout = load(paths[::10], arguments.labels)
     taught = load([path for number, path in enumerate(paths) if number % 10], arguments.labels)
-    print(f"{len(taught)} recordings to learn from, {len(heldout)} held out", flush=True)
+    spoken = load(sorted(arguments.spoken.glob("*.flac")), arguments.spoken) if arguments.spoken else []
+    print(f"{len(taught)} recordings to learn from, {len(spoken)} synthesised, {len(heldout)} held out", flush=True)
+    device = torch.device(arguments.device)
     encoder = EmbeddedEncoder().train()
-    encoder.detail.requires_grad_(False)                       # fitted by export_encoder.py
+    if arguments.start:
+        begin(encoder, arguments.start)
+    encoder.to(device).detail.requires_grad_(False)            # fitted by export_encoder.py
     parameters = [*filter(lambda parameter: parameter.requires_grad, encoder.parameters())]
     optimizer = torch.optim.AdamW(parameters, lr=arguments.learning_rate, weight_decay=0.02)
+    mean = copy.deepcopy(encoder).eval()
     step = 0
     if arguments.checkpoint.exists():
-        state = torch.load(arguments.checkpoint, weights_only=True)
-        encoder.load_state_dict(state["encoder"])
+        state = torch.load(arguments.checkpoint, map_location=device, weights_only=True)
+        encoder.load_state_dict(state["latest"])
+        mean.load_state_dict(state["encoder"])
         optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
-    views = Views(taught, seed=step)
+    views = Views(taught, spoken, seed=step)
 
     started = saved = time.process_time()
     while (spent := (time.process_time() - started) / 60.0) < arguments.minutes:
         for group in optimizer.param_groups:                   # warm up, then fall to nothing over this run's minutes
             fall = 0.5 * (1.0 + math.cos(math.pi * spent / arguments.minutes))
             group["lr"] = arguments.learning_rate * min(1.0, (step + 1) / 100) * max(fall, 0.01)
-        log_mel, labels = views.batch(arguments.batch_size)
-        features = encoder.encode(log_mel)
-        classes, apart = losses(features, encoder.namer(features), labels)
+        log_mel, labels = (tensor.to(device) for tensor in views.batch(arguments.batch_size))
+        with torch.autocast(device.type, torch.bfloat16, enabled=arguments.bf16):
+            features = encoder.encode(log_mel)
+            logits = encoder.namer(features)
+        classes, apart = losses(features.float(), logits.float(), labels)
         optimizer.zero_grad()
         (classes + arguments.same * apart).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         step += 1
+        with torch.no_grad():
+            for kept, now in zip(mean.parameters(), encoder.parameters(), strict=True):
+                kept.lerp_(now, max(1.0 - MEAN_DECAY, 1.0 / step))
         last = (time.process_time() - started) / 60.0 >= arguments.minutes
         if last or time.process_time() - saved > 60.0:
             saved = time.process_time()
-            torch.save({"encoder": encoder.state_dict(), "optimizer": optimizer.state_dict(),
-                        "step": step}, arguments.checkpoint)
+            torch.save({"encoder": mean.state_dict(), "latest": encoder.state_dict(),
+                        "optimizer": optimizer.state_dict(), "step": step}, arguments.checkpoint)
             print(json.dumps({"step": step, "minutes": round(spent, 1), "classes": round(classes.item(), 3),
-                              "apart": round(apart.item(), 3), **accuracy(encoder, heldout)}), flush=True)
+                              "apart": round(apart.item(), 3), **accuracy(mean, heldout)}), flush=True)
 
 
 if __name__ == "__main__":
