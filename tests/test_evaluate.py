@@ -98,6 +98,12 @@ def test_the_report_adds_up_and_is_json(report: EvaluateReport) -> None:
     assert "similarity_gain" in str(report) and "words, output" in str(report)
 
 
+def test_what_json_cannot_say_is_null() -> None:
+    made = EvaluateReport([{"gain": math.nan, "interval": (0.0, math.inf)}], {"gain": 0.123456}, None, None, None, {}, [])
+    assert made.as_json()["files"] == [{"gain": None, "interval": [0.0, None]}]
+    assert made.as_json()["mean"] == {"gain": 0.1235}
+
+
 @needs_scorers
 def test_dnsmos_is_what_its_own_package_says() -> None:
     dnsmos = pytest.importorskip("speechmos.dnsmos")
