@@ -99,7 +99,8 @@ def test_the_report_adds_up_and_is_json(report: EvaluateReport) -> None:
 
 
 def test_what_json_cannot_say_is_null() -> None:
-    made = EvaluateReport([{"gain": math.nan, "interval": (0.0, math.inf)}], {"gain": 0.123456}, None, None, None, {}, [])
+    row = {"gain": math.nan, "interval": (0.0, math.inf)}
+    made = EvaluateReport([row], {"gain": 0.123456}, None, None, None, {}, [])
     assert made.as_json()["files"] == [{"gain": None, "interval": [0.0, None]}]
     assert made.as_json()["mean"] == {"gain": 0.1235}
 
@@ -125,6 +126,7 @@ def test_digits_are_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made.words["output"]["words"] == len(TEXT.split()) and made.words["output"]["error_rate"] < 0.1
     assert made.digits["output"]["words"] == 5 and made.digits["output"]["accuracy"] < 0.5
     assert made.mean["real_time_factor"] == 3 and made.mean_of_sentences["real_time_factor"] == 2
+    assert {*made.files[1]["heard"].split()} <= {"one", "two", "three", "oh", "five"}   # a vocabulary of their own
     assert made.files[2]["word_errors"] is None and any(SOURCE.name in note for note in made.notes)
 
 
