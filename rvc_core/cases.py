@@ -16,8 +16,8 @@ from .errors import AudioError, SettingsError
 from .layout import Layout
 from .prepare import find_recordings
 
-_SENTENCE_SECONDS = 8.0    # similarity grows with length, so the target is heard in pieces as long as sentences
-_CLIPS_A_SENTENCE = 2      # training clips have at most 3.7 s
+_SENTENCE_SECONDS = 12.0   # similarity grows with length, so the target is heard in pieces as long as sentences
+_CLIPS_A_SENTENCE = 3      # training clips have at most 3.7 s
 _MOST_PIECES = 60
 T = TypeVar("T")
 
@@ -207,12 +207,12 @@ def target_speech(places: Iterable[Path | str] = (), layout: Layout | None = Non
 
 
 def sentences(audio: Audio) -> list[Audio]:
-    """A recording in equal pieces of at most eight seconds.
+    """A recording in equal pieces of at most twelve seconds.
 
     Examples
     --------
-    >>> [piece.seconds for piece in sentences(Audio(np.zeros(20_000, np.float32), 1000))]
-    [6.667, 6.667, 6.666]
+    >>> [piece.seconds for piece in sentences(Audio(np.zeros(25_000, np.float32), 1000))]
+    [8.334, 8.333, 8.333]
     """
     count = max(1, math.ceil(audio.seconds / _SENTENCE_SECONDS))
     return [Audio(part, audio.sample_rate) for part in np.array_split(audio.samples, count)]
@@ -237,8 +237,9 @@ def _joined_clips(folder: Path) -> list[list[Audio]]:
     groups = []
     for recording, members in groupby(files, key=lambda path: path.stem.partition("_")[0]):
         clips = list(members)
-        groups += [(recording, clips[start:start + _CLIPS_A_SENTENCE])
-                   for start in range(0, len(clips), _CLIPS_A_SENTENCE)]
+        count = math.ceil(len(clips) / _CLIPS_A_SENTENCE)
+        groups += [(recording, [clips[number] for number in part])
+                   for part in np.array_split(np.arange(len(clips)), count)]
     return [[_joined(clips) for _, clips in pieces]
             for _, pieces in groupby(spread(groups, _MOST_PIECES), key=lambda group: group[0])]
 
