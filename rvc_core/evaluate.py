@@ -112,7 +112,7 @@ def evaluate(cases: Sequence[Case], target: TargetSpeech, *, progress: Progress 
         progress.advance(case.source.name)
     facts = {key: value for judge in judges for key, value in judge.of_target.items()}
     notes = [note for judge in judges for note in judge.notes]
-    spoken = [row for row in rows if row["seconds"] >= _SHORT_SECONDS and not is_digits(row["text"] or "")]
+    spoken = [row for row in rows if row["seconds"] >= _SHORT_SECONDS and not is_digits(row["text"])]
     return EvaluateReport(rows, _means(rows), _means(spoken) if spoken else None, _word_figures(rows, False),
                           _word_figures(rows, True), facts, absent, notes)
 
@@ -144,7 +144,8 @@ def _row(case: Case, judges: "Sequence[_Judge]") -> Row:
     """All figures of one output; those of absent scorers are None."""
     source = read_audio(case.source)
     short = [f"under {_SHORT_SECONDS:g} s: any voice scores lower; judge on sentences"]
-    row: Row = {"source": str(case.source), "output": case.file, "seconds": source.seconds, **case.facts}
+    row: Row = {"source": str(case.source), "output": case.file, "seconds": source.seconds, "text": case.text,
+                **case.facts}
     row |= {name: None for kind in _JUDGES for name in kind.figures}
     for judge in judges:
         row |= judge(case, source)
@@ -277,7 +278,7 @@ class _Naturalness(_Judge):
 
 class _Words(_Judge):
     scorer, install = "words (pocketsphinx)", "pip install pocketsphinx"
-    figures = ("text", "heard", "words", "word_errors", "source_word_errors")
+    figures = ("heard", "words", "word_errors", "source_word_errors")
 
     def __init__(self, cases: Sequence[Case], target: TargetSpeech) -> None:
         texts = [case.text for case in cases if case.text]
@@ -295,7 +296,7 @@ class _Words(_Judge):
         recogniser = self._recognisers[is_digits(case.text)]
         heard = recogniser.hear(case.output)
         score = recogniser.score(case.text, heard)
-        return {"text": case.text, "heard": " ".join(heard), "words": score.words, "word_errors": score.errors,
+        return {"heard": " ".join(heard), "words": score.words, "word_errors": score.errors,
                 "source_word_errors": recogniser.score(case.text, recogniser.hear(source)).errors}
 
 
