@@ -22,7 +22,7 @@ from .platforms import home
 from .presets import VoiceSpec
 
 FIELD_SAMPLES, STRIDE_SAMPLES = 400, 320     # frame t sees samples 320 t to 320 t + 400, at 16 kHz
-_BLOCK_FRAMES, _CONTEXT_FRAMES = 1500, 200   # 30 s; 4 s on both sides, more than the embedded encoder sees
+_BLOCK_FRAMES, _CONTEXT_FRAMES = 1300, 300   # 26 s; 6 s on both sides, more than the embedded encoder sees
 _CONTENTVEC_LAYERS = {256: 9, 768: 12}       # width → layer that RVC reads: v1 (then projected), v2
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 

@@ -25,6 +25,8 @@ class VoiceSpec:
         Rows of the speaker table.
     segment_frames : int
         Frames of the slice that the decoder sees in one training step.
+    source_filter_channels : int
+        Width of the decoder that filters pulses and noise; 0 for HiFi-GAN, which voices without f0 always have.
     excerpt_frames : int
         Frames of a clip that the other networks see at the most in one training step: RVC's limit, which no ordinary
         clip reaches; fewer for `nano`, whose training on a CPU they would slow down.
@@ -50,6 +52,7 @@ class VoiceSpec:
     kernel_size: int = 3
     posterior_layers: int = 16
     upsample_channels: int = 512
+    source_filter_channels: int = 0
     resblock_kernels: tuple[int, ...] = (3, 7, 11)
     resblock_dilations: tuple[tuple[int, ...], ...] = ((1, 3, 5),) * 3
     speaker_channels: int = 256
@@ -80,7 +83,7 @@ _V1 = VoiceSpec(version="v1", sample_rate=40000, content_width=256, fft_samples=
 _V2 = replace(_V1, version="v2", content_width=768, discriminator_periods=(2, 3, 5, 7, 11, 17, 23, 37))
 # Sized so that a training step of eight clips stays within a fraction of a second on two CPU cores.
 _NANO = VoiceSpec(version="nano", sample_rate=16000, content_width=256, fft_samples=1024, mels=80, segment_frames=32,
-                  upsample_rates=(10, 4, 4), upsample_kernels=(20, 8, 8), speakers=256,
+                  upsample_rates=(10, 4, 4), upsample_kernels=(20, 8, 8), speakers=256, source_filter_channels=256,
                   inter_channels=64, hidden_channels=64, filter_channels=192, layers=2, posterior_layers=4,
                   upsample_channels=128, resblock_kernels=(3, 7), resblock_dilations=((1, 3),) * 2,
                   speaker_channels=64, discriminator_periods=(2, 3, 5, 7, 11), discriminator_divisor=8,

@@ -215,6 +215,7 @@ def _spec_of(config: Any, weights: dict[str, torch.Tensor], *, version: str, use
             filter_channels=filters, heads=heads, layers=layers, kernel_size=kernel,
             resblock_kernels=_sizes(resblock_kernels), resblock_dilations=tuple(map(_sizes, dilations)),
             upsample_rates=_sizes(rates), upsample_channels=channels, upsample_kernels=_sizes(kernels),
+            source_filter_channels=len(weights.get("dec.pitch.bias", ())),
             speakers=weights["emb_g.weight"].shape[0], speaker_channels=speaker_channels)
     except (TypeError, ValueError, LookupError) as error:
         raise MismatchError(f"{file_name} does not describe a voice that is known here ({error})",

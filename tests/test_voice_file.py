@@ -52,6 +52,8 @@ def test_the_architecture_is_read_back_from_the_18_values(name: str, tmp_path: P
     spec = preset(name)
     few = {"enc_p.emb_phone.weight": torch.zeros(spec.hidden_channels, spec.content_width),
            "emb_g.weight": torch.zeros(spec.speakers, spec.speaker_channels)}
+    if spec.source_filter_channels:
+        few["dec.pitch.bias"] = torch.zeros(spec.source_filter_channels)
     save_voice(tmp_path / "v.pth", VoiceFile(spec, few, VoiceInfo("a")))
     assert load_voice(tmp_path / "v.pth").spec == spec
 
@@ -59,8 +61,8 @@ def test_the_architecture_is_read_back_from_the_18_values(name: str, tmp_path: P
 def test_missing_weights_are_an_error_and_never_noise(tmp_path: Path) -> None:
     voice = _voice()
     weights = dict(voice.weights)
-    del weights["dec.conv_post.weight"]
-    with pytest.raises(MismatchError, match="conv_post"):
+    del weights["dec.conv_pre.weight"]
+    with pytest.raises(MismatchError, match="conv_pre"):
         synthesizer_of(VoiceFile(TINY, weights, voice.info))
 
 
@@ -155,6 +157,8 @@ def test_a_rate_written_as_a_word_is_read_as_rvc_reads_it(tmp_path: Path) -> Non
     spec = preset("v2-40k")
     few = {"enc_p.emb_phone.weight": torch.zeros(spec.hidden_channels, spec.content_width),
            "emb_g.weight": torch.zeros(spec.speakers, spec.speaker_channels)}
+    if spec.source_filter_channels:
+        few["dec.pitch.bias"] = torch.zeros(spec.source_filter_channels)
     save_voice(tmp_path / "v.pth", VoiceFile(spec, few, VoiceInfo("a")))
     content = torch.load(tmp_path / "v.pth", weights_only=True)
     torch.save({**content, "config": [*content["config"][:17], "40k"]}, tmp_path / "v.pth")

@@ -13,7 +13,7 @@ from rvc_core.pitch import PitchTrack
 from synth import phrase
 
 TINY = replace(presets.PRESETS["nano"], content_width=8, inter_channels=16, hidden_channels=16, filter_channels=32,
-               layers=1, posterior_layers=2, upsample_channels=32, resblock_kernels=(3,),
+               layers=1, posterior_layers=2, upsample_channels=32, source_filter_channels=32, resblock_kernels=(3,),
                resblock_dilations=((1, 3, 5),), speaker_channels=8, speakers=4, segment_frames=16,
                discriminator_periods=(2, 3), discriminator_divisor=16)
 

@@ -20,9 +20,12 @@ HOP_SAMPLES = 160            # the front end runs at 100 frames per second; the 
 FFT_BINS = 257
 MEL_BANDS = 80
 WIDTH = 256
+DILATIONS = (1, 1, 2, 2, 3, 3, 1, 2)
 SOUNDS = 126                 # thirds of the 42 phones and noises that the encoder was taught to name
+DROPPED_SHARE = 0.1          # of a block's inner channels, while it is trained
 DETAIL_SHARE = 0.3           # of what the names leave out; measured: it costs the probes nothing
 FLOOR_POWER = 1e-6           # about -80 dB of full scale: below it lies only rounding
+RELATIVE_FLOOR = 1e-5        # 50 dB under the passage's own power: what lies below is not speech
 NORM_FRAMES = 301            # 3 s: long enough to average over many sounds, short enough to follow a change of voice
 
 
@@ -55,20 +58,21 @@ def normalised_log_mel(power: Tensor, filters: Tensor) -> Tensor:
     """Log-mel (B, bands, frames) with each band's local mean and spread taken out.
 
     The statistics come from a sliding window of 3 s in which loud frames weigh more, so that a voice, a microphone or
-    a level cancels out while the length of the file and its pauses hardly matter.
+    a level cancels out while the length of the file and its pauses hardly matter. A floor that follows the level of the
+    window keeps rounding noise, in bands that a recording lacks or in digital silence, from being taken for speech.
 
     Parameters
     ----------
     power : Tensor (B, frames, bins)
     filters : Tensor (bins, bands) or (B, bins, bands)
     """
-    log_mel = torch.log(power @ filters + FLOOR_POWER).transpose(1, 2)
-
     def local(values: Tensor) -> Tensor:
         return F.avg_pool1d(values, NORM_FRAMES, stride=1, padding=NORM_FRAMES // 2, count_include_pad=False)
 
+    mel = (power @ filters).transpose(1, 2)
+    log_mel = torch.log(mel + RELATIVE_FLOOR * local(mel.mean(1, keepdim=True)) + FLOOR_POWER)
     level = log_mel.mean(1, keepdim=True)
-    weight = torch.sigmoid(level - local(level)) + 1e-3
+    weight = torch.sigmoid(2.0 * (level - local(level))) + 1e-3
     total = local(weight)
     mean = local(weight * log_mel) / total
     variance = local(weight * log_mel.square()) / total - mean.square()
@@ -84,11 +88,12 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(WIDTH)
         self.widen = nn.Linear(WIDTH, 384)
         self.narrow = nn.Linear(384, WIDTH)
+        self.drop = nn.Dropout(DROPPED_SHARE)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (B, WIDTH, T) to the same shape."""
         mixed = self.norm(self.time(hidden).transpose(1, 2))
-        return hidden + self.narrow(F.gelu(self.widen(mixed))).transpose(1, 2)
+        return hidden + self.narrow(self.drop(F.gelu(self.widen(mixed)))).transpose(1, 2)
 
 
 class EmbeddedEncoder(nn.Module):
@@ -106,7 +111,7 @@ class EmbeddedEncoder(nn.Module):
         super().__init__()
         self.register_buffer("filters", mel_filters(), persistent=False)
         self.stem = nn.Conv1d(MEL_BANDS, WIDTH, 5, stride=2, padding=2)
-        self.blocks = nn.Sequential(*(Block(dilation) for dilation in (1, 1, 2, 2, 3, 3)))
+        self.blocks = nn.Sequential(*(Block(dilation) for dilation in DILATIONS))
         self.namer = nn.Linear(WIDTH, SOUNDS)
         self.detail = nn.Linear(WIDTH, WIDTH - SOUNDS, bias=False)
 

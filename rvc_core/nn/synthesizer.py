@@ -14,6 +14,7 @@ from .encoders import PosteriorEncoder, PriorEncoder
 from .flow import Flow
 from .generator import Generator
 from .layers import frame_mask, fuse_weight_norm
+from .source_filter import SourceFilter
 
 NOISE_SCALE = 0.66666
 
@@ -103,7 +104,7 @@ class Synthesizer(nn.Module):
         super().__init__()
         self.spec = spec
         self.enc_p = PriorEncoder(spec)
-        self.dec = Generator(spec)
+        self.dec = SourceFilter(spec) if spec.source_filter_channels and spec.uses_f0 else Generator(spec)
         if with_posterior:
             self.enc_q = PosteriorEncoder(spec)
         self.flow = Flow(spec)

@@ -13,14 +13,17 @@ Row 0 of the table, where every new voice starts, becomes the mean of all reader
 import argparse
 import json
 import math
+import random
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as distributed
+from torch.nn import functional as F
 
-from rvc_core.dataset import Batch, ClipStore, read_filelist
+from rvc_core.dataset import Batch, ClipFiles, ClipStore, ClipTensors, read_filelist
 from rvc_core.files import replace_atomically
 from rvc_core.gan import Networks, train_step
 from rvc_core.layout import Layout
@@ -36,10 +39,27 @@ SHOWN = ("loss/g/mel", "loss/g/kl", "loss/g/fm", "loss/d/total")
 WARM_RATE, FIRST_RATE, LAST_RATE = 1e-3, 4e-4, 1e-4
 
 
+class DisguisedClips(ClipStore):
+    """Clips whose content is, at each look, a random one of their sets of features (see disguise_features.py)."""
+
+    def __init__(self, files: list[ClipFiles], spec: VoiceSpec, folders: list[Path]) -> None:
+        super().__init__(files, spec, "2023")
+        paths = [[folder / f"{file.wave.stem}.npy" for folder in folders] for file in files]
+        self.sets = [[torch.from_numpy(np.load(path)) for path in row if path.exists()] for row in paths]
+
+    def __getitem__(self, index: int) -> ClipTensors:
+        clip, sets = super().__getitem__(index), self.sets[index]
+        if (chosen := random.randrange(-1, len(sets))) < 0:
+            return clip
+        content = sets[chosen].repeat_interleave(2, 0).float()
+        return replace(clip, content=F.pad(content, (0, 0, 0, max(0, clip.frames - len(content))))[:clip.frames])
+
+
 def clips_of(layout: Layout, spec: VoiceSpec) -> ClipStore:
     """All training clips, each with its reader's row: the number of the recording, from 1."""
-    files = [file for file in read_filelist(layout.filelist) if file.wave.parent == layout.clips]
-    return ClipStore([replace(file, speaker=1 + int(file.wave.stem.split("_")[0])) for file in files], spec, "2023")
+    files = [replace(file, speaker=1 + int(file.wave.stem.split("_")[0])) for file in read_filelist(layout.filelist)
+             if file.wave.parent == layout.clips]
+    return DisguisedClips(files, spec, sorted(layout.root.glob("disguised_*")))
 
 
 def average_gradients(optimizer: torch.optim.Optimizer, *_: object) -> None:
