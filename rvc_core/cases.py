@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .audio import Audio, read_audio
+from .audio import Audio, highpass, read_audio
 from .errors import AudioError, SettingsError
 from .layout import Layout
 from .prepare import find_recordings
@@ -183,7 +183,8 @@ def target_speech(places: Iterable[Path | str] = (), layout: Layout | None = Non
     Parameters
     ----------
     places : iterable of path
-        Recordings of the target; beside an experiment's clips they are the held-out ones.
+        Recordings of the target; beside an experiment's clips they are the held-out ones, and are heard without the
+        rumble that clips have lost, which would pass for another voice.
     layout : Layout, optional
         Of the experiment that made the voice.
 
@@ -194,9 +195,10 @@ def target_speech(places: Iterable[Path | str] = (), layout: Layout | None = Non
     AudioError
         When a recording cannot be read.
     """
-    given = [sentences(read_audio(path)) for path in recordings_in(places)]
+    given = [read_audio(path) for path in recordings_in(places)]
     clips, unheard = (_joined_clips(part.clips) for part in (layout, layout.heldout)) if layout else ([], [])
-    known, heldout = (clips, _flat(given or unheard)) if clips else (given, [])
+    pieces = [sentences(highpass(audio, zero_phase=False) if clips else audio) for audio in given]
+    known, heldout = (clips, _flat(pieces or unheard)) if clips else (pieces, [])
     if not heldout and len(known) == 1:   # a single recording: each of its pieces stands for one
         known = [[piece] for piece in known[0]]
     if not heldout and len(known) < 2:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rvc_core import convert
-from rvc_core.audio import Audio, read_audio
+from rvc_core.audio import Audio, highpass, read_audio
 from rvc_core.cases import Case, TargetSpeech, match_outputs, target_speech, texts_of
 from rvc_core.cli import main
 from rvc_core.embedded import voice_folder
@@ -281,3 +281,13 @@ def test_a_target_without_held_out_speech_stands_for_itself(tmp_path: Path) -> N
     assert [piece.seconds for recording in speech.known for piece in recording] == [3, 3, 2, 2] and not speech.heldout
     assert len(speech.known) == 4   # each stands for a recording
     assert len(target_speech(TARGET, layout).heldout) == 4
+
+
+def test_rumble_that_clips_have_lost_is_not_taken_for_another_voice(tmp_path: Path) -> None:
+    layout, (first, second) = Layout.of("eve", tmp_path), (read_audio(path) for path in TARGET[:2])
+    rumble = 0.2 * np.sin(2 * np.pi * 12 * np.arange(len(second.samples)) / 16_000).astype(np.float32)
+    first.save(layout.clips / "0_0.wav")
+    Audio(second.samples + rumble, 16_000).save(tmp_path / "rumbling.wav")
+    heard = np.concatenate([piece.samples for piece in target_speech([tmp_path / "rumbling.wav"], layout).heldout])
+    expected = highpass(second, zero_phase=False).samples
+    assert np.std(heard[8000:] - expected[8000:]) < 0.05 * np.std(rumble)
