@@ -104,7 +104,7 @@ def fill_first_row(networks: Networks) -> None:
 def export(networks: Networks, folder: Path) -> None:
     """Write both networks as half-precision base models."""
     for name, network in (("generator", networks.generator), ("discriminator", networks.discriminator)):
-        weights = {key: value.half() for key, value in network.state_dict().items()}
+        weights = {key: value.half().cpu() for key, value in network.state_dict().items()}
         with replace_atomically(folder / f"base_{name}.pth") as temporary:
             torch.save({"model": weights, "iteration": 0}, temporary)
 
@@ -117,6 +117,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0, help="wall time over all runs")
     parser.add_argument("--warm-minutes", type=float, default=15.0, help="of these, without discriminators")
     parser.add_argument("--bf16", action="store_true", help="half precision, on processors that have it")
+    parser.add_argument("--device", type=torch.device, default="cpu")
     parser.add_argument("--export", type=Path, help="folder for the base models")
     arguments = parser.parse_args()
     distributed.init_process_group("gloo")
@@ -124,12 +125,12 @@ def main() -> None:
     torch.set_num_threads(1)
     spec, layout = preset("nano"), Layout.of(arguments.experiment)
     clips, heldout = clips_of(layout, spec), ClipStore(heldout_files(layout, spec)[:10], spec, "2023")
-    networks = Networks.fresh(spec, seed=1, device=torch.device("cpu"))
+    networks = Networks.fresh(spec, seed=1, device=arguments.device)
     optimizers = (networks.generator_optimizer, networks.discriminator_optimizer)
     modules = (networks.generator, networks.discriminator, *optimizers)
     step, spent, values = 0, 0.0, {}
     if arguments.checkpoint.exists():
-        state = torch.load(arguments.checkpoint, weights_only=True)
+        state = torch.load(arguments.checkpoint, map_location=arguments.device, weights_only=True)
         step, spent = state["step"], state["minutes"]
         for module, content in zip(modules, state["modules"], strict=True):
             module.load_state_dict(content)
@@ -138,7 +139,7 @@ def main() -> None:
     torch.manual_seed(1000 * rank + step)                 # each process draws its own segments and noise
     began, saved = time.monotonic() - 60 * spent, time.monotonic()
     while True:
-        for batch in clips.batches(BATCH_SIZE, seed=(rank, step), skip=0, device=torch.device("cpu")):
+        for batch in clips.batches(BATCH_SIZE, seed=(rank, step), skip=0, device=arguments.device):
             clock = torch.tensor([(time.monotonic() - began) / 60, time.monotonic() - saved])
             distributed.broadcast(clock, 0)               # all processes change their minds together
             spent, unsaved = clock.tolist()
@@ -157,7 +158,7 @@ def main() -> None:
                 if spent >= arguments.minutes:
                     return
             networks.set_learning_rate(learning_rate(spent, arguments.warm_minutes, arguments.minutes))
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=arguments.bf16):
+            with torch.autocast(arguments.device.type, dtype=torch.bfloat16, enabled=arguments.bf16):
                 if spent < arguments.warm_minutes:
                     values = warm_step(networks, batch, spec)
                 else:

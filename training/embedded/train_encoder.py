@@ -236,8 +236,8 @@ def begin(encoder: EmbeddedEncoder, path: Path) -> None:
             nn.init.zeros_(block.narrow.bias)
 
 
-def main() -> None:
-    """Train for some minutes, from the checkpoint if there is one."""
+def wishes() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description="Train the embedded content encoder.")
     parser.add_argument("recordings", type=Path, help="16 kHz FLAC, one for each reader")
     parser.add_argument("labels", type=Path, help="from label_phones.py")
@@ -250,8 +250,12 @@ def main() -> None:
     parser.add_argument("--same", type=float, default=1.0, help="weight of 'both views, same features'")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true", help="multiply at 16 bits")
-    arguments = parser.parse_args()
+    return parser.parse_args()
 
+
+def main() -> None:
+    """Train for some minutes, from the checkpoint if there is one."""
+    arguments = wishes()
     paths = sorted(arguments.recordings.glob("*.flac"))
     heldout = load(paths[::10], arguments.labels)
     taught = load([path for number, path in enumerate(paths) if number % 10], arguments.labels)
