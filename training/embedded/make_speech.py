@@ -1,9 +1,9 @@
 """Speak texts with free synthesizers, for training the encoder: voices without number, and every word known.
 
 Needs Debian's ``flite``, ``espeak-ng``, ``festival``, ``festvox-kallpc16k``, ``festvox-kdlpc16k`` and
-``festvox-us-slt-hts``, and ``pip install pocketsphinx soxr soundfile`` (for its dictionary). A third of the
-recordings are sentences, a third words of chance in a row, a third single words or digits with silence between them.
-Each is written as ``<number>-<voice>.flac`` (16 kHz) with its words in ``.txt`` beside it, which label_phones.py
+``festvox-us-slt-hts``, and ``pip install pocketsphinx soxr soundfile`` (for its dictionary). A quarter of the
+recordings are sentences, a quarter words of chance in a row, half single words or digits, cut close and with silence
+between them. Each is written as ``<number>-<voice>.flac`` (16 kHz) with its words in ``.txt`` beside it, which label_phones.py
 aligns. Restartable; the same number gives the same recording::
 
     python training/embedded/make_speech.py speech/ --recordings 160
@@ -51,6 +51,13 @@ def say(text: str, voice: tuple[str, str], hasty: float) -> np.ndarray:
     return soxr.resample(samples, rate, SAMPLE_RATE_HZ)
 
 
+def cut_close(samples: np.ndarray) -> np.ndarray:
+    """What lies between the first and the last 10 ms that are at most 45 dB under the loudest."""
+    level = np.sqrt(np.mean(samples[:len(samples) // 160 * 160].reshape(-1, 160) ** 2, axis=1))
+    heard = np.flatnonzero(level >= level.max() * 10.0 ** (-45.0 / 20.0))
+    return samples[heard[0] * 160:(heard[-1] + 1) * 160]
+
+
 def sentence(chance: random.Random) -> str:
     """A sentence of chance."""
     return " ".join(chance.choice(part) for part in (PEOPLE, DEEDS, THINGS, PLACES))
@@ -59,17 +66,18 @@ def sentence(chance: random.Random) -> str:
 def recording(number: int, words: list[str]) -> tuple[str, str, np.ndarray]:
     """Voice, text and samples of the recording with this number."""
     chance = random.Random(number)
-    voice, kind, hasty = VOICES[number % len(VOICES)], chance.randrange(3), chance.uniform(0.85, 1.2)
+    voice, kind, hasty = VOICES[number % len(VOICES)], chance.randrange(4), chance.uniform(0.85, 1.2)
     if kind == 0:
         pieces = [f"{sentence(chance)}, and {sentence(chance)}", sentence(chance)]
     elif kind == 1:
         pieces = [" ".join(chance.sample(words, 9)) for _ in range(2)]
     else:
-        one_digit = chance.random() < 0.4
+        one_digit = chance.random() < 0.6
         pieces = [chance.choice(DIGITS if one_digit else words) for _ in range(12)]
     sound = [np.zeros(3200)]
     for piece in pieces:
-        sound += [say(piece, voice, hasty), np.zeros(int(chance.uniform(0.0, 0.4) * SAMPLE_RATE_HZ))]
+        spoken, gap = say(piece, voice, hasty), np.zeros(int(chance.uniform(0.0, 0.5) * SAMPLE_RATE_HZ))
+        sound += [cut_close(spoken) if kind > 1 else spoken, gap]
     samples = np.concatenate(sound)
     return voice[1].replace("+", "_"), " ".join(pieces).replace(",", ""), samples * (0.5 / np.abs(samples).max())
 

@@ -248,6 +248,7 @@ def wishes() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--same", type=float, default=1.0, help="weight of 'both views, same features'")
+    parser.add_argument("--seed", type=int, default=0, help="runs of different seeds can be averaged when exported")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true", help="multiply at 16 bits")
     return parser.parse_args()
@@ -276,7 +277,7 @@ def main() -> None:
         mean.load_state_dict(state["encoder"])
         optimizer.load_state_dict(state["optimizer"])
         step = state["step"]
-    views = Views(taught, spoken, seed=step)
+    views = Views(taught, spoken, seed=arguments.seed + step)
 
     started = saved = time.process_time()
     while (spent := (time.process_time() - started) / 60.0) < arguments.minutes:
