@@ -1,19 +1,23 @@
-"""Features of the training clips → the index that conversion mixes with."""
+"""Features of the training clips → the index that conversion mixes with; and which index belongs to a voice."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .errors import DatasetError, StageOrderError
+from .faiss_file import read_note
 from .files import ensure_room
-from .layout import Layout
+from .layout import Layout, voice_names
 from .manifest import ExperimentRecord, Manifest
 from .progress import Progress, Silent
 from .retrieval import FeatureIndex
 from .settings import IndexSettings
 from .stamps import clear, content_of, is_current, stamp, stamp_of
+
+if TYPE_CHECKING:   # importing it loads torch
+    from .voice_file import VoiceFile
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,6 @@ class IndexReport:
     Attributes
     ----------
     path : str
-        Empty when none could be written; `warnings` says why.
     vectors : int
         Content features in it, after any reduction.
     dimension : int
@@ -68,11 +71,11 @@ def build_index(layout: Layout, settings: IndexSettings = IndexSettings(), *,
     if not clips:
         raise DatasetError(f"{layout.name!r} has no features to index", hint=f"run: rvc extract {layout.name}")
 
-    index = FeatureIndex.build(_load_features([folder / f"{clip}.npy" for clip in clips], progress), settings)
-    if not index.savable:
-        return IndexReport("", index.vectors, index.dimension, index.lists, warnings=[
-            "no index was written: faiss is absent (pip install faiss-cpu); conversion works without one"])
-    path = layout.index(index.lists, spec.version)
+    encoder = content_of(layout, "content")
+    note = {"name": layout.name, "version": spec.version, "content_name": encoder.get("name", ""),
+            "content_identity": encoder.get("identity", "")}
+    index = FeatureIndex.build(_load_features([folder / f"{clip}.npy" for clip in clips], progress), settings, note)
+    path = layout.index(max(1, index.lists), spec.version)
     ensure_room(layout.root, 5 * index.vectors * index.dimension)   # 4 bytes a number, and the lists
     clear(layout, "index")
     index.save(path)
@@ -81,6 +84,24 @@ def build_index(layout: Layout, settings: IndexSettings = IndexSettings(), *,
             other.unlink()
     stamp(layout, "index", content)
     return _report(path, FeatureIndex.load(path))
+
+
+def find_index(file: Path, voice: "VoiceFile") -> tuple[Path | None, list[str]]:
+    """The newest index beside a voice that was made for it, and what is odd about that.
+
+    An index that records whose it is goes by that, whatever its file is called; another by its exact name, RVC's or
+    Applio's: never by a part of one.
+    """
+    layout = Layout(file.absolute().parent, voice.info.name)
+    owners = voice_names(file, voice.info.name)
+    by_name = layout.indexes(voice.spec.version, owners)
+    for path in layout.indexes():
+        note = read_note(path)
+        recorded = (note.get("name"), note.get("version"))
+        if recorded == (voice.info.name, voice.spec.version) if note else path in by_name:
+            stale = f"the index was made from other content than there is now: run rvc index {layout.name}"
+            return path, [stale] if is_stale(layout) else []
+    return None, ["no index of this voice was found"]
 
 
 def is_stale(layout: Layout) -> bool:

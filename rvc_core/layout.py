@@ -14,6 +14,7 @@ from .platforms import home
 
 _GENERATOR = re.compile(r"G_(\d+)\.pth")
 _VOICE = re.compile(r".*_e(\d+)_s(\d+)\.pth")
+_INDEX = re.compile(r"(?:.+_)?added_IVF\d+_Flat_nprobe_\d+_(.+)_(v1|v2|nano)")   # RVC puts a name before its links
 _DATE = re.compile(r"_e\d+_s\d+$")
 
 
@@ -172,9 +173,11 @@ class Layout:
 
     def indexes(self, version: str = "", owners: Collection[str] = ()) -> list[Path]:
         """Feature indexes in this folder, newest first: all, or those of one version that belong to one of `owners`."""
-        wanted = {f"{owner}_{version}" for owner in owners}
-        found = [path for path in self.root.glob("added_IVF*_Flat_nprobe_1_*.index")
-                 if not wanted or path.stem.partition("_nprobe_1_")[2] in wanted]
+        def belongs(path: Path) -> bool:
+            owner, made_for = match.groups() if (match := _INDEX.fullmatch(path.stem)) else (path.stem, version)
+            return owner in owners and made_for == version     # Applio names an index after its voice, and no more
+        found = [path for path in self.root.glob("*.index")
+                 if (belongs(path) if owners else not path.name.startswith("trained_"))]
         return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 

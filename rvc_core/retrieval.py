@@ -1,23 +1,24 @@
 """The index: the training voice's content features, searched for what is nearest to a source's and mixed with it.
 
-Files are faiss's own, as RVC writes and reads them. Without faiss the search is exact and slower, and nothing is saved.
+Files are faiss's own, as RVC writes and reads them (faiss_file.py). faiss itself only builds the lists; without it an
+index is searched whole, which is exact and slower.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
-from .errors import MismatchError, ResourceError, WeightsError
-from .files import replace_atomically
+from .errors import MismatchError
+from .faiss_file import IndexArrays, load_arrays, parse, save_arrays
 from .settings import IndexSettings
 
 NEIGHBOURS = 8
+_CANDIDATES = 32
 _EXACT = 1e-8            # squared distance below which a neighbour is the same sound; it then outweighs the others
-_BLOCK_FRAMES = 1024     # of queries: bounds memory at 1024 * 8 * 768 numbers
+_BLOCK_FRAMES = 256      # of queries: bounds memory at 256 * 200,000 distances
 _ADDED_AT_ONCE = 8192
 _KMEANS_ROUNDS, _KMEANS_VECTORS_PER_CENTRE = 4, 20
 
@@ -30,12 +31,10 @@ class FeatureIndex:
 
     Attributes
     ----------
-    dimension : int
-        Width D of the features.
-    vectors : int
-        How many there are.
-    lists : int
-        Cells of the inverted file, of which one is searched; 0 where the search is exact.
+    arrays : IndexArrays
+        The features and the lists that they are sorted into.
+    device : str
+        Where it is searched: the lists on a CPU, all features at once on a GPU.
 
     Examples
     --------
@@ -45,26 +44,27 @@ class FeatureIndex:
     True
     """
 
-    dimension: int
-    vectors: int
-    lists: int
-    _search: Callable[[np.ndarray], Neighbours]
-    _faiss_index: Any = None
+    arrays: IndexArrays
+    device: str = "cpu"
+    _whole_search: Callable[[np.ndarray], Neighbours] | None = None
 
     @classmethod
-    def build(cls, features: np.ndarray, settings: IndexSettings = IndexSettings()) -> "FeatureIndex":
+    def build(cls, features: np.ndarray, settings: IndexSettings = IndexSettings(),
+              note: dict[str, str] | None = None) -> "FeatureIndex":
         """Index features (N, D) the way RVC does: ``IVF{n},Flat``, L2, one list probed, k-means above a limit.
 
         Parameters
         ----------
         features : ndarray (N, D), float32
             In any order; the seed decides the order inside.
+        note : dict of str to str, optional
+            Where they come from: ``name`` of the voice, ``content_identity`` of the encoder. It travels in the file.
         """
         features = np.ascontiguousarray(features, np.float32)
         features = features[np.random.default_rng(settings.seed).permutation(len(features))]
         faiss = _faiss()
         if faiss is None:
-            return cls._exact(features[:settings.max_vectors])
+            return cls.of(replace(IndexArrays.flat(features[:settings.max_vectors]), note=note or {}))
         if len(features) > settings.max_vectors:
             kmeans = faiss.Kmeans(features.shape[1], settings.reduced_vectors, niter=_KMEANS_ROUNDS, seed=settings.seed,
                                   min_points_per_centroid=1, max_points_per_centroid=_KMEANS_VECTORS_PER_CENTRE)
@@ -75,12 +75,37 @@ class FeatureIndex:
         index.train(features)
         for start in range(0, len(features), _ADDED_AT_ONCE):
             index.add(features[start:start + _ADDED_AT_ONCE])
-        return cls._of(index)
+        return cls.of(replace(parse(faiss.serialize_index(index)), note=note or {}))
+
+    @classmethod
+    def of(cls, arrays: IndexArrays) -> "FeatureIndex":
+        """An index of these arrays, searched on the CPU."""
+        return cls(arrays).on("cpu")
 
     @property
-    def savable(self) -> bool:
-        """Whether it can be written: only faiss can."""
-        return self._faiss_index is not None
+    def dimension(self) -> int:
+        """Width D of the features."""
+        return self.arrays.vectors.shape[1]
+
+    @property
+    def vectors(self) -> int:
+        """How many features there are."""
+        return len(self.arrays.vectors)
+
+    @property
+    def lists(self) -> int:
+        """Cells of the inverted file, of which few are searched; 0 where there are none."""
+        return len(self.arrays.centres)
+
+    @property
+    def note(self) -> dict[str, str]:
+        """What is recorded about its origin; empty for the files of others."""
+        return self.arrays.note
+
+    @property
+    def features(self) -> np.ndarray:
+        """All features (N, D), in the order in which they were added."""
+        return self.arrays.vectors[np.argsort(self.arrays.numbers, kind="stable")]
 
     def save(self, path: Path) -> None:
         """Write a faiss file, whole or not at all.
@@ -88,13 +113,9 @@ class FeatureIndex:
         Raises
         ------
         ResourceError
-            Without faiss, or when the disk is full.
+            When the disk is full.
         """
-        faiss = _faiss()
-        if faiss is None or not self.savable:
-            raise ResourceError("the index cannot be saved without faiss", hint="pip install faiss-cpu")
-        with replace_atomically(path) as temporary:   # through memory: faiss itself cannot open every path
-            faiss.serialize_index(self._faiss_index).tofile(temporary)
+        save_arrays(path, self.arrays)
 
     @classmethod
     def load(cls, path: Path) -> "FeatureIndex":
@@ -103,24 +124,28 @@ class FeatureIndex:
         Raises
         ------
         WeightsError
-            When it is absent, empty or not an index that can be searched by distance.
-        ResourceError
-            Without faiss.
+            When it is absent, damaged or not an index that can be searched by distance.
         """
-        if not path.is_file():
-            raise WeightsError(f"the index {path} does not exist", hint="build it, or convert without an index")
-        faiss = _faiss()
-        if faiss is None:
-            raise ResourceError("an index file cannot be read without faiss",
-                                hint="pip install faiss-cpu, or convert without an index")
-        try:
-            index = faiss.deserialize_index(np.fromfile(path, np.uint8))
-        except (RuntimeError, AssertionError) as error:
-            raise WeightsError(f"{path.name} is not a faiss index", hint="build it again, or copy it again") from error
-        if index.ntotal == 0 or index.metric_type != faiss.METRIC_L2:
-            what = "holds no features" if index.ntotal == 0 else "measures no distances"
-            raise WeightsError(f"the index {path.name} {what}", hint="use the file whose name begins with added_IVF")
-        return cls._of(index)
+        return cls.of(load_arrays(path))
+
+    def on(self, device: str) -> "FeatureIndex":
+        """The same index, searched on this torch device: on a GPU exactly, all features at once."""
+        whole = device.startswith("cuda") or self.arrays.probes >= self.lists
+        return replace(self, device=device,
+                       _whole_search=whole_search(self.arrays.vectors, device) if whole else None)
+
+    def refuse_other_encoder(self, content_identity: str) -> None:
+        """Raise if this index is known to hold the features of another encoder.
+
+        Raises
+        ------
+        MismatchError
+            Mixing them would be noise. Files of others record no encoder, and pass.
+        """
+        ours = self.note.get("content_identity", "")
+        if ours and content_identity and ours != content_identity:
+            raise MismatchError(f"the index was made with content encoder {ours}, the voice with {content_identity}",
+                                hint="build the index again (rvc index NAME), or convert without one")
 
     def mix(self, query: np.ndarray, rate: float) -> np.ndarray:
         """Blend each frame with the weighted mean of its nearest neighbours.
@@ -146,25 +171,40 @@ class FeatureIndex:
         query = np.ascontiguousarray(query, np.float32)
         if rate == 0 or not len(query):
             return query
+        search = self._whole_search or self._list_search
         blocks = [query[start:start + _BLOCK_FRAMES] for start in range(0, len(query), _BLOCK_FRAMES)]
-        return np.concatenate([mix_neighbours(block, *self._search(block), rate) for block in blocks])
+        return np.concatenate([mix_neighbours(block, *search(block), rate) for block in blocks])
 
-    @classmethod
-    def _of(cls, index: Any) -> "FeatureIndex":
-        def search(query: np.ndarray) -> Neighbours:
-            distances, numbers, features = index.search_and_reconstruct(query, NEIGHBOURS)
-            return np.where(numbers < 0, np.inf, distances), features
-        return cls(index.d, index.ntotal, getattr(index, "nlist", 0), search, index)
+    def _list_search(self, query: np.ndarray) -> Neighbours:
+        """Neighbours in the lists whose centres are nearest, as faiss searches an inverted file."""
+        centres, probes = self.arrays.centres, self.arrays.probes
+        stops = np.cumsum(self.arrays.sizes)
+        starts = stops - self.arrays.sizes
+        to_centre = (centres**2).sum(1) - 2 * query @ centres.T     # but for the query's own square
+        probed = np.argpartition(to_centre, probes - 1, axis=1)[:, :probes]
+        distances = np.full((len(query), NEIGHBOURS), np.inf, np.float32)
+        neighbours = np.zeros((len(query), NEIGHBOURS, self.dimension), np.float32)
+        for row, lists in enumerate(probed):
+            near = np.concatenate([self.arrays.vectors[starts[number]:stops[number]] for number in lists])
+            distance = ((near - query[row])**2).sum(1)
+            best = np.argsort(distance)[:NEIGHBOURS]
+            distances[row, :len(best)], neighbours[row, :len(best)] = distance[best], near[best]
+        return distances, neighbours
 
-    @classmethod
-    def _exact(cls, vectors: np.ndarray) -> "FeatureIndex":
-        squares = (vectors**2).sum(1)
 
-        def search(query: np.ndarray) -> Neighbours:
-            distances = (query**2).sum(1, keepdims=True) + squares - 2 * query @ vectors.T
-            nearest = np.argpartition(distances, min(NEIGHBOURS, len(vectors)) - 1, axis=1)[:, :NEIGHBOURS]
-            return np.take_along_axis(distances, nearest, 1), vectors[nearest]
-        return cls(vectors.shape[1], len(vectors), 0, search)
+def whole_search(vectors: np.ndarray, device: str) -> Callable[[np.ndarray], Neighbours]:
+    """Exact search among vectors (N, D), in torch on this device."""
+    import torch
+    searched = torch.from_numpy(vectors).to(device)
+    squares = (searched**2).sum(1)
+
+    def search(query: np.ndarray) -> Neighbours:
+        asked = torch.from_numpy(query).to(device)
+        roughly = squares - 2 * asked @ searched.T     # a difference of large numbers: good for a first choice only
+        found = searched[roughly.topk(min(_CANDIDATES, len(vectors)), largest=False).indices]
+        exactly, best = ((found - asked[:, None])**2).sum(2).topk(min(NEIGHBOURS, len(vectors)), largest=False)
+        return exactly.cpu().numpy(), found.take_along_dim(best[..., None], 1).cpu().numpy()
+    return search
 
 
 def lists_for(vectors: int) -> int:

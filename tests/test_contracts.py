@@ -16,12 +16,12 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 # The rows of docs/architecture.md: a module imports its own row or a lower one.
 ROWS = {
-    1: "errors settings presets layout files progress platforms stamps storage threads",
+    1: "errors settings presets layout files progress platforms stamps storage threads download",
     2: "audio slicer quality",
     3: "nn",
-    4: "pitch content retrieval weights voice_file checkpoint manifest heldout dataset gan metrics scores words",
-    5: "inspect prepare extract run train validate overtraining index convert cases evaluate separate",
-    6: "experiment batch launch cli demo golden ui",
+    4: "pitch content retrieval weights voice_file checkpoint manifest faiss_file heldout dataset gan metrics scores words",
+    5: "inspect prepare extract run train validate overtraining index convert cases evaluate separate bundle",
+    6: "experiment batch launch cli cli_weights demo golden ui",
 }
 ROW_OF = {name: row for row, names in ROWS.items() for name in names.split()}
 ROW_OF["embedded"] = 1   # package data: it only says where its files are

@@ -33,6 +33,13 @@ def test_indexes_of_others_are_not_taken_for_the_voices_own(tmp_path: Path) -> N
     assert [path.name for path in layout.indexes("v2", owners)] == ["added_IVF3_Flat_nprobe_1_bob_v2.index"]
 
 
+def test_the_names_of_rvcs_links_and_of_applio_are_known(tmp_path: Path) -> None:
+    names = {"bob_added_IVF9_Flat_nprobe_1_bob_v2.index", "added_IVF9_Flat_nprobe_3_bob_v2.index", "bob.index"}
+    for name in names | {"trained_IVF9_Flat_nprobe_1_bob_v2.index", "bob_2.index", "big_bob.index", "bobby.index"}:
+        (tmp_path / name).touch()
+    assert {path.name for path in Layout(tmp_path, "bob").indexes("v2", {"bob"})} == names
+
+
 def test_a_voice_is_known_by_its_name_its_slug_and_its_file() -> None:
     assert voice_names(Path("x_e3_s20.pth"), "Алиса") >= {"x", "Алиса", Layout.of("Алиса", Path("/")).slug}
     assert "song_e3" in voice_names(Path("song_e3.pth"), "song_e3")

@@ -1,0 +1,232 @@
+"""faiss's index files, read and written without faiss: ``Flat`` and ``IVF…,Flat`` that measure distances.
+
+faiss trusts what a file says of its own size. Here every size is held against the bytes that are there before anything
+is built, so a hostile file is an error and never a crash. Source of the format: faiss ``impl/index_write.cpp``.
+"""
+
+import json
+import os
+import struct
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from .errors import UnsafeFileError, WeightsError
+from .files import replace_atomically
+
+_LARGEST_BYTES = 4 << 30      # 1.4 million features of 768 numbers; RVC reduces them above 200,000
+_MOST_PROBES = 1 << 20
+_LARGEST_VALUE = 1e6         # an encoder's features are below 100
+_HEADER = struct.Struct("<iqqqBi")   # width, vectors, two unused numbers, trained, metric
+_L2, _UNUSED = 1, 1 << 20
+_OURS = b"rvc_core "          # begins the note behind an index of ours; faiss stops reading before it
+_LARGEST_NOTE_BYTES = 4096
+_BY_HAND = "use the file whose name begins with added_IVF, or build the index again"
+
+
+@dataclass(frozen=True)
+class IndexArrays:
+    """What an index file holds.
+
+    Attributes
+    ----------
+    vectors : ndarray (N, D), float32
+        List after list.
+    numbers : ndarray (N,), int64
+        The order in which they were added.
+    centres : ndarray (L, D), float32
+        Of the lists; none where the index is flat.
+    sizes : ndarray (L,), int64
+        Vectors in each list.
+    probes : int
+        Lists that a search looks into.
+    note : dict of str to str
+        What we add about its origin, see `retrieval.FeatureIndex`; empty in the files of others.
+    """
+
+    vectors: np.ndarray
+    numbers: np.ndarray
+    centres: np.ndarray
+    sizes: np.ndarray
+    probes: int = 1
+    note: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def flat(cls, vectors: np.ndarray) -> "IndexArrays":
+        """Vectors without lists."""
+        return cls(vectors, np.arange(len(vectors)), np.empty((0, vectors.shape[1]), np.float32), np.empty(0, np.int64))
+
+
+def load_arrays(path: Path) -> IndexArrays:
+    """Read an index file, ours or anyone's.
+
+    Raises
+    ------
+    WeightsError
+        When it is absent, torn, empty, or no index of features by distance.
+    UnsafeFileError
+        When it is larger than any index of features.
+    """
+    if not path.is_file():
+        raise WeightsError(f"the index {path} does not exist", hint="build it, or convert without an index")
+    if path.stat().st_size > _LARGEST_BYTES:
+        raise UnsafeFileError(f"the index {path.name} takes {path.stat().st_size >> 20} MiB", hint=_BY_HAND)
+    try:
+        content = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
+        return replace(parse(content), note=read_note(path))
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
+    except ValueError as error:
+        raise WeightsError(f"the index {path.name} cannot be used: {error}", hint=_BY_HAND) from error
+
+
+def parse(content: np.ndarray) -> IndexArrays:
+    """The arrays in the bytes of an index file.
+
+    Raises
+    ------
+    ValueError
+        Saying in words what is wrong with them.
+    """
+    reader = _Reader(content)
+    kind = reader.word()
+    if kind in ("IxF2", "IxFl"):
+        arrays = IndexArrays.flat(_flat_vectors(reader))
+    elif kind == "IwFl":
+        arrays = _inverted(reader)
+    else:
+        raise ValueError(f"its kind is {kind!r}, and only faiss's Flat and IVF,Flat by distance are read")
+    if not len(arrays.vectors):
+        raise ValueError("it holds no features")
+    if not all(-_LARGEST_VALUE < part.min() <= part.max() < _LARGEST_VALUE
+               for part in (arrays.vectors, arrays.centres) if part.size):
+        raise ValueError("its features are not finite, or too large for features")
+    return arrays
+
+
+def read_note(path: Path) -> dict[str, str]:
+    """What we wrote behind an index of ours, without reading the rest; empty for the files of others."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _LARGEST_NOTE_BYTES), os.SEEK_SET)
+        _, _, note = file.read().rpartition(_OURS)
+    try:
+        found = json.loads(note)
+    except (ValueError, RecursionError):
+        return {}
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def save_arrays(path: Path, arrays: IndexArrays) -> None:
+    """Write a file that faiss, and with it RVC WebUI and Applio, reads; whole or not at all.
+
+    Raises
+    ------
+    ResourceError
+        When the disk is full.
+    """
+    vectors, centres = (np.ascontiguousarray(part, "<f4") for part in (arrays.vectors, arrays.centres))
+    with replace_atomically(path) as temporary, temporary.open("wb") as file:
+        if not len(centres):
+            order = np.argsort(arrays.numbers, kind="stable")
+            file.write(_flat_bytes(vectors[order]))
+        else:
+            file.write(b"IwFl" + _header_bytes(vectors) + struct.pack("<QQ", len(centres), arrays.probes))
+            file.write(_flat_bytes(centres) + struct.pack("<BQ", 0, 0))             # 0: no table from number to place
+            file.write(b"ilar" + struct.pack("<QQ", len(centres), 4 * vectors.shape[1]))
+            file.write(b"full" + struct.pack("<Q", len(centres)) + arrays.sizes.astype("<u8").tobytes())
+            start = 0
+            for size in arrays.sizes.tolist():
+                file.write(vectors[start:start + size].tobytes())
+                file.write(arrays.numbers[start:start + size].astype("<i8").tobytes())
+                start += size
+        if arrays.note:
+            file.write(_OURS + json.dumps(arrays.note).encode())   # ASCII, so that bytes count
+
+
+def _flat_bytes(vectors: np.ndarray) -> bytes:
+    return b"IxF2" + _header_bytes(vectors) + struct.pack("<Q", vectors.size) + vectors.tobytes()
+
+
+def _header_bytes(vectors: np.ndarray) -> bytes:
+    return _HEADER.pack(vectors.shape[1], len(vectors), _UNUSED, _UNUSED, 1, _L2)
+
+
+class _Reader:
+    """Takes one part after the other off the bytes of a file; a part that is not there whole is an error."""
+
+    def __init__(self, content: np.ndarray) -> None:
+        self._content, self._place = content, 0
+
+    def bytes(self, count: int) -> bytes:
+        return self.array(np.dtype(np.uint8), count).tobytes()
+
+    def word(self) -> str:
+        return self.bytes(4).decode("ascii", "replace")
+
+    def count(self) -> int:
+        return int(self.array(np.dtype("<u8"), 1)[0])
+
+    def array(self, dtype: np.dtype, count: int) -> np.ndarray:
+        """A view of so many numbers."""
+        size = count * dtype.itemsize
+        if count < 0 or size > len(self._content) - self._place:
+            raise ValueError("it is truncated, or no faiss index")
+        part = np.frombuffer(self._content, dtype, count, self._place) if count else np.empty(0, dtype)
+        self._place += size
+        return part
+
+    def header(self) -> tuple[int, int]:
+        """Width and number of vectors."""
+        width, vectors, _, _, _, metric = _HEADER.unpack(self.bytes(_HEADER.size))
+        if metric != _L2:
+            raise ValueError("it measures no distances")
+        if width <= 0 or vectors < 0:
+            raise ValueError("its sizes are damaged")
+        return width, vectors
+
+
+def _flat_vectors(reader: _Reader) -> np.ndarray:
+    width, vectors = reader.header()
+    if reader.count() != width * vectors:
+        raise ValueError("its sizes contradict each other")
+    return reader.array(np.dtype("<f4"), width * vectors).reshape(vectors, width).astype(np.float32)
+
+
+def _inverted(reader: _Reader) -> IndexArrays:
+    width, vectors = reader.header()
+    lists, probes = reader.count(), reader.count()
+    if reader.word() not in ("IxF2", "IxFl"):
+        raise ValueError("its lists are not found by distance")
+    centres = _flat_vectors(reader)
+    table = reader.bytes(1)[0]                              # from number to place: 0 none, 1 an array, 2 pairs
+    reader.array(np.dtype("<i8"), reader.count())
+    if table == 2:
+        reader.array(np.dtype("<i8"), 2 * reader.count())
+    if centres.shape != (lists, width) or not 0 < probes < _MOST_PROBES or table > 2:
+        raise ValueError("its sizes contradict each other")
+    sizes = _list_sizes(reader, lists, width)
+    if int(sizes.sum()) != vectors:
+        raise ValueError("its lists do not hold what it counts")
+    parts = [(reader.array(np.dtype("<f4"), size * width).reshape(size, width), reader.array(np.dtype("<i8"), size))
+             for size in sizes.tolist()]
+    return IndexArrays(np.concatenate([part for part, _ in parts], dtype=np.float32) if parts else centres,
+                       np.concatenate([numbers for _, numbers in parts], dtype=np.int64) if parts else sizes,
+                       centres, sizes, min(probes, lists))
+
+
+def _list_sizes(reader: _Reader, lists: int, width: int) -> np.ndarray:
+    """Vectors in each list, written in full or as pairs of list and size."""
+    if reader.word() != "ilar" or (reader.count(), reader.count()) != (lists, 4 * width):
+        raise ValueError("its lists hold something else than features")
+    kind, written = reader.word(), reader.array(np.dtype("<u8"), reader.count())
+    if written.size and written.max() > _LARGEST_BYTES:
+        raise ValueError("its sizes are damaged")
+    sizes = np.zeros(lists, np.int64)
+    if kind == "full" and len(written) == lists:
+        sizes[:] = written
+    elif kind == "sprs" and not len(written) % 2 and (written[::2] < lists).all():
+        sizes[written[::2].astype(np.int64)] = written[1::2]
+    else:
+        raise ValueError("its sizes contradict each other")
+    return sizes
