@@ -31,7 +31,7 @@ def parameters_cell(*classes: type[Settings]) -> str:
     Examples
     --------
     >>> parameters_cell(ExtractSettings).splitlines()[0]
-    "f0_method = 'fcpe'   # pitch estimator"
+    "f0_method = 'auto'   # pitch estimator; auto: the one these clips have, else rmvpe where its file is, else fcpe"
     """
     fields = {name: field for settings in classes for name, field in settings.model_fields.items()}
     return "\n".join(f"{name} = {field.default!r}   # {field.description}" for name, field in fields.items())

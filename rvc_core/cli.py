@@ -31,7 +31,7 @@ Result = dict[str, Any]
 _STAGES: dict[str, tuple[type[Settings], ...]] = {
     "prepare": (PrepareSettings,), "extract": (ExtractSettings,), "train": (TrainSettings,), "index": (IndexSettings,),
     "run": (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings), "convert": (ConvertSettings,),
-    "evaluate": (ConvertSettings,)}
+    "f0": (), "evaluate": (ConvertSettings,)}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -133,6 +133,17 @@ def _convert(arguments: argparse.Namespace) -> Result:
 
 
 def _evaluate(arguments: argparse.Namespace) -> Result:
+def _f0(arguments: argparse.Namespace) -> Result:
+    from .audio import read_audio
+    from .convert import source_pitch
+    from .pitch import pitch_method, write_curve
+    method, output = pitch_method(arguments.f0_method), Path(arguments.output)
+    track = source_pitch(read_audio(Path(arguments.input)), method, _settings(RuntimeSettings, arguments))
+    write_curve(output, track)
+    return {"path": str(output), "f0_method": method, "frames": len(track.f0_hz), "voiced": int(track.voiced.sum()),
+            "median_hz": round(track.median_hz, 2)}
+
+
     from .evaluate import evaluate_files
     settings = _settings(ConvertSettings, arguments)
     if len(arguments.outputs) > 1 or _is_recorded(arguments.outputs[0]):
@@ -229,6 +240,11 @@ def _parser() -> argparse.ArgumentParser:
             ("--output", {"default": "converted", "metavar": "DIR", "help": "folder for the results"}),
             ("--index", {"default": "auto", "metavar": "FILE", "help": "auto, none, or an .index file"}))
     command("evaluate", _evaluate, "measure a voice on other people's recordings, or files converted with it",
+    command("f0", _f0, "write the pitch of a recording, to be edited and read by rvc convert --f0-curve",
+            ("input", {"metavar": "INPUT", "help": "a recording"}),
+            ("--output", {"default": "f0.csv", "metavar": "FILE", "help": "the curve: lines of seconds,hz"}),
+            ("--f0-method", {"default": "auto", "metavar": "METHOD",
+                             "help": ConvertSettings.model_fields["f0_method"].description}))
             ("outputs", {"metavar": "NAME|FILE", "nargs": "+", "help": (
                 "an experiment or a .pth, which converts the sources; or converted files, in the sources' order or "
                 "named after them")}),

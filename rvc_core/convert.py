@@ -16,7 +16,7 @@ from .audio import Audio, highpass, read_audio, rms_envelope
 from .content import ContentEncoder, content_encoder, repeat_to_100fps
 from .errors import AudioError, MismatchError, RVCError, SettingsError
 from .nn.synthesizer import SynthesisNoise
-from .pitch import PitchTrack, auto_transpose, pitch_estimator
+from .pitch import PitchTrack, auto_transpose, pitch_estimator, pitch_method, read_curve
 from .platforms import choose_device
 from .progress import Progress, Silent, Stop
 from .retrieval import FeatureIndex
@@ -44,6 +44,8 @@ class ConvertResult:
     audio : Audio
     transpose : float
         Semitones that were added.
+    f0_method : str
+        What found the pitch: an estimator, or ``curve``; empty for a voice without pitch.
     real_time_factor : float
         Seconds of work per second of audio; below 1 is faster than real time.
     sanity : dict
@@ -62,6 +64,7 @@ class ConvertResult:
     warnings: list[str] = field(default_factory=list)
     output: str = ""
     index: str = ""
+    f0_method: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``: everything but the samples."""
@@ -143,15 +146,23 @@ class Converter:
         audio = _finished(mixed, settings.output_rate_hz)
         seconds = time.monotonic() - started
         return ConvertResult(audio, transpose, round(audio.seconds, 3), round(seconds / source.seconds, 4),
-                             check_sanity(audio, source), warnings)
+                             check_sanity(audio, source), warnings,
+                             f0_method=method if self.voice.spec.uses_f0 else "")
+        method = "curve" if settings.f0_curve else pitch_method(settings.f0_method)
 
     def _pitch(self, padded: np.ndarray, settings: ConvertSettings) -> tuple[PitchTrack, float, list[str]]:
         """Pitch of the padded source in the voice's range, the semitones that took, and what is odd about it."""
         if not self.voice.spec.uses_f0:
             empty = np.zeros(len(padded) // FRAME_SAMPLES, np.float32)
             return PitchTrack(empty, empty > 0), 0.0, []
-        track = pitch_estimator(settings.f0_method, str(self.device))(padded)
-        warnings = [] if track.voiced.any() else ["no voiced sound was found: the result whispers"]
+            if settings.f0_curve:
+                raise SettingsError("this voice follows no pitch, so an f0 curve has no effect", hint="leave it out")
+        if settings.f0_curve:
+            track, warnings = _drawn_pitch(Path(settings.f0_curve).expanduser(), len(padded) // FRAME_SAMPLES)
+        else:
+            track, warnings = pitch_estimator(pitch_method(settings.f0_method), str(self.device))(padded), []
+        if not track.voiced.any():
+            warnings.append("no voiced sound was found: the result whispers")
         if settings.transpose != "auto":
             return track.transposed(float(settings.transpose)), float(settings.transpose), warnings
         if not self.voice.info.f0_median_hz:
@@ -325,6 +336,28 @@ def _prepared(source: Audio) -> np.ndarray:
 
 def _padded(samples: np.ndarray) -> np.ndarray:
     """The source with mirrored context on both sides, and room for the last content frame."""
+def source_pitch(source: Audio, method: str, runtime: RuntimeSettings = RuntimeSettings()) -> PitchTrack:
+    """Pitch of a recording, as its conversion finds it.
+
+    Raises
+    ------
+    AudioError, ResourceError, WeightsError
+        When it is silent, or the estimator called `method` cannot be used.
+    """
+    set_threads(runtime.threads)
+    return pitch_estimator(method, choose_device(runtime.device).name)(_prepared(source))
+
+
+def _drawn_pitch(path: Path, frames: int) -> tuple[PitchTrack, list[str]]:
+    """The pitch in a file, padded to `frames` as `_padded` pads the source, and what is odd about it."""
+    curve, wanted = read_curve(path), frames - 2 * CONTEXT_FRAMES - 4
+    odd = abs(len(curve.f0_hz) - wanted) > 100
+    f0_hz = np.pad(curve.fitted(max(1, wanted)).f0_hz, (CONTEXT_FRAMES, CONTEXT_FRAMES + 4),
+                   mode="reflect" if wanted > 1 else "edge")
+    return PitchTrack(f0_hz, f0_hz > 0).fitted(frames), [
+        f"{path.name} is {len(curve.f0_hz) / 100:.1f} s long, the recording {wanted / 100:.1f} s"] if odd else []
+
+
     context = CONTEXT_FRAMES * FRAME_SAMPLES
     return np.pad(samples, (context, context + 4 * FRAME_SAMPLES), mode="reflect" if len(samples) > 1 else "edge")
 

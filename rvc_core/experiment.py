@@ -299,13 +299,15 @@ class FailedFile:
 
 
 def outputs_for(inputs: list[Path], folder: Path, voice_name: str,
+    if settings.f0_curve and len(files) > 1:
+        raise SettingsError(f"one f0 curve for {len(files)} recordings", hint="convert each with its own curve")
                 settings: ConvertSettings) -> list[tuple[Path, Path]]:
     """Each input, folders opened, beside the file its result goes to; two inputs never share one.
 
     Raises
     ------
     SettingsError
-        When there is nothing to convert.
+        When there is nothing to convert, or one f0 curve for several recordings.
     """
     files = [file for item in inputs for file in (_audio_in(item) if item.is_dir() else [item])]
     if not files:

@@ -19,12 +19,12 @@ from .errors import AudioError, DatasetError
 from .files import ensure_room, replace_atomically, write_text
 from .layout import Layout
 from .manifest import ExperimentRecord, Manifest
-from .pitch import SAMPLE_RATE, pitch_estimator
+from .pitch import SAMPLE_RATE, pitch_estimator, pitch_method
 from .platforms import choose_device
 from .presets import VoiceSpec
 from .progress import Progress, Silent, Stop
 from .settings import ExtractSettings, RuntimeSettings
-from .stamps import clear, is_current, stamp, stamp_of
+from .stamps import clear, content_of, is_current, stamp, stamp_of
 from .threads import set_threads
 
 _MUTE_SECONDS, _MUTE_F0_FRAMES = 3, 301
@@ -121,9 +121,10 @@ def _features(layout: Layout, settings: ExtractSettings, spec: VoiceSpec) -> lis
     """What this voice needs, and what each depends on."""
     prepared, width = stamp_of(layout, "prepare"), spec.content_width
     name = content_name(settings.content, spec)
+    method = _pitch_method(layout, settings.f0_method)
 
     def load_pitch(device: str) -> Compute:
-        estimate = pitch_estimator(settings.f0_method, device)
+        estimate = pitch_estimator(method, device)
 
         def compute(samples: np.ndarray) -> list[np.ndarray]:
             track = estimate(samples)
@@ -137,9 +138,17 @@ def _features(layout: Layout, settings: ExtractSettings, spec: VoiceSpec) -> lis
     content = {"name": name, "width": width, "identity": content_identity(name, width), "prepare": prepared}
     features = [_Feature("content", content, lambda place: [place.features(width)], ".npy", load_content)]
     if spec.uses_f0:
-        features.append(_Feature("f0", {"method": settings.f0_method, "prepare": prepared},
+        features.append(_Feature("f0", {"method": method, "prepare": prepared},
                                  lambda place: [place.f0_coarse, place.f0_hz], ".wav.npy", load_pitch))
     return features
+
+
+def _pitch_method(layout: Layout, choice: str) -> str:
+    """Resolve ``auto`` once for each set of clips, so that a file that comes later does not change their pitch."""
+    recorded = content_of(layout, "f0_started") or content_of(layout, "f0")
+    if choice == "auto" and "method" in recorded and recorded.get("prepare") == stamp_of(layout, "prepare"):
+        return recorded["method"]
+    return pitch_method(choice)
 
 
 def _wanted(layout: Layout, features: list[_Feature], afresh: list[_Feature],

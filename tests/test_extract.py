@@ -266,4 +266,31 @@ def test_without_faiss_there_is_no_index_and_it_is_said(layout, encoder, monkeyp
     extract(layout, DIO)
     monkeypatch.setitem(sys.modules, "faiss", None)
     report = build_index(layout)
-    assert report.path == "" and "faiss" in report.warnings[0] and not layout.indexes()
+    assert report.lists == 0 and report.vectors > 8 and layout.indexes() == [layout.index(1, "nano")]
+
+
+def test_an_index_says_whose_it_is_and_of_which_encoder(layout, encoder):
+    extract(layout, DIO)
+    note = FeatureIndex.load(Path(build_index(layout).path)).note
+    assert note["name"] == layout.name and note["version"] == "nano"
+    assert note["content_identity"] == content_of(layout, "content")["identity"] != ""
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_auto_keeps_the_method_that_these_clips_have(layout, encoder, monkeypatch, finished):
+    """The weights of RMVPE arrive after an extraction, or while one is interrupted: no clip changes its estimator."""
+    chosen, stop = [], Stop()
+    encoder.stop_at = (None if finished else 2, stop)
+    monkeypatch.setattr(extract_module, "pitch_estimator", lambda method, device: (
+        chosen.append(method), pitch_estimator("dio"))[1])
+    monkeypatch.setattr(extract_module, "pitch_method", lambda choice: "fcpe" if choice == "auto" else choice)
+    extract(layout, stop=stop)
+    monkeypatch.setattr(extract_module, "pitch_method", lambda choice: "rmvpe" if choice == "auto" else choice)
+    encoder.stop_at = (None, None)
+    extract(layout)
+    assert set(chosen) == {"fcpe"} and content_of(layout, "f0")["method"] == "fcpe"
+    extract(layout, ExtractSettings(f0_method="rmvpe"))
+    assert content_of(layout, "f0")["method"] == "rmvpe"
+    stamp(layout, "prepare", {"other": "recordings"})
+    extract(layout)
+    assert chosen[-1] == "rmvpe"

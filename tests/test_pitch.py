@@ -5,7 +5,7 @@ import pytest
 
 from rvc_core import pitch
 from rvc_core.errors import ResourceError, SettingsError
-from rvc_core.pitch import PitchTrack, auto_transpose, coarse_pitch, pitch_estimator
+from rvc_core.pitch import PitchTrack, auto_transpose, coarse_pitch, pitch_estimator, read_curve, write_curve
 from synth import glide, phrase
 
 METHODS = ["fcpe", "crepe", "harvest", "dio", "pm"]
@@ -61,6 +61,7 @@ def test_blocks_equal_the_whole(method, monkeypatch):
     truth = phrase(11, seconds=4, speaker=1)
     whole = estimator(method)(truth.samples)
     monkeypatch.setattr(pitch, "_BLOCK_SAMPLES", 2 * 16000)
+    monkeypatch.setattr(pitch, "_CONTEXT_SAMPLES", 2 * 16000)
     blocks = estimator(method)(truth.samples)
     both = whole.voiced & blocks.voiced
     assert (whole.voiced != blocks.voiced).mean() <= 0.01
@@ -109,4 +110,41 @@ def test_missing_package_and_unknown_method(monkeypatch):
         pitch_estimator("harvest")
     assert "pip install pyworld-prebuilt" in error.value.hint
     with pytest.raises(SettingsError):
-        pitch_estimator("rmvpe")
+        pitch_estimator("yin")
+
+
+def curve(folder, text):
+    (folder / "f0.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_curve(folder / "f0.csv")
+
+
+def test_a_written_curve_is_read_as_it_was(tmp_path):
+    truth = phrase(3, seconds=2)
+    write_curve(tmp_path / "f0.csv", PitchTrack(truth.f0_hz, truth.voiced))
+    track = read_curve(tmp_path / "f0.csv")
+    assert (track.voiced == truth.voiced).all()
+    np.testing.assert_allclose(track.f0_hz, truth.f0_hz, atol=0.001)
+
+
+def test_a_drawn_curve_runs_straight_between_voiced_points(tmp_path):
+    track = curve(tmp_path, "\ufeffseconds, hz\r\n0.02,100\r\n0.06, 200\r\n\r\n0.10,0\r\n0.12,0\r\n0.13,300\r\n")
+    assert track.f0_hz.tolist() == [0, 0, 100, 125, 150, 175, 200, 200, 200, 0, 0, 0, 0, 300]
+    assert (track.voiced == (track.f0_hz > 0)).all()
+    assert curve(tmp_path, "0,440").f0_hz.tolist() == [440]
+
+
+@pytest.mark.parametrize(("text", "named"), [
+    ("", "holds no f0 curve"), ("seconds,hz\n", "holds no f0 curve"), ("0,100\n0.1 200", "line 2: '0.1 200'"),
+    ("0,100\nhello", "line 2"), ("0,100,3", "line 1"), ("0,100\n0,120", "line 2: 0 s is out of order"),
+    ("-1,100", "line 1: -1 s"), ("0,100\nnan,100", "line 2"), ("0,nan", "line 1: nan Hz"), ("0,-5", "line 1: -5 Hz"),
+    ("0,2000", "2000 Hz is no pitch"), ("1e9,100", "line 1: 1e"), (b"\xff\xfe0\x00", "it is no text")])
+def test_bad_curves_are_one_clear_line(tmp_path, text, named):
+    with pytest.raises(SettingsError) as error:
+        curve(tmp_path, text)
+    assert named in str(error.value) and "\n" not in str(error.value) and "seconds,hz" in error.value.hint
+
+
+@pytest.mark.parametrize("place", ["absent.csv", "."])
+def test_an_absent_curve_is_one_clear_line(tmp_path, place):
+    with pytest.raises(SettingsError, match="no f0 curve can be read"):
+        read_curve(tmp_path / place)

@@ -60,6 +60,11 @@ def mel_filterbank(sample_rate: int, fft_samples: int, mels: int) -> np.ndarray:
     top_mel = 15 + 27 * np.log(sample_rate / 2 / 1000) / np.log(6.4)
     edge_mel = np.linspace(0, top_mel, mels + 2)
     edge_hz = np.where(edge_mel < 15, edge_mel * 200 / 3, 1000 * np.exp((edge_mel - 15) * np.log(6.4) / 27))
+    return area_triangles(edge_hz, sample_rate, fft_samples)
+
+
+def area_triangles(edge_hz: np.ndarray, sample_rate: int, fft_samples: int) -> np.ndarray:
+    """Overlapping triangular filters of equal area: M + 2 edges in Hz → (M, F) float32."""
     bin_hz = np.fft.rfftfreq(fft_samples, 1 / sample_rate)
     low, centre, high = edge_hz[:-2, None], edge_hz[1:-1, None], edge_hz[2:, None]
     triangles = np.minimum((bin_hz - low) / (centre - low), (high - bin_hz) / (high - centre)).clip(min=0)
