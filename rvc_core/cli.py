@@ -132,7 +132,6 @@ def _convert(arguments: argparse.Namespace) -> Result:
     return summary
 
 
-def _evaluate(arguments: argparse.Namespace) -> Result:
 def _f0(arguments: argparse.Namespace) -> Result:
     from .audio import read_audio
     from .convert import source_pitch
@@ -144,6 +143,7 @@ def _f0(arguments: argparse.Namespace) -> Result:
             "median_hz": round(track.median_hz, 2)}
 
 
+def _evaluate(arguments: argparse.Namespace) -> Result:
     from .evaluate import evaluate_files
     settings = _settings(ConvertSettings, arguments)
     if len(arguments.outputs) > 1 or _is_recorded(arguments.outputs[0]):
@@ -239,12 +239,12 @@ def _parser() -> argparse.ArgumentParser:
             ("inputs", {"metavar": "INPUT", "nargs": "+", "help": "recordings, or folders of them"}),
             ("--output", {"default": "converted", "metavar": "DIR", "help": "folder for the results"}),
             ("--index", {"default": "auto", "metavar": "FILE", "help": "auto, none, or an .index file"}))
-    command("evaluate", _evaluate, "measure a voice on other people's recordings, or files converted with it",
     command("f0", _f0, "write the pitch of a recording, to be edited and read by rvc convert --f0-curve",
             ("input", {"metavar": "INPUT", "help": "a recording"}),
             ("--output", {"default": "f0.csv", "metavar": "FILE", "help": "the curve: lines of seconds,hz"}),
             ("--f0-method", {"default": "auto", "metavar": "METHOD",
                              "help": ConvertSettings.model_fields["f0_method"].description}))
+    command("evaluate", _evaluate, "measure a voice on other people's recordings, or files converted with it",
             ("outputs", {"metavar": "NAME|FILE", "nargs": "+", "help": (
                 "an experiment or a .pth, which converts the sources; or converted files, in the sources' order or "
                 "named after them")}),

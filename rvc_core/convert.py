@@ -145,18 +145,18 @@ class Converter:
         mixed = mix_loudness(Audio(joined, rate), Audio(samples, SOURCE_RATE_HZ), settings.rms_mix_rate)
         audio = _finished(mixed, settings.output_rate_hz)
         seconds = time.monotonic() - started
+        method = "curve" if settings.f0_curve else pitch_method(settings.f0_method)
         return ConvertResult(audio, transpose, round(audio.seconds, 3), round(seconds / source.seconds, 4),
                              check_sanity(audio, source), warnings,
                              f0_method=method if self.voice.spec.uses_f0 else "")
-        method = "curve" if settings.f0_curve else pitch_method(settings.f0_method)
 
     def _pitch(self, padded: np.ndarray, settings: ConvertSettings) -> tuple[PitchTrack, float, list[str]]:
         """Pitch of the padded source in the voice's range, the semitones that took, and what is odd about it."""
         if not self.voice.spec.uses_f0:
-            empty = np.zeros(len(padded) // FRAME_SAMPLES, np.float32)
-            return PitchTrack(empty, empty > 0), 0.0, []
             if settings.f0_curve:
                 raise SettingsError("this voice follows no pitch, so an f0 curve has no effect", hint="leave it out")
+            empty = np.zeros(len(padded) // FRAME_SAMPLES, np.float32)
+            return PitchTrack(empty, empty > 0), 0.0, []
         if settings.f0_curve:
             track, warnings = _drawn_pitch(Path(settings.f0_curve).expanduser(), len(padded) // FRAME_SAMPLES)
         else:
@@ -334,8 +334,6 @@ def _prepared(source: Audio) -> np.ndarray:
     return samples / max(1.0, float(np.abs(samples).max()) / 0.95)
 
 
-def _padded(samples: np.ndarray) -> np.ndarray:
-    """The source with mirrored context on both sides, and room for the last content frame."""
 def source_pitch(source: Audio, method: str, runtime: RuntimeSettings = RuntimeSettings()) -> PitchTrack:
     """Pitch of a recording, as its conversion finds it.
 
@@ -358,6 +356,8 @@ def _drawn_pitch(path: Path, frames: int) -> tuple[PitchTrack, list[str]]:
         f"{path.name} is {len(curve.f0_hz) / 100:.1f} s long, the recording {wanted / 100:.1f} s"] if odd else []
 
 
+def _padded(samples: np.ndarray) -> np.ndarray:
+    """The source with mirrored context on both sides, and room for the last content frame."""
     context = CONTEXT_FRAMES * FRAME_SAMPLES
     return np.pad(samples, (context, context + 4 * FRAME_SAMPLES), mode="reflect" if len(samples) > 1 else "edge")
 

@@ -299,8 +299,6 @@ class FailedFile:
 
 
 def outputs_for(inputs: list[Path], folder: Path, voice_name: str,
-    if settings.f0_curve and len(files) > 1:
-        raise SettingsError(f"one f0 curve for {len(files)} recordings", hint="convert each with its own curve")
                 settings: ConvertSettings) -> list[tuple[Path, Path]]:
     """Each input, folders opened, beside the file its result goes to; two inputs never share one.
 
@@ -312,6 +310,8 @@ def outputs_for(inputs: list[Path], folder: Path, voice_name: str,
     files = [file for item in inputs for file in (_audio_in(item) if item.is_dir() else [item])]
     if not files:
         raise SettingsError("nothing to convert", hint="name recordings, or a folder that holds some")
+    if settings.f0_curve and len(files) > 1:
+        raise SettingsError(f"one f0 curve for {len(files)} recordings", hint="convert each with its own curve")
     taken: set[Path] = set()
     pairs = []
     for file in files:
