@@ -1,7 +1,7 @@
 """A training run: what it carries from step to step, how it begins, and how it continues from a checkpoint."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from . import stamps
-from .checkpoint import Checkpoint, load_base, load_newest
+from .checkpoint import Checkpoint, continue_optimizer, load_base, load_newest
 from .dataset import ClipFiles, ClipStore, read_filelist, rebase_filelist
-from .errors import CheckpointError, DatasetError, MismatchError
+from .errors import DatasetError, MismatchError
 from .files import ensure_room, remove_leftovers, write_json
 from .gan import Networks, StepResult
-from .layout import Layout
+from .layout import LATEST_ONLY, Layout
 from .manifest import ExperimentRecord
 from .platforms import choose_device
 from .presets import VoiceSpec
@@ -24,8 +24,6 @@ from .threads import ThreadTuner
 from .validate import heldout_files
 from .voice_file import VoiceInfo, load_strictly
 from .weights import base_files
-
-_LATEST_ONLY = 2_333_333   # RVC's name for a pair that is overwritten at each save: no step at all
 
 
 @dataclass
@@ -98,10 +96,7 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, 
     device = torch.device(choose_device(runtime.device).name)
     tuner = ThreadTuner(runtime.threads)
     torch.set_num_threads(tuner.threads)
-    content = stamps.content_of(layout, "content")
-    info = VoiceInfo(name=layout.name, content_name=content.get("name", ""),
-                     content_identity=content.get("identity", ""), f0_median_hz=_median_f0_hz(files),
-                     mel_epsilons=settings.mel_epsilons)
+    info = replace(voice_info(layout, files), mel_epsilons=settings.mel_epsilons)
     run = Run(layout, settings, spec, device, tuner, Networks.fresh(spec, seed=settings.seed, device=device),
               ClipStore(files, spec, settings.mel_epsilons),
               ClipStore(heldout_files(layout, spec), spec, settings.mel_epsilons), info)
@@ -131,17 +126,14 @@ def _continue(run: Run, checkpoint: Checkpoint) -> str:
             raise MismatchError(f"this training was begun with {what} {before}, not {now}",
                                 hint="go back to that, or train under another name")
     other_name = "the checkpoint is of another architecture: train under another name"
-    for part, network, letter in ((checkpoint.generator, networks.generator, "G"),
-                                  (checkpoint.discriminator, networks.discriminator, "D")):
-        load_strictly(network, part["model"], f"{letter}_{checkpoint.step}.pth", hint=other_name)
-    try:
-        networks.generator_optimizer.load_state_dict(checkpoint.generator["optimizer"])
-        networks.discriminator_optimizer.load_state_dict(checkpoint.discriminator["optimizer"])
-    except (ValueError, KeyError) as error:
-        raise CheckpointError(f"the optimizers of step {checkpoint.step} do not fit: {error}",
-                              hint=other_name) from error
+    for part, network, optimizer, letter in (
+            (checkpoint.generator, networks.generator, networks.generator_optimizer, "G"),
+            (checkpoint.discriminator, networks.discriminator, networks.discriminator_optimizer, "D")):
+        name = f"{letter}_{checkpoint.step}.pth"
+        load_strictly(network, part["model"], name, hint=other_name)
+        continue_optimizer(optimizer, part, network, name)
     run.epoch = state.get("epoch", checkpoint.generator["iteration"])
-    step = checkpoint.step if checkpoint.step != _LATEST_ONLY else run.epoch * run.steps_per_epoch
+    step = checkpoint.step if checkpoint.step != LATEST_ONLY else run.epoch * run.steps_per_epoch
     run.step = run.saved_step = run.resumed_from = step
     how = f"continuing from step {step}, epoch {run.epoch}"
     order = ("batch_size", "seed")
@@ -157,6 +149,13 @@ def _checkpoint_bytes(networks: Networks) -> int:
     """What a pair takes: weights, and the two moments of their optimizers."""
     return 3 * sum(parameter.nbytes for network in (networks.generator, networks.discriminator)
                    for parameter in network.parameters())
+
+
+def voice_info(layout: Layout, files: list[ClipFiles]) -> VoiceInfo:
+    """What the voices of an experiment say about themselves: its name, encoder, and the pitch of its clips."""
+    content = stamps.content_of(layout, "content")
+    return VoiceInfo(name=layout.name, content_name=content.get("name", ""),
+                     content_identity=content.get("identity", ""), f0_median_hz=_median_f0_hz(files))
 
 
 def _median_f0_hz(files: list[ClipFiles]) -> float:

@@ -20,8 +20,8 @@ ROWS = {
     2: "audio slicer quality",
     3: "nn",
     4: "pitch content retrieval weights voice_file checkpoint manifest faiss_file heldout dataset gan metrics scores words",
-    5: "inspect prepare extract run train validate overtraining index convert cases evaluate separate bundle",
-    6: "experiment batch launch cli cli_weights demo golden ui",
+    5: "inspect prepare extract run train validate overtraining index convert cases evaluate merge share onnx_export separate bundle",
+    6: "experiment batch launch cli cli_weights cli_voices demo golden ui",
 }
 ROW_OF = {name: row for row, names in ROWS.items() for name in names.split()}
 ROW_OF["embedded"] = 1   # package data: it only says where its files are

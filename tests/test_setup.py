@@ -59,7 +59,8 @@ def test_conda_has_the_same_set():
     conda = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))["dependencies"]
     [pip] = [entry["pip"] for entry in conda if isinstance(entry, dict)]
     extras = PROJECT["optional-dependencies"]
-    wanted = [*PROJECT["dependencies"], *extras["faiss"], *extras["world"], *extras["evaluate"], *extras["test"]]
+    wanted = [*PROJECT["dependencies"], *extras["faiss"], *extras["world"], *extras["evaluate"], *extras["onnx"],
+              *extras["test"]]
     as_conda = set()
     for requirement in wanted:
         name, version = re.fullmatch(r"([\w-]+)(.*)", requirement).groups()

@@ -98,17 +98,21 @@ class SourceFilter(nn.Module):
 
         Standard normal noise (B, 1, S) is drawn if not given; start (B,) is the phase before the first frame.
         """
+        gain, delay, noise_gain = self.filters_at(latent, speaker, f0_hz)
+        with torch.autocast(latent.device.type, enabled=False):
+            pulses = pulse_train(f0_hz, self.hop_samples, self.sample_rate, start)
+            noise = torch.randn_like(pulses) if noise is None else noise.float().flatten(1)
+            bins = (self.spectrum(pulses) * torch.polar(gain, delay) + self.spectrum(noise) * noise_gain)
+            return self.wave(bins).unsqueeze(1)
+
+    def filters_at(self, latent: Tensor, speaker: Tensor, f0_hz: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Gain and delay (in radians) of the pulses and gain of the noise, (B, bins, T) each, in float32."""
         voiced = (f0_hz > 0).to(latent.dtype)
         octave = torch.log2(f0_hz.clamp(min=1.0) / 200).to(latent.dtype) * voiced
         x = self.conv_pre(latent) + self.cond(speaker) + self.pitch(torch.stack([octave, voiced], 1))
         filters = self.filters(self.norm(self.blocks(x).transpose(1, 2))).transpose(1, 2)
-        with torch.autocast(latent.device.type, enabled=False):
-            pulses = pulse_train(f0_hz, self.hop_samples, self.sample_rate, start)
-            noise = torch.randn_like(pulses) if noise is None else noise.float().flatten(1)
-            gain, delay, noise_gain = filters.float().chunk(3, 1)
-            bins = (self.spectrum(pulses) * torch.polar(gain.clamp(max=LOUDEST).exp(), delay)
-                    + self.spectrum(noise) * noise_gain.clamp(max=LOUDEST).exp())
-            return self.wave(bins).unsqueeze(1)
+        gain, delay, noise_gain = filters.float().chunk(3, 1)
+        return gain.clamp(max=LOUDEST).exp(), delay, noise_gain.clamp(max=LOUDEST).exp()
 
     def spectrum(self, wave: Tensor) -> Tensor:
         """Windowed transforms (B, bins, T) of wave (B, T * hop), frame t centred on the middle of its hop."""
