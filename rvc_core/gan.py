@@ -33,8 +33,10 @@ class Networks:
         torch.manual_seed(seed)
         generator = Synthesizer(spec).to(device)
         discriminator = Discriminator.of(spec).to(device)
-        optimizers = [torch.optim.AdamW(network.parameters(), spec.learning_rate, betas=_BETAS, eps=_EPSILON,
-                                        foreach=True) for network in (generator, discriminator)]
+        # RVC's scheduler asks a continued optimizer for its "initial_lr"; we need it for nothing.
+        optimizers = [torch.optim.AdamW([{"params": network.parameters(), "initial_lr": spec.learning_rate}],
+                                        spec.learning_rate, betas=_BETAS, eps=_EPSILON, foreach=True)
+                      for network in (generator, discriminator)]
         return cls(generator, discriminator, *optimizers)
 
     def set_learning_rate(self, rate: float) -> None:
