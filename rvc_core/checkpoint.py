@@ -4,17 +4,19 @@ Several files cannot be renamed at once, so the order makes a torn set recognisa
 the line in ``checkpoints.json`` last. What that file does not name is not a checkpoint, and is put aside on opening.
 """
 
+import itertools
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .errors import CheckpointError
+from .errors import CheckpointError, UnsafeFileError, WeightsError
 from .files import ensure_room, read_json, replace_atomically, sha256_of, write_json
-from .layout import Layout
-from .voice_file import load_torch
+from .layout import LATEST_ONLY, Layout
+from .untrusted import checked_weights, load_torch
 
 _log = logging.getLogger(__name__)
 
@@ -66,8 +68,8 @@ def load_newest(layout: Layout) -> Checkpoint | None:
     """The newest complete set whose bytes are those that were written; None when training never saved.
 
     Files of torn sets are moved to ``incomplete/``. A set that exists but cannot be read is never taken for none: the
-    next older one is used and the log says so. A folder without ``checkpoints.json`` was trained by RVC WebUI: its
-    newest pair is taken, which knows its epoch but no position inside one.
+    next older one is used and the log says so. A folder without ``checkpoints.json`` was trained by RVC WebUI: of its
+    pairs, the one of the latest epoch is taken, which knows no position inside that.
 
     Raises
     ------
@@ -75,35 +77,93 @@ def load_newest(layout: Layout) -> Checkpoint | None:
         When sets exist and none of them is whole.
     """
     entries = _entries(layout)
-    pairs = [] if entries else _foreign_pairs(layout)
-    if not entries and not pairs:
-        _put_torn_aside(layout, [])
-        return None
+    if not entries:
+        found = load_foreign(layout)
+        if found is None:
+            _put_torn_aside(layout, [])
+        return found
     whole = [row for row in entries if _is_whole(layout, row)]
-    if entries and not whole:
-        raise CheckpointError(f"none of the {len(entries)} checkpoints of {layout.name!r} is whole",
-                              hint=f"restore {layout.root} from a copy, or train under another name")
-    if entries:
-        step = whole[-1]["step"]
-        _put_torn_aside(layout, whole)
-        if len(whole) < len(entries):
-            write_json(layout.checkpoints, whole)
-    else:
-        step = pairs[-1]
-    state = load_torch(layout.state(step)) if entries else {}
-    return Checkpoint(step, _part(layout.generator(step)), _part(layout.discriminator(step)), state)
+    if not whole:
+        raise _none_whole(layout, len(entries))
+    step = whole[-1]["step"]
+    _put_torn_aside(layout, whole)
+    if len(whole) < len(entries):
+        write_json(layout.checkpoints, whole)
+    return Checkpoint(step, _part(layout.generator(step)), _part(layout.discriminator(step)),
+                      load_torch(layout.state(step)))
 
 
-def _foreign_pairs(layout: Layout) -> list[int]:
-    """Steps of RVC WebUI's own pairs, ascending."""
-    return [step for step in layout.generator_steps() if layout.discriminator(step).exists()]
+def load_foreign(layout: Layout) -> Checkpoint | None:
+    """The pair of the latest epoch that RVC WebUI or Applio left in a folder; None when there is no pair.
+
+    Those programs take the largest number in a name instead, and with it an old pair for ever once ``G_2333333.pth``
+    was written and "save only the latest" turned off.
+
+    Raises
+    ------
+    CheckpointError
+        When there are pairs and none can be read.
+    """
+    pairs = [step for step in layout.generator_steps() if layout.discriminator(step).exists()]
+    found = list(itertools.islice(_readable(layout, pairs[::-1]), 2 if LATEST_ONLY in pairs else 1))
+    if pairs and not found:
+        raise _none_whole(layout, len(pairs))
+    return max(found, key=lambda pair: pair.generator["iteration"], default=None)
+
+
+def _readable(layout: Layout, steps: list[int]) -> Iterator[Checkpoint]:
+    """Those of the pairs that can be read, one after the other."""
+    for step in steps:
+        try:
+            yield Checkpoint(step, _part(layout.generator(step)), _part(layout.discriminator(step)), {})
+        except UnsafeFileError:
+            raise
+        except WeightsError as error:
+            _log.warning("the pair of step %d is passed over: %s", step, error)
+
+
+def _none_whole(layout: Layout, count: int) -> CheckpointError:
+    return CheckpointError(f"none of the {count} checkpoints of {layout.name!r} is whole",
+                           hint=f"restore {layout.root} from a copy, or train under another name")
+
+
+def continue_optimizer(optimizer: torch.optim.Optimizer, part: dict[str, Any], network: torch.nn.Module,
+                       name: str) -> None:
+    """Give an optimizer the moments that a checkpoint keeps for its network; its own settings stay.
+
+    torch keeps moments by number, in the order in which a program registers its weights: RVC's and Applio's orders
+    differ. The file's own ``model`` is in that order, so here each moment finds its weight by name.
+
+    Raises
+    ------
+    CheckpointError
+        When numbers, names or shapes do not fit together.
+    """
+    ours = dict(network.named_parameters())
+    theirs = [key for key in part["model"] if key in ours]
+    odd = CheckpointError(f"the optimizer in {name} does not fit its network",
+                          hint="the checkpoint is of another architecture: train under another name")
+    try:
+        moments = part["optimizer"]["state"]
+        numbers = dict(zip(theirs, part["optimizer"]["param_groups"][0]["params"], strict=True))
+        state = {place: moments[numbers[key]] for place, key in enumerate(ours) if numbers[key] in moments}
+        fits = all(moment[which].shape == weight.shape for place, weight in enumerate(ours.values()) if place in state
+                   for moment in [state[place]] for which in ("exp_avg", "exp_avg_sq"))
+    except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
+        raise odd from error
+    if not fits:
+        raise odd
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _part(path: Path) -> dict[str, Any]:
+    """One file of a pair, if it is one."""
     content = load_torch(path)
-    if not isinstance(content, dict) or not {"model", "iteration", "optimizer"} <= content.keys():
+    if not isinstance(content, dict) or not {"model", "iteration", "optimizer"} <= content.keys() or not isinstance(
+            content["iteration"], int):
         raise CheckpointError(f"{path.name} is not a training checkpoint",
                               hint=f"move it out of {path.parent}, or train under another name")
+    checked_weights(content["model"], path.name)
     return content
 
 
@@ -158,4 +218,4 @@ def load_base(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise CheckpointError(f"{path.name} is not a base model: it has no 'model'",
                               hint="bases are files like f0G40k.pth and f0D40k.pth")
-    return {key: value.float() for key, value in content["model"].items()}
+    return {key: value.float() for key, value in checked_weights(content["model"], path.name).items()}

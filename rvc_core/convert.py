@@ -93,8 +93,10 @@ class Converter:
                                 f"{voice.spec.content_width}", hint="use the index that was built with this voice")
         self.device = torch.device(choose_device(runtime.device).name)
         set_threads(runtime.threads)
-        self.voice, self.index = voice, index
+        self.voice, self.index = voice, index.on(str(self.device)) if index else None
         self._encoder = self._matching_encoder(voice)
+        if index is not None:
+            index.refuse_other_encoder(self._encoder.identity)
         self._synthesizer = synthesizer_of(voice).to(self.device)
 
     def _matching_encoder(self, voice: VoiceFile) -> ContentEncoder:

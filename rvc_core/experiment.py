@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import RVCError, SettingsError, StageOrderError, WeightsError
 from .files import slug_of
-from .layout import Layout, voice_names
+from .layout import Layout
 from .progress import Progress, Silent, Stop
 from .settings import (
     ConvertSettings,
@@ -28,7 +28,6 @@ if TYPE_CHECKING:   # importing these loads torch
     from .inspect import DatasetReport
     from .prepare import PrepareReport
     from .train import TrainReport
-    from .voice_file import VoiceFile
 
 
 @dataclass
@@ -185,11 +184,12 @@ class Voice:
             When voice, index and encoder do not belong together.
         """
         from .convert import Converter
+        from .index import find_index
         from .retrieval import FeatureIndex
         from .voice_file import load_voice
         file = _voice_path(path)
         voice = load_voice(file)
-        chosen, warnings = _own_index(file, voice) if index == "auto" else (index, [])
+        chosen, warnings = find_index(file, voice) if index == "auto" else (index, [])
         features = FeatureIndex.load(Path(chosen).expanduser()) if chosen else None
         return cls(file, Converter(voice, features, runtime), Path(chosen).name if chosen else "", warnings)
 
@@ -272,17 +272,6 @@ def _voice_path(path: str | Path) -> Path:
         return saved[-1]
     raise WeightsError(f"{str(path)!r} is neither a voice file nor an experiment with a voice",
                        hint=f"give the path of a .pth; or train it, with rvc run, until {layout.root} holds one")
-
-
-def _own_index(file: Path, voice: "VoiceFile") -> tuple[Path | None, list[str]]:
-    """The newest index beside a voice that was built for it, and what is odd about that."""
-    from .index import is_stale
-    layout = Layout(file.absolute().parent, voice.info.name)
-    found = layout.indexes(voice.spec.version, voice_names(file, voice.info.name))
-    if not found:
-        return None, ["no index of this voice was found"]
-    stale = f"the index was made from other content than there is now: run rvc index {layout.name}"
-    return found[0], [stale] if is_stale(layout) else []
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from .errors import SettingsError
 from .files import slug_of
 from .platforms import home
 
+LATEST_ONLY = 2_333_333   # RVC's name for a pair that is overwritten at each save: no step at all
+
 _GENERATOR = re.compile(r"G_(\d+)\.pth")
 _VOICE = re.compile(r".*_e(\d+)_s(\d+)\.pth")
 _INDEX = re.compile(r"(?:.+_)?added_IVF\d+_Flat_nprobe_\d+_(.+)_(v1|v2|nano)")   # RVC puts a name before its links

@@ -1,5 +1,6 @@
 """Checkpoints: complete sets count, torn ones are put aside, a full disk loses nothing."""
 
+import math
 import shutil
 from functools import partial
 from pathlib import Path
@@ -8,10 +9,12 @@ import pytest
 import torch
 
 from rvc_core import checkpoint as module
-from rvc_core.checkpoint import Checkpoint, load_base, load_newest, save_checkpoint
+from rvc_core.checkpoint import Checkpoint, continue_optimizer, load_base, load_newest, save_checkpoint
 from rvc_core.errors import CheckpointError, ResourceError, WeightsError
 from rvc_core.files import sha256_of
+from rvc_core.gan import Networks
 from rvc_core.layout import Layout
+from tiny import TINY
 
 
 def _set(step: int) -> Checkpoint:
@@ -96,3 +99,83 @@ def test_a_base_must_be_a_base(tmp_path: Path) -> None:
         load_base(tmp_path / "voice.pth")
     with pytest.raises(WeightsError, match="no such file"):
         load_base(tmp_path / "absent.pth")
+
+
+def _pair(layout: Layout, step: int, epoch: int, value: float = 0.0) -> None:
+    """A pair as RVC WebUI leaves it."""
+    for path in (layout.generator(step), layout.discriminator(step)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"model": {"w": torch.full((4,), value)}, "iteration": epoch, "optimizer": {}}, path)
+
+
+def test_of_foreign_pairs_the_latest_epoch_counts_and_not_the_largest_number(tmp_path: Path) -> None:
+    """RVC WebUI itself goes on from G_2333333 for ever once one was saved."""
+    layout = Layout.of("a", tmp_path)
+    for step, epoch in ((100, 10), (2333333, 15), (200, 20), (90, 9)):
+        _pair(layout, step, epoch)
+    assert load_newest(layout).step == 200
+    _pair(layout, 2333333, 25)
+    assert load_newest(layout).step == 2333333
+    layout.discriminator(2333333).unlink()
+    assert load_newest(layout).step == 200
+
+
+def test_a_torn_foreign_pair_is_passed_over_and_never_taken_for_none(tmp_path: Path) -> None:
+    layout = Layout.of("a", tmp_path)
+    for step in (100, 200):
+        _pair(layout, step, step // 10)
+    layout.generator(200).write_bytes(layout.generator(200).read_bytes()[:300])
+    assert load_newest(layout).step == 100
+    _pair(layout, 100, 10, value=math.nan)
+    with pytest.raises(CheckpointError, match="none of the 2"):
+        load_newest(layout)
+
+
+def _trained(order: str) -> tuple[torch.nn.Module, torch.optim.AdamW]:
+    """Two weights that one optimizer has moved, registered in this order."""
+    torch.manual_seed(0)
+    network = torch.nn.ParameterDict()
+    parts = {"a": torch.nn.Parameter(torch.ones(2)), "b": torch.nn.Parameter(torch.ones(3, 2))}
+    for name in order:
+        network.register_parameter(name, parts[name])
+    optimizer = torch.optim.AdamW(network.parameters(), 0.1)
+    for name, size in (("a", 1.0), ("b", 5.0)):
+        parts[name].grad = torch.full_like(parts[name], size)
+    optimizer.step()
+    return network, optimizer
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_moments_find_their_weights_by_name_whatever_order_a_program_has(order: str) -> None:
+    """Applio registers its networks in another order than RVC; torch keeps moments by number."""
+    network, optimizer = _trained(order)
+    part = {"model": network.state_dict(), "optimizer": optimizer.state_dict()}
+    part["optimizer"]["param_groups"][0]["lr"] = 7.0
+    ours, fresh = _trained("ab")[0], torch.optim.AdamW(_trained("ab")[0].parameters(), 0.2)
+    continue_optimizer(fresh, part, ours, "G_1.pth")
+    state = fresh.state_dict()
+    assert state["state"][0]["exp_avg"].tolist() == pytest.approx([0.1] * 2)
+    assert state["state"][1]["exp_avg"].shape == (3, 2) and state["state"][1]["exp_avg"].mean() == pytest.approx(0.5)
+    assert state["param_groups"][0]["lr"] == 0.2
+
+
+@pytest.mark.parametrize("damage", ["numbers", "shape", "absent", "text"])
+def test_moments_that_fit_no_weight_are_an_error(damage: str) -> None:
+    network, optimizer = _trained("ab")
+    part = {"model": network.state_dict(), "optimizer": optimizer.state_dict()}
+    if damage == "numbers":
+        part["optimizer"]["param_groups"][0]["params"] = [0]
+    elif damage == "shape":
+        part["optimizer"]["state"][1]["exp_avg"] = torch.zeros(7)
+    else:
+        part["optimizer"] = {} if damage == "absent" else "none"
+    with pytest.raises(CheckpointError, match="optimizer in G_1"):
+        continue_optimizer(optimizer, part, network, "G_1.pth")
+
+
+def test_rvc_can_schedule_an_optimizer_that_we_saved(tmp_path: Path) -> None:
+    """RVC WebUI goes on with ExponentialLR(last_epoch=epoch - 2), which asks for an initial rate in the file."""
+    networks = Networks.fresh(TINY, seed=0, device=torch.device("cpu"))
+    theirs = torch.optim.AdamW(networks.generator.parameters(), 1e-4, betas=(0.8, 0.99), eps=1e-9)
+    theirs.load_state_dict(networks.generator_optimizer.state_dict())
+    torch.optim.lr_scheduler.ExponentialLR(theirs, gamma=0.999875, last_epoch=40)

@@ -3,6 +3,7 @@
 import shutil
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -262,7 +263,7 @@ def test_an_index_whose_owner_ends_alike_is_left_alone(layout, encoder):
     assert other.exists()
 
 
-def test_without_faiss_there_is_no_index_and_it_is_said(layout, encoder, monkeypatch):
+def test_without_faiss_the_index_is_searched_whole(layout, encoder, monkeypatch):
     extract(layout, DIO)
     monkeypatch.setitem(sys.modules, "faiss", None)
     report = build_index(layout)
