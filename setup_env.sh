@@ -6,6 +6,8 @@
 #   bash setup_env.sh test        install if needed, then run the tests (options go to pytest: --slow, -k NAME)
 #   bash setup_env.sh check       report and change nothing; exit status 1 if something is missing
 #
+# Without a network: `bash setup_env.sh --offline BUNDLE [demo]` installs what `rvc weights bundle` packed elsewhere.
+#
 # A bare machine gets .venv beside this file; Colab, Kaggle, Lightning.AI and an active conda environment are used as
 # they are, and what they bring (torch first of all) is never replaced.
 #
@@ -16,8 +18,9 @@ set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 extras_base="faiss,world,evaluate"
-extras_test="$extras_base,test"
+extras_test="$extras_base,onnx,test"
 cpu_index="https://download.pytorch.org/whl/cpu"
+bundle="" wheels=""   # --offline: the bundle, and the folder into which its wheels are unpacked
 cuda_size="about 3 GB to download, 7 GB on the disk"
 # What a platform's notebook front end and its own tools rely on: pip may add beside these, never change them.
 protected="torch torchvision torchaudio torchcodec triton numpy scipy numba librosa matplotlib transformers
@@ -120,7 +123,8 @@ answers() {   # does this index answer within four seconds?
 pip_install() {
     local log; log="$("$python" -c 'import sys; print(sys.prefix)')/rvc_core_setup.log"
     [[ -w "$(dirname "$log")" ]] || log="/tmp/rvc_core_setup.log"
-    "$python" -m pip install --prefer-binary --no-compile --progress-bar off "$@" 2>&1 | tee "$log" | show_last_line || {
+    "$python" -m pip install ${wheels:+--no-index --find-links "$wheels"} --prefer-binary --no-compile \
+        --progress-bar off "$@" 2>&1 | tee "$log" | show_last_line || {
         grep -v '^WARNING' "$log" | tail -n 12 >&2
         die "pip could not install the packages; the whole output is in $log (no network? no room on the disk?)"
     }
@@ -163,6 +167,11 @@ choose_torch() {   # sets $torch to what pip is asked for, or installs it when i
         say "keeping torch $version"
         return
     fi
+    if [[ -n "$wheels" ]]; then
+        [[ -n "$(compgen -G "$wheels/torch-*.whl")" ]] ||
+            die "torch is not here and the bundle leaves it out: use a machine that brings torch, or make the bundle with --with-torch"
+        return
+    fi
     if [[ -z "$index" ]] && has_gpu; then
         say "GPU found: installing torch with CUDA, $cuda_size"
         return
@@ -195,22 +204,45 @@ repair_torchaudio() {   # a torchaudio built for CUDA does not load beside a CPU
     fi
 }
 
+open_bundle() {   # verifies the bundle; copies its weights to where they are looked for, its wheels to $wheels
+    local code="$here"
+    [[ -d "$here/rvc_core" ]] || code="$(compgen -G "$bundle/wheels/rvc_core-*.whl")" ||
+        die "rvc_core is neither beside this script nor in the folder $bundle: unpack the bundle, or use a clone"
+    wheels="$(mktemp -d)"
+    trap 'rm -rf "$wheels"' EXIT   # `exec` forgets this, so `install` does it too
+    PYTHONPATH="$code" "$python" - "$bundle" "$wheels" <<'PY' || exit 1
+import pathlib, sys
+from rvc_core.bundle import unpack
+from rvc_core.errors import RVCError
+try:
+    placed = unpack(*map(pathlib.Path, sys.argv[1:]))
+except RVCError as error:
+    sys.exit(f"setup_env: {error}; {error.hint}")
+print(f"setup_env: the bundle is whole; weights: {', '.join(map(str, placed)) or 'none'}")
+PY
+}
+
 install() {   # $1: base or test
     local started=$SECONDS extras="extras_$1" limits which; extras="${!extras}"
+    local ours
     locate
-    is_current "$1" && return
+    [[ -z "$bundle" ]] && is_current "$1" && return
     say "$where, $(uname -m)"
     make_venv
+    [[ -z "$bundle" ]] || open_bundle
+    is_current "$1" && { rm -rf "$wheels"; return; }
     choose_torch
     limits="$(mktemp)"
     constraints >"$limits"
     version_of faiss-gpu >/dev/null && extras="${extras#faiss,}"   # both provide the module faiss
+    ours=(--editable "$here[$extras]")
+    [[ -d "$here/rvc_core" ]] || ours=("rvc_core[$extras]")        # from the bundle's wheel
     say "installing the packages (a minute or two)"
-    pip_install --constraint "$limits" "$torch" --editable "$here[$extras]"
+    pip_install --constraint "$limits" "$torch" "${ours[@]}"
     # These name dependencies that no longer install or are not used; what they need came with the extra `evaluate`.
     { version_of Resemblyzer && version_of speechmos; } >/dev/null ||
         pip_install --no-deps "Resemblyzer>=0.1.4" "speechmos>=0.0.1.1"
-    rm -f "$limits"
+    rm -rf "$limits" "$wheels"
     repair_torchaudio
     for which in base test; do
         extras="extras_$which"
@@ -232,6 +264,11 @@ check() {
 }
 
 main() {
+    if [[ "${1:-}" == --offline ]]; then
+        [[ -e "${2:-}" ]] || die "--offline needs a bundle: the archive, or the folder where it was unpacked" 2
+        bundle="$(realpath "$2")"
+        shift 2
+    fi
     local command="${1:-install}"
     [[ $# -gt 0 ]] && shift
     case "$command" in

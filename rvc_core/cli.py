@@ -14,6 +14,7 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from . import __version__
+from .cli_weights import COMMANDS as WEIGHTS_COMMANDS
 from .errors import RVCError, SettingsError
 from .experiment import Experiment, FailedFile, Voice
 from .progress import Silent, Terminal
@@ -210,8 +211,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[[argparse.Namespace], Result], text: str,
-                *positional: tuple[str, dict[str, Any]]) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
+                *positional: tuple[str, dict[str, Any]], to: Any = commands) -> argparse.ArgumentParser:
+        sub = to.add_parser(name, help=text, description=text)
         for argument, options in positional:
             sub.add_argument(argument, **options)
         for settings in _STAGES.get(name, ()):
@@ -257,6 +258,11 @@ def _parser() -> argparse.ArgumentParser:
             ("--output", {"metavar": "DIR", "help": "folder that keeps the converted files"}),
             ("--index", {"default": "auto", "metavar": "FILE", "help": "auto, none, or an .index file"}))
     command("info", _info, "say what is known about a voice file", ("file", {"metavar": "FILE"}))
+    text = "files of weights: what there is, fetch, verify, and an archive for machines without a network"
+    group = commands.add_parser("weights", help=text, description=text)
+    actions = group.add_subparsers(required=True, metavar="ACTION")
+    for action, (run, about, *positional) in WEIGHTS_COMMANDS.items():
+        command(action, run, about, *positional, to=actions)
     command("golden", _golden, "compare the networks with reference numbers", ("folder", {"metavar": "DIR"}))
     return parser
 

@@ -1,13 +1,155 @@
-"""Where base models are found: beside the experiments, in RVC WebUI's own folders, or inside the package."""
+"""Files of weights that do not come with the package: which there are, where they lie, how to get them.
 
+Names are paths as RVC WebUI has them below its folder ``assets``, so that one folder serves both programs.
+"""
+
+import functools
+import json
+import os
+import urllib.parse
+from dataclasses import dataclass
 from pathlib import Path
 
+from .download import Patience, download, partial_of
 from .embedded import BASE_DISCRIMINATOR_FILE, BASE_GENERATOR_FILE
-from .errors import WeightsError
+from .errors import SettingsError, WeightsError
+from .files import sha256_of
 from .platforms import home
-from .presets import VoiceSpec
+from .presets import PRESETS, VoiceSpec
+from .progress import Progress
 
+_HUB = "https://huggingface.co/lj1995/VoiceConversionWebUI/resolve/main"
 _FOLDERS = {"v1": "pretrained", "v2": "pretrained_v2"}
+CONTENTVEC = "hubert_base"
+RMVPE = "rmvpe/rmvpe.pt"
+
+
+@dataclass(frozen=True)
+class Asset:
+    """One file that can be fetched.
+
+    Attributes
+    ----------
+    name : str
+        Its place below ``RVC_HOME/assets``.
+    hub_path : str
+        Its place in RVC's repository of weights.
+    size_bytes : int or None
+        As others report it, for people's information: the hash alone decides what is right.
+    licence : str
+        ``MIT`` where RVC's repository declares it for work of its own or of MIT-licensed projects; ``unknown`` for the
+        separation models of other authors, which that repository passes on.
+    """
+
+    name: str
+    hub_path: str
+    sha256: str
+    size_bytes: int | None
+    licence: str
+
+    @property
+    def url(self) -> str:
+        """Where it is fetched from: RVC's repository, or the mirror that ``RVC_HUB`` names."""
+        return f"{(os.environ.get('RVC_HUB') or _HUB).rstrip('/')}/{urllib.parse.quote(self.hub_path)}"
+
+
+@functools.cache
+def assets() -> dict[str, Asset]:
+    """Every file that can be fetched, by name.
+
+    Examples
+    --------
+    >>> assets()["rmvpe/rmvpe.pt"].sha256[:8]
+    '6d62215f'
+    """
+    rows = json.loads(Path(__file__).with_name("weights.json").read_text("utf-8"))
+    return {row["name"]: Asset(row["name"], row["hub_path"], row["sha256"], row["bytes"], row["licence"])
+            for row in rows}
+
+
+def choose(names: list[str]) -> list[Asset]:
+    """Files that these words mean: a name, a folder of names, a file name that is there once, or a preset.
+
+    Raises
+    ------
+    SettingsError
+        When a word means nothing.
+
+    Examples
+    --------
+    >>> [asset.name for asset in choose(["rmvpe.pt", "v2-40k"])][:3]
+    ['rmvpe/rmvpe.pt', 'pretrained_v2/f0G40k.pth', 'pretrained_v2/f0D40k.pth']
+    """
+    chosen: dict[str, Asset] = {}
+    for name in names:
+        if name in PRESETS and PRESETS[name].version in _FOLDERS:
+            parts = [*base_names(PRESETS[name]), CONTENTVEC, RMVPE]
+        else:
+            parts = [name]
+        for part in parts:
+            found = [asset for asset in assets().values() if asset.name == part or asset.name.startswith(f"{part}/")]
+            found = found or [asset for asset in assets().values() if asset.name.endswith(f"/{part}")]
+            if not found or len(found) > 1 and found[0].name.endswith(f"/{part}"):
+                raise SettingsError(f"{name} is the name of {len(found) or 'no'} files of weights",
+                                    hint="rvc weights list shows all names; a folder or a preset (v2-40k) is one too")
+            chosen |= {asset.name: asset for asset in found}
+    return list(chosen.values())
+
+
+def places(name: str) -> list[Path]:
+    """Where a file or folder of weights is looked for; what is fetched goes to the first.
+
+    This is the only rule of its kind: RVC WebUI's ``assets``, then ``weights``, both in ``RVC_HOME``.
+    """
+    return [home() / parent / name for parent in ("assets", "weights")]
+
+
+def find(name: str) -> Path | None:
+    """The file of this name, if it is there."""
+    return next((path for path in places(name) if path.is_file()), None)
+
+
+def missing(name: str, what: str, otherwise: str = "") -> WeightsError:
+    """Build the error for a file or folder that is nowhere: which one, where to get it, where to put it."""
+    return WeightsError(f"{what} is not at {places(name)[0]}",
+                        hint=f"get it with: rvc weights fetch {name}; or put it there{otherwise}")
+
+
+def fetch(asset: Asset, progress: Progress | None = None, patience: Patience = Patience()) -> Path:
+    """Download a file unless it is there; returns where it is, its hash verified.
+
+    Raises
+    ------
+    WeightsError
+        When it cannot be fetched, or another file stands in its place.
+    """
+    if (path := find(asset.name)) is None:
+        return download(asset.url, places(asset.name)[0], asset.sha256, progress, patience)
+    require_hash(path, asset.sha256)
+    return path
+
+
+def require_hash(path: Path, sha256: str) -> None:
+    """Raise a WeightsError that names both hashes when a file has another one."""
+    if (found := sha256_of(path)) != sha256:
+        raise WeightsError(f"{path} has the sha256 {found}, not {sha256}",
+                           hint="it is damaged, or another file of that name: move it away, then fetch it")
+
+
+def state_of(asset: Asset, verify: bool = False) -> str:
+    """``there``, ``partial`` or ``missing``; with `verify` also ``verified`` or ``damaged``, which reads the file."""
+    path = find(asset.name)
+    if path is None:
+        return "partial" if partial_of(places(asset.name)[0]).is_file() else "missing"
+    if not verify:
+        return "there"
+    return "verified" if sha256_of(path) == asset.sha256 else "damaged"
+
+
+def base_names(spec: VoiceSpec) -> tuple[str, str]:
+    """Names of the base generator and discriminator of a v1 or v2 architecture."""
+    prefix = f"{_FOLDERS[spec.version]}/{'f0' if spec.uses_f0 else ''}"
+    return f"{prefix}G{spec.rate_name}.pth", f"{prefix}D{spec.rate_name}.pth"
 
 
 def base_files(spec: VoiceSpec, generator: str, discriminator: str) -> tuple[Path | None, Path | None]:
@@ -24,27 +166,23 @@ def base_files(spec: VoiceSpec, generator: str, discriminator: str) -> tuple[Pat
     WeightsError
         When a wanted file is not there; a training from scratch by accident costs days.
     """
-    names = _default_files(spec)
-    return _resolve(generator, names[0], spec), _resolve(discriminator, names[1], spec)
+    return _base_file(spec, generator, 0), _base_file(spec, discriminator, 1)
 
 
-def _default_files(spec: VoiceSpec) -> tuple[Path | None, Path | None]:
+def _base_file(spec: VoiceSpec, wanted: str, which: int) -> Path | None:
+    if wanted == "none":
+        return None
+    scratch = "; or train from scratch with --base-generator none --base-discriminator none"
+    if wanted != "auto":
+        path = Path(wanted).expanduser()
+        if not path.is_file():
+            raise WeightsError(f"the base model {path.name} is not at {path.parent}", hint=f"check its path{scratch}")
+        return path
     if spec.version == "nano":
         embedded = (BASE_GENERATOR_FILE, BASE_DISCRIMINATOR_FILE)
         there = spec.rate_name == "16k" and spec.uses_f0 and all(path.exists() for path in embedded)
-        return embedded if there else (None, None)
-    folder = home() / "assets" / _FOLDERS[spec.version]
-    prefix = "f0" if spec.uses_f0 else ""
-    return folder / f"{prefix}G{spec.rate_name}.pth", folder / f"{prefix}D{spec.rate_name}.pth"
-
-
-def _resolve(wanted: str, default: Path | None, spec: VoiceSpec) -> Path | None:
-    if wanted == "none":
-        return None
-    path = default if wanted == "auto" else Path(wanted).expanduser()
-    if path is not None and not path.is_file():
-        raise WeightsError(
-            f"the base model {path.name} of {spec.version} {spec.rate_name} is not at {path.parent}",
-            hint="put it there, name another with --base-generator and --base-discriminator, "
-                 "or train from scratch with both set to none")
-    return path
+        return embedded[which] if there else None
+    name = base_names(spec)[which]
+    if (found := find(name)) is None:
+        raise missing(name, f"the base model {Path(name).name} of {spec.version} {spec.rate_name}", scratch)
+    return found

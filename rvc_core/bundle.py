@@ -1,0 +1,354 @@
+"""One archive with which a machine without a network is set up: wheels for its Python, and weights.
+
+`make_bundle` writes it where there is a network; ``setup_env.sh --offline BUNDLE`` calls `unpack` where there is none.
+That is before any package is installed, so this module needs the standard library alone, `packaging` aside, which the
+making of a bundle uses. torch is left out: notebook platforms bring their own.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import platform as machine
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import IO, Any
+
+from . import __version__, weights
+from .errors import ResourceError, SettingsError, UnsafeFileError, WeightsError
+from .files import ensure_room, replace_atomically, sha256_of
+from .progress import Progress, Silent
+
+EXTRAS = "faiss,world,evaluate"                                  # as setup_env.sh installs them
+WITHOUT_DEPENDENCIES = ("Resemblyzer>=0.1.4", "speechmos>=0.0.1.1")
+_BUILD_BACKEND = "flit_core>=3.11"                               # a clone is installed in place, which builds
+_TORCH = ("torch", "torchaudio")
+_ANY_TORCH = "2.13.0"                                            # what to resolve for when none is known
+_BESIDE = ("setup_env.sh", "pyproject.toml")                     # the bundle alone can set a machine up
+_BLOCK_BYTES = 1 << 20
+_NAME = re.compile(r"wheels/[\w.+-]+\.whl|weights(/\w[\w.-]*)+|" + "|".join(map(re.escape, _BESIDE)), re.ASCII)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A machine to make a bundle for.
+
+    Attributes
+    ----------
+    python : str
+        Version of its Python.
+    brings : dict
+        Packages that are there and stay, so that the wheels fit them.
+    source : str
+        Where these facts come from, with their date.
+    """
+
+    python: str
+    brings: dict[str, str] = field(default_factory=dict)
+    source: str = ""
+
+
+TARGETS = {
+    "kaggle": Target("3.12", {
+        "torch": "2.10.0", "torchaudio": "2.10.0", "numpy": "2.0.2", "tensorboard": "2.20.0", "protobuf": "5.29.5",
+        "ipywidgets": "8.1.5"}, "Kaggle's docker-python repository, 2026-08-12"),
+    "colab": Target("3.13", {
+        "torch": "2.11.0", "torchaudio": "2.11.0", "numpy": "2.1.3", "scipy": "1.16.3", "numba": "0.61.2",
+        "librosa": "0.11.0", "transformers": "5.15.0", "huggingface_hub": "1.27.0", "matplotlib": "3.10.0",
+        "tensorboard": "2.20.0", "protobuf": "5.29.6", "setuptools": "75.2.0", "ipywidgets": "7.7.1",
+        "ipython": "7.34.0", "ipykernel": "6.17.1", "traitlets": "5.7.1", "nbclient": "0.10.4", "nbformat": "5.11.1",
+        "nbconvert": "7.17.1"}, "Colab's backend-info repository, 2026-08-19"),
+}
+
+
+# -- making ------------------------------------------------------------------------------------------------------------
+def make_bundle(target: str, output: Path, names: list[str] | None = None, *, with_torch: bool = False,
+                progress: Progress | None = None) -> dict[str, Any]:
+    """Write a bundle and read it again.
+
+    Parameters
+    ----------
+    target : str
+        ``kaggle``, ``colab`` or ``here``: a machine like this one.
+    output : Path
+        The archive, a ``.zip``.
+    names : list of str, optional
+        Weights to include, as `weights.choose` takes them; default: all that are on this machine.
+    with_torch : bool
+        Include torch too, in the version that is installed here.
+
+    Returns
+    -------
+    dict
+        ``path``, ``bytes``, ``python``, ``wheels`` (count), ``weights`` (names) and ``torch`` (how it gets there).
+
+    Raises
+    ------
+    WeightsError
+        When wanted weights are missing or damaged.
+    ResourceError
+        When pip cannot resolve, fetch or build a wheel.
+    """
+    progress, facts, source = progress or Silent(), _target(target), Path(__file__).parents[1]
+    if with_torch and target != "here":
+        raise SettingsError(f"{target} brings its own torch", hint="leave out --with-torch")
+    if not all((source / name).is_file() for name in _BESIDE):
+        raise ResourceError("rvc_core is not installed from a clone of its repository, which a bundle is made of",
+                            hint="clone it, run: bash setup_env.sh, and make the bundle there")
+    files = {f"weights/{asset.name}": path for asset, path in _present(names).items()}
+    with tempfile.TemporaryDirectory() as folder:
+        for path in _collect(source, Path(folder), target, facts, with_torch, progress):
+            files[f"wheels/{path.name}"] = path
+        files |= {name: source / name for name in _BESIDE}
+        entries = {name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for name, path in files.items()}
+        manifest = {"format": 1, "target": target, "python": facts.python, "machine": machine.machine(),
+                    "made": date.today().isoformat(), "rvc_core": __version__, "with_torch": with_torch,
+                    "files": entries}
+        progress.say("writing the archive")
+        ensure_room(output.parent, sum(path.stat().st_size for path in files.values()))
+        with replace_atomically(output) as temporary:
+            with zipfile.ZipFile(temporary, "w") as archive:   # stored: wheels and weights are compressed already
+                archive.writestr("manifest.json", json.dumps(manifest, indent=1))
+                for name, path in files.items():
+                    archive.write(path, name)
+            with _reader(temporary) as read:
+                for name, entry in entries.items():
+                    _copy(read, name, entry, None)
+    return {"path": str(output), "bytes": output.stat().st_size, "python": facts.python,
+            "wheels": sum(name.startswith("wheels/") for name in files),
+            "weights": [name.removeprefix("weights/") for name in files if name.startswith("weights/")],
+            "torch": "included" if with_torch else
+            f"left out: {'Kaggle' if target == 'kaggle' else 'Colab'} brings it" if target != "here" else
+            "left out: the other machine needs torch 2.8 or newer of its own, or a bundle made with --with-torch"}
+
+
+def _target(name: str) -> Target:
+    if name == "here":
+        installed = {package: _installed(package) for package in _TORCH}
+        return Target(f"{sys.version_info.major}.{sys.version_info.minor}",
+                      {package: version for package, version in installed.items() if version})
+    if name not in TARGETS:
+        raise SettingsError(f"no bundles are made for {name!r}", hint=f"choose {', '.join(TARGETS)} or here")
+    return TARGETS[name]
+
+
+def _installed(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _present(names: list[str] | None) -> dict[weights.Asset, Path]:
+    """Wanted weights and their files, each with the right hash."""
+    present = {}
+    for asset in weights.assets().values() if names is None else weights.choose(names):
+        if path := weights.find(asset.name):
+            weights.require_hash(path, asset.sha256)
+            present[asset] = path
+        elif names is not None:
+            raise weights.missing(asset.name, asset.name)
+    return present
+
+
+def _collect(source: Path, folder: Path, target: str, facts: Target, with_torch: bool,
+             progress: Progress) -> list[Path]:
+    """Build our own wheel and fetch those of everything that it needs on the target."""
+    progress.say("building the wheel of rvc_core")
+    wheels = folder / "wheels"
+    _pip("wheel", "--no-deps", "--wheel-dir", wheels, source)
+    [own] = wheels.glob("rvc_core-*.whl")
+    kept = {} if with_torch else _stand_ins(folder, facts)
+    pins = {**facts.brings, **kept}
+    (folder / "constraints.txt").write_text("".join(f"{name}=={version}\n" for name, version in pins.items()))
+    foreign = [] if target == "here" else _flags(facts.python)
+    progress.say(f"asking which packages Python {facts.python} needs")
+    needed = _resolve([f"{own}[{EXTRAS}]", _BUILD_BACKEND], folder, facts.python, foreign)
+    fetched = [item for item in needed if item["metadata"]["name"] not in ("rvc_core", *kept)]
+    (folder / "needed.txt").write_text("".join(
+        f"{item['metadata']['name']}=={item['metadata']['version']} "
+        f"--hash=sha256:{item['download_info']['archive_info']['hashes']['sha256']}\n" for item in fetched))
+    progress.say(f"fetching {len(fetched)} wheels")
+    common: list[str | Path] = ["download", "--no-deps", "--only-binary", ":all:", "--dest", wheels, *foreign]
+    _pip(*common, "--require-hashes", "--requirement", folder / "needed.txt")
+    _pip(*common, *WITHOUT_DEPENDENCIES)
+    return sorted(wheels.glob("*.whl"))
+
+
+def _stand_ins(folder: Path, facts: Target) -> dict[str, str]:
+    """Write wheels that say "torch" and need nothing, so that pip resolves neither torch nor CUDA; their versions."""
+    (folder / "stand-ins").mkdir()
+    versions = {}
+    for name in _TORCH:
+        versions[name] = f"{facts.brings.get(name, _ANY_TORCH).partition('+')[0]}+there"
+        stem = f"{name}-{versions[name]}"
+        with zipfile.ZipFile(folder / "stand-ins" / f"{stem}-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(f"{stem}.dist-info/METADATA",
+                           f"Metadata-Version: 2.1\nName: {name}\nVersion: {versions[name]}\n")
+            wheel.writestr(f"{stem}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(f"{stem}.dist-info/RECORD", "")
+    return versions
+
+
+def _flags(python: str) -> list[str]:
+    """What pip is told of another Python, on Linux with glibc 2.35 (Ubuntu 22.04, on which Colab and Kaggle build)."""
+    tag = "cp" + python.replace(".", "")
+    flags = ["--python-version", python, "--implementation", "cp"]
+    for abi in (tag, "abi3", "none"):
+        flags += ["--abi", abi]
+    for name in (*(f"manylinux_2_{minor}" for minor in range(35, 4, -1)), "manylinux2014", "manylinux2010",
+                 "manylinux1", "linux"):
+        flags += ["--platform", f"{name}_x86_64"]
+    return flags
+
+
+def _resolve(wanted: list[str], folder: Path, python: str, foreign: list[str]) -> list[dict[str, Any]]:
+    """What pip would install, as its report has it."""
+    report = folder / "report.json"
+    for _ in range(5):   # what is added may need more
+        _pip("install", "--dry-run", "--ignore-installed", "--only-binary", ":all:", "--report", report,
+             "--target", folder / "nowhere", "--find-links", folder / "stand-ins", *foreign,
+             "--constraint", folder / "constraints.txt", *wanted)
+        needed = json.loads(report.read_text("utf-8"))["install"]
+        if not (added := _overlooked(needed, python)):
+            return needed
+        wanted = [*wanted, *added]
+    raise ResourceError(f"pip finds no complete set of packages for Python {python}",
+                        hint="make the bundle with that version of Python")
+
+
+def _overlooked(needed: list[dict[str, Any]], python: str) -> list[str]:
+    """Requirements that hold on the target alone: pip judges ``python_version`` by the Python it runs on."""
+    from packaging.markers import default_environment
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    there = {canonicalize_name(item["metadata"]["name"]) for item in needed}
+    versions = {"python_version": python, "python_full_version": f"{python}.0"}
+    environment: dict[str, Any] = {**default_environment(), **versions}
+    overlooked = set()
+    for item in needed:
+        for line in item["metadata"].get("requires_dist", ()):
+            requirement = Requirement(line)
+            if requirement.marker and not any(requirement.marker.evaluate({**environment, "extra": extra})
+                                              for extra in ("", *item.get("requested_extras", ()))):
+                continue
+            if canonicalize_name(requirement.name) not in there:
+                requirement.marker = None
+                overlooked.add(str(requirement))
+    return sorted(overlooked)
+
+
+def _pip(*arguments: str | Path) -> None:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+        raise ResourceError(f"pip {arguments[0]} failed: {errors[0] if errors else 'no reason given'}",
+                            hint="a bundle is made with a network, in an environment that has pip")
+
+
+# -- using -------------------------------------------------------------------------------------------------------------
+def unpack(bundle: Path, wheels: Path) -> list[Path]:
+    """Verify a bundle; copy its wheels into the folder `wheels` and its weights to where they are looked for.
+
+    Parameters
+    ----------
+    bundle : Path
+        The archive, or a folder into which somebody has unpacked it: Kaggle does so with uploads.
+
+    Returns
+    -------
+    list of Path
+        Where each of its weights now is; those that were there already are verified, not copied.
+
+    Raises
+    ------
+    WeightsError
+        When the bundle is damaged or incomplete (both hashes are named), or other weights are in its weights' place.
+    ResourceError
+        When it was made for another Python or processor.
+    UnsafeFileError
+        When it has files that no bundle of ours has.
+    """
+    placed = []
+    with _reader(bundle) as read:
+        files = _files_of(bundle, read)
+        ensure_room(wheels, sum(entry["bytes"] for name, entry in files.items() if name.startswith("wheels/")))
+        for name, entry in files.items():
+            kind, _, rest = name.partition("/")
+            target = {"wheels": wheels / rest, "weights": weights.places(rest)[0]}.get(kind)
+            if kind == "weights":
+                if rest not in weights.assets() or weights.assets()[rest].sha256 != entry["sha256"]:
+                    raise UnsafeFileError(f"{bundle} has a file {rest} that is not the known one",
+                                          hint="do not use it; make your own")
+                if present := weights.find(rest):
+                    weights.require_hash(present, entry["sha256"])
+                    placed.append(present)
+                    continue
+                placed.append(weights.places(rest)[0])
+                ensure_room(placed[-1].parent, entry["bytes"])
+            _copy(read, name, entry, target)
+    return placed
+
+
+@contextlib.contextmanager
+def _reader(bundle: Path) -> Iterator[Callable[[str], IO[bytes]]]:
+    """Open a file of the bundle by name, packed or unpacked."""
+    if bundle.is_dir():
+        yield lambda name: (bundle / name).open("rb")
+        return
+    if not bundle.is_file():
+        raise WeightsError(f"there is no bundle at {bundle}", hint="make one with: rvc weights bundle")
+    try:
+        with zipfile.ZipFile(bundle) as archive:
+            yield archive.open
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:   # RuntimeError: encrypted, odd methods
+        raise WeightsError(f"{bundle} is no whole archive: {error}", hint="copy it again, whole") from error
+
+
+def _files_of(bundle: Path, read: Callable[[str], IO[bytes]]) -> dict[str, dict[str, Any]]:
+    """The manifest's files, after checking that it is one, of harmless names, and for a machine like this."""
+    try:
+        with read("manifest.json") as file:
+            manifest = json.loads(file.read(_BLOCK_BYTES))
+        files, made_for = manifest["files"], (manifest["python"], manifest["machine"])
+        whole = all(isinstance(entry["bytes"], int) and len(entry["sha256"]) == 64 for entry in files.values())
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise WeightsError(f"{bundle} is not a bundle: its manifest.json cannot be read",
+                           hint="make one with: rvc weights bundle") from error
+    if manifest.get("format") != 1 or not whole:
+        raise WeightsError(f"{bundle} is a bundle of another kind", hint="make one with this version of rvc_core")
+    if bad := next((name for name in files if not _NAME.fullmatch(name)), None):
+        raise UnsafeFileError(f"{bundle} has a file of the name {bad!r}", hint="do not use it; make your own")
+    here = _target("here").python, machine.machine()
+    if made_for != here:
+        raise ResourceError(f"this bundle is for Python {made_for[0]} on {made_for[1]}; this is {here[0]} on {here[1]}",
+                            hint="choose that Python (RVC_PYTHON=/path/to/python), or make a bundle for this one")
+    return files
+
+
+def _copy(read: Callable[[str], IO[bytes]], name: str, entry: dict[str, Any], target: Path | None) -> None:
+    """Check one file's hash, and copy it if there is a target; it appears only when it is right."""
+    with contextlib.ExitStack() as stack:
+        temporary = stack.enter_context(replace_atomically(target)) if target else Path("/dev/null")
+        digest, left_bytes = hashlib.sha256(), entry["bytes"] + 1   # one more would be found, a bomb not unpacked
+        try:
+            with read(name) as file, temporary.open("wb") as copy:
+                while left_bytes and (block := file.read(min(_BLOCK_BYTES, left_bytes))):
+                    digest.update(block)
+                    copy.write(block)
+                    left_bytes -= len(block)
+        except (KeyError, FileNotFoundError):
+            raise WeightsError(f"{name} is missing from the bundle", hint="copy the bundle again, whole") from None
+        if digest.hexdigest() != entry["sha256"]:
+            raise WeightsError(f"{name} has the sha256 {digest.hexdigest()}, not {entry['sha256']}",
+                               hint="the bundle is damaged: copy it again, or make it anew")
