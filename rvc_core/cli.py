@@ -179,11 +179,8 @@ def _is_recorded(name: str) -> bool:
 
 
 def _info(arguments: argparse.Namespace) -> Result:
-    from dataclasses import asdict
-
-    from .voice_file import load_voice
-    voice = load_voice(Path(arguments.file))
-    return {**asdict(voice.info), "architecture": asdict(voice.spec), "tensors": len(voice.weights)}
+    from .describe import describe
+    return describe(Path(arguments.file))
 
 
 def _golden(arguments: argparse.Namespace) -> Result:
@@ -257,7 +254,8 @@ def _parser() -> argparse.ArgumentParser:
                 "default: the .txt beside each source")}),
             ("--output", {"metavar": "DIR", "help": "folder that keeps the converted files"}),
             ("--index", {"default": "auto", "metavar": "FILE", "help": "auto, none, or an .index file"}))
-    command("info", _info, "say what is known about a voice file", ("file", {"metavar": "FILE"}))
+    command("info", _info, "say what is known about a voice, checkpoint, base model, index or zip",
+            ("file", {"metavar": "FILE"}))
     text = "files of weights: what there is, fetch, verify, and an archive for machines without a network"
     group = commands.add_parser("weights", help=text, description=text)
     actions = group.add_subparsers(required=True, metavar="ACTION")

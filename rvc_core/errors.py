@@ -1,5 +1,20 @@
 """Every failure a user can meet, as one small tree; each error carries a hint that says what to do next."""
 
+import re
+
+_STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")   # controls, lines, directions
+
+
+def printable(text: str) -> str:
+    r"""One line that cannot steer a terminal: names and keys in files from strangers are shown in messages.
+
+    Examples
+    --------
+    >>> printable("alice\x1b[2J\nbob 歌")
+    'alice?[2J?bob 歌'
+    """
+    return _STEERING.sub("?", text)
+
 
 class RVCError(Exception):
     """Root of the tree: what went wrong, and in ``hint`` what to do about it.
@@ -19,8 +34,8 @@ class RVCError(Exception):
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(printable(message))
+        self.hint = printable(hint)
 
 
 class SettingsError(RVCError):

@@ -1,31 +1,37 @@
 """The voice file of the community: RVC's small ``.pth``, in named fields here and in RVC's exact form on the disk.
 
-Source of the format: RVC WebUI ``process_ckpt.py`` (18-value ``config`` list) and the metadata keys of Applio.
+The dialects of RVC WebUI and Applio are read; what is written serves both. The same content may lie in a
+``.safetensors`` file, whose header then describes the voice. Source of the format: RVC WebUI ``process_ckpt.py``
+(18-value ``config`` list) and the metadata keys of Applio.
 """
 
 import datetime
+import json
 import math
-import pickle
 import re
-import struct
-import zipfile
+import reprlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
 
-from .errors import CheckpointError, MismatchError, UnsafeFileError, WeightsError
+from .errors import CheckpointError, MismatchError, WeightsError, printable
 from .files import replace_atomically
 from .nn.synthesizer import Synthesizer
 from .presets import PRESETS, VoiceSpec
+from .untrusted import AGAIN, DAMAGE, checked_weights, load_torch
 
 _RVC_CONSTANT = 32   # second value of RVC's list: the training slice of its first release, read by nobody
 _RATES_HZ = {"32k": 32000, "40k": 40000, "48k": 48000}   # some tools write the rate as a word, which RVC reads too
-_LARGEST = 8192      # no size in any known architecture is near it; a damaged one must not exhaust the memory
-_AGAIN = "fetch or copy the file again"
-_DAMAGE = (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, AttributeError,
-           AssertionError, ArithmeticError, MemoryError, struct.error, zipfile.BadZipFile)   # torch's, found by trying
+_VERSIONS = {256: "v1", 768: "v2"}                       # by the width of the content features
+_LARGEST, _MOST = 8192, 24   # no size, and no count of layers, is near it; a damaged one must not exhaust the machine
+_VOCODER = "HiFi-GAN"        # of the decoders that Applio offers, the one that RVC has
+_HEADER = "rvc_voice"        # the key of the description in a safetensors file
+# PyTorch's newer weight normalisation names the length and the direction of a kernel differently.
+_SPELLINGS = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,10 @@ class VoiceInfo:
         Hash of the content encoder that it was trained with; features of another encoder are noise to it.
     f0_median_hz : float
         Median pitch of its recordings, the aim of automatic transposition; 0 when unknown.
+    author, dataset_length : str
+        What Applio's users enter, and how long their recordings were (``hh:mm:ss``).
+    note : str
+        What RVC shows as the voice's info; empty where that is the number of its epochs.
     """
 
     name: str = ""
@@ -48,6 +58,9 @@ class VoiceInfo:
     f0_median_hz: float = 0.0
     mel_epsilons: str = ""
     created: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
+    author: str = ""
+    dataset_length: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,31 +72,14 @@ class VoiceFile:
     info: VoiceInfo
 
 
-def load_torch(path: Path) -> Any:
-    """Read a torch file as data only: nothing in it can run.
-
-    Raises
-    ------
-    WeightsError
-        When it is absent, torn, or no torch file.
-    UnsafeFileError
-        When it asks for more than data.
-    """
-    if not path.is_file():
-        raise WeightsError(f"no such file: {path}", hint="check the path")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError as error:
-        raise WeightsError(f"{path} may not be read", hint="check its permissions") from error
-    except _DAMAGE as error:
-        if asked := re.search(r"unsupported global:?(?: global)? (\S+)", str(error), re.IGNORECASE):
-            raise UnsafeFileError(f"{path.name} asks for {asked[1]}, which is not data, and is not opened",
-                                  hint="weights are tensors and numbers; do not open this file elsewhere") from error
-        raise WeightsError(f"{path.name} is not a torch file, or is truncated", hint=_AGAIN) from error
-
-
 def save_voice(path: Path, voice: VoiceFile) -> None:
     """Write a voice in RVC's form (fp16, no ``enc_q``), with Applio's keys and ours beside it.
+
+    Parameters
+    ----------
+    path : Path
+        Ending in ``.safetensors`` for that form, which this program alone reads as a voice.
+    voice : VoiceFile
 
     Raises
     ------
@@ -94,61 +90,111 @@ def save_voice(path: Path, voice: VoiceFile) -> None:
                if not key.startswith("enc_q.")}
     if broken := [key for key, value in weights.items() if not torch.isfinite(value).all()]:
         raise CheckpointError(f"{len(broken)} tensors are not finite, first {broken[0]}", hint="the voice is not saved")
-    info = voice.info
-    content = {
-        "weight": weights, "config": _config_of(voice.spec), "info": f"{info.epoch}epoch",
-        "sr": voice.spec.rate_name, "f0": int(voice.spec.uses_f0), "version": voice.spec.version,
+    description = _description_of(voice)
+    with replace_atomically(path) as temporary:
+        if path.suffix == ".safetensors":
+            safetensors.torch.save_file(weights, temporary, {_HEADER: json.dumps(description, ensure_ascii=False)})
+        else:
+            torch.save({"weight": weights, **description}, temporary)
+
+
+def _description_of(voice: VoiceFile) -> dict[str, Any]:
+    """Everything but the weights: RVC's keys, Applio's, and ours in a dict of their own."""
+    info, spec = voice.info, voice.spec
+    return {
+        "config": _config_of(spec), "info": info.note or f"{info.epoch}epoch", "sr": spec.rate_name,
+        "f0": int(spec.uses_f0), "version": spec.version,
         "model_name": info.name, "epoch": info.epoch, "step": info.step, "creation_date": info.created,
-        "embedder_model": info.content_name,
+        "embedder_model": info.content_name, "author": info.author, "dataset_length": info.dataset_length,
+        **({} if spec.source_filter_channels else {"vocoder": _VOCODER}),
         "rvc_core": {"content_identity": info.content_identity, "f0_median_hz": info.f0_median_hz,
                      "mel_epsilons": info.mel_epsilons}}
-    with replace_atomically(path) as temporary:
-        torch.save(content, temporary)
 
 
 def load_voice(path: Path) -> VoiceFile:
     """Read a voice file; a file of another kind is an error that says what it is.
 
+    What a file leaves out (old ones lack ``version`` and ``f0``) is read from its weights, and so is the number of
+    speakers, which the list often gets wrong.
+
     Raises
     ------
     WeightsError
         When the file is absent, unreadable or not a voice.
+    UnsafeFileError
+        When it would run code or exhaust the machine.
     MismatchError
-        When its weights contradict its own description.
+        When its weights contradict its own description, or are not exactly those of its architecture.
     """
-    content = load_torch(path)
-    if isinstance(content, dict) and "model" in content and "optimizer" in content:
-        raise WeightsError(f"{path.name} is a training checkpoint (G_ or D_), not a voice",
+    content = _load_safetensors(path) if path.suffix.lower() == ".safetensors" else load_torch(path)
+    return voice_of(content, path)
+
+
+def voice_of(content: Any, path: Path) -> VoiceFile:
+    """The voice that the content of a file describes (see `load_voice`)."""
+    name = path.name
+    if isinstance(content, dict) and isinstance(content.get("model"), dict):
+        raise WeightsError(f"{name} is a training checkpoint (G_ or D_) or a base model, not a voice",
                            hint="use the voice saved beside it: NAME_e…_s….pth or NAME.pth")
     if not isinstance(content, dict) or not {"weight", "config"} <= content.keys():
-        raise WeightsError(f"{path.name} is not a voice: it has no 'weight' and 'config'",
+        raise WeightsError(f"{name} is not a voice: it has no 'weight' and 'config'",
                            hint="a voice is the small .pth that training saves")
-    weights = _checked_weights(content["weight"], path.name)
+    weights = {_rvc_spelling(key): value for key, value in checked_weights(content["weight"], name).items()
+               if not key.startswith("enc_q.")}
     ours = content.get("rvc_core") or {}
     try:
-        uses_f0 = bool(int(content.get("f0", 1)))
+        vocoder = _word(content.get("vocoder")) or _VOCODER
+        stated_f0 = None if content.get("f0") is None else bool(int(content["f0"]))
+        stated_version = _word(content.get("version"))
+        note = _word(content.get("info"))
+        told = re.fullmatch(r"(\d{1,6})epoch", note)   # RVC's own, and its only record of the epoch
         info = VoiceInfo(
-            name=str(content.get("model_name") or path.stem), epoch=int(content.get("epoch") or 0),
-            step=int(content.get("step") or 0), content_name=str(content.get("embedder_model") or ""),
-            content_identity=str(ours.get("content_identity", "")), f0_median_hz=_finite(ours.get("f0_median_hz", 0.0)),
-            mel_epsilons=str(ours.get("mel_epsilons", "")), created=str(content.get("creation_date") or ""))
+            name=_word(content.get("model_name")) or path.stem,
+            epoch=int(content.get("epoch") or (told and told[1]) or 0), step=int(content.get("step") or 0),
+            content_name=_word(content.get("embedder_model")), content_identity=_word(ours.get("content_identity")),
+            f0_median_hz=_finite(ours.get("f0_median_hz", 0.0)),
+            mel_epsilons=_word(ours.get("mel_epsilons")), created=_word(content.get("creation_date")),
+            author=_word(content.get("author")), dataset_length=_word(content.get("dataset_length")),
+            note="" if told else note)
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise WeightsError(f"{path.name} is damaged: its description cannot be read ({error})", hint=_AGAIN) from error
-    spec = _spec_of(content["config"], weights, version=str(content.get("version") or "v1"), uses_f0=uses_f0,
-                    file_name=path.name)
+        raise WeightsError(f"{name} is damaged: its description cannot be read ({error})", hint=AGAIN) from error
+    if vocoder != _VOCODER:
+        raise MismatchError(f"{name} was trained in Applio with the vocoder {vocoder}, which is not known here",
+                            hint=f"only voices with {_VOCODER}, RVC's own, can be read")
+    spec = _spec_of(content["config"], weights, stated_version, stated_f0, name)
+    with torch.device("meta"):   # shapes only: nothing is computed, and no memory taken
+        network = Synthesizer(spec, with_posterior=False)
+    load_strictly(network, weights, name, assign=True)
     return VoiceFile(spec, weights, info)
 
 
-def _checked_weights(weights: Any, file_name: str) -> dict[str, torch.Tensor]:
-    """The table of weights, if it is one and each is a plain tensor of numbers."""
-    if not isinstance(weights, dict) or not all(
-            isinstance(key, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided
-            and not value.is_quantized for key, value in weights.items()):
-        raise WeightsError(f"{file_name} is damaged: its 'weight' is not a table of tensors", hint=_AGAIN)
-    if broken := [key for key, value in weights.items() if not torch.isfinite(value).all()]:
-        raise WeightsError(f"{file_name}: {len(broken)} tensors are not finite, first {broken[0]}",
-                           hint="such a voice is noise or silence: use one saved earlier in its training")
-    return weights
+def _load_safetensors(path: Path) -> dict[str, Any]:
+    """The content of a safetensors file, in the form of a torch file's."""
+    if not path.is_file():
+        raise WeightsError(f"no such file: {path}", hint="check the path")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(_HEADER)
+            weights = {key: file.get_tensor(key) for key in file.keys()}
+        content = json.loads(header) if header else {}
+    except (*DAMAGE, safetensors.SafetensorError) as error:
+        raise WeightsError(f"{path.name} is no safetensors file, or is damaged", hint=AGAIN) from error
+    if not isinstance(content, dict) or not content:
+        raise WeightsError(f"{path.name} holds weights but not what voice they are of",
+                           hint="use the .pth that it was made from")
+    return content | {"weight": weights}
+
+
+def _rvc_spelling(key: str) -> str:
+    ending = next((ending for ending in _SPELLINGS if key.endswith(ending)), "")
+    return key.removesuffix(ending) + _SPELLINGS.get(ending, "")
+
+
+def _word(value: Any) -> str:
+    """A text or number as one printable line; nothing else is rendered, for its text may have no end."""
+    if value is not None and not isinstance(value, str | int | float):
+        raise ValueError(f"a {type(value).__name__} where text belongs")
+    return "" if value is None else printable(str(value))[:200]
 
 
 def _finite(value: Any) -> float:
@@ -172,9 +218,9 @@ def synthesizer_of(voice: VoiceFile) -> Synthesizer:
     return synthesizer.eval().fuse()
 
 
-def load_strictly(network: torch.nn.Module, weights: dict[str, torch.Tensor], name: str, *,
+def load_strictly(network: torch.nn.Module, weights: dict[str, torch.Tensor], name: str, *, assign: bool = False,
                   hint: str = "use a file of the same version, sample rate and f0 choice") -> None:
-    """Put weights into a network, all of them or none.
+    """Put weights into a network, all of them or none; `assign` puts them in the place of its own tensors.
 
     Raises
     ------
@@ -182,7 +228,7 @@ def load_strictly(network: torch.nn.Module, weights: dict[str, torch.Tensor], na
         Naming the first weight that does not fit.
     """
     try:
-        network.load_state_dict(weights, strict=True)
+        network.load_state_dict(weights, strict=True, assign=assign)
     except RuntimeError as error:
         reason = str(error).splitlines()[1].strip()[:160]
         raise MismatchError(f"{name} does not fit the architecture: {reason}", hint=hint) from error
@@ -196,23 +242,25 @@ def _config_of(spec: VoiceSpec) -> list[Any]:
             spec.sample_rate]
 
 
-def _spec_of(config: Any, weights: dict[str, torch.Tensor], *, version: str, uses_f0: bool,
+def _spec_of(config: Any, weights: dict[str, torch.Tensor], version: str, uses_f0: bool | None,
              file_name: str) -> VoiceSpec:
-    """The architecture that RVC's list of 18 values describes; the weights decide where the two disagree."""
+    """The architecture that RVC's list of 18 values describes; the weights decide what neither says."""
     try:
         (bins, _, inter, hidden, filters, heads, layers, kernel, _, _, resblock_kernels, dilations, rates, channels,
          kernels, _, speaker_channels, rate) = config
         bins, inter, hidden, filters, heads, layers, kernel, channels, speaker_channels = _sizes(
             [bins, inter, hidden, filters, heads, layers, kernel, channels, speaker_channels])
-        sample_rate = _RATES_HZ.get(rate, rate)
+        sample_rate = _RATES_HZ[rate] if isinstance(rate, str) else _sizes([rate], 192_000)[0]
+        width = weights["enc_p.emb_phone.weight"].shape[1]
+        version = version or _VERSIONS.get(width, "")
         known = [spec for spec in PRESETS.values() if spec.version == version]
         if not known:
             raise ValueError(f"version {version[:20]!r}")
         base = next((spec for spec in known if spec.sample_rate == sample_rate), known[0])
         spec = replace(
-            base, version=version, sample_rate=sample_rate, content_width=weights["enc_p.emb_phone.weight"].shape[1],
-            uses_f0=uses_f0, fft_samples=(bins - 1) * 2, inter_channels=inter, hidden_channels=hidden,
-            filter_channels=filters, heads=heads, layers=layers, kernel_size=kernel,
+            base, version=version, sample_rate=sample_rate, content_width=width,
+            uses_f0="enc_p.emb_pitch.weight" in weights, fft_samples=(bins - 1) * 2, inter_channels=inter,
+            hidden_channels=hidden, filter_channels=filters, heads=heads, layers=layers, kernel_size=kernel,
             resblock_kernels=_sizes(resblock_kernels), resblock_dilations=tuple(map(_sizes, dilations)),
             upsample_rates=_sizes(rates), upsample_channels=channels, upsample_kernels=_sizes(kernels),
             source_filter_channels=len(weights.get("dec.pitch.bias", ())),
@@ -222,16 +270,19 @@ def _spec_of(config: Any, weights: dict[str, torch.Tensor], *, version: str, use
                             hint="voices of v1, v2 and nano are read") from error
     fits = (math.prod(spec.upsample_rates) * 100 == sample_rate and hidden % heads == 0 and inter % 2 == 0
             and len(spec.upsample_rates) == len(spec.upsample_kernels) and channels >> len(spec.upsample_rates) > 0
-            and len(spec.resblock_kernels) == len(spec.resblock_dilations))
+            and len(spec.resblock_kernels) == len(spec.resblock_dilations) <= _MOST and layers <= _MOST)
     if not fits:
-        raise MismatchError(f"{file_name} is damaged: the numbers of its 'config' contradict each other", hint=_AGAIN)
+        raise MismatchError(f"{file_name} is damaged: the numbers of its 'config' contradict each other", hint=AGAIN)
+    if uses_f0 not in (None, spec.uses_f0) or (width != base.content_width and version != "nano"):
+        raise MismatchError(f"{file_name} says {version} {'with' if uses_f0 else 'without'} f0, but its weights take "
+                            f"{width} features {'with' if spec.uses_f0 else 'without'} f0", hint=AGAIN)
     return spec
 
 
-def _sizes(values: Any) -> tuple[int, ...]:
+def _sizes(values: Any, largest: int = _LARGEST) -> tuple[int, ...]:
     """Positive whole numbers of a size that networks have."""
-    if not isinstance(values, list | tuple) or not values:
-        raise ValueError(f"{values!r} where numbers belong")
-    if odd := [value for value in values if not isinstance(value, int) or not 0 < value <= _LARGEST]:
-        raise ValueError(f"{odd[0]!r} is not a size")
+    if not isinstance(values, list | tuple) or not 0 < len(values) <= _MOST:
+        raise ValueError(f"{reprlib.repr(values)[:60]} where numbers belong")
+    if odd := [value for value in values if not isinstance(value, int) or not 0 < value <= largest]:
+        raise ValueError(f"{reprlib.repr(odd[0])[:60]} is not a size")
     return tuple(values)

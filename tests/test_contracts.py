@@ -16,11 +16,13 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 # The rows of docs/architecture.md: a module imports its own row or a lower one.
 ROWS = {
-    1: "errors settings presets layout files progress platforms stamps storage threads download",
+    1: "errors settings presets layout files pickle_scan progress platforms stamps storage threads download",
     2: "audio slicer quality",
     3: "nn",
-    4: "pitch content retrieval weights voice_file checkpoint manifest faiss_file heldout dataset gan metrics scores words",
-    5: "inspect prepare extract run train validate overtraining index convert cases evaluate merge share onnx_export separate bundle",
+    4: "pitch content retrieval weights untrusted voice_file checkpoint describe manifest "
+       "faiss_file heldout dataset gan metrics scores words",
+    5: "inspect prepare extract run train validate overtraining index convert cases evaluate merge "
+       "share onnx_export separate bundle",
     6: "experiment batch launch cli cli_weights cli_voices demo golden ui",
 }
 ROW_OF = {name: row for row, names in ROWS.items() for name in names.split()}

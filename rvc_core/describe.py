@@ -1,0 +1,93 @@
+"""What is known about a file of the family: a voice, a checkpoint, a base model, an index, or a zip of them."""
+
+import math
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .errors import CheckpointError
+from .faiss_file import load_arrays
+from .presets import PRESETS
+from .untrusted import AGAIN, checked_weights, list_zip, load_torch
+from .voice_file import load_voice, voice_of
+
+_VERSIONS_OF_JUDGES = {7: "v1", 9: "v2"}   # by the number of discriminators
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Everything that a file says about itself, after the same checks as if it were to be used.
+
+    Returns
+    -------
+    dict
+        ``kind`` (``voice``, ``generator``, ``discriminator``, ``index`` or ``zip``), ``size_bytes``, and what that kind
+        has; all of it can be written as JSON.
+
+    Raises
+    ------
+    WeightsError
+        When the file is absent, damaged, or none of these; the message says which.
+    UnsafeFileError
+        When it would run code or exhaust the machine; the message says how.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".zip":
+        known = _zip(path)
+    elif suffix == ".index":
+        known = _index(path)
+    elif suffix == ".safetensors":
+        known = _voice(path)
+    else:
+        content = load_torch(path)
+        is_network = isinstance(content, dict) and isinstance(content.get("model"), dict)
+        known = _network(path, content) if is_network else _voice(path, content)
+    return {"kind": known.pop("kind"), "size_bytes": path.stat().st_size, **known}
+
+
+def _voice(path: Path, content: Any = None) -> dict[str, Any]:
+    voice = load_voice(path) if content is None else voice_of(content, path)
+    return {"kind": "voice", **asdict(voice.info), "architecture": asdict(voice.spec), **_sizes(voice.weights)}
+
+
+def _network(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """A ``G_`` or ``D_`` of a training, or a base model, which is the same without what a training needs to go on."""
+    weights = checked_weights(content["model"], path.name)
+    judges = {key.split(".")[1] for key in weights if key.startswith("discriminators.")}
+    if not judges and not {"enc_p.emb_phone.weight", "enc_q.pre.weight"} <= weights.keys():
+        raise CheckpointError(f"{path.name} is a checkpoint of another program: it holds no network of RVC's",
+                              hint="G_ and D_ files and base models are known here")
+    epoch = content.get("iteration")
+    known = {"kind": "discriminator" if judges else "generator", "epoch": epoch if isinstance(epoch, int) else None,
+             "can_be_continued": isinstance(content.get("optimizer"), dict), **_sizes(weights)}
+    if judges:
+        return known | {"version": _VERSIONS_OF_JUDGES.get(len(judges), "nano")}
+    try:
+        bins, width = weights["enc_q.pre.weight"].shape[1], weights["enc_p.emb_phone.weight"].shape[1]
+        kernels = [weights[f"dec.ups.{stage}.weight_v"].shape[2] for stage in range(8)
+                   if f"dec.ups.{stage}.weight_v" in weights]
+    except IndexError as error:
+        raise CheckpointError(f"{path.name} is damaged: its weights have odd shapes", hint=AGAIN) from error
+    architecture = next((name for name, spec in PRESETS.items() if kernels == list(spec.upsample_kernels)
+                         and (spec.spectrogram_bins, spec.content_width) == (bins, width)), "unknown")
+    return known | {"architecture": architecture if kernels else "nano", "content_width": width,
+                    "uses_f0": "enc_p.emb_pitch.weight" in weights}
+
+
+def _sizes(weights: dict[str, Any]) -> dict[str, Any]:
+    types = Counter(str(value.dtype).removeprefix("torch.") for value in weights.values())
+    return {"tensors": len(weights), "parameters": sum(math.prod(value.shape) for value in weights.values()),
+            "precision": ", ".join(types)}
+
+
+def _index(path: Path) -> dict[str, Any]:
+    arrays = load_arrays(path)
+    return {"kind": "index", "vectors": len(arrays.vectors), "content_width": arrays.vectors.shape[1],
+            "lists": len(arrays.centres), "probes": arrays.probes, **arrays.note}
+
+
+def _zip(path: Path) -> dict[str, Any]:
+    names = list_zip(path)
+    return {"kind": "zip", "files": len(names)} | {
+        what: [name for name in names if name.lower().endswith(suffixes)]
+        for what, suffixes in (("voices", (".pth", ".safetensors")), ("indexes", ".index"))}

@@ -1,0 +1,285 @@
+"""Files from strangers: looked through before anything reads them, so that none runs code or exhausts the machine.
+
+A torch file is scanned for what its pickle would call and for sizes that contradict the file, and only then read, as
+data only. An archive is unpacked whole or not at all, and nowhere but into its folder.
+"""
+
+import contextlib
+import lzma
+import mmap
+import pickle
+import shutil
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Collection, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+
+from .errors import StorageError, UnsafeFileError, WeightsError
+from .files import ensure_room
+from .pickle_scan import PickleScan
+
+AGAIN = "fetch or copy the file again"
+_ELSEWHERE = "do not open this file with another program either; get the voice from somebody you trust"
+_NO_VOICE = "a voice is the small .pth that training saves"
+DAMAGE = (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, AttributeError,
+          AssertionError, ArithmeticError, MemoryError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+# What torch, zipfile and their decoders raise on damaged files, found by trying.
+_TORCH_MAGIC = 0x1950a86a20f9469cfc6c   # first value of torch files older than the archive form
+_SHARED = 4              # tensors may share numbers, but not so that copying them takes many times the file's size
+_LARGEST_RATIO = 100     # of an archive's content to its size; recordings and weights hardly shrink
+_MOST_ENTRIES = 2000
+_SLACK_BYTES = 16 << 20  # small archives of text may shrink more
+_STARTS = (              # what a file really is, by its first bytes
+    (b"RIFF", "a WAV recording"), (b"fLaC", "a FLAC recording"), (b"ID3", "an MP3 recording"),
+    (b"OggS", "an Ogg recording"), (b"\x1f\x8b", "a gzip archive"), (b"7z\xbc\xaf", "a 7z archive"),
+    (b"Rar!", "a RAR archive"), (b"%PDF", "a PDF document"), (b"\x89PNG", "a picture"), (b"\xff\xd8\xff", "a picture"),
+    (b"GGUF", "a language model"), (b"\x93NUMPY", "a numpy array"), (b"IwFl", "an index"), (b"IxF", "an index"),
+    (b"<", "a web page: the download went wrong"), (b"version https://git-lfs", "a pointer to a file, not the file"))
+
+
+def load_torch(path: Path) -> Any:
+    """Read a torch file as data only, after looking through it: nothing in it can run.
+
+    Returns
+    -------
+    Any
+        Usually a dict; tensors are on the CPU.
+
+    Raises
+    ------
+    WeightsError
+        When it is absent, torn, or no torch file; the message says what it is instead.
+    UnsafeFileError
+        When it would call anything, or claims more memory than its size warrants; the message says what.
+    """
+    check_torch(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:   # the scan allows no more than torch does, so this is a second lock
+        raise UnsafeFileError(f"{path.name} is refused by torch's own safe reader", hint=_ELSEWHERE) from error
+    except DAMAGE as error:
+        raise WeightsError(f"{path.name} is not a torch file, or is truncated", hint=AGAIN) from error
+    return content
+
+
+def check_torch(path: Path) -> None:
+    """Look through a torch file without loading it.
+
+    Raises
+    ------
+    WeightsError, UnsafeFileError
+        As `load_torch`.
+    """
+    start = _start_of(path)
+    try:
+        if start.startswith(b"PK\x03\x04"):
+            with _opened(path) as archive:
+                _check_torch_archive(path, archive)
+        else:
+            _check_torch_stream(path)
+    except DAMAGE as error:
+        raise WeightsError(f"{path.name} is not a torch file, or is truncated", hint=AGAIN) from error
+
+
+def checked_weights(table: Any, file_name: str) -> dict[str, torch.Tensor]:
+    """The table of weights, if it is one and each is a plain tensor of finite fractions.
+
+    Raises
+    ------
+    WeightsError
+        Naming the first weight that is not.
+    """
+    if not isinstance(table, dict) or not all(
+            isinstance(key, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided
+            and not value.is_quantized for key, value in table.items()):
+        raise WeightsError(f"{file_name} is damaged: its weights are not a table of tensors", hint=AGAIN)
+    if odd := [key for key, value in table.items() if not value.is_floating_point() or value.element_size() == 1]:
+        raise WeightsError(f"{file_name} is damaged: {odd[0][:80]} holds {table[odd[0]].dtype}, which no weight is",
+                           hint=AGAIN)
+    if broken := [key for key, value in table.items() if not torch.isfinite(value).all()]:
+        raise WeightsError(f"{file_name}: {len(broken)} tensors are not finite, first {broken[0][:80]}",
+                           hint="such a voice is noise or silence: use one saved earlier in its training")
+    return dict(table)
+
+
+def unzip_safely(archive: Path, folder: Path, suffixes: Collection[str], *, most_bytes: int = 8 << 30) -> list[Path]:
+    """Unpack the files of an archive that end in one of `suffixes`: all of them, or nothing.
+
+    Parameters
+    ----------
+    archive : Path
+    folder : Path
+        Absent or empty; it appears when everything in it is whole.
+    suffixes : Collection[str]
+        Lower case, with their dots. Hidden files and the ``__MACOSX`` folder are left out.
+    most_bytes : int
+        Limit for all files together.
+
+    Returns
+    -------
+    list of Path
+        The files, sorted; empty when the archive holds none of these kinds, and then no folder appears.
+
+    Raises
+    ------
+    WeightsError
+        When it is damaged, protected by a password, or no archive.
+    UnsafeFileError
+        When a name would leave the folder, an entry is a link or a device, or it unpacks to absurdly much.
+    ResourceError
+        When the disk has no room.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise StorageError(f"{folder} is not empty", hint="name a new folder")
+    names = [name for name in list_zip(archive) if PurePosixPath(name).suffix.lower() in suffixes]
+    temporary = folder.with_name(f".part-{folder.name}")
+    try:
+        with _opened(archive) as opened:
+            size_bytes = sum(opened.getinfo(name).file_size for name in names)
+            if size_bytes > most_bytes:
+                raise UnsafeFileError(f"{archive.name} unpacks to {size_bytes / 1e9:.1f} GB",
+                                      hint=f"at most {most_bytes / 1e9:.1f} GB are unpacked here: do it yourself")
+            ensure_room(folder, size_bytes)
+            for name in names:
+                target = temporary / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with opened.open(name) as source, target.open("xb") as written:
+                    shutil.copyfileobj(source, written, 1 << 20)
+        if names:
+            temporary.replace(folder)
+    except (zlib.error, lzma.LZMAError, EOFError, RuntimeError, FileExistsError, NotADirectoryError) as error:
+        raise WeightsError(f"{archive.name} is damaged, or packed in an unknown way", hint=AGAIN) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return sorted(folder / name for name in names)
+
+
+def list_zip(archive: Path) -> list[str]:
+    """Names of the files in an archive that somebody shares, after checking all of them.
+
+    Raises
+    ------
+    WeightsError, UnsafeFileError
+        As `unzip_safely`.
+    """
+    if not _start_of(archive).startswith(b"PK"):
+        raise WeightsError(f"{archive.name} is not a zip archive, or is truncated", hint=AGAIN)
+    with _opened(archive) as opened:
+        for entry in opened.infolist():
+            _check_entry(archive, entry)
+        names = [entry.filename for entry in opened.infolist() if not entry.is_dir()]
+    return [name for name in names if not any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)]
+
+
+def _check_entry(archive: Path, entry: zipfile.ZipInfo) -> None:
+    """Refuse an entry whose name or kind would put something outside of the folder."""
+    name = entry.filename
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in name or len(name.encode()) > 240:
+        raise UnsafeFileError(f"{archive.name} would write outside of its folder, to {name[:80]!r}", hint=_ELSEWHERE)
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise UnsafeFileError(f"{archive.name} holds a link or device, {name[:80]!r}", hint=_ELSEWHERE)
+    if entry.flag_bits & 1:
+        raise WeightsError(f"{archive.name} is protected by a password", hint="unpack it yourself and give its .pth")
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """An archive whose table of contents is plausible: no bomb, no name twice."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            names = {str(PurePosixPath(entry.filename)).casefold() for entry in entries}   # torch ignores capitals
+            total, size = sum(entry.file_size for entry in entries), path.stat().st_size
+            if len(entries) > _MOST_ENTRIES:
+                raise UnsafeFileError(f"{path.name} holds {len(entries)} files", hint=_NO_VOICE)
+            if len(names) < len(entries):
+                raise UnsafeFileError(f"{path.name} holds two files of one name", hint=_ELSEWHERE)
+            if total > _LARGEST_RATIO * size + _SLACK_BYTES:
+                raise UnsafeFileError(f"{path.name} has {size / 1e6:.1f} MB and unpacks to {total / 1e6:.0f} MB",
+                                      hint=_ELSEWHERE)
+            yield archive
+    except zipfile.BadZipFile as error:
+        raise WeightsError(f"{path.name} is damaged or truncated", hint=AGAIN) from error
+
+
+def _check_torch_archive(path: Path, archive: zipfile.ZipFile) -> None:
+    sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+    pickles = [name for name in sizes if name.casefold().endswith(".pkl")]
+    if any(name.endswith("/constants.pkl") for name in pickles):
+        raise UnsafeFileError(f"{path.name} is a compiled program (TorchScript), not weights", hint=_NO_VOICE)
+    if len(pickles) != 1 or not pickles[0].endswith("/data.pkl"):
+        raise WeightsError(f"{path.name} is an archive of other files, not a torch file",
+                           hint="rename it to .zip and import it, or unpack it")
+    if sum(sizes.values()) > path.stat().st_size:   # torch never compresses
+        raise UnsafeFileError(f"{path.name} claims {sum(sizes.values()) / 1e6:.1f} MB in "
+                              f"{path.stat().st_size / 1e6:.1f} MB", hint=_ELSEWHERE)
+    scan = PickleScan()
+    with archive.open(pickles[0]) as stream:
+        scan.read(stream)
+    _judge(path, scan, sum(sizes.values()))
+    folder = pickles[0].removesuffix("data.pkl")
+    for key, claimed in scan.storages_bytes.items():
+        if claimed != sizes.get(f"{folder}data/{key}", 0 if claimed == 0 else None):
+            raise WeightsError(f"{path.name} is damaged: it claims {claimed} bytes for a block of "
+                               f"{sizes.get(f'{folder}data/{key}', 0)}", hint=AGAIN)
+    if archive.testzip() is not None:
+        raise WeightsError(f"{path.name} is damaged: its checksums do not fit", hint=AGAIN)
+
+
+def _check_torch_stream(path: Path) -> None:
+    """A file that is no archive: torch's old form is five pickles and then the numbers; any other pickle is scanned."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
+        scan = PickleScan()
+        scan.read(stream)
+        is_torch = scan.result == _TORCH_MAGIC
+        while is_torch and scan.pickles < 5 and not scan.damage:
+            scan.read(stream)
+        _judge(path, scan, len(stream))
+    if not is_torch:
+        raise WeightsError(f"{path.name} is a pickle, not a torch file", hint=_NO_VOICE)
+    if sum(scan.storages_bytes.values()) > path.stat().st_size:
+        raise WeightsError(f"{path.name} claims {sum(scan.storages_bytes.values()) / 1e6:.1f} MB and has "
+                           f"{path.stat().st_size / 1e6:.1f} MB: it is truncated", hint=AGAIN)
+
+
+def _judge(path: Path, scan: PickleScan, size_bytes: int) -> None:
+    if scan.verdict:
+        raise UnsafeFileError(f"{path.name} {scan.verdict}; it was not opened", hint=_ELSEWHERE)
+    if scan.damage:
+        raise WeightsError(f"{path.name} is not a torch file, or is damaged: {scan.damage}", hint=AGAIN)
+    if scan.tensors_bytes > _SHARED * size_bytes:
+        raise UnsafeFileError(f"{path.name} has {size_bytes / 1e6:.1f} MB and would take "
+                              f"{scan.tensors_bytes / 1e6:.0f} MB of memory", hint=_ELSEWHERE)
+
+
+def _start_of(path: Path) -> bytes:
+    """The first bytes of a file that may be a torch file or an archive.
+
+    Raises
+    ------
+    WeightsError
+        When it is absent, empty, no file, or evidently something else.
+    """
+    if not path.is_file():
+        what = "is a folder, not a file" if path.is_dir() else "is not a file" if path.exists() else ""
+        raise WeightsError(f"{path} {what}" if what else f"no such file: {path}", hint="check the path")
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except PermissionError as error:
+        raise WeightsError(f"{path} may not be read", hint="check its permissions") from error
+    if not start:
+        raise WeightsError(f"{path.name} is empty", hint=AGAIN)
+    kind = next((words for first, words in _STARTS if start.lstrip().startswith(first)), None)
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
+        kind = "a safetensors file: rename it to .safetensors"
+    if kind:
+        raise WeightsError(f"{path.name} is {kind}", hint=_NO_VOICE)
+    return start
