@@ -236,7 +236,7 @@ install() {   # $1: base or test
     constraints >"$limits"
     version_of faiss-gpu >/dev/null && extras="${extras#faiss,}"   # both provide the module faiss
     ours=(--editable "$here[$extras]")
-    [[ -d "$here/rvc_core" ]] || ours=("rvc_core[$extras]")        # from the bundle's wheel
+    [[ -z "$bundle" || -d "$here/rvc_core" ]] || ours=("rvc_core[$extras]")   # from the bundle's wheel
     say "installing the packages (a minute or two)"
     pip_install --constraint "$limits" "$torch" "${ours[@]}"
     # These name dependencies that no longer install or are not used; what they need came with the extra `evaluate`.

@@ -1,6 +1,7 @@
 """The commands ``rvc weights list | fetch | verify | bundle``."""
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def _report(arguments: argparse.Namespace, chosen: list[weights.Asset], *, verif
          "licence": asset.licence, "url": asset.url} for asset in chosen]
     if not arguments.json:
         for row in rows:
-            size = f"{row['bytes'] / 1e6:.0f} MB" if row["bytes"] else "?"
+            size = f"{math.ceil(row['bytes'] / 1e6)} MB" if row["bytes"] else "?"
             print(f"{row['state']:9} {size:>7}  {row['licence']:8} {row['name']}")
     report: dict[str, Any] = {"weights": rows} if arguments.json else {}
     if verify and (bad := [row for row in rows if row["state"] != "verified"]):

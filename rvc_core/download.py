@@ -46,12 +46,13 @@ class Patience:
     longest_wait_seconds: float = 60.0
 
 
-def download(url: str, path: Path, sha256: str, progress: Progress | None = None,
+def download(url: str, path: Path, sha256: str | None, progress: Progress | None = None,
              patience: Patience = Patience()) -> Path:
     """Fetch `url` to `path`, which appears whole and with the right hash, or not at all.
 
     What has arrived stays beside it as ``<name>.partial``, and the next call goes on from there. The hash alone decides
-    when a file is complete: lengths that servers state are used, never believed.
+    when a file is complete: lengths that servers state are used, never believed. Where nobody knows the hash (None),
+    the length has to do, and only a server that names the file's version (ETag) is asked for the rest of it.
 
     Raises
     ------
@@ -62,10 +63,12 @@ def download(url: str, path: Path, sha256: str, progress: Progress | None = None
     """
     _require_web(url)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if sha256 is None:
+        partial_of(path).unlink(missing_ok=True)
     with _only_writer(partial_of(path)) as file:
         transfer = _Transfer(url, file, progress or Silent(), patience)
         found = transfer.run(sha256)
-        if found == sha256:
+        if sha256 in (None, found):
             os.fsync(file.fileno())
             os.replace(file.name, path)
             return path
@@ -102,16 +105,21 @@ class _Transfer:
         while block := file.read(_BLOCK_BYTES):
             self._count(block)
         self.resumed, self.etag = False, ""
+        self.blind, self.elsewhere = False, ""   # no hash is known; what else a user may do
 
-    def run(self, sha256: str) -> str:
+    def run(self, sha256: str | None) -> str:
         """Try until the hash is right or the server insists on another file; returns the hash."""
+        self.blind, self.elsewhere = sha256 is None, "fetch the file by other means"
+        if sha256 is not None:
+            place = self.file.name.removesuffix(".partial")
+            self.elsewhere = f"name a mirror in RVC_HUB, or put the file at {place}"
         most_bytes, fruitless = self.have_bytes, 0
         while self.digest.hexdigest() != sha256:
             problem, wish_seconds = self._attempt()
             if self.digest.hexdigest() == sha256:
                 break
-            if not problem and not self.resumed:
-                break                        # whole and wrong
+            if not problem and (self.blind or not self.resumed):
+                break                        # whole, though it may be wrong
             if not problem:
                 problem = "it does not fit what was fetched before"
                 self._restart()
@@ -119,7 +127,7 @@ class _Transfer:
             most_bytes = max(most_bytes, self.have_bytes)
             if fruitless >= self.patience.attempts:
                 raise WeightsError(f"{self.url} cannot be fetched: {problem}", hint=(
-                    "try again later, what has arrived is kept; or name a mirror in RVC_HUB"))
+                    f"try again later, what has arrived is kept; {self.elsewhere}"))
             pause_seconds = max(wish_seconds, self.patience.wait_seconds * 2 ** fruitless)
             pause_seconds = min(pause_seconds, self.patience.longest_wait_seconds)
             self.progress.say(f"{self._name}: {problem}; going on in {pause_seconds:.0f} s")
@@ -134,7 +142,7 @@ class _Transfer:
     def _attempt(self) -> tuple[str, float]:
         """Receive what is missing: why it ended early (empty when it did not), and how long the server wants peace."""
         headers = {"User-Agent": f"rvc_core/{__version__}"}
-        if self.have_bytes:
+        if self.have_bytes and (self.etag or not self.blind):
             headers["Range"] = f"bytes={self.have_bytes}-"
             if self.etag:
                 headers["If-Range"] = self.etag   # a file that changed meanwhile is sent from its start
@@ -157,7 +165,7 @@ class _Transfer:
         if error.code in _PASSING or error.code >= 500:
             wish = error.headers.get("Retry-After", "")
             return said, float(wish) if wish.isdecimal() else 0.0
-        raise WeightsError(f"{self.url}: {said}", hint="name a mirror in RVC_HUB, or fetch the file by other means")
+        raise WeightsError(f"{self.url}: {said}", hint=self.elsewhere)
 
     def _receive(self, response: HTTPResponse) -> str:
         start_bytes, total_bytes = _extent(response)
@@ -192,7 +200,7 @@ class _Transfer:
                 since_seconds, since_bytes = time.monotonic(), self.have_bytes
             if self.have_bytes > _LARGEST_BYTES:
                 self._restart()
-                raise WeightsError(f"{self.url} does not end", hint="name a mirror in RVC_HUB")
+                raise WeightsError(f"{self.url} does not end", hint=self.elsewhere)
 
     def _count(self, block: bytes) -> None:
         self.digest.update(block)

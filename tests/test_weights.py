@@ -163,6 +163,14 @@ def test_the_file_arrives_in_spite_of_everything(server, tmp_path, answers, rang
     assert [entry.name for entry in path.parent.iterdir()] == ["file.pth"]
 
 
+@pytest.mark.parametrize(("etag", "ranges"), [('"one"', ["", "bytes=100000-"]), ("", ["", ""])])
+def test_without_a_known_hash_the_length_decides_and_versions_do_not_mix(server, tmp_path, etag, ranges):
+    server.answers = [serve(stop_after=100_000, etag=etag), serve(etag=etag)]
+    partial_of(tmp_path / "file").write_bytes(b"of another day")
+    download(f"{server.url}/file", tmp_path / "file", None, patience=HASTE)
+    assert (tmp_path / "file").read_bytes() == CONTENT and ranges_asked(server) == ranges
+
+
 def test_another_process_resumes_what_this_one_left(server, tmp_path):
     server.answers = [serve(stop_after=100_000), refuse(404)]
     with pytest.raises(WeightsError, match="404"):
@@ -196,7 +204,8 @@ def test_refusals_are_final_or_tried_again(server, tmp_path, status, times):
     server.answers = [refuse(status)]
     with pytest.raises(WeightsError, match=str(status)) as error:
         download(f"{server.url}/file", tmp_path / "file", SHA256, patience=HASTE)
-    assert len(server.asked) == times and "mirror" in error.value.hint and not (tmp_path / "file").exists()
+    assert len(server.asked) == times and f"RVC_HUB, or put the file at {tmp_path / 'file'}" in error.value.hint
+    assert not (tmp_path / "file").exists()
 
 
 def test_a_server_that_only_stalls_is_given_up(server, tmp_path):
