@@ -1,30 +1,37 @@
 """Content features: what is said, 50 times a second, with little of who says it.
 
-ContentVec is read through transformers from a local ``hubert_base`` folder; the embedded encoder comes with the
+ContentVec runs in transformers, from any of the files in which people have it; the embedded encoder comes with the
 package. Both stand behind `ContentEncoder` and pass the same contract test.
 """
 
-import contextlib
 import functools
+import hashlib
 import os
-import pickle
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from .embedded import ENCODER_FILE
 from .errors import AudioError, MismatchError, ResourceError, SettingsError, WeightsError
 from .files import sha256_of
-from .platforms import home
 from .presets import VoiceSpec
+from .weights import CONTENTVEC, missing, places
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FIELD_SAMPLES, STRIDE_SAMPLES = 400, 320     # frame t sees samples 320 t to 320 t + 400, at 16 kHz
 _BLOCK_FRAMES, _CONTEXT_FRAMES = 1300, 300   # 26 s; 6 s on both sides, more than the embedded encoder sees
 _CONTENTVEC_LAYERS = {256: 9, 768: 12}       # width → layer that RVC reads: v1 (then projected), v2
-_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+_FAIRSEQ_FILE = "hubert_base.pt"
+_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", _FAIRSEQ_FILE)
+_FOLDERS = (CONTENTVEC, "content-vec-best", "hubert")   # of RVC WebUI, of the hub, and RVC's own until 2026
+_TRAINING_ONLY = ("masked_spec_embed", "label_embs_concat")
+_WEIGHT_NORM = {".weight_g": ".parametrizations.weight.original0", ".weight_v": ".parametrizations.weight.original1"}
 
 Encode = Callable[[np.ndarray, str], np.ndarray]   # samples (n,), device → (frames, width)
 
@@ -106,12 +113,12 @@ def content_encoder(name: str, width: int, device: str = "cpu") -> ContentEncode
         When the encoder has no features of this width.
     """
     path = _weights_of(name, width)
-    network = _embedded(path) if name == "embedded" else _contentvec(path.parent, width)
-    return WindowedEncoder(name, width, content_identity(name, width), device, network)
+    network, identity = _embedded(path) if name == "embedded" else _contentvec(path, width)
+    return WindowedEncoder(name, width, identity, device, network)
 
 
 def content_identity(name: str, width: int) -> str:
-    """Hash of the encoder's weights, 16 hex digits, without loading them.
+    """Hash of the encoder's weights, 16 hex digits, without building its network.
 
     Raises
     ------
@@ -119,7 +126,8 @@ def content_identity(name: str, width: int) -> str:
         As `content_encoder`.
     """
     path = _weights_of(name, width)
-    return _short_hash(path, path.stat().st_mtime_ns)
+    changed_ns = path.stat().st_mtime_ns
+    return _short_hash(path, changed_ns) if name == "embedded" else _contentvec_identity(path, width, changed_ns)
 
 
 def content_name(choice: str, spec: VoiceSpec) -> str:
@@ -153,14 +161,14 @@ def _weights_of(name: str, width: int) -> Path:
             raise WeightsError(f"{ENCODER_FILE.name} is not in the package", hint="reinstall rvc_core")
         return ENCODER_FILE
     chosen = os.environ.get("RVC_HUBERT")
-    places = [home() / parent / "hubert_base" for parent in ("assets", "weights")]
-    folders = [Path(chosen).expanduser()] if chosen else places
+    folders = [Path(chosen).expanduser()] if chosen else [place for folder in _FOLDERS for place in places(folder)]
     files = [folder / file for folder in folders for file in _WEIGHT_FILES]
-    if (found := next((file for file in files if file.is_file()), None)) is None:
-        raise WeightsError(f"ContentVec is not at {folders[0]}", hint=(
-            "put the folder hubert_base (config.json, pytorch_model.bin) there, or name its place in RVC_HUBERT; "
-            "without it, use the preset nano"))
-    return found
+    if (found := next((file for file in files if file.is_file()), None)) is not None:
+        return found
+    if chosen:
+        raise WeightsError(f"ContentVec is not at {folders[0]}, which RVC_HUBERT names", hint=(
+            "name the folder hubert_base (config.json, pytorch_model.bin) there, or unset RVC_HUBERT"))
+    raise missing(CONTENTVEC, "ContentVec", ", or name its place in RVC_HUBERT; without it, use the preset nano")
 
 
 @functools.lru_cache
@@ -168,7 +176,7 @@ def _short_hash(path: Path, changed_ns: int) -> str:
     return sha256_of(path)[:16]
 
 
-def _embedded(path: Path) -> Encode:
+def _embedded(path: Path) -> tuple[Encode, str]:
     import torch
 
     from .nn.embedded_encoder import EmbeddedEncoder
@@ -177,57 +185,81 @@ def _embedded(path: Path) -> Encode:
     @torch.inference_mode()
     def encode(samples: np.ndarray, device: str) -> np.ndarray:
         return model.to(device)(torch.from_numpy(samples)[None].to(device))[0].cpu().numpy()
-    return encode
+    return encode, _short_hash(path, path.stat().st_mtime_ns)
 
 
-def _contentvec(folder: Path, width: int) -> Encode:
-    """Load ContentVec (Qian et al., 2022) with as many layers as are used; in v1 its output is projected to 256."""
+def _contentvec(path: Path, width: int) -> tuple[Encode, str]:
+    """ContentVec (Qian et al., 2022) with as many layers as are used, in v1 projected to 256; and its identity."""
     import torch
     try:
+        from huggingface_hub import errors as hub
         from transformers import HubertConfig, HubertModel
     except ImportError as error:
         raise ResourceError(f"transformers cannot be imported: {error}", hint="pip install transformers") from error
-    from safetensors import SafetensorError
-
-    class ContentVec(HubertModel):
-        _keys_to_ignore_on_load_unexpected = [r"^final_proj\.", r"^encoder\.layers\.", r"^label_embs_concat$"]
-
-        def __init__(self, config: Any) -> None:
-            super().__init__(config)
-            if width != config.hidden_size:
-                self.final_proj = torch.nn.Linear(config.hidden_size, width)
-
-    try:
-        config = HubertConfig.from_pretrained(folder, local_files_only=True)
+    from .untrusted import DAMAGE
+    described = path.with_name("config.json")
+    weights = _contentvec_weights(path, width)
+    try:   # fairseq's file describes itself in fairseq's words; it is of the base form, which is the default
+        fairseq = path.name == _FAIRSEQ_FILE and not described.is_file()
+        config: Any = HubertConfig() if fairseq else HubertConfig.from_json_file(described)
         config.num_hidden_layers = _CONTENTVEC_LAYERS[width]   # layer 9 of 12 is the last layer of nine
-        with _quiet_transformers():
-            loader: Any = ContentVec.from_pretrained   # its stubs know nothing of output_loading_info
-            model, loaded = loader(folder, config=config, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        raise WeightsError(f"{folder} does not hold ContentVec: {str(error).strip().splitlines()[0]}",
-                           hint="copy the folder hubert_base again, whole") from error
-    if missing := sorted(set(loaded["missing_keys"]) - {"masked_spec_embed"}):   # that one is used in training only
-        raise WeightsError(f"{folder} does not hold ContentVec: {len(missing)} weights are missing, {missing[0]} first",
-                           hint="use the folder hubert_base of RVC, whose model has 12 layers and final_proj")
-    model = model.float().eval()
+        with torch.device("meta"):   # initial weights would be drawn for nothing
+            model: Any = HubertModel(config)
+            if width != config.hidden_size:
+                model.final_proj = torch.nn.Linear(config.hidden_size, width)
+        masked = {"masked_spec_embed": torch.zeros(config.hidden_size)}   # a part of training, which some files lack
+        model.load_state_dict(masked | weights, assign=True)
+    except (*DAMAGE, getattr(hub, "StrictDataclassError", ValueError)) as error:   # of newer releases
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(f"{path.parent} does not hold ContentVec: {reason}", hint=(
+            "use the whole folder hubert_base of RVC, whose model has 12 layers and final_proj")) from error
+    model.eval()
 
     @torch.inference_mode()
     def encode(samples: np.ndarray, device: str) -> np.ndarray:
         hidden = model.to(device)(torch.from_numpy(samples)[None].to(device)).last_hidden_state
         return (model.final_proj(hidden) if hasattr(model, "final_proj") else hidden)[0].cpu().numpy()
-    return encode
+    return encode, _identity_of(weights)
 
 
-@contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No bars and no loading report: what is missing, we say ourselves."""
-    from transformers.utils import logging
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
+def _contentvec_weights(path: Path, width: int) -> "dict[str, Tensor]":
+    """The weights that features of this width depend on, in float32, by transformers' names."""
+    import torch
+
+    from .fairseq_file import load_fairseq
+    from .untrusted import AGAIN, load_torch
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+        try:
+            table = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise WeightsError(f"{path} does not hold ContentVec: it is damaged", hint=AGAIN) from error
+    else:
+        table = load_fairseq(path) if path.name == _FAIRSEQ_FILE else load_torch(path)
+    weights = {}
+    for key, value in table.items() if isinstance(table, dict) else ():
+        name = str(key).removeprefix("hubert.")
+        for old, new in _WEIGHT_NORM.items():
+            name = name.replace(old, new)
+        layer = re.match(r"encoder\.layers\.(\d+)\.", name)
+        unused = layer and int(layer[1]) >= _CONTENTVEC_LAYERS[width] or name.startswith("final_proj.") and width == 768
+        if not unused and name not in _TRAINING_ONLY and isinstance(value, torch.Tensor):
+            weights[name] = value.float()
+    if broken := [name for name, value in weights.items() if not torch.isfinite(value).all()]:
+        raise WeightsError(f"{path} does not hold ContentVec: {broken[0][:80]} is not finite", hint=AGAIN)
+    return weights
+
+
+@functools.lru_cache
+def _contentvec_identity(path: Path, width: int, changed_ns: int) -> str:
+    return _identity_of(_contentvec_weights(path, width))
+
+
+def _identity_of(weights: "dict[str, Tensor]") -> str:
+    """Sixteen digits for the numbers themselves: the same model in another kind of file has the same."""
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        digest.update(f"{name} {tuple(value.shape)}\n".encode())
+        digest.update(value.contiguous().numpy().data)
+    return digest.hexdigest()[:16]

@@ -19,7 +19,7 @@ import numpy as np
 
 from .errors import ResourceError, SettingsError, WeightsError
 from .files import write_text
-from .platforms import home
+from .weights import RMVPE, find, missing
 
 SAMPLE_RATE = 16_000
 HOP_SAMPLES = 160
@@ -110,16 +110,11 @@ def auto_transpose(source: PitchTrack, target_median_hz: float) -> float:
     return float(round(12 * math.log2(target_median_hz / source.median_hz)))
 
 
-def rmvpe_file() -> Path:
-    """Where the weights of RMVPE belong."""
-    return home() / "assets" / "rmvpe" / "rmvpe.pt"
-
-
 def pitch_method(choice: str) -> str:
     """Resolve ``auto``: RMVPE where its file is, else FCPE, whose weights come with its package."""
     if choice != "auto":
         return choice
-    return "rmvpe" if rmvpe_file().is_file() else "fcpe"
+    return "rmvpe" if find(RMVPE) else "fcpe"
 
 
 @functools.cache
@@ -129,7 +124,7 @@ def pitch_estimator(method: str, device: str = "cpu") -> PitchEstimator:
     Parameters
     ----------
     method : str
-        ``rmvpe`` is a network whose weights are a file of their own, `rmvpe_file`; those of ``fcpe`` and ``crepe``
+        ``rmvpe`` is a network whose weights are a file of their own; those of ``fcpe`` and ``crepe``
         come with their packages; ``harvest`` and ``dio`` are the WORLD vocoder's, ``pm`` is Praat's autocorrelation.
     device : str
         Where networks run.
@@ -199,24 +194,25 @@ def _rmvpe(device: str) -> Propose:
     """RMVPE with the community's weights."""
     import torch
 
-    from .nn.rmvpe import RMVPE, log_mel, peak_hz
-    from .voice_file import load_strictly, load_torch
-    path = rmvpe_file()
-    if not path.is_file():
-        raise WeightsError(f"RMVPE is not at {path}", hint="put rmvpe.pt there, or choose another f0 method")
+    from .nn import rmvpe
+    from .untrusted import AGAIN, load_torch
+    from .voice_file import load_strictly
+    if (path := find(RMVPE)) is None:
+        raise missing(RMVPE, "RMVPE", ", or choose another f0 method")
     weights = load_torch(path)
-    if not isinstance(weights, dict):
-        raise WeightsError(f"{path.name} holds no weights", hint="fetch or copy the file again")
+    if not isinstance(weights, dict) or not all(
+            isinstance(value, torch.Tensor) and torch.isfinite(value).all() for value in weights.values()):
+        raise WeightsError(f"{path.name} holds no weights, or some that are not finite", hint=AGAIN)
     with torch.device("meta"):   # initial weights would be drawn for nothing
-        network = RMVPE()
+        network = rmvpe.RMVPE()
     network = network.to_empty(device="cpu").eval()
     load_strictly(network, weights, path.name, hint="use the rmvpe.pt of the RVC project")
     network.to(device)
 
     @torch.inference_mode()
     def propose(samples: np.ndarray) -> np.ndarray:
-        salience = network(log_mel(torch.from_numpy(samples)[None].to(device)))[0]
-        return torch.where(salience.amax(1) > _RMVPE_SALIENCE, peak_hz(salience), 0).cpu().numpy()
+        salience = network(rmvpe.log_mel(torch.from_numpy(samples)[None].to(device)))[0]
+        return torch.where(salience.amax(1) > _RMVPE_SALIENCE, rmvpe.peak_hz(salience), 0).cpu().numpy()
     return propose
 
 

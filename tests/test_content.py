@@ -1,9 +1,12 @@
 """Content encoders: one contract for all, and ContentVec against transformers' own hidden states."""
 
+import json
 import logging
+import re
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from rvc_core import content
@@ -106,25 +109,88 @@ def test_missing_weights_say_where_they_belong(monkeypatch, tmp_path):
     assert str(tmp_path) in str(error.value) and "RVC_HUBERT" in error.value.hint
 
 
-@pytest.mark.parametrize("damage", ["torn", "text", "stranger"])
+DAMAGES = {"torn": "truncated", "text": "not a torch file", "list": "does not hold ContentVec",
+           "stranger": "Missing key", "other shape": "size mismatch", "not finite": "is not finite",
+           "torn safetensors": "is damaged", "no config": "No such file", "odd config": "does not hold ContentVec",
+           "no heads": "does not hold ContentVec"}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_weights_are_refused(hubert_base, monkeypatch, tmp_path, damage):
     whole = (hubert_base[0] / "pytorch_model.bin").read_bytes()
-    (tmp_path / "config.json").write_bytes((hubert_base[0] / "config.json").read_bytes())
-    if damage == "stranger":   # weights that would otherwise be made up at random, silently
-        torch.save({"final_proj.weight": torch.zeros(256, 768)}, tmp_path / "pytorch_model.bin")
-    else:
-        (tmp_path / "pytorch_model.bin").write_bytes(whole[:len(whole) // 2] if damage == "torn" else b"no weights")
+    config = json.loads((hubert_base[0] / "config.json").read_bytes())
+    file = tmp_path / ("model.safetensors" if damage == "torn safetensors" else "pytorch_model.bin")
+    weights = hubert_base[1].state_dict()
+    if damage in ("torn", "text", "torn safetensors"):
+        file.write_bytes(b"no weights" if damage == "text" else whole[:len(whole) // 2])
+    else:   # a stranger's weights would otherwise be made up at random, silently
+        tables = {"list": [1], "stranger": {"final_proj.weight": torch.zeros(256, 768)},
+                  "other shape": weights | {"final_proj.bias": torch.zeros(2)},
+                  "not finite": weights | {"final_proj.bias": torch.full((256,), torch.nan)}}
+        torch.save(tables.get(damage, weights), file)
+    config |= {"odd config": {"conv_dim": "many"}, "no heads": {"num_attention_heads": 0}}.get(damage, {})
+    if damage != "no config":
+        (tmp_path / "config.json").write_text(json.dumps(config))
     monkeypatch.setenv("RVC_HUBERT", str(tmp_path))
-    with pytest.raises(WeightsError, match="does not hold ContentVec"):
+    with pytest.raises(WeightsError, match=DAMAGES[damage]) as error:
         content_encoder("contentvec", 256)
+    assert error.value.hint and "\n" not in str(error.value)
 
 
-def test_identity_follows_the_weights(monkeypatch, tmp_path):
+def as_content_vec_best(model, folder):
+    """The hub's `content-vec-best`: the older spelling of weight normalisation, nothing that only training needs."""
+    old = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v"}
+    weights = {re.sub(r"\.parametrizations.*", lambda found: old[found[0]], key): value
+               for key, value in model.state_dict().items() if key != "masked_spec_embed"}
+    torch.save(weights, folder / "pytorch_model.bin")
+
+
+def as_safetensors(model, folder):
+    safetensors.torch.save_file({key: value.clone() for key, value in model.state_dict().items()},
+                                folder / "model.safetensors")
+
+
+def as_a_part_of_a_larger_model(model, folder):
+    torch.save({f"hubert.{key}": value for key, value in model.state_dict().items() if "final_proj" not in key}
+               | {key: value for key, value in model.state_dict().items() if "final_proj" in key},
+               folder / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize("save", [as_content_vec_best, as_safetensors, as_a_part_of_a_larger_model])
+def test_the_same_model_in_another_file_is_the_same_encoder(contentvec, hubert_base, monkeypatch, tmp_path, save):
+    sound, identities = phrase(0, seconds=1).samples, [content_identity("contentvec", width) for width in (256, 768)]
+    features = content_encoder("contentvec", 256)(sound)
+    save(contentvec, tmp_path)
+    (tmp_path / "config.json").write_bytes((hubert_base[0] / "config.json").read_bytes())
     monkeypatch.setenv("RVC_HUBERT", str(tmp_path))
-    (tmp_path / "pytorch_model.bin").write_bytes(b"a")
-    first = content_identity("contentvec", 768)
-    (tmp_path / "pytorch_model.bin").write_bytes(b"b")
-    assert len(first) == 16 and content_identity("contentvec", 768) != first
+    content_encoder.cache_clear()
+    encoder = content_encoder("contentvec", 256)
+    np.testing.assert_array_equal(encoder(sound), features)
+    assert [content_identity("contentvec", width) for width in (256, 768)] == identities
+    assert encoder.identity == identities[0]
+
+
+def test_only_needed_layers_are_computed(contentvec):
+    heard = []
+    for width in (256, 768):
+        encode = content_encoder("contentvec", width).encode
+        model = next(cell.cell_contents for cell in encode.__wrapped__.__closure__
+                     if isinstance(cell.cell_contents, torch.nn.Module))
+        heard.append(len(model.encoder.layers))
+    assert heard == [9, 12]
+
+
+@pytest.mark.parametrize(("key", "same"), [
+    ("final_proj.bias", (False, True)), ("encoder.layers.8.layer_norm.bias", (False, False)),
+    ("encoder.layers.9.layer_norm.bias", (True, False)), ("masked_spec_embed", (True, True))])
+def test_identity_follows_the_weights_that_count(contentvec, monkeypatch, tmp_path, key, same):
+    before = [content_identity("contentvec", width) for width in (256, 768)]
+    weights = contentvec.state_dict()
+    torch.save(weights | {key: weights[key] + 1}, tmp_path / "pytorch_model.bin")
+    monkeypatch.setenv("RVC_HUBERT", str(tmp_path))
+    after = [content_identity("contentvec", width) for width in (256, 768)]
+    assert all(len(identity) == 16 for identity in before + after) and len(set(before)) == 2
+    assert tuple(one == other for one, other in zip(before, after, strict=True)) == same
 
 
 def test_names_and_widths():

@@ -20,7 +20,7 @@ ROWS = {
     2: "audio slicer quality",
     3: "nn",
     4: "pitch content retrieval weights untrusted voice_file checkpoint describe manifest "
-       "faiss_file heldout dataset gan metrics scores words",
+       "faiss_file fairseq_file heldout dataset gan metrics scores words",
     5: "inspect prepare extract run train validate overtraining index convert cases evaluate merge "
        "share onnx_export separate bundle",
     6: "experiment batch launch cli cli_weights cli_voices demo golden ui",

@@ -83,7 +83,7 @@ class _UNet(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         image, skipped = self.encoder(image)
         image = self.intermediate(image)
-        for layer in self.decoder["layers"]:
+        for layer in self.decoder["layers"].children():
             image = layer(image, skipped.pop())
         return image
 
