@@ -10,6 +10,7 @@ import torch
 
 from . import stamps
 from .checkpoint import Checkpoint, continue_optimizer, load_base, load_newest
+from .content import content_name
 from .dataset import ClipFiles, ClipStore, read_filelist, rebase_filelist
 from .errors import DatasetError, MismatchError
 from .files import ensure_room, remove_leftovers, write_json
@@ -110,6 +111,10 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, 
 
 def _begin(run: Run, bases: tuple[Path | None, Path | None]) -> str:
     """Start from base models, or from random weights; returns which, in words."""
+    learnt, here = content_name("auto", run.spec), run.info.content_name
+    if bases[0] and run.settings.base_generator == "auto" and here not in ("", learnt):
+        raise MismatchError(f"{bases[0].name} was trained on features of {learnt}, and these are of {here}",
+                            hint="extract with --content auto, or name a --base-generator made for these")
     for path, network in zip(bases, (run.networks.generator, run.networks.discriminator), strict=True):
         if path is not None:
             load_strictly(network, load_base(path), path.name)

@@ -235,6 +235,14 @@ def test_missing_data_and_missing_base_say_what_to_do(tiny: None, tmp_path: Path
     assert not Layout.of("tiny", tmp_path).config.exists()
 
 
+def test_the_base_model_must_know_the_features(tiny: None, tmp_path: Path) -> None:
+    layout = experiment(tmp_path)
+    stamps.stamp(layout, "content", {"name": "contentvec", "identity": "tiny"})
+    with pytest.raises(MismatchError, match="features of embedded, and these are of contentvec") as caught:
+        train(layout, _settings(epochs=1, base_generator="auto"))
+    assert "--content auto" in caught.value.hint and not layout.config.exists()
+
+
 CHILD = """
 import sys
 from pathlib import Path
