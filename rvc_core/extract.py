@@ -221,7 +221,7 @@ def _write_mute(mute: Layout, spec: VoiceSpec) -> None:
     for folder, array in arrays.items() if spec.uses_f0 else ():
         if not (folder / "mute.wav.npy").exists():
             _save(folder / "mute.wav.npy", array)
-    waves = {_mute_wave(mute, spec): spec.sample_rate, mute.clips_16k / "mute.wav": SAMPLE_RATE}
+    waves = {mute_wave(mute, spec): spec.sample_rate, mute.clips_16k / "mute.wav": SAMPLE_RATE}
     for path, rate_hz in waves.items():
         if not path.exists():
             Audio(np.zeros(_MUTE_SECONDS * rate_hz, np.float32), rate_hz).save(path)
@@ -239,29 +239,41 @@ def _finish(layout: Layout, spec: VoiceSpec, features: list[_Feature], clips: li
         if not is_current(layout, feature.stage, feature.content):
             stamp(layout, feature.stage, feature.content)
         clear(layout, feature.started)
-    text = filelist_text(layout, spec, usable)
+    speakers = {clip.id: clip.speaker for clip in Manifest.load(layout).clips}
+    text = filelist_text(layout, spec, {clip: speakers[clip] for clip in usable})
     if not layout.filelist.exists() or layout.filelist.read_text("utf-8") != text:
         write_text(layout.filelist, text)
     return report
 
 
-def filelist_text(layout: Layout, spec: VoiceSpec, clips: list[str]) -> str:
+def filelist_text(layout: Layout, spec: VoiceSpec, clips: dict[str, int], *, with_mute: bool = True) -> str:
     """RVC's file list: absolute paths, clips in a random order that is always the same, the silent clip twice.
 
     Each line is ``wave|content|coarse f0|f0 in Hz|speaker``, or ``wave|content|speaker`` for a voice without f0.
+
+    Parameters
+    ----------
+    layout : Layout
+    spec : VoiceSpec
+    clips : dict of str to int
+        Speaker of each clip.
+    with_mute : bool
+        Whether the silent clip is there.
     """
-    def line(place: Layout, wave: Path, stem: str) -> str:
+    def line(place: Layout, wave: Path, stem: str, speaker: int) -> str:
         pitch = [folder / f"{stem}.wav.npy" for folder in (place.f0_coarse, place.f0_hz)] if spec.uses_f0 else []
         paths = [wave, place.features(spec.content_width) / f"{stem}.npy", *pitch]
-        return "|".join([*(str(path.absolute()).replace("\\", "\\\\") for path in paths), "0"])
+        return "|".join([*(str(path.absolute()).replace("\\", "\\\\") for path in paths), str(speaker)])
 
     ordered = sorted(clips)
     random.Random(_SHUFFLE_SEED).shuffle(ordered)
-    lines = [line(layout, layout.clips / f"{clip}.wav", clip) for clip in ordered]
-    return "\n".join(lines + _MUTE_LINES * [line(layout.mute, _mute_wave(layout.mute, spec), "mute")])
+    lines = [line(layout, layout.clips / f"{clip}.wav", clip, clips[clip]) for clip in ordered]
+    mute = [line(layout.mute, mute_wave(layout.mute, spec), "mute", speaker) for speaker in sorted({*clips.values()})]
+    return "\n".join(lines + _MUTE_LINES * mute * with_mute)
 
 
-def _mute_wave(mute: Layout, spec: VoiceSpec) -> Path:
+def mute_wave(mute: Layout, spec: VoiceSpec) -> Path:
+    """The silent clip at the voice's rate."""
     return mute.clips / f"mute{spec.rate_name}.wav"
 
 

@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .errors import DatasetError, StageOrderError
@@ -28,6 +28,8 @@ class Clip:
         What of the recording it covers; its file is longer only where the whole recording is below 0.8 s.
     heldout : bool
         Kept out of training and index, to judge the voice by.
+    speaker : int
+        Row of the voice's speaker table.
     """
 
     id: str
@@ -35,6 +37,7 @@ class Clip:
     start_seconds: float
     seconds: float
     heldout: bool = False
+    speaker: int = 0
 
 
 @dataclass(frozen=True)
@@ -131,17 +134,25 @@ class Manifest:
 
 @dataclass(frozen=True)
 class ExperimentRecord:
-    """What an experiment is: its human name, where its recordings are, and the architecture of its voice."""
+    """What an experiment is: its human name, where its recordings are, and the architecture of its voice.
+
+    Attributes
+    ----------
+    speakers : int
+        Rows of the speaker table; 0 for the preset's number.
+    """
 
     name: str
     dataset: str
     preset: str
     uses_f0: bool = True
+    speakers: int = 0
 
     @property
     def spec(self) -> VoiceSpec:
         """The architecture."""
-        return preset(self.preset, uses_f0=self.uses_f0)
+        spec = preset(self.preset, uses_f0=self.uses_f0)
+        return replace(spec, speakers=self.speakers) if self.speakers else spec
 
     @classmethod
     def load(cls, layout: Layout) -> "ExperimentRecord":
@@ -181,6 +192,9 @@ def covered_seconds(clips: list[Clip]) -> float:
 
 
 def _not_prepared(layout: Layout) -> StageOrderError:
+    if layout.filelist.is_file():
+        return StageOrderError(f"{layout.root} is of another program, and was not opened here yet",
+                               hint=f"run: rvc import {json.dumps(str(layout.root), ensure_ascii=False)}")
     return StageOrderError(f"nothing is prepared for {layout.name!r}", hint=_prepare_command(layout))
 
 

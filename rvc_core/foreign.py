@@ -1,0 +1,273 @@
+"""Stage: open an experiment folder of RVC WebUI or Applio as one of ours, so that it goes on here.
+
+Clips, pitch, content features and the newest pair of checkpoints are copied under our names and described; the folder
+itself stays as it is (foreign_folder.py reads it).
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .audio import read_audio
+from .checkpoint import Checkpoint, load_foreign
+from .content import content_encoder
+from .errors import DatasetError, MismatchError, ResourceError, SettingsError, WeightsError
+from .extract import filelist_text, mute_wave
+from .files import ensure_room, write_text
+from .foreign_folder import ClipParts, ForeignFolder, clip_parts, read_foreign, said_in, unvoiced_kind
+from .heldout import choose_heldout
+from .layout import Layout
+from .manifest import Clip, ExperimentRecord, Manifest
+from .nn.discriminator import Discriminator
+from .nn.synthesizer import Synthesizer
+from .presets import PRESETS, VoiceSpec, preset
+from .progress import Progress, Silent
+from .slicer import Span
+from .stamps import stamp, stamp_of
+
+_VERSIONS = {256: "v1", 768: "v2"}       # by width of the content features
+_SAME_ENCODER = 0.05                     # difference over largest value: half precision makes 0.01, another encoder 1
+_PER_SECOND = 1000                       # lengths in whole milliseconds
+
+
+@dataclass(frozen=True)
+class ForeignReport:
+    """What was found in a folder and is an experiment of ours now.
+
+    Attributes
+    ----------
+    program : str
+        ``RVC WebUI`` or ``Applio``.
+    seconds : float
+        Of all clips; what they share counts twice, as nothing says where in its recording a clip was.
+    epoch : int or None
+        Completed epochs of its newest checkpoint; None without one.
+    unvoiced : str
+        What its pitch is where nothing is voiced: ``0 Hz``, ``interpolated`` or ``mixed``; empty without f0.
+    content_identity : str
+        The encoder that its features were found to come from; empty where that could not be told.
+    """
+
+    path: str
+    program: str
+    preset: str
+    clips: int
+    heldout_clips: int
+    seconds: float
+    epoch: int | None
+    unvoiced: str
+    content_identity: str
+    warnings: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields, for ``--json``."""
+        return asdict(self)
+
+
+def open_foreign(folder: Path, layout: Layout, *, progress: Progress = Silent()) -> ForeignReport:
+    """Make an experiment of a folder of RVC WebUI (``logs/<name>``) or Applio.
+
+    Without a checkpoint, whole recordings are held out, as `prepare` does; a checkpoint has heard all of them, so then
+    none are. A folder of RVC WebUI that is the experiment's own is opened where it is, and nothing in it is moved.
+
+    Parameters
+    ----------
+    folder : Path
+    layout : Layout
+        The experiment that it becomes.
+    progress : Progress
+
+    Raises
+    ------
+    StageOrderError
+        When it is no such folder, or features were not extracted in it.
+    DatasetError
+        When its list is damaged or no clip in it is whole.
+    MismatchError
+        When it has features of another encoder, or a decoder or rate that RVC does not have.
+    WeightsError
+        When its checkpoints cannot be used.
+    SettingsError
+        When there is an experiment of that name.
+    """
+    source = read_foreign(folder.absolute())
+    in_place = folder.resolve() == layout.root.resolve() and source.program == "RVC WebUI"
+    if layout.experiment.exists() or (layout.root.exists() and not in_place):
+        raise SettingsError(f"there is {layout.name!r} already, in {layout.root}", hint="choose another --name")
+    checkpoint = load_foreign(Layout(source.folder, layout.name))
+    spec = _architecture(source, checkpoint)
+    identity = _content_identity(source, spec)
+    clips = _clips_of(source, hold_out=checkpoint is None and not in_place)
+    progress.say(f"{source.folder} is of {source.program}: {len(clips)} clips for {spec.version} {spec.rate_name}")
+    staged = layout if in_place else Layout(layout.root.with_name(f".part-{os.getpid()}-{layout.slug}"), layout.name)
+    try:
+        if not in_place:
+            _copy(source, staged, spec, clips, checkpoint)
+        has_mute = _copy_mute(source, staged, spec)
+        unvoiced = unvoiced_kind(source.pitch_tracks()) if spec.uses_f0 else ""
+        _describe(source, staged, layout, spec, clips, {"identity": identity, "unvoiced": unvoiced, "mute": has_mute})
+        if not in_place:
+            staged.root.replace(layout.root)
+    finally:
+        if not in_place:
+            shutil.rmtree(staged.root, ignore_errors=True)
+    return ForeignReport(
+        str(layout.root), source.program, f"{spec.version}-{spec.rate_name}", len(clips),
+        sum(clip.heldout for clip in clips), round(sum(clip.seconds for clip in clips), 3),
+        checkpoint.generator["iteration"] if checkpoint else None, unvoiced, identity,
+        [*_odd(source, checkpoint, clips, unvoiced, identity),
+         *([] if has_mute else ["the silent clip was not beside the folder: rvc extract makes one"])])
+
+
+def _architecture(source: ForeignFolder, checkpoint: Checkpoint | None) -> VoiceSpec:
+    """The architecture that clips and features are for, with as many speakers as the checkpoint has."""
+    rates = {files.rate_hz for files in source.files.values()}
+    widths = {files.width for stem, files in source.files.items() if source.complete(stem)}
+    if not widths:
+        raise DatasetError(f"no clip in {source.folder} is whole", hint="copy the folder again")
+    names = [f"{_VERSIONS.get(width)}-{rate // 1000}k" for width in widths for rate in rates]
+    if len(names) > 1 or names[0] not in PRESETS:
+        raise MismatchError(f"clips of {sorted(rates)} Hz with features of {sorted(widths)} values fit no voice of RVC",
+                            hint="v1 and v2 at 32, 40 and 48 kHz go on here; extract again in that program")
+    spec = preset(names[0], uses_f0=source.uses_f0)
+    if checkpoint:
+        table = checkpoint.generator["model"].get("emb_g.weight")
+        spec = replace(spec, speakers=len(table) if table is not None and table.dim() else spec.speakers)
+        _refuse_other_networks(spec, checkpoint)
+    if max(source.speakers.values()) >= spec.speakers:
+        raise DatasetError(f"the list names speaker {max(source.speakers.values())}, the voice has {spec.speakers}",
+                           hint="extract again in that program")
+    return spec
+
+
+def _refuse_other_networks(spec: VoiceSpec, checkpoint: Checkpoint) -> None:
+    """Compare names and shapes now, before anything is copied."""
+    with torch.device("meta"):
+        networks = {"G": Synthesizer(spec), "D": Discriminator.of(spec)}
+    for (letter, network), part in zip(networks.items(), (checkpoint.generator, checkpoint.discriminator), strict=True):
+        ours, theirs = ({(key, tuple(value.shape)) for key, value in table.items()}
+                        for table in (network.state_dict(), part["model"]))
+        if odd := sorted(ours ^ theirs):
+            raise MismatchError(f"{letter}_{checkpoint.step}.pth is of another architecture than "
+                                f"{spec.version} {spec.rate_name}: {odd[0][0][:80]}",
+                                hint="only RVC's own networks (HiFi-GAN) go on here; without G_ and D_ the clips do")
+
+
+def _content_identity(source: ForeignFolder, spec: VoiceSpec) -> str:
+    """The encoder that the features come from, found by encoding one clip again; empty when that cannot be done."""
+    recorded = said_in(source.folder / "model_info.json").get("embedder_model") or "contentvec"
+    if recorded != "contentvec":
+        raise MismatchError(f"its features are of the encoder {str(recorded)[:40]!r}, which is not known here",
+                            hint="extract them with contentvec in Applio, and train from a base model for that")
+    both = {"clips_16k", "features"}
+    clip = next((files.paths for files in source.files.values() if both <= files.paths.keys()), None)
+    if clip is None:
+        return ""
+    try:
+        encoder = content_encoder("contentvec", spec.content_width)
+    except (WeightsError, ResourceError):
+        return ""
+    theirs, ours = np.load(clip["features"], allow_pickle=False), encoder(read_audio(clip["clips_16k"], 16_000).samples)
+    frames = min(len(ours), len(theirs))
+    difference = float(np.abs(ours[:frames] - theirs[:frames]).max() / np.abs(ours[:frames]).max())
+    if not difference < _SAME_ENCODER:
+        raise MismatchError(f"the features of clip {clip['features'].stem} differ by {difference:.2f} from ours",
+                            hint="another encoder made them: extract them again in that program")
+    return encoder.identity
+
+
+def _clips_of(source: ForeignFolder, *, hold_out: bool) -> list[Clip]:
+    """Every clip, by recording; starts add up, as nothing says where in its recording a clip was."""
+    recordings: dict[str, list[str]] = {}
+    for stem in sorted(source.files, key=lambda stem: [(len(part), part) for part in stem.split("_")]):
+        recordings.setdefault(stem.rpartition("_")[0] or stem, []).append(stem)   # both name clips RECORDING_NUMBER
+    whole = [Span(0, sum(round(_PER_SECOND * source.files[stem].seconds) for stem in stems))
+             for stems in recordings.values()]
+    hold_out &= len(whole) > 1 and set(source.speakers.values()) == {0}           # validation speaks with row 0
+    chosen = choose_heldout([[span] for span in whole], _PER_SECOND, minutes=None, seed=0) if hold_out else {}
+    clips = []
+    for number, (recording, stems) in enumerate(recordings.items()):
+        start = 0.0
+        for stem in stems:
+            seconds = source.files[stem].seconds
+            clips.append(Clip(stem, recording, start, seconds, chosen.get(number) == whole[number],
+                              source.speakers[stem]))
+            start += seconds
+    return clips
+
+
+# -- what becomes of it --------------------------------------------------------------------------------------------
+def _copy(source: ForeignFolder, staged: Layout, spec: VoiceSpec, clips: list[Clip],
+          checkpoint: Checkpoint | None) -> None:
+    """Copy clips and checkpoint under our names."""
+    pair = [staged.generator(checkpoint.step).name, staged.discriminator(checkpoint.step).name] if checkpoint else []
+    paths = [path for files in source.files.values() for path in files.paths.values()]
+    ensure_room(staged.root, sum(path.stat().st_size for path in [*paths, *(source.folder / name for name in pair)]))
+    for clip in clips:
+        _copy_clip(source.files[clip.id], staged.heldout if clip.heldout else staged, spec)
+    for name in pair:
+        shutil.copyfile(source.folder / name, staged.root / name)
+
+
+def _copy_clip(files: ClipParts, place: Layout, spec: VoiceSpec) -> None:
+    folders = {"clips": place.clips, "clips_16k": place.clips_16k, "features": place.features(spec.content_width),
+               **({"f0_coarse": place.f0_coarse, "f0_hz": place.f0_hz} if spec.uses_f0 else {})}
+    for part, folder in folders.items():
+        if part in files.paths:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(files.paths[part], folder / files.paths[part].name)
+
+
+def _copy_mute(source: ForeignFolder, staged: Layout, spec: VoiceSpec) -> bool:
+    """Copy the silent clip, which both programs keep beside their experiments; False if it is not there whole."""
+    name = mute_wave(staged.mute, spec).name
+    files = clip_parts(source.folder.parent / "mute", source.parts, "mute", name)
+    if files is None or not replace(source, files={"mute": files}).complete("mute"):
+        return False
+    _copy_clip(files, staged.mute, spec)
+    return files.rate_hz == spec.sample_rate and files.width == spec.content_width
+
+
+def _describe(source: ForeignFolder, staged: Layout, layout: Layout, spec: VoiceSpec, clips: list[Clip],
+              found: dict[str, Any]) -> None:
+    """Write what later stages read, last of all that this is an experiment; paths are those of `layout`."""
+    listed = {clip.id: clip.speaker for clip in clips if source.complete(clip.id) and not clip.heldout}
+    Manifest(clips).save(staged)
+    stamp(staged, "prepare", {"opened": source.program, "clips": [clip.id for clip in clips]})
+    prepared = stamp_of(staged, "prepare")
+    stamp(staged, "content", {"name": "contentvec", "width": spec.content_width, "identity": found["identity"],
+                              "prepare": prepared})
+    if spec.uses_f0 and all({"f0_coarse", "f0_hz"} <= files.paths.keys() for files in source.files.values()):
+        stamp(staged, "f0", {"method": f"{source.program}, {found['unvoiced']}", "prepare": prepared})
+    write_text(staged.filelist, filelist_text(layout, spec, listed, with_mute=found["mute"]))
+    ExperimentRecord(layout.name, f"recordings of {source.folder}", f"{spec.version}-{spec.rate_name}", spec.uses_f0,
+                     spec.speakers).save(staged)
+
+
+def _odd(source: ForeignFolder, checkpoint: Checkpoint | None, clips: list[Clip], unvoiced: str,
+         identity: str) -> Iterator[str]:
+    """What a person should know before training goes on."""
+    absent = [stem for stem in source.speakers if stem not in source.files]
+    torn = [stem for stem in source.files if not source.complete(stem)]
+    for stems, what in ((absent, "are in its list and not in the folder"),
+                        (torn, "lack a part, or it is torn: rvc extract computes it again")):
+        if stems:
+            yield f"{len(stems)} clips {what}: {', '.join(stems[:5])}{', …' if len(stems) > 5 else ''}"
+
+    if unvoiced in ("interpolated", "mixed"):
+        yield (f"pitch is drawn through unvoiced frames ({unvoiced}), so protect has little effect on this voice: "
+               "rvc extract with a --f0-method computes it again")
+    if not identity:
+        yield "the features are taken for ContentVec's: without its file, or a clip at 16 kHz, this cannot be checked"
+    if not any(clip.heldout for clip in clips):
+        yield "nothing is held out: " + ("the checkpoint has heard every recording" if checkpoint else
+                                         "whole recordings of one speaker are, of a minute or more, in a copy")
+    trained = said_in(source.folder / "config.json").get("train")
+    if source.program == "RVC WebUI" and checkpoint and isinstance(trained, dict) and "fp16_run" not in trained:
+        yield "it was trained with the spectrograms of RVC WebUI of 2026: go on with --mel-epsilons 2026"
