@@ -3,6 +3,7 @@
 `FILES` maps a name to a `Hostile`: how to make it in a folder, the error it must give, and a word of the message.
 """
 
+import functools
 import io
 import json
 import os
@@ -47,13 +48,18 @@ def _add(name: str, write: Callable[[Path], object], error: type[RVCError], says
 
 
 # -- what good files are made of -----------------------------------------------------------------------------------
-def content() -> dict[str, Any]:
-    """What a good voice file holds."""
+@functools.cache
+def _good_file() -> bytes:
     torch.manual_seed(3)
     path = Path(os.environ["RVC_HOME"]) / "good.pth"
     weights = Synthesizer(TINY, with_posterior=False).state_dict()
     save_voice(path, VoiceFile(TINY, weights, VoiceInfo("alice", 60, 120)))
-    return torch.load(path, weights_only=True)
+    return path.read_bytes()
+
+
+def content() -> dict[str, Any]:
+    """What a good voice file holds."""
+    return torch.load(io.BytesIO(_good_file()), weights_only=True)
 
 
 def packed(value: Any, **options: Any) -> bytes:
