@@ -14,6 +14,7 @@ from typing import Any
 from pydantic_core import PydanticUndefined
 
 from . import __version__
+from .cli_voices import COMMANDS as VOICES_COMMANDS
 from .cli_weights import COMMANDS as WEIGHTS_COMMANDS
 from .errors import RVCError, SettingsError
 from .experiment import Experiment, FailedFile, Voice
@@ -256,6 +257,8 @@ def _parser() -> argparse.ArgumentParser:
             ("--index", {"default": "auto", "metavar": "FILE", "help": "auto, none, or an .index file"}))
     command("info", _info, "say what is known about a voice, checkpoint, base model, index or zip",
             ("file", {"metavar": "FILE"}))
+    for action, (run, about, *positional) in VOICES_COMMANDS.items():
+        command(action, run, about, *positional)
     text = "files of weights: what there is, fetch, verify, and an archive for machines without a network"
     group = commands.add_parser("weights", help=text, description=text)
     actions = group.add_subparsers(required=True, metavar="ACTION")

@@ -187,7 +187,7 @@ class Voice:
         from .index import find_index
         from .retrieval import FeatureIndex
         from .voice_file import load_voice
-        file = _voice_path(path)
+        file = voice_path(path)
         voice = load_voice(file)
         chosen, warnings = find_index(file, voice) if index == "auto" else (index, [])
         features = FeatureIndex.load(Path(chosen).expanduser()) if chosen else None
@@ -262,7 +262,7 @@ class Voice:
         return evaluate(cases, speech, progress=progress)
 
 
-def _voice_path(path: str | Path) -> Path:
+def voice_path(path: str | Path) -> Path:
     """The voice file itself, or the final voice of the experiment with this name."""
     file = Path(path).expanduser()
     if file.is_file():

@@ -22,7 +22,7 @@ ROWS = {
     4: "pitch content retrieval weights untrusted voice_file checkpoint describe manifest "
        "faiss_file fairseq_file heldout dataset gan metrics scores words",
     5: "inspect prepare extract run train validate overtraining index convert cases evaluate merge "
-       "share onnx_export separate bundle",
+       "foreign_folder foreign share onnx_export separate bundle",
     6: "experiment batch launch cli cli_weights cli_voices demo golden ui",
 }
 ROW_OF = {name: row for row, names in ROWS.items() for name in names.split()}

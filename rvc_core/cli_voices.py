@@ -1,0 +1,74 @@
+"""The commands that make voices of other files, and that send voices out and take them in."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .experiment import voice_path
+from .files import slug_of
+from .layout import Layout
+from .progress import Silent, Terminal
+
+_VOICE = {"metavar": "VOICE", "help": "a voice file, or the name of an experiment"}
+_OUTPUT = {"default": "exported", "metavar": "DIR", "help": "folder for the results (default: exported)"}
+
+
+def _export(arguments: argparse.Namespace) -> dict[str, Any]:
+    from .share import export_voice
+    return export_voice(voice_path(arguments.voice), Path(arguments.output), layout=arguments.layout,
+                        file_format=arguments.format).as_json()
+
+
+def _import(arguments: argparse.Namespace) -> dict[str, Any]:
+    from .share import import_voices
+    made = import_voices(arguments.source, name=arguments.name, progress=Silent() if arguments.quiet else Terminal())
+    return {"voices": [voice.as_json() for voice in made]}
+
+
+def _merge(arguments: argparse.Namespace) -> dict[str, Any]:
+    from .merge import merge_voices
+    first, second = voice_path(arguments.first), voice_path(arguments.second)
+    layout = Layout.of(arguments.name or f"{first.stem}+{second.stem}")
+    return merge_voices(first, second, layout, alpha=arguments.alpha).as_json()
+
+
+def _annotate(arguments: argparse.Namespace) -> dict[str, Any]:
+    from .merge import annotate
+    return annotate(voice_path(arguments.voice), note=arguments.note, name=arguments.name,
+                    author=arguments.author).as_json()
+
+
+def _extract(arguments: argparse.Namespace) -> dict[str, Any]:
+    from .merge import extract_voice
+    output = Path(arguments.output) if arguments.output else None
+    return extract_voice(Path(arguments.checkpoint), output, name=arguments.name).as_json()
+
+
+def _onnx(arguments: argparse.Namespace) -> dict[str, Any]:
+    from .onnx_export import export_onnx
+    path = voice_path(arguments.voice)
+    return export_onnx(path, Path(arguments.output) / f"{slug_of(path.stem)}.onnx").as_json()
+
+
+COMMANDS: dict[str, tuple[Any, ...]] = {
+    "export": (_export, "write a voice where RVC WebUI or Applio look for it, or into a zip", ("voice", _VOICE),
+               ("--layout", {"default": "rvc", "choices": ["rvc", "applio", "zip"], "help": "for whom (default: rvc)"}),
+               ("--format", {"default": "pth", "choices": ["pth", "safetensors"], "help": "of the voice in a zip"}),
+               ("--output", {**_OUTPUT, "help": "that program's folder, or any other (default: exported)"})),
+    "import": (_import, "take in the voices of a zip, file, folder or web address, with their indexes",
+               ("source", {"metavar": "ZIP|PTH|FOLDER|URL", "help": "where they are"}),
+               ("--name", {"default": "", "metavar": "NAME", "help": "what to call it (default: its own name)"})),
+    "merge": (_merge, "mix two voices of one architecture, and their indexes", ("first", _VOICE), ("second", _VOICE),
+              ("--alpha", {"type": float, "default": 0.5, "metavar": "SHARE",
+                           "help": "share of the first, 0 to 1 (default: 0.5)"}),
+              ("--name", {"default": "", "metavar": "NAME", "help": "what to call it (default: FIRST+SECOND)"})),
+    "annotate": (_annotate, "change what a voice file says about itself", ("voice", _VOICE),
+                 ("--note", {"metavar": "TEXT", "help": "what RVC shows as its info"}),
+                 ("--name", {"metavar": "NAME", "help": "its name"}),
+                 ("--author", {"metavar": "NAME", "help": "who made it"})),
+    "extract-voice": (_extract, "make the small voice of a training checkpoint",
+                      ("checkpoint", {"metavar": "G_FILE", "help": "G_….pth: ours, RVC WebUI's or Applio's"}),
+                      ("--output", {"metavar": "FILE", "help": "the voice (default: beside the checkpoint)"}),
+                      ("--name", {"default": "", "metavar": "NAME", "help": "its name (default: the experiment's)"})),
+    "onnx": (_onnx, "write a voice as ONNX and compare the two", ("voice", _VOICE), ("--output", _OUTPUT)),
+}

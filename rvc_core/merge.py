@@ -1,0 +1,306 @@
+"""Voices made of other files: two voices merged, a label changed, a small voice taken out of a training checkpoint.
+
+Source of the arithmetic: RVC WebUI's ``process_ckpt.py``. Labels come from the files here, never from the user.
+"""
+
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .content import content_name
+from .dataset import read_filelist
+from .errors import CheckpointError, MismatchError, RVCError, SettingsError, WeightsError
+from .files import ensure_room
+from .index import find_index
+from .layout import Layout
+from .manifest import ExperimentRecord
+from .nn.synthesizer import Synthesizer
+from .presets import PRESETS, VoiceSpec
+from .retrieval import FeatureIndex
+from .run import LATEST_ONLY, voice_info
+from .settings import IndexSettings
+from .untrusted import checked_weights, load_torch
+from .voice_file import VoiceFile, load_voice, save_voice, synthesizer_of
+
+_SILENT_RMS = 1e-6
+_CHECKPOINT = re.compile(r"G_(\d+)\.pth")
+_ENCODER_NAMES = {"": "contentvec", "hubert_base": "contentvec"}   # RVC records none, and has no other
+
+
+@dataclass(frozen=True)
+class MadeVoice:
+    """A voice that was written, opened again, and heard to speak.
+
+    Attributes
+    ----------
+    rms_db : float
+        Loudness of half a second of it, in dB of full scale.
+    index : str
+        The index that conversion finds for it; empty without one.
+    """
+
+    path: str
+    name: str
+    architecture: str
+    rms_db: float
+    index: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+
+def reopened(path: Path, warnings: list[str] | None = None) -> MadeVoice:
+    """Open a written voice and its index as conversion does, and let it speak half a second.
+
+    Raises
+    ------
+    WeightsError, MismatchError
+        When it does not read back, is silent, or its index does not fit.
+    """
+    voice = load_voice(path)
+    spec, frames = voice.spec, 50
+    generator = torch.Generator().manual_seed(0)
+    content = torch.randn(1, frames, spec.content_width, generator=generator)
+    f0_hz = torch.full((1, frames), 200.0) if spec.uses_f0 else None
+    audio = synthesizer_of(voice).infer(content, None if f0_hz is None else (f0_hz / 4).long(), f0_hz,
+                                        torch.tensor([0]), generator=generator)
+    rms = float(audio.square().mean().sqrt())
+    if not rms > _SILENT_RMS:   # nor when it is no number
+        raise WeightsError(f"{path.name} gives no sound", hint="it is damaged: use another voice")
+    index, _ = find_index(path, voice)
+    if index is not None and FeatureIndex.load(index).dimension != spec.content_width:
+        raise MismatchError(f"the index {index.name} does not fit {path.name}", hint="leave it out, or build it again")
+    return MadeVoice(str(path), voice.info.name, architecture_of(spec), round(20 * math.log10(rms), 1),
+                     str(index or ""), warnings or [])
+
+
+def architecture_of(spec: VoiceSpec) -> str:
+    """The architecture in words.
+
+    Examples
+    --------
+    >>> from rvc_core.presets import preset
+    >>> architecture_of(preset("v2-40k"))
+    'v2, 40k, with pitch'
+    """
+    return f"{spec.version}, {spec.rate_name}, {'with' if spec.uses_f0 else 'without'} pitch"
+
+
+def encoder_of(voice: VoiceFile) -> str:
+    """Name of the content encoder that a voice was trained with."""
+    return _ENCODER_NAMES.get(voice.info.content_name, voice.info.content_name)
+
+
+def publish(layout: Layout, fill: Callable[[Layout], list[str]]) -> MadeVoice:
+    """Make the folder of a new voice: it appears when `fill` has written into it and the voice was heard, or never.
+
+    Parameters
+    ----------
+    layout : Layout
+        Where it shall be.
+    fill : callable
+        Writes voice and index into the layout that it is given, a hidden one; returns what is odd about them.
+
+    Raises
+    ------
+    SettingsError
+        When there is something of that name already.
+    """
+    if layout.root.exists():
+        raise SettingsError(f"there is {layout.name!r} already, in {layout.root}", hint="choose another --name")
+    hidden = layout.root.with_name(f".part-{os.getpid()}-{layout.slug}")
+    staged = Layout(hidden / layout.slug, layout.name)   # files are named after the folder
+    try:
+        staged.root.mkdir(parents=True)
+        warnings = fill(staged)
+        made = reopened(staged.voices()[-1], warnings)
+        staged.root.replace(layout.root)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+    path, index = (str(layout.root / Path(file).name) if file else "" for file in (made.path, made.index))
+    return replace(made, path=path, index=index)
+
+
+# -- merging -------------------------------------------------------------------------------------------------------
+def merge_voices(first: Path, second: Path, layout: Layout, *, alpha: float = 0.5) -> MadeVoice:
+    """Mix the weights of two voices, and their indexes when both have one, into the new voice called `layout.name`.
+
+    Parameters
+    ----------
+    first, second : Path
+        Voices of one architecture and one content encoder. Of their speakers as many remain as the smaller one has.
+    layout : Layout
+        Where the result is put.
+    alpha : float
+        Share of the first, 0 to 1.
+
+    Raises
+    ------
+    SettingsError
+        When alpha is no share, or there is a voice of that name.
+    MismatchError
+        When the voices do not go together, naming what differs.
+    """
+    if not 0 <= alpha <= 1:
+        raise SettingsError(f"alpha {alpha:g} is no share", hint="choose 0 (all of the second) to 1 (all of the first)")
+    one, other = load_voice(first), load_voice(second)
+    voice = mixed(one, other, alpha, layout.name)
+    found = [find_index(first, one), find_index(second, other)]
+    indexes = [index for index, _ in found if index is not None]
+
+    def fill(staged: Layout) -> list[str]:
+        ensure_room(staged.root, sum(path.stat().st_size for path in (first, *indexes)))
+        save_voice(staged.final_voice, voice)
+        if len(indexes) < 2:
+            return ["no index was made: not both voices have one"] if indexes else []
+        features = np.concatenate([FeatureIndex.load(path).features for path in indexes])
+        save_index(staged, FeatureIndex.build(features, IndexSettings()), voice)
+        return [odd for _, warnings in found for odd in warnings]
+    return publish(layout, fill)
+
+
+def save_index(layout: Layout, index: FeatureIndex, voice: VoiceFile) -> None:
+    """Write an index under RVC's name, with the record of whose it is that conversion goes by."""
+    note = index.note | {"name": voice.info.name, "version": voice.spec.version, "content_name": encoder_of(voice)}
+    if voice.info.content_identity:
+        note["content_identity"] = voice.info.content_identity
+    path = layout.index(max(1, index.lists), voice.spec.version)
+    FeatureIndex.of(replace(index.arrays, note=note)).save(path)
+
+
+def mixed(first: VoiceFile, second: VoiceFile, alpha: float, name: str) -> VoiceFile:
+    """The voice between two: ``alpha * first + (1 - alpha) * second``, weight by weight, in float32.
+
+    Raises
+    ------
+    MismatchError
+        When they differ in anything but the number of speakers.
+    """
+    one, other = first.info, second.info
+    refused = f"{one.name!r} and {other.name!r} cannot be merged"
+    for item in fields(VoiceSpec):
+        values = [getattr(spec, item.name) for spec in (first.spec, second.spec)]
+        if values[0] != values[1] and item.name != "speakers":
+            raise MismatchError(f"{refused}: {item.name} is {values[0]} in one, {values[1]} in the other",
+                                hint="merge voices of the same version, sample rate and pitch choice")
+    encoders = [f"{encoder_of(voice)} {voice.info.content_identity}".strip() for voice in (first, second)]
+    identities = {one.content_identity, other.content_identity} - {""}
+    if encoder_of(first) != encoder_of(second) or len(identities) > 1:
+        raise MismatchError(f"{refused}: they hear through different content encoders ({' and '.join(encoders)})",
+                            hint="merge voices that were trained with the same encoder")
+    speakers = min(first.spec.speakers, second.spec.speakers)
+
+    def weight_of(voice: VoiceFile, key: str) -> torch.Tensor:
+        return (voice.weights[key][:speakers] if key == "emb_g.weight" else voice.weights[key]).float()
+
+    weights = {key: alpha * weight_of(first, key) + (1 - alpha) * weight_of(second, key) for key in first.weights}
+    medians_hz = [one.f0_median_hz, other.f0_median_hz]
+    info = replace(
+        one, name=name, epoch=0, step=0, dataset_length="", content_identity="".join(identities),
+        f0_median_hz=medians_hz[0] ** alpha * medians_hz[1] ** (1 - alpha) if all(medians_hz) else 0.0,
+        author=", ".join(dict.fromkeys(filter(None, (one.author, other.author)))),
+        mel_epsilons=one.mel_epsilons if one.mel_epsilons == other.mel_epsilons else "",
+        note=f"{alpha:g} {one.name} ({_training_of(first)}) + {1 - alpha:g} {other.name} ({_training_of(second)})")
+    return VoiceFile(replace(first.spec, speakers=speakers), weights, info)
+
+
+def _training_of(voice: VoiceFile) -> str:
+    return voice.info.note or (f"{voice.info.epoch} epochs" if voice.info.epoch else "epochs unknown")
+
+
+# -- labels --------------------------------------------------------------------------------------------------------
+def annotate(path: Path, *, note: str | None = None, name: str | None = None, author: str | None = None) -> MadeVoice:
+    """Change what a voice file says about itself: the text that RVC shows as its info, its name, its author.
+
+    Weights and everything else stay. An index goes by the voice's name, so the one beside it is told the new one.
+
+    Raises
+    ------
+    SettingsError
+        When nothing is to be changed.
+    """
+    given: dict[str, Any] = {key: value for key, value in (("note", note), ("name", name), ("author", author))
+                             if value is not None}
+    if not given:
+        raise SettingsError("nothing to change", hint="give --note, --name or --author")
+    voice = load_voice(path)
+    index, _ = find_index(path, voice)
+    renamed = replace(voice, info=replace(voice.info, **given))
+    save_voice(path, renamed)
+    if index is not None and (features := FeatureIndex.load(index)).note:
+        FeatureIndex.of(replace(features.arrays, note=features.note | {"name": renamed.info.name})).save(index)
+    return reopened(path)
+
+
+# -- checkpoints ---------------------------------------------------------------------------------------------------
+def extract_voice(checkpoint: Path, output: Path | None = None, *, name: str = "") -> MadeVoice:
+    """Make the small voice of a ``G_*.pth``: ours, RVC WebUI's or Applio's, or a base model.
+
+    The architecture is read from the weights, the rest from the experiment around the checkpoint, if there is one.
+
+    Parameters
+    ----------
+    checkpoint : Path
+    output : Path, optional
+        By default beside the checkpoint, named as training names its voices.
+    name : str
+        By default that of the experiment.
+
+    Raises
+    ------
+    CheckpointError
+        When it is no generator's checkpoint.
+    MismatchError
+        When its architecture is none that is known.
+    """
+    content = load_torch(checkpoint)
+    model = content.get("model") if isinstance(content, dict) else None
+    if not isinstance(model, dict) or "emb_g.weight" not in model:
+        what = ("is a voice already" if isinstance(content, dict) and "weight" in content else
+                "is a discriminator" if isinstance(model, dict) else "is no training checkpoint")
+        raise CheckpointError(f"{checkpoint.name} {what}", hint="name a generator: G_….pth")
+    weights = checked_weights(model, checkpoint.name)
+    layout = _layout_around(checkpoint, name)
+    files = read_filelist(layout.filelist) if layout.filelist.is_file() else []
+    numbered = _CHECKPOINT.fullmatch(checkpoint.name)
+    step = int(numbered[1]) if numbered and int(numbered[1]) != LATEST_ONLY else 0
+    epoch, spec = content.get("iteration", 0), _spec_of(weights, checkpoint.name)
+    info = voice_info(layout, files)
+    info = replace(info, epoch=epoch if isinstance(epoch, int) else 0, step=step,
+                   content_name=info.content_name or content_name("auto", spec))
+    path = output or layout.voice(info.epoch, info.step)
+    save_voice(path, VoiceFile(spec, weights, info))
+    return reopened(path)
+
+
+def _layout_around(checkpoint: Path, name: str) -> Layout:
+    layout = Layout(checkpoint.absolute().parent, name or checkpoint.absolute().parent.name)
+    if name:
+        return layout
+    try:
+        return replace(layout, name=ExperimentRecord.load(layout).name)
+    except RVCError:   # another program's experiment, or a file by itself
+        return layout
+
+
+def _spec_of(weights: dict[str, torch.Tensor], file_name: str) -> VoiceSpec:
+    """The known architecture whose weights have exactly these names and shapes."""
+    shapes = {key: value.shape for key, value in weights.items()}
+    for base in PRESETS.values():
+        spec = replace(base, uses_f0="enc_p.emb_pitch.weight" in weights, speakers=len(weights["emb_g.weight"]))
+        with torch.device("meta"):   # shapes only
+            network = Synthesizer(spec)
+        if {key: value.shape for key, value in network.state_dict().items()} == shapes:
+            return spec
+    raise MismatchError(f"{file_name} has an architecture that is not known here",
+                        hint="known are RVC's v1 and v2 at 32k, 40k and 48k, and nano")

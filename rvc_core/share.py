@@ -1,0 +1,307 @@
+"""Voices leave and arrive: in the folders of RVC WebUI and of Applio, and in the zips that people share."""
+
+import re
+import shutil
+import tempfile
+import urllib.parse
+import zipfile
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .download import download
+from .errors import MismatchError, RVCError, SettingsError, UnsafeFileError, WeightsError, printable
+from .files import ensure_room, replace_atomically, slug_of, write_text
+from .index import find_index
+from .layout import Layout, voice_names
+from .merge import MadeVoice, architecture_of, encoder_of, publish, reopened, save_index
+from .platforms import home
+from .progress import Progress, Silent
+from .retrieval import FeatureIndex
+from .untrusted import list_zip, unzip_safely
+from .voice_file import VoiceFile, load_voice, save_voice
+
+LAYOUTS, FORMATS = ("rvc", "applio", "zip"), ("pth", "safetensors")
+_SUFFIXES = (".pth", ".safetensors", ".index")
+_DATE = re.compile(r"_e\d+_s\d+$|_\d+e_\d+s(_best_epoch)?$")   # RVC's and ours, Applio's
+_WEB = ("http://", "https://")
+
+
+# -- export --------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written, opened again and heard.
+
+    Attributes
+    ----------
+    paths : list of str
+        Voice, index if there is one, card; or the zip.
+    rms_db : float
+        Loudness of half a second of the voice as it was written.
+    """
+
+    name: str
+    layout: str
+    architecture: str
+    paths: list[str]
+    rms_db: float
+    warnings: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+
+def export_voice(source: Path, output: Path, *, layout: str = "rvc", file_format: str = "pth") -> ExportReport:
+    """Write a voice, its index and a card where another program looks for them, or into one zip.
+
+    Parameters
+    ----------
+    source : Path
+        A voice file; its index is found as for conversion.
+    output : Path
+        The folder of RVC WebUI or Applio, or any folder, which then gets the same tree; for ``zip``, where it is put.
+    layout : str
+        ``rvc``: ``assets/weights`` and ``logs``; ``applio``: ``logs``; ``zip``.
+    file_format : str
+        ``pth``, or for a zip also ``safetensors``, which no program but this one opens as a voice.
+
+    Raises
+    ------
+    SettingsError
+        When layout or format are unknown, or do not go together.
+    MismatchError
+        When that program could not use the voice.
+    """
+    if layout not in LAYOUTS or file_format not in FORMATS:
+        raise SettingsError(f"no such layout and format: {layout}, {file_format}",
+                            hint=f"layouts: {', '.join(LAYOUTS)}; formats: {', '.join(FORMATS)}")
+    voice = load_voice(source)
+    if layout != "zip":
+        _refuse_strange(voice, layout, file_format)
+    index, warnings = find_index(source, voice)
+    slug = slug_of(voice.info.name)
+    ensure_room(output, 2 * sum(path.stat().st_size for path in (source, index) if path))
+    if layout == "zip":
+        paths, rms_db = _zipped(voice, index, output / f"{slug}.zip", file_format)
+    else:
+        folder = output / "logs" / slug
+        target = (output / "assets" / "weights" if layout == "rvc" else folder) / f"{slug}.pth"
+        paths, rms_db = _written(voice, index, target, folder, applio=layout == "applio")
+    return ExportReport(voice.info.name, layout, architecture_of(voice.spec), list(map(str, paths)), rms_db, warnings)
+
+
+def _refuse_strange(voice: VoiceFile, layout: str, file_format: str) -> None:
+    program = {"rvc": "RVC WebUI", "applio": "Applio"}[layout]
+    if file_format != "pth":
+        raise SettingsError(f"{program} opens no {file_format} voices", hint="leave --format out, or use --layout zip")
+    if voice.spec.version == "nano" or encoder_of(voice) == "embedded":
+        raise MismatchError(
+            f"{program} cannot speak with {voice.info.name!r}: it hears through the small encoder inside rvc_core, and "
+            f"{program} has only ContentVec",
+            hint="share it with --layout zip, for rvc_core; or train with --preset v2-40k")
+
+
+def _written(voice: VoiceFile, index: Path | None, target: Path, folder: Path, *,
+             applio: bool) -> tuple[list[Path], float]:
+    """Voice at `target`, index and card in `folder`; the voice comes last: a program that sees it wants the index."""
+    paths = [target]
+    if index is not None:
+        lists, slug = FeatureIndex.load(index).lists, slug_of(voice.info.name)
+        place = folder / f"{slug}.index" if applio else Layout(folder, "").index(max(1, lists), voice.spec.version)
+        with replace_atomically(place) as temporary:
+            shutil.copyfile(index, temporary)
+        if FeatureIndex.load(place).dimension != voice.spec.content_width:
+            raise MismatchError(f"the index {index.name} does not fit", hint="build it again: rvc index NAME")
+        paths.append(place)
+    paths.append(folder / f"{slug_of(voice.info.name)}.md")
+    write_text(paths[-1], card(voice, [path.name for path in paths[:-1]]))
+    save_voice(target, voice)
+    return paths, reopened(target).rms_db
+
+
+def _zipped(voice: VoiceFile, index: Path | None, output: Path, file_format: str) -> tuple[list[Path], float]:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".part-") as scratch:
+        folder = Path(scratch) / output.stem
+        paths, _ = _written(voice, index, folder / f"{output.stem}.{file_format}", folder, applio=False)
+        with replace_atomically(output) as temporary:
+            with zipfile.ZipFile(temporary, "w") as archive:   # weights hardly shrink
+                for path in paths:
+                    archive.write(path, path.name)
+            again = unzip_safely(temporary, Path(scratch) / "again", _SUFFIXES)
+            made = reopened(next(path for path in again if path.suffix != ".index"))
+    return [output], made.rms_db
+
+
+def card(voice: VoiceFile, files: list[str]) -> str:
+    """What a voice is, as a page that travels with it.
+
+    Examples
+    --------
+    >>> from rvc_core.presets import preset
+    >>> from rvc_core.voice_file import VoiceInfo
+    >>> print(card(VoiceFile(preset("v2-40k"), {}, VoiceInfo("alice", epoch=60)), ["alice.pth"]).splitlines()[0])
+    # alice
+    """
+    info, spec = voice.info, voice.spec
+    median = f"{info.f0_median_hz:.0f} Hz: sources are best transposed to it" if info.f0_median_hz else ""
+    rows = {"files": ", ".join(files), "architecture": architecture_of(spec), "speakers": spec.speakers,
+            "content encoder": f"{encoder_of(voice)} {info.content_identity}", "epochs": info.epoch or "",
+            "steps": info.step or "", "median pitch": median, "recordings": info.dataset_length, "author": info.author,
+            "note": info.note, "created": info.created, "written by": f"rvc_core {__version__}",
+            "opens in": "rvc_core only" if encoder_of(voice) == "embedded" else "RVC WebUI, Applio, rvc_core"}
+    table = "\n".join(f"| {key} | {str(value).replace('|', '/')} |" for key, value in rows.items() if value)
+    return (f"# {info.name}\n\n| | |\n|---|---|\n{table}\n\n"
+            "Whatever this voice says is synthetic: nobody said it. Tell those who hear it, and let it say only what "
+            "the person behind it would agree to.\n")
+
+
+# -- import --------------------------------------------------------------------------------------------------------
+def import_voices(source: str | Path, *, name: str = "", root: Path | None = None,
+                  progress: Progress = Silent()) -> list[MadeVoice]:
+    """Take in the voices of a zip, a folder, a file or an address on the web, each with the index that belongs to it.
+
+    Each becomes the folder of an experiment of its name, where conversion finds it: the newest as ``<name>.pth``, older
+    ones beside it. What a file is decides what is in it; an index must fit the voice, and belongs to it by what it
+    records, by exact name, or as the only one there.
+
+    Parameters
+    ----------
+    source : str or Path
+        A ``.zip``, ``.pth`` or ``.safetensors``, a folder with such files at any depth, or ``https://…`` of a file.
+    name : str
+        What to call the voice, if there is only one.
+    root : Path, optional
+        Instead of ``RVC_HOME``.
+
+    Raises
+    ------
+    WeightsError
+        When there is no voice in it.
+    UnsafeFileError
+        When a file in it is hostile: then nothing of it is taken.
+    SettingsError
+        When there is something of that name already, or one name for several voices.
+    """
+    place = (root or home()) / "logs"
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place, prefix=".part-") as scratch:
+        files, is_parcel = _arrived(str(source), Path(scratch), progress)
+        voices, indexes = _readable(files, str(source))
+        groups: dict[str, list[Path]] = {}
+        for path in sorted(voices, key=lambda path: _age(path, voices[path])):
+            groups.setdefault(_name_of(path, voices), []).append(path)
+        if name and len(groups) > 1:
+            raise SettingsError(f"one name for {len(groups)} voices: {', '.join(groups)}", hint="leave --name out")
+        jobs = {Layout.of(name or group, root): paths for group, paths in groups.items()}
+        if taken := [layout for layout in jobs if layout.root.exists()]:
+            raise SettingsError(f"there is {taken[0].name!r} already, in {taken[0].root}",
+                                hint="choose another --name" if len(jobs) == 1 else "import the other files one by one")
+        made: list[MadeVoice] = []
+        try:
+            for layout, paths in jobs.items():
+                folders = {path.parent for other in groups.values() if other is not paths for path in other}
+                made.append(_take(layout, paths, *_index_for(voices, paths, indexes, folders, is_parcel)))
+                progress.say(f"{layout.name}: {made[-1].architecture}")
+        except (RVCError, OSError):
+            for voice in made:   # all or nothing
+                shutil.rmtree(Path(voice.path).parent)
+            raise
+    return made
+
+
+def _take(layout: Layout, paths: list[Path], index: FeatureIndex | None, warnings: list[str]) -> MadeVoice:
+    """Write the voices of one name and their index, in our form, under that name."""
+    def fill(staged: Layout) -> list[str]:
+        for path in paths:
+            voice = load_voice(path)
+            voice = replace(voice, info=replace(voice.info, name=layout.name))
+            is_last = path == paths[-1]
+            save_voice(staged.final_voice if is_last else staged.voice(voice.info.epoch, voice.info.step), voice)
+        if index is not None:
+            save_index(staged, index, voice)
+        return warnings
+    return publish(layout, fill)
+
+
+def _arrived(source: str, scratch: Path, progress: Progress) -> tuple[list[Path], bool]:
+    """The files that may be voices or indexes, fetched and unpacked into `scratch`; whether they were sent together."""
+    path = Path(source).expanduser()
+    if source.lower().startswith(_WEB):
+        given = Path(urllib.parse.unquote(urllib.parse.urlsplit(source).path))
+        known = given.suffix.lower() in (".zip", *_SUFFIXES)
+        file_name = f"{printable(given.stem)[:50]}{given.suffix}" if known else "fetched.pth"
+        path = download(source, scratch / file_name, None, progress)
+        if not known and zipfile.is_zipfile(path) and not any(item.endswith("/data.pkl") for item in list_zip(path)):
+            path = path.rename(path.with_suffix(".zip"))   # an address like …/download?id=7 says nothing
+    if path.is_dir():
+        return sorted(item for item in path.rglob("*") if item.suffix.lower() in _SUFFIXES and item.is_file() and not
+                      any(part.startswith((".", "__MACOSX")) for part in item.relative_to(path).parts)), True
+    if path.suffix.lower() == ".zip":
+        return unzip_safely(path, scratch / "unpacked" / path.stem, _SUFFIXES), True
+    return [path, *path.parent.glob("*.index")], False
+
+
+def _readable(files: list[Path], source: str) -> tuple[dict[Path, VoiceFile], dict[Path, FeatureIndex]]:
+    """Which of the files are voices (their weights are let go again), and which are indexes.
+
+    Raises
+    ------
+    WeightsError
+        When none is a voice; with the reason when one might have been.
+    """
+    voices: dict[Path, VoiceFile] = {}
+    indexes: dict[Path, FeatureIndex] = {}
+    reasons = []
+    for path in files:
+        try:
+            if path.suffix.lower() == ".index":
+                indexes[path] = FeatureIndex.load(path)
+            else:
+                voices[path] = replace(load_voice(path), weights={})
+        except UnsafeFileError:
+            raise
+        except WeightsError as error:   # base models, checkpoints and empty indexes lie beside voices
+            reasons.append(error)
+    if not voices:
+        if len(files) == len(reasons) == 1:
+            raise reasons[0]
+        raise WeightsError(f"no voice in {source}" + (f": {reasons[0]}" if reasons else ""),
+                           hint="a voice is the small .pth of RVC or Applio; rvc extract-voice makes one of a G_ file")
+    return voices, indexes
+
+
+def _age(path: Path, voice: VoiceFile) -> tuple[bool, int, int, str]:
+    return not _DATE.search(path.stem), voice.info.epoch, voice.info.step, path.name
+
+
+def _name_of(path: Path, voices: dict[Path, VoiceFile]) -> str:
+    """The voice's own name without the date; that of its folder where several undated files have one name."""
+    names = {item: _DATE.sub("", voice.info.name) for item, voice in voices.items()}
+    same = [item for item in voices if names[item] == names[path] and not _DATE.search(item.stem)]
+    return path.parent.name if len(same) > 1 and path in same else names[path]
+
+
+def _index_for(voices: dict[Path, VoiceFile], paths: list[Path], indexes: dict[Path, FeatureIndex],
+               others: set[Path], is_parcel: bool) -> tuple[FeatureIndex | None, list[str]]:
+    """The index of a voice among those that arrived, and what is odd about it; `others` are other voices' folders."""
+    info, spec = voices[paths[-1]].info, voices[paths[-1]].spec
+    owners = set().union(*(voice_names(path, info.name) for path in paths))
+
+    def fits(index: FeatureIndex) -> bool:
+        identities = {index.note.get("content_identity", ""), info.content_identity} - {""}
+        return (index.dimension == spec.content_width and index.note.get("version") in (None, spec.version)
+                and index.note.get("name") in (None, *owners) and len(identities) < 2)
+
+    fitting = sorted((path for path, index in indexes.items() if fits(index)),
+                     key=lambda path: indexes[path].vectors, reverse=True)
+    named = [path for path in fitting if "name" in indexes[path].note
+             or path in Layout(path.parent, "").indexes(spec.version, owners)]
+    beside = [path for path in fitting if path.parent == paths[-1].parent and path.parent not in others]
+    found = named or (beside or (fitting if not others else [])) if is_parcel else named
+    if not found:
+        return None, ["no index came with it"]
+    several = [f"of {len(found)} indexes that fit the largest was taken: {found[0].name}"] if len(found) > 1 else []
+    return indexes[found[0]], several
