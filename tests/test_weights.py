@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import socket
@@ -31,6 +32,7 @@ from rvc_core.presets import preset
 ROOT = Path(__file__).parents[1]
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
+ALONE = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]   # Jupyter's kernels need the loopback
 HASTE = Patience(stall_seconds=0.3, attempts=2, wait_seconds=0.01, longest_wait_seconds=0.02)
 STEADY = dataclasses.replace(HASTE, attempts=6)
 
@@ -522,3 +524,28 @@ def test_the_script_unpacks_with_a_bare_python_and_never_asks_the_network(made, 
     assert done.returncode == 1 and "going on" not in done.stdout and "no whole archive" in done.stderr
     done = bash('main --offline /nowhere.zip')
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "--offline needs a bundle" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(subprocess.run([*ALONE, "true"], check=False).returncode != 0, reason="no network namespaces here")
+def test_a_bundle_sets_up_and_runs_the_demo_without_a_network(tmp_path):
+    """The bundle is made with a network; then there is none, no package, and nothing that pip remembers."""
+    made = make_bundle("here", tmp_path / "bundle.zip", [], with_torch=True)
+    with zipfile.ZipFile(made["path"]) as archive:
+        archive.extractall(tmp_path / "as Kaggle unpacks it")
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(tmp_path / "a clone")], check=True)
+    foreign = ("PIP_", "RVC_", "PYTHON", "CONDA")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    clean |= {"PIP_CONFIG_FILE": "/dev/null", "PIP_CACHE_DIR": str(tmp_path / "cache"), "RVC_PYTHON": sys.executable}
+
+    def offline(folder: str, bundle_file: str, *arguments: str) -> subprocess.CompletedProcess:
+        done = subprocess.run([*ALONE, "bash", "setup_env.sh", "--offline", bundle_file, *arguments],
+                              cwd=tmp_path / folder, env=clean, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    offline("as Kaggle unpacks it", ".")   # no clone: rvc_core itself comes from its wheel
+    rvc = tmp_path / "as Kaggle unpacks it" / ".venv" / "bin" / "rvc"
+    assert subprocess.run([rvc, "check", "--json"], cwd=tmp_path, env=clean, check=False).returncode == 0
+    done = offline("a clone", made["path"], "demo", "--json", "--quiet")
+    assert json.loads(done.stdout.splitlines()[-1])["passed"]
