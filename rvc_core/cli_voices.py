@@ -20,8 +20,14 @@ def _export(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _import(arguments: argparse.Namespace) -> dict[str, Any]:
+    from .foreign import open_foreign
+    from .foreign_folder import is_foreign
     from .share import import_voices
-    made = import_voices(arguments.source, name=arguments.name, progress=Silent() if arguments.quiet else Terminal())
+    progress = Silent() if arguments.quiet else Terminal()
+    if is_foreign(folder := Path(arguments.source).expanduser()):
+        layout = Layout.of(arguments.name or folder.absolute().name)
+        return {"experiment": open_foreign(folder, layout, progress=progress).as_json()}
+    made = import_voices(arguments.source, name=arguments.name, progress=progress)
     return {"voices": [voice.as_json() for voice in made]}
 
 
@@ -55,7 +61,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
                ("--layout", {"default": "rvc", "choices": ["rvc", "applio", "zip"], "help": "for whom (default: rvc)"}),
                ("--format", {"default": "pth", "choices": ["pth", "safetensors"], "help": "of the voice in a zip"}),
                ("--output", {**_OUTPUT, "help": "that program's folder, or any other (default: exported)"})),
-    "import": (_import, "take in the voices of a zip, file, folder or web address, with their indexes",
+    "import": (_import, "take in voices with their indexes, or an experiment folder of RVC WebUI or Applio",
                ("source", {"metavar": "ZIP|PTH|FOLDER|URL", "help": "where they are"}),
                ("--name", {"default": "", "metavar": "NAME", "help": "what to call it (default: its own name)"})),
     "merge": (_merge, "mix two voices of one architecture, and their indexes", ("first", _VOICE), ("second", _VOICE),

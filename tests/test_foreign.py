@@ -11,6 +11,7 @@ import torch
 
 from rvc_core import foreign as module
 from rvc_core import presets
+from rvc_core.cli import main
 from rvc_core.dataset import read_filelist
 from rvc_core.errors import DatasetError, MismatchError, RVCError, SettingsError, StageOrderError, WeightsError
 from rvc_core.files import sha256_of
@@ -126,8 +127,7 @@ def test_slices_of_one_recording_are_not_held_out(tmp_path):
     assert report.heldout_clips == 0 and any("nothing is held out" in odd for odd in report.warnings)
 
 
-@pytest.mark.parametrize("step", [40, LATEST_ONLY])
-@pytest.mark.parametrize("program", NAMES)
+@pytest.mark.parametrize(("program", "step"), [("RVC WebUI", 40), ("Applio", LATEST_ONLY)])
 def test_training_goes_on_from_a_pair(tmp_path, monkeypatch, program, step):
     """Also with as many speakers as Applio gives it; what was trained on everything holds nothing out."""
     monkeypatch.setattr(module, "choose_heldout", lambda phrases, rate_hz, **_: {0: phrases[0][0]})
@@ -251,3 +251,13 @@ def test_how_unvoiced_frames_were_written():
     assert unvoiced_kind([sung, gaps]) == "0 Hz" and unvoiced_kind([sung]) == "0 Hz"
     assert unvoiced_kind([sung, drawn, drawn.astype(np.float32)]) == "interpolated"
     assert unvoiced_kind([gaps, drawn]) == "mixed"
+
+
+def test_the_command_line_opens_it_under_its_own_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RVC_HOME", str(tmp_path / "home"))
+    folder = make_folder(tmp_path / "theirs")
+    assert main(["import", str(folder), "--json", "--quiet"]) == 0
+    opened = json.loads(capsys.readouterr().out.splitlines()[-1])["experiment"]
+    assert opened["path"] == str(tmp_path / "home" / "logs" / "alice") and opened["program"] == "RVC WebUI"
+    assert main(["import", str(folder), "--json", "--quiet"]) == 1
+    assert "already" in json.loads(capsys.readouterr().out.splitlines()[-1])["error"]
