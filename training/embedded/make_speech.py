@@ -3,8 +3,8 @@
 Needs Debian's ``flite``, ``espeak-ng``, ``festival``, ``festvox-kallpc16k``, ``festvox-kdlpc16k`` and
 ``festvox-us-slt-hts``, and ``pip install pocketsphinx soxr soundfile`` (for its dictionary). A quarter of the
 recordings are sentences, a quarter words of chance in a row, half single words or digits, cut close and with silence
-between them. Each is written as ``<number>-<voice>.flac`` (16 kHz) with its words in ``.txt`` beside it, which label_phones.py
-aligns. Restartable; the same number gives the same recording::
+between them. Each is written as ``<number>-<voice>.flac`` (16 kHz) with its words in ``.txt`` beside it, which
+label_phones.py aligns. Restartable; the same number gives the same recording::
 
     python training/embedded/make_speech.py speech/ --recordings 160
 """
