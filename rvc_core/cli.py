@@ -203,6 +203,20 @@ def _demo(arguments: argparse.Namespace) -> Result:
 
 
 # -- building the parser -------------------------------------------------------------------------------------------
+_INDEX = ("--index", {"default": "auto", "metavar": "FILE", "help": "auto, none, or an .index file"})
+_EVALUATED: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("outputs", {"metavar": "NAME|FILE", "nargs": "+", "help": (
+        "an experiment or a .pth, which converts the sources; or converted files, in the sources' order or named after "
+        "them")}),
+    ("--source", {"required": True, "nargs": "+", "metavar": "FILE", "help": "recordings, or folders of them"}),
+    ("--target", {"default": [], "nargs": "+", "metavar": "FILE", "help": (
+        "the target's own recordings, unheard by the voice; default: those that the experiment held out")}),
+    ("--text", {"metavar": "TEXT", "help": (
+        "what is said: a .tsv of file<TAB>text, a folder of <name>.txt, or the text of a single source; default: the "
+        ".txt beside each source")}),
+    ("--output", {"metavar": "DIR", "help": "folder that keeps the converted files"}))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rvc", description="Train a voice and convert with it.")
     parser.add_argument("--version", action="version", version=__version__)
@@ -236,25 +250,14 @@ def _parser() -> argparse.ArgumentParser:
     command("convert", _convert, "convert recordings with a voice",
             ("voice", {"metavar": "VOICE", "help": "a .pth, or the name of an experiment"}),
             ("inputs", {"metavar": "INPUT", "nargs": "+", "help": "recordings, or folders of them"}),
-            ("--output", {"default": "converted", "metavar": "DIR", "help": "folder for the results"}),
-            ("--index", {"default": "auto", "metavar": "FILE", "help": "auto, none, or an .index file"}))
+            ("--output", {"default": "converted", "metavar": "DIR", "help": "folder for the results"}), _INDEX)
     command("f0", _f0, "write the pitch of a recording, to be edited and read by rvc convert --f0-curve",
             ("input", {"metavar": "INPUT", "help": "a recording"}),
             ("--output", {"default": "f0.csv", "metavar": "FILE", "help": "the curve: lines of seconds,hz"}),
             ("--f0-method", {"default": "auto", "metavar": "METHOD",
                              "help": ConvertSettings.model_fields["f0_method"].description}))
     command("evaluate", _evaluate, "measure a voice on other people's recordings, or files converted with it",
-            ("outputs", {"metavar": "NAME|FILE", "nargs": "+", "help": (
-                "an experiment or a .pth, which converts the sources; or converted files, in the sources' order or "
-                "named after them")}),
-            ("--source", {"required": True, "nargs": "+", "metavar": "FILE", "help": "recordings, or folders of them"}),
-            ("--target", {"default": [], "nargs": "+", "metavar": "FILE", "help": (
-                "the target's own recordings, unheard by the voice; default: those that the experiment held out")}),
-            ("--text", {"metavar": "TEXT", "help": (
-                "what is said: a .tsv of file<TAB>text, a folder of <name>.txt, or the text of a single source; "
-                "default: the .txt beside each source")}),
-            ("--output", {"metavar": "DIR", "help": "folder that keeps the converted files"}),
-            ("--index", {"default": "auto", "metavar": "FILE", "help": "auto, none, or an .index file"}))
+            *_EVALUATED, _INDEX)
     command("info", _info, "say what is known about a voice, checkpoint, base model, index or zip",
             ("file", {"metavar": "FILE"}))
     for action, (run, about, *positional) in VOICES_COMMANDS.items():
