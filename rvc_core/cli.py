@@ -6,6 +6,7 @@ wrong usage.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -40,9 +41,22 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = _parser().parse_args(argv)
     try:
+        status = _execute(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:      # whoever reads has seen enough, as in `rvc weights list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+def _execute(arguments: argparse.Namespace) -> int:
+    """Run a command, show its result or say in one line what went wrong; returns the exit status."""
+    try:
         result = arguments.run(arguments)
     except RVCError as error:
         return _fail(arguments, str(error), error.hint)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         return _fail(arguments, (error.strerror or str(error)) + where, _hint_for(error))

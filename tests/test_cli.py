@@ -311,3 +311,11 @@ def test_a_flag_shared_by_several_stages_means_the_same_in_each(capsys: pytest.C
     with pytest.raises(SystemExit):
         main(["run", "--help"])
     assert "seeds every random draw" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_reader_who_has_seen_enough_is_no_error() -> None:
+    command = [sys.executable, "-m", "rvc_core.cli", "weights", "list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
