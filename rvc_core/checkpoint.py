@@ -6,14 +6,14 @@ the line in ``checkpoints.json`` last. What that file does not name is not a che
 
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .errors import CheckpointError, UnsafeFileError, WeightsError
+from .errors import CheckpointError, DivergedError, ResourceError, StorageError, UnsafeFileError, WeightsError
 from .files import ensure_room, read_json, replace_atomically, sha256_of, write_json
 from .layout import LATEST_ONLY, Layout
 from .untrusted import checked_weights, load_torch
@@ -39,29 +39,117 @@ class Checkpoint:
     state: dict[str, Any]
 
 
+def on_host(content: Any) -> Any:
+    """A copy of nested dicts and lists whose tensors are the CPU's own: training may go on while it is written."""
+    if isinstance(content, torch.Tensor):
+        return content.detach().to("cpu", copy=True)
+    if isinstance(content, dict):
+        return {key: on_host(value) for key, value in content.items()}
+    return [*map(on_host, content)] if isinstance(content, list) else content
+
+
 def save_checkpoint(layout: Layout, checkpoint: Checkpoint, *, keep: int = 2) -> None:
-    """Write a complete set, name it in ``checkpoints.json``, then remove all but the newest `keep` sets.
+    """Write a complete set, name it in ``checkpoints.json``, then remove all but the newest `keep` and pinned sets.
+
+    Where the disk has no room for one more, older sets go first; the newest never does.
 
     Raises
     ------
-    ResourceError
-        When the disk has no room; the sets that were there stay.
+    DivergedError
+        When a weight is not finite; nothing is written then.
+    ResourceError, StorageError
+        When the disk has no room, refuses to be written, or is gone; the newest set that was there stays.
     """
+    for part in (checkpoint.generator, checkpoint.discriminator):
+        if odd := [key for key, value in part["model"].items() if not value.isfinite().all()]:
+            raise DivergedError(f"{odd[0]} is not finite at step {checkpoint.step}, which is therefore not saved",
+                                hint="continue from the checkpoint before, with a smaller --learning-rate")
     parts = {layout.state(checkpoint.step): checkpoint.state,
              layout.discriminator(checkpoint.step): checkpoint.discriminator,
              layout.generator(checkpoint.step): checkpoint.generator}
-    ensure_room(layout.root, sum(_size_bytes(content) for content in parts.values()))
+    _make_room(layout, sum(_size_bytes(content) for content in parts.values()))
     for path, content in parts.items():
-        with replace_atomically(path) as temporary:
-            torch.save(content, temporary)
+        try:
+            with replace_atomically(path) as temporary:
+                torch.save(content, temporary)
+        except RuntimeError as error:   # torch's word for a file that cannot be opened or written
+            raise StorageError(f"{path} cannot be written: {str(error).splitlines()[0]}",
+                               hint="make the folder writable again; the same command continues") from error
     entry = {"step": checkpoint.step, "epoch": checkpoint.generator["iteration"],
              "sha256": {path.name: sha256_of(path) for path in parts}}
-    known = [row for row in _entries(layout) if row["step"] != checkpoint.step]
-    kept, dropped = [*known, entry][-keep:], [*known, entry][:-keep]
-    write_json(layout.checkpoints, kept)
+    rows = [*(row for row in _entries(layout) if row["step"] != checkpoint.step), entry]
+    _keep_only(layout, rows, _unpinned(layout, rows)[:-keep])
+
+
+def _make_room(layout: Layout, needed_bytes: int) -> None:
+    """Give up older sets until a new one fits."""
+    while True:
+        try:
+            ensure_room(layout.root, needed_bytes)
+            return
+        except ResourceError:
+            rows = _entries(layout)
+            if not (older := _unpinned(layout, rows[:-1])):
+                raise
+            _log.warning("the set of step %d is given up for room", older[0]["step"])
+            _keep_only(layout, rows, older[:1])
+
+
+def _keep_only(layout: Layout, rows: list[dict[str, Any]], dropped: list[dict[str, Any]]) -> None:
+    """Name the sets that stay, then remove the others."""
+    write_json(layout.checkpoints, [row for row in rows if row not in dropped])
     for row in dropped:
         for name in row["sha256"]:
             (layout.root / name).unlink(missing_ok=True)
+
+
+def _unpinned(layout: Layout, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if row["step"] not in pinned_steps(layout)]
+
+
+def pinned_steps(layout: Layout) -> set[int]:
+    """Steps whose sets and voices their owner wants kept for ever."""
+    try:
+        return set(read_json(layout.pinned, "write a list of steps into it, or remove it", error=CheckpointError))
+    except FileNotFoundError:
+        return set()
+
+
+def pin(layout: Layout, step: int) -> list[str]:
+    """Keep the set and the voice of this step for ever; returns the names of their files.
+
+    Raises
+    ------
+    CheckpointError
+        When neither exists; the steps that do are listed.
+    """
+    kept = {row["step"]: [*row["sha256"]] for row in _entries(layout)}
+    for path in layout.voices():
+        if path != layout.final_voice:
+            kept.setdefault(layout.step_of(path), []).append(path.name)
+    if step not in kept:
+        raise CheckpointError(f"{layout.name!r} has nothing of step {step}",
+                              hint=f"there are the steps {', '.join(map(str, sorted(kept))) or 'of no training yet'}")
+    write_json(layout.pinned, sorted(pinned_steps(layout) | {step}))
+    return kept[step]
+
+
+def prune_voices(layout: Layout, scores: Mapping[str, float], *, keep: int) -> list[str]:
+    """Remove saved voices beyond the `keep` best; returns their names.
+
+    Parameters
+    ----------
+    scores : mapping
+        Distance from unheard recordings by file name, lower is better; a voice without one stays. So do the newest, the
+        final one, and those of pinned steps.
+    """
+    pins = pinned_steps(layout)
+    judged = [path for path in layout.voices()[::-1] if path.name in scores and path != layout.final_voice]
+    ranked = sorted(judged, key=lambda path: scores[path.name])
+    removed = [path for path in ranked[keep:] if path != judged[0] and layout.step_of(path) not in pins]
+    for path in removed:
+        path.unlink(missing_ok=True)
+    return [path.name for path in removed]
 
 
 def load_newest(layout: Layout) -> Checkpoint | None:

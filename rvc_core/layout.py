@@ -137,6 +137,26 @@ class Layout:
         """Held by whoever trains."""
         return self.root / "train.lock"
 
+    @property
+    def pinned(self) -> Path:
+        """Steps whose checkpoints and voices are never removed: a JSON list that only its owner writes."""
+        return self.root / "pinned.json"
+
+    @property
+    def run(self) -> Path:
+        """The detached training: its process, settings, and how it ended."""
+        return self.root / "run.json"
+
+    @property
+    def beacon(self) -> Path:
+        """Where the detached training is, renewed every second."""
+        return self.root / "progress.json"
+
+    @property
+    def log(self) -> Path:
+        """What the detached training wrote."""
+        return self.root / "train.log"
+
     def generator(self, step: int) -> Path:
         """Generator and its optimizer, in RVC's form."""
         return self.root / f"G_{step}.pth"
@@ -168,6 +188,11 @@ class Layout:
         dated = sorted((int(match[1]), int(match[2]), path) for path in self.root.glob("*.pth")
                        if path != self.final_voice and (match := _VOICE.fullmatch(path.name)))
         return [path for _, _, path in dated] + ([self.final_voice] if self.final_voice.exists() else [])
+
+    def step_of(self, voice: Path) -> int:
+        """The step in the name of a voice that is not the final one."""
+        match = _VOICE.fullmatch(voice.name)
+        return int(match[2]) if match else 0
 
     def index(self, lists: int, version: str) -> Path:
         """The feature index, named as RVC names it."""

@@ -5,6 +5,8 @@ loss/d/total grad_norm_g grad_norm_d learning_rate`` and ``slice/mel_org slice/m
 """
 
 import json
+import os
+import threading
 from collections import defaultdict
 from typing import Any
 
@@ -28,6 +30,11 @@ class MetricsLog:
         Sets the interval of the curves: one point every min(steps_per_epoch, 200) steps.
     resumed_step : int
         Step of the checkpoint that training continues from; later lines were lost with the work they describe.
+
+    Attributes
+    ----------
+    voices, validations : list of dict
+        The rows of saved voices, and of validations, so far.
     """
 
     def __init__(self, layout: Layout, *, steps_per_epoch: int, resumed_step: int) -> None:
@@ -36,10 +43,14 @@ class MetricsLog:
         self.interval_steps = max(1, min(steps_per_epoch, _LONGEST_INTERVAL_STEPS))
         self._epoch_values: dict[str, list[float]] = defaultdict(list)
         kept = [row for row in history(layout) if row["step"] <= resumed_step] if resumed_step else []
+        self.voices, self.validations = ([row for row in kept if row["kind"] == kind]
+                                         for kind in ("voice", "validation"))
         write_jsonl(layout.metrics, kept)
         self._file = layout.metrics.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(layout.root), purge_step=resumed_step + 1 if resumed_step else None,
                                     flush_secs=10)
+        self._told_of = threading.excepthook
+        threading.excepthook = self._expect
 
     def step(self, step: int, epoch: int, values: dict[str, float]) -> None:
         """Record one training step."""
@@ -59,26 +70,37 @@ class MetricsLog:
 
     def validation(self, step: int, epoch: int, values: dict[str, float]) -> None:
         """Record what unheard recordings say."""
-        self._line({"kind": "validation", "step": step, "epoch": epoch, **values})
+        self.validations.append({"kind": "validation", "step": step, "epoch": epoch, **values})
+        self._line(self.validations[-1])
         for tag, value in values.items():
             self._board.add_scalar(tag, value, step)
 
-    def voice(self, step: int, epoch: int, path: str) -> None:
-        """Record that a voice was saved."""
-        self._line({"kind": "voice", "step": step, "epoch": epoch, "path": path})
+    def voice(self, step: int, epoch: int, path: str, values: dict[str, float]) -> None:
+        """Record that a voice was saved, and what unheard recordings said last."""
+        self.voices.append({"kind": "voice", "step": step, "epoch": epoch, "path": path, **values})
+        self._line(self.voices[-1])
 
     def mel(self, tag: str, mel: np.ndarray, step: int) -> None:
         """Show a log-mel spectrogram (M, T) as a picture, low frequencies at the bottom."""
         self._board.add_image(tag, picture_of(mel), step, dataformats="HWC")
 
     def flush(self) -> None:
-        """Hand everything so far to the system."""
+        """Put everything so far on the disk."""
         self._file.flush()
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Write everything out."""
-        self._file.close()
-        self._board.close()
+        try:
+            self._file.close()
+            self._board.close()
+        finally:
+            threading.excepthook = self._told_of
+
+    def _expect(self, failure: threading.ExceptHookArgs) -> None:
+        """TensorBoard's thread prints what stopped it, and raises it again at our next word: once is enough."""
+        if not isinstance(failure.exc_value, OSError) or type(failure.thread).__name__ != "_AsyncWriterThread":
+            self._told_of(failure)
 
     def _line(self, row: dict[str, Any]) -> None:
         self._file.write(json.dumps(row) + "\n")

@@ -24,15 +24,23 @@ _NEEDED_PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "librosa", "transfo
 _OLDEST_TORCH = (2, 8)
 _SET_UP = "run: bash setup_env.sh"
 _COMFORTABLE_BYTES = 5 << 30   # a checkpoint pair of a 48k voice takes 1 GB, and two are kept
+_SESSION_MARGIN_MINUTES = 20.0  # for copying results out of a session, and for figures that are only nearly right
 
 
 @dataclass(frozen=True)
 class Limit:
-    """One thing that a platform restricts, with the date and the source of the statement."""
+    """One thing that a platform restricts, with the date and the source of the statement.
+
+    Attributes
+    ----------
+    session_hours : tuple of float
+        Ages at which it ends a session, ascending; the second for those who pay.
+    """
 
     text: str
     date: str
     source: str
+    session_hours: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,8 @@ class Platform:
 
 
 _KAGGLE_LIMITS = (
-    Limit("12 hours a session, 30 GPU hours a week", "2026-07", "Kaggle's documentation, as summarised by users"),
+    Limit("12 hours a session, 30 GPU hours a week", "2026-07", "Kaggle's documentation, as summarised by users",
+          session_hours=(12.0,)),
     Limit("the GPU choice is two T4; the P100 is retired", "2026-09-17", "kaggle-cli issues 1192, 1196"),
     Limit("20 GB in /kaggle/working, kept only by Save & Run All", "2026-08-12", "docker-python repository"),
     Limit("no click reaches a notebook that runs under Save & Run All", "2026-08-12", "docker-python repository"),
@@ -73,7 +82,8 @@ _LIGHTNING_LIMITS = (
     Limit("one environment per Studio: no conda env and no venv beside it", "2026-08-18", "environment docs"),
 )
 _COLAB_LIMITS = (
-    Limit("about 90 minutes idle, about 12 hours a session (24 when paid)", "2026-07-30", "google-colab-cli docs"),
+    Limit("about 90 minutes idle, about 12 hours a session (24 when paid)", "2026-07-30", "google-colab-cli docs",
+          session_hours=(12.0, 24.0)),
     Limit("no guarantee of a GPU; usually a T4 with 15 GB", "2026-08-19", "backend-info repository"),
     Limit("deepfakes are barred on every tier, web UIs and tunnels on the free one", "2026-10", "Colab FAQ"),
 )
@@ -107,6 +117,47 @@ def detect(environment: Mapping[str, str] = os.environ, exists: Callable[[str], 
         storage = Path(drive, "rvc_core") if exists(drive) else None
         return Platform("colab", "Google Colab", Path("/content"), storage, _COLAB_LIMITS)
     return Platform("local", "this machine", Path.cwd(), Path.cwd())
+
+
+def started_ticks(process: int) -> int | None:
+    """When a process began, in clock ticks since the machine's start: with its number, its identity.
+
+    None when there is no such process, or it has ended and only waits to be forgotten.
+    """
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def session_minutes_left(here: Platform | None = None, age_hours: float | None = None) -> float | None:
+    """Minutes until this platform ends the session, less a margin; None where no such end is known.
+
+    Parameters
+    ----------
+    here : Platform, optional
+        Where we run.
+    age_hours : float, optional
+        Age of the session: that of the container's first process.
+
+    Examples
+    --------
+    >>> kaggle = detect({"KAGGLE_KERNEL_RUN_TYPE": "Batch"})
+    >>> session_minutes_left(kaggle, age_hours=11.0)
+    40.0
+    """
+    ends = [hours for limit in (here or detect()).limits for hours in limit.session_hours]
+    if not ends:
+        return None
+    age_hours = _session_hours() if age_hours is None else age_hours
+    ahead = [hours for hours in ends if hours > age_hours]   # who is beyond the first has the longer session
+    return max(0.0, 60 * (min(ahead) - age_hours) - _SESSION_MARGIN_MINUTES) if ahead else None
+
+
+def _session_hours() -> float:
+    uptime_seconds = float(Path("/proc/uptime").read_text().split()[0])
+    return (uptime_seconds - (started_ticks(1) or 0) / os.sysconf("SC_CLK_TCK")) / 3600
 
 
 def home() -> Path:

@@ -1,6 +1,8 @@
 """A training run: what it carries from step to step, how it begins, and how it continues from a checkpoint."""
 
 import math
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from . import stamps
 from .checkpoint import Checkpoint, continue_optimizer, load_base, load_newest
 from .content import content_name
 from .dataset import ClipFiles, ClipStore, read_filelist, rebase_filelist
-from .errors import DatasetError, MismatchError
+from .errors import DatasetError, MismatchError, ResourceError
 from .files import ensure_room, remove_leftovers, write_json
 from .gan import Networks, StepResult
 from .layout import LATEST_ONLY, Layout
@@ -27,6 +29,16 @@ from .voice_file import VoiceInfo, load_strictly
 from .weights import base_files
 
 
+@dataclass(frozen=True)
+class Saving:
+    """A checkpoint on its way to the disk: `written` answers with the seconds that it took, or raises."""
+
+    step: int
+    epoch: int
+    voice: Path | None
+    written: Future[float]
+
+
 @dataclass
 class Run:
     """Everything that one training carries from step to step.
@@ -35,6 +47,12 @@ class Run:
     ----------
     epoch, position, step : int
         Completed epochs, completed batches of the epoch that is running, completed steps since the very first.
+    saved_step : int
+        Step of the newest complete checkpoint; -1 before the first.
+    saved_at : float
+        When the last one was begun, in seconds of the monotonic clock.
+    judgement : dict
+        What unheard recordings said last.
     """
 
     layout: Layout
@@ -50,6 +68,10 @@ class Run:
     position: int = 0
     step: int = 0
     saved_step: int = -1
+    saved_at: float = field(default_factory=time.monotonic)
+    saving: Saving | None = None
+    writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "checkpoint"))
+    judgement: dict[str, float] = field(default_factory=dict)
     resumed_from: int | None = None
     newest: StepResult | None = None
     step_seconds: list[float] = field(default_factory=list)
@@ -101,7 +123,7 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, 
     run = Run(layout, settings, spec, device, tuner, Networks.fresh(spec, seed=settings.seed, device=device),
               ClipStore(files, spec, settings.mel_epsilons),
               ClipStore(heldout_files(layout, spec), spec, settings.mel_epsilons), info)
-    ensure_room(layout.root, _checkpoint_bytes(run.networks))    # now, not after an hour of training
+    _ensure_room(run, progress)    # now, not after an hour of training
     how = _begin(run, bases) if checkpoint is None else _continue(run, checkpoint)
     write_json(layout.config, rvc_config(run))
     progress.say(f"training {layout.name!r} on {device}: {how}; {len(run.clips)} clips, "
@@ -150,10 +172,19 @@ def _continue(run: Run, checkpoint: Checkpoint) -> str:
     return how
 
 
-def _checkpoint_bytes(networks: Networks) -> int:
-    """What a pair takes: weights, and the two moments of their optimizers."""
-    return 3 * sum(parameter.nbytes for network in (networks.generator, networks.discriminator)
-                   for parameter in network.parameters())
+def _ensure_room(run: Run, progress: Progress) -> None:
+    """Refuse to begin without room for one checkpoint and voice; say when fewer can be kept than was asked for."""
+    generator, discriminator = (sum(parameter.nbytes for parameter in network.parameters())
+                                for network in (run.networks.generator, run.networks.discriminator))
+    pair, voice = 3 * (generator + discriminator), generator // 2    # weights and two moments; float16
+    ensure_room(run.layout.root, pair + voice)
+    present = sum(run.layout.generator(step).stat().st_size + run.layout.discriminator(step).stat().st_size
+                  for step in run.layout.generator_steps() if run.layout.discriminator(step).exists())
+    wanted = (run.settings.keep_checkpoints + 1) * pair + voice - present    # a new set is whole before an old one goes
+    try:
+        ensure_room(run.layout.root, max(0, wanted))
+    except ResourceError as error:
+        progress.say(f"{error}: fewer checkpoints will be kept")
 
 
 def voice_info(layout: Layout, files: list[ClipFiles]) -> VoiceInfo:

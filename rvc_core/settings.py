@@ -102,10 +102,14 @@ class TrainSettings(Settings):
 
     epochs: int = Field(200, ge=1, le=100_000, description="passes over the clips, counted from the very first")
     batch_size: int = Field(8, ge=1, le=64, description="clips in one step; lower it when memory runs out")
-    max_minutes: float | None = Field(None, gt=0, description="wall time after which training saves and ends")
+    max_minutes: float | None = Field(None, gt=0, description=(
+        "wall time after which training saves and ends; a session's known end counts too"))
     save_every_epochs: int = Field(15, ge=1, le=10_000, description="epochs between two checkpoints and voices")
+    save_every_minutes: float = Field(10, gt=0, description="minutes between two checkpoints, also within an epoch")
     validate_every_epochs: int = Field(5, ge=1, le=10_000, description="epochs between two held-out validations")
     keep_checkpoints: int = Field(2, ge=1, le=1000, description="complete checkpoint pairs kept on the disk")
+    keep_voices: int = Field(10, ge=1, le=10_000, description=(
+        "saved voices kept: the best on held-out recordings, and the newest; without such recordings all are"))
     learning_rate: StepSize = Field("auto", description=(
         "AdamW step size at the first epoch; auto: the architecture's own"))
     learning_rate_decay: float = Field(0.999875, gt=0.9, le=1, description="factor on the step size after each epoch")

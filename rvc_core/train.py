@@ -1,12 +1,15 @@
 """Stage: train a voice. Moves the networks, writes checkpoints, voices and metrics; the same call continues.
 
 Every random draw is a function of (seed, epoch) or (seed, step), so a run that was killed and continued ends where an
-uninterrupted one would: on a CPU to the bit, if `threads` is a number, which fixes the order of sums.
+uninterrupted one would: on a CPU to the bit, if `threads` is a number, which fixes the order of sums. Checkpoints are
+copied in memory and written by a thread while training goes on.
 """
 
 import contextlib
+import errno
 import fcntl
 import math
+import os
 import signal
 import threading
 import time
@@ -17,17 +20,20 @@ from typing import Any
 
 import torch
 
-from .checkpoint import Checkpoint, save_checkpoint
-from .errors import CheckpointError, DivergedError, ResourceError
+from .checkpoint import Checkpoint, load_newest, on_host, prune_voices, save_checkpoint
+from .errors import CheckpointError, DivergedError, ResourceError, StorageError
 from .gan import train_step
 from .layout import Layout
 from .metrics import PICTURE_INTERVAL_STEPS, MetricsLog, history
 from .nn.spectrogram import mel_spectrogram
+from .platforms import detect, session_minutes_left
 from .progress import Budget, Progress, Silent, Stop
-from .run import Run, open_run
+from .run import Run, Saving, open_run
 from .settings import RuntimeSettings, TrainSettings
-from .validate import heldout_mel
-from .voice_file import VoiceFile, load_voice, save_voice
+from .validate import heldout_mel, speak
+from .voice_file import VoiceFile, load_voice, save_voice, synthesizer_of
+
+_SILENT = 1e-6   # of full scale: less is no voice
 
 
 @dataclass(frozen=True)
@@ -77,27 +83,54 @@ def train(layout: Layout, settings: TrainSettings, *, runtime: RuntimeSettings =
     ------
     StageOrderError, DatasetError, WeightsError, CheckpointError, MismatchError, ResourceError
         Before the first step, each with its remedy; `ResourceError` also when memory or disk runs out.
+    StorageError
+        When the experiment's folder cannot be written, or is gone; what was saved there is untouched.
     DivergedError
         When a loss is no longer finite; the last checkpoint is untouched.
     """
     started = time.monotonic()
-    budget = Budget(settings.max_minutes)
-    with _alone(layout), _gentle_interrupt() as interrupt:
+    budget = _budget(settings, progress)
+    with _storage(layout), _alone(layout), _gentle_interrupt() as interrupt:
         layout.stop.unlink(missing_ok=True)
         run = open_run(layout, settings, runtime, progress)
-        log = MetricsLog(layout, steps_per_epoch=run.steps_per_epoch, resumed_step=run.step)
         stops = {"interrupt": interrupt, "stop": Stop(layout.stop), "asked": stop or Stop()}
-        try:
+        log = MetricsLog(layout, steps_per_epoch=run.steps_per_epoch, resumed_step=run.step)
+        with contextlib.closing(log), run.writer:
             if run.step == 0:
                 _validate(run, log)
+            _recollect(run, log)
             stopped_by = _fit(run, log, budget, progress, stops)
-            voice = _finish(run, log)
-        finally:
-            log.close()
+            progress.start("saving and opening again", 1)
+            voice = _finish(run, log, progress)
+            progress.advance(voice.name)
+        layout.stop.unlink(missing_ok=True)
     mels = [row["heldout/mel"] for row in history(layout) if row["kind"] == "validation" and "heldout/mel" in row]
     first, last = (mels[0], mels[-1]) if mels else (None, None)
     return TrainReport(run.epoch, run.step, stopped_by, run.resumed_from, str(voice), first, last,
                        round(time.monotonic() - started, 1))
+
+
+def _budget(settings: TrainSettings, progress: Progress) -> Budget:
+    """The minutes asked for, or those that the platform leaves this session, whichever end first."""
+    session, asked = session_minutes_left(), settings.max_minutes
+    if session is None or (asked is not None and asked <= session):
+        return Budget(asked)
+    progress.say(f"{detect().title} ends this session in little more than {session:.0f} minutes: training ends by then")
+    return Budget(session)
+
+
+@contextlib.contextmanager
+def _storage(layout: Layout) -> Iterator[None]:
+    """Name what happened when the disk fails under the work, and what is still there."""
+    try:
+        yield
+    except OSError as error:
+        name = Path(os.fsdecode(error.filename)).name if error.filename else layout.root.name
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError(f"the disk is full: {name} could not be written", hint=(
+                f"free some space for {layout.root}; the same command continues from the last checkpoint")) from error
+        raise StorageError(f"{layout.root} cannot be used any more: {error.strerror or error} ({name})", hint=(
+            "bring that storage back, writable; the same command continues from the last checkpoint")) from error
 
 
 @contextlib.contextmanager
@@ -117,20 +150,21 @@ def _alone(layout: Layout) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _gentle_interrupt() -> Iterator[Stop]:
-    """Turn the first Ctrl-C into a wish to stop: between two optimizers' moves there is nothing worth saving."""
+    """Turn the first Ctrl-C, or a system's SIGTERM, into a wish to stop: saving is safe only between two steps."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop                 # only the main thread is told of signals
         return
 
-    def ask(*_: object) -> None:
+    def ask(number: int, _: object) -> None:
         stop.request()
-        signal.signal(signal.SIGINT, before)
-    before = signal.signal(signal.SIGINT, ask)
+        signal.signal(number, before[number])
+    before: dict[int, Any] = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 # -- the loop ------------------------------------------------------------------------------------------------------
@@ -152,7 +186,7 @@ def _fit(run: Run, log: MetricsLog, budget: Budget, progress: Progress, stops: d
         if run.epoch < settings.epochs and run.epoch % settings.validate_every_epochs == 0:
             _validate(run, log)
         if run.epoch < settings.epochs and run.epoch % settings.save_every_epochs == 0:
-            _save(run, log)
+            _save(run, log, progress, with_voice=True)
     return "epochs"
 
 
@@ -180,7 +214,10 @@ def _epoch(run: Run, log: MetricsLog, budget: Budget, progress: Progress, stops:
         run.step_seconds = [*run.step_seconds[-49:], time.monotonic() - began]
         run.tuner.record(run.step_seconds[-1])
         torch.set_num_threads(run.tuner.threads)
-        progress.advance(_note(run, values))
+        progress.advance(_note(run, values, budget))
+        _settle(run, log, progress, wait=False)
+        if time.monotonic() - run.saved_at > 60 * settings.save_every_minutes and run.position < run.steps_per_epoch:
+            _save(run, log, progress, with_voice=False)
     return None
 
 
@@ -190,17 +227,31 @@ def _refuse_divergence(run: Run, values: dict[str, float]) -> None:
                             hint=f"continue from the last checkpoint with --learning-rate {run.learning_rate / 2:g}")
 
 
-def _note(run: Run, values: dict[str, float]) -> str:
+def _note(run: Run, values: dict[str, float], budget: Budget) -> str:
+    """Newest figures: speed, and when all epochs are done, or how many more of them the time is enough for."""
     left = ((run.settings.epochs - run.epoch) * run.steps_per_epoch - run.position) * run.pace
+    end = f"{left / 60:.0f} min left"
+    if left > budget.left_seconds:
+        fit = run.epoch + (run.position + budget.left_seconds / run.pace) / run.steps_per_epoch
+        end = f"{max(0, budget.left_seconds) / 60:.0f} min left, enough for {fit:.0f} epochs"
     return (f"epoch {run.epoch + 1}/{run.settings.epochs} · mel {values['loss/g/mel']:.1f} · "
-            f"{run.pace:.2f} s a step · {left / 60:.0f} min left")
+            f"{run.pace:.2f} s a step · {end}")
+
+
+def _recollect(run: Run, log: MetricsLog) -> None:
+    """What unheard recordings said last, and the voice that was written when the training was killed."""
+    run.judgement = {"heldout/mel": log.validations[-1]["heldout/mel"]} if log.validations else {}
+    voice = run.layout.voice(run.epoch, run.step)
+    if run.resumed_from is not None and voice.exists() and voice.name not in {row["path"] for row in log.voices}:
+        log.voice(run.step, run.epoch, voice.name, run.judgement)
 
 
 def _validate(run: Run, log: MetricsLog) -> None:
     if len(run.heldout):
         began = time.monotonic()
         mel = heldout_mel(run.networks.generator, run.heldout, run.spec, epsilons=run.settings.mel_epsilons)
-        log.validation(run.step, run.epoch, {"heldout/mel": mel})
+        run.judgement = {"heldout/mel": mel}
+        log.validation(run.step, run.epoch, run.judgement)
         run.validation_seconds = time.monotonic() - began
 
 
@@ -213,38 +264,82 @@ def _show_mels(run: Run, log: MetricsLog) -> None:
 
 
 # -- what stays ----------------------------------------------------------------------------------------------------
-def _save(run: Run, log: MetricsLog) -> None:
-    """Write a complete checkpoint and the voice of this moment."""
-    began = time.monotonic()
-    networks, settings = run.networks, run.settings
+def _save(run: Run, log: MetricsLog, progress: Progress, *, with_voice: bool) -> None:
+    """Copy a complete checkpoint, and write it, and the voice of this moment if asked, while training goes on."""
+    _settle(run, log, progress, wait=True)
+    networks = run.networks
     log.flush()                    # a checkpoint must not know steps that the record does not
-    generator, discriminator = (
+    generator, discriminator = (on_host(
         {"model": network.state_dict(), "iteration": run.epoch, "optimizer": optimizer.state_dict(),
-         "learning_rate": run.learning_rate}
+         "learning_rate": run.learning_rate})
         for network, optimizer in ((networks.generator, networks.generator_optimizer),
                                    (networks.discriminator, networks.discriminator_optimizer)))
-    save_checkpoint(run.layout, Checkpoint(run.step, generator, discriminator, run.continuation()),
-                    keep=settings.keep_checkpoints)
-    voice = run.layout.voice(run.epoch, run.step)
-    _save_voice(run, voice)
-    _show_mels(run, log)
-    log.voice(run.step, run.epoch, voice.name)
-    run.saved_step, run.save_seconds = run.step, time.monotonic() - began
+    checkpoint = Checkpoint(run.step, generator, discriminator, run.continuation())
+    voice = run.layout.voice(run.epoch, run.step) if with_voice else None
+    run.saved_at = time.monotonic()
+    run.saving = Saving(run.step, run.epoch, voice, run.writer.submit(_write, run, checkpoint, voice))
+    if with_voice:
+        _show_mels(run, log)
 
 
-def _save_voice(run: Run, path: Path) -> None:
-    info = replace(run.info, epoch=run.epoch, step=run.step)
-    save_voice(path, VoiceFile(run.spec, run.networks.generator.state_dict(), info))
+def _write(run: Run, checkpoint: Checkpoint, voice: Path | None) -> float:
+    """The writing thread's work; returns its seconds."""
+    began = time.monotonic()
+    if not run.layout.root.is_dir():
+        raise StorageError(f"{run.layout.root} is gone", hint=(
+            "bring that storage back; the same command continues from the last checkpoint there"))
+    if voice:
+        _save_voice(run, voice, checkpoint)     # first: what is after a complete checkpoint, a kill might leave out
+    if run.saved_step != checkpoint.step:       # a set is never written over: it may be the only one
+        save_checkpoint(run.layout, checkpoint, keep=run.settings.keep_checkpoints)
+    return time.monotonic() - began
 
 
-def _finish(run: Run, log: MetricsLog) -> Path:
-    """Validate, save, and open the final voice again before anybody calls it done."""
-    if run.saved_step != run.step:
+def _save_voice(run: Run, path: Path, checkpoint: Checkpoint) -> None:
+    info = replace(run.info, epoch=checkpoint.generator["iteration"], step=checkpoint.step)
+    save_voice(path, VoiceFile(run.spec, checkpoint.generator["model"], info))
+
+
+def _settle(run: Run, log: MetricsLog, progress: Progress, *, wait: bool) -> None:
+    """Take note of a checkpoint that is written by now; one that found no room leaves the one before."""
+    saving = run.saving
+    if saving is None or not (wait or saving.written.done()):
+        return
+    run.saving = None
+    try:
+        run.save_seconds = saving.written.result()
+    except ResourceError as error:
+        before = f"the one of step {run.saved_step} is kept" if run.saved_step >= 0 else "there is none before it"
+        progress.say(f"the checkpoint of step {saving.step} was not saved, {before}: {error} ({error.hint})")
+        return
+    run.saved_step = saving.step
+    if saving.voice:
+        log.voice(saving.step, saving.epoch, saving.voice.name, run.judgement)
+        scores = {row["path"]: row["heldout/mel"] for row in log.voices if "heldout/mel" in row}
+        prune_voices(run.layout, scores, keep=run.settings.keep_voices)
+
+
+def _finish(run: Run, log: MetricsLog, progress: Progress) -> Path:
+    """Validate and save; then read the checkpoint again, and hear the voice, before anybody calls it done."""
+    layout = run.layout
+    _settle(run, log, progress, wait=True)
+    if run.saved_step != run.step or not layout.voice(run.epoch, run.step).exists():
         _validate(run, log)
-        _save(run, log)
-    _save_voice(run, run.layout.final_voice)
-    reopened = load_voice(run.layout.final_voice)
-    if reopened.info.step != run.step or reopened.spec.sample_rate != run.spec.sample_rate:
-        raise CheckpointError(f"{run.layout.final_voice.name} does not read back as it was written",
+        _save(run, log, progress, with_voice=True)
+        _settle(run, log, progress, wait=True)
+    checkpoint = load_newest(layout)
+    if checkpoint is None or run.saved_step != run.step:
+        raise ResourceError(f"step {run.step} could not be saved: there is no room in {layout.root}", hint=(
+            f"free some space; the same command continues from step {max(0, run.saved_step)}"))
+    _save_voice(run, layout.final_voice, checkpoint)
+    _refuse_unheard(run, load_voice(layout.final_voice))
+    return layout.final_voice
+
+
+def _refuse_unheard(run: Run, voice: VoiceFile) -> None:
+    """Let the voice that was written speak three seconds of a clip."""
+    clip = (run.heldout if len(run.heldout) else run.clips)[0]
+    audio = speak(synthesizer_of(voice).to(run.device), clip.excerpt(0, 300))
+    if voice.info.step != run.step or not audio.isfinite().all() or audio.std() < _SILENT:
+        raise CheckpointError(f"{run.layout.final_voice.name} does not speak as it should after it was written",
                               hint="check the disk, then run the same command: the checkpoint is there")
-    return run.layout.final_voice

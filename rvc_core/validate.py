@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from .dataset import ClipFiles, ClipStore
+from .dataset import ClipFiles, ClipStore, ClipTensors
 from .layout import Layout
 from .nn.spectrogram import EpsilonName, mel_spectrogram
 from .nn.synthesizer import Synthesizer
@@ -26,6 +26,16 @@ def heldout_files(layout: Layout, spec: VoiceSpec) -> list[ClipFiles]:
 
 
 @torch.inference_mode()
+def speak(generator: Synthesizer, clip: ClipTensors) -> torch.Tensor:
+    """What a voice makes of a clip's content and pitch, always with the same noise: samples (1, S)."""
+    device = next(generator.parameters()).device
+    coarse, f0_hz = ((clip.f0_coarse[None].to(device), clip.f0_hz[None].to(device)) if generator.spec.uses_f0
+                     else (None, None))
+    return generator.infer(clip.content[None].to(device), coarse, f0_hz, torch.tensor([clip.speaker], device=device),
+                           generator=torch.Generator(device).manual_seed(_SEED))[:, 0]
+
+
+@torch.inference_mode()
 def heldout_mel(generator: Synthesizer, clips: ClipStore, spec: VoiceSpec, *, epsilons: EpsilonName) -> float:
     """Mean absolute log-mel difference between recordings and what the voice makes of their content and pitch.
 
@@ -43,11 +53,8 @@ def heldout_mel(generator: Synthesizer, clips: ClipStore, spec: VoiceSpec, *, ep
     total, frames = 0.0, 0
     for index in range(len(clips)):
         clip = clips[index]
-        coarse, f0_hz = (clip.f0_coarse[None].to(device), clip.f0_hz[None].to(device)) if spec.uses_f0 else (None, None)
-        audio = generator.infer(clip.content[None].to(device), coarse, f0_hz,
-                                torch.tensor([clip.speaker], device=device),
-                                generator=torch.Generator(device).manual_seed(_SEED))
-        made, true = (mel_spectrogram(wave, spec, epsilons) for wave in (audio[:, 0], clip.wave[None].to(device)))
+        made, true = (mel_spectrogram(wave, spec, epsilons)
+                      for wave in (speak(generator, clip), clip.wave[None].to(device)))
         total += (made - true).abs().mean().item() * clip.frames
         frames += clip.frames
     generator.train(was_training)

@@ -9,8 +9,17 @@ import pytest
 import torch
 
 from rvc_core import checkpoint as module
-from rvc_core.checkpoint import Checkpoint, continue_optimizer, load_base, load_newest, save_checkpoint
-from rvc_core.errors import CheckpointError, ResourceError, WeightsError
+from rvc_core.checkpoint import (
+    Checkpoint,
+    continue_optimizer,
+    load_base,
+    load_newest,
+    on_host,
+    pin,
+    prune_voices,
+    save_checkpoint,
+)
+from rvc_core.errors import CheckpointError, DivergedError, ResourceError, WeightsError
 from rvc_core.files import sha256_of
 from rvc_core.gan import Networks
 from rvc_core.layout import Layout
@@ -89,6 +98,65 @@ def test_no_room_keeps_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(ResourceError, match="not enough room"):
         save_checkpoint(layout, _set(10))
     assert {path: sha256_of(path) for path in layout.root.iterdir()} == before
+
+
+def test_older_sets_go_before_a_new_one_has_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout.of("a", tmp_path)
+    for step in (5, 10, 15):
+        save_checkpoint(layout, _set(step), keep=3)
+
+    def room_for_two(folder: Path, needed_bytes: int) -> None:
+        if len(layout.generator_steps()) > 1:
+            raise ResourceError("not enough room")
+    monkeypatch.setattr(module, "ensure_room", room_for_two)
+    save_checkpoint(layout, _set(20), keep=3)
+    assert layout.generator_steps() == [15, 20] and load_newest(layout).step == 20
+
+
+def test_what_is_pinned_stays(tmp_path: Path) -> None:
+    layout = Layout.of("a", tmp_path)
+    for step in (5, 10):
+        save_checkpoint(layout, _set(step))
+    layout.voice(1, 7).write_bytes(b"voice")
+    assert sorted(pin(layout, 5)) == ["D_5.pth", "G_5.pth", "state_5.pt"] and pin(layout, 7) == ["a_e1_s7.pth"]
+    for step in (15, 20, 25):
+        save_checkpoint(layout, _set(step))
+    assert layout.generator_steps() == [5, 20, 25] and load_newest(layout).step == 25
+    assert load_newest(layout).step == 25 and layout.generator(5).exists()     # opening does not put it aside
+    with pytest.raises(CheckpointError, match="nothing of step 10") as caught:
+        pin(layout, 10)
+    assert "5, 7, 20, 25" in caught.value.hint
+
+
+def test_the_best_voices_stay_and_the_newest_and_the_pinned(tmp_path: Path) -> None:
+    layout = Layout.of("a", tmp_path)
+    layout.root.mkdir(parents=True)
+    names = [layout.voice(step, step).name for step in range(1, 8)]
+    for name in (*names, layout.final_voice.name):
+        (layout.root / name).write_bytes(b"voice")
+    pin(layout, 1)
+    scores = dict(zip(names[:6], (9.0, 2.0, 8.0, 1.0, 7.0, 6.0), strict=True))    # the seventh was never judged
+    assert prune_voices(layout, scores, keep=2) == ["a_e5_s5.pth", "a_e3_s3.pth"]
+    assert [layout.step_of(path) for path in layout.voices()] == [1, 2, 4, 6, 7, 0]
+
+
+def test_a_weight_that_is_no_number_is_never_saved(tmp_path: Path) -> None:
+    layout = Layout.of("a", tmp_path)
+    save_checkpoint(layout, _set(5))
+    bad = _set(10)
+    bad.discriminator["model"]["w"][2] = math.inf
+    with pytest.raises(DivergedError, match="w is not finite at step 10"):
+        save_checkpoint(layout, bad)
+    assert load_newest(layout).step == 5 and layout.generator_steps() == [5]
+
+
+def test_what_is_written_is_what_was_copied(tmp_path: Path) -> None:
+    """Training moves its weights while the thread writes."""
+    part = {"model": {"w": torch.ones(4)}, "optimizer": {"state": {0: {"step": torch.tensor(1.0)}}, "groups": [{}]}}
+    copied = on_host(part)
+    part["model"]["w"].add_(1)
+    part["optimizer"]["state"][0]["step"] += 1
+    assert copied["model"]["w"].tolist() == [1.0] * 4 and copied["optimizer"]["state"][0]["step"] == 1
 
 
 def test_a_base_must_be_a_base(tmp_path: Path) -> None:

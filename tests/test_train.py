@@ -1,22 +1,27 @@
 """Training: it learns, it resumes bit by bit, it stops when told, and it refuses what cannot work."""
 
+import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from kills import moments, train_until_killed
+from rvc_core import checkpoint as checkpoint_module
 from rvc_core import stamps
 from rvc_core import train as train_module
 from rvc_core.checkpoint import load_newest
-from rvc_core.errors import DivergedError, MismatchError, ResourceError, StageOrderError, WeightsError
+from rvc_core.errors import DivergedError, MismatchError, ResourceError, StageOrderError, StorageError, WeightsError
+from rvc_core.files import read_json
 from rvc_core.gan import train_step
 from rvc_core.layout import Layout
 from rvc_core.metrics import history
@@ -242,32 +247,168 @@ def test_the_base_model_must_know_the_features(tiny: None, tmp_path: Path) -> No
     assert "--content auto" in caught.value.hint and not layout.config.exists()
 
 
-CHILD = """
-import sys
-from pathlib import Path
-import tiny
-from rvc_core import presets
-from rvc_core.layout import Layout
-from rvc_core.settings import TrainSettings
-from rvc_core.train import train
-presets.PRESETS["nano"] = tiny.TINY
-report = train(Layout.of("tiny", Path(sys.argv[1])), TrainSettings.of(**%r))
-print(report.resumed_from, report.steps)
-"""
+def _same_weights(*layouts: Layout) -> bool:
+    """Whether two experiments end with the same networks and optimizers, to the bit."""
+    ours, theirs = (load_newest(layout) for layout in layouts)
+    return ours.step == theirs.step and all(
+        all(torch.equal(mine["model"][key], other["model"][key]) for key in mine["model"])
+        and all(torch.equal(value, other["optimizer"]["state"][number][key])
+                for number, moments in mine["optimizer"]["state"].items() for key, value in moments.items())
+        for mine, other in ((ours.generator, theirs.generator), (ours.discriminator, theirs.discriminator)))
 
 
-def test_a_killed_training_continues_from_its_last_checkpoint(tiny: None, tmp_path: Path) -> None:
-    layout = experiment(tmp_path)
-    command = [sys.executable, "-c", CHILD % _settings(epochs=20, save_every_epochs=4).model_dump(), str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while len(layout.generator_steps()) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    child.send_signal(signal.SIGKILL)
-    child.wait()
+def _train_through_kills(home: Path, kills: list[dict[str, object]], epochs: int) -> None:
+    """However often it is killed, a training loses at most what one save and its interval hold, and ends the same."""
+    settings = _settings(epochs=epochs, save_every_epochs=2, keep_voices=3).model_dump()
+    interval = 2 * 3                                            # three steps in an epoch
+    whole, killed = experiment(home, "whole"), experiment(home, "killed")
+    train_until_killed(whole, settings)
+    for kill in kills:
+        before = load_newest(killed)
+        steps = train_until_killed(killed, settings, **kill)
+        assert steps is not None, "the training ended before it could be killed"
+        after = load_newest(killed)
+        made, kept = (before.step if before else 0) + steps, after.step if after else 0
+        assert kept <= made and made - kept <= 2 * interval     # the set that was being written, and what came since
+        assert not [path for path in killed.root.glob("[GD]_*.pth") if not killed.state(int(path.stem[2:])).exists()]
+    assert train_until_killed(killed, settings) is None
+    assert _same_weights(whole, killed)
+    assert [row["step"] for row in history(killed) if row["kind"] == "step"] == [*range(1, 3 * epochs + 1)]
+    rows = [[{**row, "path": ""} for row in history(layout) if row["kind"] != "step"] for layout in (whole, killed)]
+    assert rows[0] == rows[1]
+
+
+def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(tiny: None, tmp_path: Path) -> None:
+    _train_through_kills(tmp_path, [{"seconds": 0.1}, {"write": 4}, {"seconds": 0.2}], epochs=16)
+
+
+@pytest.mark.slow
+def test_forty_kills_lose_nothing(tiny: None, tmp_path: Path) -> None:
+    _train_through_kills(tmp_path, moments(40, seed=5), epochs=400)
+
+
+def test_minutes_save_within_an_epoch_without_a_voice(tiny: None, tmp_path: Path) -> None:
+    layout, whole = experiment(tmp_path), experiment(tmp_path, "whole")
+    first = train(layout, _settings(epochs=2, save_every_minutes=1e-9), stop=_AfterSteps(5))
+    assert first.steps == 5 and [row["step"] for row in read_json(layout.checkpoints, "")] == [4, 5]
+    assert [path.name for path in layout.voices()] == ["tiny_e1_s5.pth", "tiny.pth"]
+    train(layout, _settings(epochs=2))
+    train(whole, _settings(epochs=2))
+    assert _same_weights(whole, layout)
+
+
+def test_a_save_without_room_keeps_the_old_pair_and_says_so(tiny: None, tmp_path: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, said = experiment(tmp_path), _Listening()
+    free = iter([10**9] + [1000] * 100)          # enough for the first save only
+    with monkeypatch.context() as patch, pytest.raises(ResourceError, match="step 12 could not be saved") as caught:
+        patch.setattr(checkpoint_module, "ensure_room", lambda *_: _room(next(free)))
+        train(layout, _settings(epochs=4, save_every_epochs=1), progress=said)
+    assert "continues from step 3" in caught.value.hint
+    [_, first, *_] = said.lines
+    assert "the checkpoint of step 6 was not saved, the one of step 3 is kept: not enough room" in first
+    assert load_newest(layout).step == 3 and train(layout, _settings(epochs=4)).resumed_from == 3
+
+
+def _room(free_bytes: int) -> None:
+    if free_bytes < 10**6:
+        raise ResourceError("not enough room", hint="free some space")
+
+
+class _Listening(Silent):
+    """Remembers what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, 60 MB in memory."""
+    disk = tmp_path / "small disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=60m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a file system")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_a_disk_that_fills_loses_nothing(tiny: None, tmp_path: Path, small_disk: Path,
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even the check for room helps: another program takes it while a set is being written."""
+    layout, ballast = experiment(small_disk), small_disk / "ballast"
+
+    def filling(*arguments: object, **options: object) -> object:
+        if len(layout.generator_steps()) == 2 and not ballast.exists():
+            with contextlib.suppress(OSError), ballast.open("wb") as file:
+                while True:
+                    file.write(bytes(1 << 12))
+                    file.flush()
+        return train_step(*arguments, **options)
+    with monkeypatch.context() as patch, pytest.raises(ResourceError) as caught:
+        patch.setattr(checkpoint_module, "ensure_room", lambda *_: None)
+        patch.setattr(train_module, "train_step", filling)
+        train(layout, _settings(epochs=30, save_every_epochs=2))
+    assert "full" in str(caught.value) or "no room" in str(caught.value)
+    assert "\n" not in str(caught.value) and caught.value.hint
     saved = load_newest(layout).step
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    resumed_from, steps = map(int, done.stdout.split())
-    assert resumed_from == saved and steps == 60
-    assert [row["step"] for row in history(layout) if row["kind"] == "step"] == list(range(1, 61))
+    assert saved >= 12
+    ballast.unlink()
+    whole = experiment(tmp_path, "whole")
+    for each in (layout, whole):
+        report = train(each, _settings(epochs=14))
+        assert report.resumed_from == (saved if each is layout else None)
+    assert _same_weights(whole, layout)
+
+
+def test_a_folder_that_may_only_be_read_is_refused_in_one_line(tiny: None, small_disk: Path) -> None:
+    layout = experiment(small_disk)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(StorageError, match="Read-only") as caught:
+        train(layout, _settings(epochs=1))
+    assert "writable" in caught.value.hint
+
+
+def test_storage_that_vanishes_is_named_and_nothing_is_written_in_its_place(tiny: None, tmp_path: Path,
+                                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = experiment(tmp_path)
+    away = layout.root.with_name("away")
+    steps = 0
+
+    def vanishing(*arguments: object, **options: object) -> object:
+        nonlocal steps
+        steps += 1
+        if steps == 10:
+            layout.root.rename(away)
+        return train_step(*arguments, **options)
+    monkeypatch.setattr(train_module, "train_step", vanishing)
+    with pytest.raises(StorageError, match="tiny (is gone|cannot be used any more)") as caught:
+        train(layout, _settings(epochs=30, save_every_epochs=2))
+    assert "bring that storage back" in caught.value.hint and not layout.root.exists()
+    away.rename(layout.root)
+    assert train(layout, _settings(epochs=5)).resumed_from == 6
+
+
+def test_the_end_of_a_session_ends_training_with_a_saved_voice(tiny: None, tmp_path: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_module, "session_minutes_left", lambda: 0.05)
+    layout, said = experiment(tmp_path), _Listening()
+    report = train(layout, _settings(epochs=5000, max_minutes=60), progress=said)
+    assert report.stopped_by == "time" and load_newest(layout).step == report.steps
+    assert "ends this session" in said.lines[0]
+
+
+def test_the_progress_line_tells_speed_end_and_epochs_that_still_fit(tiny: None, tmp_path: Path) -> None:
+    notes: list[str] = []
+
+    class Noting(Silent):
+        def advance(self, note: str = "") -> None:
+            notes.append(note)
+    train(experiment(tmp_path), _settings(epochs=2), progress=Noting())
+    train(experiment(tmp_path, "other"), _settings(epochs=5000, max_minutes=0.06), progress=Noting())
+    assert re.fullmatch(r"epoch 2/2 · mel [\d.]+ · [\d.]+ s a step · 0 min left", notes[5])
+    fit = int(re.fullmatch(r"epoch \d+/5000 · .* 0 min left, enough for (\d+) epochs", notes[20])[1])
+    assert 5 < fit < 1000
