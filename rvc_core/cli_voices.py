@@ -1,6 +1,7 @@
 """The commands that make voices of other files, and that send voices out and take them in."""
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ _OUTPUT = {"default": "exported", "metavar": "DIR", "help": "folder for the resu
 
 def _export(arguments: argparse.Namespace) -> dict[str, Any]:
     from .share import export_voice
-    return export_voice(voice_path(arguments.voice), Path(arguments.output), layout=arguments.layout,
-                        file_format=arguments.format).as_json()
+    return asdict(export_voice(voice_path(arguments.voice), Path(arguments.output), layout=arguments.layout,
+                               file_format=arguments.format))
 
 
 def _import(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -26,34 +27,34 @@ def _import(arguments: argparse.Namespace) -> dict[str, Any]:
     progress = Silent() if arguments.quiet else Terminal()
     if is_foreign(folder := Path(arguments.source).expanduser()):
         layout = Layout.of(arguments.name or folder.absolute().name)
-        return {"experiment": open_foreign(folder, layout, progress=progress).as_json()}
+        return {"experiment": asdict(open_foreign(folder, layout, progress=progress))}
     made = import_voices(arguments.source, name=arguments.name, progress=progress)
-    return {"voices": [voice.as_json() for voice in made]}
+    return {"voices": [asdict(voice) for voice in made]}
 
 
 def _merge(arguments: argparse.Namespace) -> dict[str, Any]:
     from .merge import merge_voices
     first, second = voice_path(arguments.first), voice_path(arguments.second)
     layout = Layout.of(arguments.name or f"{first.stem}+{second.stem}")
-    return merge_voices(first, second, layout, alpha=arguments.alpha).as_json()
+    return asdict(merge_voices(first, second, layout, alpha=arguments.alpha))
 
 
 def _annotate(arguments: argparse.Namespace) -> dict[str, Any]:
     from .merge import annotate
-    return annotate(voice_path(arguments.voice), note=arguments.note, name=arguments.name,
-                    author=arguments.author).as_json()
+    return asdict(annotate(voice_path(arguments.voice), note=arguments.note, name=arguments.name,
+                           author=arguments.author))
 
 
 def _extract(arguments: argparse.Namespace) -> dict[str, Any]:
     from .merge import extract_voice
     output = Path(arguments.output) if arguments.output else None
-    return extract_voice(Path(arguments.checkpoint), output, name=arguments.name).as_json()
+    return asdict(extract_voice(Path(arguments.checkpoint), output, name=arguments.name))
 
 
 def _onnx(arguments: argparse.Namespace) -> dict[str, Any]:
     from .onnx_export import export_onnx
     path = voice_path(arguments.voice)
-    return export_onnx(path, Path(arguments.output) / f"{slug_of(path.stem)}.onnx").as_json()
+    return asdict(export_onnx(path, Path(arguments.output) / f"{slug_of(path.stem)}.onnx"))
 
 
 COMMANDS: dict[str, tuple[Any, ...]] = {

@@ -7,6 +7,7 @@ from typing import Any
 
 from . import weights
 from .bundle import TARGETS, make_bundle
+from .errors import WeightsError
 from .progress import Silent, Terminal
 
 _NAMES = {"metavar": "NAME", "help": "files or folders as `rvc weights list` shows them, or presets (v2-40k)"}
@@ -27,6 +28,8 @@ def _fetch(arguments: argparse.Namespace) -> dict[str, Any]:
 def _verify(arguments: argparse.Namespace) -> dict[str, Any]:
     chosen = weights.choose(arguments.names) if arguments.names else [
         asset for asset in weights.assets().values() if weights.find(asset.name)]
+    if not chosen:
+        raise WeightsError("no file of weights is here to verify", hint="get some with: rvc weights fetch v2-40k")
     return _report(arguments, chosen, verify=True)
 
 

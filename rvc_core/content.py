@@ -24,6 +24,7 @@ from .weights import CONTENTVEC, missing, places
 if TYPE_CHECKING:
     from torch import Tensor
 
+ENCODERS = ("contentvec", "embedded")
 FIELD_SAMPLES, STRIDE_SAMPLES = 400, 320     # frame t sees samples 320 t to 320 t + 400, at 16 kHz
 _BLOCK_FRAMES, _CONTEXT_FRAMES = 1300, 300   # 26 s; 6 s on both sides, more than the embedded encoder sees
 _CONTENTVEC_LAYERS = {256: 9, 768: 12}       # width → layer that RVC reads: v1 (then projected), v2
@@ -151,8 +152,8 @@ def repeat_to_100fps(features: np.ndarray) -> np.ndarray:
 
 def _weights_of(name: str, width: int) -> Path:
     """File of the encoder's weights."""
-    if name not in ("embedded", "contentvec"):
-        raise SettingsError(f"unknown content encoder {name!r}", hint="choose embedded or contentvec")
+    if name not in ENCODERS:
+        raise SettingsError(f"unknown content encoder {name!r}", hint=f"choose {' or '.join(ENCODERS)}")
     if width not in ((256,) if name == "embedded" else _CONTENTVEC_LAYERS):
         raise MismatchError(f"the {name} encoder has no features of width {width}",
                             hint="use contentvec with v1 and v2 voices; embedded fits nano and v1")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from .audio import Audio, highpass, read_audio, rms_envelope
-from .content import ContentEncoder, content_encoder, repeat_to_100fps
+from .content import ENCODERS, ContentEncoder, content_encoder, repeat_to_100fps
 from .errors import AudioError, MismatchError, RVCError, SettingsError
 from .nn.synthesizer import SynthesisNoise
 from .pitch import PitchTrack, auto_transpose, pitch_estimator, pitch_method, read_curve
@@ -31,7 +31,6 @@ CONTEXT_FRAMES = 100           # what it hears beyond that on either side
 FADE_FRAMES = 10               # over which neighbouring windows are faded
 _PEAK = 0.99
 _SILENT_RMS = 1e-4
-_ENCODERS = {"": "contentvec", "contentvec": "contentvec", "hubert_base": "contentvec", "embedded": "embedded"}
 _CODEC_SECONDS = {".mp3": 0.15, ".m4a": 0.15}   # these codecs add frames at either end
 
 
@@ -100,11 +99,10 @@ class Converter:
         self._synthesizer = synthesizer_of(voice).to(self.device)
 
     def _matching_encoder(self, voice: VoiceFile) -> ContentEncoder:
-        recorded_name = voice.info.content_name
-        if recorded_name not in _ENCODERS:
-            raise MismatchError(f"the voice was trained with the content encoder {recorded_name!r}, which is not known "
-                                "here", hint="use a voice that was trained with contentvec or embedded")
-        name = _ENCODERS[recorded_name]
+        name = voice.encoder
+        if name not in ENCODERS:
+            raise MismatchError(f"the voice was trained with the content encoder {name!r}, which is not known here",
+                                hint=f"use a voice that was trained with {' or '.join(ENCODERS)}")
         encoder = content_encoder(name, voice.spec.content_width, device=str(self.device))
         recorded = voice.info.content_identity
         if recorded and recorded != encoder.identity:

@@ -8,10 +8,11 @@ from typing import Any
 
 from .errors import CheckpointError
 from .faiss_file import load_arrays
-from .presets import PRESETS
-from .untrusted import AGAIN, checked_weights, list_zip, load_torch
-from .voice_file import load_voice, voice_of
+from .untrusted import checked_weights, list_zip, load_torch
+from .voice_file import load_voice, spec_of_generator, voice_of
 
+_OF_TRAINING = ("mels", "segment_frames", "posterior_layers", "discriminator_periods", "discriminator_divisor",
+                "excerpt_frames", "learning_rate")   # of a preset; no voice file says them
 _VERSIONS_OF_JUDGES = {7: "v1", 9: "v2"}   # by the number of discriminators
 
 
@@ -47,14 +48,15 @@ def describe(path: Path) -> dict[str, Any]:
 
 def _voice(path: Path, content: Any = None) -> dict[str, Any]:
     voice = load_voice(path) if content is None else voice_of(content, path)
-    return {"kind": "voice", **asdict(voice.info), "architecture": asdict(voice.spec), **_sizes(voice.weights)}
+    architecture = {key: value for key, value in asdict(voice.spec).items() if key not in _OF_TRAINING}
+    return {"kind": "voice", **asdict(voice.info), "architecture": architecture, **_sizes(voice.weights)}
 
 
 def _network(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     """A ``G_`` or ``D_`` of a training, or a base model, which is the same without what a training needs to go on."""
     weights = checked_weights(content["model"], path.name)
     judges = {key.split(".")[1] for key in weights if key.startswith("discriminators.")}
-    if not judges and not {"enc_p.emb_phone.weight", "enc_q.pre.weight"} <= weights.keys():
+    if not judges and "enc_q.pre.weight" not in weights:
         raise CheckpointError(f"{path.name} is a checkpoint of another program: it holds no network of RVC's",
                               hint="G_ and D_ files and base models are known here")
     epoch = content.get("iteration")
@@ -62,16 +64,9 @@ def _network(path: Path, content: dict[str, Any]) -> dict[str, Any]:
              "can_be_continued": isinstance(content.get("optimizer"), dict), **_sizes(weights)}
     if judges:
         return known | {"version": _VERSIONS_OF_JUDGES.get(len(judges), "nano")}
-    try:
-        bins, width = weights["enc_q.pre.weight"].shape[1], weights["enc_p.emb_phone.weight"].shape[1]
-        kernels = [weights[f"dec.ups.{stage}.weight_v"].shape[2] for stage in range(8)
-                   if f"dec.ups.{stage}.weight_v" in weights]
-    except IndexError as error:
-        raise CheckpointError(f"{path.name} is damaged: its weights have odd shapes", hint=AGAIN) from error
-    architecture = next((name for name, spec in PRESETS.items() if kernels == list(spec.upsample_kernels)
-                         and (spec.spectrogram_bins, spec.content_width) == (bins, width)), "unknown")
-    return known | {"architecture": architecture if kernels else "nano", "content_width": width,
-                    "uses_f0": "enc_p.emb_pitch.weight" in weights}
+    name, spec = spec_of_generator(weights, path.name)
+    return known | {"architecture": name, "content_width": spec.content_width, "uses_f0": spec.uses_f0,
+                    "speakers": spec.speakers}
 
 
 def _sizes(weights: dict[str, Any]) -> dict[str, Any]:

@@ -92,7 +92,11 @@ def _only_writer(partial: Path) -> Iterator[BinaryIO]:
                                hint="wait until that one is done") from None
         except OSError:   # network drives without locks: the hash still holds
             pass
-        yield file
+        try:
+            yield file
+        finally:
+            if partial.is_file() and not partial.stat().st_size:   # a refusal leaves nothing to go on with
+                partial.unlink()
 
 
 class _Transfer:
@@ -126,8 +130,9 @@ class _Transfer:
             fruitless = 0 if self.have_bytes - most_bytes >= _MB else fruitless + 1
             most_bytes = max(most_bytes, self.have_bytes)
             if fruitless >= self.patience.attempts:
-                raise WeightsError(f"{self.url} cannot be fetched: {problem}", hint=(
-                    f"try again later, what has arrived is kept; {self.elsewhere}"))
+                kept = "" if self.blind else ", what has arrived is kept"
+                raise WeightsError(f"{self.url} cannot be fetched: {problem}",
+                                   hint=f"try again later{kept}; or {self.elsewhere}")
             pause_seconds = max(wish_seconds, self.patience.wait_seconds * 2 ** fruitless)
             pause_seconds = min(pause_seconds, self.patience.longest_wait_seconds)
             self.progress.say(f"{self._name}: {problem}; going on in {pause_seconds:.0f} s")

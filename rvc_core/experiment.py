@@ -296,11 +296,14 @@ def outputs_for(inputs: list[Path], folder: Path, voice_name: str,
     SettingsError
         When there is nothing to convert, or one f0 curve for several recordings.
     """
+    from .pitch import read_curve
     files = [file for item in inputs for file in (_audio_in(item) if item.is_dir() else [item])]
     if not files:
         raise SettingsError("nothing to convert", hint="name recordings, or a folder that holds some")
     if settings.f0_curve and len(files) > 1:
         raise SettingsError(f"one f0 curve for {len(files)} recordings", hint="convert each with its own curve")
+    if settings.f0_curve:
+        read_curve(Path(settings.f0_curve).expanduser())   # fails now, and once
     taken: set[Path] = set()
     pairs = []
     for file in files:

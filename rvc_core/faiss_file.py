@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import UnsafeFileError, WeightsError
+from .errors import UnsafeFileError, WeightsError, printable
 from .files import replace_atomically
 
 _LARGEST_BYTES = 4 << 30      # 1.4 million features of 768 numbers; RVC reduces them above 200,000
@@ -22,6 +22,7 @@ _HEADER = struct.Struct("<iqqqBi")   # width, vectors, two unused numbers, train
 _L2, _UNUSED = 1, 1 << 20
 _OURS = b"rvc_core "          # begins the note behind an index of ours; faiss stops reading before it
 _LARGEST_NOTE_BYTES = 4096
+_NOTED = ("name", "version", "content_name", "content_identity")
 _BY_HAND = "use the file whose name begins with added_IVF, or build the index again"
 
 
@@ -114,7 +115,7 @@ def read_note(path: Path) -> dict[str, str]:
         found = json.loads(note)
     except (ValueError, RecursionError):
         return {}
-    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+    return {key: printable(str(found[key]))[:200] for key in _NOTED if key in found} if isinstance(found, dict) else {}
 
 
 def save_arrays(path: Path, arrays: IndexArrays) -> None:

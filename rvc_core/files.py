@@ -40,6 +40,8 @@ def replace_atomically(path: Path) -> Iterator[Path]:
     >>> target.read_text()
     'whole'
     """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".part-{os.getpid()}-{path.name}")   # matches no *.pth, [GD]_* or *.index pattern
     if path.suffix in {".npy", ".npz"}:                              # numpy appends its own suffix to other names
@@ -58,6 +60,18 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def folder_atomically(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder of the same name, hidden nearby: it becomes `folder` on success, and is gone otherwise."""
+    hidden = folder.with_name(f".part-{os.getpid()}-{folder.name}")
+    try:
+        (hidden / folder.name).mkdir(parents=True)
+        yield hidden / folder.name
+        (hidden / folder.name).replace(folder)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
 def _is_full(folder: Path, error: Exception) -> bool:
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return True
@@ -65,10 +79,10 @@ def _is_full(folder: Path, error: Exception) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files of `replace_atomically` whose writers were killed; those of living processes stay."""
+    """Delete the temporary files and folders of writers that were killed; those of living processes stay."""
     for path in folder.glob(".part-*"):
         if (match := _LEFTOVER.fullmatch(path.name)) and not _is_running(int(match[1])):
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _is_running(process: int) -> bool:

@@ -4,34 +4,34 @@ Clips, pitch, content features and the newest pair of checkpoints are copied und
 itself stays as it is (foreign_folder.py reads it).
 """
 
-import os
+import contextlib
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from .audio import read_audio
 from .checkpoint import Checkpoint, load_foreign
 from .content import content_encoder
 from .errors import DatasetError, MismatchError, ResourceError, SettingsError, WeightsError
 from .extract import filelist_text, mute_wave
-from .files import ensure_room, write_text
+from .files import ensure_room, folder_atomically, write_text
 from .foreign_folder import ClipParts, ForeignFolder, clip_parts, read_foreign, said_in, unvoiced_kind
 from .heldout import choose_heldout
 from .layout import Layout
 from .manifest import Clip, ExperimentRecord, Manifest
 from .nn.discriminator import Discriminator
+from .nn.layers import Blueprint
 from .nn.synthesizer import Synthesizer
 from .presets import PRESETS, VoiceSpec, preset
 from .progress import Progress, Silent
 from .slicer import Span
 from .stamps import stamp, stamp_of
+from .voice_file import VERSIONS
 
-_VERSIONS = {256: "v1", 768: "v2"}       # by width of the content features
 _SAME_ENCODER = 0.05                     # difference over largest value: half precision makes 0.01, another encoder 1
 _PER_SECOND = 1000                       # lengths in whole milliseconds
 
@@ -65,23 +65,12 @@ class ForeignReport:
     content_identity: str
     warnings: list[str] = field(default_factory=list)
 
-    def as_json(self) -> dict[str, Any]:
-        """The fields, for ``--json``."""
-        return asdict(self)
-
 
 def open_foreign(folder: Path, layout: Layout, *, progress: Progress = Silent()) -> ForeignReport:
     """Make an experiment of a folder of RVC WebUI (``logs/<name>``) or Applio.
 
     Without a checkpoint, whole recordings are held out, as `prepare` does; a checkpoint has heard all of them, so then
     none are. A folder of RVC WebUI that is the experiment's own is opened where it is, and nothing in it is moved.
-
-    Parameters
-    ----------
-    folder : Path
-    layout : Layout
-        The experiment that it becomes.
-    progress : Progress
 
     Raises
     ------
@@ -105,18 +94,13 @@ def open_foreign(folder: Path, layout: Layout, *, progress: Progress = Silent())
     identity = _content_identity(source, spec)
     clips = _clips_of(source, hold_out=checkpoint is None and not in_place)
     progress.say(f"{source.folder} is of {source.program}: {len(clips)} clips for {spec.version} {spec.rate_name}")
-    staged = layout if in_place else Layout(layout.root.with_name(f".part-{os.getpid()}-{layout.slug}"), layout.name)
-    try:
+    with contextlib.nullcontext(layout.root) if in_place else folder_atomically(layout.root) as root:
+        staged = Layout(root, layout.name)
         if not in_place:
             _copy(source, staged, spec, clips, checkpoint)
         has_mute = _copy_mute(source, staged, spec)
         unvoiced = unvoiced_kind(source.pitch_tracks()) if spec.uses_f0 else ""
         _describe(source, staged, layout, spec, clips, {"identity": identity, "unvoiced": unvoiced, "mute": has_mute})
-        if not in_place:
-            staged.root.replace(layout.root)
-    finally:
-        if not in_place:
-            shutil.rmtree(staged.root, ignore_errors=True)
     return ForeignReport(
         str(layout.root), source.program, f"{spec.version}-{spec.rate_name}", len(clips),
         sum(clip.heldout for clip in clips), round(sum(clip.seconds for clip in clips), 3),
@@ -131,7 +115,7 @@ def _architecture(source: ForeignFolder, checkpoint: Checkpoint | None) -> Voice
     widths = {files.width for stem, files in source.files.items() if source.complete(stem)}
     if not widths:
         raise DatasetError(f"no clip in {source.folder} is whole", hint="copy the folder again")
-    names = [f"{_VERSIONS.get(width)}-{rate // 1000}k" for width in widths for rate in rates]
+    names = [f"{VERSIONS.get(width)}-{rate // 1000}k" for width in widths for rate in rates]
     if len(names) > 1 or names[0] not in PRESETS:
         raise MismatchError(f"clips of {sorted(rates)} Hz with features of {sorted(widths)} values fit no voice of RVC",
                             hint="v1 and v2 at 32, 40 and 48 kHz go on here; extract again in that program")
@@ -148,7 +132,7 @@ def _architecture(source: ForeignFolder, checkpoint: Checkpoint | None) -> Voice
 
 def _refuse_other_networks(spec: VoiceSpec, checkpoint: Checkpoint) -> None:
     """Compare names and shapes now, before anything is copied."""
-    with torch.device("meta"):
+    with Blueprint():
         networks = {"G": Synthesizer(spec), "D": Discriminator.of(spec)}
     for (letter, network), part in zip(networks.items(), (checkpoint.generator, checkpoint.discriminator), strict=True):
         ours, theirs = ({(key, tuple(value.shape)) for key, value in table.items()}
@@ -259,7 +243,6 @@ def _odd(source: ForeignFolder, checkpoint: Checkpoint | None, clips: list[Clip]
                         (torn, "lack a part, or it is torn: rvc extract computes it again")):
         if stems:
             yield f"{len(stems)} clips {what}: {', '.join(stems[:5])}{', …' if len(stems) > 5 else ''}"
-
     if unvoiced in ("interpolated", "mixed"):
         yield (f"pitch is drawn through unvoiced frames ({unvoiced}), so protect has little effect on this voice: "
                "rvc extract with a --f0-method computes it again")

@@ -141,9 +141,9 @@ def _cases(folder: Path, index: dict[str, Any]) -> Iterator[GoldenCase]:
 
 def _with_golden_weights(build: Callable[[], N]) -> N:
     """Build without drawing initial weights, which would take longer than the whole case."""
-    import torch
+    from .nn.layers import Blueprint
 
-    with torch.device("meta"):
+    with Blueprint():
         network = build()
     network.load_state_dict(golden_weights(network), assign=True)
     return network.eval()

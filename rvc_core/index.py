@@ -87,20 +87,23 @@ def build_index(layout: Layout, settings: IndexSettings = IndexSettings(), *,
 
 
 def find_index(file: Path, voice: "VoiceFile") -> tuple[Path | None, list[str]]:
-    """The newest index beside a voice that was made for it, and what is odd about that.
+    """The newest index of a voice, beside it or where RVC WebUI has its own, and what is odd about that.
 
     An index that records whose it is goes by that, whatever its file is called; another by its exact name, RVC's or
     Applio's: never by a part of one.
     """
-    layout = Layout(file.absolute().parent, voice.info.name)
-    owners = voice_names(file, voice.info.name)
-    by_name = layout.indexes(voice.spec.version, owners)
-    for path in layout.indexes():
-        note = read_note(path)
-        recorded = (note.get("name"), note.get("version"))
-        if recorded == (voice.info.name, voice.spec.version) if note else path in by_name:
-            stale = f"the index was made from other content than there is now: run rvc index {layout.name}"
-            return path, [stale] if is_stale(layout) else []
+    owners, place = voice_names(file, voice.info.name), file.absolute().parent
+    places = [place]
+    if place.name == "weights":   # RVC WebUI keeps voices in assets/weights, formerly in weights, and indexes in logs
+        places += [parent / "logs" / owner for parent in list(place.parents)[:2] for owner in sorted(owners)]
+    for layout in (Layout(folder, voice.info.name) for folder in places):
+        by_name = layout.indexes(voice.spec.version, owners)
+        for path in layout.indexes():
+            note = read_note(path)
+            recorded = (note.get("name"), note.get("version"))
+            if recorded == (voice.info.name, voice.spec.version) if note else path in by_name:
+                stale = f"the index was made from other content than there is now: run rvc index {layout.name}"
+                return path, [stale] if is_stale(layout) else []
     return None, ["no index of this voice was found"]
 
 

@@ -4,11 +4,9 @@ Source of the arithmetic: RVC WebUI's ``process_ckpt.py``. Labels come from the 
 """
 
 import math
-import os
 import re
-import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +16,19 @@ import torch
 from .content import content_name
 from .dataset import read_filelist
 from .errors import CheckpointError, MismatchError, RVCError, SettingsError, WeightsError
-from .files import ensure_room
+from .files import ensure_room, folder_atomically
 from .index import find_index
 from .layout import Layout
 from .manifest import ExperimentRecord
-from .nn.synthesizer import Synthesizer
-from .presets import PRESETS, VoiceSpec
+from .presets import VoiceSpec
 from .retrieval import FeatureIndex
 from .run import LATEST_ONLY, voice_info
 from .settings import IndexSettings
 from .untrusted import checked_weights, load_torch
-from .voice_file import VoiceFile, load_voice, save_voice, synthesizer_of
+from .voice_file import VoiceFile, load_voice, save_voice, spec_of_generator, synthesizer_of
 
 _SILENT_RMS = 1e-6
 _CHECKPOINT = re.compile(r"G_(\d+)\.pth")
-_ENCODER_NAMES = {"": "contentvec", "hubert_base": "contentvec"}   # RVC records none, and has no other
 
 
 @dataclass(frozen=True)
@@ -53,10 +49,6 @@ class MadeVoice:
     rms_db: float
     index: str = ""
     warnings: list[str] = field(default_factory=list)
-
-    def as_json(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return asdict(self)
 
 
 def reopened(path: Path, warnings: list[str] | None = None) -> MadeVoice:
@@ -96,37 +88,27 @@ def architecture_of(spec: VoiceSpec) -> str:
     return f"{spec.version}, {spec.rate_name}, {'with' if spec.uses_f0 else 'without'} pitch"
 
 
-def encoder_of(voice: VoiceFile) -> str:
-    """Name of the content encoder that a voice was trained with."""
-    return _ENCODER_NAMES.get(voice.info.content_name, voice.info.content_name)
+def refuse_taken(layout: Layout, hint: str = "choose another --name") -> None:
+    """Raise a SettingsError when there is an experiment, or anything else, in this place."""
+    if layout.root.exists():
+        raise SettingsError(f"there is {layout.name!r} already, in {layout.root}", hint=hint)
 
 
 def publish(layout: Layout, fill: Callable[[Layout], list[str]]) -> MadeVoice:
     """Make the folder of a new voice: it appears when `fill` has written into it and the voice was heard, or never.
 
-    Parameters
-    ----------
-    layout : Layout
-        Where it shall be.
-    fill : callable
-        Writes voice and index into the layout that it is given, a hidden one; returns what is odd about them.
+    `fill` writes voice and index into the layout that it is given, a hidden one, and returns what is odd about them.
 
     Raises
     ------
     SettingsError
         When there is something of that name already.
     """
-    if layout.root.exists():
-        raise SettingsError(f"there is {layout.name!r} already, in {layout.root}", hint="choose another --name")
-    hidden = layout.root.with_name(f".part-{os.getpid()}-{layout.slug}")
-    staged = Layout(hidden / layout.slug, layout.name)   # files are named after the folder
-    try:
-        staged.root.mkdir(parents=True)
+    refuse_taken(layout)
+    with folder_atomically(layout.root) as hidden:
+        staged = Layout(hidden, layout.name)
         warnings = fill(staged)
         made = reopened(staged.voices()[-1], warnings)
-        staged.root.replace(layout.root)
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
     path, index = (str(layout.root / Path(file).name) if file else "" for file in (made.path, made.index))
     return replace(made, path=path, index=index)
 
@@ -135,24 +117,18 @@ def publish(layout: Layout, fill: Callable[[Layout], list[str]]) -> MadeVoice:
 def merge_voices(first: Path, second: Path, layout: Layout, *, alpha: float = 0.5) -> MadeVoice:
     """Mix the weights of two voices, and their indexes when both have one, into the new voice called `layout.name`.
 
-    Parameters
-    ----------
-    first, second : Path
-        Voices of one architecture and one content encoder. Of their speakers as many remain as the smaller one has.
-    layout : Layout
-        Where the result is put.
-    alpha : float
-        Share of the first, 0 to 1.
+    The voices are of one architecture and one content encoder; as many speakers remain as the smaller one has.
 
     Raises
     ------
     SettingsError
-        When alpha is no share, or there is a voice of that name.
+        When `alpha`, the share of the first, is none, or there is a voice of that name.
     MismatchError
         When the voices do not go together, naming what differs.
     """
     if not 0 <= alpha <= 1:
         raise SettingsError(f"alpha {alpha:g} is no share", hint="choose 0 (all of the second) to 1 (all of the first)")
+    refuse_taken(layout)
     one, other = load_voice(first), load_voice(second)
     voice = mixed(one, other, alpha, layout.name)
     found = [find_index(first, one), find_index(second, other)]
@@ -171,7 +147,7 @@ def merge_voices(first: Path, second: Path, layout: Layout, *, alpha: float = 0.
 
 def save_index(layout: Layout, index: FeatureIndex, voice: VoiceFile) -> None:
     """Write an index under RVC's name, with the record of whose it is that conversion goes by."""
-    note = index.note | {"name": voice.info.name, "version": voice.spec.version, "content_name": encoder_of(voice)}
+    note = index.note | {"name": voice.info.name, "version": voice.spec.version, "content_name": voice.encoder}
     if voice.info.content_identity:
         note["content_identity"] = voice.info.content_identity
     path = layout.index(max(1, index.lists), voice.spec.version)
@@ -193,9 +169,9 @@ def mixed(first: VoiceFile, second: VoiceFile, alpha: float, name: str) -> Voice
         if values[0] != values[1] and item.name != "speakers":
             raise MismatchError(f"{refused}: {item.name} is {values[0]} in one, {values[1]} in the other",
                                 hint="merge voices of the same version, sample rate and pitch choice")
-    encoders = [f"{encoder_of(voice)} {voice.info.content_identity}".strip() for voice in (first, second)]
+    encoders = [f"{voice.encoder} {voice.info.content_identity}".strip() for voice in (first, second)]
     identities = {one.content_identity, other.content_identity} - {""}
-    if encoder_of(first) != encoder_of(second) or len(identities) > 1:
+    if first.encoder != second.encoder or len(identities) > 1:
         raise MismatchError(f"{refused}: they hear through different content encoders ({' and '.join(encoders)})",
                             hint="merge voices that were trained with the same encoder")
     speakers = min(first.spec.speakers, second.spec.speakers)
@@ -223,13 +199,9 @@ def annotate(path: Path, *, note: str | None = None, name: str | None = None, au
     """Change what a voice file says about itself: the text that RVC shows as its info, its name, its author.
 
     Weights and everything else stay. An index goes by the voice's name, so the one beside it is told the new one.
-
-    Raises
-    ------
-    SettingsError
-        When nothing is to be changed.
+    Nothing to change is a SettingsError.
     """
-    given: dict[str, Any] = {key: value for key, value in (("note", note), ("name", name), ("author", author))
+    given: dict[str, Any] = {key: value for key, value in {"note": note, "name": name, "author": author}.items()
                              if value is not None}
     if not given:
         raise SettingsError("nothing to change", hint="give --note, --name or --author")
@@ -246,15 +218,8 @@ def annotate(path: Path, *, note: str | None = None, name: str | None = None, au
 def extract_voice(checkpoint: Path, output: Path | None = None, *, name: str = "") -> MadeVoice:
     """Make the small voice of a ``G_*.pth``: ours, RVC WebUI's or Applio's, or a base model.
 
-    The architecture is read from the weights, the rest from the experiment around the checkpoint, if there is one.
-
-    Parameters
-    ----------
-    checkpoint : Path
-    output : Path, optional
-        By default beside the checkpoint, named as training names its voices.
-    name : str
-        By default that of the experiment.
+    The architecture is read from the weights, the rest from the experiment around the checkpoint, if there is one: its
+    name too, unless `name` is given. Without `output` the voice is put beside the checkpoint, named as training does.
 
     Raises
     ------
@@ -262,7 +227,11 @@ def extract_voice(checkpoint: Path, output: Path | None = None, *, name: str = "
         When it is no generator's checkpoint.
     MismatchError
         When its architecture is none that is known.
+    SettingsError
+        When `output` is not named as a voice is.
     """
+    if output is not None and (output.suffix.lower() not in (".pth", ".safetensors") or output == checkpoint):
+        raise SettingsError(f"{output} is no place for the voice", hint="name another file, one that ends in .pth")
     content = load_torch(checkpoint)
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or "emb_g.weight" not in model:
@@ -270,12 +239,12 @@ def extract_voice(checkpoint: Path, output: Path | None = None, *, name: str = "
                 "is a discriminator" if isinstance(model, dict) else "is no training checkpoint")
         raise CheckpointError(f"{checkpoint.name} {what}", hint="name a generator: G_….pth")
     weights = checked_weights(model, checkpoint.name)
+    _, spec = spec_of_generator(weights, checkpoint.name)
     layout = _layout_around(checkpoint, name)
     files = read_filelist(layout.filelist) if layout.filelist.is_file() else []
     numbered = _CHECKPOINT.fullmatch(checkpoint.name)
     step = int(numbered[1]) if numbered and int(numbered[1]) != LATEST_ONLY else 0
-    epoch, spec = content.get("iteration", 0), _spec_of(weights, checkpoint.name)
-    info = voice_info(layout, files)
+    epoch, info = content.get("iteration", 0), voice_info(layout, files)
     info = replace(info, epoch=epoch if isinstance(epoch, int) else 0, step=step,
                    content_name=info.content_name or content_name("auto", spec))
     path = output or layout.voice(info.epoch, info.step)
@@ -291,16 +260,3 @@ def _layout_around(checkpoint: Path, name: str) -> Layout:
         return replace(layout, name=ExperimentRecord.load(layout).name)
     except RVCError:   # another program's experiment, or a file by itself
         return layout
-
-
-def _spec_of(weights: dict[str, torch.Tensor], file_name: str) -> VoiceSpec:
-    """The known architecture whose weights have exactly these names and shapes."""
-    shapes = {key: value.shape for key, value in weights.items()}
-    for base in PRESETS.values():
-        spec = replace(base, uses_f0="enc_p.emb_pitch.weight" in weights, speakers=len(weights["emb_g.weight"]))
-        with torch.device("meta"):   # shapes only
-            network = Synthesizer(spec)
-        if {key: value.shape for key, value in network.state_dict().items()} == shapes:
-            return spec
-    raise MismatchError(f"{file_name} has an architecture that is not known here",
-                        hint="known are RVC's v1 and v2 at 32k, 40k and 48k, and nano")

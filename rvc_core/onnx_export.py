@@ -48,10 +48,6 @@ class OnnxReport:
     bytes: int
     parity: dict[int, float] = field(default_factory=dict)
 
-    def as_json(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return asdict(self)
-
 
 class OnnxVoice(nn.Module):
     """A voice with RVC's inputs, and with nothing random inside.

@@ -195,6 +195,7 @@ def _rmvpe(device: str) -> Propose:
     import torch
 
     from .nn import rmvpe
+    from .nn.layers import Blueprint
     from .untrusted import AGAIN, load_torch
     from .voice_file import load_strictly
     if (path := find(RMVPE)) is None:
@@ -203,7 +204,7 @@ def _rmvpe(device: str) -> Propose:
     if not isinstance(weights, dict) or not all(
             isinstance(value, torch.Tensor) and torch.isfinite(value).all() for value in weights.values()):
         raise WeightsError(f"{path.name} holds no weights, or some that are not finite", hint=AGAIN)
-    with torch.device("meta"):   # initial weights would be drawn for nothing
+    with Blueprint():
         network = rmvpe.RMVPE()
     network = network.to_empty(device="cpu").eval()
     load_strictly(network, weights, path.name, hint="use the rmvpe.pt of the RVC project")

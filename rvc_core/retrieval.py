@@ -29,12 +29,7 @@ Neighbours = tuple[np.ndarray, np.ndarray]   # squared distances (T, K), inf whe
 class FeatureIndex:
     """A set of content features that can be searched.
 
-    Attributes
-    ----------
-    arrays : IndexArrays
-        The features and the lists that they are sorted into.
-    device : str
-        Where it is searched: the lists on a CPU, all features at once on a GPU.
+    `device` is where it is searched: the lists on a CPU, all features at once on a GPU.
 
     Examples
     --------
@@ -94,7 +89,7 @@ class FeatureIndex:
 
     @property
     def lists(self) -> int:
-        """Cells of the inverted file, of which few are searched; 0 where there are none."""
+        """Cells of the inverted file; 0 where there are none."""
         return len(self.arrays.centres)
 
     @property

@@ -1,21 +1,21 @@
 """Voices leave and arrive: in the folders of RVC WebUI and of Applio, and in the zips that people share."""
 
+import os
 import re
 import shutil
 import tempfile
 import urllib.parse
 import zipfile
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from . import __version__
 from .download import download
 from .errors import MismatchError, RVCError, SettingsError, UnsafeFileError, WeightsError, printable
-from .files import ensure_room, replace_atomically, slug_of, write_text
+from .files import ensure_room, remove_leftovers, replace_atomically, slug_of, write_text
 from .index import find_index
 from .layout import Layout, voice_names
-from .merge import MadeVoice, architecture_of, encoder_of, publish, reopened, save_index
+from .merge import MadeVoice, architecture_of, publish, refuse_taken, reopened, save_index
 from .platforms import home
 from .progress import Progress, Silent
 from .retrieval import FeatureIndex
@@ -48,10 +48,6 @@ class ExportReport:
     rms_db: float
     warnings: list[str] = field(default_factory=list)
 
-    def as_json(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return asdict(self)
-
 
 def export_voice(source: Path, output: Path, *, layout: str = "rvc", file_format: str = "pth") -> ExportReport:
     """Write a voice, its index and a card where another program looks for them, or into one zip.
@@ -62,10 +58,8 @@ def export_voice(source: Path, output: Path, *, layout: str = "rvc", file_format
         A voice file; its index is found as for conversion.
     output : Path
         The folder of RVC WebUI or Applio, or any folder, which then gets the same tree; for ``zip``, where it is put.
-    layout : str
-        ``rvc``: ``assets/weights`` and ``logs``; ``applio``: ``logs``; ``zip``.
-    file_format : str
-        ``pth``, or for a zip also ``safetensors``, which no program but this one opens as a voice.
+    layout, file_format : str
+        Of `LAYOUTS` and `FORMATS`; ``safetensors`` for a zip alone, as no program but this one opens it as a voice.
 
     Raises
     ------
@@ -96,7 +90,7 @@ def _refuse_strange(voice: VoiceFile, layout: str, file_format: str) -> None:
     program = {"rvc": "RVC WebUI", "applio": "Applio"}[layout]
     if file_format != "pth":
         raise SettingsError(f"{program} opens no {file_format} voices", hint="leave --format out, or use --layout zip")
-    if voice.spec.version == "nano" or encoder_of(voice) == "embedded":
+    if voice.spec.version == "nano" or voice.encoder == "embedded":
         raise MismatchError(
             f"{program} cannot speak with {voice.info.name!r}: it hears through the small encoder inside rvc_core, and "
             f"{program} has only ContentVec",
@@ -148,10 +142,10 @@ def card(voice: VoiceFile, files: list[str]) -> str:
     info, spec = voice.info, voice.spec
     median = f"{info.f0_median_hz:.0f} Hz: sources are best transposed to it" if info.f0_median_hz else ""
     rows = {"files": ", ".join(files), "architecture": architecture_of(spec), "speakers": spec.speakers,
-            "content encoder": f"{encoder_of(voice)} {info.content_identity}", "epochs": info.epoch or "",
+            "content encoder": f"{voice.encoder} {info.content_identity}", "epochs": info.epoch or "",
             "steps": info.step or "", "median pitch": median, "recordings": info.dataset_length, "author": info.author,
             "note": info.note, "created": info.created, "written by": f"rvc_core {__version__}",
-            "opens in": "rvc_core only" if encoder_of(voice) == "embedded" else "RVC WebUI, Applio, rvc_core"}
+            "opens in": "rvc_core only" if voice.encoder == "embedded" else "RVC WebUI, Applio, rvc_core"}
     table = "\n".join(f"| {key} | {str(value).replace('|', '/')} |" for key, value in rows.items() if value)
     return (f"# {info.name}\n\n| | |\n|---|---|\n{table}\n\n"
             "Whatever this voice says is synthetic: nobody said it. Tell those who hear it, and let it say only what "
@@ -185,25 +179,28 @@ def import_voices(source: str | Path, *, name: str = "", root: Path | None = Non
     SettingsError
         When there is something of that name already, or one name for several voices.
     """
+    if not str(source).strip():
+        raise SettingsError("nothing to import", hint="name a .zip, a .pth, a folder or https://…")
     place = (root or home()) / "logs"
     place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place, prefix=".part-") as scratch:
+    remove_leftovers(place)
+    with tempfile.TemporaryDirectory(dir=place, prefix=f".part-{os.getpid()}-") as scratch:
         files, is_parcel = _arrived(str(source), Path(scratch), progress)
-        voices, indexes = _readable(files, str(source))
+        voices, indexes, left_out = _readable(files, str(source))
         groups: dict[str, list[Path]] = {}
         for path in sorted(voices, key=lambda path: _age(path, voices[path])):
             groups.setdefault(_name_of(path, voices), []).append(path)
         if name and len(groups) > 1:
             raise SettingsError(f"one name for {len(groups)} voices: {', '.join(groups)}", hint="leave --name out")
         jobs = {Layout.of(name or group, root): paths for group, paths in groups.items()}
-        if taken := [layout for layout in jobs if layout.root.exists()]:
-            raise SettingsError(f"there is {taken[0].name!r} already, in {taken[0].root}",
-                                hint="choose another --name" if len(jobs) == 1 else "import the other files one by one")
+        for layout in jobs:
+            refuse_taken(layout, "choose another --name" if len(jobs) == 1 else "import the other files one by one")
         made: list[MadeVoice] = []
         try:
             for layout, paths in jobs.items():
                 folders = {path.parent for other in groups.values() if other is not paths for path in other}
-                made.append(_take(layout, paths, *_index_for(voices, paths, indexes, folders, is_parcel)))
+                index, odd = _index_for(voices, paths, indexes, folders, is_parcel)
+                made.append(_take(layout, paths, index, [*odd, *(left_out if is_parcel else [])]))
                 progress.say(f"{layout.name}: {made[-1].architecture}")
         except (RVCError, OSError):
             for voice in made:   # all or nothing
@@ -244,8 +241,8 @@ def _arrived(source: str, scratch: Path, progress: Progress) -> tuple[list[Path]
     return [path, *path.parent.glob("*.index")], False
 
 
-def _readable(files: list[Path], source: str) -> tuple[dict[Path, VoiceFile], dict[Path, FeatureIndex]]:
-    """Which of the files are voices (their weights are let go again), and which are indexes.
+def _readable(files: list[Path], source: str) -> tuple[dict[Path, VoiceFile], dict[Path, FeatureIndex], list[str]]:
+    """Which files are voices (their weights are let go again), which are indexes, and why others are neither.
 
     Raises
     ------
@@ -254,7 +251,7 @@ def _readable(files: list[Path], source: str) -> tuple[dict[Path, VoiceFile], di
     """
     voices: dict[Path, VoiceFile] = {}
     indexes: dict[Path, FeatureIndex] = {}
-    reasons = []
+    reasons, left_out = [], []
     for path in files:
         try:
             if path.suffix.lower() == ".index":
@@ -263,14 +260,16 @@ def _readable(files: list[Path], source: str) -> tuple[dict[Path, VoiceFile], di
                 voices[path] = replace(load_voice(path), weights={})
         except UnsafeFileError:
             raise
-        except WeightsError as error:   # base models, checkpoints and empty indexes lie beside voices
+        except WeightsError as error:
             reasons.append(error)
+            if not path.name.startswith(("G_", "D_", "f0G", "f0D", "trained_")):   # these lie beside voices
+                left_out.append(f"left out: {error}")
     if not voices:
         if len(files) == len(reasons) == 1:
             raise reasons[0]
-        raise WeightsError(f"no voice in {source}" + (f": {reasons[0]}" if reasons else ""),
-                           hint="a voice is the small .pth of RVC or Applio; rvc extract-voice makes one of a G_ file")
-    return voices, indexes
+        raise WeightsError(f"no voice in {source}" + (f": {reasons[0]}" if reasons else ""), hint=(
+            "a voice is the small .pth of RVC or Applio; rvc extract-voice makes one of a G_; unpack zips in zips"))
+    return voices, indexes, left_out
 
 
 def _age(path: Path, voice: VoiceFile) -> tuple[bool, int, int, str]:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from .errors import StorageError, UnsafeFileError, WeightsError
-from .files import ensure_room
+from .files import ensure_room, folder_atomically
 from .pickle_scan import PickleScan
 
 AGAIN = "fetch or copy the file again"
@@ -108,22 +108,14 @@ def checked_weights(table: Any, file_name: str) -> dict[str, torch.Tensor]:
 
 
 def unzip_safely(archive: Path, folder: Path, suffixes: Collection[str], *, most_bytes: int = 8 << 30) -> list[Path]:
-    """Unpack the files of an archive that end in one of `suffixes`: all of them, or nothing.
+    """Unpack the files of an archive that end in one of `suffixes` (lower case, with dots): all of them, or nothing.
 
-    Parameters
-    ----------
-    archive : Path
-    folder : Path
-        Absent or empty; it appears when everything in it is whole.
-    suffixes : Collection[str]
-        Lower case, with their dots. Hidden files and the ``__MACOSX`` folder are left out.
-    most_bytes : int
-        Limit for all files together.
+    Hidden files and the ``__MACOSX`` folder are left out. `most_bytes` is the limit for all files together.
 
     Returns
     -------
     list of Path
-        The files, sorted; empty when the archive holds none of these kinds, and then no folder appears.
+        The files, sorted; empty when the archive holds none of these kinds, and then `folder` does not appear.
 
     Raises
     ------
@@ -137,9 +129,10 @@ def unzip_safely(archive: Path, folder: Path, suffixes: Collection[str], *, most
     if folder.exists() and any(folder.iterdir()):
         raise StorageError(f"{folder} is not empty", hint="name a new folder")
     names = [name for name in list_zip(archive) if PurePosixPath(name).suffix.lower() in suffixes]
-    temporary = folder.with_name(f".part-{folder.name}")
+    if not names:
+        return []
     try:
-        with _opened(archive) as opened:
+        with folder_atomically(folder) as temporary, _opened(archive) as opened:
             size_bytes = sum(opened.getinfo(name).file_size for name in names)
             if size_bytes > most_bytes:
                 raise UnsafeFileError(f"{archive.name} unpacks to {size_bytes / 1e9:.1f} GB",
@@ -150,12 +143,8 @@ def unzip_safely(archive: Path, folder: Path, suffixes: Collection[str], *, most
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with opened.open(name) as source, target.open("xb") as written:
                     shutil.copyfileobj(source, written, 1 << 20)
-        if names:
-            temporary.replace(folder)
     except (zlib.error, lzma.LZMAError, EOFError, RuntimeError, FileExistsError, NotADirectoryError) as error:
         raise WeightsError(f"{archive.name} is damaged, or packed in an unknown way", hint=AGAIN) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return sorted(folder / name for name in names)
 
 

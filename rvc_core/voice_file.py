@@ -20,15 +20,17 @@ import torch
 
 from .errors import CheckpointError, MismatchError, WeightsError, printable
 from .files import replace_atomically
+from .nn.layers import Blueprint
 from .nn.synthesizer import Synthesizer
 from .presets import PRESETS, VoiceSpec
 from .untrusted import AGAIN, DAMAGE, checked_weights, load_torch
 
 _RVC_CONSTANT = 32   # second value of RVC's list: the training slice of its first release, read by nobody
 _RATES_HZ = {"32k": 32000, "40k": 40000, "48k": 48000}   # some tools write the rate as a word, which RVC reads too
-_VERSIONS = {256: "v1", 768: "v2"}                       # by the width of the content features
+VERSIONS = {256: "v1", 768: "v2"}                        # by the width of the content features
 _LARGEST, _MOST = 8192, 24   # no size, and no count of layers, is near it; a damaged one must not exhaust the machine
 _VOCODER = "HiFi-GAN"        # of the decoders that Applio offers, the one that RVC has
+_ENCODER_NAMES = {"": "contentvec", "hubert_base": "contentvec"}
 _HEADER = "rvc_voice"        # the key of the description in a safetensors file
 # PyTorch's newer weight normalisation names the length and the direction of a kernel differently.
 _SPELLINGS = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v"}
@@ -71,15 +73,16 @@ class VoiceFile:
     weights: dict[str, torch.Tensor]
     info: VoiceInfo
 
+    @property
+    def encoder(self) -> str:
+        """Name of the content encoder that it was trained with: RVC records none, and has no other than ContentVec."""
+        return _ENCODER_NAMES.get(self.info.content_name, self.info.content_name)
+
 
 def save_voice(path: Path, voice: VoiceFile) -> None:
     """Write a voice in RVC's form (fp16, no ``enc_q``), with Applio's keys and ours beside it.
 
-    Parameters
-    ----------
-    path : Path
-        Ending in ``.safetensors`` for that form, which this program alone reads as a voice.
-    voice : VoiceFile
+    A path that ends in ``.safetensors`` gets that form, which this program alone reads as a voice.
 
     Raises
     ------
@@ -92,7 +95,7 @@ def save_voice(path: Path, voice: VoiceFile) -> None:
         raise CheckpointError(f"{len(broken)} tensors are not finite, first {broken[0]}", hint="the voice is not saved")
     description = _description_of(voice)
     with replace_atomically(path) as temporary:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             safetensors.torch.save_file(weights, temporary, {_HEADER: json.dumps(description, ensure_ascii=False)})
         else:
             torch.save({"weight": weights, **description}, temporary)
@@ -141,8 +144,8 @@ def voice_of(content: Any, path: Path) -> VoiceFile:
                            hint="a voice is the small .pth that training saves")
     weights = {_rvc_spelling(key): value for key, value in checked_weights(content["weight"], name).items()
                if not key.startswith("enc_q.")}
-    ours = content.get("rvc_core") or {}
     try:
+        ours = {} if content.get("rvc_core") is None else dict(content["rvc_core"])
         vocoder = _word(content.get("vocoder")) or _VOCODER
         stated_f0 = None if content.get("f0") is None else bool(int(content["f0"]))
         stated_version = _word(content.get("version"))
@@ -156,13 +159,14 @@ def voice_of(content: Any, path: Path) -> VoiceFile:
             mel_epsilons=_word(ours.get("mel_epsilons")), created=_word(content.get("creation_date")),
             author=_word(content.get("author")), dataset_length=_word(content.get("dataset_length")),
             note="" if told else note)
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise WeightsError(f"{name} is damaged: its description cannot be read ({error})", hint=AGAIN) from error
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:   # RuntimeError: tensors where words belong
+        reason = str(error)[:80]
+        raise WeightsError(f"{name} is damaged: its description cannot be read ({reason})", hint=AGAIN) from error
     if vocoder != _VOCODER:
         raise MismatchError(f"{name} was trained in Applio with the vocoder {vocoder}, which is not known here",
                             hint=f"only voices with {_VOCODER}, RVC's own, can be read")
     spec = _spec_of(content["config"], weights, stated_version, stated_f0, name)
-    with torch.device("meta"):   # shapes only: nothing is computed, and no memory taken
+    with Blueprint():
         network = Synthesizer(spec, with_posterior=False)
     load_strictly(network, weights, name, assign=True)
     return VoiceFile(spec, weights, info)
@@ -234,6 +238,26 @@ def load_strictly(network: torch.nn.Module, weights: dict[str, torch.Tensor], na
         raise MismatchError(f"{name} does not fit the architecture: {reason}", hint=hint) from error
 
 
+def spec_of_generator(weights: dict[str, torch.Tensor], file_name: str) -> tuple[str, VoiceSpec]:
+    """The preset, and the architecture, whose generator has exactly these names and shapes, ``enc_q`` included.
+
+    Raises
+    ------
+    MismatchError
+        When there is none.
+    """
+    shapes = {key: value.shape for key, value in weights.items()}
+    speakers = next(iter(shapes.get("emb_g.weight", ())), 0)
+    for name, base in PRESETS.items():
+        spec = replace(base, uses_f0="enc_p.emb_pitch.weight" in shapes, speakers=speakers)
+        with Blueprint():
+            network = Synthesizer(spec)
+        if {key: value.shape for key, value in network.state_dict().items()} == shapes:
+            return name, spec
+    raise MismatchError(f"{file_name} has an architecture that is not known here",
+                        hint="known are RVC's v1 and v2 at 32k, 40k and 48k, and nano")
+
+
 def _config_of(spec: VoiceSpec) -> list[Any]:
     return [spec.spectrogram_bins, _RVC_CONSTANT, spec.inter_channels, spec.hidden_channels, spec.filter_channels,
             spec.heads, spec.layers, spec.kernel_size, 0, "1", list(spec.resblock_kernels),
@@ -252,7 +276,7 @@ def _spec_of(config: Any, weights: dict[str, torch.Tensor], version: str, uses_f
             [bins, inter, hidden, filters, heads, layers, kernel, channels, speaker_channels])
         sample_rate = _RATES_HZ[rate] if isinstance(rate, str) else _sizes([rate], 192_000)[0]
         width = weights["enc_p.emb_phone.weight"].shape[1]
-        version = version or _VERSIONS.get(width, "")
+        version = version or VERSIONS.get(width, "")
         known = [spec for spec in PRESETS.values() if spec.version == version]
         if not known:
             raise ValueError(f"version {version[:20]!r}")
@@ -283,6 +307,6 @@ def _sizes(values: Any, largest: int = _LARGEST) -> tuple[int, ...]:
     """Positive whole numbers of a size that networks have."""
     if not isinstance(values, list | tuple) or not 0 < len(values) <= _MOST:
         raise ValueError(f"{reprlib.repr(values)[:60]} where numbers belong")
-    if odd := [value for value in values if not isinstance(value, int) or not 0 < value <= largest]:
+    if odd := [value for value in values if type(value) is not int or not 0 < value <= largest]:
         raise ValueError(f"{reprlib.repr(odd[0])[:60]} is not a size")
     return tuple(values)

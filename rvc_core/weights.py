@@ -90,7 +90,8 @@ def choose(names: list[str]) -> list[Asset]:
             found = [asset for asset in assets().values() if asset.name == part or asset.name.startswith(f"{part}/")]
             found = found or [asset for asset in assets().values() if asset.name.endswith(f"/{part}")]
             if not found or len(found) > 1 and found[0].name.endswith(f"/{part}"):
-                raise SettingsError(f"{name} is the name of {len(found) or 'no'} files of weights",
+                several = ", ".join(asset.name for asset in found)
+                raise SettingsError(f"{name} is no file of weights" if not found else f"{name} may be {several}",
                                     hint="rvc weights list shows all names; a folder or a preset (v2-40k) is one too")
             chosen |= {asset.name: asset for asset in found}
     return list(chosen.values())

@@ -265,8 +265,8 @@ _add("another vocoder", _described(vocoder="RefineGAN"), MismatchError, "vocoder
 _add("a checkpoint of something else", lambda path: torch.save({"model": {"layer.weight": torch.ones(3)}}, path),
      CheckpointError, "another program")
 _add("a checkpoint with odd shapes", lambda path: torch.save(
-    {"model": {"enc_p.emb_phone.weight": torch.ones(3), "enc_q.pre.weight": torch.ones(3)}}, path), CheckpointError,
-     "odd shapes")
+    {"model": {"enc_p.emb_phone.weight": torch.ones(3), "enc_q.pre.weight": torch.ones(3)}}, path), MismatchError,
+     "has an architecture")
 
 
 # -- torn and renamed files ----------------------------------------------------------------------------------------

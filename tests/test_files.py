@@ -147,6 +147,7 @@ def test_leftovers_of_dead_processes_are_removed_and_nothing_else(tmp_path: Path
     kept = {f".part-{os.getpid()}-a.pth", ".part-notes.txt", "G_1.pth", f".part-{os.getppid()}-b.npy"}
     for name in kept | {f".part-{dead.pid}-a.pth", f".part-{dead.pid}-b.npy"}:
         (tmp_path / name).touch()
+    (tmp_path / f".part-{dead.pid}-folder" / "in it").mkdir(parents=True)
     remove_leftovers(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == kept
     remove_leftovers(tmp_path / "absent")

@@ -4,6 +4,8 @@ import hashlib
 import json
 import math
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -325,3 +327,23 @@ def test_segments_are_cut_at_their_starts_and_end_in_zeros() -> None:
     x = torch.arange(12.0).view(2, 1, 6)
     assert take_segments(x, torch.tensor([3, 1]), 3).flatten(1).tolist() == [[3, 4, 5], [7, 8, 9]]
     assert take_segments(x, torch.tensor([0, 0]), 8).flatten(1)[0].tolist() == [0, 1, 2, 3, 4, 5, 0, 0]
+
+
+def test_a_blueprint_has_all_names_and_shapes_without_the_compiler():
+    code = """
+import sys, torch
+from rvc_core.nn.discriminator import Discriminator
+from rvc_core.nn.layers import Blueprint
+from rvc_core.nn.rmvpe import RMVPE
+from rvc_core.nn.synthesizer import Synthesizer
+from rvc_core.presets import preset
+for build in (lambda: Synthesizer(preset("v2-40k")), lambda: Synthesizer(preset("nano")), lambda: RMVPE(4),
+              lambda: Discriminator.of(preset("nano"))):
+    with Blueprint():
+        drawn = build().state_dict()
+    real = build().state_dict()
+    assert [(k, v.shape, v.dtype) for k, v in drawn.items()] == [(k, v.shape, v.dtype) for k, v in real.items()]
+    assert all(v.is_meta for k, v in drawn.items() if k.endswith("weight_g") or k.endswith("weight_v"))
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])

@@ -80,7 +80,8 @@ def test_each_program_finds_voice_and_index_where_it_looks(tmp_path: Path, layou
     written = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     assert written == sorted(place.format(slug) for place in places)
     assert sorted(report.paths) == sorted(str(tmp_path / "out" / name) for name in written) and slug.isascii()
-    assert _same(source, tmp_path / "out" / places[0].format(slug))
+    exported = tmp_path / "out" / places[0].format(slug)
+    assert _same(source, exported) and find_index(exported, load_voice(exported))[0] == out / places[1].format(slug)
     card = (tmp_path / "out" / places[2].format(slug)).read_text("utf-8")
     for words in ("# Алиса", "v2, 16k, with pitch", "contentvec", "| epochs | 60 |", "210 Hz", "synthetic", "me / you"):
         assert words in card
@@ -198,10 +199,15 @@ def test_nothing_is_half_imported(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", WeightsError, "no voice in")
     refused(tmp_path / "absent.pth", WeightsError, "no such file")
+    _rvc(stuff / "c.pth")
+    (stuff / "b.pth").unlink()
     with pytest.raises(SettingsError, match="one name for 2 voices: a, c"):
-        _rvc(stuff / "c.pth")
-        (stuff / "b.pth").unlink()
         import_voices(stuff, name="x", root=tmp_path / "home")
+    (stuff / "c.pth").write_bytes((stuff / "c.pth").read_bytes()[:2000])
+    (tmp_path / "home" / "logs" / f".part-{2**22 + 1}-killed" / "x").mkdir(parents=True)   # no process has this number
+    [made] = import_voices(stuff, root=tmp_path / "home")
+    assert made.warnings == ["no index came with it", "left out: c.pth is damaged or truncated"]
+    assert [path.name for path in (tmp_path / "home" / "logs").iterdir()] == ["a"]
 
 
 # -- from the web --------------------------------------------------------------------------------------------------

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +20,7 @@ from hostile import COMMAND, FILES, Calls, content, packed
 from rvc_core.cli import main
 from rvc_core.describe import describe
 from rvc_core.errors import ResourceError, RVCError, StorageError, UnsafeFileError, WeightsError
+from rvc_core.faiss_file import IndexArrays, save_arrays
 from rvc_core.pickle_scan import PickleScan
 from rvc_core.untrusted import checked_weights, load_torch, unzip_safely
 
@@ -209,17 +212,18 @@ def test_good_files_are_described(tmp_path: Path) -> None:
     assert describe(embedded / "base_discriminator.pth")["kind"] == "discriminator"
 
 
-@pytest.mark.parametrize("name", ["v1-32k", "v1-40k", "v1-48k", "v2-32k", "v2-40k", "v2-48k"])
-@pytest.mark.parametrize("uses_f0", [True, False])
-def test_a_base_model_is_told_by_its_shapes(tmp_path: Path, name: str, uses_f0: bool) -> None:
-    from rvc_core.presets import preset
-    spec = preset(name, uses_f0=uses_f0)
-    weights = {"enc_q.pre.weight": torch.zeros(1, spec.spectrogram_bins, 1),
-               "enc_p.emb_phone.weight": torch.zeros(1, spec.content_width),
-               **({"enc_p.emb_pitch.weight": torch.zeros(1)} if uses_f0 else {}),
-               **{f"dec.ups.{stage}.weight_v": torch.zeros(1, 1, kernel)
-                  for stage, kernel in enumerate(spec.upsample_kernels)}}
-    torch.save({"model": weights, "iteration": 7, "optimizer": {}, "learning_rate": 1e-4}, tmp_path / "G_1.pth")
-    known = describe(tmp_path / "G_1.pth")
-    assert (known["architecture"], known["uses_f0"]) == (name, uses_f0)
-    assert (known["kind"], known["epoch"], known["can_be_continued"]) == ("generator", 7, True)
+@pytest.mark.parametrize(("key", "value"), [
+    ("epoch", torch.ones(3)), ("step", torch.ones(3)), ("rvc_core", torch.ones(3)), ("rvc_core", "text"),
+    ("f0", torch.ones(3)), ("version", {"a": 1}), ("epoch", float("inf")), ("config", torch.ones(18)),
+    ("config", [True] * 18)])
+def test_values_that_belong_nowhere_are_damage(tmp_path: Path, key: str, value: object) -> None:
+    torch.save(content() | {key: value}, tmp_path / "v.pth")
+    with pytest.raises(WeightsError):
+        describe(tmp_path / "v.pth")
+
+
+def test_what_an_index_says_of_itself_cannot_steer_a_terminal(tmp_path: Path) -> None:
+    save_arrays(tmp_path / "a.index", replace(IndexArrays.flat(np.ones((2, 4), np.float32)),
+                                              note={"name": "a\x1b[2Jb", "kind": "voice", "version": "v2" * 500}))
+    known = describe(tmp_path / "a.index")
+    assert known["kind"] == "index" and known["name"] == "a?[2Jb" and len(known["version"]) == 200

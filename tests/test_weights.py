@@ -211,7 +211,7 @@ def test_refusals_are_final_or_tried_again(server, tmp_path, status, times):
     with pytest.raises(WeightsError, match=str(status)) as error:
         download(f"{server.url}/file", tmp_path / "file", SHA256, patience=HASTE)
     assert len(server.asked) == times and f"RVC_HUB, or put the file at {tmp_path / 'file'}" in error.value.hint
-    assert not (tmp_path / "file").exists()
+    assert not list(tmp_path.iterdir())   # an empty .partial would count as begun
 
 
 def test_a_server_that_only_stalls_is_given_up(server, tmp_path):
@@ -256,7 +256,7 @@ def test_an_endless_answer_does_not_fill_the_disk(server, tmp_path, monkeypatch)
     server.answers = [endless]
     with pytest.raises(WeightsError, match="does not end"):
         download(f"{server.url}/file", tmp_path / "file", SHA256, patience=HASTE)
-    assert partial_of(tmp_path / "file").stat().st_size == 0
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_length_beyond_the_disk_is_refused_before_it_is_written(server, tmp_path):
@@ -331,7 +331,7 @@ def test_names_files_folders_and_presets():
         if nothing == "hubert":
             assert [asset.name for asset in weights.choose([nothing])] == ["hubert/hubert_base.pt"]
             continue
-        with pytest.raises(SettingsError, match="files of weights"):
+        with pytest.raises(SettingsError, match="pretrained/f0G40k.pth, pret" if "f0" in nothing else "no file"):
             weights.choose([nothing])
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 LEAKY_SLOPE = 0.1
 
@@ -67,6 +68,22 @@ def fuse_weight_norm(network: nn.Module) -> None:
     for layer in network.modules():
         if isinstance(layer, WeightNorm):
             layer.fuse()
+
+
+class Blueprint(TorchFunctionMode):
+    """``with Blueprint():`` networks that are built inside have names and shapes, but no numbers: no time, no memory.
+
+    Only empty tensors are put on the meta device: any arithmetic there imports torch's compiler, which takes a second.
+    """
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call `function`, unless it fills a tensor."""
+        named = kwargs or {}
+        if getattr(function, "__module__", "") == "torch.nn.init":
+            return named["tensor"]
+        if function is torch.norm_except_dim:   # of the kernel's shape, but for its first dimension
+            function, args, named = torch.empty, (len(args[0]), *[1] * (args[0].dim() - 1)), {}
+        return function(*args, **(named | {"device": "meta"} if function is torch.empty else named))
 
 
 class ChannelNorm(nn.Module):
