@@ -120,7 +120,35 @@ def _extract(arguments: argparse.Namespace) -> Result:
 
 
 def _train(arguments: argparse.Namespace) -> Result:
-    return _experiment(arguments).train(_settings(TrainSettings, arguments)).as_json()
+    from . import launch
+    settings, lab = _settings(TrainSettings, arguments), _experiment(arguments)
+    if arguments.foreground:
+        return lab.train(settings).as_json()
+    if not launch.start(lab.layout, settings, lab.runtime):
+        own = launch.differing(lab.layout, settings)
+        lab.progress.say("this voice is being trained already" + (f", with its own {', '.join(own)}" if own else ""))
+    return _watched(lab)
+
+
+def _watched(lab: Experiment) -> Result:
+    """The report of the training in the background; Ctrl-C leaves that alone."""
+    from . import launch
+    try:
+        return launch.watch(lab.layout, lab.progress)
+    except KeyboardInterrupt:
+        return {"running": True, "log": str(lab.layout.log), "to_see_it": f"rvc train {lab.layout.name}",
+                "to_end_it": f"rvc stop {lab.layout.name}"}
+
+
+def _stop(arguments: argparse.Namespace) -> Result:
+    from . import launch
+    lab = _experiment(arguments)
+    return _watched(lab) if launch.stop(lab.layout) else {"running": False}
+
+
+def _pin(arguments: argparse.Namespace) -> Result:
+    from .checkpoint import pin
+    return {"pinned": pin(_experiment(arguments).layout, arguments.step)}
 
 
 def _index(arguments: argparse.Namespace) -> Result:
@@ -193,6 +221,18 @@ def _is_recorded(name: str) -> bool:
     return place.suffix.lower() in AUDIO_SUFFIXES and not Layout.of(name).voices()
 
 
+def _verdict(arguments: argparse.Namespace) -> Result:
+    from .layout import Layout
+    from .overtraining import judge_experiment, judge_file
+    if bool(arguments.name) == bool(arguments.metrics):
+        raise SettingsError("one history at a time", hint="give the name of an experiment, or --metrics FILE")
+    verdict = judge_file(Path(arguments.metrics)) if arguments.metrics else judge_experiment(Layout.of(arguments.name))
+    if arguments.json:
+        return verdict.as_json()
+    print(verdict)
+    return {}
+
+
 def _info(arguments: argparse.Namespace) -> Result:
     from .describe import describe
     return describe(Path(arguments.file))
@@ -259,7 +299,11 @@ def _parser() -> argparse.ArgumentParser:
     command("prepare", _prepare, "cut recordings into clips", name, dataset)
     command("extract", _extract, "compute pitch and content of every clip", name)
     command("index", _index, "build the index of content features", name)
-    command("train", _train, "train the voice, or go on training it", name)
+    command("train", _train, "train the voice in the background, or go on, and show it: Ctrl-C only ends the showing",
+            name, ("--foreground", {"action": "store_true", "help": "train in this process, which Ctrl-C ends"}))
+    command("stop", _stop, "let the training of a voice save and end", name)
+    command("pin", _pin, "keep the checkpoint and the voice of a step for ever", name,
+            ("step", {"metavar": "STEP", "type": int, "help": "as in G_STEP.pth"}))
     command("run", _run, "prepare, extract, index and train in one go", name, dataset)
     command("convert", _convert, "convert recordings with a voice",
             ("voice", {"metavar": "VOICE", "help": "a .pth, or the name of an experiment"}),
@@ -272,6 +316,9 @@ def _parser() -> argparse.ArgumentParser:
                              "help": ConvertSettings.model_fields["f0_method"].description}))
     command("evaluate", _evaluate, "measure a voice on other people's recordings, or files converted with it",
             *_EVALUATED, _INDEX)
+    command("verdict", _verdict, "say which voice of a training is the best, whether it went too far, and why",
+            ("name", {"metavar": "NAME", "nargs": "?", "help": "name of the experiment"}),
+            ("--metrics", {"metavar": "FILE", "help": "a bare history (metrics.jsonl) instead"}))
     command("info", _info, "say what is known about a voice, checkpoint, base model, index or zip",
             ("file", {"metavar": "FILE"}))
     for action, (run, about, *positional) in VOICES_COMMANDS.items():

@@ -26,6 +26,7 @@ if TYPE_CHECKING:   # importing these loads torch
     from .extract import ExtractReport
     from .index import IndexReport
     from .inspect import DatasetReport
+    from .overtraining import Verdict
     from .prepare import PrepareReport
     from .train import TrainReport
 
@@ -112,6 +113,11 @@ class Experiment:
             train = train.model_copy(update={"max_minutes": left})
         reports["train"] = self.train(train).as_json()
         return reports
+
+    def verdict(self) -> "Verdict":
+        """Which saved voice is the best, whether training went too far, and why."""
+        from .overtraining import judge_experiment
+        return judge_experiment(self.layout)
 
     def voice(self, which: str | Path = "final") -> "Voice":
         """A voice of this experiment: ``final``, an epoch's file name, or a path.

@@ -236,7 +236,7 @@ def test_an_interrupted_command_still_answers_in_json(here: Path, capsys: pytest
         raise KeyboardInterrupt
 
     monkeypatch.setattr(experiment.Experiment, "train", interrupted)
-    assert _fails_in_one_line(capsys, ["train", "x"]) == "interrupted"
+    assert _fails_in_one_line(capsys, ["train", "x", "--foreground"]) == "interrupted"
 
 
 def test_a_demo_below_its_bars_says_which(here: Path, capsys: pytest.CaptureFixture[str],
