@@ -1,0 +1,51 @@
+"""What forms and notebooks say, in the reader's language: one file of texts for each, chosen by ``RVC_LANG``.
+
+Errors are not translated: they are searched for, word by word, in the English of everybody else.
+"""
+
+import os
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+LANGUAGES = ("en", "pt")
+
+
+def language() -> str:
+    """The language of ``RVC_LANG`` (as ``pt`` or ``pt_BR.UTF-8``), English where there are no texts of it.
+
+    Examples
+    --------
+    >>> language() in LANGUAGES
+    True
+    """
+    wanted = os.environ.get("RVC_LANG", "")[:2].lower()
+    return wanted if wanted in LANGUAGES else "en"
+
+
+@cache
+def texts(code: str) -> dict[str, Any]:
+    """All texts of a language: ``labels``, ``help`` by settings class, ``words``, ``prose``."""
+    return tomllib.loads((Path(__file__).parent / f"{code}.toml").read_text("utf-8"))
+
+
+def say(key: str, /, **values: object) -> str:
+    """A text of the catalogue's ``words``, with its gaps filled.
+
+    Examples
+    --------
+    >>> say("or_word", kind="a number", word="auto")
+    'a number, or auto'
+    """
+    return texts(language())["words"][key].format(**values)
+
+
+def label_of(field: str) -> str:
+    """What a control is called."""
+    return texts(language())["labels"].get(field, field.replace("_", " "))
+
+
+def help_of(settings: str, field: str, english: str) -> str:
+    """What a field means; in English its own declaration says it."""
+    return texts(language()).get("help", {}).get(settings, {}).get(field, english)

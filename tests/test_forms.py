@@ -1,0 +1,104 @@
+"""Forms made of every settings class: always valid, errors in words, complete in each language."""
+
+import string
+
+import pytest
+
+from rvc_core import settings as declared
+from rvc_core.errors import SettingsError
+from rvc_core.settings import ConvertSettings, PrepareSettings, Settings, TrainSettings
+from rvc_core.ui import Form
+from rvc_core.ui.catalogue import LANGUAGES, language, texts
+
+CLASSES = [one for one in vars(declared).values()
+           if isinstance(one, type) and issubclass(one, Settings) and one is not Settings]
+SPECIAL = {"output_rate_hz": 8000, "learning_rate_decay": "0.95", "learning_rate": "0.005", "noise_scale": "0,5",
+           "device": "cpu"}
+
+
+@pytest.mark.parametrize("settings", CLASSES)
+def test_a_form_nobody_touched_is_the_defaults_and_every_field_has_its_control(settings: type[Settings]) -> None:
+    form = Form(settings)
+    assert form.value == settings() and not form.problems
+    assert list(form.controls) == list(settings.model_fields)
+    for name, control in form.controls.items():
+        assert control.description and form._notes[name].value
+        assert type(control).__module__.startswith("ipywidgets.")
+
+
+@pytest.mark.parametrize("settings", CLASSES)
+def test_every_control_changes_the_value_and_is_read_back(settings: type[Settings]) -> None:
+    for name in settings.model_fields:
+        form = Form(settings)
+        control, before = form.controls[name], getattr(form.value, name)
+        control.value = SPECIAL.get(name) or (
+            next(option for option in control.options if option != before) if hasattr(control, "options")
+            else not before if isinstance(before, bool)
+            else (control.max if before == control.min else control.min) if hasattr(control, "max")
+            else before + 1 if isinstance(control.value, int) else "7")
+        changed = {field for field in settings.model_fields if getattr(form.value, field) != getattr(settings(), field)}
+        assert changed == {name} and not form.problems, (name, form.problems)
+
+
+def test_what_does_not_fit_is_said_beside_the_control_and_changes_nothing() -> None:
+    told: list[Settings] = []
+    form = Form(TrainSettings, {"epochs": 5}, told.append)
+    form.controls["epochs"].value = 0
+    form.controls["learning_rate"].value = "fast"
+    form.controls["max_minutes"].value = "-3"
+    assert form.value == TrainSettings(epochs=5) and not told
+    assert form.problems == {"epochs": "a whole number from 1 to 100000", "max_minutes": "a number above 0, or nothing",
+                             "learning_rate": "a number above 0 and at most 0.01, or auto"}
+    assert 'role="alert"' in form._notes["epochs"].value
+    form.controls["epochs"].value = 7                      # one mended, the others still wrong
+    assert form.value.epochs == 7 and told == [TrainSettings(epochs=7)] and "epochs" not in form.problems
+    assert 'role="alert"' not in form._notes["epochs"].value
+    form.controls["max_minutes"].value = "2,5"             # as a Brazilian writes it
+    form.controls["learning_rate"].value = " auto "
+    assert form.value == TrainSettings(epochs=7, max_minutes=2.5) and not form.problems
+    form.controls["max_minutes"].value = ""
+    assert form.value.max_minutes is None
+
+
+def test_a_validator_s_own_words_are_told() -> None:
+    form = Form(ConvertSettings)
+    form.controls["output_rate_hz"].value = 100
+    assert form.problems == {"output_rate_hz": "0, or at least 8000"} and form.value == ConvertSettings()
+
+
+def test_what_is_typed_is_no_markup() -> None:
+    form = Form(ConvertSettings, {"f0_curve": "<b>"})
+    form.controls["transpose"].value = "<script>"
+    assert "<script>" not in form._notes["transpose"].value and form.value.transpose == "auto"
+
+
+def test_a_form_begins_with_what_it_is_given_or_says_why_not() -> None:
+    assert Form(PrepareSettings, {"preset": "nano"}).controls["preset"].value == "nano"
+    with pytest.raises(SettingsError, match="preset"):
+        Form(PrepareSettings, {"preset": "big"})
+
+
+def test_every_language_says_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = {settings.__name__: set(settings.model_fields) for settings in CLASSES}
+    english = texts("en")
+    for code in LANGUAGES:
+        found = texts(code)
+        assert set(found["labels"]) <= set.union(*fields.values()), "add the label to rvc_core/ui/*.toml"
+        assert found.keys() - {"help", "limits"} == english.keys(), code
+        for table in english.keys() - {"labels"}:
+            assert found[table].keys() == english[table].keys(), (code, table)
+            for key, text in english[table].items():
+                assert gaps(text) == gaps(found[table][key]) and found[table][key].strip(), (code, key)
+        if code != "en":
+            assert all(set(rows) <= fields[name] for name, rows in found["help"].items()), "add the help to pt.toml"
+    monkeypatch.setenv("RVC_LANG", "pt_BR.UTF-8")
+    form = Form(TrainSettings)
+    assert language() == "pt" and form.controls["epochs"].description == "Épocas"
+    form.controls["epochs"].value = 0
+    assert form.problems["epochs"] == "um número inteiro de 1 a 100000"
+    monkeypatch.setenv("RVC_LANG", "fr")
+    assert language() == "en"
+
+
+def gaps(text: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name}
