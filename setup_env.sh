@@ -276,7 +276,7 @@ main() {
             install base
             say "up to date; the command line is $(dirname "$python")/rvc" ;;
         demo)    install base; exec "$python" -m rvc_core.cli demo "$@" ;;
-        test)    install test; cd "$here"; exec "$python" -m pytest "$@" ;;
+        test)    install test; cd "$here"; exec "$python" -m pytest -n 2 --dist worksteal "$@" ;;
         check)   check ;;
         -h|--help|help) sed -n '2,/^set -/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" ;;
         *)       die "unknown sub-command '$command'; one of: demo, test, check, or none to install" 2 ;;

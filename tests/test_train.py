@@ -410,5 +410,6 @@ def test_the_progress_line_tells_speed_end_and_epochs_that_still_fit(tiny: None,
     train(experiment(tmp_path), _settings(epochs=2), progress=Noting())
     train(experiment(tmp_path, "other"), _settings(epochs=5000, max_minutes=0.06), progress=Noting())
     assert re.fullmatch(r"epoch 2/2 · mel [\d.]+ · [\d.]+ s a step · 0 min left", notes[5])
-    fit = int(re.fullmatch(r"epoch \d+/5000 · .* 0 min left, enough for (\d+) epochs", notes[20])[1])
-    assert 5 < fit < 1000
+    fits = [fit for note in notes[6:]
+            if (fit := re.fullmatch(r"epoch (\d+)/5000 · .* 0 min left, enough for (\d+) epochs", note))]
+    assert fits and all(int(fit[1]) <= int(fit[2]) + 1 < 1000 for fit in fits)
