@@ -74,14 +74,18 @@ class History:
         """Newest step that anything is known of."""
         return max(next(reversed(rows), 0) for rows in (self.steps, self.validations, self.voices))
 
-    def epoch_at(self, step: float) -> int:
-        """Completed epochs at a step; between two records, in proportion."""
+    def epochs(self, steps: np.ndarray) -> np.ndarray:
+        """Completed epochs at steps; between two records, in proportion."""
         pairs = {0: 0} | {row["step"]: row["epoch"] for rows in (self.validations, self.voices)
                           for row in rows.values()}
         if self.steps and self.last_step not in pairs:
             pairs[self.last_step] = self.steps[next(reversed(self.steps))]["epoch"]
         known = sorted(pairs)
-        return round(float(np.interp(step, known, [pairs[one] for one in known])))
+        return np.interp(steps, known, [pairs[one] for one in known])
+
+    def epoch_at(self, step: float) -> int:
+        """Completed epochs at a step, in whole ones."""
+        return round(float(self.epochs(np.array(step))))
 
     def series(self, metric: str) -> Series:
         """Steps and values of a metric wherever it was recorded as a finite number; losses from step rows."""

@@ -133,11 +133,11 @@ class GuideReading:
 
 def read_as_the_guide(history: History) -> GuideReading:
     """Read g/total and mel as the guide tells people to."""
-    steps, total = _curve(history, "loss/g/total")
+    steps, total = curve_of(history, "loss/g/total")
     total = tensorboard_smoothed(total)
     low = int(total.argmin()) if len(total) else 0
     after = len(total) - 1 - low
-    mel_steps, mel = _curve(history, "loss/g/mel")
+    mel_steps, mel = curve_of(history, "loss/g/mel")
     reach = max(1, len(mel) // 20)
     padded = np.pad(mel, reach, constant_values=np.inf)
     around = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1).min(1) if len(mel) else mel
@@ -146,7 +146,7 @@ def read_as_the_guide(history: History) -> GuideReading:
                         after >= max(LEAST_POINTS, _CLEAR * len(total)), [int(mel_steps[at]) for at in minima])
 
 
-def _curve(history: History, metric: str) -> Series:
+def curve_of(history: History, metric: str) -> Series:
     """The points that TensorBoard has of a loss, one an epoch and at least every 200 steps, without outliers."""
     steps, values = history.series(metric)
     if len(steps) < LEAST_POINTS:

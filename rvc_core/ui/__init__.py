@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-_PUBLIC = {"Form": "forms"}
+_PUBLIC = {"Form": "forms", "watch": "panels", "tensorboard": "board"}
 __all__ = list(_PUBLIC)
 
 

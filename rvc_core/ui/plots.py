@@ -1,0 +1,185 @@
+"""The pictures of a training, one small picture a question, each with its answer in words.
+
+Each is a card of its own colours, so that light and dark notebooks show the same, and as wide as a telephone.
+"""
+
+import io
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..learning_curve import LEAST_POINTS, History, Trend
+from ..overtraining import METRICS, SMOOTHING, Verdict, curve_of, read_as_the_guide, trends_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH_PIXELS = 440          # of a browser; drawn with twice as many
+_INCHES, _DOTS_AN_INCH = (4.4, 2.75), 200
+_INK, _QUIET, _GRID, _PAPER = "#1f2a37", "#667180", "#e7e9ed", "#fdfdfb"
+_TRAINING, _UNHEARD, _BEST, _LIKELY = "#2a6db0", "#00796b", "#c2410c", "#f0b429"
+_STYLE: dict[Any, Any] = {
+    "font.size": 8.5, "axes.edgecolor": "#c3c9d1", "axes.labelcolor": _QUIET, "axes.linewidth": 0.8,
+    "axes.spines.right": False, "axes.spines.top": False, "axes.grid": True, "axes.axisbelow": True,
+    "grid.color": _GRID, "grid.linewidth": 0.8, "xtick.color": _QUIET, "ytick.color": _QUIET,
+    "text.color": _INK, "figure.facecolor": _PAPER, "axes.facecolor": _PAPER, "lines.solid_capstyle": "round",
+    "legend.frameon": False, "legend.fontsize": 7.5, "font.family": "DejaVu Sans"}
+MEL_TAGS = ("slice/mel_org", "slice/mel_gen")
+_UNITS = {"heldout/f0_cents": "cents"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture and what it says, for those who do not see it."""
+
+    png: bytes
+    words: str
+
+
+def pictures(history: History, verdict: Verdict, mels: Mapping[str, bytes]) -> list[Picture]:
+    """All that a history has to show: the guide's curve, mel, metrics of unheard recordings, spectrograms.
+
+    Parameters
+    ----------
+    mels : mapping of str to bytes
+        The newest ``slice/mel_org`` and ``slice/mel_gen`` of TensorBoard, PNG; may be empty.
+    """
+    drawings = [*_training_curves(history, verdict), *_unheard_curves(history, verdict)]
+    if mels:
+        drawings.append((*_MELS, lambda axes: _mels(axes, mels)))
+    return [_picture(*drawing) for drawing in drawings]
+
+
+Drawing = tuple[str, str, Callable[["Axes"], None]]   # title, answer, what draws it
+_MELS = ("What it sounds like", "left the recording, right the voice: they should be alike")
+
+
+def _picture(title: str, words: str, draw: Callable[["Axes"], None]) -> Picture:
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=_INCHES, dpi=_DOTS_AN_INCH)
+        FigureCanvasAgg(figure)
+        axes = figure.add_axes((0.1, 0.13, 0.87, 0.64))
+        draw(axes)
+        figure.text(0.025, 0.93, title, fontsize=10, fontweight="bold", va="center")
+        figure.text(0.025, 0.845, words, fontsize=8, color=_QUIET, va="center")
+        file = io.BytesIO()
+        figure.savefig(file, format="png", facecolor=_PAPER)
+    return Picture(file.getvalue(), f"{title}: {words}")
+
+
+# -- losses of training --------------------------------------------------------------------------------------------
+def _training_curves(history: History, verdict: Verdict) -> Iterator[Drawing]:
+    points = verdict.turning_points
+    steps, total = curve_of(history, "loss/g/total")
+    if len(steps):
+        guide = read_as_the_guide(history).total
+        low = points["loss/g/total"]
+
+        def draw_total(axes: "Axes") -> None:
+            axes.plot(history.epochs(steps), total, color=_TRAINING, linewidth=1, alpha=0.3)
+            axes.plot(history.epochs(guide[0]), guide[1], color=_TRAINING, linewidth=2)
+            _mark(axes, history.epochs(np.array([low["step"]]))[0], guide[1].min(), "lowest")
+            _limit(axes, total)
+        turn = "flat or rising since" if low["turned"] else "no clear turn since"
+        yield f"g/total, smoothed {SMOOTHING}", f"the guide's curve: lowest at epoch {low['epoch']}, {turn}", draw_total
+    mel_steps, mel = curve_of(history, "loss/g/mel")
+    if len(mel_steps):
+        def draw_mel(axes: "Axes") -> None:
+            axes.plot(history.epochs(mel_steps), mel, color=_TRAINING, linewidth=1)
+            for one in verdict.candidates:
+                height = float(np.interp(one.step, mel_steps, mel))
+                if one == verdict.best:
+                    _mark(axes, one.epoch, height, f"epoch {one.epoch}")
+                else:
+                    axes.plot(one.epoch, height, "o", color=_PAPER, markeredgecolor=_BEST, markersize=5)
+            _limit(axes, mel)
+        yield "mel of training, unsmoothed", _candidates_in_words(verdict), draw_mel
+
+
+def _candidates_in_words(verdict: Verdict) -> str:
+    epochs = sorted(one.epoch for one in verdict.candidates)
+    if verdict.best is None or not epochs:
+        return "no voice is saved yet"
+    others = ", ".join(str(epoch) for epoch in epochs if epoch != verdict.best.epoch)
+    return f"take epoch {verdict.best.epoch}" + (f"; worth hearing: {others}" if others else "")
+
+
+# -- recordings that training never heard --------------------------------------------------------------------------
+def _unheard_curves(history: History, verdict: Verdict) -> Iterator[Drawing]:
+    trends = trends_of(history)
+    for metric, (more, axis, words) in METRICS.items():
+        steps, values = history.series(metric)
+        if not axis or not len(steps):
+            continue
+        trend = trends.get(metric)
+        unit = f" in {_UNITS[metric]}" if metric in _UNITS else ""
+        yield (f"{words[:1].upper()}{words[1:]}{unit}",
+               f"unheard recordings, {'higher' if more else 'lower'} is better: "
+               + _trend_in_words(history, trend, len(values)), _unheard(history, verdict, metric, trend))
+
+
+def _trend_in_words(history: History, trend: Trend | None, points: int) -> str:
+    if trend is None:
+        return f"{points} of {LEAST_POINTS} points"
+    if trend.turned:
+        return f"worse since epoch {history.epoch_at(trend.best_step)}"
+    return "still improving" if trend.improving else "level"
+
+
+def _unheard(history: History, verdict: Verdict, metric: str, trend: Trend | None) -> Callable[["Axes"], None]:
+    steps, values = history.series(metric)
+    sign = -1 if METRICS[metric][0] else 1
+
+    def draw(axes: "Axes") -> None:
+        axes.plot(history.epochs(steps), values, "o", color=_UNHEARD, markersize=3, alpha=0.55)
+        if trend is not None:
+            epochs, curve = history.epochs(trend.steps), sign * trend.curve
+            axes.fill_between(epochs, curve - trend.noise, curve + trend.noise, color=_UNHEARD, alpha=0.13, linewidth=0)
+            axes.plot(epochs, curve, color=_UNHEARD, linewidth=2)
+            if trend.turned:
+                axes.axvspan(*history.epochs(np.array([trend.earliest_step, trend.latest_step])), color=_LIKELY,
+                             alpha=0.3, linewidth=2)   # a line too, where the turn is known to an epoch
+            if verdict.best:
+                _mark(axes, verdict.best.epoch, sign * trend.at(verdict.best.step), f"epoch {verdict.best.epoch}")
+        _limit(axes, values)
+    return draw
+
+
+# -- shapes --------------------------------------------------------------------------------------------------------
+def _mark(axes: "Axes", epoch: float, value: float, label: str) -> None:
+    """A point with its name, which stands clear of whatever curve is behind it."""
+    from matplotlib.patheffects import withStroke
+
+    axes.axvline(epoch, color=_BEST, linewidth=0.8, linestyle=(0, (3, 3)), zorder=1)
+    axes.plot(epoch, value, "o", color=_BEST, markersize=6, markeredgecolor=_PAPER, zorder=5)
+    late = epoch > np.mean(axes.get_xlim())
+    axes.annotate(label, (epoch, value), (-7 if late else 7, 9), textcoords="offset points", color=_BEST, zorder=6,
+                  fontweight="bold", fontsize=8, ha="right" if late else "left",
+                  path_effects=[withStroke(linewidth=3, foreground=_PAPER)])
+
+
+def _limit(axes: "Axes", values: np.ndarray) -> None:
+    """Heights that show the curve, not its first fall or a lone point."""
+    low, high = np.percentile(values, [0, 99 if len(values) > 50 else 100])
+    later = values[len(values) // 20:]
+    high = min(high, later.max() + 0.5 * np.ptp(later)) if len(later) else high
+    room = 0.12 * (high - low) or 0.01
+    axes.set_ylim(low - room, high + 1.5 * room)
+    axes.set_xlabel("epoch", labelpad=1)
+
+
+def _mels(axes: "Axes", mels: Mapping[str, bytes]) -> None:
+    from matplotlib.image import imread
+
+    axes.set_axis_off()
+    for place, tag in enumerate(MEL_TAGS):
+        if tag in mels:
+            inner = axes.inset_axes((-0.08 + 0.55 * place, -0.14, 0.53, 1.14))
+            inner.imshow(imread(io.BytesIO(mels[tag])), aspect="auto", interpolation="bilinear")
+            inner.set_axis_off()
