@@ -1,4 +1,4 @@
-"""What a tiny voice cannot prove, and therefore slow: RVC's full size goes the whole way on a CPU; memory stays flat."""
+"""What a tiny voice cannot prove, and therefore slow: RVC's full size goes the whole way; memory stays flat."""
 
 from pathlib import Path
 from typing import Any
