@@ -17,6 +17,7 @@ _PUBLIC = {
     "RVCError": "errors",
     "PrepareSettings": "settings", "ExtractSettings": "settings", "TrainSettings": "settings",
     "IndexSettings": "settings", "ConvertSettings": "settings", "RuntimeSettings": "settings",
+    "MirrorSettings": "settings",
 }
 __all__ = [*_PUBLIC, "__version__"]
 

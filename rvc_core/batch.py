@@ -13,13 +13,14 @@ from .settings import (
     ConvertSettings,
     ExtractSettings,
     IndexSettings,
+    MirrorSettings,
     PrepareSettings,
     RuntimeSettings,
     Settings,
     TrainSettings,
 )
 
-_STAGES = (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings)
+_STAGES = (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings, MirrorSettings)
 TRAIN_SETTINGS = (*_STAGES, RuntimeSettings)
 CONVERT_SETTINGS = (ConvertSettings, RuntimeSettings)
 _LINE_EVERY_SECONDS = 15.0

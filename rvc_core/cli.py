@@ -24,6 +24,7 @@ from .settings import (
     ConvertSettings,
     ExtractSettings,
     IndexSettings,
+    MirrorSettings,
     PrepareSettings,
     RuntimeSettings,
     Settings,
@@ -32,9 +33,9 @@ from .settings import (
 
 Result = dict[str, Any]
 _STAGES: dict[str, tuple[type[Settings], ...]] = {
-    "prepare": (PrepareSettings,), "extract": (ExtractSettings,), "train": (TrainSettings,), "index": (IndexSettings,),
-    "run": (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings), "convert": (ConvertSettings,),
-    "f0": (), "evaluate": (ConvertSettings,)}
+    "prepare": (PrepareSettings,), "extract": (ExtractSettings,), "train": (TrainSettings, MirrorSettings),
+    "index": (IndexSettings,), "convert": (ConvertSettings,), "f0": (), "evaluate": (ConvertSettings,),
+    "run": (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings, MirrorSettings)}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -122,9 +123,10 @@ def _extract(arguments: argparse.Namespace) -> Result:
 def _train(arguments: argparse.Namespace) -> Result:
     from . import launch
     settings, lab = _settings(TrainSettings, arguments), _experiment(arguments)
+    mirror = _settings(MirrorSettings, arguments)
     if arguments.foreground:
-        return lab.train(settings).as_json()
-    if not launch.start(lab.layout, settings, lab.runtime):
+        return lab.train(settings, mirror=mirror).as_json()
+    if not launch.start(lab.layout, settings, lab.runtime, mirror=mirror):
         own = launch.differing(lab.layout, settings)
         lab.progress.say("this voice is being trained already" + (f", with its own {', '.join(own)}" if own else ""))
     return _watched(lab)

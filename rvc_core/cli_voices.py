@@ -57,6 +57,19 @@ def _onnx(arguments: argparse.Namespace) -> dict[str, Any]:
     return asdict(export_onnx(path, Path(arguments.output) / f"{slug_of(path.stem)}.onnx"))
 
 
+def _save(arguments: argparse.Namespace) -> dict[str, Any]:
+    from .storage import save
+    return save(Layout.of(arguments.name), arguments.to).as_json()
+
+
+def _restore(arguments: argparse.Namespace) -> dict[str, Any]:
+    from .storage import find_saved, restore
+    if arguments.name:
+        return restore(arguments.name, getattr(arguments, "from")).as_json()
+    return {"saved": [save.as_json() for save in find_saved(getattr(arguments, "from"))]}
+
+
+_PLACE = {"default": "auto", "metavar": "PLACE", "help": "a folder or kaggle:OWNER/DATASET (default: the platform's)"}
 COMMANDS: dict[str, tuple[Any, ...]] = {
     "export": (_export, "write a voice where RVC WebUI or Applio look for it, or into a zip", ("voice", _VOICE),
                ("--layout", {"default": "rvc", "choices": ["rvc", "applio", "zip"], "help": "for whom (default: rvc)"}),
@@ -77,5 +90,9 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
                       ("checkpoint", {"metavar": "G_FILE", "help": "G_….pth: ours, RVC WebUI's or Applio's"}),
                       ("--output", {"metavar": "FILE", "help": "the voice (default: beside the checkpoint)"}),
                       ("--name", {"default": "", "metavar": "NAME", "help": "its name (default: the experiment's)"})),
+    "save": (_save, "save an experiment to storage that outlives this machine",
+             ("name", {"metavar": "NAME", "help": "name of the experiment"}), ("--to", _PLACE)),
+    "restore": (_restore, "bring a saved experiment back; without a name, list what is saved",
+                ("name", {"metavar": "NAME", "nargs": "?", "help": "name of the experiment"}), ("--from", _PLACE)),
     "onnx": (_onnx, "write a voice as ONNX and compare the two", ("voice", _VOICE), ("--output", _OUTPUT)),
 }

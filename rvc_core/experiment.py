@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from .errors import RVCError, SettingsError, StageOrderError, WeightsError
 from .files import slug_of
 from .layout import Layout
-from .progress import Progress, Silent, Stop
+from .progress import Beside, Progress, Silent, Stop
 from .settings import (
     ConvertSettings,
     ExtractSettings,
     IndexSettings,
+    MirrorSettings,
     PrepareSettings,
     RuntimeSettings,
     TrainSettings,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:   # importing these loads torch
     from .inspect import DatasetReport
     from .overtraining import Verdict
     from .prepare import PrepareReport
+    from .saves import Save
     from .train import TrainReport
 
 
@@ -80,10 +82,26 @@ class Experiment:
         from .extract import extract
         return extract(self.layout, settings, runtime=self.runtime, progress=self.progress, stop=stop or Stop())
 
-    def train(self, settings: TrainSettings = TrainSettings(), stop: Stop | None = None) -> "TrainReport":
-        """Train the voice, or go on training it."""
+    def train(self, settings: TrainSettings = TrainSettings(), stop: Stop | None = None, *,
+              mirror: MirrorSettings = MirrorSettings()) -> "TrainReport":
+        """Train the voice, or go on training it, and save it to storage meanwhile."""
+        from .mirror import mirroring, told
         from .train import train
-        return train(self.layout, settings, runtime=self.runtime, progress=self.progress, stop=stop)
+        progress = Beside(self.progress, lambda: told(self.layout))
+        with mirroring(self.layout, mirror, self.progress.say):
+            return train(self.layout, settings, runtime=self.runtime, progress=progress, stop=stop)
+
+    def save(self, place: str = "auto") -> "Save":
+        """Save everything that training goes on from, and the best voices, to storage that outlives this machine."""
+        from .storage import save
+        return save(self.layout, place)
+
+    @classmethod
+    def restore(cls, name: str, place: str = "auto", *, home: Path | None = None) -> "Experiment":
+        """Bring an experiment back from there, unless this machine is as far."""
+        from .storage import restore
+        restore(name, place, root=home)
+        return cls.open(name, home=home)
 
     def build_index(self, settings: IndexSettings = IndexSettings()) -> "IndexReport":
         """Build the index of content features."""
@@ -91,7 +109,8 @@ class Experiment:
         return build_index(self.layout, settings, progress=self.progress)
 
     def run(self, prepare: PrepareSettings = PrepareSettings(), extract: ExtractSettings = ExtractSettings(),
-            train: TrainSettings = TrainSettings(), index: IndexSettings = IndexSettings()) -> dict[str, Any]:
+            train: TrainSettings = TrainSettings(), index: IndexSettings = IndexSettings(),
+            mirror: MirrorSettings = MirrorSettings()) -> dict[str, Any]:
         """All stages in one go; `train.max_minutes` counts from here.
 
         Returns
@@ -111,7 +130,7 @@ class Experiment:
         if train.max_minutes is not None:
             left = max(0.05, train.max_minutes - (time.monotonic() - started) / 60)
             train = train.model_copy(update={"max_minutes": left})
-        reports["train"] = self.train(train).as_json()
+        reports["train"] = self.train(train, mirror=mirror).as_json()
         return reports
 
     def verdict(self) -> "Verdict":

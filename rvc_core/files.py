@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -93,6 +94,18 @@ def _is_running(process: int) -> bool:
     except PermissionError:   # somebody else's
         return True
     return True
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process that lives holds the lock of this file; a file that is not there locks nothing."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)   # given back at once, with the file
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def write_text(path: Path, text: str) -> None:

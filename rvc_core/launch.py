@@ -22,12 +22,13 @@ from typing import IO, Any
 
 from . import errors
 from .errors import ResourceError, RVCError, StageOrderError
-from .files import read_json, sha256_of, write_json
+from .files import is_locked, read_json, sha256_of, write_json
 from .layout import Layout
 from .manifest import ExperimentRecord
-from .platforms import started_ticks
-from .progress import Beacon, Follower, Progress, Silent, Stop, Terminal, stalled
-from .settings import RuntimeSettings, TrainSettings
+from .mirror import is_wanted, mirroring, told, trouble
+from .platforms import child_environment, started_ticks
+from .progress import Beacon, Beside, Follower, Progress, Silent, Stop, Terminal, stalled
+from .settings import MirrorSettings, RuntimeSettings, TrainSettings
 
 _MODULE = "rvc_core.launch"
 _LOOK_SECONDS = 0.5
@@ -55,7 +56,7 @@ _CAUSES = (
 
 # -- for whoever asks ----------------------------------------------------------------------------------------------
 def start(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings = RuntimeSettings(), *,
-          processes: int = 1) -> bool:
+          mirror: MirrorSettings = MirrorSettings(), processes: int = 1) -> bool:
     """Begin training in the background, unless it is going on already.
 
     Parameters
@@ -78,6 +79,7 @@ def start(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings = Ru
         When another program trains this voice in the foreground.
     """
     ExperimentRecord.load(layout)
+    is_wanted(layout, mirror)                # a place that means nothing is refused now
     if not layout.filelist.is_file():
         raise StageOrderError(f"{layout.filelist} is missing: features were not extracted",
                               hint=f"run: rvc extract {layout.name}")
@@ -93,12 +95,13 @@ def start(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings = Ru
         with layout.log.open("ab") as log:
             begins = log.tell()
             keeper = subprocess.Popen([sys.executable, "-m", _MODULE, "keep", str(layout.root), layout.name],
-                                      stdin=subprocess.PIPE, stdout=log, stderr=log, env=_environment(),
+                                      stdin=subprocess.PIPE, stdout=log, stderr=log, env=child_environment(),
                                       start_new_session=True)
         write_json(layout.run, {
             "pid": keeper.pid, "started_ticks": started_ticks(keeper.pid), "host": socket.gethostname(),
             "began": time.strftime("%Y-%m-%d %H:%M:%S"), "command": _command(layout, processes), "log_begins": begins,
-            "settings": settings.stamp(), "runtime": runtime.stamp(), "state": "running"})
+            "settings": settings.stamp(), "runtime": runtime.stamp(), "mirror": mirror.stamp(),
+            "state": "running"})
     assert keeper.stdin is not None
     keeper.stdin.close()                     # the keeper waits for this: now it may read run.json
     return True
@@ -124,16 +127,7 @@ def _keeper_lives(layout: Layout) -> bool:
 
 def is_running(layout: Layout) -> bool:
     """Whether somebody trains this voice: the keeper of ``run.json``, or whoever holds the lock."""
-    if _keeper_lives(layout):
-        return True
-    if not layout.lock.exists():
-        return False
-    with layout.lock.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+    return _keeper_lives(layout) or is_locked(layout.lock)
 
 
 def watch(layout: Layout, progress: Progress = Silent()) -> dict[str, Any]:
@@ -148,9 +142,12 @@ def watch(layout: Layout, progress: Progress = Silent()) -> dict[str, Any]:
     """
     if not _record(layout):
         raise StageOrderError(f"no training of {layout.name!r} was begun", hint=f"run: rvc train {layout.name}")
-    follower = Follower(layout.beacon, progress)
+    follower, known = Follower(layout.beacon, Beside(progress, lambda: told(layout))), ""
     while is_running(layout):
         follower.look()
+        if (problem := trouble(layout)) != known:
+            progress.say(problem or told(layout))
+            known = problem
         time.sleep(_LOOK_SECONDS)
     follower.look()
     record = _record(layout)
@@ -191,33 +188,32 @@ def _command(layout: Layout, processes: int) -> list[str]:
     return [sys.executable, *(agent if processes > 1 else []), "-m", _MODULE, "work", str(layout.root), layout.name]
 
 
-def _environment() -> dict[str, str]:
-    """Of the children: they must find this package, also where it is not installed."""
-    place = str(Path(__file__).parents[1])
-    if place.endswith("-packages"):
-        return dict(os.environ)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [place, os.environ.get("PYTHONPATH")]))}
-
-
 # -- the keeper ----------------------------------------------------------------------------------------------------
 def _keep(layout: Layout) -> int:
     """Run the trainer, say when it stalls, and write down how it ended."""
     sys.stdin.read()
-    trainer = subprocess.Popen(_record(layout)["command"], stdin=subprocess.DEVNULL)
-    told = ""
-    while trainer.poll() is None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            trainer.wait(_LOOK_SECONDS)
-        with contextlib.suppress(OSError, ValueError):
-            stall = stalled(json.loads(layout.beacon.read_text("utf-8")))
-            if stall and not told:
-                _log(stall)
-            told = stall
+    record = _record(layout)
+    with mirroring(layout, MirrorSettings.of(**record["mirror"]), _log):
+        trainer = subprocess.Popen(record["command"], stdin=subprocess.DEVNULL)
+        _watch_over(layout, trainer)
     record = _judged(layout, trainer.returncode)
     _log(f"ended: {record['state']}" + (f": {record['error']}" if "error" in record else ""))
     with contextlib.suppress(RVCError, OSError):     # a disk that refuses this: whoever watches judges for itself
         write_json(layout.run, record)
     return 0 if record["state"] == "done" else 1
+
+
+def _watch_over(layout: Layout, trainer: "subprocess.Popen[bytes]") -> None:
+    """Wait for the trainer, and say when it stalls."""
+    told_of = ""
+    while trainer.poll() is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            trainer.wait(_LOOK_SECONDS)
+        with contextlib.suppress(OSError, ValueError):
+            stall = stalled(json.loads(layout.beacon.read_text("utf-8")))
+            if stall and not told_of:
+                _log(stall)
+            told_of = stall
 
 
 def _log(line: str) -> None:

@@ -153,6 +153,11 @@ class Layout:
         return self.root / "progress.json"
 
     @property
+    def mirrored(self) -> Path:
+        """What was copied to the storage that outlives this machine, and what stands in the way."""
+        return self.root / "storage.json"
+
+    @property
     def log(self) -> Path:
         """What the detached training wrote."""
         return self.root / "train.log"

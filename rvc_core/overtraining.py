@@ -5,7 +5,6 @@ watches recordings that training never heard; it decides: a voice is overtrained
 noise while the training's own mel loss does not get worse. docs/overtraining.md says how often it is right.
 """
 
-import fcntl
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .errors import StageOrderError
-from .files import read_jsonl
+from .files import is_locked, read_jsonl
 from .illness import Illness, find_illnesses, illness_of
 from .layout import Layout
 from .learning_curve import LEAST_POINTS, History, Series, Trend, fit_trend, running_median
@@ -377,15 +376,4 @@ def judge_experiment(layout: Layout) -> Verdict:
     rows = [row for row in rows if row.get("kind") != "voice" or Path(row.get("path", "")).is_file()]
     if not rows:
         raise StageOrderError(f"{layout.name!r} has not been trained yet", hint=f"run: rvc train {layout.name}")
-    return judge(rows, running=_is_training(layout))
-
-
-def _is_training(layout: Layout) -> bool:
-    try:
-        with layout.lock.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)   # given back at once, with the file
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return judge(rows, running=is_locked(layout.lock))

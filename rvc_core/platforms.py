@@ -59,6 +59,8 @@ class Platform:
         What outlives the session; None where nothing does until the user mounts it.
     limits : tuple of Limit
         What ends or restricts a session.
+    earlier : Path or None
+        Where it shows what earlier sessions and jobs left, to be read only.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Platform:
     home: Path
     storage: Path | None
     limits: tuple[Limit, ...] = ()
+    earlier: Path | None = None
 
 
 _KAGGLE_LIMITS = (
@@ -108,15 +111,23 @@ def detect(environment: Mapping[str, str] = os.environ, exists: Callable[[str], 
     """
     if "KAGGLE_KERNEL_RUN_TYPE" in environment:
         working = Path("/kaggle/working")
-        return Platform("kaggle", "Kaggle", working, working, _KAGGLE_LIMITS)
+        return Platform("kaggle", "Kaggle", working, working, _KAGGLE_LIMITS, Path("/kaggle/input"))
     if "LIGHTNING_CLOUD_SPACE_ID" in environment:   # a job may not write to the Studio: its files go to the artifacts
         home = Path(environment.get("LIGHTNING_ARTIFACTS_DIR") or "/teamspace/studios/this_studio")
-        return Platform("lightning", "Lightning.AI", home, home, _LIGHTNING_LIMITS)
+        return Platform("lightning", "Lightning.AI", home, home, _LIGHTNING_LIMITS, Path("/teamspace/jobs"))
     if "COLAB_RELEASE_TAG" in environment or exists("/var/colab/hostname"):
         drive = "/content/drive/MyDrive"
         storage = Path(drive, "rvc_core") if exists(drive) else None
         return Platform("colab", "Google Colab", Path("/content"), storage, _COLAB_LIMITS)
     return Platform("local", "this machine", Path.cwd(), Path.cwd())
+
+
+def child_environment() -> dict[str, str]:
+    """For processes that we start: they must find this package, also where it is not installed."""
+    place = str(Path(__file__).parents[1])
+    if place.endswith("-packages"):
+        return dict(os.environ)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [place, os.environ.get("PYTHONPATH")]))}
 
 
 def started_ticks(process: int) -> int | None:

@@ -96,6 +96,18 @@ class Terminal:
         self._stream.flush()
 
 
+class Beside:
+    """Adds a remark to every note, as to where the work is saved meanwhile."""
+
+    def __init__(self, progress: Progress, remark: Callable[[], str]) -> None:
+        self.start, self.say = progress.start, progress.say
+        self._progress, self._remark = progress, remark
+
+    def advance(self, note: str = "") -> None:
+        """One unit is done."""
+        self._progress.advance(" · ".join(filter(None, [note, self._remark()])))
+
+
 class Beacon:
     """Writes where the work is into a small file, at most once a second, for the `Follower` in another process.
 

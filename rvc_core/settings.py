@@ -152,3 +152,11 @@ class RuntimeSettings(Settings):
 
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     threads: int = Field(0, ge=0, le=256, description="CPU threads; 0: as many cores as pay, measured while training")
+
+
+class MirrorSettings(Settings):
+    """Where a training is saved to while it goes on, so that it survives the loss of its machine."""
+
+    mirror: str = Field("auto", description=(
+        "a folder, kaggle:OWNER/DATASET, or none; auto: the platform's storage, unless the experiment is there anyway"))
+    mirror_every_minutes: float = Field(10, gt=0, description="minutes between two saves; a new best is saved too")

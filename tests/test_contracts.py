@@ -16,7 +16,8 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 # The rows of docs/architecture.md: a module imports its own row or a lower one.
 ROWS = {
-    1: "errors settings presets layout files pickle_scan progress platforms stamps storage threads download",
+    1: "errors settings presets layout files pickle_scan progress platforms stamps threads download saves "
+       "storage mirror",
     2: "audio slicer quality",
     3: "nn",
     4: "pitch content retrieval weights untrusted voice_file checkpoint describe manifest "

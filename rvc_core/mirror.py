@@ -1,0 +1,173 @@
+"""A training is saved to storage while it goes on, by a process of its own: a mount that hangs stops nothing else.
+
+That process looks for new checkpoints, and saves when the minutes are over, at each new best voice, and at the end.
+What it did, and what stands in its way, is in ``storage.json``; `told` and `trouble` put it in words.
+"""
+
+import contextlib
+import math
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import RVCError, StorageError
+from .files import read_json, write_json
+from .layout import Layout
+from .platforms import child_environment
+from .saves import checkpoints, scores
+from .settings import MirrorSettings
+from .storage import place_of
+
+_LOOK_SECONDS = 2.0
+_AGAIN_SECONDS = 60.0          # after a failure
+_LONG_SECONDS = 120.0          # a save that takes longer is told of
+_END_SECONDS = 600.0           # how long the end of a training waits for its last save
+_QUICK_SECONDS = 3.0
+_TAIL_BYTES = 1 << 18          # of the record: a few hundred steps
+
+
+# -- for the training, and whoever watches it ----------------------------------------------------------------------
+@contextlib.contextmanager
+def mirroring(layout: Layout, settings: MirrorSettings = MirrorSettings(),
+              say: Callable[[str], None] = lambda line: None) -> Iterator[None]:
+    """Save an experiment as long as this lasts; leaving it waits for the last save, ten minutes at most.
+
+    Parameters
+    ----------
+    say : callable
+        Is told what the end waits for, and what came of it.
+
+    Raises
+    ------
+    SettingsError
+        When the place means nothing.
+    """
+    with contextlib.suppress(OSError):
+        layout.mirrored.unlink()
+    if not is_wanted(layout, settings):
+        yield
+        return
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rvc_core.mirror", str(layout.root), layout.name, settings.mirror,
+         str(settings.mirror_every_minutes)],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=child_environment(), start_new_session=True)
+    try:
+        yield
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()      # its sign to save once more, and to end; so is our own end, however it comes
+        _wait(process, layout, say)
+
+
+def is_wanted(layout: Layout, settings: MirrorSettings) -> bool:
+    """Whether an experiment has to be saved elsewhere; SettingsError when the place means nothing."""
+    try:
+        return place_of(settings.mirror, layout) is not None
+    except StorageError:           # nothing is mounted: it may be, later
+        return True
+
+
+def _wait(process: "subprocess.Popen[bytes]", layout: Layout, say: Callable[[str], None]) -> None:
+    try:
+        process.wait(_QUICK_SECONDS)
+    except subprocess.TimeoutExpired:
+        say(f"saving the last checkpoint to storage: at most {_END_SECONDS / 60:.0f} min are waited for that")
+        try:
+            process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            _write(layout, {**_state(layout), "busy": None, "problem": (
+                f"the last checkpoint was not saved within {_END_SECONDS / 60:.0f} min and is on this machine only")})
+    if line := told(layout):
+        say(line)
+
+
+def told(layout: Layout) -> str:
+    """How the saving of this experiment stands, such as ``saved to Drive 3 min ago: epoch 120``; nothing if nowhere."""
+    state = _state(layout)
+    if not state:
+        return ""
+    saved, words = state["saved"], [trouble(layout)]
+    if saved:
+        minutes = (time.time() - saved["time"]) / 60
+        ago = f"{minutes:.0f} min ago" if minutes >= 1 else "just now"
+        words.append(f"saved to {state['title']} {ago}: epoch {saved['epoch']}")
+    return "; ".join(filter(None, words)) or f"not saved to {state['title']} yet"
+
+
+def trouble(layout: Layout) -> str:
+    """What stands in the way of saving, in words that stay the same as long as it does; nothing if nothing does."""
+    state = _state(layout)
+    if state.get("busy") and time.time() - state["busy"] > _LONG_SECONDS:
+        return f"saving to {state['title']} takes longer than {_LONG_SECONDS / 60:.0f} min"
+    return state.get("problem", "")
+
+
+def _state(layout: Layout) -> dict[str, Any]:
+    try:
+        return read_json(layout.mirrored, "")
+    except (FileNotFoundError, RVCError):
+        return {}
+
+
+def _write(layout: Layout, state: dict[str, Any]) -> None:
+    with contextlib.suppress(OSError, RVCError):
+        if layout.root.is_dir() and _state(layout) != state:
+            write_json(layout.mirrored, state)
+
+
+# -- the process ---------------------------------------------------------------------------------------------------
+def _mirror(layout: Layout, text: str, every_seconds: float) -> None:
+    """Save again and again until the other end of stdin is closed, then once more."""
+    state: dict[str, Any] = {"title": "storage", "saved": None, "problem": "", "busy": None}
+    due = quick = 0.0              # when the minutes are over; when a new best may be saved
+    best, ending = math.inf, False
+    while not ending:
+        ending = bool(select.select([sys.stdin], [], [], _LOOK_SECONDS)[0])
+        lowest = min(scores(layout, _TAIL_BYTES).values(), default=math.inf)
+        now = time.monotonic()
+        if not (ending or now >= due or (lowest < best and now >= quick)):
+            continue
+        least_seconds = _attempt(layout, text, state)
+        took = time.monotonic() - now
+        if state["problem"]:
+            due, quick = (now + took + _AGAIN_SECONDS,) * 2
+        elif state["saved"]:
+            due, quick, best = now + every_seconds, now + took + max(took, least_seconds), min(best, lowest)
+
+
+def _attempt(layout: Layout, text: str, state: dict[str, Any]) -> float:
+    """Save if there is a checkpoint; the outcome is in `state`. Returns how long to wait at least."""
+    try:
+        place = place_of(text, layout)
+        assert place is not None
+        state |= {"title": place.title, "busy": time.time() if checkpoints(layout) else None}
+        _write(layout, state)
+        if state["busy"]:
+            save = place.save(layout, again=state["saved"] is not None)
+            state |= {"saved": {"epoch": save.epoch, "step": save.step, "time": save.time}}
+        state |= {"problem": "", "busy": None}
+        return place.least_seconds
+    except (RVCError, OSError) as error:
+        hint = getattr(error, "hint", "")
+        state |= {"problem": f"{error}" + (f" ({hint})" if hint else ""), "busy": None}
+        return 0.0
+    finally:
+        _write(layout, state)
+
+
+def main(argv: list[str]) -> int:
+    """Mirror an experiment: ``FOLDER NAME PLACE MINUTES``."""
+    root, name, place, minutes = argv
+    os.nice(10)                    # hashing must not take the processor from training
+    _mirror(Layout(Path(root), name), place, 60 * float(minutes))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
