@@ -14,7 +14,7 @@ import nbformat
 from rvc_core.batch import CONVERT_SETTINGS, TRAIN_SETTINGS, parameters_cell
 
 HERE = Path(__file__).parent
-SETTINGS = {"batch_train": TRAIN_SETTINGS, "batch_convert": CONVERT_SETTINGS}
+SETTINGS = {"batch_train": TRAIN_SETTINGS, "batch_convert": CONVERT_SETTINGS, "compare_checkpoints": CONVERT_SETTINGS}
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 

@@ -118,6 +118,16 @@ class Layout:
         return self.root / "metrics.jsonl"
 
     @property
+    def choices(self) -> Path:
+        """Which saved voice was preferred to which by ear, one comparison a line."""
+        return self.root / "choices.jsonl"
+
+    @property
+    def listening(self) -> Path:
+        """What saved voices made of the same clips, to be compared by ear."""
+        return self.root / "listening"
+
+    @property
     def checkpoints(self) -> Path:
         """Names and hashes of the complete checkpoint sets, written last."""
         return self.root / "checkpoints.json"

@@ -25,7 +25,7 @@ ROWS = {
        "learning_curve illness",
     5: "inspect prepare extract run train validate overtraining index convert cases evaluate merge "
        "foreign_folder foreign share onnx_export separate bundle",
-    6: "experiment batch launch cli cli_weights cli_voices demo golden ui",
+    6: "experiment compare batch launch cli cli_weights cli_voices demo golden ui",
 }
 ROW_OF = {name: row for row, names in ROWS.items() for name in names.split()}
 ROW_OF["embedded"] = 1   # package data: it only says where its files are

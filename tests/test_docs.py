@@ -43,7 +43,7 @@ def test_notebooks_are_clean_short_and_take_every_setting(path: Path) -> None:
     assert all(len(cell["source"]) <= 12 for cell in cells if cell is not parameters)
     values: dict[str, object] = {}
     exec("".join(parameters["source"]), values)
-    for settings in {"batch_train": TRAIN_SETTINGS, "batch_convert": CONVERT_SETTINGS}[path.stem]:
+    for settings in TRAIN_SETTINGS if path.stem == "batch_train" else CONVERT_SETTINGS:
         for name, field in settings.model_fields.items():
             assert values[name] == field.default, name
 

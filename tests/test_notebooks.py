@@ -20,7 +20,7 @@ def _execute(notebook: str, folder: Path, /, **parameters: object) -> dict[str, 
     return json.loads(result.read_text("utf-8"))
 
 
-def test_both_notebooks_make_a_voice_and_a_converted_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebooks_make_a_voice_a_file_and_a_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RVC_HOME", str(tmp_path / "root 😀"))
     (tmp_path / "takes").mkdir()
     for number in range(3):
@@ -33,6 +33,10 @@ def test_both_notebooks_make_a_voice_and_a_converted_file(tmp_path: Path, monkey
                          output=str(tmp_path / "out"), f0_method="dio", output_format="flac")
     [file] = converted["files"]
     assert Path(file["output"]).suffix == ".flac" and abs(read_audio(Path(file["output"])).seconds - 2) < 0.02
+    heard = _execute("compare_checkpoints", tmp_path, name="Алиса", clips=str(tmp_path / "song.wav"), f0_method="dio",
+                     export_to=str(tmp_path / "shared"))
+    assert [Path(file["path"]).is_file() for file in heard["files"]] == [True]
+    assert heard["chosen"] == 1 and Path(heard["exported"][0]).suffix == ".zip"
     again = _execute("batch_train", tmp_path, name="Алиса", dataset=str(tmp_path / "takes"), preset="nano", epochs=1,
                      batch_size=4, f0_method="dio", holdout_minutes=0.05)
     assert again["prepare"]["skipped"] and again["train"]["resumed_from"] == trained["train"]["steps"]

@@ -6,16 +6,22 @@ import time
 import urllib.request
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from histories import simulate
-from rvc_core.errors import StageOrderError
+from rvc_core.audio import Audio
+from rvc_core.compare import Comparison, chosen, equally_loud, preferences
+from rvc_core.errors import StageOrderError, WeightsError
 from rvc_core.experiment import Experiment
 from rvc_core.files import write_jsonl
+from rvc_core.layout import Layout
 from rvc_core.learning_curve import History
-from rvc_core.overtraining import judge
-from rvc_core.ui import panels, plots
+from rvc_core.overtraining import Candidate, judge
+from rvc_core.quality import measure
+from rvc_core.ui import panels, players, plots
 from rvc_core.ui.board import start, stop
+from synth import phrase
 
 
 class Display:
@@ -97,3 +103,60 @@ def _answer(address: str, complete) -> object:
             break
         time.sleep(0.1)
     return found
+
+
+# -- listening -----------------------------------------------------------------------------------------------------
+def _comparison(folder: Path, epochs=(5, 10, 100), clips=2) -> Comparison:
+    layout = Layout.of("alice", folder)
+    layout.root.mkdir(parents=True)
+    sources, files = [folder / f"{number}.wav" for number in range(clips)], {}
+    for clip in sources:
+        Audio(phrase(1, seconds=1.0).samples, 16000).save(clip)
+        for epoch in epochs:
+            files[epoch, clip] = folder / f"{clip.stem}_{epoch}.wav"
+            Audio(phrase(epoch, seconds=1.0).samples, 16000).save(files[epoch, clip])
+    voices = [Candidate(epoch, 3 * epoch, f"alice_e{epoch}.pth", ("unbeaten",), {"heldout/mel": 0.5})
+              for epoch in epochs]
+    return Comparison(layout, voices, sources, files, 10)
+
+
+def test_who_always_prefers_one_voice_makes_it_the_choice_without_knowing_it(tmp_path: Path) -> None:
+    made = _comparison(tmp_path)
+    assert chosen(made).epoch == 10, "nobody has listened: the recommended one"
+    blind = players.Blind(made, seed=3)
+    sides = []
+    while blind.clip is not None:
+        assert [file.exists() for file in blind.files] == [True, True] and blind.pair[0] != blind.pair[1]
+        side = blind.pair.index(100) if 100 in blind.pair else None
+        sides.append(side)
+        blind.choose(side)
+    assert blind.done == blind.total == 4 and {0, 1} <= set(sides), "sides must not give it away"
+    assert preferences(made.layout)[100][0] == preferences(made.layout)[100][1]
+    assert chosen(made).epoch == 100 and chosen(made, "5").epoch == 5
+    with pytest.raises(WeightsError, match="epoch 7"):
+        chosen(made, "7")
+    rows = made.table().splitlines()[2:]
+    assert [row.split()[1] for row in rows] == ["5", "10", "100"], "natural order"
+
+
+def test_the_players_are_widgets_that_click_through_to_the_outcome(tmp_path: Path) -> None:
+    import ipywidgets
+    made = _comparison(tmp_path, epochs=(5, 10))
+    heading, panel, ending = players.ab(made, seed=1).children
+    buttons = panel.children[1].children
+    assert "Comparison 1 of 2" in heading.value and not ending.value
+    heard = [box.children[1] for box in panel.children[0].children if isinstance(box.children[1], ipywidgets.Audio)]
+    assert len(heard) == 2 and bytes(heard[0].value)[:4] == b"RIFF"
+    assert not {"5", "10"} & set(re.findall(r"\d+", panel.children[0].children[0].children[0].value))
+    for button in (buttons[0], buttons[2]):
+        button.click()
+    assert panel.layout.display == "none" and "recommended" in ending.value
+    assert len(made.layout.choices.read_text().splitlines()) == 2
+
+
+def test_all_voices_are_equally_loud_and_none_clips() -> None:
+    spoken = {epoch: Audio(phrase(epoch, seconds=2.0).samples * gain, 16000)
+              for epoch, gain in ((1, 0.1), (2, 0.9), (3, 1.2))}
+    levels = [measure(audio).level_db for audio in equally_loud(spoken).values()]
+    assert max(levels) - min(levels) < 0.5
+    assert max(np.abs(audio.samples).max() for audio in equally_loud(spoken).values()) < 0.9

@@ -1,0 +1,189 @@
+"""Saved voices compared by ear: the verdict's candidates on the same clips, equally loud, and who was preferred.
+
+Everything stands beside the metrics: the clips in ``listening/``, each choice as a line of ``choices.jsonl``.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .audio import Audio
+from .cases import recordings_in
+from .embedded import voice_folder
+from .errors import StageOrderError, WeightsError
+from .experiment import Experiment, Voice
+from .files import read_jsonl, signature, write_json
+from .layout import Layout
+from .overtraining import METRICS, Candidate
+from .progress import Progress, Silent
+from .quality import measure
+from .settings import ConvertSettings
+from .share import export_voice
+
+_LOUDEST = 0.89   # peaks stay one decibel below full scale
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Voices in the order of their epochs, clips, and what each voice makes of each clip.
+
+    Attributes
+    ----------
+    files : dict
+        (epoch, clip) to the converted file; all files of a clip are equally loud.
+    recommended : int or None
+        The epoch that the verdict recommends.
+    """
+
+    layout: Layout
+    voices: list[Candidate]
+    clips: list[Path]
+    files: dict[tuple[int, Path], Path]
+    recommended: int | None
+
+    def table(self) -> str:
+        """Voices with their scores and the choices so far, in Markdown."""
+        metrics = [name for name in METRICS if any(name in one.scores for one in self.voices)]
+        counted = preferences(self.layout)
+        rows = [["epoch", "why", *(f"{name} {'↑' if METRICS[name][0] else '↓'}" for name in metrics), "preferred"],
+                ["---"] * (len(metrics) + 3)]
+        for one in self.voices:
+            won, heard = counted.get(one.epoch, (0, 0))
+            rows.append([str(one.epoch), ", ".join(one.why), *(f"{one.scores[name]:.3g}" for name in metrics),
+                         f"{won:g} of {heard}" if heard else ""])
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+    def as_json(self) -> dict[str, Any]:
+        """For the notebook's result file."""
+        return {"recommended": self.recommended,
+                "voices": [{"epoch": one.epoch, "step": one.step, "path": one.path, "why": list(one.why),
+                            "scores": one.scores} for one in self.voices],
+                "files": [{"epoch": epoch, "clip": str(clip), "path": str(file)}
+                          for (epoch, clip), file in self.files.items()],
+                "preferences": {str(epoch): list(counts) for epoch, counts in preferences(self.layout).items()}}
+
+
+def compare(experiment: Experiment, clips: str = "", settings: ConvertSettings = ConvertSettings(),
+            progress: Progress = Silent()) -> Comparison:
+    """Let each candidate of the verdict speak the same clips; what was made before is taken as it is.
+
+    Parameters
+    ----------
+    clips : str
+        A recording, or a folder of them, of other people; empty: those in the package.
+
+    Raises
+    ------
+    StageOrderError
+        When no voice is saved yet.
+    RVCError
+        When a clip cannot be read or converted.
+    """
+    verdict, layout = experiment.verdict(), experiment.layout
+    voices = sorted((one for one in verdict.candidates if one.path), key=lambda one: one.epoch)
+    if not voices:
+        raise StageOrderError(f"{layout.name!r} has no saved voice to hear", hint="train until one is saved")
+    sources = recordings_in([clips or voice_folder("source")])
+    files: dict[tuple[int, Path], Path] = {}
+    progress.start("speaking", len(voices) * len(sources))
+    for clip in sources:
+        made = {one.epoch: _file_of(layout, one, clip, settings) for one in voices}
+        if not all(file.exists() for file in made.values()):
+            spoken = {one.epoch: Voice.load(str(one.path), runtime=experiment.runtime).convert(clip, settings).audio
+                      for one in voices}
+            for epoch, audio in equally_loud(spoken).items():
+                audio.save(made[epoch], comment="converted by rvc_core")
+        for one in voices:
+            files[one.epoch, clip] = made[one.epoch]
+            progress.advance(f"epoch {one.epoch}, {clip.name}")
+    return Comparison(layout, voices, sources, files, verdict.best.epoch if verdict.best else None)
+
+
+def _file_of(layout: Layout, voice: Candidate, clip: Path, settings: ConvertSettings) -> Path:
+    """A name that changes with all that the sound depends on."""
+    spoken = [settings.stamp(), *((str(path), path.stat().st_mtime_ns) for path in (clip, Path(str(voice.path))))]
+    return layout.listening / f"{clip.stem}_e{voice.epoch}_{signature(spoken)[:8]}.{settings.output_format}"
+
+
+def equally_loud(spoken: Mapping[int, Audio]) -> dict[int, Audio]:
+    """The same recordings with the same level of speech: the louder voice would otherwise seem the better one.
+
+    Examples
+    --------
+    >>> tone = np.sin(np.arange(16000) / 5).astype(np.float32)
+    >>> loud = equally_loud({1: Audio(0.9 * tone, 16000), 2: Audio(0.1 * tone, 16000)})
+    >>> bool(abs(np.ptp(loud[1].samples) - np.ptp(loud[2].samples)) < 1e-3)
+    True
+    """
+    levels = {epoch: 10 ** (measure(audio).level_db / 20) for epoch, audio in spoken.items()}
+    level = min(_LOUDEST * levels[epoch] / max(float(np.abs(audio.samples).max()), 1e-6)
+                for epoch, audio in spoken.items())
+    level = min(level, float(np.median(list(levels.values()))))
+    return {epoch: Audio((audio.samples * (level / levels[epoch])).astype(np.float32), audio.sample_rate)
+            for epoch, audio in spoken.items()}
+
+
+# -- choices -------------------------------------------------------------------------------------------------------
+def record_choice(layout: Layout, clip: str, epochs: tuple[int, int], preferred: int | None) -> None:
+    """Write down which of two voices was preferred on a clip; None: neither."""
+    row = {"clip": clip, "epochs": list(epochs), "preferred": preferred}
+    with layout.choices.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def preferences(layout: Layout) -> dict[int, tuple[float, int]]:
+    """By epoch, in order: how often it was preferred (a draw counts half), of how many comparisons."""
+    rows: Iterable[dict[str, Any]] = read_jsonl(layout.choices) if layout.choices.exists() else []
+    counted: dict[int, tuple[float, int]] = {}
+    for row in rows:
+        for epoch in row["epochs"]:
+            won, heard = counted.get(epoch, (0.0, 0))
+            share = 0.5 if row["preferred"] is None else float(row["preferred"] == epoch)
+            counted[epoch] = won + share, heard + 1
+    return dict(sorted(counted.items()))
+
+
+def chosen(comparison: Comparison, choice: str = "auto") -> Candidate:
+    """The voice of an epoch; ``auto``: the most often preferred, and before anybody listened, the recommended.
+
+    Raises
+    ------
+    WeightsError
+        When there is no such voice; those that there are are listed.
+    """
+    counted = {epoch: won / heard for epoch, (won, heard) in preferences(comparison.layout).items()}
+    by_epoch = {one.epoch: one for one in comparison.voices}
+    if choice == "auto":
+        heard = {epoch: share for epoch, share in counted.items() if epoch in by_epoch}
+        epoch = max(heard, key=lambda one: (heard[one], one == comparison.recommended), default=comparison.recommended)
+        return by_epoch.get(epoch if epoch is not None else -1, comparison.voices[-1])
+    if not choice.isdigit() or int(choice) not in by_epoch:
+        raise WeightsError(f"no voice of epoch {choice} was compared",
+                           hint=f"there are auto, {', '.join(map(str, by_epoch))}")
+    return by_epoch[int(choice)]
+
+
+def export(comparison: Comparison, choice: str, output: str, layout: str, result: str) -> dict[str, Any]:
+    """Write the chosen voice, its index and a card for other programs, and all that is known to the file `result`.
+
+    Parameters
+    ----------
+    choice : str
+        See `chosen`.
+    output, layout : str
+        See `share.export_voice`.
+
+    Raises
+    ------
+    RVCError
+        When there is no such voice, or that program could not use it.
+    """
+    voice = chosen(comparison, choice)
+    exported = export_voice(Path(str(voice.path)), Path(output).expanduser(), layout=layout)
+    report = comparison.as_json() | {"chosen": voice.epoch, "exported": exported.paths}
+    write_json(Path(result), report)
+    return report

@@ -1,0 +1,115 @@
+"""Listening without knowing: two voices on one clip, which is better, and only at the end who was who."""
+
+import html
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..compare import Comparison, preferences, record_choice
+
+
+class Blind:
+    """A knockout on each clip: two voices as A and B in random order, the better one meets the next.
+
+    Each choice is written down at once (`compare.record_choice`), so stopping in the middle loses nothing.
+
+    Parameters
+    ----------
+    comparison : Comparison
+    seed : int or None
+        Of the order of voices and sides; None: another one every time.
+    """
+
+    def __init__(self, comparison: Comparison, seed: int | None = None) -> None:
+        self._comparison, self._random = comparison, random.Random(seed)
+        self.total = len(comparison.clips) * (len(comparison.voices) - 1)
+        self.done = 0
+        self.clip: Path | None = None
+        self.pair: tuple[int, int] = (0, 0)
+        self._waiting: list[int] = []
+        self._clips = list(comparison.clips)
+        self._next(None)
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """What A and B sound like."""
+        assert self.clip is not None
+        return self._comparison.files[self.pair[0], self.clip], self._comparison.files[self.pair[1], self.clip]
+
+    def choose(self, side: int | None) -> None:
+        """A (0) or B (1) is better, or neither (None)."""
+        assert self.clip is not None
+        record_choice(self._comparison.layout, self.clip.name, self.pair, None if side is None else self.pair[side])
+        self.done += 1
+        self._next(self._random.choice(self.pair) if side is None else self.pair[side])
+
+    def _next(self, stays: int | None) -> None:
+        if not self._waiting:
+            if not self._clips or not self.total:
+                self.clip = None
+                return
+            self.clip, stays = self._clips.pop(0), None
+            self._waiting = [one.epoch for one in self._comparison.voices]
+            self._random.shuffle(self._waiting)
+        pair = [self._waiting.pop() if stays is None else stays, self._waiting.pop()]
+        self._random.shuffle(pair)
+        self.pair = pair[0], pair[1]
+
+
+def ab(comparison: Comparison, seed: int | None = None) -> Any:
+    """Players and buttons for a blind comparison, as one widget; what came of it is shown at its end.
+
+    Unattended notebooks show the first pair and go on; the files are there to be heard.
+    """
+    import ipywidgets
+
+    blind = Blind(comparison, seed)
+    heading, ending = ipywidgets.HTML(), ipywidgets.HTML()
+    players = [ipywidgets.VBox(), ipywidgets.VBox()]
+    source = ipywidgets.VBox()
+    buttons = [ipywidgets.Button(description=text, button_style=style, layout={"width": "auto", "min_width": "7.5em"})
+               for text, style in (("A is better", "primary"), ("no difference", ""), ("B is better", "primary"))]
+    panel = ipywidgets.VBox([ipywidgets.HBox(players, layout={"flex_flow": "row wrap"}),
+                             ipywidgets.HBox(buttons, layout={"flex_flow": "row wrap"}), source])
+
+    def show() -> None:
+        if blind.clip is None:
+            panel.layout.display = "none"
+            heading.value, ending.value = "", outcome(comparison)
+            return
+        heading.value = (f"<b>{html.escape(blind.clip.stem)}</b>: which voice is better? "
+                         f"Comparison {blind.done + 1} of {blind.total}")
+        for box, name, file in zip(players, "AB", blind.files, strict=True):
+            box.children = (ipywidgets.HTML(f"<b>{name}</b>"), player(file))
+        source.children = (ipywidgets.HTML("what was said, by another voice"), player(blind.clip))
+
+    def press(side: int | None) -> Callable[[Any], None]:
+        def pressed(_: Any) -> None:
+            blind.choose(side)
+            show()
+        return pressed
+    for button, side in zip(buttons, (0, None, 1), strict=True):
+        button.on_click(press(side))
+    show()
+    return ipywidgets.VBox([heading, panel, ending])
+
+
+def player(file: Path) -> Any:
+    """A player of a file; it begins when its button is pressed."""
+    import ipywidgets
+
+    return ipywidgets.Audio(value=file.read_bytes(), format=file.suffix[1:], autoplay=False, loop=False,
+                            layout={"width": "19em"})
+
+
+def outcome(comparison: Comparison) -> str:
+    """Who was preferred how often, as HTML: what the listener may know at the end."""
+    counted = preferences(comparison.layout)
+    if not counted:
+        return "There is one voice only: nothing to compare."
+    rows = "".join(
+        f"<tr><td>epoch {epoch}{' (recommended)' if epoch == comparison.recommended else ''}</td>"
+        f"<td style='text-align:right'>{won:g} of {heard}</td></tr>" for epoch, (won, heard) in counted.items())
+    return (f"<b>Done.</b> Preferred, in all comparisons so far:<table>{rows}</table>"
+            "The next cell exports the voice that you preferred most.")
