@@ -7,9 +7,9 @@ import numpy as np
 
 from .slicer import SHORTEST_SECONDS, Span
 
-_SHARE, _LEAST_SECONDS = 0.1, 6.0
-_LEAST_DATA_SECONDS = 60.0   # below this, training needs all of it
-_LARGEST_SHARE = 1 / 3
+_SHARE, _LEAST_SECONDS = 0.1, 20.0
+_LEAST_DATA_SECONDS = 180.0   # below this, training needs all of it
+_LARGEST_SHARE, _SHORTEST_DATA_SECONDS = 1 / 3, 6.0
 
 
 def choose_heldout(phrases: list[list[Span]], rate_hz: int, *, minutes: float | None, seed: int) -> dict[int, Span]:
@@ -20,7 +20,7 @@ def choose_heldout(phrases: list[list[Span]], rate_hz: int, *, minutes: float | 
     phrases : list of list of Span
         The phrases of each recording, in samples.
     minutes : float, optional
-        How much, at most a third; by default a tenth, at least 6 s, none of less than a minute.
+        How much, at most a third; by default a tenth, at least 20 s, none of less than three minutes.
 
     Returns
     -------
@@ -29,8 +29,8 @@ def choose_heldout(phrases: list[list[Span]], rate_hz: int, *, minutes: float | 
 
     Examples
     --------
-    >>> choose_heldout([[Span(0, 2000)], [Span(0, 500)], [Span(0, 4500)]], 100, minutes=None, seed=0)
-    {1: Span(start=0, stop=500)}
+    >>> choose_heldout([[Span(0, 6000)], [Span(0, 2000)], [Span(0, 13_000)]], 100, minutes=None, seed=0)
+    {1: Span(start=0, stop=2000)}
     """
     lengths = [sum(map(len, spans)) for spans in phrases]
     target = _target_seconds(sum(lengths) / rate_hz, minutes) * rate_hz
@@ -55,7 +55,7 @@ def _target_seconds(data_seconds: float, minutes: float | None) -> float:
     """Seconds to hold out of so much data."""
     if minutes is None:
         return max(_LEAST_SECONDS, _SHARE * data_seconds) if data_seconds >= _LEAST_DATA_SECONDS else 0.0
-    return min(60 * minutes, _LARGEST_SHARE * data_seconds) if data_seconds >= _LEAST_SECONDS else 0.0
+    return min(60 * minutes, _LARGEST_SHARE * data_seconds) if data_seconds >= _SHORTEST_DATA_SECONDS else 0.0
 
 
 def _stretch(phrases: list[Span], target: int, limit: int, shortest: int, random: np.random.Generator) -> Span:

@@ -128,6 +128,16 @@ class Layout:
         return self.root / "listening"
 
     @property
+    def eval_board(self) -> Path:
+        """TensorBoard's run of the validations, which people can untick."""
+        return self.root / "eval"
+
+    @property
+    def verdict(self) -> Path:
+        """What the validations said last: which voice is the best."""
+        return self.root / "verdict.json"
+
+    @property
     def checkpoints(self) -> Path:
         """Names and hashes of the complete checkpoint sets, written last."""
         return self.root / "checkpoints.json"

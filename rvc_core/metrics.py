@@ -1,21 +1,26 @@
 """The record of a training: every step in ``metrics.jsonl``, the field's curves and pictures in TensorBoard.
 
 Tag names are RVC WebUI's, so the guides people follow keep working: ``loss/g/total loss/g/mel loss/g/kl loss/g/fm
-loss/d/total grad_norm_g grad_norm_d learning_rate`` and ``slice/mel_org slice/mel_gen all/mel``.
+loss/d/total grad_norm_g grad_norm_d learning_rate`` and ``slice/mel_org slice/mel_gen all/mel``. Validations
+are a run of their own: ``eval``.
 """
 
 import json
+import math
 import os
 import threading
+import time
 from collections import defaultdict
 from typing import Any
 
 import numpy as np
 
+from .audio import Audio
 from .files import read_jsonl, write_jsonl
 from .layout import Layout
 
 PICTURE_INTERVAL_STEPS = 200    # RVC's interval for everything; drawing takes as long as a small step
+_SOUND_INTERVAL_SECONDS = 300   # half a megabyte each time
 _LONGEST_INTERVAL_STEPS = 200   # of the curves; small sets get a point every epoch
 _CAPS = {"loss/g/mel": 75.0, "loss/g/kl": 9.0}   # RVC's display limits, which keep the first steps from hiding the rest
 
@@ -47,8 +52,10 @@ class MetricsLog:
                                          for kind in ("voice", "validation"))
         write_jsonl(layout.metrics, kept)
         self._file = layout.metrics.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(layout.root), purge_step=resumed_step + 1 if resumed_step else None,
-                                    flush_secs=10)
+        self._board, self._eval = (
+            SummaryWriter(str(folder), purge_step=resumed_step + 1 if resumed_step else None, flush_secs=10)
+            for folder in (layout.root, layout.eval_board))
+        self._sounded_at = -math.inf
         self._told_of = threading.excepthook
         threading.excepthook = self._expect
 
@@ -68,12 +75,16 @@ class MetricsLog:
         self._epoch_values.clear()
         self._file.flush()
 
-    def validation(self, step: int, epoch: int, values: dict[str, float]) -> None:
-        """Record what unheard recordings say."""
+    def validation(self, step: int, epoch: int, values: dict[str, float], sounds: dict[str, Audio]) -> None:
+        """Record what unheard recordings say, and now and then how it sounds."""
         self.validations.append({"kind": "validation", "step": step, "epoch": epoch, **values})
         self._line(self.validations[-1])
         for tag, value in values.items():
-            self._board.add_scalar(tag, value, step)
+            self._eval.add_scalar(tag, value, step)
+        if time.monotonic() - self._sounded_at > _SOUND_INTERVAL_SECONDS:
+            self._sounded_at = time.monotonic()
+            for tag, audio in sounds.items():
+                self._eval.add_audio(tag, audio.samples[None], step, audio.sample_rate)
 
     def voice(self, step: int, epoch: int, path: str, values: dict[str, float]) -> None:
         """Record that a voice was saved, and what unheard recordings said last."""
@@ -94,6 +105,7 @@ class MetricsLog:
         try:
             self._file.close()
             self._board.close()
+            self._eval.close()
         finally:
             threading.excepthook = self._told_of
 

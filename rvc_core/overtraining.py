@@ -68,6 +68,8 @@ class Verdict:
         The evidence, a line each.
     turning_points : dict
         Per metric: `epoch` and `step` of its best, `epochs_likely`, `turned`, `improving`.
+    ranking : list of int
+        Steps of the saved voices, the one to keep longest first; empty where nothing tells them apart.
     """
 
     state: State
@@ -79,6 +81,7 @@ class Verdict:
     reasons: list[str]
     turning_points: dict[str, dict[str, Any]]
     illnesses: list[Illness]
+    ranking: list[int]
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -166,8 +169,8 @@ def trends_of(history: History) -> dict[str, Trend]:
             for steps, values in [history.series(metric)] if len(values) >= LEAST_POINTS}
 
 
-def together(history: History, trends: dict[str, Trend]) -> Trend | None:
-    """The trend of all metrics in one: each in units of what training moved it, weighted by how little it scatters.
+def together(history: History, trends: dict[str, Trend]) -> Series | None:
+    """All metrics in one curve: each in units of what training moved it, weighted by how little it scatters.
 
     Similarity counts only when it falls: a voice that forgets how to speak may go on growing more like its target.
     """
@@ -184,7 +187,7 @@ def together(history: History, trends: dict[str, Trend]) -> Trend | None:
     steps = [step for step in total if weight[step] >= max(weight.values()) / 2]   # words are not heard every time
     if len(steps) < LEAST_POINTS:
         return None
-    return fit_trend(np.array(steps, float), np.array([total[step] / weight[step] for step in steps]))
+    return np.array(steps, float), np.array([total[step] / weight[step] for step in steps])
 
 
 def _training_got_worse(history: History, since: float) -> bool:
@@ -224,7 +227,8 @@ def judge(records: Iterable[dict[str, Any]], *, running: bool = False) -> Verdic
     """
     history = History.of(records)
     guide, trends = read_as_the_guide(history), trends_of(history)
-    whole = together(history, trends)
+    curve = together(history, trends)
+    whole = fit_trend(*curve) if curve else None
     illnesses = find_illnesses(history)
     if whole and whole.turned and not illnesses and _training_got_worse(history, whole.best_step):
         illnesses = [illness_of(history, "coming apart", int(whole.best_step) + 1)]
@@ -241,7 +245,8 @@ def judge(records: Iterable[dict[str, Any]], *, running: bool = False) -> Verdic
     if guide.minima:
         points["loss/g/mel"]["low_epochs"] = [history.epoch_at(step) for step in guide.minima]
     return Verdict(state, running, history.epoch_at(history.last_step), best, candidates,
-                   _sentence(state, best, illnesses), _reasons(history, trends, guide), points, illnesses)
+                   _sentence(state, best, illnesses), _reasons(history, trends, guide), points, illnesses,
+                   _ranking(history, curve, best))
 
 
 def should_stop(verdict: Verdict, patience_epochs: int) -> bool:
@@ -302,6 +307,14 @@ def _recommended(history: History, whole: Trend | None, guide: GuideReading, ste
     if len(heard):
         return min(steps, key=lambda step: abs(step - heard[values.argmin()]))
     return min(steps, key=lambda step: abs(step - guide.minima[0])) if guide.minima else None
+
+
+def _ranking(history: History, curve: Series | None, best: Candidate | None) -> list[int]:
+    """By the figures themselves: a trend knows of no turn until it is sure, and by then the best would be gone."""
+    steps, values = curve or history.series("heldout/mel")
+    figures = np.interp(list(history.voices), steps, running_median(values, 2)) if len(steps) else ()
+    return [step for _, step in sorted(zip(figures, history.voices, strict=False),
+                                       key=lambda pair: (not best or pair[1] != best.step, pair))]
 
 
 def _unbeaten(steps: list[int], trends: list[Trend]) -> list[int]:

@@ -19,12 +19,13 @@ from .files import ensure_room, remove_leftovers, write_json
 from .gan import Networks, StepResult
 from .layout import LATEST_ONLY, Layout
 from .manifest import ExperimentRecord
+from .overtraining import Verdict
 from .platforms import choose_device
 from .presets import VoiceSpec
 from .progress import Progress
 from .settings import RuntimeSettings, TrainSettings
 from .threads import ThreadTuner
-from .validate import heldout_files
+from .validate import Examiner, heldout_files
 from .voice_file import VoiceInfo, load_strictly
 from .weights import base_files
 
@@ -52,7 +53,9 @@ class Run:
     saved_at : float
         When the last one was begun, in seconds of the monotonic clock.
     judgement : dict
-        What unheard recordings said last.
+        What the last validation found.
+    trained_seconds : float
+        Time in steps since that.
     """
 
     layout: Layout
@@ -64,6 +67,7 @@ class Run:
     clips: ClipStore
     heldout: ClipStore
     info: VoiceInfo
+    examiner: Examiner
     epoch: int = 0
     position: int = 0
     step: int = 0
@@ -76,6 +80,8 @@ class Run:
     newest: StepResult | None = None
     step_seconds: list[float] = field(default_factory=list)
     validation_seconds: float = 0.0
+    trained_seconds: float = 0.0
+    verdict: Verdict | None = None
     save_seconds: float = 2.0
 
     @property
@@ -120,9 +126,13 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, 
     tuner = ThreadTuner(runtime.threads)
     torch.set_num_threads(tuner.threads)
     info = replace(voice_info(layout, files), mel_epsilons=settings.mel_epsilons)
+    heldout = ClipStore(heldout_files(layout, spec), spec, settings.mel_epsilons)
     run = Run(layout, settings, spec, device, tuner, Networks.fresh(spec, seed=settings.seed, device=device),
-              ClipStore(files, spec, settings.mel_epsilons),
-              ClipStore(heldout_files(layout, spec), spec, settings.mel_epsilons), info)
+              ClipStore(files, spec, settings.mel_epsilons), heldout, info,
+              Examiner(layout, spec, info, heldout, unlike=settings.unlike, epsilons=settings.mel_epsilons,
+                       device=str(device)))
+    for gap in run.examiner.missing:
+        progress.say(f"validation goes without this: {gap}")
     _ensure_room(run, progress)    # now, not after an hour of training
     how = _begin(run, bases) if checkpoint is None else _continue(run, checkpoint)
     write_json(layout.config, rvc_config(run))

@@ -183,6 +183,54 @@ def vuv_agreement(source: PitchTrack, output: PitchTrack) -> float:
     return float(np.mean(source.voiced == output.fitted(len(source.voiced)).voiced))
 
 
+def pitch_error_cents(asked: PitchTrack, output: PitchTrack) -> float:
+    """Mean distance of an output's pitch from the one it should have, over frames voiced in both; NaN without any.
+
+    Examples
+    --------
+    >>> track = PitchTrack(np.array([0, 100, 200], np.float32), np.array([False, True, True]))
+    >>> round(pitch_error_cents(track, track.transposed(1)), 2)
+    100.0
+    """
+    ours, theirs = _octaves(asked, output)
+    return float(1200 * np.abs(theirs - ours).mean()) if len(ours) else math.nan
+
+
+def melody_correlation(asked: PitchTrack, output: PitchTrack) -> float:
+    """Correlation of log f0 over the frames that are voiced in both; NaN where there is no melody to follow.
+
+    Examples
+    --------
+    >>> track = PitchTrack(np.array([100, 150, 200], np.float32), np.ones(3, bool))
+    >>> round(melody_correlation(track, track.transposed(5)), 3)
+    1.0
+    """
+    ours, theirs = _octaves(asked, output)
+    moves = len(ours) > 1 and ours.std() > 0 and theirs.std() > 0
+    return float(np.corrcoef(ours, theirs)[0, 1]) if moves else math.nan
+
+
+def _octaves(*tracks: PitchTrack) -> tuple[np.ndarray, ...]:
+    """Log2 of the pitch of both tracks where both are voiced."""
+    frames = min(len(track.voiced) for track in tracks)
+    both = np.all([track.voiced[:frames] for track in tracks], axis=0)
+    return tuple(np.log2(track.f0_hz[:frames][both].astype(np.float64)) for track in tracks)
+
+
+def content_distance(before: np.ndarray, after: np.ndarray) -> float:
+    """How far content features (T, D) have moved, in units of their own spread: 0 unchanged, about 1.4 other words.
+
+    Examples
+    --------
+    >>> words, others = np.random.default_rng(0).normal(size=(2, 500, 8))
+    >>> content_distance(words, words), round(content_distance(words, others), 1)
+    (0.0, 1.4)
+    """
+    frames = min(len(before), len(after))
+    before, after = before[:frames], after[:frames]
+    return float(np.sqrt(np.mean((after - before) ** 2) / np.mean((before - before.mean(0)) ** 2)))
+
+
 @dataclass(frozen=True)
 class Naturalness:
     """Mean opinions that DNSMOS expects of listeners, 1 (bad) to 5 (excellent), by ITU-T P.835.

@@ -85,7 +85,7 @@ class PrepareSettings(Settings):
     min_silence_ms: int = Field(400, ge=100, le=2000, description="shortest pause, in ms, that separates phrases")
     max_kept_silence_ms: int = Field(500, ge=15, le=2000, description="longest pause, in ms, kept at a phrase's edges")
     holdout_minutes: float | None = Field(None, ge=0, le=30, description=(
-        "minutes of recordings kept out of training to judge it; empty: a tenth, none below one minute of data"))
+        "minutes of recordings kept out of training to judge it; empty: a tenth, none below three minutes of data"))
     seed: int = Field(1234, ge=0, description=_SEED_MEANING)
 
 
@@ -106,10 +106,15 @@ class TrainSettings(Settings):
         "wall time after which training saves and ends; a session's known end counts too"))
     save_every_epochs: int = Field(15, ge=1, le=10_000, description="epochs between two checkpoints and voices")
     save_every_minutes: float = Field(10, gt=0, description="minutes between two checkpoints, also within an epoch")
-    validate_every_epochs: int = Field(5, ge=1, le=10_000, description="epochs between two held-out validations")
+    validate_every_epochs: int = Field(0, ge=0, le=10_000, description=(
+        "epochs between two validations; 0: as often as a twentieth of the time allows"))
+    unlike: str = Field("auto", description=(
+        "other people's recordings that a validation converts: auto (the package's), none, or a folder"))
+    auto_stop: int = Field(0, ge=0, le=100_000, description=(
+        "epochs past the best voice after which an overtrained training ends by itself; 0: never"))
     keep_checkpoints: int = Field(2, ge=1, le=1000, description="complete checkpoint pairs kept on the disk")
     keep_voices: int = Field(10, ge=1, le=10_000, description=(
-        "saved voices kept: the best on held-out recordings, and the newest; without such recordings all are"))
+        "saved voices kept: the best by the verdict, and the newest; all, while there is nothing to judge by"))
     learning_rate: StepSize = Field("auto", description=(
         "AdamW step size at the first epoch; auto: the architecture's own"))
     learning_rate_decay: float = Field(0.999875, gt=0.9, le=1, description="factor on the step size after each epoch")

@@ -22,18 +22,21 @@ import torch
 
 from .checkpoint import Checkpoint, load_newest, on_host, prune_voices, save_checkpoint
 from .errors import CheckpointError, DivergedError, ResourceError, StorageError
+from .files import write_json
 from .gan import train_step
 from .layout import Layout
 from .metrics import PICTURE_INTERVAL_STEPS, MetricsLog, history
 from .nn.spectrogram import mel_spectrogram
+from .overtraining import judge_experiment, should_stop
 from .platforms import detect, session_minutes_left
 from .progress import Budget, Progress, Silent, Stop
 from .run import Run, Saving, open_run
 from .settings import RuntimeSettings, TrainSettings
-from .validate import heldout_mel, speak
+from .validate import speak
 from .voice_file import VoiceFile, load_voice, save_voice, synthesizer_of
 
 _SILENT = 1e-6   # of full scale: less is no voice
+_VALIDATION_SHARE = 0.05   # of the time in steps
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class TrainReport:
     Attributes
     ----------
     stopped_by : str
-        ``epochs``, ``time``, ``stop`` or ``interrupt``.
+        ``epochs``, ``time``, ``stop``, ``interrupt``, or ``verdict``, see `TrainSettings.auto_stop`.
     resumed_from : int or None
         Step of the checkpoint that this run continued from.
     heldout_mel_first, heldout_mel_last : float or None
@@ -97,11 +100,12 @@ def train(layout: Layout, settings: TrainSettings, *, runtime: RuntimeSettings =
         log = MetricsLog(layout, steps_per_epoch=run.steps_per_epoch, resumed_step=run.step)
         with contextlib.closing(log), run.writer:
             if run.step == 0:
-                _validate(run, log)
+                _validate(run, log, progress)
             _recollect(run, log)
             stopped_by = _fit(run, log, budget, progress, stops)
             progress.start("saving and opening again", 1)
             voice = _finish(run, log, progress)
+            _judge(run, progress, running=False)
             progress.advance(voice.name)
         layout.stop.unlink(missing_ok=True)
     mels = [row["heldout/mel"] for row in history(layout) if row["kind"] == "validation" and "heldout/mel" in row]
@@ -183,10 +187,13 @@ def _fit(run: Run, log: MetricsLog, budget: Budget, progress: Progress, stops: d
             return ended_by
         run.epoch, run.position = run.epoch + 1, 0
         log.epoch(run.step)
-        if run.epoch < settings.epochs and run.epoch % settings.validate_every_epochs == 0:
-            _validate(run, log)
+        if run.epoch < settings.epochs and _validation_is_due(run):
+            _validate(run, log, progress)
         if run.epoch < settings.epochs and run.epoch % settings.save_every_epochs == 0:
             _save(run, log, progress, with_voice=True)
+        if settings.auto_stop and run.verdict and should_stop(run.verdict, settings.auto_stop):
+            progress.say(f"training ends by itself: {run.verdict.sentence}")
+            return "verdict"
     return "epochs"
 
 
@@ -212,6 +219,7 @@ def _epoch(run: Run, log: MetricsLog, budget: Budget, progress: Progress, stops:
         if run.step % PICTURE_INTERVAL_STEPS == 0:
             _show_mels(run, log)
         run.step_seconds = [*run.step_seconds[-49:], time.monotonic() - began]
+        run.trained_seconds += run.step_seconds[-1]
         run.tuner.record(run.step_seconds[-1])
         torch.set_num_threads(run.tuner.threads)
         progress.advance(_note(run, values, budget))
@@ -234,25 +242,44 @@ def _note(run: Run, values: dict[str, float], budget: Budget) -> str:
     if left > budget.left_seconds:
         fit = run.epoch + (run.position + budget.left_seconds / run.pace) / run.steps_per_epoch
         end = f"{max(0, budget.left_seconds) / 60:.0f} min left, enough for {fit:.0f} epochs"
+    ill = "".join(f" · {illness.name}!" for illness in run.verdict.illnesses) if run.verdict else ""
     return (f"epoch {run.epoch + 1}/{run.settings.epochs} · mel {values['loss/g/mel']:.1f} · "
-            f"{run.pace:.2f} s a step · {end}")
+            f"{run.pace:.2f} s a step · {end}{ill}")
 
 
 def _recollect(run: Run, log: MetricsLog) -> None:
     """What unheard recordings said last, and the voice that was written when the training was killed."""
-    run.judgement = {"heldout/mel": log.validations[-1]["heldout/mel"]} if log.validations else {}
+    newest = log.validations[-1] if log.validations else {}
+    run.judgement = {name: value for name, value in newest.items() if name not in ("kind", "step", "epoch")}
     voice = run.layout.voice(run.epoch, run.step)
     if run.resumed_from is not None and voice.exists() and voice.name not in {row["path"] for row in log.voices}:
         log.voice(run.step, run.epoch, voice.name, run.judgement)
 
 
-def _validate(run: Run, log: MetricsLog) -> None:
-    if len(run.heldout):
-        began = time.monotonic()
-        mel = heldout_mel(run.networks.generator, run.heldout, run.spec, epsilons=run.settings.mel_epsilons)
-        run.judgement = {"heldout/mel": mel}
-        log.validation(run.step, run.epoch, run.judgement)
-        run.validation_seconds = time.monotonic() - began
+def _validation_is_due(run: Run) -> bool:
+    every = run.settings.validate_every_epochs
+    return run.epoch % every == 0 if every else run.trained_seconds * _VALIDATION_SHARE >= run.validation_seconds
+
+
+def _validate(run: Run, log: MetricsLog, progress: Progress) -> None:
+    """Hear the voice, record what was found, and judge the training so far."""
+    began = time.monotonic()
+    findings = run.examiner(run.networks.generator)
+    if findings.values:
+        run.judgement = findings.values
+        log.validation(run.step, run.epoch, run.judgement, findings.sounds)
+        _judge(run, progress)
+    run.trained_seconds, run.validation_seconds = 0.0, time.monotonic() - began
+
+
+def _judge(run: Run, progress: Progress, *, running: bool = True) -> None:
+    """Write the verdict, and say what has gone wrong since the last one."""
+    known = {illness.name for illness in run.verdict.illnesses} if run.verdict else set()
+    run.verdict = replace(judge_experiment(run.layout), running=running)
+    write_json(run.layout.verdict, run.verdict.as_json())
+    for illness in run.verdict.illnesses:
+        if illness.name not in known:
+            progress.say(f"{illness.name} since epoch {illness.epoch}: {illness.look}. What to do: {illness.remedy}")
 
 
 def _show_mels(run: Run, log: MetricsLog) -> None:
@@ -315,8 +342,11 @@ def _settle(run: Run, log: MetricsLog, progress: Progress, *, wait: bool) -> Non
     run.saved_step = saving.step
     if saving.voice:
         log.voice(saving.step, saving.epoch, saving.voice.name, run.judgement)
-        scores = {row["path"]: row["heldout/mel"] for row in log.voices if "heldout/mel" in row}
-        prune_voices(run.layout, scores, keep=run.settings.keep_voices)
+        if len(run.layout.voices()) > run.settings.keep_voices:
+            _judge(run, progress)
+            names = {row["step"]: row["path"] for row in log.voices}
+            ranks = {names[step]: rank for rank, step in enumerate(run.verdict.ranking)} if run.verdict else {}
+            prune_voices(run.layout, ranks, keep=run.settings.keep_voices)
 
 
 def _finish(run: Run, log: MetricsLog, progress: Progress) -> Path:
@@ -324,7 +354,7 @@ def _finish(run: Run, log: MetricsLog, progress: Progress) -> Path:
     layout = run.layout
     _settle(run, log, progress, wait=True)
     if run.saved_step != run.step or not layout.voice(run.epoch, run.step).exists():
-        _validate(run, log)
+        _validate(run, log, progress)
         _save(run, log, progress, with_voice=True)
         _settle(run, log, progress, wait=True)
     checkpoint = load_newest(layout)
