@@ -124,6 +124,10 @@ def _train(arguments: argparse.Namespace) -> Result:
     from . import launch
     settings, lab = _settings(TrainSettings, arguments), _experiment(arguments)
     mirror = _settings(MirrorSettings, arguments)
+    if arguments.on_everything:
+        best = lab.verdict().best
+        epochs = arguments.until or (best.epoch if best else settings.epochs)
+        settings, lab = settings.model_copy(update={"epochs": max(1, epochs)}), lab.on_everything()
     if arguments.foreground:
         return lab.train(settings, mirror=mirror).as_json()
     if not launch.start(lab.layout, settings, lab.runtime, mirror=mirror):
@@ -260,6 +264,12 @@ def _demo(arguments: argparse.Namespace) -> Result:
 
 # -- building the parser -------------------------------------------------------------------------------------------
 _INDEX = ("--index", {"default": "auto", "metavar": "FILE", "help": "auto, none, or an .index file"})
+_TRAINED: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("--foreground", {"action": "store_true", "help": "train in this process, which Ctrl-C ends"}),
+    ("--on-everything", {"action": "store_true", "help": (
+        "train a second voice, 'NAME everything', from the beginning, on the held-out recordings too")}),
+    ("--until", {"type": int, "metavar": "EPOCH", "help": (
+        "with --on-everything: where to end; default: the epoch of the best voice by the verdict")}))
 _EVALUATED: tuple[tuple[str, dict[str, Any]], ...] = (
     ("outputs", {"metavar": "NAME|FILE", "nargs": "+", "help": (
         "an experiment or a .pth, which converts the sources; or converted files, in the sources' order or named after "
@@ -302,7 +312,7 @@ def _parser() -> argparse.ArgumentParser:
     command("extract", _extract, "compute pitch and content of every clip", name)
     command("index", _index, "build the index of content features", name)
     command("train", _train, "train the voice in the background, or go on, and show it: Ctrl-C only ends the showing",
-            name, ("--foreground", {"action": "store_true", "help": "train in this process, which Ctrl-C ends"}))
+            name, *_TRAINED)
     command("stop", _stop, "let the training of a voice save and end", name)
     command("pin", _pin, "keep the checkpoint and the voice of a step for ever", name,
             ("step", {"metavar": "STEP", "type": int, "help": "as in G_STEP.pth"}))

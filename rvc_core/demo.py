@@ -29,7 +29,7 @@ from .scores import SpeakerScorer, pitch_share, similarity_gain, speaker_similar
 
 NAME = "demo"
 _TRAINING = {"preset": "nano", "epochs": 1000, "max_minutes": 3.8, "save_every_epochs": 1000,
-             "validate_every_epochs": 10, "holdout_minutes": 0.2, "batch_size": 8}
+             "holdout_minutes": 0.2, "batch_size": 8}
 _LEAST_MEL_FALL, _LEAST_GAIN, _LEAST_PITCH_SHARE = 0.25, 0.2, 0.7
 
 

@@ -103,6 +103,28 @@ class Experiment:
         restore(name, place, root=home)
         return cls.open(name, home=home)
 
+    def on_everything(self) -> "Experiment":
+        """A twin called ``NAME everything``, prepared as this one was but with nothing held out.
+
+        Trained to the epoch that this one's verdict recommends, it has heard all recordings.
+
+        Raises
+        ------
+        RVCError
+            When this one has not been prepared, or its recordings are not there any more.
+        """
+        from .manifest import ExperimentRecord
+        from .stamps import content_of
+        record = ExperimentRecord.load(self.layout)
+        twin = replace(self, layout=Layout.of(f"{self.layout.name} everything", self.layout.root.parents[1]),
+                       dataset=Path(record.dataset))
+        settings = content_of(self.layout, "prepare").get("settings", {"preset": record.preset})
+        _complete("prepare", twin.prepare(PrepareSettings.of(**{**settings, "holdout_minutes": 0})))
+        _complete("extract", twin.extract(ExtractSettings.of(
+            f0_method=content_of(self.layout, "f0").get("method", "auto"),
+            content=content_of(self.layout, "content").get("name", "auto"))))
+        return twin
+
     def build_index(self, settings: IndexSettings = IndexSettings()) -> "IndexReport":
         """Build the index of content features."""
         from .index import build_index
@@ -139,7 +161,7 @@ class Experiment:
         return judge_experiment(self.layout)
 
     def voice(self, which: str | Path = "final") -> "Voice":
-        """A voice of this experiment: ``final``, an epoch's file name, or a path.
+        """A voice of this experiment: ``best`` by the verdict, ``final``, an epoch's file name, or a path.
 
         Raises
         ------
@@ -151,6 +173,9 @@ class Experiment:
         saved = self.layout.voices()
         if not saved:
             raise StageOrderError(f"{self.layout.name!r} has no voice yet", hint=f"run: rvc train {self.layout.name}")
+        if str(which) == "best":
+            best = self.verdict().best
+            which = best.path if best and best.path else "final"
         path = saved[-1] if str(which) == "final" else self.layout.root / which
         if path not in saved:
             raise WeightsError(f"no voice {which} in {self.layout.root}",

@@ -29,14 +29,14 @@ def choose_heldout(phrases: list[list[Span]], rate_hz: int, *, minutes: float | 
 
     Examples
     --------
-    >>> choose_heldout([[Span(0, 6000)], [Span(0, 2000)], [Span(0, 13_000)]], 100, minutes=None, seed=0)
-    {1: Span(start=0, stop=2000)}
+    >>> choose_heldout([[Span(0, 5500)], [Span(0, 2200)], [Span(0, 12_000)]], 100, minutes=None, seed=0)
+    {1: Span(start=0, stop=2200)}
     """
     lengths = [sum(map(len, spans)) for spans in phrases]
     target = _target_seconds(sum(lengths) / rate_hz, minutes) * rate_hz
     if not target:
         return {}
-    limit = max(target, min(1.5 * target, _LARGEST_SHARE * sum(lengths)))
+    limit = max(target, min(2 * target, _LARGEST_SHARE * sum(lengths)))
     random = np.random.default_rng(seed)
     chosen: list[int] = []
     held = 0
@@ -44,10 +44,11 @@ def choose_heldout(phrases: list[list[Span]], rate_hz: int, *, minutes: float | 
         if held < target and held + lengths[number] <= limit:
             chosen.append(number)
             held += lengths[number]
-    if 2 * held >= target:
-        return {number: Span(phrases[number][0].start, phrases[number][-1].stop) for number in sorted(chosen)}
     longest = int(np.argmax(lengths))
-    return {longest: _stretch(phrases[longest], round(min(target, lengths[longest] / 2)), round(limit),
+    stretch = min(target, lengths[longest] / 2)
+    if held >= stretch:
+        return {number: Span(phrases[number][0].start, phrases[number][-1].stop) for number in sorted(chosen)}
+    return {longest: _stretch(phrases[longest], round(stretch), round(limit),
                               round(SHORTEST_SECONDS * rate_hz), random)}
 
 

@@ -62,10 +62,8 @@ class Verdict:
         Completed epochs.
     best : Candidate or None
         The recommended voice; its `path` is None where no voice was saved.
-    sentence : str
-        The verdict in one sentence.
-    reasons : list of str
-        The evidence, a line each.
+    sentence, reasons : str, list of str
+        The verdict for a beginner, and its evidence, a line each.
     turning_points : dict
         Per metric: `epoch` and `step` of its best, `epochs_likely`, `turned`, `improving`.
     ranking : list of int
@@ -227,8 +225,7 @@ def judge(records: Iterable[dict[str, Any]], *, running: bool = False) -> Verdic
     """
     history = History.of(records)
     guide, trends = read_as_the_guide(history), trends_of(history)
-    curve = together(history, trends)
-    whole = fit_trend(*curve) if curve else None
+    whole = fit_trend(*curve) if (curve := together(history, trends)) else None
     illnesses = find_illnesses(history)
     if whole and whole.turned and not illnesses and _training_got_worse(history, whole.best_step):
         illnesses = [illness_of(history, "coming apart", int(whole.best_step) + 1)]
@@ -312,9 +309,9 @@ def _recommended(history: History, whole: Trend | None, guide: GuideReading, ste
 def _ranking(history: History, curve: Series | None, best: Candidate | None) -> list[int]:
     """By the figures themselves: a trend knows of no turn until it is sure, and by then the best would be gone."""
     steps, values = curve or history.series("heldout/mel")
-    figures = np.interp(list(history.voices), steps, running_median(values, 2)) if len(steps) else ()
-    return [step for _, step in sorted(zip(figures, history.voices, strict=False),
-                                       key=lambda pair: (not best or pair[1] != best.step, pair))]
+    figures = np.interp(list(history.voices), steps, running_median(values, 2)) if len(steps) else []
+    ranked = sorted(zip(figures, history.voices, strict=False), key=lambda pair: (best and pair[1] != best.step, pair))
+    return [step for _, step in ranked]
 
 
 def _unbeaten(steps: list[int], trends: list[Trend]) -> list[int]:

@@ -131,13 +131,13 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, 
               ClipStore(files, spec, settings.mel_epsilons), heldout, info,
               Examiner(layout, spec, info, heldout, unlike=settings.unlike, epsilons=settings.mel_epsilons,
                        device=str(device)))
-    for gap in run.examiner.missing:
-        progress.say(f"validation goes without this: {gap}")
     _ensure_room(run, progress)    # now, not after an hour of training
     how = _begin(run, bases) if checkpoint is None else _continue(run, checkpoint)
     write_json(layout.config, rvc_config(run))
     progress.say(f"training {layout.name!r} on {device}: {how}; {len(run.clips)} clips, "
                  f"{run.steps_per_epoch} steps per epoch, {len(run.heldout)} held-out clips")
+    for gap in run.examiner.missing:
+        progress.say(f"validation goes without this: {gap}")
     return run
 
 

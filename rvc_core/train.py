@@ -251,6 +251,7 @@ def _recollect(run: Run, log: MetricsLog) -> None:
     """What unheard recordings said last, and the voice that was written when the training was killed."""
     newest = log.validations[-1] if log.validations else {}
     run.judgement = {name: value for name, value in newest.items() if name not in ("kind", "step", "epoch")}
+    run.verdict = judge_experiment(run.layout) if log.validations else None
     voice = run.layout.voice(run.epoch, run.step)
     if run.resumed_from is not None and voice.exists() and voice.name not in {row["path"] for row in log.voices}:
         log.voice(run.step, run.epoch, voice.name, run.judgement)
@@ -342,11 +343,10 @@ def _settle(run: Run, log: MetricsLog, progress: Progress, *, wait: bool) -> Non
     run.saved_step = saving.step
     if saving.voice:
         log.voice(saving.step, saving.epoch, saving.voice.name, run.judgement)
-        if len(run.layout.voices()) > run.settings.keep_voices:
-            _judge(run, progress)
-            names = {row["step"]: row["path"] for row in log.voices}
-            ranks = {names[step]: rank for rank, step in enumerate(run.verdict.ranking)} if run.verdict else {}
-            prune_voices(run.layout, ranks, keep=run.settings.keep_voices)
+        ranking = run.verdict.ranking if run.verdict else []
+        names = {row["step"]: row["path"] for row in log.voices}
+        ranks = {names[step]: rank for rank, step in enumerate([*ranking, saving.step]) if step in names}
+        prune_voices(run.layout, ranks if ranking else {}, keep=run.settings.keep_voices)
 
 
 def _finish(run: Run, log: MetricsLog, progress: Progress) -> Path:

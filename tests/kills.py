@@ -12,7 +12,7 @@ from typing import Any
 from rvc_core.layout import Layout
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["matplotlib", "torch.utils.tensorboard", "rvc_core.train", "tiny"])
+_CONTEXT.set_forkserver_preload(["matplotlib", "torch.utils.tensorboard", "torchfcpe", "rvc_core.train", "tiny"])
 _FILES_OF_A_SET = 3
 
 

@@ -11,22 +11,25 @@ import torch
 
 from rvc_core import batch
 from rvc_core.audio import Audio
+from rvc_core.cli import main
 from rvc_core.errors import RVCError, SettingsError, StageOrderError, WeightsError
 from rvc_core.experiment import Experiment, Voice, outputs_for
 from rvc_core.extract import ExtractReport
-from rvc_core.files import slug_of
+from rvc_core.files import slug_of, write_jsonl
 from rvc_core.layout import Layout
-from rvc_core.manifest import ExperimentRecord
+from rvc_core.manifest import ExperimentRecord, Manifest
 from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.prepare import PrepareReport
 from rvc_core.presets import preset
 from rvc_core.retrieval import FeatureIndex
 from rvc_core.settings import ConvertSettings, ExtractSettings, PrepareSettings, RuntimeSettings, TrainSettings
-from rvc_core.stamps import stamp, stamp_of
-from rvc_core.train import train
+from rvc_core.stamps import content_of, stamp, stamp_of
+from rvc_core.train import TrainReport, train
 from rvc_core.voice_file import VoiceFile, VoiceInfo, save_voice
 from synth import phrase
 from tiny import experiment
+
+REPORT = TrainReport(1, 3, "epochs", None, "a.pth", None, None, 0.0)
 
 
 def test_two_inputs_never_share_an_output(tmp_path: Path) -> None:
@@ -55,12 +58,7 @@ def test_voices_are_found_by_name_and_a_wrong_one_lists_the_others(tiny: None, t
                                                  base_discriminator="none"))
     with pytest.raises(WeightsError) as missing:
         lab.voice("tiny_e99_s99.pth")
-    assert "tiny_e1_s2.pth" in missing.value.hint
-
-
-    with pytest.raises(WeightsError, match="best") as unknown:   # there is no verdict yet that could choose one
-        lab.voice("best")
-    assert "tiny_e1_s2.pth" in unknown.value.hint and "tiny.pth" in unknown.value.hint
+    assert "tiny_e1_s2.pth" in missing.value.hint and "tiny.pth" in missing.value.hint
 
 
 @pytest.mark.parametrize("name", ["absent.pth", "absent", "absent 2.0"])
@@ -204,3 +202,27 @@ def test_a_stage_that_was_stopped_ends_the_run(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(RVCError, match=f"{stage} was stopped"):
         Experiment.open("x", home=tmp_path).run()
     assert done[-1] == stage
+
+
+def test_a_twin_is_trained_on_everything_up_to_the_best_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        Audio(phrase(number, seconds=4.0).samples, 16000).save(tmp_path / "takes" / f"{number}.wav")
+    monkeypatch.setenv("RVC_HOME", str(tmp_path))
+    lab = Experiment.open("alice", tmp_path / "takes")
+    lab.prepare(PrepareSettings.of(preset="nano", holdout_minutes=0.05, silence_db=-50))
+    lab.extract(ExtractSettings.of(f0_method="dio"))
+    write_jsonl(lab.layout.metrics, [{"kind": "validation", "step": 3 * epoch, "epoch": epoch, "heldout/mel": 0.5}
+                                     for epoch in range(6)])
+    trained: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(Experiment, "train", lambda self, settings: trained.append(
+        (self.layout.name, settings.epochs, len(Manifest.load(self.layout).training))) or REPORT)
+    best = lab.verdict().best
+    assert best is not None and Manifest.load(lab.layout).heldout
+    for more in ([], ["--until", "7"]):
+        assert main(["train", "alice", "--on-everything", "--foreground", "--quiet", *more]) == 0
+    clips = len(Manifest.load(lab.layout).clips)
+    assert trained == [("alice everything", epochs, clips) for epochs in (max(1, best.epoch), 7)]
+    twin = Layout.of("alice everything")
+    assert content_of(twin, "f0")["method"] == "dio" and not twin.heldout.clips.exists()
+    assert content_of(twin, "prepare")["settings"] == {
+        **content_of(lab.layout, "prepare")["settings"], "holdout_minutes": 0.0}

@@ -111,7 +111,7 @@ def test_a_folder_that_has_moved_opens_trains_and_is_left_as_it_was(tmp_path, pr
 
 def test_whole_recordings_are_held_out_and_never_slices_of_one(tmp_path):
     folder = make_folder(tmp_path, stems=[f"{recording}_{number}" for recording in range(10) for number in range(2)],
-                         seconds=4.0)
+                         seconds=10.0)
     layout = Layout.of("b", tmp_path)
     report, clips = open_foreign(folder, layout), Manifest.load(layout).clips
     held = {clip.recording for clip in clips if clip.heldout}

@@ -224,12 +224,13 @@ def test_damaged_recording_keeps_its_whole_part_and_tells_of_the_rest(tmp_path, 
     assert_conserved(layout, {"000.wav": 5, "cut.flac": 20})
 
 
-@pytest.mark.parametrize("lengths, seconds_held", [
-    ([4] * 30, (11, 18)), ([100], (9, 15)), ([61], (6, 10)), ([50, 70], (10, 18)), ([50], (0, 0)),
-    ([150, 5, 5, 5], (10, 25))])
-def test_heldout_is_disjoint_stable_and_of_the_right_size(lengths, seconds_held, tmp_path, layout):
+@pytest.mark.parametrize("lengths, minutes, seconds_held", [
+    ([4] * 30, 0.2, (12, 24)), ([100], 0.2, (12, 24)), ([61], 0.1, (6, 12)), ([50, 70], 0.2, (12, 24)),
+    ([50], None, (0, 0)), ([150, 5, 5, 5], 0.3, (18, 36))])
+def test_heldout_is_disjoint_stable_and_of_the_right_size(lengths, minutes, seconds_held, tmp_path, layout):
     data = recordings(tmp_path / "data", *lengths)
-    report = prepare(layout, data, NANO)
+    settings = PrepareSettings(preset="nano", holdout_minutes=minutes)
+    report = prepare(layout, data, settings)
     assert seconds_held[0] <= report.heldout_seconds <= seconds_held[1] and report.explained == {}
     manifest = Manifest.load(layout)
     assert_conserved(layout, {f"{number:03}.wav": seconds for number, seconds in enumerate(lengths)})
@@ -239,8 +240,19 @@ def test_heldout_is_disjoint_stable_and_of_the_right_size(lengths, seconds_held,
     if len(lengths) > 10:   # whole recordings
         assert not {clip.recording for clip in manifest.heldout} & {clip.recording for clip in manifest.training}
     other = Layout.of("other", layout.root)
-    prepare(other, data, NANO)
+    prepare(other, data, settings)
     assert Manifest.load(other) == manifest
+
+
+@pytest.mark.parametrize("lengths, seconds_held", [
+    ([179], (0, 0)), ([190], (20, 30)), ([19] * 10, (20, 40)), ([5] * 35 + [30], (20, 40)), ([50] * 4, (20, 30)),
+    ([170, 5, 5, 5], (20, 40)), ([60] * 60, (360, 720)), ([3600], (360, 720))])
+def test_by_default_a_tenth_and_twenty_seconds_are_held_out_none_below_three_minutes(lengths, seconds_held):
+    phrases = [[Span(400 * at, min(400 * at + 390, 100 * seconds)) for at in range(-(-seconds // 4))]
+               for seconds in lengths]
+    chosen = choose_heldout(phrases, 100, minutes=None, seed=0)
+    held = sum(len(piece) for number, span in chosen.items() for piece in inside(phrases[number], span)) / 100
+    assert 0.97 * seconds_held[0] <= held <= seconds_held[1]      # pauses are not counted
 
 
 def test_a_stretch_out_of_the_middle_loses_nothing_around_it(tmp_path, layout):
@@ -249,8 +261,9 @@ def test_a_stretch_out_of_the_middle_loses_nothing_around_it(tmp_path, layout):
     soundfile.write(tmp_path / "a.wav", sound, 16_000)
     starts = set()
     for seed in range(4):
-        report = prepare(layout, tmp_path / "a.wav", PrepareSettings(preset="nano", seed=seed))
-        assert report.seconds_kept >= 72 and 6 <= report.heldout_seconds <= 14
+        report = prepare(layout, tmp_path / "a.wav", PrepareSettings(preset="nano", seed=seed,
+                                                                      holdout_minutes=0.12))
+        assert report.seconds_kept >= 72 and 7 <= report.heldout_seconds <= 15
         assert_conserved(layout, {"a.wav": len(sound) / 16_000})
         starts.add(Manifest.load(layout).heldout[0].start_seconds)
     assert len(starts) > 1
@@ -268,11 +281,12 @@ def test_heldout_choice_for_any_layout_of_phrases():
         for minutes in (None, 0, 0.1, 30):
             chosen = choose_heldout(phrases, 100, minutes=minutes, seed=seed)
             held = sum(len(piece) for number, span in chosen.items() for piece in inside(phrases[number], span))
-            if minutes == 0 or total < (6000 if minutes is None else 600):
+            if minutes == 0 or total < (18_000 if minutes is None else 600):
                 assert not chosen
             else:
-                target = min(max(600, total / 10) if minutes is None else 6000 * minutes, total / 3)
-                assert 0.5 * target - 1 <= held <= max(1.5 * target, target + 160) and held < 0.62 * total
+                target = min(max(2000, total / 10) if minutes is None else 6000 * minutes, total / 3)
+                longest = max(sum(len(span) for span in spans) for spans in phrases)
+                assert min(target, longest / 2) - 80 <= held <= max(2 * target, target + 160) and held < 0.62 * total
             assert all(len(piece) >= 79 for number, span in chosen.items() for part in (
                 Span(0, span.start), span, Span(span.stop, 1 << 40)) for piece in inside(phrases[number], part))
 

@@ -9,30 +9,35 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from kills import moments, train_until_killed
 from rvc_core import checkpoint as checkpoint_module
+from rvc_core import run as run_module
 from rvc_core import stamps
 from rvc_core import train as train_module
 from rvc_core.checkpoint import load_newest
 from rvc_core.errors import DivergedError, MismatchError, ResourceError, StageOrderError, StorageError, WeightsError
+from rvc_core.experiment import Experiment, Voice
 from rvc_core.files import read_json
 from rvc_core.gan import train_step
 from rvc_core.layout import Layout
 from rvc_core.metrics import history
+from rvc_core.overtraining import judge_experiment
 from rvc_core.progress import Silent, Stop
 from rvc_core.settings import TrainSettings
 from rvc_core.train import train
+from rvc_core.validate import Findings
 from rvc_core.voice_file import load_voice
 from tiny import TINY, experiment
 
 FEW = {"batch_size": 2, "save_every_epochs": 100, "validate_every_epochs": 100, "base_generator": "none",
-       "base_discriminator": "none", "learning_rate": 2e-3}
+       "base_discriminator": "none", "learning_rate": 2e-3, "unlike": "none"}
 
 
 def _settings(**changes: object) -> TrainSettings:
@@ -104,7 +109,11 @@ def test_files_tags_and_intervals_are_the_fields(tiny: None, tmp_path: Path) -> 
     events = EventAccumulator(str(layout.root)).Reload()
     tags = set(events.Tags()["scalars"])
     assert {"loss/g/total", "loss/g/mel", "loss/g/kl", "loss/g/fm", "loss/d/total", "grad_norm_g", "grad_norm_d",
-            "learning_rate", "loss/g/0", "loss/d_r/2", "loss/d_g/2", "epoch/loss/g/mel", "heldout/mel"} <= tags
+            "learning_rate", "loss/g/0", "loss/d_r/2", "loss/d_g/2", "epoch/loss/g/mel"} <= tags
+    validations = EventAccumulator(str(layout.eval_board)).Reload()          # the run that people untick
+    assert {"heldout/mel", "heldout/stft", "heldout/f0_cents"} <= set(validations.Tags()["scalars"])
+    assert [event.step for event in validations.Scalars("heldout/mel")] == [0, 6, 12]
+    assert validations.Tags()["audio"] == ["heldout"] and not any(tag.startswith("heldout") for tag in tags)
     assert {"slice/mel_org", "slice/mel_gen", "all/mel"} == set(events.Tags()["images"])
     assert [event.step for event in events.Scalars("loss/g/mel")] == [3, 6, 9, 12]       # one an epoch of 3 steps
     rows = history(layout)
@@ -259,7 +268,7 @@ def _same_weights(*layouts: Layout) -> bool:
 
 def _train_through_kills(home: Path, kills: list[dict[str, object]], epochs: int) -> None:
     """However often it is killed, a training loses at most what one save and its interval hold, and ends the same."""
-    settings = _settings(epochs=epochs, save_every_epochs=2, keep_voices=3).model_dump()
+    settings = _settings(epochs=epochs, save_every_epochs=2, validate_every_epochs=2, keep_voices=3).model_dump()
     interval = 2 * 3                                            # three steps in an epoch
     whole, killed = experiment(home, "whole"), experiment(home, "killed")
     train_until_killed(whole, settings)
@@ -276,6 +285,8 @@ def _train_through_kills(home: Path, kills: list[dict[str, object]], epochs: int
     assert [row["step"] for row in history(killed) if row["kind"] == "step"] == [*range(1, 3 * epochs + 1)]
     rows = [[{**row, "path": ""} for row in history(layout) if row["kind"] != "step"] for layout in (whole, killed)]
     assert rows[0] == rows[1]
+    verdicts = [str(judge_experiment(layout).as_json()).replace(f"/{layout.name}", "") for layout in (whole, killed)]
+    assert verdicts[0] == verdicts[1]
 
 
 def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(tiny: None, tmp_path: Path) -> None:
@@ -413,3 +424,55 @@ def test_the_progress_line_tells_speed_end_and_epochs_that_still_fit(tiny: None,
     fits = [fit for note in notes[6:]
             if (fit := re.fullmatch(r"epoch (\d+)/5000 · .* 0 min left, enough for (\d+) epochs", note))]
     assert fits and all(int(fit[1]) <= int(fit[2]) + 1 < 1000 for fit in fits)
+
+
+# -- the verdict while training runs -------------------------------------------------------------------------------
+class _Findings:
+    """An examiner that finds what a curve over the epochs says, and hears nobody."""
+
+    missing: tuple[str, ...] = ()
+
+    def __init__(self, curve: Callable[[float], dict[str, float]]) -> None:
+        self.curve, self.validations = curve, 0
+
+    def __call__(self, generator: object) -> Findings:
+        self.validations += 1
+        return Findings(self.curve(self.validations - 1), {})
+
+
+def _bowl(epoch: float) -> dict[str, float]:
+    """Best at epoch 20, with some noise."""
+    return {"heldout/mel": 0.5 + 0.4 * 0.8 ** epoch + 0.01 * max(0, epoch - 20) + 0.004 * np.sin(17.0 * epoch)}
+
+
+def test_training_stops_by_itself_past_its_best_and_keeps_the_best_voices(tiny: None, tmp_path: Path,
+                                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "Examiner", lambda *_, **__: _Findings(_bowl))
+    lab, said = Experiment(experiment(tmp_path, clips=2)), _Listening()
+    lab.progress = said
+    every = {"validate_every_epochs": 1, "save_every_epochs": 2, "keep_voices": 3}
+    report = lab.train(_settings(epochs=500, auto_stop=8, **every))
+    verdict = lab.verdict()
+    assert report.stopped_by == "verdict" and verdict.state == "overtrained" and not verdict.running
+    assert abs(verdict.best.epoch - 20) <= 3 and 8 <= report.epochs - verdict.best.epoch <= 16
+    assert said.lines[-1].startswith("training ends by itself: take the voice of epoch")
+    assert json.loads(lab.layout.verdict.read_text())["best"]["path"] == verdict.best.path
+    kept = [lab.layout.step_of(path) for path in lab.layout.voices()[:-1]]
+    assert len(kept) == 4 and kept[-1] == report.steps and all(abs(step - 20) <= 4 for step in kept[:-1])
+    assert set(verdict.ranking[:3]) == set(kept[:-1])
+    assert verdict.best.step in kept
+    monkeypatch.setattr(Voice, "load", lambda path, **_: path)                # the tiny voice's encoder is none of ours
+    assert lab.voice("best") == Path(verdict.best.path)
+    assert lab.train(_settings(epochs=report.epochs + 2, **every)).stopped_by == "epochs"     # it only advises
+
+
+def test_an_illness_is_said_once_and_stands_in_the_progress_line(tiny: None, tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "Examiner", lambda *_, **__: _Findings(
+        lambda epoch: {"heldout/mel": 0.5, "sanity/level_nepers": -0.1 if epoch < 3 else -4.0}))
+    said, notes = _Listening(), []
+    said.advance = lambda note="": notes.append(note)
+    train(experiment(tmp_path), _settings(epochs=8, validate_every_epochs=1), progress=said)
+    assert sum("learned silence since epoch 3" in line for line in said.lines) == 1
+    told = [note for note in notes if note.startswith("epoch")]
+    assert "!" not in told[0] and told[-1].endswith(" · learned silence!")
