@@ -214,7 +214,7 @@ def test_a_twin_is_trained_on_everything_up_to_the_best_epoch(tmp_path: Path, mo
     write_jsonl(lab.layout.metrics, [{"kind": "validation", "step": 3 * epoch, "epoch": epoch, "heldout/mel": 0.5}
                                      for epoch in range(6)])
     trained: list[tuple[str, int, int]] = []
-    monkeypatch.setattr(Experiment, "train", lambda self, settings: trained.append(
+    monkeypatch.setattr(Experiment, "train", lambda self, settings, **_: trained.append(
         (self.layout.name, settings.epochs, len(Manifest.load(self.layout).training))) or REPORT)
     best = lab.verdict().best
     assert best is not None and Manifest.load(lab.layout).heldout
