@@ -37,6 +37,10 @@ class RVCError(Exception):
         super().__init__(printable(message))
         self.hint = printable(hint)
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows instead of a traceback: the message, and what to do."""
+        return [f"{type(self).__name__}: {self}", *([f"→ {self.hint}"] if self.hint else [])]
+
 
 class SettingsError(RVCError):
     """A setting is out of its bounds or contradicts another one."""

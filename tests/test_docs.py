@@ -35,7 +35,10 @@ def test_notebooks_are_in_step_with_their_sources() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_notebooks_are_clean_short_and_take_every_setting(path: Path) -> None:
     cells = [cell for cell in json.loads(path.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
     assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells)
@@ -43,9 +46,25 @@ def test_notebooks_are_clean_short_and_take_every_setting(path: Path) -> None:
     assert all(len(cell["source"]) <= 12 for cell in cells if cell is not parameters)
     values: dict[str, object] = {}
     exec("".join(parameters["source"]), values)
-    for settings in TRAIN_SETTINGS if path.stem == "batch_train" else CONVERT_SETTINGS:
+    known = {"batch_train": TRAIN_SETTINGS, "batch_convert": CONVERT_SETTINGS, "compare_checkpoints": CONVERT_SETTINGS}
+    for settings in known.get(path.stem, ()):
         for name, field in settings.model_fields.items():
             assert values[name] == field.default, name
+
+
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem.startswith("rvc_")],
+                         ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_the_journey_has_a_text_before_each_cell_and_none_of_what_platforms_bar(path: Path) -> None:
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    assert cells[0]["cell_type"] == "markdown" and "{" not in "".join(
+        "".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown").replace('{"epochs"', "")
+    for cell in cells[1:]:
+        if cell["cell_type"] == "markdown":
+            title, duration = cell["source"][:2]
+            assert title.startswith("## ") and duration.startswith("*"), title       # what it is, how long it takes
+    text = path.read_text("utf-8").lower()
+    assert not [word for word in ("ngrok", "localtunnel", "gradio", "rvc-project", "applio", "rot13", "base64",
+                                  "retrieval-based-voice-conversion-webui") if word in text]
 
 
 def test_the_ten_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,15 @@ import pytest
 
 from rvc_core import settings as declared
 from rvc_core.errors import SettingsError
+from rvc_core.platforms import detect
 from rvc_core.settings import ConvertSettings, PrepareSettings, Settings, TrainSettings
 from rvc_core.ui import Form
 from rvc_core.ui.catalogue import LANGUAGES, language, texts
 
 CLASSES = [one for one in vars(declared).values()
            if isinstance(one, type) and issubclass(one, Settings) and one is not Settings]
+LIMITS = [limit for mark in ("KAGGLE_KERNEL_RUN_TYPE", "LIGHTNING_CLOUD_SPACE_ID", "COLAB_RELEASE_TAG")
+          for limit in detect({mark: ""}, exists=lambda path: False).limits]
 SPECIAL = {"output_rate_hz": 8000, "learning_rate_decay": "0.95", "learning_rate": "0.005", "noise_scale": "0,5",
            "device": "cpu"}
 
@@ -90,6 +93,7 @@ def test_every_language_says_everything(monkeypatch: pytest.MonkeyPatch) -> None
             for key, text in english[table].items():
                 assert gaps(text) == gaps(found[table][key]) and found[table][key].strip(), (code, key)
         if code != "en":
+            assert set(found["limits"]) == {limit.text for limit in LIMITS}, "add the fact to pt.toml"
             assert all(set(rows) <= fields[name] for name, rows in found["help"].items()), "add the help to pt.toml"
     monkeypatch.setenv("RVC_LANG", "pt_BR.UTF-8")
     form = Form(TrainSettings)

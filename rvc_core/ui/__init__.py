@@ -1,9 +1,14 @@
-"""Forms, panels and cells of the notebooks. Widgets are imported when a notebook shows one."""
+"""The notebooks: forms, the recordings' way in, and one function for each cell. Widgets load when one is shown."""
 
 import importlib
 from typing import Any
 
-_PUBLIC = {"Form": "forms", "watch": "panels", "tensorboard": "board"}
+_PUBLIC = {
+    "Form": "forms", "watch": "panels", "tensorboard": "board",
+    **dict.fromkeys(("check", "begin", "lab", "recordings", "songs", "report", "form", "prepare", "start",
+                     "watch_training", "stop", "upload"), "cells"),
+    **dict.fromkeys(("listen", "choose", "convert", "export", "clean_up", "job"), "results"),
+}
 __all__ = list(_PUBLIC)
 
 

@@ -1,0 +1,234 @@
+"""What the cells of the notebooks do: one function each. Each can be run again, in any order, also after a restart.
+
+What computes on the GPU does so in a process of its own: the kernel keeps no GPU memory from the training.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import launch, storage, weights
+from ..errors import RVCError, StageOrderError, StorageError
+from ..experiment import Experiment
+from ..files import read_json, slug_of
+from ..layout import Layout
+from ..platforms import detect, home, session_minutes_left
+from ..settings import (
+    ExtractSettings,
+    IndexSettings,
+    MirrorSettings,
+    PrepareSettings,
+    RuntimeSettings,
+    Settings,
+    TrainSettings,
+)
+from .apart import apart
+from .catalogue import say
+from .desk import Desk, opened
+from .forms import Form
+from .incoming import RecordingsForm, brought, tree_of
+
+_DRIVE = "/content/drive"
+
+
+# -- install and begin ---------------------------------------------------------------------------------------------
+def check() -> None:
+    """Print versions, device and every problem with its remedy."""
+    report = apart("check", failing=False)
+    found = {name: version for name, version in report["versions"].items() if version}
+    print(" · ".join(f"{name} {found[name]}" for name in
+                     ("rvc_core", "python", "torch", "numpy", "ipywidgets", "faiss-cpu", "faiss-gpu") if name in found))
+    device = report["device"]
+    print(say("computes", title=device["title"], reason=device["reason"]) if device else say("no_torch"))
+    for problem in report["problems"]:
+        print(f"! {problem['problem']}\n  → {problem['hint']}")
+
+
+def begin(name: str, dataset: str = "", songs: str = "", place: str = "auto",
+          settings: Mapping[str, Any] | None = None) -> Experiment:
+    """Open a voice: storage is mounted, and what was saved of the voice elsewhere comes back.
+
+    Raises
+    ------
+    SettingsError
+        When a setting is unknown or does not fit.
+    """
+    desk = opened(name, dataset, songs, {"mirror": place, **(settings or {})})
+    if place == "auto":
+        mount_drive()
+    bring_back(desk)
+    layout = desk.lab.layout
+    left = session_minutes_left()
+    print(say("begun", name=name, folder=layout.root, free=f"{shutil.disk_usage(home()).free / 1e9:.0f}")
+          + (say("minutes_left", minutes=round(left)) if left is not None else ""))
+    print(state_of(layout))
+    return desk.lab
+
+
+def mount_drive() -> None:
+    """On Colab, mount Google Drive; when it is refused, say what that means and go on without."""
+    if detect().name != "colab" or detect().storage:
+        return
+    from google.colab import drive
+    from google.colab import errors as colab
+
+    print(say("mounting"))
+    try:
+        drive.mount(_DRIVE)
+        Path(_DRIVE, "MyDrive", "rvc_core").mkdir(exist_ok=True)
+    except (colab.Error, ValueError, RuntimeError, OSError) as error:
+        print(say("refused", why=str(error) or type(error).__name__))
+
+
+def bring_back(desk: Desk) -> None:
+    """Bring back what was saved of this voice, where this machine has less of it."""
+    place = desk.settings(MirrorSettings).mirror
+    if place == "none" or launch.is_running(desk.lab.layout):
+        return
+    try:
+        if desk.name in {save.name for save in storage.find_saved(place)}:
+            save = storage.restore(desk.name, place)
+            if save.folder != desk.lab.layout.root:
+                print(say("restored", name=save.name, place=save.place, epoch=save.epoch))
+    except StorageError as error:
+        print(f"! {error}\n  → {error.hint}")
+
+
+def state_of(layout: Layout) -> str:
+    """How far a voice is, and which cell comes next."""
+    if launch.is_running(layout):
+        return say("is_training", name=layout.name)
+    if layout.checkpoints.exists():
+        rows = read_json(layout.checkpoints, "restore it from a copy of the experiment")
+        return say("to_continue", name=layout.name, epoch=max((row["epoch"] for row in rows), default=0))
+    return say("is_prepared", name=layout.name) if layout.filelist.is_file() else say("is_new", name=layout.name)
+
+
+def lab() -> Experiment:
+    """The voice that was begun last on this machine; on a fresh one, the newest that was saved elsewhere.
+
+    Raises
+    ------
+    StageOrderError
+        When there is neither.
+    """
+    try:
+        return Desk.load().lab
+    except StageOrderError:
+        mount_drive()
+        saves = storage.find_saved()
+        if not saves:
+            raise
+        known = TrainSettings.model_fields.keys() & saves[0].settings
+        desk = opened(saves[0].name, settings={name: saves[0].settings[name] for name in known})
+        bring_back(desk)
+        return desk.lab
+
+
+# -- recordings ----------------------------------------------------------------------------------------------------
+def recordings() -> RecordingsForm:
+    """The form that asks for the recordings to learn from."""
+    desk = Desk.load()
+    return RecordingsForm(desk.dataset, _uploads(desk), lambda path: Desk.remember(dataset=path))
+
+
+def upload(wanted: bool = False) -> None:
+    """On Colab, let the browser send files into the folder of uploads, and take that as the recordings."""
+    if not wanted:
+        return
+    from google.colab import files
+    folder = _uploads(Desk.load())
+    folder.mkdir(parents=True, exist_ok=True)
+    if files.upload(str(folder)):
+        Desk.remember(dataset=str(folder))
+        print(tree_of(folder))
+
+
+def _uploads(desk: Desk) -> Path:
+    return home() / "recordings" / slug_of(desk.name) / "uploads"
+
+
+def songs() -> RecordingsForm:
+    """The form that asks for the recordings to convert."""
+    place = home() / "recordings" / "to convert" / "uploads"
+    return RecordingsForm(Desk.load().songs, place, lambda path: Desk.remember(songs=path))
+
+
+def report() -> None:
+    """Bring the recordings here, print the tree that was understood, and what they are like."""
+    desk = Desk.load()
+    if desk.dataset:
+        Desk.remember(dataset=str(brought(desk.dataset, desk.name, desk.lab.progress)))
+    lab = Desk.load().lab
+    assert lab.dataset is not None
+    print(tree_of(lab.dataset))
+    print(lab.inspect())
+
+
+# -- forms and stages ----------------------------------------------------------------------------------------------
+def form(*settings: type[Settings]) -> list[Form[Any]]:
+    """Show a form for each settings class; what they are changed to is remembered."""
+    from IPython.display import display
+    made = [Desk.load().form(one) for one in settings]
+    for form in made:
+        display(form)
+    return made
+
+
+def prepare() -> None:
+    """Cut the recordings into clips, find pitch and content, build the index: what is up to date is skipped."""
+    desk = Desk.load()
+    lab = desk.lab
+    wanted = desk.settings(PrepareSettings)
+    if wanted.preset.startswith("v") and any(weights.find(one.name) is None for one in weights.choose([wanted.preset])):
+        apart("weights", "fetch", wanted.preset)
+    made = lab.prepare(wanted)
+    print(say("prepared", clips=made.clips, minutes=f"{made.seconds_kept / 60:.1f}", of=f"{made.seconds_in / 60:.1f}"))
+    for reason, seconds in made.explained.items():
+        if seconds >= 0.1:
+            print(f"  {seconds:.1f} s: {reason}")
+    extracted = apart("extract", desk.name, settings=(desk.settings(ExtractSettings), desk.settings(RuntimeSettings)))
+    index = lab.build_index(desk.settings(IndexSettings))
+    print(say("extracted", done=extracted["done"], skipped=extracted["skipped"], vectors=index.vectors))
+    for warning in [*made.warnings, *extracted["warnings"]]:
+        print(f"! {warning}")
+
+
+def start() -> None:
+    """Begin the training, or go on with it, in the background; on a fresh machine, from what was saved elsewhere."""
+    lab_ = lab()
+    desk = Desk.load()
+    print(say("consent"))
+    if not lab_.layout.filelist.is_file():
+        prepare()
+    begun = launch.start(lab_.layout, desk.settings(TrainSettings), desk.settings(RuntimeSettings),
+                         mirror=desk.settings(MirrorSettings))
+    print(say("started" if begun else "is_training", name=desk.name))
+
+
+def stop() -> None:
+    """Let the training save and end."""
+    layout = lab().layout
+    print(say("stopping" if launch.stop(layout) else "not_training", name=layout.name))
+
+
+class Unwatched(RVCError):
+    """Somebody interrupted the watching: an error, so that Run all does not go on to the cell that ends training."""
+
+
+def watch_training() -> None:
+    """Show the training until it ends.
+
+    Raises
+    ------
+    Unwatched
+        When this is interrupted; training goes on.
+    RVCError
+        As training did.
+    """
+    from .panels import watch
+    lab_ = lab()
+    watch(lab_)
+    if launch.is_running(lab_.layout):
+        raise Unwatched(say("unwatched"))

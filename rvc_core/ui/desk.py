@@ -1,0 +1,163 @@
+"""What the cells of a notebook share: one voice, its recordings and settings, remembered on the disk.
+
+A kernel forgets everything when it is restarted. What stands here it finds again, so any cell may be the first to run.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..embedded import voice_folder
+from ..errors import SettingsError, StageOrderError
+from ..experiment import Experiment
+from ..files import read_json, write_json
+from ..platforms import home
+from ..progress import Terminal
+from ..settings import (
+    ConvertSettings,
+    ExtractSettings,
+    IndexSettings,
+    MirrorSettings,
+    PrepareSettings,
+    RuntimeSettings,
+    S,
+    Settings,
+    TrainSettings,
+)
+from .catalogue import language
+from .forms import Form
+
+_CLASSES: tuple[type[Settings], ...] = (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings,
+                                        ConvertSettings, MirrorSettings, RuntimeSettings)
+_LINE_EVERY_SECONDS = 15.0
+
+
+@dataclass
+class Desk:
+    """What is being worked on.
+
+    Attributes
+    ----------
+    name : str
+        Of the voice.
+    dataset, songs : str
+        Recordings to learn from, recordings to convert; empty: those inside the package.
+    voice : str
+        File name of the voice to listen to; empty: the recommended one.
+    given : dict
+        Settings of the parameters cell, by field.
+    chosen : dict
+        What forms were changed to since, by settings class.
+    language : str
+        Of all that is said.
+    """
+
+    name: str
+    dataset: str = ""
+    songs: str = ""
+    voice: str = ""
+    given: dict[str, Any] = field(default_factory=dict)
+    chosen: dict[str, dict[str, Any]] = field(default_factory=dict)
+    language: str = field(default_factory=language)
+
+    @classmethod
+    def load(cls) -> "Desk":
+        """The one that was in use last on this machine.
+
+        Raises
+        ------
+        StageOrderError
+            When there is none.
+        """
+        try:
+            desk = cls(**read_json(_file(), "delete it, and run the cell Begin", error=SettingsError))
+        except FileNotFoundError:
+            raise StageOrderError("no voice was begun on this machine", hint="run the cell Begin") from None
+        os.environ.setdefault("RVC_LANG", desk.language)
+        return desk
+
+    def save(self) -> None:
+        """Remember it."""
+        write_json(_file(), asdict(self))
+
+    @classmethod
+    def remember(cls, **changes: str) -> None:
+        """Change what stands there."""
+        desk = cls.load()
+        vars(desk).update(changes)
+        desk.save()
+
+    @property
+    def lab(self) -> Experiment:
+        """The experiment, telling its progress in lines."""
+        return Experiment.open(self.name, self.dataset or voice_folder("target"),
+                               runtime=self.settings(RuntimeSettings),
+                               progress=Terminal(line_every_seconds=_LINE_EVERY_SECONDS))
+
+    def settings(self, settings: type[S]) -> S:
+        """What holds for a stage: the declared defaults, the parameters cell, what was chosen in a form.
+
+        Raises
+        ------
+        SettingsError
+            When a value of the parameters cell does not fit.
+        """
+        small = "preset" in settings.model_fields and not (self.dataset and has_gpu())
+        start = {"preset": "nano"} if small else {}
+        given = {name: value for name, value in self.given.items() if name in settings.model_fields}
+        return settings.of(**start | given | self.chosen.get(settings.__name__, {}))
+
+    def form(self, settings: type[S]) -> Form[S]:
+        """A form that begins with what holds now, and is remembered with every change."""
+        before = self.settings(settings)
+
+        def remember(value: S) -> None:
+            desk = Desk.load()
+            desk.chosen[settings.__name__] = {name: new for name, new in value.stamp().items()
+                                              if new != before.stamp()[name]}
+            desk.save()
+        return Form(settings, before.model_dump(), remember)
+
+
+def opened(name: str, dataset: str = "", songs: str = "",
+           settings: Mapping[str, Any] | None = None) -> Desk:
+    """The desk for these parameters; what forms were changed to is kept while the parameters stay the same.
+
+    Raises
+    ------
+    SettingsError
+        When a setting is unknown or does not fit.
+    """
+    given = json.loads(json.dumps(dict(settings or {})))
+    known = {field for one in _CLASSES for field in one.model_fields}
+    if unknown := sorted(given.keys() - known):
+        raise SettingsError(f"no such setting: {', '.join(unknown)}", hint=f"there are: {', '.join(sorted(known))}")
+    desk = Desk(name, str(dataset), str(songs), given=given)
+    for one in _CLASSES:
+        desk.settings(one)
+    try:
+        before = Desk.load()
+    except (StageOrderError, SettingsError, TypeError):
+        before = desk
+    if (before.name, before.given) == (desk.name, desk.given):
+        desk.chosen, desk.voice = before.chosen, before.voice
+        desk.dataset, desk.songs = desk.dataset or before.dataset, desk.songs or before.songs
+    desk.save()
+    return desk
+
+
+def has_gpu() -> bool:
+    """Whether there is an NVIDIA GPU, without touching it: it belongs to the processes that train and convert."""
+    if shutil.which("nvidia-smi") is None:
+        return False
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+    return "GPU" in listed.stdout
+
+
+def _file() -> Path:
+    return home() / "notebook.json"

@@ -1,0 +1,162 @@
+"""The cells after training: listen and choose, convert, export, clean up, and the recipe for a Job."""
+
+import html
+import shutil
+from pathlib import Path
+from typing import Any
+
+from .. import launch
+from ..embedded import voice_folder
+from ..errors import SettingsError, StageOrderError
+from ..files import slug_of
+from ..layout import Layout
+from ..platforms import detect, home
+from ..prepare import find_recordings
+from ..settings import ConvertSettings, RuntimeSettings
+from .apart import apart
+from .catalogue import say
+from .cells import lab, mount_drive
+from .desk import Desk
+from .incoming import brought
+
+
+def voices(layout: Layout) -> list[Path]:
+    """The saved voices, the recommended first, then the newest.
+
+    Raises
+    ------
+    StageOrderError
+        When nothing was trained yet.
+    """
+    saved = layout.voices()[::-1]
+    if not saved:
+        raise StageOrderError(f"{layout.name!r} has no voice yet", hint="run the cells Start and Watch")
+    from ..overtraining import judge_experiment
+    best = judge_experiment(layout).best
+    first = [path for path in saved if best and best.path and path.name == Path(best.path).name]
+    return [*first, *(path for path in saved if path not in first)]
+
+
+def listen(most: int = 2) -> None:
+    """Print the verdict, and let the voices worth hearing say the same sentence."""
+    desk = Desk.load()
+    found = voices(desk.lab.layout)
+    print(desk.lab.verdict())
+    source = sorted(find_recordings(Path(desk.songs or voice_folder("source"))).recordings.values())[0]
+    dated = [path for path in found if path != desk.lab.layout.final_voice]     # one of them is the final voice too
+    for path in (dated or found)[:most]:
+        [made] = converted(desk, path, [source], home() / "listen" / path.stem)
+        play(path.name, source, Path(made["output"]))
+
+
+def choose(voice: str = "") -> None:
+    """Take a voice for the cells below; empty: the recommended one."""
+    found = {path.name: path for path in voices(lab().layout)}
+    if voice and voice not in found:
+        raise SettingsError(f"no voice {voice}", hint=f"there are: {', '.join(found)}")
+    Desk.remember(voice=voice)
+    print(say("chosen", voice=voice or next(iter(found))))
+
+
+def convert() -> list[dict[str, Any]]:
+    """Convert the recordings with the chosen voice, and play each beside its source."""
+    desk = Desk.load()
+    print(say("consent"))
+    source = brought(desk.songs, "to convert", desk.lab.progress) if desk.songs else voice_folder("source")
+    made = converted(desk, _chosen_voice(desk), [source], home() / "converted" / slug_of(desk.name))
+    for one in made:
+        if "error" in one:
+            print(f"! {one['source']}: {one['error']}\n  → {one['hint']}")
+        else:
+            play(Path(one["output"]).name, Path(one["source"]), Path(one["output"]))
+    return made
+
+
+def converted(desk: Desk, voice: Path, sources: list[Path], output: Path) -> list[dict[str, Any]]:
+    """Convert in a process of its own; a file that fails is among the results, with its error."""
+    files = [file for source in sources for file in sorted(find_recordings(source).recordings.values())]
+    reports = apart("convert", str(voice), *map(str, files), "--output", str(output), failing=False,
+                    settings=(desk.settings(ConvertSettings), desk.settings(RuntimeSettings)))["files"]
+    return [{"source": str(file), **report} for file, report in zip(files, reports, strict=True)]
+
+
+def export(download: bool = False) -> list[str]:
+    """Write the chosen voice, its index and a card into one zip where this platform keeps it.
+
+    Parameters
+    ----------
+    download : bool
+        On Colab, send it to the browser too; needs somebody there.
+    """
+    mount_drive()
+    desk, here = Desk.load(), detect()
+    output = (here.storage if here.name == "colab" and here.storage else home()) / "exported"
+    paths = apart("export", str(_chosen_voice(desk)), "--layout", "zip", "--output", str(output))["paths"]
+    for path in paths:
+        print(say("exported", path=path, size=f"{Path(path).stat().st_size / 1e6:.1f}"))
+        if download and here.name == "colab":
+            from google.colab import files
+            files.download(path)
+    return paths
+
+
+def _chosen_voice(desk: Desk) -> Path:
+    found = voices(desk.lab.layout)
+    return next((path for path in found if path.name == desk.voice), found[0])
+
+
+def play(title: str, source: Path, output: Path) -> None:
+    """Two players, of the source and of what became of it."""
+    from IPython.display import HTML, Audio, display
+    display(HTML(f"<b>{html.escape(title)}</b>"))
+    for path in (source, output):
+        display(Audio(filename=str(path)))
+
+
+# -- the disk, and unattended ----------------------------------------------------------------------------------------
+def clean_up(clips: bool = False, checkpoints: bool = False) -> None:
+    """Print what lies on the disk, and remove what is named.
+
+    Parameters
+    ----------
+    clips : bool
+        Clips and features: the cell Prepare makes them again.
+    checkpoints : bool
+        Training cannot go on without them; the voices stay.
+
+    Raises
+    ------
+    StageOrderError
+        While the voice is being trained.
+    """
+    layout = lab().layout
+    if (clips or checkpoints) and launch.is_running(layout):
+        raise StageOrderError(f"{layout.name!r} is being trained", hint="run the cell Stop first")
+    groups = {"clips": [path for path in layout.root.glob("*") if path.is_dir() and path.name != "incomplete"],
+              "checkpoints": [*layout.root.glob("[GD]_*.pth"), *layout.root.glob("state_*.pt")],
+              "voices": layout.voices(), "index": layout.indexes()}
+    for group, paths in groups.items():
+        print(f"{say(group):<24}{sum(map(_bytes_of, paths)) / 1e6:>10.1f} MB")
+    gone = [*(groups["clips"] + [layout.filelist] if clips else []),
+            *(groups["checkpoints"] + [layout.checkpoints] if checkpoints else [])]
+    for path in gone:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    print(say("disk", removed=len(gone), free=f"{shutil.disk_usage(home()).free / 1e9:.1f}"))
+
+
+def _bytes_of(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.lstat().st_size for file in files if file.is_file())
+
+
+def job() -> None:
+    """Print how to train this voice in a Job of Lightning.AI, which needs no open page."""
+    desk, project = Desk.load(), Path(__file__).parents[2]
+    parameters = {"name": desk.name, "dataset": str(Path(desk.dataset or voice_folder("target")).absolute()),
+                  **desk.given, "result": "$LIGHTNING_ARTIFACTS_DIR/train_result.json"}
+    flags = " ".join(f'-p {name} "{value}"' for name, value in parameters.items())
+    print(f"""from lightning_sdk import Job, Machine
+Job.run(name="rvc-{slug_of(desk.name).lower()}", machine=Machine.T4, command=r'''
+    bash {project}/setup_env.sh
+    timeout 3h python -m papermill {project}/notebooks/batch_train.ipynb $LIGHTNING_ARTIFACTS_DIR/out.ipynb {flags}
+''')""")

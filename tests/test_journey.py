@@ -1,0 +1,213 @@
+"""The notebooks of the platforms, run whole without a click; the double of google.colab; cells after a restart."""
+
+import importlib
+import inspect
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import papermill
+import pytest
+
+from rvc_core import ConvertSettings, TrainSettings, launch, platforms, storage, ui
+from rvc_core.embedded import voice_folder
+from rvc_core.errors import SettingsError, StageOrderError
+from rvc_core.layout import Layout
+from rvc_core.ui import cells, results
+from rvc_core.ui.desk import Desk
+
+ROOT = Path(__file__).parents[1]
+COLAB = ROOT / "tests" / "colab"
+QUICK = {"preset": "nano", "epochs": 1, "batch_size": 16, "f0_method": "dio", "validate_every_epochs": 1}
+MARKS = {"kaggle": {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "COLAB_RELEASE_TAG": "r1"},
+         "lightning": {"LIGHTNING_CLOUD_SPACE_ID": "01j", "LIGHTNING_INTERACTIVE": "true"},
+         "colab": {"COLAB_RELEASE_TAG": "r1", "DRIVE_REFUSES": "declined", "RVC_LANG": "pt"}}
+# of github.com/googlecolab/colabtools at 3c07d776a9d3b78eb15375362bd6a60549082d3d, 2026-04-07
+SIGNATURES = {"drive.mount": "(mountpoint, force_remount=False, timeout_ms=120000, readonly=False)",
+              "drive.flush_and_unmount": "(timeout_ms=86400000)", "files.upload": "(target_dir='')",
+              "files.download": "(filename)", "userdata.get": "(key)",
+              "output.serve_kernel_port_as_iframe": "(port, path='/', width='100%', height='400', "
+                                                    "cache_in_notebook=False)"}
+
+
+def run(notebook: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **parameters: object) -> list[dict]:
+    """Execute a notebook as the platform would; its code cells, with their outputs."""
+    platform = notebook.rpartition("_")[2]
+    monkeypatch.setenv("RVC_HOME", str(folder / "home"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(COLAB)]))
+    for name, value in MARKS[platform].items():
+        monkeypatch.setenv(name, value)
+    output = folder / "out.ipynb"
+    try:
+        papermill.execute_notebook(ROOT / "notebooks" / f"{notebook}.ipynb", output, parameters, cwd=folder,
+                                   kernel_name="python3", progress_bar=False)
+    finally:
+        end_servers(folder)
+    return [cell for cell in json.loads(output.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+
+
+def end_servers(folder: Path) -> None:
+    from tensorboard import manager
+    for info in manager.get_all():
+        if Path(info.logdir).is_relative_to(folder):
+            os.kill(info.pid, signal.SIGTERM)
+
+
+def said(cells: list[dict], line: str) -> str:
+    [cell] = [cell for cell in cells if line in "".join(cell["source"])]
+    return "".join("".join(output.get("text", output.get("data", {}).get("text/plain", "")))
+                   for output in cell["outputs"])
+
+
+def test_kaggle_saves_and_runs_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = run("rvc_kaggle", tmp_path, monkeypatch, settings=QUICK, name="Алиса")
+    check_journey(ran, tmp_path, "Алиса")
+    assert "Save & Run All" in json.dumps(ran, ensure_ascii=False).replace("&amp;", "&")      # TensorBoard says why not
+    again = Desk(**json.loads((tmp_path / "home" / "notebook.json").read_text("utf-8")))
+    assert again.name == "Алиса" and again.given == {"mirror": "auto", **QUICK}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", ["rvc_lightning", "pt/rvc_colab"])
+def test_the_other_platforms_too(notebook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                 capsys: pytest.CaptureFixture[str]) -> None:
+    ran = run(notebook, tmp_path, monkeypatch, settings=QUICK, name="alice")
+    check_journey(ran, tmp_path, "alice")
+    if notebook == "pt/rvc_colab":
+        assert "não foi montado (Error: credential propagation was unsuccessful: declined)" in said(ran, "ui.begin")
+        return
+    assert "Job.run(" in said(ran, "ui.job")
+    # the machine is lost: on another one, two cells
+    storage.save(Layout.of("alice"), str(tmp_path / "kept"))
+    shutil.rmtree(tmp_path / "home")
+    monkeypatch.setattr(storage, "detect", lambda: platforms.Platform("colab", "Colab", tmp_path, tmp_path / "kept"))
+    ui.check()
+    ui.start()
+    told = capsys.readouterr().out
+    assert "Brought “alice” back" in told and "epoch 1" in told
+    report = launch.watch(Layout.of("alice"))
+    assert report["epochs"] == 1 and report["resumed_from"] and Desk.load().settings(TrainSettings).epochs == 1
+
+
+def check_journey(ran: list[dict], folder: Path, name: str) -> None:
+    """Everything was done, and nothing failed."""
+    assert not [output for cell in ran for output in cell["outputs"] if output["output_type"] == "error"]
+    layout = Layout.of(name, folder / "home")
+    assert "torch" in said(ran, "ui.check") and "28" in said(ran, "ui.prepare()")
+    assert layout.final_voice.exists() and json.loads(layout.run.read_text("utf-8"))["state"] == "done"
+    assert len(list((folder / "home" / "converted" / layout.slug).glob("*.wav"))) == 3
+    [exported] = (folder / "home" / "exported").glob("*.zip")
+    assert exported.stat().st_size > 1e6
+    assert not list(folder.glob("*.wav"))                    # nothing beside the notebook
+
+
+# -- after a restart, in any order ---------------------------------------------------------------------------------
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RVC_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_what_a_form_was_changed_to_outlives_the_kernel(home: Path) -> None:
+    with pytest.raises(StageOrderError, match="no voice was begun"):
+        Desk.load()
+    ui.begin("alice", settings={"epochs": 30})
+    [form] = ui.form(TrainSettings)
+    assert form.value.epochs == 30
+    form.controls["batch_size"].value = 3
+    assert Desk.load().settings(TrainSettings) == TrainSettings(epochs=30, batch_size=3)
+    ui.begin("alice", settings={"epochs": 30})                # Run all again: the form's choice stays
+    assert Desk.load().settings(TrainSettings).batch_size == 3
+    ui.begin("alice", settings={"epochs": 31})                # the parameters were changed: they count
+    assert Desk.load().settings(TrainSettings) == TrainSettings(epochs=31)
+    ui.recordings().path.value = str(home)
+    ui.songs().path.value = "https://example.org/a.zip"
+    assert (Desk.load().dataset, Desk.load().songs) == (str(home), "https://example.org/a.zip")
+    with pytest.raises(SettingsError, match="no such setting: epoch"):
+        ui.begin("alice", settings={"epoch": 3})
+    assert Desk.load().name == "alice" and Desk.load().settings(ConvertSettings) == ConvertSettings()
+
+
+def test_each_cell_says_which_one_comes_before_it(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for cell in (ui.start, ui.stop, ui.report, ui.listen, ui.convert, ui.export, ui.clean_up, ui.watch_training):
+        with pytest.raises(StageOrderError) as caught:
+            cell()
+        assert "run the cell Begin" in caught.value.hint
+    ui.begin("alice", settings=QUICK)
+    for cell in (ui.listen, ui.convert, ui.export, ui.watch_training):
+        with pytest.raises(StageOrderError) as caught:
+            cell()
+        assert "run the cell" in caught.value.hint
+    ui.stop()
+    ui.clean_up()
+    assert "is not being trained" in capsys.readouterr().out
+    assert "→ run the cell" in "\n".join(caught.value._render_traceback_())
+
+
+def test_clean_up_removes_what_it_is_told_to_and_no_more(home: Path) -> None:
+    layout = ui.begin("alice").layout
+    for name in ("0_gt_wavs/a.wav", "G_2.pth", "D_2.pth", "state_2.pt", "alice.pth", "filelist.txt",
+                 "checkpoints.json"):
+        (layout.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (layout.root / name).write_text("[]")
+    ui.clean_up()
+    assert len(list(layout.root.iterdir())) == 7
+    ui.clean_up(clips=True)
+    assert not layout.clips.exists() and (layout.root / "G_2.pth").exists() and not layout.filelist.exists()
+    ui.clean_up(checkpoints=True)
+    assert [path.name for path in layout.root.iterdir()] == ["alice.pth"]
+
+
+# -- Colab ---------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def colab(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The double in the place of google.colab, and a Drive inside the test's folder."""
+    for name in [name for name in sys.modules if name.startswith("google.colab")]:
+        monkeypatch.delitem(sys.modules, name)
+    import google
+    monkeypatch.setattr(google, "__path__", [*google.__path__, str(COLAB / "google")])
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "r1")
+    monkeypatch.setattr(cells, "_DRIVE", str(home / "drive"))
+    real = platforms.detect()
+
+    def detect() -> platforms.Platform:
+        drive = home / "drive" / "MyDrive"
+        storage = drive / "rvc_core" if drive.exists() else None
+        return platforms.Platform("colab", real.title, home, storage, real.limits)
+    for module in (cells, results):
+        monkeypatch.setattr(module, "detect", detect)
+    return home
+
+
+def test_the_double_has_colab_s_signatures(colab: Path) -> None:
+    for name, signature in SIGNATURES.items():
+        module, _, function = name.partition(".")
+        assert str(inspect.signature(getattr(importlib.import_module(f"google.colab.{module}"), function))) == signature
+
+
+def test_drive_is_mounted_or_refused(colab: Path, monkeypatch: pytest.MonkeyPatch,
+                                     capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("DRIVE_REFUSES", "you said no")
+    ui.begin("alice")
+    assert "Drive was not mounted (Error: credential propagation was unsuccessful: you said no)" in (
+        capsys.readouterr().out)
+    monkeypatch.delenv("DRIVE_REFUSES")
+    ui.begin("alice")
+    assert (colab / "drive" / "MyDrive" / "rvc_core").is_dir() and "allow it" in capsys.readouterr().out
+    ui.begin("alice")                                         # mounted already: nothing is asked
+    assert "allow it" not in capsys.readouterr().out
+
+
+def test_files_come_through_colab_s_own_upload(colab: Path) -> None:
+    ui.begin("alice")
+    ui.upload()
+    assert Desk.load().dataset == ""
+    ui.upload(wanted=True)
+    assert [path.name for path in Path(Desk.load().dataset).iterdir()] == ["take one.wav"]
+
+
+def test_the_embedded_recordings_are_the_default(home: Path) -> None:
+    assert ui.begin("alice").dataset == voice_folder("target")
