@@ -1,0 +1,166 @@
+"""Was the verdict right? Every saved voice of a training, on recordings that neither training nor validation heard.
+
+    python benchmarks/long_runs.py NAME --target unheard/ --source others/ --text texts.tsv --scores NAME.jsonl
+
+Converts the target's unheard recordings to itself (`mel`: log-mel distance to the recording, nepers) and other people's
+sentences (`similarity` to the target's unheard recordings, GE2E; `words` misheard, pocketsphinx), without an index.
+Scores are kept in --scores, so that it goes on where it was interrupted. `together` is the mean of the three, each from
+0 (the best voice) to 1 (the worst). A pick's regret is what it is worse by than the best of all; its noise is the
+standard error of that difference over 2000 draws of the recordings. With --curve FILE, the record of the training is
+written there, thinned, with the scores in its rows of voices.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rvc_core.audio import read_audio
+from rvc_core.cases import recordings_in, texts_of
+from rvc_core.experiment import Voice
+from rvc_core.files import read_jsonl, write_jsonl
+from rvc_core.layout import Layout
+from rvc_core.learning_curve import History
+from rvc_core.metrics import history
+from rvc_core.nn.spectrogram import mel_spectrogram
+from rvc_core.overtraining import judge_experiment, read_as_the_guide
+from rvc_core.scores import SpeakerScorer, speaker_similarity
+from rvc_core.settings import ConvertSettings, RuntimeSettings
+from rvc_core.words import WordRecogniser
+
+DRAWS, STEPS_A_ROW = 2000, 10
+LOSSES = ("loss/g/total", "loss/g/mel", "loss/g/kl", "loss/g/fm", "loss/d/total")
+
+
+class Scorer:
+    """Scores one voice after the other on the same recordings."""
+
+    def __init__(self, target: list[Path], sources: list[Path], text: str) -> None:
+        self.target, self.sources = ([(path.name, read_audio(path)) for path in paths] for paths in (target, sources))
+        self.texts = texts_of(sources, text)
+        self.recogniser, self.speakers = WordRecogniser(self.texts), SpeakerScorer()
+        self.centre = self.speakers.centre([audio for _, audio in self.target])
+
+    def __call__(self, path: Path) -> dict[str, dict[str, Any]]:
+        """By figure: by recording."""
+        voice = Voice.load(path, None, runtime=RuntimeSettings(threads=1))
+        spec, settings = voice.converter.voice.spec, ConvertSettings(index_rate=0)
+        mel: dict[str, Any] = {}
+        for name, audio in self.target:
+            made = voice.convert(audio, settings.model_copy(update={"transpose": 0})).audio
+            pair = [torch.from_numpy(one.resample(spec.sample_rate).samples)[None] for one in (made, audio)]
+            size = min(wave.shape[1] for wave in pair)
+            ours, theirs = (mel_spectrogram(wave[:, :size], spec)[0] for wave in pair)
+            mel[name] = round((ours - theirs).abs().mean().item(), 5)
+        similarity: dict[str, Any] = {}
+        words: dict[str, Any] = {}
+        for (name, audio), text in zip(self.sources, self.texts, strict=True):
+            made = voice.convert(audio, settings).audio
+            similarity[name] = round(speaker_similarity(self.speakers.embed(made), self.centre), 5)
+            score = self.recogniser.score(text, self.recogniser.hear(made))
+            words[name] = [score.errors, score.words]
+        return {"mel": mel, "similarity": similarity, "words": words}
+
+
+def figures(rows: list[dict[str, Any]], random: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+    """Means of each figure (voices,), less is better; over recordings drawn at random if a generator is given."""
+    found: dict[str, np.ndarray] = {}
+    drawn: dict[int, np.ndarray] = {}          # similarity and words are of the same recordings
+    for name in ("mel", "similarity", "words"):
+        table = np.array([list(row[name].values()) for row in rows], float)
+        size = table.shape[1]
+        if random:
+            table = table[:, drawn.setdefault(size, random.integers(size, size=size))]
+        found[name] = (table[..., 0].sum(1) / table[..., 1].sum(1) if name == "words"
+                       else -table.mean(1) if name == "similarity" else table.mean(1))
+    return found
+
+
+def together(found: dict[str, np.ndarray], of: dict[str, np.ndarray]) -> np.ndarray:
+    """All figures in one, each by its range `of` all voices."""
+    return np.mean([(found[name] - of[name].min()) / np.ptp(of[name]) for name in of], axis=0)
+
+
+def picks(layout: Layout, steps: list[int]) -> dict[str, int]:
+    """Which voice each way of choosing takes: number in `steps`."""
+    record = History.of(history(layout))
+    guide, verdict = read_as_the_guide(record), judge_experiment(layout)
+    heard, values = record.series("heldout/mel")
+    places = {"this verdict": verdict.best.step if verdict.best else None, "guide: lowest g/total": guide.lowest,
+              "guide: lowest mel": guide.minima[0] if guide.minima else None,
+              "lowest held-out mel": heard[values.argmin()], "the last voice": steps[-1], "the first voice": steps[0]}
+    return {name: int(np.argmin([abs(step - place) for step in steps])) for name, place in places.items()
+            if place is not None}
+
+
+def report(layout: Layout, rows: list[dict[str, Any]]) -> None:
+    """Print what each pick loses."""
+    whole = figures(rows)
+    whole["together"] = together(whole, whole)
+    random = np.random.default_rng(0)
+    draws = [figures(rows, random) for _ in range(DRAWS)]
+    for draw in draws:
+        draw["together"] = together(draw, {name: whole[name] for name in draw})
+    verdict = judge_experiment(layout)
+    print(f"{layout.name}: {len(rows)} voices to epoch {rows[-1]['epoch']}; {verdict.state}: {verdict.sentence}")
+    print("| pick | epoch | " + " | ".join(f"regret, {name}" for name in whole) + " |")
+    print("|---" * (2 + len(whole)) + "|")
+    for name, number in picks(layout, [row["step"] for row in rows]).items():
+        cells = []
+        for values, drawn in ((whole[figure], [draw[figure] for draw in draws]) for figure in whole):
+            best = int(values.argmin())
+            noise = np.std([draw[number] - draw[best] for draw in drawn])
+            cells.append(f"{values[number] - values[best]:.3f} ± {noise:.3f}")
+        print(f"| {name} | {rows[number]['epoch']} | " + " | ".join(cells) + " |")
+    for name, values in whole.items():
+        print(f"best {name}: epoch {rows[int(values.argmin())]['epoch']}, {values.min():.4f} to {values.max():.4f}")
+
+
+def curve(layout: Layout, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The record of a training: a tenth of its steps, all validations, and its voices with their scores."""
+    found = figures(rows)
+    scores = {row["step"]: {f"unheard/{name}": round(float(values[number]), 5) for name, values in found.items()}
+              for number, row in enumerate(rows)}
+    kept = []
+    for row in history(layout):
+        place = {name: row[name] for name in ("kind", "step", "epoch")}
+        if row["kind"] == "step" and row["step"] % STEPS_A_ROW == 0:
+            kept.append({**place, **{name: round(row[name], 3) for name in LOSSES}})
+        elif row["kind"] == "validation":
+            kept.append(row)
+        elif row["kind"] == "voice" and row["step"] in scores:
+            kept.append({**place, "path": row["path"], **scores[row["step"]]})
+    return kept
+
+
+def main() -> None:
+    """Score what is not scored yet, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    for flag in ("--target", "--source"):
+        parser.add_argument(flag, nargs="+", required=True)
+    parser.add_argument("--text", required=True)
+    parser.add_argument("--scores", type=Path, required=True)
+    parser.add_argument("--curve", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    layout = Layout.of(arguments.name)
+    rows = read_jsonl(arguments.scores) if arguments.scores.exists() else []
+    scorer = Scorer(recordings_in(arguments.target), recordings_in(arguments.source), arguments.text)
+    for path in layout.voices():
+        step = layout.step_of(path)
+        if path == layout.final_voice or step in {row["step"] for row in rows}:
+            continue
+        epoch = int(path.stem.rsplit("_e", 1)[1].split("_")[0])
+        rows.append({"step": step, "epoch": epoch, **scorer(path)})
+        write_jsonl(arguments.scores, rows)
+    rows = sorted(rows, key=lambda row: row["step"])
+    report(layout, rows)
+    if arguments.curve:
+        write_jsonl(arguments.curve, curve(layout, rows))
+
+
+if __name__ == "__main__":
+    main()
