@@ -210,7 +210,7 @@ def _opened(layout: Layout, stack: contextlib.ExitStack) -> tuple[dict[str, Any]
         if not (entries := checkpoints(layout)):
             break
         paths = [*(layout.root / name for name in entries[-1]["sha256"]), *_best_voices(layout), *layout.indexes(),
-                 *sorted(layout.root.glob("events.out.tfevents.*")),
+                 *sorted(layout.root.glob("events.out.tfevents.*")), *sorted(layout.eval_board.glob("events.out.tf*")),
                  *(path for path in (layout.experiment, layout.config, layout.metrics, layout.pinned,
                                      layout.stamp("index")) if path.exists())]
         with contextlib.suppress(FileNotFoundError):      # training has just made a newer one, and removed this
@@ -222,6 +222,9 @@ def _opened(layout: Layout, stack: contextlib.ExitStack) -> tuple[dict[str, Any]
 def _best_voices(layout: Layout) -> list[Path]:
     """The final voice, the newest, those that are pinned, and the best few; of unjudged ones the newest."""
     known = scores(layout)
+    with contextlib.suppress(FileNotFoundError, RVCError):   # the verdict's order goes before single figures
+        ranks = {step: rank for rank, step in enumerate(read_json(layout.verdict, "")["ranking"])}
+        known |= {path.name: 1e-9 * ranks[step] for path in layout.voices() if (step := layout.step_of(path)) in ranks}
     with contextlib.suppress(FileNotFoundError, RVCError):
         known |= {path.name: -1.0 for path in layout.voices() if layout.step_of(path) in read_json(layout.pinned, "")}
     dated = [path for path in layout.voices()[::-1] if path != layout.final_voice]

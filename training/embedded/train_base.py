@@ -31,7 +31,8 @@ from rvc_core.nn.losses import MEL_WEIGHT, kl_loss, mel_loss
 from rvc_core.nn.spectrogram import mel_of_linear, mel_spectrogram
 from rvc_core.nn.synthesizer import take_segments
 from rvc_core.presets import VoiceSpec, preset
-from rvc_core.validate import heldout_files, heldout_mel
+from rvc_core.validate import Examiner, heldout_files
+from rvc_core.voice_file import VoiceInfo
 
 BATCH_SIZE = 8
 SAVE_SECONDS = 150
@@ -125,6 +126,7 @@ def main() -> None:
     torch.set_num_threads(1)
     spec, layout = preset("nano"), Layout.of(arguments.experiment)
     clips, heldout = clips_of(layout, spec), ClipStore(heldout_files(layout, spec)[:10], spec, "2023")
+    examiner = Examiner(layout, spec, VoiceInfo(), heldout, unlike="none")
     networks = Networks.fresh(spec, seed=1, device=arguments.device)
     optimizers = (networks.generator_optimizer, networks.discriminator_optimizer)
     modules = (networks.generator, networks.discriminator, *optimizers)
@@ -150,8 +152,7 @@ def main() -> None:
                     torch.save({"step": step, "minutes": spent,
                                 "modules": [module.state_dict() for module in modules]}, arguments.checkpoint)
                     print(json.dumps({"step": step, "minutes": round(spent, 1), **values,
-                                      "heldout/mel": heldout_mel(networks.generator, heldout, spec, epsilons="2023")}),
-                          flush=True)
+                                      **examiner(networks.generator).values}), flush=True)
                     if arguments.export:
                         export(networks, arguments.export)
                 distributed.barrier()
