@@ -1,14 +1,20 @@
-"""What the unattended notebooks do: a cell of parameters in, a voice or converted recordings and a JSON file out."""
+"""What the unattended notebooks do: a cell of parameters in, a voice or converted recordings and a JSON file out.
+
+`execute` runs one of them with papermill, `run_all` one after the other for all voices of a YAML file.
+"""
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import RVCError
+from .errors import ResourceError, RVCError, SettingsError
 from .experiment import Experiment, FailedFile, Voice
-from .files import write_json
-from .progress import Terminal
+from .files import read_json, sha256_of, signature, slug_of, write_json
+from .prepare import find_recordings
+from .progress import Progress, Silent, Terminal
 from .settings import (
     ConvertSettings,
     ExtractSettings,
@@ -24,6 +30,7 @@ _STAGES = (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings, Mirro
 TRAIN_SETTINGS = (*_STAGES, RuntimeSettings)
 CONVERT_SETTINGS = (ConvertSettings, RuntimeSettings)
 _LINE_EVERY_SECONDS = 15.0
+_YAML = "write  runs: [{name: alice, dataset: alice_recordings, convert: songs, epochs: 300}]  and maybe  defaults: {}"
 
 
 def parameters_cell(*classes: type[Settings]) -> str:
@@ -98,3 +105,183 @@ def convert_folder(voice: str, inputs: str, output: str, result: str, parameters
 def summary(reports: Mapping[str, Any]) -> str:
     """Reports as readable JSON, for a notebook's last line."""
     return json.dumps(reports, indent=2, ensure_ascii=False)
+
+
+# -- notebooks, executed -------------------------------------------------------------------------------------------
+def execute(notebook: str, place: Path, parameters: Mapping[str, Any], progress: Progress = Silent()) -> dict[str, Any]:
+    """Run one of the project's notebooks with papermill; its result file is its answer.
+
+    Parameters
+    ----------
+    notebook : str
+        ``batch_train`` or ``batch_convert``.
+    place : Path
+        Without suffix: what ran goes to ``<place>.ipynb``, its result to ``<place>.json``.
+
+    Raises
+    ------
+    RVCError
+        When the notebook failed, with what it failed of; the notebook shows where.
+    ResourceError
+        When the notebooks are not here.
+    """
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    source = Path(__file__).parents[1] / "notebooks" / f"{notebook}.ipynb"
+    if not source.exists():
+        raise ResourceError(f"{source} is not there", hint="run this from a checkout of the project")
+    output, result = place.with_name(f"{place.name}.ipynb"), place.with_name(f"{place.name}.json")
+    result.unlink(missing_ok=True)
+    try:
+        papermill.execute_notebook(source, output, {**parameters, "result": str(result)}, log_output=False,
+                                   progress_bar=False, cwd=place.parent, kernel_name="python3", iopub_timeout=60,
+                                   extra_arguments=["--IPKernelApp.log_level=40"],   # errors, no talk about itself
+                                   stderr_file=_Relay(progress))
+    except papermill.PapermillExecutionError as error:
+        raise RVCError(f"{notebook}.ipynb failed: {error.evalue}", hint=f"the whole output is in {output}") from error
+    except DeadKernelError as error:
+        raise RVCError(f"the process that ran {notebook}.ipynb was killed",
+                       hint="most often for lack of memory: close other programs, and run this again") from error
+    return read_json(result, "run this again")
+
+
+class _Relay:
+    """A stream that hands a notebook's progress lines on."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def write(self, text: str) -> None:
+        """Pass on what is not blank."""
+        for line in filter(str.strip, text.splitlines()):
+            self._progress.say("    " + line.strip())
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+# -- many voices ---------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Plan:
+    """One voice of a YAML file.
+
+    Attributes
+    ----------
+    inputs : str
+        Recordings to convert with it; empty: none.
+    settings : dict
+        By field, of training and conversion.
+    """
+
+    name: str
+    dataset: str
+    inputs: str
+    settings: dict[str, Any]
+
+
+def read_plans(file: Path) -> list[Plan]:
+    """The voices of a YAML file: ``runs``, a list of ``name``, ``dataset``, ``convert`` and settings; ``defaults``.
+
+    Paths count from where the file is. Everything is checked before anything runs.
+
+    Raises
+    ------
+    SettingsError
+        When it is no such file, or a value does not fit; nothing was run.
+    """
+    import yaml
+    try:
+        content = yaml.safe_load(file.read_text("utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"there is no {file}", hint="give the YAML file that lists the voices") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} is no YAML: {' '.join(str(error).split())}", hint=_YAML) from error
+    if not isinstance(content, dict) or not isinstance(content.get("runs"), list) or content.keys() - {
+            "runs", "defaults"} or not isinstance(content.get("defaults", {}), dict):
+        raise SettingsError(f"{file} does not list runs", hint=_YAML)
+    plans = []
+    for number, row in enumerate(content["runs"], start=1):
+        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("name", "dataset")):
+            raise SettingsError(f"{file}: run {number} has no name or no dataset", hint=_YAML)
+        plans.append(_plan(file, content.get("defaults", {}) | row))
+    if doubled := {plan.name for plan in plans if sum(other.name == plan.name for other in plans) > 1}:
+        raise SettingsError(f"{file}: {', '.join(sorted(doubled))} twice", hint="give each voice a name of its own")
+    return plans
+
+
+def _plan(file: Path, row: dict[str, Any]) -> Plan:
+    def absolute(text: str) -> str:
+        return str(file.absolute().parent / Path(text).expanduser()) if text else ""
+    settings = {name: value for name, value in row.items() if name not in ("name", "dataset", "convert")}
+    known = {name for one in (*TRAIN_SETTINGS, ConvertSettings) for name in one.model_fields}
+    if unknown := sorted(settings.keys() - known):
+        raise SettingsError(f"{file}: {row['name']}: no such setting: {', '.join(unknown)}",
+                            hint=f"there are: {', '.join(sorted(known))}")
+    try:
+        for one in (*TRAIN_SETTINGS, ConvertSettings):
+            settings_from(one, settings)
+    except SettingsError as error:
+        raise SettingsError(f"{file}: {row['name']}: {error}", hint=error.hint) from None
+    return Plan(row["name"], absolute(row["dataset"]), absolute(str(row.get("convert") or "")), settings)
+
+
+def run_all(file: Path, output: Path, progress: Progress = Silent()) -> list[dict[str, Any]]:
+    """Train every voice of a YAML file, one after the other, and convert with it; a failure does not stop the others.
+
+    A run whose settings and recordings are as they were, and whose voice is as it was written, is skipped.
+
+    Returns
+    -------
+    list of dict
+        Per run: ``name``, ``state`` (done, skipped or failed), ``notebook``, ``result``, ``minutes``, and on a failure
+        ``error`` and ``hint``.
+
+    Raises
+    ------
+    SettingsError
+        As `read_plans`.
+    """
+    plans = read_plans(file)
+    output.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number, plan in enumerate(plans, start=1):
+        progress.say(f"{number}/{len(plans)} {plan.name}")
+        began, place = time.monotonic(), output.absolute() / slug_of(plan.name)
+        row: dict[str, Any] = {"name": plan.name, "notebook": f"{place}.ipynb", "result": f"{place}.json"}
+        try:
+            row["state"] = _run(plan, place, progress)
+        except (RVCError, OSError) as error:
+            row |= {"state": "failed", "error": str(error), "hint": getattr(error, "hint", "check the paths")}
+        rows.append({**row, "minutes": round((time.monotonic() - began) / 60, 2)})
+        progress.say(f"    {row['state']}" + (f": {row['error']}" if "error" in row else ""))
+        write_json(output / "summary.json", rows)
+    return rows
+
+
+def _run(plan: Plan, place: Path, progress: Progress) -> str:
+    """Do what is planned, unless that was done; ``done`` or ``skipped``."""
+    mark, stamp = place.with_name(f"{place.name}.stamp.json"), signature([*_depends(plan)])
+    kept = read_json(mark, "delete it") if mark.exists() else {}
+    if kept.get("stamp") == stamp and all(Path(made).is_file() and sha256_of(Path(made)) == digest
+                                          for made, digest in kept["sha256"].items()):
+        return "skipped"
+    mark.unlink(missing_ok=True)
+    trained = execute("batch_train", place, {"name": plan.name, "dataset": plan.dataset, **plan.settings}, progress)
+    made = [trained["train"]["voice"], f"{place}.json"]
+    if plan.inputs:
+        converted = place.with_name(f"{place.name}_converted")
+        settings = {name: value for name, value in plan.settings.items()
+                    if any(name in one.model_fields for one in CONVERT_SETTINGS)}
+        report = execute("batch_convert", converted, {"voice": plan.name, "inputs": plan.inputs,
+                                                      "output": str(converted), **settings}, progress)
+        made += [one["output"] for one in report["files"]]
+    write_json(mark, {"stamp": stamp, "sha256": {path: sha256_of(Path(path)) for path in made}})
+    return "done"
+
+
+def _depends(plan: Plan) -> Iterator[Any]:
+    """All that the results of a plan follow from."""
+    yield vars(plan)
+    for folder in filter(None, (plan.dataset, plan.inputs)):
+        yield find_recordings(Path(folder)).fingerprint()

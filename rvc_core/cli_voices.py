@@ -1,4 +1,4 @@
-"""The commands that make voices of other files, and that send voices out and take them in."""
+"""The commands that make voices of other files or many at once, and that send voices out and take them in."""
 
 import argparse
 from dataclasses import asdict
@@ -70,6 +70,16 @@ def _restore(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 _PLACE = {"default": "auto", "metavar": "PLACE", "help": "a folder or kaggle:OWNER/DATASET (default: the platform's)"}
+def _batch(arguments: argparse.Namespace) -> dict[str, Any]:
+    from .batch import run_all
+    rows = run_all(Path(arguments.file), Path(arguments.output), Silent() if arguments.quiet else Terminal())
+    failed = [row for row in rows if row["state"] == "failed"]
+    report = {"runs": rows, **{state: sum(row["state"] == state for row in rows)
+                               for state in ("done", "skipped", "failed")}}
+    return report | ({"error": f"{len(failed)} of {len(rows)} runs failed: {failed[0]['name']}: {failed[0]['error']}",
+                      "hint": failed[0]["hint"], "failed_command": True} if failed else {})
+
+
 COMMANDS: dict[str, tuple[Any, ...]] = {
     "export": (_export, "write a voice where RVC WebUI or Applio look for it, or into a zip", ("voice", _VOICE),
                ("--layout", {"default": "rvc", "choices": ["rvc", "applio", "zip"], "help": "for whom (default: rvc)"}),
@@ -94,5 +104,8 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
              ("name", {"metavar": "NAME", "help": "name of the experiment"}), ("--to", _PLACE)),
     "restore": (_restore, "bring a saved experiment back; without a name, list what is saved",
                 ("name", {"metavar": "NAME", "nargs": "?", "help": "name of the experiment"}), ("--from", _PLACE)),
+    "batch": (_batch, "train the voices of a YAML file, each in a notebook of its own; what is done is skipped",
+              ("file", {"metavar": "RUNS.yaml", "help": "its runs: name, dataset, maybe convert, and any setting"}),
+              ("--output", {"default": "batch", "metavar": "DIR", "help": "notebooks and results (default: batch)"})),
     "onnx": (_onnx, "write a voice as ONNX and compare the two", ("voice", _VOICE), ("--output", _OUTPUT)),
 }

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from .audio import Audio, read_audio
+from .batch import execute
 from .embedded import voice_folder
-from .errors import ResourceError, RVCError
-from .files import read_json, replace_atomically, write_json
+from .files import replace_atomically, write_json
 from .layout import Layout
 from .metrics import history
 from .nn.spectrogram import mel_spectrogram
@@ -91,11 +91,11 @@ def demo(folder: Path, *, progress: Progress = Silent()) -> DemoReport:
     folder.mkdir(parents=True, exist_ok=True)
     with _home(folder):
         progress.say("1/3 training a voice for about four minutes (notebooks/batch_train.ipynb)")
-        trained = _execute("batch_train", folder, {"name": NAME, "dataset": str(voice_folder("target")), **_TRAINING},
-                           progress)
+        trained = execute("batch_train", folder / "batch_train", {
+            "name": NAME, "dataset": str(voice_folder("target")), **_TRAINING}, progress)
         progress.say("2/3 converting another person's sentences (notebooks/batch_convert.ipynb)")
-        converted = _execute("batch_convert", folder, {"voice": NAME, "inputs": str(voice_folder("source")),
-                                                       "output": str(folder / "converted")}, progress)
+        converted = execute("batch_convert", folder / "batch_convert", {
+            "voice": NAME, "inputs": str(voice_folder("source")), "output": str(folder / "converted")}, progress)
         progress.say("3/3 measuring")
     report = _report(layout, trained, converted, started)
     write_json(folder / "figures.json", report.as_json())
@@ -114,45 +114,6 @@ def _home(folder: Path) -> Iterator[None]:
             del os.environ["RVC_HOME"]
         else:
             os.environ["RVC_HOME"] = before
-
-
-def _execute(name: str, folder: Path, parameters: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """Run one of the project's notebooks with papermill; its result file is its answer."""
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-
-    source = Path(__file__).parents[1] / "notebooks" / f"{name}.ipynb"
-    if not source.exists():
-        raise ResourceError(f"{source} is not there", hint="run the demo from a checkout of the project")
-    result = folder / f"{name}.json"
-    result.unlink(missing_ok=True)
-    try:
-        papermill.execute_notebook(source, folder / f"{name}.ipynb", {**parameters, "result": str(result)},
-                                   log_output=False, progress_bar=False, cwd=folder, kernel_name="python3",
-                                   extra_arguments=["--IPKernelApp.log_level=40"],   # errors, no talk about itself
-                                   stderr_file=_Relay(progress))
-    except papermill.PapermillExecutionError as error:
-        raise RVCError(f"{name}.ipynb failed: {error.evalue}",
-                       hint=f"the whole output is in {folder / name}.ipynb") from error
-    except DeadKernelError as error:
-        raise RVCError(f"the process that ran {name}.ipynb was killed",
-                       hint="most often for lack of memory: close other programs, and run the demo again") from error
-    return read_json(result, "run the demo again")
-
-
-class _Relay:
-    """A stream that hands a notebook's progress lines on."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def write(self, text: str) -> None:
-        """Pass on what is not blank."""
-        for line in filter(str.strip, text.splitlines()):
-            self._progress.say("    " + line.strip())
-
-    def flush(self) -> None:
-        """Nothing is held back."""
 
 
 # -- measuring -----------------------------------------------------------------------------------------------------

@@ -1,12 +1,16 @@
 """The unattended notebooks, executed whole by papermill; and that their failure is a failure."""
 
 import json
+import shutil
 from pathlib import Path
 
 import papermill
 import pytest
 
+from rvc_core import batch, cli
 from rvc_core.audio import Audio, read_audio
+from rvc_core.embedded import voice_folder
+from rvc_core.errors import DatasetError, SettingsError
 from synth import phrase
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
@@ -49,3 +53,91 @@ def test_a_notebook_that_fails_says_why_and_leaves_its_output(tmp_path: Path) ->
     assert caught.value.ename == "DatasetError"
     assert "DatasetError" in (tmp_path / "batch_train.ipynb").read_text("utf-8")
     assert not (tmp_path / "batch_train.json").exists()
+
+
+# -- many voices: rvc batch ----------------------------------------------------------------------------------------
+def runs_file(folder: Path, text: str) -> Path:
+    (folder / "runs.yaml").write_text(text, "utf-8")
+    return folder / "runs.yaml"
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("runs: [", "is no YAML"), ("- a", "does not list runs"), ("runs: 3", "does not list runs"),
+    ("runs: []\nrun: []", "does not list runs"), ("runs: [{name: a}]", "run 1 has no name or no dataset"),
+    ("runs: [{name: 1, dataset: d}]", "run 1 has no name"),
+    ("runs: [{name: a, dataset: d, epoch: 3}]", "a: no such setting: epoch"),
+    ("runs: [{name: a, dataset: d, epochs: 0}]", "a: epochs: Input should be greater"),
+    ("defaults: {index_rate: 2}\nruns: [{name: a, dataset: d}]", "a: index_rate: "),
+    ("runs: [{name: a, dataset: d}, {name: a, dataset: e}]", "a twice"),
+    ("runs: !!python/object/apply:os.system ['touch pwned']", "is no YAML")])
+def test_a_file_of_runs_is_checked_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str,
+                                                        message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(batch, "execute", lambda *everything: pytest.fail("nothing may run"))
+    with pytest.raises(SettingsError, match=message):
+        batch.run_all(runs_file(tmp_path, text), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["runs.yaml"]
+
+
+def test_done_runs_are_skipped_changed_and_broken_ones_are_not_and_failures_do_not_stop_the_others(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[tuple[str, dict[str, object]]] = []
+
+    def execute(notebook: str, place: Path, parameters: dict[str, object], progress: object) -> dict[str, object]:
+        ran.append((notebook, parameters))
+        if parameters.get("name") == "broken":
+            raise DatasetError("no audio", hint="bring some")
+        made = place.with_name(f"{place.name}.{notebook}")
+        made.write_text("result")
+        place.with_name(f"{place.name}.json").write_text("{}")
+        return {"train": {"voice": str(made)}, "files": [{"output": str(made)}]}
+
+    monkeypatch.setattr(batch, "execute", execute)
+    for name in ("takes", "songs"):
+        (tmp_path / name).mkdir()
+        Audio(phrase(1, seconds=1.0).samples, 16000).save(tmp_path / name / "1.wav")
+    text = """
+defaults: {epochs: 3}
+runs:
+- {name: broken, dataset: takes}
+- {name: alice, dataset: takes, convert: songs, transpose: 2}
+- {name: Боб, dataset: takes, epochs: 4}
+"""
+    states = lambda: [row["state"] for row in batch.run_all(file, tmp_path / "out")]
+    file = runs_file(tmp_path, text)
+    assert states() == ["failed", "done", "done"]
+    assert [(notebook, parameters.get("epochs")) for notebook, parameters in ran] == [
+        ("batch_train", 3), ("batch_train", 3), ("batch_convert", None), ("batch_train", 4)]
+    assert ran[2][1]["inputs"] == str(tmp_path / "songs") and ran[2][1]["transpose"] == 2
+    ran.clear()
+    assert states() == ["failed", "skipped", "skipped"] and len(ran) == 1
+    assert json.loads((tmp_path / "out" / "summary.json").read_text("utf-8"))[0]["error"] == "no audio"
+    (tmp_path / "out" / "alice.batch_train").write_text("damaged")
+    assert states() == ["failed", "done", "skipped"]
+    runs_file(tmp_path, text.replace("epochs: 4", "epochs: 5"))
+    assert states() == ["failed", "skipped", "done"]
+    Audio(phrase(2, seconds=1.0).samples, 16000).save(tmp_path / "takes" / "2.wav")
+    assert states() == ["failed", "done", "done"]
+
+
+@pytest.mark.slow
+def test_rvc_batch_tells_the_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                   capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("RVC_HOME", str(tmp_path / "home"))
+    shutil.copytree(voice_folder("source"), tmp_path / "takes")
+    (tmp_path / "empty").mkdir()
+    file = runs_file(tmp_path, """
+defaults: {preset: nano, epochs: 1, f0_method: dio}
+runs:
+- {name: nobody, dataset: empty}
+- {name: alice, dataset: takes, convert: takes, output_format: flac}
+""")
+    call = ["batch", str(file), "--output", str(tmp_path / "out"), "--json"]
+    for state in ("done", "skipped"):
+        assert cli.main(call) == 1
+        report = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert [row["state"] for row in report["runs"]] == ["failed", state] and "nobody" in report["error"]
+    assert len(list((tmp_path / "out" / "alice_converted").glob("*.flac"))) == 3
+    assert "DatasetError" in (tmp_path / "out" / "nobody.ipynb").read_text("utf-8")
+    runs_file(tmp_path, file.read_text("utf-8").replace("- {name: nobody, dataset: empty}\n", ""))
+    assert cli.main(call) == 0
