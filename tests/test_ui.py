@@ -59,13 +59,17 @@ def test_a_history_becomes_one_picture_a_question_and_words_that_say_the_same():
     assert f"worse since epoch {verdict.turning_points['heldout/mel']['epoch']}" in said
 
 
-def test_watching_a_finished_training_shows_its_verdict_once(tmp_path: Path, notebook) -> None:
+def test_watching_a_finished_training_shows_its_verdict_once(tmp_path: Path, notebook, monkeypatch) -> None:
     lab = Experiment.open("Алиса <b>", home=tmp_path)
     with pytest.raises(StageOrderError):
         panels.watch(lab)
     lab.layout.root.mkdir(parents=True)
     lab.layout.metrics.touch()
     assert panels.watch(lab) is None
+    assert notebook.frames.pop()["text/plain"].startswith("no step")
+    with monkeypatch.context() as patch:
+        patch.setattr("rvc_core.launch.is_running", lambda layout: True)
+        panels._Frame(lab.layout).draw()
     assert "Waiting for the first step" in notebook.frames.pop()["text/html"]
     write_jsonl(lab.layout.metrics, simulate(0).records)
     panels.watch(lab)

@@ -1,6 +1,7 @@
 """TensorBoard beside the notebook: a server of its own, shown inline, or by address, as the platform allows."""
 
 import html
+import json
 import os
 import re
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -24,9 +26,14 @@ _RELOAD_SECONDS = 5
 _HEIGHT_PIXELS = 720
 _POINTS = 1_000_000     # all of them; with 0, "all" in its manual until lately, it shows none (its issue 5550)
 _KAGGLE = "kkb-production.jupyter-proxy.kaggle.net"   # seen in public notebooks of 2026
+# Under the name that this page was opened with: browsers deny storage, without which TensorBoard shows nothing, to
+# a frame of another name, and 127.0.0.1 and localhost are two.
+_FRAME = """<iframe id="%(id)s" title="TensorBoard" width="100%%" height="%(height)d" style="border:0"></iframe><script>
+document.getElementById("%(id)s").src = "http://" + (window.location.hostname || "localhost") + ":%(port)d/" + %(view)s;
+</script>"""
 _SECRET = " (it holds the key of your session: give it to nobody, and press again to hide it)"
 _LIGHTNING = "cloudspaces.litng.ai"
-_TAGS = "g/total|g/mel|heldout|unlike"
+_TAGS = "^loss/g/(total|mel)|heldout|unlike"
 # What the page reads of its address: the time-series view before #, the classic scalars view behind it.
 GUIDE_VIEW = (f"?smoothing={SMOOTHING}&tagFilter={quote(_TAGS)}"
               f"#scalars&_smoothingWeight={SMOOTHING}&tagFilter={quote(_TAGS)}&_ignoreYOutliers=true")
@@ -127,9 +134,12 @@ def show(port: int, platform: Platform, environment: Mapping[str, str] = os.envi
     elif platform.name == "lightning":
         host = environment.get("LIGHTNING_CLOUD_SPACE_HOST", f"{environment['LIGHTNING_CLOUD_SPACE_ID']}.{_LIGHTNING}")
         display(HTML(_link(f"https://{port}-{host}/{GUIDE_VIEW}")))
-    else:
-        address = environment.get("TENSORBOARD_PROXY_URL", "http://localhost:%PORT%/").replace("%PORT%", str(port))
+    elif "TENSORBOARD_PROXY_URL" in environment:
+        address = environment["TENSORBOARD_PROXY_URL"].replace("%PORT%", str(port))
         display(IFrame(f"{address.rstrip('/')}/{GUIDE_VIEW}", "100%", _HEIGHT_PIXELS))
+    else:
+        display(HTML(_FRAME % {"id": f"tensorboard-{uuid.uuid4()}", "height": _HEIGHT_PIXELS, "port": port,
+                               "view": json.dumps(GUIDE_VIEW)}))
 
 
 def _link(address: str) -> str:

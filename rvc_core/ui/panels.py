@@ -9,7 +9,6 @@ from typing import Any
 from .. import launch
 from ..errors import StageOrderError
 from ..experiment import Experiment
-from ..files import read_json
 from ..layout import Layout
 from ..learning_curve import History
 from ..metrics import history as recorded
@@ -19,8 +18,8 @@ from .plots import MEL_TAGS, WIDTH_PIXELS, Picture, pictures
 
 _SHORTEST_PAUSE_SECONDS = 3.0
 _PAUSE_FACTOR = 8           # of what drawing took: the trainer needs the processor more
-_COLOURS = {"waiting": "#667180", "cannot_tell": "#667180", "undertrained": "#2a6db0", "good": "#00796b",
-            "overtrained": "#c2410c", "collapsed": "#b3261e"}
+_COLOURS = {"waiting": "#667180", "no step": "#667180", "cannot_tell": "#667180", "undertrained": "#2a6db0",
+            "good": "#00796b", "overtrained": "#c2410c", "collapsed": "#b3261e"}
 _PLAIN = {"cannot_tell": "too early to tell", "undertrained": "still learning"}
 WAITING = "Waiting for the first step. Loading comes before it: seconds at home, minutes on a fresh cloud machine."
 
@@ -80,7 +79,7 @@ class _Frame:
             self._look()
         status = [note or status_line(self._layout, running)]
         if self._verdict is None:
-            state, sentence = "waiting", WAITING
+            state, sentence = ("waiting", WAITING) if running else ("no step", "nothing was trained yet.")
         else:
             state, sentence = self._verdict.state, plain_sentence(self._verdict)
             status += [f"{one.name} since epoch {one.epoch}: {one.look}. {one.remedy}."
@@ -120,29 +119,24 @@ def plain_sentence(verdict: Verdict) -> str:
 
 
 def status_line(layout: Layout, running: bool, now: float | None = None) -> str:
-    """Where the training is, how fast, and how long it will take.
+    """Where the training is, and what its trainer says of speed and time left.
 
     Examples
     --------
     >>> import tempfile; from pathlib import Path
     >>> layout = Layout(Path(tempfile.mkdtemp()), "alice")
-    >>> state = {"label": "training", "total": 300, "done": 100, "note": "epoch 34", "usual_seconds": 1.5, "time": 0.0}
+    >>> state = {"label": "training", "total": 300, "done": 100, "note": "epoch 34/100", "usual_seconds": 1, "time": 0}
     >>> _ = layout.beacon.write_text(json.dumps(state))
     >>> status_line(layout, True, now=0.0)
-    'training 100 of 300 · epoch 34 · 1.5 s a step · about 5 min left'
+    'training 100 of 300 · epoch 34/100'
     """
     state = _beacon(layout)
     if not running:
         return "Training is not running."
     if not state.get("label"):
         return str((state.get("lines") or ["The trainer is loading."])[-1])
-    now = time.time() if now is None else now
-    parts = [f"{state['label']} {state['done']} of {state['total']}", state["note"]]
-    if usual := state["usual_seconds"]:
-        left = (state["total"] - state["done"]) * usual
-        limit = _limit_seconds(layout, now)
-        parts += [f"{usual:.2g} s a step", _minutes(min(left, limit)) + (" (your time limit)" if limit < left else "")]
-    return " · ".join(filter(None, [*parts, stalled(state, now)]))
+    told = f"{state['label']} {state['done']} of {state['total']}"
+    return " · ".join(filter(None, [told, state["note"], stalled(state, now)]))
 
 
 def _beacon(layout: Layout) -> dict[str, Any]:
@@ -150,21 +144,6 @@ def _beacon(layout: Layout) -> dict[str, Any]:
         return json.loads(layout.beacon.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-
-
-def _limit_seconds(layout: Layout, now: float) -> float:
-    """Seconds until the time limit that the training was begun with."""
-    run = read_json(layout.run, "remove it") if layout.run.exists() else {}
-    minutes = run.get("settings", {}).get("max_minutes")
-    if minutes is None:
-        return float("inf")
-    return max(0.0, time.mktime(time.strptime(run["began"], "%Y-%m-%d %H:%M:%S")) + 60 * minutes - now)
-
-
-def _minutes(seconds: float) -> str:
-    if seconds < 90:
-        return f"about {seconds:.0f} s left"
-    return f"about {seconds / 60:.0f} min left" if seconds < 5400 else f"about {seconds / 3600:.1f} h left"
 
 
 def _share_done(layout: Layout, running: bool) -> float | None:

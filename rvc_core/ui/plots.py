@@ -153,14 +153,14 @@ def _unheard(history: History, verdict: Verdict, metric: str, trend: Trend | Non
 
 # -- shapes --------------------------------------------------------------------------------------------------------
 def _mark(axes: "Axes", epoch: float, value: float, label: str) -> None:
-    """A point with its name, which stands clear of whatever curve is behind it."""
+    """A point, and its name at the upper end of a line through it, where curves seldom are."""
     from matplotlib.patheffects import withStroke
 
     axes.axvline(epoch, color=_BEST, linewidth=0.8, linestyle=(0, (3, 3)), zorder=1)
     axes.plot(epoch, value, "o", color=_BEST, markersize=6, markeredgecolor=_PAPER, zorder=5)
     late = epoch > np.mean(axes.get_xlim())
-    axes.annotate(label, (epoch, value), (-7 if late else 7, 9), textcoords="offset points", color=_BEST, zorder=6,
-                  fontweight="bold", fontsize=8, ha="right" if late else "left",
+    axes.annotate(label, (epoch, 1), (-4 if late else 4, -3), xycoords=("data", "axes fraction"), va="top", zorder=6,
+                  textcoords="offset points", color=_BEST, fontweight="bold", ha="right" if late else "left",
                   path_effects=[withStroke(linewidth=3, foreground=_PAPER)])
 
 

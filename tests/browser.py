@@ -1,0 +1,111 @@
+"""Notebooks in a real browser: JupyterLab served on this machine, opened in Chromium by Playwright.
+
+Only tests marked slow use it, and they are skipped where it is missing. To install it: `pip install jupyterlab
+playwright`, and Debian's or Ubuntu's package chromium; no browser is downloaded.
+"""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+TESTS = Path(__file__).parent
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+_TOKEN = "tests"
+
+
+def need_browser() -> None:
+    """Skip the test where there is no browser."""
+    for package in ("playwright", "jupyterlab"):
+        pytest.importorskip(package)
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine: apt install chromium")
+
+
+@contextlib.contextmanager
+def jupyter_lab(folder: Path, environment: Mapping[str, str] = os.environ) -> Iterator[str]:
+    """The address of a JupyterLab that shows `folder`; tests' own modules can be imported in its notebooks."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    paths = os.pathsep.join([str(TESTS), str(TESTS.parent), environment.get("PYTHONPATH", "")])
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}",
+         f"--notebook-dir={folder}", f"--IdentityProvider.token={_TOKEN}", "--LabApp.expose_app_in_browser=True"],
+        env={**environment, "PYTHONPATH": paths, "JUPYTER_CONFIG_DIR": str(folder / ".jupyter")},
+        stdout=subprocess.DEVNULL, stderr=(folder / "jupyter.log").open("wb"), start_new_session=True)
+    try:
+        for _ in range(600):
+            with contextlib.suppress(urllib.error.URLError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/api?token={_TOKEN}", timeout=5).close()
+                break
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Any]:
+    """A Playwright browser."""
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def write_notebook(path: Path, *cells: str) -> None:
+    """A notebook of code cells."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    nbformat.write(notebook, path)
+
+
+class Notebook:
+    """A notebook on a page of its own."""
+
+    def __init__(self, browser: Any, lab: str, name: str, *, width: int = 1100, dark: bool = False) -> None:
+        self.page = browser.new_page(viewport={"width": width, "height": 1100})
+        self.page.goto(f"{lab}/doc/tree/{name}?token={_TOKEN}")
+        self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=120_000)
+        if dark:
+            self.command("apputils:change-theme", theme="JupyterLab Dark")
+        self.page.wait_for_function(
+            "window.jupyterapp.shell.currentWidget?.context?.sessionContext?.session?.kernel?.status === 'idle'",
+            timeout=120_000)
+
+    def command(self, name: str, **arguments: object) -> None:
+        """One of JupyterLab's commands."""
+        self.page.evaluate("([name, options]) => { window.jupyterapp.commands.execute(name, options); }",
+                           [name, arguments])
+
+    def run_all(self) -> None:
+        """Begin to run all cells."""
+        self.command("notebook:run-all-cells")
+
+    def output(self, cell: int) -> Any:
+        """What a cell shows, a Playwright locator."""
+        return self.page.locator(".jp-Cell").nth(cell).locator(".jp-Cell-outputWrapper")
+
+    def errors(self) -> list[str]:
+        """What cells failed with."""
+        return self.page.locator('.jp-RenderedText[data-mime-type="application/vnd.jupyter.stderr"]').all_inner_texts()
+
+    def save(self) -> dict[str, Any]:
+        """Save it, and give back what is in the file's cells by now."""
+        self.command("docmanager:save")
+        self.page.wait_for_timeout(1500)
+        return self.page.evaluate("window.jupyterapp.shell.currentWidget.content.model.toJSON()")
