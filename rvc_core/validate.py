@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from .audio import Audio, highpass, read_audio
-from .cases import recordings_in, sentences, spread, target_speech
+from .cases import recordings_in, sentences, spread, target_speech, texts_of
 from .content import ContentEncoder, content_encoder
 from .dataset import ClipFiles, ClipStore, ClipTensors
 from .embedded import voice_folder
 from .errors import AudioError, ResourceError, SettingsError, WeightsError
+from .files import read_json
 from .illness import mel_signs
 from .layout import Layout
 from .nn.spectrogram import EpsilonName, mel_spectrogram
@@ -34,6 +35,7 @@ from .scores import (
     vuv_agreement,
 )
 from .voice_file import VoiceInfo
+from .words import WordRecogniser, WordScore
 
 _SEED = 20_260             # the prior's noise is the same at every validation
 _HEARD_FRAMES = 2000       # 20 s of held-out recordings, evenly chosen: more would take time from training
@@ -61,10 +63,11 @@ class Findings:
 
 @dataclass(frozen=True)
 class _Sentence:
-    """Somebody else's sentence as the voice is asked to say it, and its content (T, D), 50 frames a second."""
+    """Somebody else's sentence as the voice is asked to say it, its content (T, D), 50 frames a second, its words."""
 
     clip: ClipTensors
     content: np.ndarray
+    text: str
 
 
 class Examiner:
@@ -102,8 +105,10 @@ class Examiner:
         self._encoder = self._if_possible(lambda: content_encoder(
             info.content_name or "embedded", spec.content_width, device)) if wanted else None
         others = self._others(unlike) if self._encoder else []
-        self._sentences = [self._sentence(self._encoder, audio) for audio in others] if self._encoder else []
+        self._sentences = [self._sentence(self._encoder, *other) for other in others] if self._encoder else []
         self._likeness = self._if_possible(lambda: _Likeness(layout)) if self._sentences else None
+        texts = [sentence.text for sentence in self._sentences if sentence.text]
+        self._words = self._if_possible(lambda: WordRecogniser(texts)) if texts else None
 
     def __call__(self, generator: Synthesizer) -> Findings:
         """Let the voice speak, and measure what it says."""
@@ -133,32 +138,39 @@ class Examiner:
             self.missing.append(f"{error} ({error.hint})")
             return None
 
-    def _others(self, unlike: str) -> list[Audio]:
+    def _others(self, unlike: str) -> list[tuple[Audio, str]]:
         """Sentences of other people: of the package's two voices, the one whose pitch is farther from the target's."""
         if unlike != "auto":
-            return [sentences(read_audio(path))[0] for path in spread(recordings_in([Path(unlike)]), 2 * _SENTENCES)]
-        voices = [[read_audio(path) for path in sorted(voice_folder(name).glob("*.flac"))[:_SENTENCES]]
-                  for name in ("source", "target")]
+            files = spread(recordings_in([Path(unlike)]), 2 * _SENTENCES)
+            pieces = [sentences(read_audio(path)) for path in files]
+            return [(parts[0], text if len(parts) == 1 else "")
+                    for parts, text in zip(pieces, texts_of(files), strict=True)]
+        voices = [[(read_audio(voice_folder(name) / clip["file"]), clip["text"]) for clip in read_json(
+            voice_folder(name) / "manifest.json", "install rvc_core again")["clips"][:_SENTENCES]]
+            for name in ("source", "target")]
         if not self._pitch or not self._median_hz:
             return voices[0]
-        medians = [self._pitch(_heard(voice[0])).median_hz for voice in voices]
+        medians = [self._pitch(_heard(voice[0][0])).median_hz for voice in voices]
         return max(zip(medians, voices, strict=True), key=lambda pair: abs(math.log(pair[0] / self._median_hz)))[1]
 
-    def _sentence(self, encoder: ContentEncoder, audio: Audio) -> _Sentence:
+    def _sentence(self, encoder: ContentEncoder, audio: Audio, text: str) -> _Sentence:
         samples = _heard(audio)
         content = encoder(samples)
         track = self._pitch(samples) if self._pitch else PitchTrack(np.zeros(0, np.float32), np.zeros(0, bool))
         track = track.fitted(2 * len(content)).transposed(auto_transpose(track, self._median_hz))
         empty = torch.zeros(0)
         return _Sentence(ClipTensors(torch.from_numpy(np.repeat(content, 2, axis=0)), torch.from_numpy(track.coarse()),
-                                     torch.from_numpy(track.f0_hz), empty, empty, speaker=0), content)
+                                     torch.from_numpy(track.f0_hz), empty, empty, speaker=0), content, text)
 
     def _understood(self, told: Sequence[Audio]) -> dict[str, float]:
         """Whose voice other people got, and what was lost of what they say."""
         if not self._encoder or not told:
             return {}
         pairs = [(sentence, _heard(audio)) for sentence, audio in zip(self._sentences, told, strict=True)]
+        words = sum((self._words.score(sentence.text, self._words.hear(audio)) for sentence, audio
+                     in zip(self._sentences, told, strict=True) if sentence.text), WordScore()) if self._words else None
         return _means({
+            "unlike/words": [words.rate] if words else [],
             "unlike/content": [content_distance(one.content, self._encoder(samples)) for one, samples in pairs],
             "unlike/f0_correlation": [melody_correlation(_asked(one.clip), self._pitch(samples))
                                       for one, samples in pairs] if self._pitch else [],

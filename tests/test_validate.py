@@ -1,5 +1,6 @@
 """Validation: each figure against voices whose faults are known because they were made."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,18 +101,23 @@ def test_what_other_people_say_is_compared_before_and_after(target: Layout) -> N
     assert examiner.missing == []
     unchanged, another, silent = (examiner(Voice(SPEC, answers)).values for answers in (
         _sentences(SOURCE, 2), _sentences(TARGET, 5)[3:], [np.zeros(80_000, np.float32)]))
-    assert set(unchanged) == {"unlike/content", "unlike/f0_correlation", "unlike/similarity"}    # nothing is held out
+    assert set(unchanged) == {"unlike/content", "unlike/f0_correlation", "unlike/similarity", "unlike/words"}
     assert unchanged["unlike/content"] < 0.1 and unchanged["unlike/f0_correlation"] > 0.99
     assert another["unlike/content"] > 0.8 and another["unlike/f0_correlation"] < 0.6
     assert another["unlike/similarity"] > 0.85 > 0.7 > unchanged["unlike/similarity"]
-    assert set(silent) == {"unlike/content"}
+    assert unchanged["unlike/words"] < 0.1 and another["unlike/words"] > 0.8
+    assert set(silent) == {"unlike/content", "unlike/words"} and silent["unlike/words"] == 1
 
 
 def test_other_people_are_those_less_like_the_target_or_the_users_own(target: Layout, tmp_path: Path) -> None:
     low = Examiner(target, SPEC, VoiceInfo(f0_median_hz=110.0), ClipStore([], SPEC, "2023"))
-    own = _examiner(target, unlike=str(sorted(TARGET.glob("*.flac"))[3]))
+    (tmp_path / "own").mkdir()
+    shutil.copy(sorted(TARGET.glob("*.flac"))[3], tmp_path / "own" / "a.flac")
+    (tmp_path / "own" / "a.txt").write_text("My father chose a bright yellow coat, because fog makes grey men vanish.")
+    own = _examiner(target, unlike=str(tmp_path / "own"))
     for examiner, answers in ((low, _sentences(TARGET, 2)), (own, _sentences(TARGET, 4)[3:])):
-        assert examiner(Voice(SPEC, answers)).values["unlike/content"] < 0.1
+        values = examiner(Voice(SPEC, answers)).values
+        assert values["unlike/content"] < 0.1 and values["unlike/words"] < 0.2
     with pytest.raises(AudioError, match="does not exist"):
         _examiner(target, unlike=str(tmp_path / "nobody"))
     assert _examiner(target, unlike="none")(Voice(SPEC, [])).values == {}
