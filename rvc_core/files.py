@@ -76,7 +76,7 @@ def folder_atomically(folder: Path) -> Iterator[Path]:
 def _is_full(folder: Path, error: Exception) -> bool:
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return True
-    return folder.is_dir() and shutil.disk_usage(folder).free < _FULL_BYTES
+    return folder.is_dir() and (room := shutil.disk_usage(folder)).free < _FULL_BYTES and room.total > 0
 
 
 def remove_leftovers(folder: Path) -> None:

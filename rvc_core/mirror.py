@@ -23,6 +23,7 @@ from .saves import checkpoints, scores
 from .settings import MirrorSettings
 from .storage import place_of
 
+_MODULE = "rvc_core.mirror"
 _LOOK_SECONDS = 2.0
 _AGAIN_SECONDS = 60.0          # after a failure
 _LONG_SECONDS = 120.0          # a save that takes longer is told of
@@ -53,7 +54,7 @@ def mirroring(layout: Layout, settings: MirrorSettings = MirrorSettings(),
         yield
         return
     process = subprocess.Popen(
-        [sys.executable, "-m", "rvc_core.mirror", str(layout.root), layout.name, settings.mirror,
+        [sys.executable, "-m", _MODULE, str(layout.root), layout.name, settings.mirror,
          str(settings.mirror_every_minutes)],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=child_environment(), start_new_session=True)
     try:
@@ -73,16 +74,21 @@ def is_wanted(layout: Layout, settings: MirrorSettings) -> bool:
 
 
 def _wait(process: "subprocess.Popen[bytes]", layout: Layout, say: Callable[[str], None]) -> None:
+    """Wait for the last save, and say so; a storage that hangs is not waited for for ever."""
+    problem = ""
     try:
         process.wait(_QUICK_SECONDS)
     except subprocess.TimeoutExpired:
-        say(f"saving the last checkpoint to storage: at most {_END_SECONDS / 60:.0f} min are waited for that")
+        say(f"saving the last checkpoint to storage; that is waited for {_END_SECONDS / 60:g} min at most")
         try:
             process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
-            _write(layout, {**_state(layout), "busy": None, "problem": (
-                f"the last checkpoint was not saved within {_END_SECONDS / 60:.0f} min and is on this machine only")})
+            problem = f"storage did not take the last checkpoint in {_END_SECONDS / 60:g} min: it is on this machine only"
+    if process.returncode:
+        problem = f"saving to storage failed with status {process.returncode}"
+    if problem:
+        _write(layout, {"title": "storage", "saved": None, **_state(layout), "busy": None, "problem": problem})
     if line := told(layout):
         say(line)
 

@@ -36,7 +36,8 @@ from .layout import Layout
 _CHUNK_BYTES = 8 << 20         # storage that takes a moment for everything is asked for little
 _BEST_VOICES = 5
 _TRIES = 3
-_DATA = "data.tar"
+_DATA, _RECORD = "clips.pack", "record.pack"      # tars; called so, Kaggle leaves them packed
+_KEYS = {"name", "time", "step", "epoch", "files", "checkpoint", "data_key", "settings"}
 _OURS = re.compile(r".+\.[0-9a-f]{12}(\.\w+)?|saved-e\d+-s\d+\.json")
 _PREPARED = re.compile(r"\d.*|heldout|mute|stamps")     # folders that training only reads
 
@@ -119,7 +120,9 @@ def saves_in(folder: Path, place: str) -> list[Save]:
     found = []
     for path in folder.glob("saved-e*-s*.json"):
         with contextlib.suppress(FileNotFoundError, RVCError):
-            found.append(Save(folder, path.name, read_json(path, ""), place))
+            content = read_json(path, "")
+            if isinstance(content, dict) and content.keys() >= _KEYS:
+                found.append(Save(folder, path.name, content, place))
     return sorted(found, key=lambda one: -one.time)
 
 
@@ -160,10 +163,11 @@ def write_save(layout: Layout, folder: Path, place: str) -> Save:
         newest = next((one for one in before if one.complete), None)
     with contextlib.ExitStack() as stack:
         entry, files = _opened(layout, stack)
+        files[_RECORD] = stack.enter_context(_archived(layout, _record(layout)))
         data_key = _data_key(layout)
         same_data = newest is not None and newest.content["data_key"] == data_key
         if not same_data:
-            files[_DATA] = stack.enter_context(_archived(layout))
+            files[_DATA] = stack.enter_context(_archived(layout, _prepared(layout)))
         rows = {name: _row(name, file) for name, file in files.items()}
         if odd := [name for name, digest in entry["sha256"].items() if rows[name]["sha256"] != digest]:
             raise CheckpointError(f"{odd[0]} is damaged on this machine", hint="rvc train goes on from the one before")
@@ -175,8 +179,9 @@ def write_save(layout: Layout, folder: Path, place: str) -> Save:
         with telling(place):
             _prune([save, newest] if newest else [save, *before])
             needed = sum(row["bytes"] for row in rows.values() if not (folder / row["as"]).exists())
-            if needed > (free := shutil.disk_usage(folder).free):
-                raise StorageError(f"{place} is full: {needed / 1e6:.0f} MB needed, {free / 1e6:.0f} MB free",
+            room = shutil.disk_usage(folder)
+            if room.total and needed > room.free:      # some storage does not say
+                raise StorageError(f"{place} is full: {needed / 1e6:.0f} MB needed, {room.free / 1e6:.0f} MB free",
                                    hint="free some space there, and empty its trash")
             for name, file in files.items():
                 _put(folder, file, rows[name])
@@ -209,13 +214,9 @@ def _opened(layout: Layout, stack: contextlib.ExitStack) -> tuple[dict[str, Any]
     for _ in range(_TRIES):
         if not (entries := checkpoints(layout)):
             break
-        paths = [*(layout.root / name for name in entries[-1]["sha256"]), *_best_voices(layout), *layout.indexes(),
-                 *sorted(layout.root.glob("events.out.tfevents.*")), *sorted(layout.eval_board.glob("events.out.tf*")),
-                 *(path for path in (layout.experiment, layout.config, layout.metrics, layout.pinned,
-                                     layout.stamp("index")) if path.exists())]
+        paths = [*(layout.root / name for name in entries[-1]["sha256"]), *_best_voices(layout), *layout.indexes()]
         with contextlib.suppress(FileNotFoundError):      # training has just made a newer one, and removed this
-            return entries[-1], {str(path.relative_to(layout.root)): stack.enter_context(path.open("rb"))
-                                 for path in paths}
+            return entries[-1], {path.name: stack.enter_context(path.open("rb")) for path in paths}
     raise StageOrderError(f"{layout.name!r} has no checkpoint yet", hint=f"run: rvc train {layout.name}")
 
 
@@ -233,6 +234,13 @@ def _best_voices(layout: Layout) -> list[Path]:
     return [path for path in layout.voices() if path in [*best[:_BEST_VOICES + pins], *dated[:1], layout.final_voice]]
 
 
+def _record(layout: Layout) -> list[Path]:
+    """The small files that training writes; many of them would each take their time on a slow storage."""
+    known = (layout.experiment, layout.config, layout.metrics, layout.pinned, layout.stamp("index"))
+    boards = [path for folder in (layout.root, layout.eval_board) for path in sorted(folder.glob("events.out.tf*"))]
+    return [*boards, *(path for path in known if path.exists())]
+
+
 def _prepared(layout: Layout) -> list[Path]:
     """Everything that the stages before training made."""
     inside = [path for folder in layout.root.iterdir() if folder.is_dir() and _PREPARED.fullmatch(folder.name)
@@ -248,10 +256,10 @@ def _data_key(layout: Layout) -> str:
 
 
 @contextlib.contextmanager
-def _archived(layout: Layout) -> Iterator[BinaryIO]:
+def _archived(layout: Layout, paths: list[Path]) -> Iterator[BinaryIO]:
     with tempfile.TemporaryFile() as file:
         with tarfile.open(fileobj=file, mode="w") as archive:
-            for path in _prepared(layout):
+            for path in paths:
                 archive.add(path, str(path.relative_to(layout.root)))
         yield file
 
@@ -264,7 +272,7 @@ def _settings(layout: Layout) -> dict[str, Any]:
 
 
 def _row(name: str, file: BinaryIO) -> dict[str, Any]:
-    """Where a file is put, its hash, and its size: a record that training goes on writing is taken up to here."""
+    """Where a file is put, its hash, and its size."""
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").hexdigest()   # type: ignore[arg-type]
     return {"as": f"{Path(name).stem}.{digest[:12]}{Path(name).suffix}", "sha256": digest, "bytes": file.tell()}
@@ -279,16 +287,14 @@ def _put(folder: Path, source: BinaryIO, row: dict[str, Any]) -> None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
     with replace_atomically(target) as temporary:
         with temporary.open("wb") as file:
-            _copy(source, file, row["bytes"])
+            _copy(source, file)
         if sha256_of(temporary) != row["sha256"]:
             raise OSError(errno.EIO, "what was written reads differently", str(target))
 
 
-def _copy(source: BinaryIO, target: BinaryIO, size_bytes: int) -> None:
+def _copy(source: BinaryIO, target: BinaryIO) -> None:
     source.seek(0)
-    while size_bytes and (chunk := source.read(min(size_bytes, _CHUNK_BYTES))):
-        target.write(chunk)
-        size_bytes -= len(chunk)
+    shutil.copyfileobj(source, target, _CHUNK_BYTES)
 
 
 def _prune(kept: list[Save]) -> None:
@@ -318,15 +324,15 @@ def restore_save(save: Save, layout: Layout) -> None:
     with folder_atomically(layout.root) as staging:
         for name, row in save.content["files"].items():
             target = staging / name
-            if not target.resolve().is_relative_to(staging.resolve()):
+            if Path(name).name != name:
                 raise StorageError(f"{save.manifest} names a file outside: {name}", hint="it was tampered with")
-            target.parent.mkdir(exist_ok=True)
             with telling(save.place):
                 shutil.copyfile(save.folder / row["as"], target)
             if sha256_of(target) != row["sha256"]:
                 raise StorageError(f"{row['as']} is damaged", hint="restore an older save")
-        unpack(staging / _DATA, staging)
-        (staging / _DATA).unlink()
+        for name in (_DATA, _RECORD):
+            unpack(staging / name, staging)
+            (staging / name).unlink()
         write_json(staging / layout.checkpoints.name, [save.content["checkpoint"]])
         if layout.root.exists():
             layout.root.rename(layout.root.with_name(f"{layout.slug}.before-{time.time():.0f}"))

@@ -113,7 +113,7 @@ class KaggleDataset:
         """The newest version, downloaded, and its archive unpacked if Kaggle has not done so."""
         folder = Path(self._kagglehub("dataset_download"))
         with tempfile.TemporaryDirectory() as scratch:
-            archives = [path for path in folder.rglob("*.tar") if not path.name.startswith("data.")]
+            archives = [*folder.rglob("*.tar")]
             for path in archives:
                 unpack(path, Path(scratch))
             yield Path(scratch) if archives else folder
@@ -210,7 +210,9 @@ def restore(name: str, place: str = "auto", *, root: Path | None = None) -> Save
     layout, faults = Layout.of(name, root), []
     if is_locked(layout.lock):
         raise StorageError(f"{name!r} is being trained on this machine", hint=f"end that first: rvc stop {name}")
-    here = Save.of_experiment(layout, "this machine")
+    here = None
+    with contextlib.suppress(RVCError, OSError):          # what is here is no reason not to bring back what is there
+        here = Save.of_experiment(layout, "this machine")
     with contextlib.ExitStack() as stack:
         for save in _found(place, stack):
             if slug_of(save.name) != layout.slug:

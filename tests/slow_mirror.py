@@ -1,0 +1,28 @@
+"""`rvc_core.mirror` before a storage that takes its time for everything."""
+
+import os
+import sys
+import time
+from typing import Any
+
+from rvc_core import mirror, saves
+
+SECONDS = float(os.environ["SLOW_SECONDS"])
+SLOW = {"open", "os.listdir", "os.mkdir", "os.remove", "os.rename", "os.scandir", "os.truncate"}
+PLACE = sys.argv[3]
+
+
+def _delay(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in SLOW and any(str(argument).startswith(PLACE) for argument in arguments):
+        time.sleep(SECONDS)
+
+
+def _slow_copy(source: Any, target: Any, copy: Any = saves._copy) -> None:
+    time.sleep(SECONDS)
+    copy(source, target)
+
+
+if __name__ == "__main__":
+    sys.addaudithook(_delay)
+    saves._copy = _slow_copy
+    sys.exit(mirror.main(sys.argv[1:]))
