@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from .errors import DatasetError, StageOrderError
 from .files import write_text
 from .layout import Layout
 from .nn.spectrogram import EpsilonName, linear_spectrogram
+from .nn.synthesizer import SynthesisNoise, draw_starts
 from .presets import VoiceSpec
 
 _BUCKET_FRAMES = 100    # RVC's bucket width
@@ -72,7 +73,20 @@ class ClipTensors:
 
 @dataclass(frozen=True)
 class Batch:
-    """B clips, zero-padded at their ends to the longest: ``lengths`` (B,) says how many frames are real."""
+    """B clips, zero-padded at their ends to the longest: ``lengths`` (B,) says how many frames are real.
+
+    They may be a part of the batch of one step, whose other clips another process has, or another pass. What such parts
+    draw, and their losses, which add up to those of the whole, do not depend on how it was parted.
+
+    Attributes
+    ----------
+    noise : SynthesisNoise or None
+        All that is random in a step; None asks torch's global generator.
+    share : float
+        B over the number of clips of the whole batch; 0 for a clip that only keeps a process without one busy.
+    whole_frames : int
+        Frames of the whole batch; 0: that of these clips.
+    """
 
     content: torch.Tensor
     f0_coarse: torch.Tensor
@@ -81,6 +95,9 @@ class Batch:
     wave: torch.Tensor
     lengths: torch.Tensor
     speaker: torch.Tensor
+    noise: SynthesisNoise | None = None
+    share: float = 1.0
+    whole_frames: int = 0
 
     @classmethod
     def of(cls, clips: list[ClipTensors], device: torch.device) -> "Batch":
@@ -94,6 +111,16 @@ class Batch:
             wave=stack([clip.wave for clip in clips]).unsqueeze(1),
             lengths=torch.tensor([clip.frames for clip in clips], device=device),
             speaker=torch.tensor([clip.speaker for clip in clips], device=device))
+
+    def part(self, clips: slice) -> "Batch":
+        """Some of these clips, as a part of the whole."""
+        lengths = self.lengths[clips]
+        frames = int(lengths.max())
+        hop = self.wave.shape[2] // self.content.shape[1]
+        return Batch(self.content[clips, :frames], self.f0_coarse[clips, :frames], self.f0_hz[clips, :frames],
+                     self.spectrogram[clips, :, :frames], self.wave[clips, :, :frames * hop], lengths,
+                     self.speaker[clips], _part(self.noise, clips, frames) if self.noise else None,
+                     self.share * len(lengths) / len(self.lengths), self.whole_frames or int(self.lengths.sum()))
 
 
 def read_filelist(path: Path) -> list[ClipFiles]:
@@ -159,16 +186,40 @@ class ClipStore:
             self._clips[index] = clip
         return clip
 
-    def batches(self, batch_size: int, *, seed: tuple[int, int], skip: int, device: torch.device) -> Iterator[Batch]:
+    def batches(self, batch_size: int, *, seed: tuple[int, int], skip: int, device: torch.device,
+                place: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
         """The batches of one epoch, a function of `seed` (of the run, and epoch), from the one after `skip` on.
 
-        Clips longer than the architecture's `excerpt_frames` give a random excerpt, another one in each epoch.
+        Clips longer than the architecture's `excerpt_frames` give a random excerpt, another one in each epoch. With a
+        `place` (which process of how many) only its clips, every so many-th, of batches of `batch_size` in all.
         """
         self._frames = frames = self._frames or [self[index].frames for index in range(len(self))]
         longest = self._spec.excerpt_frames
         starts = np.random.default_rng((*seed, 1)).integers(0, [max(1, count - longest + 1) for count in frames])
-        for indices in bucket_batches(frames, batch_size, seed=seed)[skip:]:
-            yield Batch.of([self[index].excerpt(int(starts[index]), longest) for index in indices], device)
+        mine = slice(place[0], None, place[1])
+        for number, indices in [*enumerate(bucket_batches(frames, batch_size, seed=seed))][skip:]:
+            lengths = [min(frames[index], longest) for index in indices]
+            here = mine if indices[mine] else slice(1)
+            batch = Batch.of([self[index].excerpt(int(starts[index]), longest) for index in indices[here]], device)
+            noise = draw_noise(lengths, self._spec, seed=(*seed, 2, number), device=device)
+            yield replace(batch, noise=_part(noise, here, max(lengths[here])), whole_frames=sum(lengths),
+                          share=len(indices[mine]) / len(indices))
+
+
+def draw_noise(lengths: list[int], spec: VoiceSpec, *, seed: tuple[int, ...], device: torch.device) -> SynthesisNoise:
+    """All that is random in a training step of clips of these lengths, a function of `seed`."""
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(len(lengths), *shape, generator=random, device=device)
+    random = torch.Generator(device).manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+    source = normal(1, spec.segment_frames * spec.hop_samples) if spec.uses_f0 else None
+    return SynthesisNoise(normal(spec.inter_channels, max(lengths)), source, starts=draw_starts(
+        torch.tensor(lengths, device=device), spec.segment_frames, random))
+
+
+def _part(noise: SynthesisNoise, clips: slice, frames: int) -> SynthesisNoise:
+    """The noise of some clips, for their first frames."""
+    return SynthesisNoise(noise.latent[clips, :, :frames], None if noise.source is None else noise.source[clips],
+                          starts=None if noise.starts is None else noise.starts[clips])
 
 
 def bucket_batches(frames: list[int], batch_size: int, *, seed: tuple[int, int]) -> list[list[int]]:

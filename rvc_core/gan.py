@@ -12,8 +12,9 @@ from .dataset import Batch
 from .nn.discriminator import Discriminator
 from .nn.losses import KL_WEIGHT, MEL_WEIGHT, distance_to_fake, distance_to_real, feature_loss, kl_loss, mel_loss
 from .nn.spectrogram import EpsilonName, mel_of_linear, mel_spectrogram
-from .nn.synthesizer import Synthesizer, SynthesizerOutput, take_segments
+from .nn.synthesizer import Synthesizer, take_segments
 from .presets import VoiceSpec
+from .ranks import ALONE, Ranks
 
 _BETAS, _EPSILON = (0.8, 0.99), 1e-9
 
@@ -59,8 +60,9 @@ class StepResult:
         return dict(zip(self.losses, torch.stack([*self.losses.values()]).tolist(), strict=True))
 
 
-def train_step(networks: Networks, batch: Batch, spec: VoiceSpec, *, epsilons: EpsilonName) -> StepResult:
-    """Move both networks once; every draw comes from torch's global generator, so seeding it repeats the step.
+def train_step(networks: Networks, batch: Batch, spec: VoiceSpec, *, epsilons: EpsilonName,
+               ranks: Ranks = ALONE) -> StepResult:
+    """Move both networks once; every draw is one of the batch's, or else of torch's global generator.
 
     Parameters
     ----------
@@ -68,48 +70,57 @@ def train_step(networks: Networks, batch: Batch, spec: VoiceSpec, *, epsilons: E
         On the networks' device.
     epsilons : EpsilonName
         ``2023`` or ``2026``: floors inside the mel spectrogram.
+    ranks : Ranks
+        Where the other parts of the batch are; the losses are those of the whole.
     """
     pitch = (batch.f0_coarse, batch.f0_hz) if spec.uses_f0 else (None, None)
     output = networks.generator(content=batch.content, lengths=batch.lengths, coarse=pitch[0], f0_hz=pitch[1],
-                                spectrogram=batch.spectrogram, speaker=batch.speaker)
+                                spectrogram=batch.spectrogram, speaker=batch.speaker,
+                                noise=batch.noise)
     hop, frames = spec.hop_samples, spec.segment_frames
     real = take_segments(batch.wave, output.starts * hop, frames * hop)
     real_mel = mel_of_linear(take_segments(batch.spectrogram, output.starts, frames), spec, epsilons)
     generated_mel = mel_spectrogram(output.audio, spec, epsilons)
 
-    losses = _move_discriminator(networks, real, output.audio.detach())
-    losses |= _move_generator(networks, real, output, mel_loss(real_mel, generated_mel))
-    return StepResult(losses, real_mel[0].detach(), generated_mel[0].detach())
+    losses = _move_discriminator(networks, real, output.audio.detach(), batch.share, ranks)
+    kl = kl_loss(output.z_p, output.logs_q, output.m_p, output.logs_p, output.mask, frames=batch.whole_frames)
+    own = {"loss/g/mel": MEL_WEIGHT * batch.share * mel_loss(real_mel, generated_mel),
+           "loss/g/kl": KL_WEIGHT * (kl if batch.share else 0 * kl)}
+    losses |= _move_generator(networks, real, output.audio, own, batch.share, ranks)
+    norms = {tag: losses.pop(tag) for tag in ("grad_norm_d", "grad_norm_g")}       # each process has them whole
+    return StepResult(ranks.add_values(losses) | norms, real_mel[0].detach(), generated_mel[0].detach())
 
 
-def _move_discriminator(networks: Networks, real: torch.Tensor, generated: torch.Tensor) -> dict[str, torch.Tensor]:
+def _move_discriminator(networks: Networks, real: torch.Tensor, generated: torch.Tensor, share: float,
+                        ranks: Ranks) -> dict[str, torch.Tensor]:
     """Teach the discriminators to tell `real` from `generated`, both (B, 1, S)."""
     networks.discriminator_optimizer.zero_grad(set_to_none=True)
     real_logits, generated_logits = zip(*(logits.chunk(2) for logits in networks.discriminator(
         torch.cat([real, generated])).logits), strict=True)        # one pass over both is faster than two
-    real_parts, generated_parts = distance_to_real(real_logits), distance_to_fake(generated_logits)
+    real_parts, generated_parts = share * distance_to_real(real_logits), share * distance_to_fake(generated_logits)
     total = real_parts.sum() + generated_parts.sum()
     total.backward()
+    ranks.add_gradients(networks.discriminator)
     norm = _gradient_norm(networks.discriminator)
     networks.discriminator_optimizer.step()
     return {"loss/d/total": total.detach(), "grad_norm_d": norm,
             **_numbered("loss/d_r", real_parts), **_numbered("loss/d_g", generated_parts)}
 
 
-def _move_generator(networks: Networks, real: torch.Tensor, output: SynthesizerOutput,
-                    mel: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Move the generator; the discriminators judge but get no gradients of their own."""
+def _move_generator(networks: Networks, real: torch.Tensor, generated: torch.Tensor, own: dict[str, torch.Tensor],
+                    share: float, ranks: Ranks) -> dict[str, torch.Tensor]:
+    """Move the generator by its `own` losses and the discriminators', which get no gradients of their own."""
     networks.generator_optimizer.zero_grad(set_to_none=True)
     networks.discriminator.requires_grad_(False)
     with torch.no_grad():
         judged_real = networks.discriminator(real)
-    judged = networks.discriminator(output.audio)
-    adversarial = distance_to_real(judged.logits)
-    losses = {"loss/g/fm": feature_loss(judged_real.features, judged.features), "loss/g/mel": MEL_WEIGHT * mel,
-              "loss/g/kl": KL_WEIGHT * kl_loss(output.z_p, output.logs_q, output.m_p, output.logs_p, output.mask)}
+    judged = networks.discriminator(generated)
+    adversarial = share * distance_to_real(judged.logits)
+    losses = {"loss/g/fm": share * feature_loss(judged_real.features, judged.features), **own}
     total = adversarial.sum() + sum(losses.values())
     total.backward()
     networks.discriminator.requires_grad_(True)
+    ranks.add_gradients(networks.generator)
     norm = _gradient_norm(networks.generator)
     networks.generator_optimizer.step()
     return {"loss/g/total": total.detach(), "grad_norm_g": norm, **_numbered("loss/g", adversarial),

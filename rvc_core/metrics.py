@@ -120,6 +120,18 @@ class MetricsLog:
             self._file.flush()
 
 
+class NoLog(MetricsLog):
+    """Keeps nothing: what all processes of a training but the first write into."""
+
+    def __init__(self, layout: Layout, *, steps_per_epoch: int, resumed_step: int) -> None:
+        self.voices, self.validations = [], []
+
+    def _forget(self, *values: Any) -> None:
+        """Do nothing."""
+
+    step = epoch = validation = voice = mel = flush = close = _forget    # type: ignore[assignment]
+
+
 def history(layout: Layout) -> list[dict[str, Any]]:
     """All rows of ``metrics.jsonl``, oldest first; none before training."""
     return read_jsonl(layout.metrics) if layout.metrics.exists() else []

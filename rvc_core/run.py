@@ -23,6 +23,7 @@ from .overtraining import Verdict
 from .platforms import choose_device
 from .presets import VoiceSpec
 from .progress import Progress
+from .ranks import ALONE, Ranks, own_device
 from .settings import RuntimeSettings, TrainSettings
 from .threads import ThreadTuner
 from .validate import Examiner, heldout_files
@@ -67,7 +68,8 @@ class Run:
     clips: ClipStore
     heldout: ClipStore
     info: VoiceInfo
-    examiner: Examiner
+    examiner: Examiner | None
+    ranks: Ranks = ALONE
     epoch: int = 0
     position: int = 0
     step: int = 0
@@ -87,7 +89,12 @@ class Run:
     @property
     def steps_per_epoch(self) -> int:
         """Batches in one pass over the clips."""
-        return math.ceil(len(self.clips) / self.settings.batch_size)
+        return math.ceil(len(self.clips) / self.clips_per_step)
+
+    @property
+    def clips_per_step(self) -> int:
+        """Of all processes together."""
+        return self.settings.batch_size * self.ranks.count
 
     @property
     def learning_rate(self) -> float:
@@ -103,10 +110,12 @@ class Run:
     def continuation(self) -> dict[str, Any]:
         """What `state_<step>.pt` holds: the position, and what it depends on."""
         return {"epoch": self.epoch, "position": self.position, "settings": self.settings.stamp(),
+                "clips_per_step": self.clips_per_step,
                 "content_identity": self.info.content_identity, "data": stamps.stamp_of(self.layout, "prepare")}
 
 
-def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, progress: Progress) -> Run:
+def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, progress: Progress, *,
+             ranks: Ranks = ALONE) -> Run:
     """Networks, data and position: from the newest checkpoint if there is one, else from the base weights.
 
     Raises
@@ -117,12 +126,13 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, 
     spec = ExperimentRecord.load(layout).spec
     checkpoint = load_newest(layout)
     bases = (None, None) if checkpoint else base_files(spec, settings.base_generator, settings.base_discriminator)
-    remove_leftovers(layout.root)
-    rebase_filelist(layout)
+    if ranks.is_first:
+        remove_leftovers(layout.root)
+        rebase_filelist(layout)
     files = read_filelist(layout.filelist)
     if not files:
         raise DatasetError(f"{layout.filelist} names no clip", hint="run: rvc prepare, rvc extract")
-    device = torch.device(choose_device(runtime.device).name)
+    device = torch.device(own_device(choose_device(runtime.device).name))
     tuner = ThreadTuner(runtime.threads)
     torch.set_num_threads(tuner.threads)
     info = replace(voice_info(layout, files), mel_epsilons=settings.mel_epsilons)
@@ -130,13 +140,15 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, 
     run = Run(layout, settings, spec, device, tuner, Networks.fresh(spec, seed=settings.seed, device=device),
               ClipStore(files, spec, settings.mel_epsilons), heldout, info,
               Examiner(layout, spec, info, heldout, unlike=settings.unlike, epsilons=settings.mel_epsilons,
-                       device=str(device)))
+                       device=str(device)) if ranks.is_first else None, ranks)
     _ensure_room(run, progress)    # now, not after an hour of training
     how = _begin(run, bases) if checkpoint is None else _continue(run, checkpoint)
-    write_json(layout.config, rvc_config(run))
-    progress.say(f"training {layout.name!r} on {device}: {how}; {len(run.clips)} clips, "
+    if ranks.is_first:
+        write_json(layout.config, rvc_config(run))
+    together = f", {ranks.count} processes with {settings.batch_size} clips each in a step" if ranks.count > 1 else ""
+    progress.say(f"training {layout.name!r} on {device}{together}: {how}; {len(run.clips)} clips, "
                  f"{run.steps_per_epoch} steps per epoch, {len(run.heldout)} held-out clips")
-    for gap in run.examiner.missing:
+    for gap in run.examiner.missing if run.examiner else []:
         progress.say(f"validation goes without this: {gap}")
     return run
 
@@ -173,10 +185,10 @@ def _continue(run: Run, checkpoint: Checkpoint) -> str:
     step = checkpoint.step if checkpoint.step != LATEST_ONLY else run.epoch * run.steps_per_epoch
     run.step = run.saved_step = run.resumed_from = step
     how = f"continuing from step {step}, epoch {run.epoch}"
-    order = ("batch_size", "seed")
     if state.get("data") != stamps.stamp_of(run.layout, "prepare"):
         return f"{how}; the recordings have changed, so this epoch begins again"
-    if any(recorded.get(name) != getattr(run.settings, name) for name in order):
+    clips_per_step = state.get("clips_per_step", recorded.get("batch_size"))
+    if (clips_per_step, recorded.get("seed")) != (run.clips_per_step, run.settings.seed):
         return f"{how}; batches are another, so this epoch begins again"
     run.position = state.get("position", 0)
     return how

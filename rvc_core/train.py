@@ -1,8 +1,9 @@
 """Stage: train a voice. Moves the networks, writes checkpoints, voices and metrics; the same call continues.
 
-Every random draw is a function of (seed, epoch) or (seed, step), so a run that was killed and continued ends where an
+Every random draw is a function of (seed, epoch, batch, clip), so a run that was killed and continued ends where an
 uninterrupted one would: on a CPU to the bit, if `threads` is a number, which fixes the order of sums. Checkpoints are
-copied in memory and written by a thread while training goes on.
+copied in memory and written by a thread while training goes on. Of several processes (ranks.py) only the first judges,
+speaks and writes.
 """
 
 import contextlib
@@ -25,11 +26,12 @@ from .errors import CheckpointError, DivergedError, ResourceError, StorageError
 from .files import write_json
 from .gan import train_step
 from .layout import Layout
-from .metrics import PICTURE_INTERVAL_STEPS, MetricsLog, history
+from .metrics import PICTURE_INTERVAL_STEPS, MetricsLog, NoLog, history
 from .nn.spectrogram import mel_spectrogram
 from .overtraining import judge_experiment, should_stop
-from .platforms import detect, session_minutes_left
+from .platforms import choose_device, detect, session_minutes_left
 from .progress import Budget, Progress, Silent, Stop
+from .ranks import Ranks, joined, own_device
 from .run import Run, Saving, open_run
 from .settings import RuntimeSettings, TrainSettings
 from .validate import speak
@@ -37,6 +39,7 @@ from .voice_file import VoiceFile, load_voice, save_voice, synthesizer_of
 
 _SILENT = 1e-6   # of full scale: less is no voice
 _VALIDATION_SHARE = 0.05   # of the time in steps
+_ENDINGS = ("", "time", "stop", "interrupt")   # where processes differ, the last of them counts
 
 
 @dataclass(frozen=True)
@@ -92,25 +95,32 @@ def train(layout: Layout, settings: TrainSettings, *, runtime: RuntimeSettings =
         When a loss is no longer finite; the last checkpoint is untouched.
     """
     started = time.monotonic()
-    budget = _budget(settings, progress)
-    with _storage(layout), _alone(layout), _gentle_interrupt() as interrupt:
+    with (joined(own_device(choose_device(runtime.device).name)) as ranks, _storage(layout), _alone(layout, ranks),
+          _gentle_interrupt() as interrupt):
+        progress = progress if ranks.is_first else Silent()
+        budget = _budget(settings, progress)
         layout.stop.unlink(missing_ok=True)
-        run = open_run(layout, settings, runtime, progress)
+        with ranks.in_turn():        # the first tidies up; the others find it done
+            run = open_run(layout, settings, runtime, progress, ranks=ranks)
+        ranks.refuse_different((settings.stamp(), run.step, run.epoch, run.position, len(run.clips)))
         stops = {"interrupt": interrupt, "stop": Stop(layout.stop), "asked": stop or Stop()}
-        log = MetricsLog(layout, steps_per_epoch=run.steps_per_epoch, resumed_step=run.step)
+        log = (MetricsLog if ranks.is_first else NoLog)(layout, steps_per_epoch=run.steps_per_epoch,
+                                                        resumed_step=run.step)
         with contextlib.closing(log), run.writer:
             if run.step == 0:
                 _validate(run, log, progress)
             _recollect(run, log)
             stopped_by = _fit(run, log, budget, progress, stops)
             progress.start("saving and opening again", 1)
-            voice = _finish(run, log, progress)
-            _judge(run, progress, running=False)
-            progress.advance(voice.name)
+            if ranks.is_first:
+                _finish(run, log, progress)
+                _judge(run, progress, running=False)
+            progress.advance(layout.final_voice.name)
+        ranks.wait()
         layout.stop.unlink(missing_ok=True)
     mels = [row["heldout/mel"] for row in history(layout) if row["kind"] == "validation" and "heldout/mel" in row]
     first, last = (mels[0], mels[-1]) if mels else (None, None)
-    return TrainReport(run.epoch, run.step, stopped_by, run.resumed_from, str(voice), first, last,
+    return TrainReport(run.epoch, run.step, stopped_by, run.resumed_from, str(layout.final_voice), first, last,
                        round(time.monotonic() - started, 1))
 
 
@@ -138,9 +148,9 @@ def _storage(layout: Layout) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _alone(layout: Layout) -> Iterator[None]:
+def _alone(layout: Layout, ranks: Ranks) -> Iterator[None]:
     """Refuse to train where somebody trains already: two would write into each other's checkpoints."""
-    if not layout.root.is_dir():
+    if not (layout.root.is_dir() and ranks.is_first):
         yield                      # there is nothing to guard; opening the run says what is missing
         return
     with layout.lock.open("w") as file:
@@ -191,8 +201,10 @@ def _fit(run: Run, log: MetricsLog, budget: Budget, progress: Progress, stops: d
             _validate(run, log, progress)
         if run.epoch < settings.epochs and run.epoch % settings.save_every_epochs == 0:
             _save(run, log, progress, with_voice=True)
-        if settings.auto_stop and run.verdict and should_stop(run.verdict, settings.auto_stop):
+        enough = settings.auto_stop and run.verdict and should_stop(run.verdict, settings.auto_stop)
+        if run.verdict and enough:
             progress.say(f"training ends by itself: {run.verdict.sentence}")
+        if run.ranks.most(bool(enough)):
             return "verdict"
     return "epochs"
 
@@ -201,16 +213,13 @@ def _epoch(run: Run, log: MetricsLog, budget: Budget, progress: Progress, stops:
     """The rest of one pass over the clips; returns what ended it early, if anything did."""
     settings = run.settings
     run.networks.set_learning_rate(run.learning_rate * settings.learning_rate_decay ** run.epoch)
-    batches = run.clips.batches(settings.batch_size, seed=(settings.seed, run.epoch), skip=run.position,
-                                device=run.device)
+    batches = run.clips.batches(run.clips_per_step, seed=(settings.seed, run.epoch), skip=run.position,
+                                device=run.device, place=(run.ranks.rank, run.ranks.count))
     for batch in batches:
-        if asked := [name for name, stop in stops.items() if stop.requested]:
-            return "interrupt" if asked[0] == "interrupt" else "stop"
-        if not budget.allows(run.pace + run.validation_seconds + run.save_seconds):
-            return "time"
+        if ending := _ending(run, budget, stops):
+            return ending
         began = time.monotonic()
-        torch.manual_seed(settings.seed * 1_000_003 + run.step)   # every draw of the step follows from its number
-        result = train_step(run.networks, batch, run.spec, epsilons=settings.mel_epsilons)
+        result = train_step(run.networks, batch, run.spec, epsilons=settings.mel_epsilons, ranks=run.ranks)
         values = result.values()
         _refuse_divergence(run, values)
         run.step, run.position, run.newest = run.step + 1, run.position + 1, result
@@ -227,6 +236,16 @@ def _epoch(run: Run, log: MetricsLog, budget: Budget, progress: Progress, stops:
         if time.monotonic() - run.saved_at > 60 * settings.save_every_minutes and run.position < run.steps_per_epoch:
             _save(run, log, progress, with_voice=False)
     return None
+
+
+def _ending(run: Run, budget: Budget, stops: dict[str, Stop]) -> str:
+    """What ends training before the next step, nothing if nothing does: the same for all processes."""
+    asked = [name for name, stop in stops.items() if stop.requested]
+    if asked:
+        wish = "interrupt" if asked[0] == "interrupt" else "stop"
+    else:
+        wish = "" if budget.allows(run.pace + run.validation_seconds + run.save_seconds) else "time"
+    return _ENDINGS[run.ranks.most(_ENDINGS.index(wish))]
 
 
 def _refuse_divergence(run: Run, values: dict[str, float]) -> None:
@@ -264,6 +283,8 @@ def _validation_is_due(run: Run) -> bool:
 
 def _validate(run: Run, log: MetricsLog, progress: Progress) -> None:
     """Hear the voice, record what was found, and judge the training so far."""
+    if run.examiner is None:
+        return
     began = time.monotonic()
     findings = run.examiner(run.networks.generator)
     if findings.values:
@@ -294,6 +315,8 @@ def _show_mels(run: Run, log: MetricsLog) -> None:
 # -- what stays ----------------------------------------------------------------------------------------------------
 def _save(run: Run, log: MetricsLog, progress: Progress, *, with_voice: bool) -> None:
     """Copy a complete checkpoint, and write it, and the voice of this moment if asked, while training goes on."""
+    if not run.ranks.is_first:
+        return
     _settle(run, log, progress, wait=True)
     networks = run.networks
     log.flush()                    # a checkpoint must not know steps that the record does not
@@ -349,7 +372,7 @@ def _settle(run: Run, log: MetricsLog, progress: Progress, *, wait: bool) -> Non
         prune_voices(run.layout, ranks if ranking else {}, keep=run.settings.keep_voices)
 
 
-def _finish(run: Run, log: MetricsLog, progress: Progress) -> Path:
+def _finish(run: Run, log: MetricsLog, progress: Progress) -> None:
     """Validate and save; then read the checkpoint again, and hear the voice, before anybody calls it done."""
     layout = run.layout
     _settle(run, log, progress, wait=True)
@@ -363,7 +386,6 @@ def _finish(run: Run, log: MetricsLog, progress: Progress) -> Path:
             f"free some space; the same command continues from step {max(0, run.saved_step)}"))
     _save_voice(run, layout.final_voice, checkpoint)
     _refuse_unheard(run, load_voice(layout.final_voice))
-    return layout.final_voice
 
 
 def _refuse_unheard(run: Run, voice: VoiceFile) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 
 from rvc_core.layout import Layout
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["matplotlib", "torch.utils.tensorboard", "torchfcpe", "rvc_core.train", "tiny"])
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["matplotlib", "torch.utils.tensorboard", "torchfcpe", "rvc_core.train", "tiny"])
 _FILES_OF_A_SET = 3
 
 
@@ -24,8 +24,8 @@ def train_until_killed(layout: Layout, settings: dict[str, Any], *, seconds: flo
     """
     path = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), path])
-    steps = _CONTEXT.Value("i", 0)
-    child = _CONTEXT.Process(target=_train, args=(layout, settings, write, steps))
+    steps = CONTEXT.Value("i", 0)
+    child = CONTEXT.Process(target=_train, args=(layout, settings, write, steps))
     child.start()
     os.environ["PYTHONPATH"] = path
     while seconds is not None and not steps.value and child.is_alive():

@@ -47,9 +47,14 @@ class PosteriorEncoder(nn.Module):
         self.enc = WaveNet(spec.hidden_channels, spec.posterior_layers, spec.speaker_channels)
         self.proj = nn.Conv1d(spec.hidden_channels, 2 * spec.inter_channels, 1)
 
-    def forward(self, spectrogram: Tensor, mask: Tensor, speaker: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Read spectrogram (B, F, T) of speaker (B, C, 1) → sample, mean, log deviation: (B, inter, T) each."""
+    def forward(self, spectrogram: Tensor, mask: Tensor, speaker: Tensor,
+                noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Read spectrogram (B, F, T) of speaker (B, C, 1) → sample, mean, log deviation: (B, inter, T) each.
+
+        Standard normal noise (B, inter, T) is drawn if not given.
+        """
         hidden = self.enc(self.pre(spectrogram) * mask, mask, speaker)
         mean, log_deviation = (self.proj(hidden) * mask).chunk(2, dim=1)
-        sample = (mean + torch.randn_like(mean) * log_deviation.exp()) * mask
+        noise = torch.randn_like(mean) if noise is None else noise
+        sample = (mean + noise * log_deviation.exp()) * mask
         return sample, mean, log_deviation

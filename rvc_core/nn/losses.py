@@ -46,14 +46,16 @@ def feature_loss(real: list[list[Tensor]], fake: list[list[Tensor]]) -> Tensor:
                             for real_map, fake_map in zip(real_maps, fake_maps, strict=True)]).sum()
 
 
-def kl_loss(z_p: Tensor, logs_q: Tensor, m_p: Tensor, logs_p: Tensor, mask: Tensor) -> Tensor:
+def kl_loss(z_p: Tensor, logs_q: Tensor, m_p: Tensor, logs_p: Tensor, mask: Tensor, *,
+            frames: int = 0) -> Tensor:
     """Divergence of the posterior, seen through the flow, from the prior, per frame: a sum over channels.
 
     All (B, C, T) but mask (B, 1, T). One sample stands for the expectation over z.
+    `frames` are those of the whole batch, where these are only some of its clips.
     """
     z_p, logs_q, m_p, logs_p = (tensor.float() for tensor in (z_p, logs_q, m_p, logs_p))
     divergence = logs_p - logs_q - 0.5 + 0.5 * (z_p - m_p).square() * torch.exp(-2 * logs_p)
-    return (divergence * mask).sum() / mask.sum()
+    return (divergence * mask).sum() / (frames or mask.sum())
 
 
 def mel_loss(real_mel: Tensor, fake_mel: Tensor) -> Tensor:

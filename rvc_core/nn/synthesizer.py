@@ -50,21 +50,24 @@ class SynthesizerOutput:
 
 @dataclass(frozen=True)
 class SynthesisNoise:
-    """Everything random about a conversion, made explicit, so that windows of one piece can share it.
+    """Everything random about a conversion, or a training step, made explicit: so windows of one piece can share it.
 
     Attributes
     ----------
     latent : Tensor
         (B, C, T) standard normal, before the noise scale.
     source : Tensor or None
-        (B, 1, T * hop) standard normal of the excitation; None without f0.
+        (B, 1, T * hop) standard normal of the excitation; None without f0. In training, of the segments alone.
     phase : Tensor or None
         (B,) cycles of the sine before the first frame (see `generator.frame_phase`); None starts at 0.
+    starts : Tensor or None
+        (B,) first frames of the segments, in training.
     """
 
     latent: Tensor
     source: Tensor | None = None
     phase: Tensor | None = None
+    starts: Tensor | None = None
 
     @classmethod
     def draw(cls, spec: VoiceSpec, frames: int, *, batch: int = 1, generator: torch.Generator | None = None,
@@ -115,7 +118,7 @@ class Synthesizer(nn.Module):
             self.enc_p = prior
 
     def forward(self, *, content: Tensor, lengths: Tensor, coarse: Tensor | None, f0_hz: Tensor | None,
-                spectrogram: Tensor, speaker: Tensor, starts: Tensor | None = None) -> SynthesizerOutput:
+                spectrogram: Tensor, speaker: Tensor, noise: SynthesisNoise | None = None) -> SynthesizerOutput:
         """One training pass: encode whole clips both ways, decode one segment of each.
 
         Parameters
@@ -130,18 +133,18 @@ class Synthesizer(nn.Module):
             (B, F, T) linear magnitudes.
         speaker : Tensor
             (B,) row of the speaker table.
-        starts : Tensor, optional
-            (B,) segments to decode; drawn if not given.
+        noise : SynthesisNoise, optional
+            With the starts of the segments; drawn if not given.
         """
         mask = frame_mask(lengths, content.shape[1])
         identity = self.emb_g(speaker).unsqueeze(2)
         m_p, logs_p = self.enc_p(content, coarse, mask)
-        z, m_q, logs_q = self.enc_q(spectrogram, mask, identity)
+        z, m_q, logs_q = self.enc_q(spectrogram, mask, identity, noise.latent if noise else None)
         z_p = self.flow(z, mask, identity)
         frames = self.spec.segment_frames
-        starts = draw_starts(lengths, frames) if starts is None else starts
+        starts = draw_starts(lengths, frames) if noise is None or noise.starts is None else noise.starts
         segment_f0_hz = None if f0_hz is None else take_segments(f0_hz.unsqueeze(1), starts, frames).squeeze(1)
-        audio = self.dec(take_segments(z, starts, frames), identity, segment_f0_hz)
+        audio = self.dec(take_segments(z, starts, frames), identity, segment_f0_hz, noise.source if noise else None)
         return SynthesizerOutput(audio, starts, mask, z, z_p, m_p, logs_p, m_q, logs_q)
 
     @torch.no_grad()

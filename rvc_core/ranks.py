@@ -1,0 +1,186 @@
+"""Several processes that train one voice together: each has a part of every batch, and all make the same step.
+
+The gradients of the parts are added up, as are their losses, so that the networks of all processes stay equal to the
+bit without ever being sent. What is decided on the way, such as to stop, is decided by all. ``torch.distributed.run``
+starts the processes, on one machine or on several.
+"""
+
+import contextlib
+import datetime
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from .errors import MismatchError, ResourceError
+
+if TYPE_CHECKING:   # the keeper of a training, which knows this module, goes without
+    import torch
+
+UNHEARD = "the processes of this training do not hear each other"
+_HEARING_SECONDS = 30.0
+_TEST_NUMBERS = 1 << 22      # 16 MB: the ways that large transfers take are those that fail
+_LOST = ("the log says what became of it (several machines: that of each); the same command continues from the last "
+         "checkpoint")
+
+
+class Ranks:
+    """The processes that train together, and which of them this is.
+
+    Parameters
+    ----------
+    rank, count : int
+        This one's number, and how many there are.
+
+    Examples
+    --------
+    >>> ALONE.is_first, ALONE.most(3)
+    (True, 3)
+    """
+
+    def __init__(self, rank: int = 0, count: int = 1) -> None:
+        self.rank, self.count = rank, count
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that speaks, judges and writes."""
+        return self.rank == 0
+
+    def add_gradients(self, network: "torch.nn.Module") -> None:
+        """Make every gradient the sum of those of all processes."""
+        if self.count == 1:
+            return
+        import torch
+
+        parameters = [parameter for parameter in network.parameters() if parameter.grad is not None]
+        whole = torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
+        self._add(whole)
+        for parameter, part in zip(parameters, whole.split([each.numel() for each in parameters]), strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def add_values(self, values: "dict[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
+        """The sums over all processes, by name."""
+        if self.count == 1:
+            return values
+        import torch
+
+        whole = torch.stack([*values.values()])
+        self._add(whole)
+        return dict(zip(values, whole.unbind(), strict=True))
+
+    def most(self, number: int) -> int:
+        """The largest of the numbers that all processes name here; a device is not made to wait for it."""
+        if self.count == 1:
+            return number
+        import torch
+
+        numbers = torch.tensor([number])
+        self._add(numbers, "MAX")
+        return int(numbers)
+
+    def wait(self) -> None:
+        """Go on when all processes are here."""
+        self.most(0)
+
+    @contextlib.contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Let the first process do something, then the others."""
+        if not self.is_first:
+            self.wait()
+        yield
+        if self.is_first:
+            self.wait()
+
+    def refuse_different(self, mine: Any) -> None:
+        """Raise if not all processes know the same.
+
+        Raises
+        ------
+        MismatchError
+            On several machines, when their folders of the experiment differ.
+        """
+        if self.count == 1:
+            return
+        import torch.distributed
+
+        all_of_them: list[Any] = [None] * self.count
+        with _lost():
+            torch.distributed.all_gather_object(all_of_them, mine)
+        if any(theirs != mine for theirs in all_of_them):
+            raise MismatchError("the machines do not have the same experiment, or not the same settings", hint=(
+                "copy its whole folder from the first one to the others, or share it; give each the same command"))
+
+    def _add(self, numbers: "torch.Tensor", how: str = "SUM") -> None:
+        import torch.distributed
+
+        with _lost():
+            torch.distributed.all_reduce(numbers, getattr(torch.distributed.ReduceOp, how))
+
+
+ALONE = Ranks()
+
+
+@contextlib.contextmanager
+def joined(device: str) -> Iterator[Ranks]:
+    """The processes that ``torch.distributed.run`` has started together; this one alone if it has started none.
+
+    Ends this process, with a line that holds `UNHEARD`, when half a minute is not enough for adding up a few numbers:
+    a transfer that hangs cannot be taken back.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield ALONE
+        return
+    import torch
+
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    with _lost():        # numbers on the CPU, which decisions are, go over gloo in any case
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+                                             timeout=datetime.timedelta(minutes=30))
+    ranks = Ranks(torch.distributed.get_rank(), count)
+    try:
+        ranks.wait()     # one process loads torch in a second, another in a minute
+        watchdog = threading.Timer(_HEARING_SECONDS, _give_up)
+        watchdog.start()
+        numbers = torch.full((_TEST_NUMBERS,), ranks.rank + 1.0, device=device)
+        ranks._add(numbers)
+        if not (numbers == count * (count + 1) / 2).all():
+            _give_up()
+        watchdog.cancel()
+        yield ranks
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def own_device(name: str) -> str:
+    """The GPU of this process, where several share a machine: each has the one of its number.
+
+    Examples
+    --------
+    >>> own_device("cpu")
+    'cpu'
+    """
+    return f"cuda:{os.environ['LOCAL_RANK']}" if name.startswith("cuda") and "LOCAL_RANK" in os.environ else name
+
+
+def _give_up() -> None:
+    sys.stderr.write(f"{UNHEARD}: no sum of theirs within {_HEARING_SECONDS:.0f} s\n")
+    sys.stderr.flush()
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _lost() -> Iterator[None]:
+    """Say what it means when a transfer fails."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:     # gloo's and NCCL's word for it
+        raise ResourceError(f"another process of this training is gone: {str(error).splitlines()[0]}",
+                            hint=_LOST) from error
