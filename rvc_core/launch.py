@@ -3,7 +3,8 @@
 Three processes take part. Whoever asks, a command line or a notebook's kernel, may go away at any time. The keeper, in
 a process session of its own that no Ctrl-C and no restart of a kernel reaches, waits without torch for the trainer, and
 writes into ``run.json`` how that ended. The trainer trains; several of them, one for each GPU, are run by
-``torch.distributed.run``. What they print is in ``train.log``, where they are in ``progress.json``.
+``torch.distributed.run``; GPUs that do not hear each other are given up but for one. What they print is in
+``train.log``, where they are in ``progress.json``.
 """
 
 import contextlib
@@ -21,13 +22,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from . import errors
-from .errors import ResourceError, RVCError, StageOrderError
+from .errors import ResourceError, RVCError, SettingsError, StageOrderError
 from .files import is_locked, read_json, sha256_of, write_json
 from .layout import Layout
 from .manifest import ExperimentRecord
 from .mirror import is_wanted, mirroring, told, trouble
-from .platforms import child_environment, started_ticks
+from .platforms import child_environment, count_gpus, started_ticks
 from .progress import Beacon, Beside, Follower, Progress, Silent, Stop, Terminal, stalled
+from .ranks import UNHEARD
 from .settings import MirrorSettings, RuntimeSettings, TrainSettings
 
 _MODULE = "rvc_core.launch"
@@ -35,6 +37,7 @@ _LOOK_SECONDS = 0.5
 _BEGIN_SECONDS = 5.0
 _TAIL_LINES = 40
 _FULL_BYTES = 1_000_000
+_DEAF = "the GPUs do not hear each other"
 _AGAIN = "the same command continues from the last checkpoint"
 
 # What the end of a log, or the way in which a process ended, is known to mean: the first that fits is told.
@@ -56,15 +59,15 @@ _CAUSES = (
 
 # -- for whoever asks ----------------------------------------------------------------------------------------------
 def start(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings = RuntimeSettings(), *,
-          mirror: MirrorSettings = MirrorSettings(), processes: int = 1) -> bool:
+          mirror: MirrorSettings = MirrorSettings(), processes: int | None = None) -> bool:
     """Begin training in the background, unless it is going on already.
 
     Parameters
     ----------
     layout : Layout
         An experiment whose features were extracted.
-    processes : int
-        Trainers; one for each GPU.
+    processes : int, optional
+        Trainers; by default one for each GPU, of as many as `runtime` says.
 
     Returns
     -------
@@ -77,7 +80,10 @@ def start(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings = Ru
         When there is nothing to train on.
     ResourceError
         When another program trains this voice in the foreground.
+    SettingsError
+        When there are not that many GPUs.
     """
+    processes = processes or _processes(runtime)
     ExperimentRecord.load(layout)
     is_wanted(layout, mirror)                # a place that means nothing is refused now
     if not layout.filelist.is_file():
@@ -99,12 +105,22 @@ def start(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings = Ru
                                       start_new_session=True)
         write_json(layout.run, {
             "pid": keeper.pid, "started_ticks": started_ticks(keeper.pid), "host": socket.gethostname(),
-            "began": time.strftime("%Y-%m-%d %H:%M:%S"), "command": _command(layout, processes), "log_begins": begins,
-            "settings": settings.stamp(), "runtime": runtime.stamp(), "mirror": mirror.stamp(),
-            "state": "running"})
+            "began": time.strftime("%Y-%m-%d %H:%M:%S"), "command": _command(layout, processes),
+            "command_of_one": _command(layout, 1), "log_begins": begins, "settings": settings.stamp(),
+            "runtime": runtime.stamp(), "mirror": mirror.stamp(), "state": "running"})
     assert keeper.stdin is not None
     keeper.stdin.close()                     # the keeper waits for this: now it may read run.json
     return True
+
+
+def _processes(runtime: RuntimeSettings) -> int:
+    """As many as GPUs are wanted; one on the CPU, or on a GPU that was chosen by its number."""
+    if runtime.device not in ("auto", "cuda"):
+        return 1
+    there = count_gpus()
+    if runtime.gpus > max(1, there):
+        raise SettingsError(f"gpus: {runtime.gpus} are asked for, and there are {there}", hint="0 takes all of them")
+    return max(1, runtime.gpus or there)
 
 
 def _locked_soon(layout: Layout, lock: IO[str]) -> bool:
@@ -190,21 +206,38 @@ def _command(layout: Layout, processes: int) -> list[str]:
 
 # -- the keeper ----------------------------------------------------------------------------------------------------
 def _keep(layout: Layout) -> int:
-    """Run the trainer, say when it stalls, and write down how it ended."""
+    """Run the trainer, or several, or one in their place, and write down how that ended."""
     sys.stdin.read()
-    record = _record(layout)
-    with mirroring(layout, MirrorSettings.of(**record["mirror"]), _log):
-        trainer = subprocess.Popen(record["command"], stdin=subprocess.DEVNULL)
-        _watch_over(layout, trainer)
-    record = _judged(layout, trainer.returncode)
+    with mirroring(layout, MirrorSettings.of(**_record(layout)["mirror"]), _log):
+        exit_code = _run(layout)
+        if _are_deaf(layout):
+            _change(layout, f"{_DEAF}: they try again without direct transfers (NCCL_P2P_DISABLE=1)")
+            exit_code = _run(layout, NCCL_P2P_DISABLE="1")
+        if _are_deaf(layout):
+            _change(layout, f"{_DEAF}: training goes on with one of them", alone=True)
+            exit_code = _run(layout)
+    record = _judged(layout, exit_code)
     _log(f"ended: {record['state']}" + (f": {record['error']}" if "error" in record else ""))
     with contextlib.suppress(RVCError, OSError):     # a disk that refuses this: whoever watches judges for itself
         write_json(layout.run, record)
     return 0 if record["state"] == "done" else 1
 
 
-def _watch_over(layout: Layout, trainer: "subprocess.Popen[bytes]") -> None:
-    """Wait for the trainer, and say when it stalls."""
+def _are_deaf(layout: Layout) -> bool:
+    return any(UNHEARD in line for line in _log_of(layout))
+
+
+def _change(layout: Layout, note: str, *, alone: bool = False) -> None:
+    """Say what is tried now, also to whoever watches, and forget what the try before left."""
+    _log(note)
+    record = {key: value for key, value in _record(layout).items() if key not in ("error", "kind", "hint")}
+    write_json(layout.run, record | {"note": note, "command": record["command_of_one" if alone else "command"],
+                                     "log_begins": layout.log.stat().st_size})
+
+
+def _run(layout: Layout, **environment: str) -> int:
+    """Run the trainer to its end, and say when it stalls."""
+    trainer = subprocess.Popen(_record(layout)["command"], stdin=subprocess.DEVNULL, env={**os.environ, **environment})
     told_of = ""
     while trainer.poll() is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -214,6 +247,7 @@ def _watch_over(layout: Layout, trainer: "subprocess.Popen[bytes]") -> None:
             if stall and not told_of:
                 _log(stall)
             told_of = stall
+    return trainer.returncode
 
 
 def _log(line: str) -> None:
@@ -230,7 +264,7 @@ def _judged(layout: Layout, exit_code: int | None) -> dict[str, Any]:
     reason = _refuted(layout, record["report"]) if "report" in record else "it ended without a result"
     if not reason and exit_code in (0, None):
         return {**record, "state": "done"}
-    lines = _tail(layout, record["log_begins"])
+    lines = _log_of(layout)[-_TAIL_LINES:]
     ending = "" if exit_code is None else f"exit {exit_code}"
     cause, hint = _cause("\n".join([*lines, ending]), layout) or (
         f"it ended with status {exit_code}" if exit_code else reason, f"look at {layout.log}; {_AGAIN}")
@@ -260,13 +294,13 @@ def _cause(log: str, layout: Layout) -> tuple[str, str] | None:
     return next(((cause, hint) for pattern, cause, hint in _CAUSES if re.search(pattern, log)), None)
 
 
-def _tail(layout: Layout, begins: int) -> list[str]:
-    """The last lines of the log of this training."""
+def _log_of(layout: Layout) -> list[str]:
+    """The lines that this training has logged, or its newest try."""
     try:
         with layout.log.open("rb") as log:
-            log.seek(begins)
-            return log.read().decode("utf-8", "replace").splitlines()[-_TAIL_LINES:]
-    except OSError:
+            log.seek(_record(layout)["log_begins"])
+            return log.read().decode("utf-8", "replace").splitlines()
+    except (OSError, KeyError):
         return []
 
 
@@ -280,16 +314,19 @@ def _work(layout: Layout) -> int:
     if layout.stop.exists():                         # since torch is loaded: training would take it for an old one
         asked.request()
     settings, runtime = TrainSettings.of(**record["settings"]), RuntimeSettings.of(**record["runtime"])
-    progress = Beacon(layout.beacon, Terminal(line_every_seconds=60))
+    first = os.environ.get("RANK", "0") == "0"
+    progress = Beacon(layout.beacon, Terminal(line_every_seconds=60)) if first else Terminal()
     result: dict[str, Any]
     try:
+        if first and "note" in record:
+            progress.say(record["note"])
         result = {"report": train(layout, settings, runtime=runtime, progress=progress, stop=asked).as_json()}
     except RVCError as error:
         result = {"kind": type(error).__name__, "error": str(error), "hint": error.hint}
         progress.say(f"{error}\n     {error.hint}")
-    if os.environ.get("RANK", "0") == "0":
-        with contextlib.suppress(RVCError, OSError):
-            write_json(layout.run, {**record, **result})
+    with contextlib.suppress(RVCError, OSError):
+        if "error" not in (now := _record(layout)) and (first or "error" in result):    # of errors, the first
+            write_json(layout.run, {**record, **now, **result})
     return 0 if "report" in result else 1
 
 

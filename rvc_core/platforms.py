@@ -8,6 +8,7 @@ import os
 import platform as machine
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -214,6 +215,23 @@ def choose_device(name: str = "auto") -> Device:
     if name != "auto":
         raise ResourceError(f"{name} cannot be used: {obstacle}", hint="use the device auto, or choose a GPU machine")
     return Device("cpu", obstacle)
+
+
+def count_gpus(environment: Mapping[str, str] = os.environ) -> int:
+    """GPUs that a process begun here would see, counted without torch.
+
+    Examples
+    --------
+    >>> count_gpus({"CUDA_VISIBLE_DEVICES": "0,2"})
+    2
+    """
+    chosen = environment.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return len([number for number in chosen.split("-1")[0].split(",") if number.strip()])
+    if shutil.which("nvidia-smi") is None:
+        return 0
+    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False).stdout
+    return sum(line.startswith("GPU ") for line in listed.splitlines())
 
 
 def device_title(name: str) -> str:

@@ -125,8 +125,8 @@ ALONE = Ranks()
 def joined(device: str) -> Iterator[Ranks]:
     """The processes that ``torch.distributed.run`` has started together; this one alone if it has started none.
 
-    Ends this process, with a line that holds `UNHEARD`, when half a minute is not enough for adding up a few numbers:
-    a transfer that hangs cannot be taken back.
+    Ends this process, with a line that holds `UNHEARD`, when they cannot add up a few numbers in half a minute: a
+    transfer that hangs cannot be taken back.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -141,18 +141,10 @@ def joined(device: str) -> Iterator[Ranks]:
         torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo",
                                              timeout=datetime.timedelta(minutes=30))
     ranks = Ranks(torch.distributed.get_rank(), count)
-    try:
-        ranks.wait()     # one process loads torch in a second, another in a minute
-        watchdog = threading.Timer(_HEARING_SECONDS, _give_up)
-        watchdog.start()
-        numbers = torch.full((_TEST_NUMBERS,), ranks.rank + 1.0, device=device)
-        ranks._add(numbers)
-        if not (numbers == count * (count + 1) / 2).all():
-            _give_up()
-        watchdog.cancel()
-        yield ranks
-    finally:
-        torch.distributed.destroy_process_group()
+    ranks.wait()         # one process loads torch in a second, another in a minute
+    _refuse_deaf(ranks, device)
+    yield ranks
+    torch.distributed.destroy_process_group()     # not after an error: that would wait for those that are lost
 
 
 def own_device(name: str) -> str:
@@ -166,10 +158,24 @@ def own_device(name: str) -> str:
     return f"cuda:{os.environ['LOCAL_RANK']}" if name.startswith("cuda") and "LOCAL_RANK" in os.environ else name
 
 
-def _give_up() -> None:
-    sys.stderr.write(f"{UNHEARD}: no sum of theirs within {_HEARING_SECONDS:.0f} s\n")
-    sys.stderr.flush()
-    os._exit(1)
+def _refuse_deaf(ranks: Ranks, device: str) -> None:
+    """Add up a few numbers, or end this process."""
+    import torch
+
+    def give_up(reason: str) -> None:
+        sys.stderr.write(f"{UNHEARD}: {reason}\n")
+        sys.stderr.flush()
+        os._exit(1)
+    watchdog = threading.Timer(_HEARING_SECONDS, give_up, [f"no sum of theirs within {_HEARING_SECONDS:.0f} s"])
+    watchdog.start()
+    try:
+        numbers = torch.full((_TEST_NUMBERS,), ranks.rank + 1.0, device=device)
+        ranks._add(numbers)
+        if not (numbers == ranks.count * (ranks.count + 1) / 2).all():
+            give_up("their sum is wrong")
+    except ResourceError as error:
+        give_up(str(error))
+    watchdog.cancel()
 
 
 @contextlib.contextmanager

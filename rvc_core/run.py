@@ -145,7 +145,8 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, 
     how = _begin(run, bases) if checkpoint is None else _continue(run, checkpoint)
     if ranks.is_first:
         write_json(layout.config, rvc_config(run))
-    together = f", {ranks.count} processes with {settings.batch_size} clips each in a step" if ranks.count > 1 else ""
+    together = (f" and {ranks.count - 1} more, {ranks.count} × {settings.batch_size} = {run.clips_per_step} clips a "
+                "step" if ranks.count > 1 else "")
     progress.say(f"training {layout.name!r} on {device}{together}: {how}; {len(run.clips)} clips, "
                  f"{run.steps_per_epoch} steps per epoch, {len(run.heldout)} held-out clips")
     for gap in run.examiner.missing if run.examiner else []:

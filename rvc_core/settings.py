@@ -101,7 +101,8 @@ class TrainSettings(Settings):
     """How a voice is trained."""
 
     epochs: int = Field(200, ge=1, le=100_000, description="passes over the clips, counted from the very first")
-    batch_size: int = Field(8, ge=1, le=64, description="clips in one step; lower it when memory runs out")
+    batch_size: int = Field(8, ge=1, le=64, description=(
+        "clips in one step on each GPU, so two GPUs take twice as many in all; lower it when memory runs out"))
     max_minutes: float | None = Field(None, gt=0, description=(
         "wall time after which training saves and ends; a session's known end counts too"))
     save_every_epochs: int = Field(15, ge=1, le=10_000, description="epochs between two checkpoints and voices")
@@ -156,6 +157,7 @@ class RuntimeSettings(Settings):
     """Where the work runs; never what comes out of it."""
 
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    gpus: int = Field(0, ge=0, le=64, description="GPUs that train together; 0: all that there are")
     threads: int = Field(0, ge=0, le=256, description="CPU threads; 0: as many cores as pay, measured while training")
 
 

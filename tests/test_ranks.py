@@ -1,27 +1,33 @@
 """Two processes train as one: the same losses, one decision, one who writes, and nobody waits for ever."""
 
-import multiprocessing
+import contextlib
+import json
 import os
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from kills import CONTEXT
-from rvc_core import ranks as ranks_module
+from rvc_core import launch
 from rvc_core.checkpoint import load_newest
+from rvc_core.files import read_json, write_json
 from rvc_core.layout import Layout
 from rvc_core.metrics import history
-from rvc_core.progress import Stop
+from rvc_core.progress import Silent, Stop
+from rvc_core.ranks import UNHEARD
 from rvc_core.settings import RuntimeSettings, TrainSettings
 from rvc_core.train import train
 from tiny import TINY, experiment
 
+TESTS = Path(__file__).parent
 FEW = {"save_every_epochs": 100, "validate_every_epochs": 100, "base_generator": "none", "base_discriminator": "none",
        "seed": 7}
+ON_CPU = RuntimeSettings(threads=1, device="cpu")
 
 
 class _AfterSteps(Stop):
@@ -35,51 +41,165 @@ class _AfterSteps(Stop):
         return self.left < 0
 
 
-def _rank(rank: int, port: int, layout: Layout, settings: dict[str, Any], stop_after: int | None) -> None:
-    """What one of two processes does."""
-    from rvc_core import presets
+def _be(rank: int, port: int, layout: Layout, settings: dict[str, Any], stop_after: int, deaf: bool) -> None:
+    """What one of two processes does; it complains into a file."""
+    from rvc_core import presets, ranks
 
     presets.PRESETS["nano"] = TINY
+    os.dup2(os.open(layout.root / f"complaints{rank}", os.O_WRONLY | os.O_CREAT), 2)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    train(layout, TrainSettings.of(**settings), runtime=RuntimeSettings(threads=1, device="cpu"),
-          stop=None if stop_after is None else _AfterSteps(stop_after))
+    if deaf:
+        ranks._HEARING_SECONDS = 0.5
+        if rank == 1:
+            ranks._refuse_deaf = lambda *_: time.sleep(60)
+    train(layout, TrainSettings.of(**settings), runtime=ON_CPU, stop=_AfterSteps(stop_after))
 
 
-def _begin(rank: int, *arguments: Any) -> multiprocessing.Process:
-    path = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), path])
-    child = CONTEXT.Process(target=_rank, args=(rank, *arguments))
-    child.start()
+def _train_two(layouts: tuple[Layout, Layout], settings: dict[str, Any], *, stops: tuple[int, int] = (9999, 9999),
+               deaf: bool = False) -> list[int | None]:
+    """Exit codes of two processes that train together."""
+    port, path = _free_port(), os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(TESTS.parent), path])
+    children = [CONTEXT.Process(target=_be, args=(rank, port, layouts[rank], settings, stops[rank], deaf))
+                for rank in range(2)]
+    for child in children:
+        child.start()
     os.environ["PYTHONPATH"] = path
-    return child
+    children[0].join(200)
+    for child in children:
+        child.join(0 if deaf else 100)
+        child.kill()
+        child.join()
+    return [child.exitcode for child in children]
 
 
-def _port() -> int:
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def _train_two(layouts: tuple[Layout, Layout], settings: dict[str, Any], stops: tuple[int | None, int | None] = (
-        None, None)) -> list[int | None]:
-    port = _port()
-    children = [_begin(rank, port, layouts[rank], settings, stops[rank]) for rank in range(2)]
-    for child in children:
-        child.join(100)
-        child.kill()
-    return [child.exitcode for child in children]
+def _worst(*layouts: Layout) -> float:
+    """Largest relative difference of two trainings' losses, step by step."""
+    ours, theirs = ([row for row in history(layout) if row["kind"] == "step"] for layout in layouts)
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs] == [*range(1, 11)]
+    return max(abs(mine[tag] - other[tag]) / max(1e-3, abs(other[tag]))
+               for mine, other in zip(ours, theirs, strict=True) for tag in other if tag.startswith("loss"))
 
 
-def test_two_processes_have_the_losses_of_one_and_write_one_experiment(tiny: None, tmp_path: Path) -> None:
-    """Five clips in batches of four: in every second step, one of the two has nothing to do."""
-    one, two = experiment(tmp_path, "one"), experiment(tmp_path, "two")
-    train(one, TrainSettings.of(**FEW, batch_size=4, epochs=5), runtime=RuntimeSettings(threads=1))
+@pytest.fixture
+def one(tiny: None, tmp_path: Path) -> Layout:
+    """Ten steps of one process: five clips in batches of four, so that of two processes one is idle in every second."""
+    layout = experiment(tmp_path, "one")
+    train(layout, TrainSettings.of(**FEW, batch_size=4, epochs=5), runtime=ON_CPU)
+    return layout
+
+
+def test_two_processes_have_the_losses_of_one_and_write_one_experiment(one: Layout, tmp_path: Path) -> None:
+    two = experiment(tmp_path, "two")
     assert _train_two((two, two), {**FEW, "batch_size": 2, "epochs": 5}) == [0, 0]
-    ours, theirs = ([row for row in history(layout) if row["kind"] == "step"] for layout in (two, one))
-    assert [row["step"] for row in ours] == [*range(1, 11)]
-    worst = max(abs(mine[tag] - other[tag]) / max(1, abs(other[tag])) for mine, other in zip(ours, theirs, strict=True)
-                for tag in other if tag.startswith("loss"))
-    assert worst < 1e-5
-    assert load_newest(two).state["clips_per_step"] == load_newest(one).state["clips_per_step"] == 4
-    assert len([*two.root.glob("events.*")]) == 1 and [path.name for path in two.voices()] == ["two_e5_s10.pth",
-                                                                                             "two.pth"]
+    assert _worst(two, one) < 1e-5
+    assert [path.name for path in two.voices()] == ["two_e5_s10.pth", "two.pth"]
+    assert len([*two.root.glob("events.*")]) == 1 and len(read_json(two.checkpoints, "")) == 1
+
+
+def test_who_is_asked_to_stop_stops_both_and_one_goes_on_alone(one: Layout, tmp_path: Path) -> None:
+    two = experiment(tmp_path, "two")
+    assert _train_two((two, two), {**FEW, "batch_size": 2, "epochs": 5}, stops=(9999, 3)) == [0, 0]
+    assert load_newest(two).step == 3
+    report = train(two, TrainSettings.of(**FEW, batch_size=4, epochs=5), runtime=ON_CPU)
+    assert (report.resumed_from, report.steps) == (3, 10) and _worst(two, one) < 1e-5
+
+
+def test_two_machines_with_different_experiments_are_told(tiny: None, tmp_path: Path) -> None:
+    both = experiment(tmp_path, "here"), experiment(tmp_path, "there", clips=4)
+    assert _train_two(both, {**FEW, "epochs": 1}) == [1, 1]
+    for rank, layout in enumerate(both):
+        assert "do not have the same experiment" in (layout.root / f"complaints{rank}").read_text()
+        assert not layout.metrics.exists()
+
+
+def test_a_process_that_does_not_answer_is_not_waited_for(tiny: None, tmp_path: Path) -> None:
+    layout = experiment(tmp_path)
+    assert _train_two((layout, layout), {**FEW, "epochs": 1}, deaf=True)[0] == 1
+    assert UNHEARD in (layout.root / "complaints0").read_text()
+
+
+DEAF = """
+import os, sys
+from pathlib import Path
+from rvc_core.files import *
+from rvc_core.layout import Layout
+layout, processes = Layout(Path(sys.argv[1]), "tiny"), sys.argv[2]
+print("try", processes, os.environ.get("NCCL_P2P_DISABLE"), flush=True)
+if processes == "2":
+    print("%s", *range(100), sep="\\n")
+    write_json(layout.run, read_json(layout.run, "") | {"error": "another is gone", "kind": "RVCError", "hint": ""})
+    sys.exit(1)
+write_json(layout.run, read_json(layout.run, "") | {"report": %r})
+"""
+
+
+def test_gpus_that_do_not_hear_each_other_end_as_one(tiny: None, tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = experiment(tmp_path)
+    layout.final_voice.write_bytes(b"voice")
+    write_json(layout.checkpoints, [{"step": 3, "epoch": 1, "sha256": {}}])
+    report = {"steps": 3, "voice": str(layout.final_voice), "heldout_mel_first": None, "heldout_mel_last": None}
+    monkeypatch.setattr(launch, "_command", lambda layout, processes: [
+        sys.executable, "-c", DEAF % (UNHEARD, report), str(layout.root), str(processes)])
+    monkeypatch.setattr(launch, "count_gpus", lambda: 2)
+    assert launch.start(layout, TrainSettings.of(**FEW))
+    assert launch.watch(layout) == report
+    log = layout.log.read_text().splitlines()
+    assert [line for line in log if line.startswith("try")] == ["try 2 None", "try 2 1", "try 1 None"]
+    assert sum("do not hear each other:" in line for line in log) == 2
+    assert read_json(layout.run, "")["note"].endswith("goes on with one of them")
+
+
+@pytest.mark.parametrize(("device", "gpus", "there", "processes"), [
+    ("auto", 0, 2, 2), ("auto", 1, 2, 1), ("auto", 0, 0, 1), ("cuda", 0, 4, 4), ("cuda:1", 0, 2, 1), ("cpu", 0, 2, 1)])
+def test_one_process_for_each_gpu(monkeypatch: pytest.MonkeyPatch, device: str, gpus: int, there: int,
+                                  processes: int) -> None:
+    monkeypatch.setattr(launch, "count_gpus", lambda: there)
+    assert launch._processes(RuntimeSettings(device=device, gpus=gpus)) == processes
+
+
+class _Listening(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.mark.slow
+def test_the_keeper_runs_two_trainers(tiny: None, tmp_path: Path, one: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    two, said = experiment(tmp_path, "two"), _Listening()
+    monkeypatch.setattr(launch, "_MODULE", "tiny_trainer")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
+    assert launch.start(two, TrainSettings.of(**FEW, batch_size=2, epochs=5), ON_CPU, processes=2)
+    assert launch.watch(two, said)["steps"] == 10 and _worst(two, one) < 1e-5
+    assert "2 × 2 = 4 clips a step" in said.lines[0]
+
+
+@pytest.mark.slow
+def test_two_machines_meet_by_torchrun(one: Layout, tmp_path: Path) -> None:
+    """Two agents on loopback, each with a home of its own that holds a copy of the experiment."""
+    port, agents = _free_port(), []
+    homes = [tmp_path / name for name in ("first machine", "second machine")]
+    twos = [experiment(home, "two") for home in homes]
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in {**FEW, "batch_size": 2, "epochs": 5}.items()]
+    for home in homes:
+        agents.append(subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--rdzv-backend=c10d",
+             f"--rdzv-endpoint=127.0.0.1:{port}", "-m", "tiny_trainer", "rvc", "train", "two", "--foreground", "--json",
+             "--device=cpu", "--threads=1", *options], stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "RVC_HOME": str(home), "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}))
+    with contextlib.ExitStack() as stack:
+        for agent in agents:
+            stack.callback(agent.kill)
+        answers = [json.loads(agent.communicate(timeout=300)[0].splitlines()[-1]) for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0] and {answer["steps"] for answer in answers} == {10}
+    written = [two for two in twos if two.checkpoints.exists()]
+    assert len(written) == 1 and _worst(written[0], one) < 1e-5
