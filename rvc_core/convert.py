@@ -122,9 +122,10 @@ class Converter:
             When the voice has no such speaker.
         """
         started = time.monotonic()
-        if settings.speaker >= self.voice.spec.speakers:
-            raise SettingsError(f"speaker {settings.speaker} of a voice with {self.voice.spec.speakers} speakers",
-                                hint=f"choose 0 to {self.voice.spec.speakers - 1}")
+        names, rows = [*self.voice.info.speakers], len(self.voice.info.speakers) or self.voice.spec.speakers
+        if settings.speaker >= rows:
+            raise SettingsError(f"speaker {settings.speaker} of a voice with {rows} speakers", hint="choose " + (
+                ", ".join(f"{row} ({name})" for row, name in enumerate(names)) or f"0 to {rows - 1}"))
         samples = _prepared(source)
         padded = _padded(samples)
         pitch, transpose, warnings = self._pitch(padded, settings)
@@ -165,9 +166,11 @@ class Converter:
             warnings.append("no voiced sound was found: the result whispers")
         if settings.transpose != "auto":
             return track.transposed(float(settings.transpose)), float(settings.transpose), warnings
-        if not self.voice.info.f0_median_hz:
+        info = self.voice.info
+        median_hz = [*info.speakers.values()][settings.speaker] if info.speakers else info.f0_median_hz
+        if not median_hz:
             return track, 0.0, [*warnings, "the voice does not say its pitch, so it was not transposed; set transpose"]
-        semitones = auto_transpose(track, self.voice.info.f0_median_hz)
+        semitones = auto_transpose(track, median_hz)
         return track.transposed(semitones), semitones, warnings
 
     @torch.inference_mode()

@@ -3,6 +3,8 @@
 Whole recordings where they are many, else one stretch of time: never single clips, whose neighbours overlap them.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .slicer import SHORTEST_SECONDS, Span
@@ -12,8 +14,9 @@ _LEAST_DATA_SECONDS = 180.0   # below this, training needs all of it
 _LARGEST_SHARE, _SHORTEST_DATA_SECONDS = 1 / 3, 6.0
 
 
-def choose_heldout(phrases: list[list[Span]], rate_hz: int, *, minutes: float | None, seed: int) -> dict[int, Span]:
-    """Choose what is held out, always the same for the same phrases and seed.
+def choose_heldout(phrases: list[list[Span]], rate_hz: int, *, minutes: float | None, seed: int,
+                   speakers: Sequence[int] = ()) -> dict[int, Span]:
+    """Choose what is held out, of each speaker as large a part; always the same for the same phrases and seed.
 
     Parameters
     ----------
@@ -21,6 +24,8 @@ def choose_heldout(phrases: list[list[Span]], rate_hz: int, *, minutes: float | 
         The phrases of each recording, in samples.
     minutes : float, optional
         How much, at most a third; by default a tenth, at least 20 s, none of less than three minutes.
+    speakers : sequence of int, optional
+        Who speaks in each recording.
 
     Returns
     -------
@@ -33,6 +38,15 @@ def choose_heldout(phrases: list[list[Span]], rate_hz: int, *, minutes: float | 
     {1: Span(start=0, stop=2200)}
     """
     lengths = [sum(map(len, spans)) for spans in phrases]
+    chosen_of_all: dict[int, Span] = {}
+    for speaker in sorted({*speakers}):
+        own = [number for number, who in enumerate(speakers) if who == speaker]
+        share = sum(lengths[number] for number in own) / sum(lengths)
+        held_of_own = choose_heldout([phrases[number] for number in own], rate_hz, seed=seed,
+                                     minutes=None if minutes is None else share * minutes)
+        chosen_of_all |= {own[number]: span for number, span in held_of_own.items()}
+    if speakers:
+        return chosen_of_all
     target = _target_seconds(sum(lengths) / rate_hz, minutes) * rate_hz
     if not target:
         return {}

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -140,6 +140,8 @@ class ExperimentRecord:
     ----------
     speakers : int
         Rows of the speaker table; 0 for the preset's number.
+    speaker_names : list of str
+        Of the first rows, where each folder of the dataset was a speaker.
     """
 
     name: str
@@ -147,6 +149,7 @@ class ExperimentRecord:
     preset: str
     uses_f0: bool = True
     speakers: int = 0
+    speaker_names: list[str] = field(default_factory=list)
 
     @property
     def spec(self) -> VoiceSpec:
@@ -177,6 +180,25 @@ class ExperimentRecord:
     def save(self, layout: Layout) -> None:
         """Write ``experiment.json``."""
         write_json(layout.experiment, asdict(self))
+
+
+def speaker_names(layout: Layout, recordings: Iterable[str]) -> list[str]:
+    """The folders of recordings, in the order of their speakers' rows: those of an earlier time keep theirs.
+
+    Raises
+    ------
+    DatasetError
+        When a recording lies in none.
+    """
+    folder_of = {name: name.split("/")[0] for name in recordings}
+    if beside := [name for name, folder in folder_of.items() if folder == name]:
+        raise DatasetError(f"{beside[0]} is in no speaker's folder", hint=(
+            "with speakers=folders, put the recordings of each person into a folder of their own"))
+    try:
+        known = ExperimentRecord.load(layout).speaker_names
+    except (StageOrderError, DatasetError):
+        known = []
+    return [*known, *sorted({*folder_of.values()} - {*known})]
 
 
 def covered_seconds(clips: list[Clip]) -> float:

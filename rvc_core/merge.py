@@ -184,6 +184,7 @@ def mixed(first: VoiceFile, second: VoiceFile, alpha: float, name: str) -> Voice
     info = replace(
         one, name=name, epoch=0, step=0, dataset_length="", content_identity="".join(identities),
         f0_median_hz=medians_hz[0] ** alpha * medians_hz[1] ** (1 - alpha) if all(medians_hz) else 0.0,
+        speakers=one.speakers if one.speakers.keys() == other.speakers.keys() else {},
         author=", ".join(dict.fromkeys(filter(None, (one.author, other.author)))),
         mel_epsilons=one.mel_epsilons if one.mel_epsilons == other.mel_epsilons else "",
         note=f"{alpha:g} {one.name} ({_training_of(first)}) + {1 - alpha:g} {other.name} ({_training_of(second)})")

@@ -21,7 +21,7 @@ from .errors import AudioError, DatasetError, StageOrderError
 from .files import ensure_room, replace_atomically
 from .heldout import choose_heldout
 from .layout import Layout
-from .manifest import Clip, ExperimentRecord, Explained, Manifest
+from .manifest import Clip, ExperimentRecord, Explained, Manifest, speaker_names
 from .presets import PRESETS, preset
 from .progress import Progress, Silent, Stop
 from .settings import PrepareSettings
@@ -104,6 +104,7 @@ class Recording:
     samples_file: Path
     total_samples: int
     phrases: list[Span]
+    speaker: int = 0
 
 
 def prepare(layout: Layout, dataset: Path | str, settings: PrepareSettings, *, uses_f0: bool = True,
@@ -129,7 +130,11 @@ def prepare(layout: Layout, dataset: Path | str, settings: PrepareSettings, *, u
     """
     dataset = Path(dataset).expanduser().absolute()
     files = find_recordings(dataset)
-    record = ExperimentRecord(layout.name, _printable(str(dataset)), settings.preset, uses_f0)
+    names = speaker_names(layout, files.recordings) if settings.speakers == "folders" else []
+    record = ExperimentRecord(layout.name, _printable(str(dataset)), settings.preset, uses_f0, speaker_names=names)
+    if len(names) > record.spec.speakers:
+        raise DatasetError(f"{len(names)} speakers, and a voice of {settings.preset} has {record.spec.speakers} rows",
+                           hint="take fewer folders")
     content = {"format": _FORMAT, "settings": settings.stamp(), "files": files.fingerprint()}
     if is_current(layout, "prepare", content) and _is_complete(layout):
         record.save(layout)
@@ -139,7 +144,7 @@ def prepare(layout: Layout, dataset: Path | str, settings: PrepareSettings, *, u
     lengths = {name: header_seconds(path) for name, path in {**files.recordings, **files.ignored}.items()}
     ensure_room(layout.root, round(4 * sum(lengths.values()) * (rate_hz + 1.1 * (rate_hz + CONTENT_RATE_HZ))))
     with _aside(layout) as staging:
-        decoder = _Decoder(staging, settings, rate_hz, lengths)
+        decoder = _Decoder(staging, settings, rate_hz, lengths, names)
         decoder.explain_unused(files)
         progress.start("decoding", len(files.recordings))
         for name, path in files.recordings.items():
@@ -203,11 +208,13 @@ def normalised(samples: np.ndarray) -> np.ndarray:
 class _Decoder:
     """Takes one recording after the other, and keeps account of what came of each."""
 
-    def __init__(self, staging: Layout, settings: PrepareSettings, rate_hz: int, lengths: dict[str, float]) -> None:
+    def __init__(self, staging: Layout, settings: PrepareSettings, rate_hz: int, lengths: dict[str, float],
+                 speakers: list[str]) -> None:
         self.recordings: list[Recording] = []
         self.explained: list[Explained] = []
         self.seconds_in = 0.0
         self._staging, self._settings, self._rate_hz, self._lengths = staging, settings, rate_hz, lengths
+        self._speakers = speakers
         self._seen: dict[bytes, str] = {}
 
     def explain_unused(self, files: DatasetFiles) -> None:
@@ -255,7 +262,8 @@ class _Decoder:
         samples_file = self._staging.root / f"{number}.npy"
         with replace_atomically(samples_file) as temporary:
             np.save(temporary, sound.samples)
-        self.recordings.append(Recording(name, number, samples_file, len(sound.samples), phrases))
+        speaker = self._speakers.index(name.split("/")[0]) if self._speakers else 0
+        self.recordings.append(Recording(name, number, samples_file, len(sound.samples), phrases, speaker))
 
     def _explain(self, name: str, seconds: float, reason: str, detail: str, start_seconds: float = 0.0) -> None:
         self.seconds_in += seconds
@@ -266,7 +274,8 @@ def _cut(recordings: list[Recording], staging: Layout, settings: PrepareSettings
          progress: Progress) -> tuple[list[Clip], list[Explained]]:
     """Write all clips aside; return them, and what of the recordings is in none."""
     heldout = choose_heldout([recording.phrases for recording in recordings], rate_hz,
-                             minutes=settings.holdout_minutes, seed=settings.seed)
+                             minutes=settings.holdout_minutes, seed=settings.seed,
+                             speakers=[recording.speaker for recording in recordings])
     clips, explained = [], []
     progress.start("cutting", len(recordings))
     for recording in recordings:
@@ -281,7 +290,7 @@ def _cut(recordings: list[Recording], staging: Layout, settings: PrepareSettings
             if _write_clip(samples[span.start:span.stop], rate_hz, staging.heldout if is_held else staging,
                            f"{recording.number}_{number}"):
                 clips.append(Clip(f"{recording.number}_{number}", recording.name, span.start / rate_hz,
-                                  len(span) / rate_hz, is_held))
+                                  len(span) / rate_hz, is_held, recording.speaker))
                 covered.append(span)
         silent = outside(phrases, everything.stop)
         for reason, spans in (("silent", silent), ("too loud", outside(covered + silent, everything.stop))):

@@ -123,7 +123,8 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, 
     StageOrderError, DatasetError, WeightsError, CheckpointError, MismatchError, ResourceError
         Each with its remedy; nothing has been changed then.
     """
-    spec = ExperimentRecord.load(layout).spec
+    record = ExperimentRecord.load(layout)
+    spec = record.spec
     checkpoint = load_newest(layout)
     bases = (None, None) if checkpoint else base_files(spec, settings.base_generator, settings.base_discriminator)
     if ranks.is_first:
@@ -135,7 +136,9 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, 
     device = torch.device(own_device(choose_device(runtime.device).name))
     tuner = ThreadTuner(runtime.threads)
     torch.set_num_threads(tuner.threads)
-    info = replace(voice_info(layout, files), mel_epsilons=settings.mel_epsilons)
+    info = replace(voice_info(layout, files), mel_epsilons=settings.mel_epsilons, speakers={
+        name: _median_f0_hz([file for file in files if file.speaker == row])
+        for row, name in enumerate(record.speaker_names)})
     heldout = ClipStore(heldout_files(layout, spec), spec, settings.mel_epsilons)
     run = Run(layout, settings, spec, device, tuner, Networks.fresh(spec, seed=settings.seed, device=device),
               ClipStore(files, spec, settings.mel_epsilons), heldout, info,

@@ -81,6 +81,8 @@ class PrepareSettings(Settings):
     preset: PresetName = Field("v2-40k", description="architecture and sample rate of the voice")
     uses_f0: bool = Field(True, description=(
         "whether the voice follows pitch; off only for voices without a melody, as RVC's no-f0 models"))
+    speakers: Literal["one", "folders"] = Field("one", description=(
+        "one: all recordings are of one person; folders: each folder inside the dataset is a person of its own"))
     silence_db: float = Field(-42.0, ge=-90, le=-10, description="dB of full scale below which a frame is silence")
     min_silence_ms: int = Field(400, ge=100, le=2000, description="shortest pause, in ms, that separates phrases")
     max_kept_silence_ms: int = Field(500, ge=15, le=2000, description="longest pause, in ms, kept at a phrase's edges")

@@ -141,7 +141,8 @@ def card(voice: VoiceFile, files: list[str]) -> str:
     """
     info, spec = voice.info, voice.spec
     median = f"{info.f0_median_hz:.0f} Hz: sources are best transposed to it" if info.f0_median_hz else ""
-    rows = {"files": ", ".join(files), "architecture": architecture_of(spec), "speakers": spec.speakers,
+    rows = {"files": ", ".join(files), "architecture": architecture_of(spec),
+            "speakers": ", ".join(info.speakers) or spec.speakers,
             "content encoder": f"{voice.encoder} {info.content_identity}", "epochs": info.epoch or "",
             "steps": info.step or "", "median pitch": median, "recordings": info.dataset_length, "author": info.author,
             "note": info.note, "created": info.created, "written by": f"rvc_core {__version__}",

@@ -18,10 +18,11 @@ from .cases import recordings_in, sentences, spread, target_speech, texts_of
 from .content import ContentEncoder, content_encoder
 from .dataset import ClipFiles, ClipStore, ClipTensors
 from .embedded import voice_folder
-from .errors import AudioError, ResourceError, SettingsError, WeightsError
+from .errors import AudioError, ResourceError, SettingsError, StageOrderError, WeightsError
 from .files import read_json
 from .illness import mel_signs
 from .layout import Layout
+from .manifest import Manifest
 from .nn.spectrogram import EpsilonName, mel_spectrogram
 from .nn.synthesizer import Synthesizer
 from .pitch import SAMPLE_RATE, PitchTrack, auto_transpose, pitch_estimator, pitch_method
@@ -97,7 +98,8 @@ class Examiner:
 
     def __init__(self, layout: Layout, spec: VoiceSpec, info: VoiceInfo, clips: ClipStore, *, unlike: str = "auto",
                  epsilons: EpsilonName = "2023", device: str = "cpu") -> None:
-        self._spec, self._epsilons, self._median_hz, self.missing = spec, epsilons, info.f0_median_hz, list[str]()
+        self._spec, self._epsilons, self.missing = spec, epsilons, list[str]()
+        self._median_hz = next(iter(info.speakers.values()), info.f0_median_hz)     # other people become its first row
         held = [clips[number] for number in range(len(clips))]
         self._clips = spread(held, max(1, _HEARD_FRAMES * len(held) // max(1, sum(clip.frames for clip in held))))
         self._pitch = self._if_possible(lambda: pitch_estimator(pitch_method("auto"), device)) if spec.uses_f0 else None
@@ -198,11 +200,15 @@ class _Likeness:
 def heldout_files(layout: Layout, spec: VoiceSpec) -> list[ClipFiles]:
     """The clips that were kept out of training and whose features could be extracted."""
     held = layout.heldout
+    try:
+        rows = {clip.id: clip.speaker for clip in Manifest.load(layout).heldout}
+    except StageOrderError:     # of another program: with several speakers, that holds nothing out
+        rows = {}
 
     def pitch(folder: Path, clip: Path) -> Path | None:
         return folder / f"{clip.name}.npy" if spec.uses_f0 else None
     clips = [ClipFiles(clip, held.features(spec.content_width) / f"{clip.stem}.npy", pitch(held.f0_coarse, clip),
-                       pitch(held.f0_hz, clip), speaker=0) for clip in sorted(held.clips.glob("*.wav"))]
+                       pitch(held.f0_hz, clip), rows.get(clip.stem, 0)) for clip in sorted(held.clips.glob("*.wav"))]
     return [clip for clip in clips
             if all(path.exists() for path in (clip.features, clip.f0_coarse, clip.f0_hz) if path)]
 

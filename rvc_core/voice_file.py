@@ -46,6 +46,8 @@ class VoiceInfo:
         Hash of the content encoder that it was trained with; features of another encoder are noise to it.
     f0_median_hz : float
         Median pitch of its recordings, the aim of automatic transposition; 0 when unknown.
+    speakers : dict of str to float
+        Names of the speaker rows, in their order, and the median pitch of each; empty for a voice of one.
     author, dataset_length : str
         What Applio's users enter, and how long their recordings were (``hh:mm:ss``).
     note : str
@@ -63,6 +65,7 @@ class VoiceInfo:
     author: str = ""
     dataset_length: str = ""
     note: str = ""
+    speakers: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def _description_of(voice: VoiceFile) -> dict[str, Any]:
         "embedder_model": info.content_name, "author": info.author, "dataset_length": info.dataset_length,
         **({} if spec.source_filter_channels else {"vocoder": _VOCODER}),
         "rvc_core": {"content_identity": info.content_identity, "f0_median_hz": info.f0_median_hz,
-                     "mel_epsilons": info.mel_epsilons}}
+                     "mel_epsilons": info.mel_epsilons, "speakers": info.speakers}}
 
 
 def load_voice(path: Path) -> VoiceFile:
@@ -158,7 +161,8 @@ def voice_of(content: Any, path: Path) -> VoiceFile:
             f0_median_hz=_finite(ours.get("f0_median_hz", 0.0)),
             mel_epsilons=_word(ours.get("mel_epsilons")), created=_word(content.get("creation_date")),
             author=_word(content.get("author")), dataset_length=_word(content.get("dataset_length")),
-            note="" if told else note)
+            note="" if told else note, speakers={_word(name): _finite(median_hz) for name, median_hz
+                                                 in dict(ours.get("speakers") or {}).items()})
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:   # RuntimeError: tensors where words belong
         reason = str(error)[:80]
         raise WeightsError(f"{name} is damaged: its description cannot be read ({reason})", hint=AGAIN) from error
