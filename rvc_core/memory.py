@@ -1,15 +1,20 @@
 """Making do with the memory there is: how many clips fit into one step, and what happens when they do not."""
 
+import contextlib
 import gc
 import math
-from collections.abc import Callable
+import re
+import resource
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 _RESERVE = 0.15          # of the memory, for fragmentation and for other programs
-_MOST = 16               # larger batches make fewer steps of the same clips, and learn no better
-_SIGNS = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "CUDNN_STATUS_NOT_SUPPORTED_ALLOC")
+MOST_CLIPS = 16          # larger batches make fewer steps of the same clips, and learn no better
+_SIGNS = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 T = TypeVar("T")
 
 
@@ -78,11 +83,42 @@ def release() -> None:
         torch.cuda.empty_cache()
 
 
-def largest_batch(peak_bytes: Callable[[int], int], limit_bytes: float, most: int = _MOST) -> int:
-    """The most clips whose step stays below the limit, less a reserve of 15 %.
+@dataclass
+class Memory:
+    """The most memory that was in use while something was done."""
+
+    peak_bytes: int = 0
+
+
+@contextlib.contextmanager
+def measured_memory(device: torch.device) -> Iterator[Memory]:
+    """Measure what is done inside: on a GPU what torch had reserved, on a CPU the process, since its start."""
+    memory = Memory()
+    if device.type == "cuda":
+        release()
+        torch.cuda.reset_peak_memory_stats(device)
+    yield memory
+    memory.peak_bytes = (torch.cuda.max_memory_reserved(device) if device.type == "cuda" else
+                         1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def available_bytes(device: torch.device) -> int:
+    """What this process may have in all: what it has, and what nobody has."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    own = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    free = int(re.findall(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[0]) * 1024
+    with contextlib.suppress(OSError, ValueError):       # a container's limit, if it has one
+        limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))
+        free = min(free, limit - used)
+    return own + free
+
+
+def largest_batch(peak_bytes: Callable[[int], int], limit_bytes: float, most: int = MOST_CLIPS) -> int:
+    """The most clips whose step stays below the limit, less a reserve of 15 %; at least 1.
 
     Steps are tried with 1, 2, 4 … clips. Memory grows in proportion to their number, so what lies between the last
-    that fits and the first that does not is reckoned; at least 1.
+    that fits and the first that does not is reckoned.
 
     Parameters
     ----------
@@ -98,19 +134,23 @@ def largest_batch(peak_bytes: Callable[[int], int], limit_bytes: float, most: in
     >>> largest_batch(lambda clips: 100 + 30 * clips, 600)
     13
     """
-    allowed, tried = (1 - _RESERVE) * limit_bytes, {}
-    for clips in [*(2 ** power for power in range(int(math.log2(most)) + 1)), most]:
+    allowed, clips = (1 - _RESERVE) * limit_bytes, 1
+    tried: list[tuple[int, int]] = []
+    while True:
         try:
-            tried[clips] = peak_bytes(clips)
+            tried.append((clips, peak_bytes(clips)))
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             break
-        if tried[clips] > allowed:
+        if tried[-1][1] > allowed:
             break
-    else:
-        return most
+        if clips == most:
+            return most
+        clips = min(2 * clips, most)
     release()
-    (before, low), (last, high) = [(0, 0), *tried.items()][-2:] if len(tried) > 1 else [(0, 0), (1, math.inf)]
-    each = (high - low) / (last - before)
-    return max(1, min(most, last + math.floor((allowed - high) / each) if math.isfinite(each) and each > 0 else before))
+    if len(tried) < 2:
+        return 1
+    (fewer, low), (more, high) = tried[-2:]
+    each = (high - low) / (more - fewer)
+    return max(1, min(clips - 1, math.floor(fewer + (allowed - low) / each) if each > 0 else more))

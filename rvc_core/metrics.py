@@ -43,18 +43,22 @@ class MetricsLog:
     """
 
     def __init__(self, layout: Layout, *, steps_per_epoch: int, resumed_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # slow import
-
         self.interval_steps = max(1, min(steps_per_epoch, _LONGEST_INTERVAL_STEPS))
         self._epoch_values: dict[str, list[float]] = defaultdict(list)
-        kept = [row for row in history(layout) if row["step"] <= resumed_step] if resumed_step else []
+        self._layout = layout
+        self._open(history(layout) if resumed_step else [], resumed_step)
+
+    def _open(self, rows: list[dict[str, Any]], resumed_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow import
+
+        kept = [row for row in rows if row["step"] <= resumed_step]
         self.voices, self.validations = ([row for row in kept if row["kind"] == kind]
                                          for kind in ("voice", "validation"))
-        write_jsonl(layout.metrics, kept)
-        self._file = layout.metrics.open("a", encoding="utf-8")
+        write_jsonl(self._layout.metrics, kept)
+        self._file = self._layout.metrics.open("a", encoding="utf-8")
         self._board, self._eval = (
             SummaryWriter(str(folder), purge_step=resumed_step + 1 if resumed_step else None, flush_secs=10)
-            for folder in (layout.root, layout.eval_board))
+            for folder in (self._layout.root, self._layout.eval_board))
         self._sounded_at = -math.inf
         self._told_of = threading.excepthook
         threading.excepthook = self._expect
@@ -67,6 +71,16 @@ class MetricsLog:
         if step % self.interval_steps == 0:
             for tag, value in values.items():
                 self._board.add_scalar(tag, min(value, _CAPS.get(tag, value)), step)
+
+    def skipped(self, step: int, epoch: int) -> None:
+        """Record that a step moved nothing, as its losses were no numbers."""
+        self._line({"kind": "skipped", "step": step, "epoch": epoch})
+
+    def rewind(self, step: int) -> None:
+        """Forget what came after a step: training goes back to it."""
+        self.close()
+        self._epoch_values.clear()
+        self._open(history(self._layout), step)
 
     def epoch(self, step: int) -> None:
         """Record the means of the epoch that ends with this step."""
@@ -129,7 +143,7 @@ class NoLog(MetricsLog):
     def _forget(self, *values: Any) -> None:
         """Do nothing."""
 
-    step = epoch = validation = voice = mel = flush = close = _forget    # type: ignore[assignment]
+    step = skipped = rewind = epoch = validation = voice = mel = flush = close = _forget    # type: ignore[assignment]
 
 
 def history(layout: Layout) -> list[dict[str, Any]]:

@@ -13,14 +13,16 @@ import torch
 from . import stamps
 from .checkpoint import Checkpoint, continue_optimizer, load_base, load_newest
 from .content import content_name
-from .dataset import ClipFiles, ClipStore, read_filelist, rebase_filelist
+from .dataset import Batch, ClipFiles, ClipStore, read_filelist, rebase_filelist
 from .errors import DatasetError, MismatchError, ResourceError
 from .files import ensure_room, remove_leftovers, write_json
-from .gan import Networks, StepResult
+from .gan import Networks, StepResult, train_step
 from .layout import LATEST_ONLY, Layout
 from .manifest import ExperimentRecord
+from .memory import MOST_CLIPS, Portions, available_bytes, largest_batch, measured_memory
 from .overtraining import Verdict
 from .platforms import choose_device
+from .precision import DTYPES, Precision, choose_precision, native_precision
 from .presets import VoiceSpec
 from .progress import Progress
 from .ranks import ALONE, Ranks, own_device
@@ -57,6 +59,16 @@ class Run:
         What the last validation found.
     trained_seconds : float
         Time in steps since that.
+    portions : Portions
+        How many clips pass through the networks at once.
+    caution : float
+        Factor on the step size: halved whenever training had to go back.
+    only_fp32 : bool
+        Whether that did not help, so that nothing else is tried any more.
+    odd_steps : int
+        Steps up to now, in a row, whose losses were not finite.
+    setbacks : int
+        How often in a row training went back to `setback_step`.
     """
 
     layout: Layout
@@ -85,6 +97,21 @@ class Run:
     trained_seconds: float = 0.0
     verdict: Verdict | None = None
     save_seconds: float = 2.0
+    portions: Portions = field(init=False)
+    caution: float = 1.0
+    only_fp32: bool = False
+    odd_steps: int = 0
+    setbacks: int = 0
+    setback_step: int = -1
+
+    def __post_init__(self) -> None:
+        self.portions = Portions(self.batch_size)
+
+    @property
+    def batch_size(self) -> int:
+        """Clips of this process in one step: measured by now, if it was to be."""
+        assert self.settings.batch_size != "auto"
+        return self.settings.batch_size
 
     @property
     def steps_per_epoch(self) -> int:
@@ -94,13 +121,13 @@ class Run:
     @property
     def clips_per_step(self) -> int:
         """Of all processes together."""
-        return self.settings.batch_size * self.ranks.count
+        return self.batch_size * self.ranks.count
 
     @property
     def learning_rate(self) -> float:
         """Step size of the first epoch."""
         chosen = self.settings.learning_rate
-        return self.spec.learning_rate if chosen == "auto" else chosen
+        return self.caution * (self.spec.learning_rate if chosen == "auto" else chosen)
 
     @property
     def pace(self) -> float:
@@ -110,7 +137,8 @@ class Run:
     def continuation(self) -> dict[str, Any]:
         """What `state_<step>.pt` holds: the position, and what it depends on."""
         return {"epoch": self.epoch, "position": self.position, "settings": self.settings.stamp(),
-                "clips_per_step": self.clips_per_step,
+                "clips_per_step": self.clips_per_step, "scaler": self.networks.scaler.state_dict(),
+                "caution": self.caution, "only_fp32": self.only_fp32,
                 "content_identity": self.info.content_identity, "data": stamps.stamp_of(self.layout, "prepare")}
 
 
@@ -139,22 +167,78 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, 
     info = replace(voice_info(layout, files), mel_epsilons=settings.mel_epsilons, speakers={
         name: _median_f0_hz([file for file in files if file.speaker == row])
         for row, name in enumerate(record.speaker_names)})
-    heldout = ClipStore(heldout_files(layout, spec), spec, settings.mel_epsilons)
-    run = Run(layout, settings, spec, device, tuner, Networks.fresh(spec, seed=settings.seed, device=device),
-              ClipStore(files, spec, settings.mel_epsilons), heldout, info,
-              Examiner(layout, spec, info, heldout, unlike=settings.unlike, epsilons=settings.mel_epsilons,
-                       device=str(device)) if ranks.is_first else None, ranks)
+    clips, heldout = (ClipStore(each, spec, settings.mel_epsilons) for each in (files, heldout_files(layout, spec)))
+    if settings.batch_size == "auto":      # the checkpoint's, so that another card continues the same run
+        known = checkpoint.state.get("clips_per_step", 0) if checkpoint else 0
+        settings = settings.model_copy(update={"batch_size": max(1, known // ranks.count) if known else
+                                               measured_batch_size(spec, clips, settings, device)})
+    run = Run(layout, settings, spec, device, tuner, Networks.fresh(spec, seed=settings.seed, device=device), clips,
+              heldout, info, Examiner(layout, spec, info, heldout, unlike=settings.unlike,
+                                      epsilons=settings.mel_epsilons, device=str(device)) if ranks.is_first else None,
+              ranks)
     _ensure_room(run, progress)    # now, not after an hour of training
     how = _begin(run, bases) if checkpoint is None else _continue(run, checkpoint)
+    precision = choose_precision("fp32" if run.only_fp32 else settings.precision, run.networks, clips[0], spec,
+                                 epsilons=settings.mel_epsilons)
+    _compute_in(run, precision.dtype, checkpoint)
     if ranks.is_first:
         write_json(layout.config, rvc_config(run))
-    together = (f" and {ranks.count - 1} more, {ranks.count} × {settings.batch_size} = {run.clips_per_step} clips a "
+    together = (f" and {ranks.count - 1} more, {ranks.count} × {run.batch_size} = {run.clips_per_step} clips a "
                 "step" if ranks.count > 1 else "")
-    progress.say(f"training {layout.name!r} on {device}{together}: {how}; {len(run.clips)} clips, "
-                 f"{run.steps_per_epoch} steps per epoch, {len(run.heldout)} held-out clips")
+    progress.say(f"training {layout.name!r} on {device}{together} in {precision.name} ({precision.reason}): {how}; "
+                 f"{len(run.clips)} clips, {run.steps_per_epoch} steps per epoch, {len(run.heldout)} held-out clips")
     for gap in run.examiner.missing if run.examiner else []:
         progress.say(f"validation goes without this: {gap}")
     return run
+
+
+def measured_batch_size(spec: VoiceSpec, clips: ClipStore, settings: TrainSettings, device: torch.device) -> int:
+    """As many clips as fit into memory, by real steps of networks of their own with the longest clip there is."""
+    networks = Networks.fresh(spec, seed=settings.seed, device=device)
+    networks.compute_in((native_precision(device) if settings.precision == "auto" else
+                         Precision(settings.precision, "")).dtype)
+    longest = clips[max(range(len(clips)), key=lambda index: clips[index].frames)].excerpt(0, spec.excerpt_frames)
+
+    def peak_bytes(count: int) -> int:
+        portions = Portions(count)
+        with measured_memory(device) as memory:
+            train_step(networks, Batch.of([longest] * count, device), spec, epsilons=settings.mel_epsilons,
+                       portions=portions)
+        if portions.clips < count:
+            raise torch.OutOfMemoryError(f"{count} clips do not fit")
+        return memory.peak_bytes
+    return largest_batch(peak_bytes, available_bytes(device), most=min(len(clips), MOST_CLIPS))
+
+
+def agree(run: Run) -> None:
+    """Let all processes take the smallest batch that one of them has room for, and one number format."""
+    smallest = -run.ranks.most(-run.batch_size)
+    run.settings = run.settings.model_copy(update={"batch_size": smallest})
+    run.portions.clips = smallest
+    place = list(DTYPES.values()).index(run.networks.dtype)
+    if run.ranks.most(place) != -run.ranks.most(-place):
+        run.networks.compute_in(torch.float32)
+
+
+def _compute_in(run: Run, dtype: torch.dtype, checkpoint: Checkpoint | None) -> None:
+    """Use a number format, and the gradients' scale that was found before."""
+    run.networks.compute_in(dtype)
+    scaler = checkpoint.state.get("scaler") if checkpoint else None
+    if scaler and run.networks.scaler.is_enabled():
+        run.networks.scaler.load_state_dict(scaler)
+
+
+def go_back(run: Run) -> None:
+    """Put a run back to its newest checkpoint, or to its beginning where there is none yet."""
+    checkpoint, resumed_from, dtype = load_newest(run.layout), run.resumed_from, run.networks.dtype
+    run.epoch = run.position = run.step = run.odd_steps = 0
+    if checkpoint is None:
+        run.networks = Networks.fresh(run.spec, seed=run.settings.seed, device=run.device)
+        _begin(run, base_files(run.spec, run.settings.base_generator, run.settings.base_discriminator))
+    else:
+        _continue(run, checkpoint)
+    _compute_in(run, dtype, checkpoint)
+    run.resumed_from = resumed_from
 
 
 def _begin(run: Run, bases: tuple[Path | None, Path | None]) -> str:
@@ -189,6 +273,9 @@ def _continue(run: Run, checkpoint: Checkpoint) -> str:
     step = checkpoint.step if checkpoint.step != LATEST_ONLY else run.epoch * run.steps_per_epoch
     run.step = run.saved_step = run.resumed_from = step
     how = f"continuing from step {step}, epoch {run.epoch}"
+    run.only_fp32 = state.get("only_fp32", False)
+    if recorded.get("learning_rate") == run.settings.learning_rate:      # another one was chosen knowing better
+        run.caution = state.get("caution", 1.0)
     if state.get("data") != stamps.stamp_of(run.layout, "prepare"):
         return f"{how}; the recordings have changed, so this epoch begins again"
     clips_per_step = state.get("clips_per_step", recorded.get("batch_size"))
@@ -241,7 +328,7 @@ def rvc_config(run: Run) -> dict[str, Any]:
                   "resblock_kernel_sizes": spec.resblock_kernels, "spk_embed_dim": spec.speakers,
                   "upsample_initial_channel": spec.upsample_channels, "upsample_kernel_sizes": spec.upsample_kernels,
                   "upsample_rates": spec.upsample_rates, "use_spectral_norm": False},
-        "train": {"batch_size": settings.batch_size, "betas": [0.8, 0.99], "c_kl": 1.0, "c_mel": 45, "epochs": 20000,
+        "train": {"batch_size": run.batch_size, "betas": [0.8, 0.99], "c_kl": 1.0, "c_mel": 45, "epochs": 20000,
                   "eps": 1e-9, "init_lr_ratio": 1, "learning_rate": run.learning_rate, "log_interval": 200,
                   "lr_decay": settings.learning_rate_decay, "seed": settings.seed,
                   "segment_size": spec.segment_frames * spec.hop_samples, "warmup_epochs": 0}}

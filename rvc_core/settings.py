@@ -34,6 +34,7 @@ def _zero_or_rate(value: int) -> int:
 
 Semitones = Annotated[Annotated[float, Field(ge=-60, le=60)] | Literal["auto"], BeforeValidator(_number_or_word)]
 StepSize = Annotated[Annotated[float, Field(gt=0, le=1e-2)] | Literal["auto"], BeforeValidator(_number_or_word)]
+BatchSize = Annotated[Annotated[int, Field(ge=1, le=64)] | Literal["auto"], BeforeValidator(_number_or_word)]
 _SEED_MEANING = "seeds every random draw of every stage: held-out recordings, training, order of the index"
 
 
@@ -103,8 +104,8 @@ class TrainSettings(Settings):
     """How a voice is trained."""
 
     epochs: int = Field(200, ge=1, le=100_000, description="passes over the clips, counted from the very first")
-    batch_size: int = Field(8, ge=1, le=64, description=(
-        "clips in one step on each GPU, so two GPUs take twice as many in all; lower it when memory runs out"))
+    batch_size: BatchSize = Field(8, description=(
+        "clips in one step on each GPU, so two GPUs take twice as many in all; auto: as many as fit, 16 at most"))
     max_minutes: float | None = Field(None, gt=0, description=(
         "wall time after which training saves and ends; a session's known end counts too"))
     save_every_epochs: int = Field(15, ge=1, le=10_000, description="epochs between two checkpoints and voices")
@@ -123,6 +124,8 @@ class TrainSettings(Settings):
     learning_rate_decay: float = Field(0.999875, gt=0.9, le=1, description="factor on the step size after each epoch")
     base_generator: str = Field("auto", description="G weights to start from: auto, none, or a path")
     base_discriminator: str = Field("auto", description="D weights to start from: auto, none, or a path")
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field("auto", description=(
+        "number format of matrix products; auto: what the GPU is made for, if a comparison with fp32 shows it right"))
     mel_epsilons: Literal["2023", "2026"] = Field("2023", description=(
         "floors inside spectrograms: of the base models (2023), or of RVC WebUI since July 2026"))
     seed: int = Field(1234, ge=0, description=_SEED_MEANING)

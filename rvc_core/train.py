@@ -9,7 +9,6 @@ speaks and writes.
 import contextlib
 import errno
 import fcntl
-import math
 import os
 import signal
 import threading
@@ -22,7 +21,7 @@ from typing import Any
 import torch
 
 from .checkpoint import Checkpoint, load_newest, on_host, prune_voices, save_checkpoint
-from .errors import CheckpointError, DivergedError, ResourceError, StorageError
+from .errors import CheckpointError, ResourceError, StorageError
 from .files import write_json
 from .gan import train_step
 from .layout import Layout
@@ -32,7 +31,8 @@ from .overtraining import judge_experiment, should_stop
 from .platforms import choose_device, detect, session_minutes_left
 from .progress import Budget, Progress, Silent, Stop
 from .ranks import Ranks, joined, own_device
-from .run import Run, Saving, open_run
+from .recovery import DIVERGED, end_before, record, recover
+from .run import Run, Saving, agree, open_run
 from .settings import RuntimeSettings, TrainSettings
 from .validate import speak
 from .voice_file import VoiceFile, load_voice, save_voice, synthesizer_of
@@ -54,6 +54,8 @@ class TrainReport:
         Step of the checkpoint that this run continued from.
     heldout_mel_first, heldout_mel_last : float or None
         First and newest validation of the experiment; None without held-out recordings.
+    skipped : int
+        Steps that moved nothing, as their losses were no numbers.
     """
 
     epochs: int
@@ -64,6 +66,7 @@ class TrainReport:
     heldout_mel_first: float | None
     heldout_mel_last: float | None
     seconds: float
+    skipped: int
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -92,7 +95,7 @@ def train(layout: Layout, settings: TrainSettings, *, runtime: RuntimeSettings =
     StorageError
         When the experiment's folder cannot be written, or is gone; what was saved there is untouched.
     DivergedError
-        When a loss is no longer finite; the last checkpoint is untouched.
+        When losses stay without numbers, whatever is tried; the last checkpoint is untouched.
     """
     started = time.monotonic()
     with (joined(own_device(choose_device(runtime.device).name)) as ranks, _storage(layout), _alone(layout, ranks),
@@ -103,6 +106,7 @@ def train(layout: Layout, settings: TrainSettings, *, runtime: RuntimeSettings =
         with ranks.in_turn():        # the first tidies up; the others find it done
             run = open_run(layout, settings, runtime, progress, ranks=ranks)
         ranks.refuse_different((settings.stamp(), run.step, run.epoch, run.position, len(run.clips)))
+        agree(run)
         stops = {"interrupt": interrupt, "stop": Stop(layout.stop), "asked": stop or Stop()}
         log = (MetricsLog if ranks.is_first else NoLog)(layout, steps_per_epoch=run.steps_per_epoch,
                                                         resumed_step=run.step)
@@ -118,10 +122,11 @@ def train(layout: Layout, settings: TrainSettings, *, runtime: RuntimeSettings =
             progress.advance(layout.final_voice.name)
         ranks.wait()
         layout.stop.unlink(missing_ok=True)
-    mels = [row["heldout/mel"] for row in history(layout) if row["kind"] == "validation" and "heldout/mel" in row]
+    rows = history(layout)
+    mels = [row["heldout/mel"] for row in rows if row["kind"] == "validation" and "heldout/mel" in row]
     first, last = (mels[0], mels[-1]) if mels else (None, None)
     return TrainReport(run.epoch, run.step, stopped_by, run.resumed_from, str(layout.final_voice), first, last,
-                       round(time.monotonic() - started, 1))
+                       round(time.monotonic() - started, 1), sum(row["kind"] == "skipped" for row in rows))
 
 
 def _budget(settings: TrainSettings, progress: Progress) -> Budget:
@@ -190,9 +195,15 @@ def _fit(run: Run, log: MetricsLog, budget: Budget, progress: Progress, stops: d
         try:
             ended_by = _epoch(run, log, budget, progress, stops)
         except torch.OutOfMemoryError as error:
-            raise ResourceError(f"memory ran out at step {run.step + 1}",
-                                hint=f"the same command with --batch-size {max(1, settings.batch_size // 2)} continues "
-                                     "from the last checkpoint") from error
+            raise ResourceError(f"memory ran out at step {run.step + 1}, with a single clip", hint=(
+                "close other programs, or use a larger GPU; the same command continues from the last checkpoint"
+                )) from error
+        if ended_by == DIVERGED:
+            _settle(run, log, progress, wait=True)
+            recover(run, log, progress)
+            _recollect(run, log)
+            progress.start("training", max(0, (settings.epochs - run.epoch) * run.steps_per_epoch - run.position))
+            continue
         if ended_by:
             return ended_by
         run.epoch, run.position = run.epoch + 1, 0
@@ -219,12 +230,16 @@ def _epoch(run: Run, log: MetricsLog, budget: Budget, progress: Progress, stops:
         if ending := _ending(run, budget, stops):
             return ending
         began = time.monotonic()
-        result = train_step(run.networks, batch, run.spec, epsilons=settings.mel_epsilons, ranks=run.ranks)
+        clips_at_once = run.portions.clips
+        result = train_step(run.networks, batch, run.spec, epsilons=settings.mel_epsilons, ranks=run.ranks,
+                            portions=run.portions)
+        if run.portions.clips < clips_at_once:
+            progress.say(f"memory ran out: {run.portions.clips} clips pass at once now, in batches as large as before")
         values = result.values()
-        _refuse_divergence(run, values)
         run.step, run.position, run.newest = run.step + 1, run.position + 1, result
         values["learning_rate"] = run.networks.generator_optimizer.param_groups[0]["lr"]
-        log.step(run.step, run.epoch + 1, values)
+        if not record(run, log, progress, values):
+            return DIVERGED
         if run.step % PICTURE_INTERVAL_STEPS == 0:
             _show_mels(run, log)
         run.step_seconds = [*run.step_seconds[-49:], time.monotonic() - began]
@@ -246,12 +261,6 @@ def _ending(run: Run, budget: Budget, stops: dict[str, Stop]) -> str:
     else:
         wish = "" if budget.allows(run.pace + run.validation_seconds + run.save_seconds) else "time"
     return _ENDINGS[run.ranks.most(_ENDINGS.index(wish))]
-
-
-def _refuse_divergence(run: Run, values: dict[str, float]) -> None:
-    if bad := [tag for tag, value in values.items() if not math.isfinite(value)]:
-        raise DivergedError(f"step {run.step + 1}: {bad[0]} is not finite",
-                            hint=f"continue from the last checkpoint with --learning-rate {run.learning_rate / 2:g}")
 
 
 def _note(run: Run, values: dict[str, float], budget: Budget) -> str:
@@ -315,7 +324,7 @@ def _show_mels(run: Run, log: MetricsLog) -> None:
 # -- what stays ----------------------------------------------------------------------------------------------------
 def _save(run: Run, log: MetricsLog, progress: Progress, *, with_voice: bool) -> None:
     """Copy a complete checkpoint, and write it, and the voice of this moment if asked, while training goes on."""
-    if not run.ranks.is_first:
+    if not run.ranks.is_first or run.odd_steps:
         return
     _settle(run, log, progress, wait=True)
     networks = run.networks
@@ -376,6 +385,8 @@ def _finish(run: Run, log: MetricsLog, progress: Progress) -> None:
     """Validate and save; then read the checkpoint again, and hear the voice, before anybody calls it done."""
     layout = run.layout
     _settle(run, log, progress, wait=True)
+    if run.odd_steps:
+        end_before(run, log)
     if run.saved_step != run.step or not layout.voice(run.epoch, run.step).exists():
         _validate(run, log, progress)
         _save(run, log, progress, with_voice=True)

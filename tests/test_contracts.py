@@ -21,9 +21,9 @@ ROWS = {
     2: "audio slicer quality",
     3: "nn",
     4: "pitch content retrieval weights untrusted voice_file checkpoint describe manifest "
-       "faiss_file fairseq_file heldout dataset gan ranks metrics scores words "
+       "faiss_file fairseq_file heldout dataset gan memory precision ranks metrics scores words "
        "learning_curve illness",
-    5: "inspect prepare extract run train validate overtraining index convert cases evaluate merge "
+    5: "inspect prepare extract run recovery train validate overtraining index convert cases evaluate merge "
        "foreign_folder foreign share onnx_export separate bundle",
     6: "experiment compare batch launch cli cli_weights cli_voices demo golden ui",
 }

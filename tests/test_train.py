@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import re
@@ -18,8 +19,8 @@ import torch
 
 from kills import moments, train_until_killed
 from rvc_core import checkpoint as checkpoint_module
+from rvc_core import gan, stamps
 from rvc_core import run as run_module
-from rvc_core import stamps
 from rvc_core import train as train_module
 from rvc_core.checkpoint import load_newest
 from rvc_core.errors import DivergedError, MismatchError, ResourceError, StageOrderError, StorageError, WeightsError
@@ -27,6 +28,7 @@ from rvc_core.experiment import Experiment, Voice
 from rvc_core.files import read_json
 from rvc_core.gan import train_step
 from rvc_core.layout import Layout
+from rvc_core.memory import Memory
 from rvc_core.metrics import history
 from rvc_core.overtraining import judge_experiment
 from rvc_core.progress import Silent, Stop
@@ -233,9 +235,163 @@ def test_a_non_finite_loss_is_never_saved(tiny: None, tmp_path: Path) -> None:
     saved.generator["model"]["enc_p.proj.bias"][:] = 1e30   # a weight that is a number, and a loss that is none
     from rvc_core.checkpoint import save_checkpoint
     save_checkpoint(layout, saved)
-    with pytest.raises(DivergedError, match="step 4"):
-        train(layout, _settings(epochs=2))
-    assert layout.generator_steps() == [3]
+    said = _Listening()
+    with pytest.raises(DivergedError, match="step 6, even in fp32"):
+        train(layout, _settings(epochs=3), progress=said)
+    assert layout.generator_steps() == [3] and len(layout.voices()) == 2
+    assert [line for line in said.lines if "back to step 3" in line] == [
+        "3 steps in a row, up to 6, had no finite losses: back to step 3, with --learning-rate 0.001",
+        "3 steps in a row, up to 6, had no finite losses: back to step 3, with --learning-rate 0.0005 and in fp32"]
+
+
+class _Odd:
+    """Makes the losses of some calls of `train_step` no numbers."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, calls: set[int]) -> None:
+        self.calls, self.made = calls, 0
+        self._real = gan.distance_to_real
+        monkeypatch.setattr(train_module, "train_step", self._step)
+        monkeypatch.setattr(gan, "distance_to_real", self._judge)
+
+    def _step(self, *arguments: object, **options: object) -> object:
+        self.made += 1
+        return train_step(*arguments, **options)
+
+    def _judge(self, logits: list[torch.Tensor]) -> torch.Tensor:
+        return self._real(logits) * (torch.nan if self.made in self.calls else 1)
+
+
+def test_a_single_odd_loss_is_skipped_counted_and_forgotten(tiny: None, tmp_path: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    _Odd(monkeypatch, {2, 5})
+    layout = experiment(tmp_path)
+    report = train(layout, _settings(epochs=2))
+    assert (report.steps, report.skipped) == (6, 2) and load_newest(layout).state["caution"] == 1
+    assert [row["step"] for row in history(layout) if row["kind"] == "step"] == [1, 3, 4, 6]
+
+
+def test_odd_losses_in_a_row_go_back_to_the_checkpoint_with_half_the_step_size(tiny: None, tmp_path: Path,
+                                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, said = experiment(tmp_path), _Listening()
+    train(layout, _settings(epochs=1))
+    before = load_newest(layout).generator["model"]
+    odd = _Odd(monkeypatch, {2, 3, 4})                     # steps 5, 6, 7
+    seen = []
+    monkeypatch.setattr(train_module, "_save", lambda run, *_, **__: seen.append((run.step, run.odd_steps)))
+    monkeypatch.setattr(train_module, "_recollect", lambda run, log: seen.append(_same(run.networks, before)))
+    monkeypatch.setattr(train_module, "_finish", lambda *_: None)
+    report = train(layout, _settings(epochs=4, save_every_epochs=1), progress=said)
+    assert seen == [True, (6, 2), True, (6, 0), (9, 0)] and odd.made == 4 + 9       # the save in between is declined
+    assert any("back to step 3, with --learning-rate 0.001" in line for line in said.lines)
+    rows = [row for row in history(layout) if row["kind"] == "step"]
+    assert [row["step"] for row in rows] == [*range(1, 13)] and report.skipped == 0
+    assert [round(row["learning_rate"], 5) for row in rows[2:4]] == [0.002, 0.001]
+
+
+def _same(networks: gan.Networks, weights: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(weights[key], value) for key, value in networks.generator.state_dict().items())
+
+
+def test_odd_losses_before_the_first_checkpoint_begin_again(tiny: None, tmp_path: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    _Odd(monkeypatch, {1, 2, 3})
+    layout = experiment(tmp_path)
+    assert train(layout, _settings(epochs=1)).steps == 3
+    state = load_newest(layout).state
+    assert (state["caution"], state["only_fp32"]) == (0.5, False)
+    assert train(layout, _settings(epochs=2)).steps == 6 and load_newest(layout).state["caution"] == 0.5
+    assert train(layout, _settings(epochs=3, learning_rate=1e-3)).steps == 9
+    assert load_newest(layout).state["caution"] == 1                     # who chooses a step size knows better
+
+
+def test_a_training_that_ends_with_odd_losses_ends_where_it_was_saved(tiny: None, tmp_path: Path,
+                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = experiment(tmp_path)
+    train(layout, _settings(epochs=1))
+    saved = layout.generator(3).read_bytes()
+    with monkeypatch.context() as patch:
+        _Odd(patch, {3})
+        report = train(layout, _settings(epochs=2))
+    assert (report.steps, layout.generator_steps(), layout.generator(3).read_bytes()) == (3, [3], saved)
+    with monkeypatch.context() as patch, pytest.raises(DivergedError, match="nothing was saved"):
+        _Odd(patch, {3})
+        train(experiment(tmp_path, "other"), _settings(epochs=1))
+
+
+def test_memory_that_runs_out_leaves_the_batches_as_they_were(tiny: None, tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, short, said = experiment(tmp_path, "whole"), experiment(tmp_path, "short"), _Listening()
+    train(whole, _settings(epochs=3, batch_size=4))
+    work = {name: getattr(gan.Gradients, name) for name in ("of_discriminator", "of_generator")}
+    calls = 0
+
+    def capped(name: str, self: gan.Gradients, parts: list[slice]) -> object:
+        nonlocal calls
+        calls += 1
+        if calls > 4 and parts[0].stop > 2:              # in the middle of the run another program takes memory
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return work[name](self, parts)
+    for name in work:
+        monkeypatch.setattr(gan.Gradients, name, functools.partialmethod(lambda self, parts, name: capped(
+            name, self, parts), name=name))
+    train(short, _settings(epochs=3, batch_size=4), progress=said)
+    assert "memory ran out: 2 clips pass at once now, in batches as large as before" in said.lines
+    ours, theirs = ([row for row in history(layout) if row["kind"] == "step"] for layout in (short, whole))
+    assert len(ours) == len(theirs) == 6
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine["loss/g/total"] == pytest.approx(other["loss/g/total"], rel=1e-3)
+        assert mine["loss/d/total"] == pytest.approx(other["loss/d/total"], rel=1e-3)
+
+
+def test_not_even_one_clip_is_an_error_that_says_so(tiny: None, tmp_path: Path,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> object:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 12 bytes")
+    monkeypatch.setattr(gan.Gradients, "of_generator", full)
+    with pytest.raises(ResourceError, match="step 1, with a single clip"):
+        train(experiment(tmp_path), _settings(epochs=1))
+
+
+@pytest.fixture
+def small_card(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Sets how many frames, of all clips together, the networks have memory for."""
+    held, cap, work = [0], [0], gan.Gradients.of_generator
+
+    def within(self: gan.Gradients, parts: list[slice]) -> object:
+        frames = (parts[0].stop - parts[0].start) * self._batch.content.shape[1]
+        if frames > cap[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        held[0] = max(held[0], frames)
+        return work(self, parts)
+
+    @contextlib.contextmanager
+    def measured(device: torch.device) -> Iterator[Memory]:
+        memory, held[0] = Memory(), 0
+        yield memory
+        memory.peak_bytes = held[0]
+    monkeypatch.setattr(gan.Gradients, "of_generator", within)
+    monkeypatch.setattr(run_module, "measured_memory", measured)
+    monkeypatch.setattr(run_module, "available_bytes", lambda device: cap[0])
+    return lambda frames: cap.__setitem__(0, frames)
+
+
+def test_a_batch_is_measured_once_and_continued_on_any_card(tiny: None, tmp_path: Path,
+                                                            small_card: Callable[[int], None]) -> None:
+    """Three clips of a second fit, but not into what a reserve of 15 % leaves: two."""
+    layout, said = experiment(tmp_path), _Listening()
+    small_card(340)
+    first = train(layout, _settings(epochs=3, batch_size="auto"), stop=_AfterSteps(2))
+    assert (first.steps, json.loads(layout.config.read_text())["train"]["batch_size"]) == (2, 2)
+    small_card(150)
+    second = train(layout, _settings(epochs=3, batch_size="auto"), stop=_AfterSteps(2), progress=said)
+    assert (second.resumed_from, second.steps, second.epochs) == (2, 4, 1)
+    assert any("1 clips pass at once" in line for line in said.lines)
+    small_card(10**6)
+    assert train(layout, _settings(epochs=3, batch_size="auto")).steps == 9
+    whole = experiment(tmp_path, "whole")
+    train(whole, _settings(epochs=3))
+    losses = [[row["loss/g/mel"] for row in history(each) if row["kind"] == "step"] for each in (layout, whole)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
 def test_missing_data_and_missing_base_say_what_to_do(tiny: None, tmp_path: Path) -> None:
