@@ -54,6 +54,7 @@ class Portions:
 
     def __init__(self, clips: int) -> None:
         self.clips = clips
+        self.tell: Callable[[str], object] = str     # one line, whenever there are fewer
 
     def attempt(self, count: int, work: Callable[[list[slice]], T]) -> T:
         """Do the work on `count` clips, given as slices; again from the start with half as many in each, if need be.
@@ -74,6 +75,7 @@ class Portions:
             # Only here, after the exception: its frames hold what the failed attempt had allocated.
             self.clips = max(1, min(self.clips, count) // 2)
             release()
+            self.tell(f"memory ran out: {self.clips} clips pass at once now, in batches as large as before")
 
 
 def release() -> None:

@@ -24,7 +24,7 @@ from .overtraining import Verdict
 from .platforms import choose_device
 from .precision import DTYPES, Precision, choose_precision, native_precision
 from .presets import VoiceSpec
-from .progress import Progress
+from .progress import Budget, Progress
 from .ranks import ALONE, Ranks, own_device
 from .settings import RuntimeSettings, TrainSettings
 from .threads import ThreadTuner
@@ -119,6 +119,11 @@ class Run:
         return math.ceil(len(self.clips) / self.clips_per_step)
 
     @property
+    def steps_left(self) -> int:
+        """To the last of the epochs."""
+        return max(0, (self.settings.epochs - self.epoch) * self.steps_per_epoch - self.position)
+
+    @property
     def clips_per_step(self) -> int:
         """Of all processes together."""
         return self.batch_size * self.ranks.count
@@ -133,6 +138,17 @@ class Run:
     def pace(self) -> float:
         """Seconds of a usual step."""
         return float(np.median(self.step_seconds)) if self.step_seconds else 0.0
+
+    def note(self, values: dict[str, float], budget: Budget) -> str:
+        """Newest figures: speed, and when all epochs are done, or how many more of them the time is enough for."""
+        left = self.steps_left * self.pace
+        end = f"{left / 60:.0f} min left"
+        if left > budget.left_seconds:
+            fit = self.epoch + (self.position + budget.left_seconds / self.pace) / self.steps_per_epoch
+            end = f"{max(0, budget.left_seconds) / 60:.0f} min left, enough for {fit:.0f} epochs"
+        ill = "".join(f" · {illness.name}!" for illness in self.verdict.illnesses) if self.verdict else ""
+        return (f"epoch {self.epoch + 1}/{self.settings.epochs} · mel {values['loss/g/mel']:.1f} · "
+                f"{self.pace:.2f} s a step · {end}{ill}")
 
     def continuation(self) -> dict[str, Any]:
         """What `state_<step>.pt` holds: the position, and what it depends on."""

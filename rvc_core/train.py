@@ -190,19 +190,19 @@ def _gentle_interrupt() -> Iterator[Stop]:
 def _fit(run: Run, log: MetricsLog, budget: Budget, progress: Progress, stops: dict[str, Stop]) -> str:
     """Epoch after epoch; returns what ended it."""
     settings = run.settings
-    progress.start("training", max(0, (settings.epochs - run.epoch) * run.steps_per_epoch - run.position))
+    progress.start("training", run.steps_left)
+    run.portions.tell = progress.say
     while run.epoch < settings.epochs:
         try:
             ended_by = _epoch(run, log, budget, progress, stops)
         except torch.OutOfMemoryError as error:
-            raise ResourceError(f"memory ran out at step {run.step + 1}, with a single clip", hint=(
-                "close other programs, or use a larger GPU; the same command continues from the last checkpoint"
-                )) from error
+            raise ResourceError(f"memory ran out at step {run.step + 1}, with a single clip",
+                                hint="close other programs, or use a larger GPU; then the same command") from error
         if ended_by == DIVERGED:
             _settle(run, log, progress, wait=True)
             recover(run, log, progress)
             _recollect(run, log)
-            progress.start("training", max(0, (settings.epochs - run.epoch) * run.steps_per_epoch - run.position))
+            progress.start("training", run.steps_left)
             continue
         if ended_by:
             return ended_by
@@ -230,11 +230,8 @@ def _epoch(run: Run, log: MetricsLog, budget: Budget, progress: Progress, stops:
         if ending := _ending(run, budget, stops):
             return ending
         began = time.monotonic()
-        clips_at_once = run.portions.clips
         result = train_step(run.networks, batch, run.spec, epsilons=settings.mel_epsilons, ranks=run.ranks,
                             portions=run.portions)
-        if run.portions.clips < clips_at_once:
-            progress.say(f"memory ran out: {run.portions.clips} clips pass at once now, in batches as large as before")
         values = result.values()
         run.step, run.position, run.newest = run.step + 1, run.position + 1, result
         values["learning_rate"] = run.networks.generator_optimizer.param_groups[0]["lr"]
@@ -246,7 +243,7 @@ def _epoch(run: Run, log: MetricsLog, budget: Budget, progress: Progress, stops:
         run.trained_seconds += run.step_seconds[-1]
         run.tuner.record(run.step_seconds[-1])
         torch.set_num_threads(run.tuner.threads)
-        progress.advance(_note(run, values, budget))
+        progress.advance(run.note(values, budget))
         _settle(run, log, progress, wait=False)
         if time.monotonic() - run.saved_at > 60 * settings.save_every_minutes and run.position < run.steps_per_epoch:
             _save(run, log, progress, with_voice=False)
@@ -261,18 +258,6 @@ def _ending(run: Run, budget: Budget, stops: dict[str, Stop]) -> str:
     else:
         wish = "" if budget.allows(run.pace + run.validation_seconds + run.save_seconds) else "time"
     return _ENDINGS[run.ranks.most(_ENDINGS.index(wish))]
-
-
-def _note(run: Run, values: dict[str, float], budget: Budget) -> str:
-    """Newest figures: speed, and when all epochs are done, or how many more of them the time is enough for."""
-    left = ((run.settings.epochs - run.epoch) * run.steps_per_epoch - run.position) * run.pace
-    end = f"{left / 60:.0f} min left"
-    if left > budget.left_seconds:
-        fit = run.epoch + (run.position + budget.left_seconds / run.pace) / run.steps_per_epoch
-        end = f"{max(0, budget.left_seconds) / 60:.0f} min left, enough for {fit:.0f} epochs"
-    ill = "".join(f" · {illness.name}!" for illness in run.verdict.illnesses) if run.verdict else ""
-    return (f"epoch {run.epoch + 1}/{run.settings.epochs} · mel {values['loss/g/mel']:.1f} · "
-            f"{run.pace:.2f} s a step · {end}{ill}")
 
 
 def _recollect(run: Run, log: MetricsLog) -> None:
