@@ -46,10 +46,11 @@ class Networks:
         generator = Synthesizer(spec).to(device)
         discriminator = Discriminator.of(spec).to(device)
         # RVC's scheduler asks a continued optimizer for its "initial_lr"; we need it for nothing.
-        optimizers = [torch.optim.AdamW([{"params": network.parameters(), "initial_lr": spec.learning_rate}],
-                                        spec.learning_rate, betas=_BETAS, eps=_EPSILON, fused=True)
-                      for network in (generator, discriminator)]
-        return cls(generator, discriminator, *optimizers)
+        of_generator, of_discriminator = (
+            torch.optim.AdamW([{"params": network.parameters(), "initial_lr": spec.learning_rate}],
+                              spec.learning_rate, betas=_BETAS, eps=_EPSILON, fused=True)
+            for network in (generator, discriminator))
+        return cls(generator, discriminator, of_generator, of_discriminator)
 
     @property
     def device(self) -> torch.device:

@@ -84,7 +84,7 @@ def _wait(process: "subprocess.Popen[bytes]", layout: Layout, say: Callable[[str
             process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
-            problem = f"storage did not take the last checkpoint in {_END_SECONDS / 60:g} min: it is on this machine only"
+            problem = f"storage did not take the last checkpoint in {_END_SECONDS / 60:g} min: only this machine has it"
     if process.returncode:
         problem = f"saving to storage failed with status {process.returncode}"
     if problem:
