@@ -49,7 +49,7 @@ class Portions:
     ...         raise torch.OutOfMemoryError("CUDA out of memory")
     ...     return [(part.start, part.stop) for part in parts]
     >>> portions.attempt(6, work), portions.clips
-    ([(0, 2), (2, 4), (4, 6)], 2)
+    ([(0, 3), (3, 6)], 3)
     """
 
     def __init__(self, clips: int) -> None:

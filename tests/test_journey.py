@@ -117,7 +117,7 @@ def test_what_a_form_was_changed_to_outlives_the_kernel(home: Path) -> None:
     ui.begin("alice", settings={"epochs": 30})
     [form] = ui.form(TrainSettings)
     assert form.value.epochs == 30
-    form.controls["batch_size"].value = 3
+    form.controls["batch_size"].value = "3"
     assert Desk.load().settings(TrainSettings) == TrainSettings(epochs=30, batch_size=3)
     ui.begin("alice", settings={"epochs": 30})                # Run all again: the form's choice stays
     assert Desk.load().settings(TrainSettings).batch_size == 3

@@ -49,7 +49,7 @@ class Form(Generic[S]):
     --------
     >>> from rvc_core.settings import TrainSettings
     >>> form = Form(TrainSettings, {"epochs": 30})
-    >>> form.controls["batch_size"].value = 4
+    >>> form.controls["batch_size"].value = "4"
     >>> form.value.epochs, form.value.batch_size
     (30, 4)
     >>> form.controls["epochs"].value = 0
