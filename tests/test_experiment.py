@@ -29,7 +29,7 @@ from rvc_core.voice_file import VoiceFile, VoiceInfo, save_voice
 from synth import phrase
 from tiny import experiment
 
-REPORT = TrainReport(1, 3, "epochs", None, "a.pth", None, None, 0.0)
+REPORT = TrainReport(1, 3, "epochs", None, "a.pth", None, None, 0.0, 0)
 
 
 def test_two_inputs_never_share_an_output(tmp_path: Path) -> None:
