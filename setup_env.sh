@@ -28,6 +28,7 @@ protected="torch torchvision torchaudio torchcodec triton numpy scipy numba libr
     traitlets tornado pyzmq notebook jupyter_client jupyter_core jupyter_server nbclient nbformat nbconvert"
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_INPUT=1
 export JUPYTER_PREFER_ENV_PATH=1   # a kernel that the user registered elsewhere must not run our notebooks
+unset PYTHONDONTWRITEBYTECODE      # with it, every process of the demo and the tests compiles torch again: 5 s each
 
 say() { printf 'setup_env: %s\n' "$*"; }
 die() { printf 'setup_env: %s\n' "$1" >&2; exit "${2:-1}"; }
