@@ -14,6 +14,7 @@ from verdict import READERS, REPORTED, score
 from histories import noise_of, simulate
 from rvc_core.cli import main
 from rvc_core.errors import RVCError
+from rvc_core.files import read_jsonl
 from rvc_core.illness import ILLNESSES, find_illnesses, mel_signs
 from rvc_core.layout import Layout
 from rvc_core.learning_curve import History, fit_trend
@@ -228,6 +229,29 @@ def test_on_many_simulated_histories_it_keeps_its_promise() -> None:
     ours = scores.pop("this verdict")
     assert ours["best_within_tenth"] >= 0.9 and ours["overtrained_said_when_improving"] <= 0.03
     assert all(other["best_within_tenth"] < ours["best_within_tenth"] for other in scores.values())
+
+
+# -- real trainings ------------------------------------------------------------------------------------------------
+REAL = {   # tests/curves: the recommended epoch, and its regrets on unheard recordings as in docs/overtraining.md
+    "lj": (200, {"mel": 0.006, "similarity": 0.016, "words": 0.004}),
+    "gd": (132, {"mel": 0.014, "similarity": 0.013, "words": 0.044}),
+    "enrico": (280, {"mel": 0.021, "similarity": 0.023, "words": 0.036})}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_on_real_trainings_it_loses_no_more_than_is_written(name: str) -> None:
+    rows = read_jsonl(Path(__file__).parent / "curves" / f"{name}.jsonl")
+    epoch, losses = REAL[name]
+    verdict = judge(rows)
+    assert verdict.state == "overtrained" and verdict.best is not None
+    assert abs(verdict.best.epoch - epoch) <= 0.05 * verdict.epoch
+    voices = {row["step"]: row for row in rows if row["kind"] == "voice"}
+
+    def regret(figure: str, step: int) -> float:
+        return voices[step][f"unheard/{figure}"] - min(row[f"unheard/{figure}"] for row in voices.values())
+    assert all(regret(figure, verdict.best.step) < loss + 0.001 for figure, loss in losses.items())
+    assert regret("mel", verdict.best.step) < regret("mel", max(voices)) - 0.005
+    assert min(regret("similarity", one.step) for one in verdict.candidates) <= 0.015   # who wants likeness, hears it
 
 
 # -- files ---------------------------------------------------------------------------------------------------------
