@@ -113,6 +113,23 @@ is_current() {   # $1: base or test; an installation with the tests serves both
 
 has_gpu() { [[ "$(nvidia-smi -L 2>/dev/null)" == *GPU* ]]; }
 
+is_old_gpu() {   # CUDA 13, which torch comes with, begins at compute capability 7.5; CUDA 12.6 at 5.0
+    local capability; capability="$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1)"
+    [[ -n "$capability" && "$(printf '%s\n' 7.5 "$capability" | sort -V | head -n 1)" != 7.5 ]]
+}
+
+obstacle() {   # why the torch that is here cannot use the GPU that is here, and what works
+    has_gpu || return 0
+    PYTHONPATH="$here" "$python" - 2>/dev/null <<'PY' || true
+from rvc_core.errors import ResourceError
+from rvc_core.platforms import refuse_unbuilt
+try:
+    refuse_unbuilt()
+except ResourceError as error:
+    print(f"{error}; {error.hint}")
+PY
+}
+
 answers() {   # does this index answer within four seconds?
     "$python" -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=4)' "$1/torch/" >/dev/null 2>&1
 }
@@ -160,12 +177,14 @@ brings_cuda() {   # would installing "$1" from pip's own index pull CUDA package
 }
 
 choose_torch() {   # sets $torch to what pip is asked for, or installs it when it comes from an index of its own
-    local index="${RVC_TORCH_INDEX:-}" version
+    local index="${RVC_TORCH_INDEX:-}" version refused
     torch="torch>=2.8"
     if version="$(version_of torch)"; then
         [[ "$(printf '%s\n' 2.8 "$version" | sort -V | head -n 1)" == 2.8 ]] ||
             die "torch $version is here and 2.8 or newer is needed; it is yours, so upgrade it yourself or use another environment"
         say "keeping torch $version"
+        refused="$(obstacle)"
+        [[ -z "$refused" ]] || die "$refused"
         return
     fi
     if [[ -n "$wheels" ]]; then
@@ -173,7 +192,10 @@ choose_torch() {   # sets $torch to what pip is asked for, or installs it when i
             die "torch is not here and the bundle leaves it out: use a machine that brings torch, or make the bundle with --with-torch"
         return
     fi
-    if [[ -z "$index" ]] && has_gpu; then
+    if [[ -z "$index" ]] && has_gpu && is_old_gpu; then
+        index="${cpu_index%cpu}cu126"
+        say "the GPU is older than those that today's torch is built for"
+    elif [[ -z "$index" ]] && has_gpu; then
         say "GPU found: installing torch with CUDA, $cuda_size"
         return
     fi

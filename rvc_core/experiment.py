@@ -145,6 +145,8 @@ class Experiment:
         RVCError
             When a stage fails, or is stopped before it is complete.
         """
+        from .platforms import refuse_unbuilt
+        refuse_unbuilt(self.runtime.device)
         started = time.monotonic()
         reports: dict[str, Any] = {"prepare": _complete("prepare", self.prepare(prepare)),
                                    "extract": _complete("extract", self.extract(extract)),

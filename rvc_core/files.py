@@ -218,7 +218,8 @@ def ensure_room(folder: Path, needed_bytes: int) -> None:
     """
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free_bytes = shutil.disk_usage(existing).free
-    if free_bytes < needed_bytes + _MARGIN_BYTES:
+    needed_bytes += _MARGIN_BYTES
+    if free_bytes < needed_bytes:
         raise ResourceError(
             f"not enough room in {folder}: {needed_bytes / 1e6:.0f} MB needed, {free_bytes / 1e6:.0f} MB free",
             hint="free some space, or set RVC_HOME to a larger disk")

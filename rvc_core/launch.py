@@ -323,7 +323,7 @@ def _work(layout: Layout) -> int:
         result = {"report": train(layout, settings, runtime=runtime, progress=progress, stop=asked).as_json()}
     except RVCError as error:
         result = {"kind": type(error).__name__, "error": str(error), "hint": error.hint}
-        progress.say(f"{error}\n     {error.hint}")
+        _log(f"{error}\n     {error.hint}")       # who watches is told by an error of its own
     with contextlib.suppress(RVCError, OSError):
         if "error" not in (now := _record(layout)) and (first or "error" in result):    # of errors, the first
             write_json(layout.run, {**record, **now, **result})

@@ -5,6 +5,8 @@ import gc
 import math
 import re
 import resource
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +15,14 @@ from typing import TypeVar
 import torch
 
 _RESERVE = 0.15          # of the memory, for fragmentation and for other programs
+_ASK_SECONDS = 5.0
 MOST_CLIPS = 16          # larger batches make fewer steps of the same clips, and learn no better
-_SIGNS = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+_SIGNS = re.compile(r"out of memory|can't allocate memory|ALLOC_FAILED|could not create a primitive$")   # last: oneDNN
 T = TypeVar("T")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a failure means that memory ran out; torch has several words for it, on a CPU a plain RuntimeError.
+    """Whether a failure means that memory ran out; torch has many words for it, on a CPU in a plain RuntimeError.
 
     Examples
     --------
@@ -27,7 +30,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     (True, False)
     """
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS))
+        isinstance(error, RuntimeError) and _SIGNS.search(str(error)) is not None)
 
 
 class Portions:
@@ -71,7 +74,7 @@ class Portions:
                 if not is_out_of_memory(error):
                     raise
                 if min(self.clips, count) == 1:
-                    raise torch.OutOfMemoryError(str(error)) from error
+                    raise torch.OutOfMemoryError("not even a single clip fits") from error
             # Only here, after the exception: its frames hold what the failed attempt had allocated.
             self.clips = max(1, min(self.clips, count) // 2)
             release()
@@ -108,12 +111,47 @@ def available_bytes(device: torch.device) -> int:
     """What this process may have in all: what it has, and what nobody has."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    own = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     free = int(re.findall(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[0]) * 1024
-    with contextlib.suppress(OSError, ValueError):       # a container's limit, if it has one
+    with contextlib.suppress(OSError, ValueError):       # a container's limit, if it has one; cached files give way
         limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))
-        free = min(free, limit - used)
-    return own + free
+        cached = re.findall(r"^inactive_file (\d+)", Path("/sys/fs/cgroup/memory.stat").read_text(), re.MULTILINE)
+        free = min(free, limit - used + sum(map(int, cached)))
+    return _own_bytes() + free
+
+
+def _own_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+class DeviceUse:
+    """How busy a GPU is and how much of its memory is taken, or how much this process has, in a few words.
+
+    The driver's own program is asked, every few seconds, and nobody waits for its answer: torch can only ask through a
+    package that is not installed with it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._gpu = f"GPU-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else ""
+        self._asked: subprocess.Popen[str] | None = None
+        self._asked_at, self._answer = -math.inf, ""
+
+    def __str__(self) -> str:
+        """The newest answer; nothing before the first."""
+        if not self._gpu:
+            return f"{_own_bytes() / 1e9:.1f} GB"
+        if self._asked and self._asked.poll() is not None:
+            numbers = re.findall(r"\d+", self._asked.communicate()[0])
+            if len(numbers) == 3:
+                busy, used, whole = map(int, numbers)
+                self._answer = f"GPU {busy} %, {used / 1024:.1f} of {whole / 1024:.0f} GB"
+            self._asked = None
+        if self._asked is None and time.monotonic() - self._asked_at > _ASK_SECONDS:
+            self._asked_at = time.monotonic()
+            with contextlib.suppress(OSError):
+                self._asked = subprocess.Popen(
+                    ["nvidia-smi", f"--id={self._gpu}", "--query-gpu=utilization.gpu,memory.used,memory.total",
+                     "--format=csv,noheader,nounits"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        return self._answer
 
 
 def largest_batch(peak_bytes: Callable[[int], int], limit_bytes: float, most: int = MOST_CLIPS) -> int:

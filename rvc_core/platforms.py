@@ -24,6 +24,9 @@ _REPORTED_PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "librosa", "trans
 _NEEDED_PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "librosa", "transformers", "torchfcpe", "torchcrepe")
 _OLDEST_TORCH = (2, 8)
 _SET_UP = "run: bash setup_env.sh"
+_UNBUILT = ("choose another accelerator (on Kaggle GPU T4 x2: it retired the P100 in September 2026); or install torch "
+            "for CUDA 12.6, which trains in fp32 there (setup_env.sh: RVC_TORCH_INDEX=.../cu126); or do without it: "
+            "CUDA_VISIBLE_DEVICES=-1")
 _COMFORTABLE_BYTES = 5 << 30   # a checkpoint pair of a 48k voice takes 1 GB, and two are kept
 _SESSION_MARGIN_MINUTES = 20.0  # for copying results out of a session, and for figures that are only nearly right
 
@@ -256,11 +259,31 @@ def gpu_obstacle(number: int = 0) -> str | None:
         return f"torch for CUDA {torch.version.cuda} finds no usable GPU or driver"
     if number >= torch.cuda.device_count():
         return f"there are {torch.cuda.device_count()} GPUs, numbered from 0"
+    return _unbuilt(number)
+
+
+def _unbuilt(number: int) -> str | None:
+    import torch
+
     capability = torch.cuda.get_device_capability(number)
-    if not _built_for(capability, torch.cuda.get_arch_list()):
-        return (f"torch {torch.__version__} is not built for the {torch.cuda.get_device_name(number)} "
-                f"(compute capability {capability[0]}.{capability[1]})")
-    return None
+    if _built_for(capability, torch.cuda.get_arch_list()):
+        return None
+    return (f"torch {torch.__version__} is not built for the {torch.cuda.get_device_name(number)} "
+            f"(compute capability {capability[0]}.{capability[1]})")
+
+
+def refuse_unbuilt(name: str = "auto") -> None:
+    """Raise where a GPU is there that this torch has no code for: nobody chose the CPU that would train instead.
+
+    Raises
+    ------
+    ResourceError
+        With what works.
+    """
+    import torch
+
+    if name == "auto" and torch.cuda.is_available() and (obstacle := _unbuilt(0)):
+        raise ResourceError(obstacle, hint=_UNBUILT)
 
 
 def _built_for(capability: tuple[int, int], architectures: list[str]) -> bool:
@@ -323,7 +346,7 @@ def _package_problems(found: dict[str, str | None]) -> Iterator[tuple[str, str]]
 
 def _gpu_problems(device: dict[str, str] | None) -> Iterator[tuple[str, str]]:
     if device and device["name"] == "cpu" and shutil.which("nvidia-smi"):
-        yield (f"there is a GPU, but {device['reason']}",
+        yield (f"there is a GPU, but {device['reason']}", _UNBUILT if "not built for" in device["reason"] else
                "install a torch built for it (RVC_TORCH_INDEX, see setup_env.sh), or stay on the CPU")
 
 

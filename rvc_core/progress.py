@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 _STALL_FACTOR = 10.0            # of a usual unit of work
-_SHORTEST_STALL_SECONDS = 30.0
+_SHORTEST_STALL_SECONDS = 60.0  # a validation, after which steps go on
 _FIRST_UNIT_SECONDS = 600.0     # loading, compiling: nothing is usual yet
 
 
@@ -131,6 +131,7 @@ class Beacon:
     def start(self, label: str, total: int) -> None:
         """Begin a piece of work of `total` units."""
         self._state |= {"label": label, "total": total, "done": 0, "note": ""}
+        self._seconds.clear()
         self._moved = time.monotonic()
         self._write(lambda: self._log.start(label, total))
 

@@ -47,6 +47,7 @@ def recover(run: Run, log: MetricsLog, progress: Progress) -> None:
     failed, caution = run.step, run.caution
     with run.ranks.in_turn():
         go_back(run)
+    run.ranks.refuse_different((run.step, run.epoch, run.position))      # only the first machine's folder has them all
     run.setbacks = run.setbacks + 1 if run.step == run.setback_step else 1
     run.setback_step = run.step
     if run.setbacks > _TRIES:

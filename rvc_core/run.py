@@ -19,7 +19,7 @@ from .files import ensure_room, remove_leftovers, write_json
 from .gan import Networks, StepResult, train_step
 from .layout import LATEST_ONLY, Layout
 from .manifest import ExperimentRecord
-from .memory import MOST_CLIPS, Portions, available_bytes, largest_batch, measured_memory
+from .memory import MOST_CLIPS, DeviceUse, Portions, available_bytes, largest_batch, measured_memory
 from .overtraining import Verdict
 from .platforms import choose_device
 from .precision import DTYPES, Precision, choose_precision, native_precision
@@ -35,11 +35,16 @@ from .weights import base_files
 
 @dataclass(frozen=True)
 class Saving:
-    """A checkpoint on its way to the disk: `written` answers with the seconds that it took, or raises."""
+    """A checkpoint on its way to the disk: `written` answers with the seconds that it took, or raises.
+
+    `judgement` is what was known of the voice when it was copied; by the time it is written, another validation may
+    have come.
+    """
 
     step: int
     epoch: int
     voice: Path | None
+    judgement: dict[str, float]
     written: Future[float]
 
 
@@ -98,6 +103,7 @@ class Run:
     verdict: Verdict | None = None
     save_seconds: float = 2.0
     portions: Portions = field(init=False)
+    use: DeviceUse = field(init=False)
     caution: float = 1.0
     only_fp32: bool = False
     odd_steps: int = 0
@@ -105,7 +111,7 @@ class Run:
     setback_step: int = -1
 
     def __post_init__(self) -> None:
-        self.portions = Portions(self.batch_size)
+        self.portions, self.use = Portions(self.batch_size), DeviceUse(self.device)
 
     @property
     def batch_size(self) -> int:
@@ -140,15 +146,16 @@ class Run:
         return float(np.median(self.step_seconds)) if self.step_seconds else 0.0
 
     def note(self, values: dict[str, float], budget: Budget) -> str:
-        """Newest figures: speed, and when all epochs are done, or how many more of them the time is enough for."""
+        """Newest figures: speed, when all epochs are done or how many the time is enough for, what the device does."""
         left = self.steps_left * self.pace
         end = f"{left / 60:.0f} min left"
         if left > budget.left_seconds:
             fit = self.epoch + (self.position + budget.left_seconds / self.pace) / self.steps_per_epoch
             end = f"{max(0, budget.left_seconds) / 60:.0f} min left, enough for {fit:.0f} epochs"
+        use = f" · {self.use}" if str(self.use) else ""
         ill = "".join(f" · {illness.name}!" for illness in self.verdict.illnesses) if self.verdict else ""
         return (f"epoch {self.epoch + 1}/{self.settings.epochs} · mel {values['loss/g/mel']:.1f} · "
-                f"{self.pace:.2f} s a step · {end}{ill}")
+                f"{self.pace:.2f} s a step · {end}{use}{ill}")
 
     def continuation(self) -> dict[str, Any]:
         """What `state_<step>.pt` holds: the position, and what it depends on."""

@@ -25,10 +25,11 @@ from .errors import CheckpointError, ResourceError, StorageError
 from .files import write_json
 from .gan import train_step
 from .layout import Layout
+from .memory import is_out_of_memory
 from .metrics import PICTURE_INTERVAL_STEPS, MetricsLog, NoLog, history
 from .nn.spectrogram import mel_spectrogram
 from .overtraining import judge_experiment, should_stop
-from .platforms import choose_device, detect, session_minutes_left
+from .platforms import choose_device, detect, refuse_unbuilt, session_minutes_left
 from .progress import Budget, Progress, Silent, Stop
 from .ranks import Ranks, joined, own_device
 from .recovery import DIVERGED, end_before, record, recover
@@ -98,6 +99,7 @@ def train(layout: Layout, settings: TrainSettings, *, runtime: RuntimeSettings =
         When losses stay without numbers, whatever is tried; the last checkpoint is untouched.
     """
     started = time.monotonic()
+    refuse_unbuilt(runtime.device)
     with (joined(own_device(choose_device(runtime.device).name)) as ranks, _storage(layout), _alone(layout, ranks),
           _gentle_interrupt() as interrupt):
         progress = progress if ranks.is_first else Silent()
@@ -140,9 +142,14 @@ def _budget(settings: TrainSettings, progress: Progress) -> Budget:
 
 @contextlib.contextmanager
 def _storage(layout: Layout) -> Iterator[None]:
-    """Name what happened when the disk fails under the work, and what is still there."""
+    """Name what happened when the disk fails under the work, or memory runs out, and what is still there."""
     try:
         yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ResourceError(f"memory ran out: {(str(error).splitlines() or [''])[0][:100]}", hint=(
+            "close other programs, or use a larger GPU; then the same command continues")) from error
     except OSError as error:
         name = Path(os.fsdecode(error.filename)).name if error.filename else layout.root.name
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -193,11 +200,7 @@ def _fit(run: Run, log: MetricsLog, budget: Budget, progress: Progress, stops: d
     progress.start("training", run.steps_left)
     run.portions.tell = progress.say
     while run.epoch < settings.epochs:
-        try:
-            ended_by = _epoch(run, log, budget, progress, stops)
-        except torch.OutOfMemoryError as error:
-            raise ResourceError(f"memory ran out at step {run.step + 1}, with a single clip",
-                                hint="close other programs, or use a larger GPU; then the same command") from error
+        ended_by = _epoch(run, log, budget, progress, stops)
         if ended_by == DIVERGED:
             _settle(run, log, progress, wait=True)
             recover(run, log, progress)
@@ -322,7 +325,7 @@ def _save(run: Run, log: MetricsLog, progress: Progress, *, with_voice: bool) ->
     checkpoint = Checkpoint(run.step, generator, discriminator, run.continuation())
     voice = run.layout.voice(run.epoch, run.step) if with_voice else None
     run.saved_at = time.monotonic()
-    run.saving = Saving(run.step, run.epoch, voice, run.writer.submit(_write, run, checkpoint, voice))
+    run.saving = Saving(run.step, run.epoch, voice, run.judgement, run.writer.submit(_write, run, checkpoint, voice))
     if with_voice:
         _show_mels(run, log)
 
@@ -359,7 +362,7 @@ def _settle(run: Run, log: MetricsLog, progress: Progress, *, wait: bool) -> Non
         return
     run.saved_step = saving.step
     if saving.voice:
-        log.voice(saving.step, saving.epoch, saving.voice.name, run.judgement)
+        log.voice(saving.step, saving.epoch, saving.voice.name, saving.judgement)
         ranking = run.verdict.ranking if run.verdict else []
         names = {row["step"]: row["path"] for row in log.voices}
         ranks = {names[step]: rank for rank, step in enumerate([*ranking, saving.step]) if step in names}

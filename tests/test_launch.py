@@ -22,7 +22,7 @@ from rvc_core.files import read_json, write_json
 from rvc_core.layout import Layout
 from rvc_core.metrics import history
 from rvc_core.platforms import started_ticks
-from rvc_core.progress import Silent
+from rvc_core.progress import Beacon, Silent, stalled
 from rvc_core.settings import TrainSettings
 from rvc_core.voice_file import load_voice
 from tiny import experiment
@@ -191,6 +191,17 @@ def test_a_stall_is_said_once_by_the_log_and_by_who_watches(layout: Layout, pret
         launch.watch(layout, said)
     for lines in (said.lines, layout.log.read_text().splitlines()):
         assert len([line for line in lines if line.startswith("training: no step for 6")]) == 1
+
+
+def test_what_is_usual_for_steps_is_not_for_what_comes_after_them(layout: Layout) -> None:
+    beacon = Beacon(layout.beacon, Silent())
+    beacon.start("training", 2)
+    beacon.advance()
+    beacon.advance()
+    state = read_json(layout.beacon, "")
+    assert stalled(state, state["time"] + 70)
+    beacon.start("saving and opening again", 1)
+    assert not stalled(read_json(layout.beacon, ""), state["time"] + 70)
 
 
 # -- who is alive --------------------------------------------------------------------------------------------------

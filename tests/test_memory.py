@@ -1,12 +1,16 @@
 """How many clips fit: found by trying, with a reserve, whatever way memory has of running out."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from rvc_core.memory import Portions, available_bytes, largest_batch, measured_memory
+from rvc_core import memory
+from rvc_core.memory import DeviceUse, Portions, available_bytes, largest_batch, measured_memory
 
 CPU = torch.device("cpu")
 
@@ -56,6 +60,24 @@ def test_a_gpu_is_asked_for_its_own_figures(monkeypatch: pytest.MonkeyPatch) -> 
     with measured_memory(gpu) as measured:
         pass
     assert (available_bytes(gpu), measured.peak_bytes) == (1000, 700)
+
+
+@pytest.mark.parametrize(("answer", "told"), [
+    ("87, 9830, 15360", "GPU 87 %, 9.6 of 15 GB"), ("[N/A], 9830, 15360", ""), ("", "")])
+def test_the_driver_is_asked_how_busy_the_gpu_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str,
+                                                 told: str) -> None:
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text(f"#!/bin/sh\necho $1 > {tmp_path}/asked\necho '{answer}'\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="12-34"))
+    use = DeviceUse(torch.device("cuda:1"))
+    assert str(use) == ""                                    # asked, and not waited for
+    use._asked.wait()
+    assert str(use) == told and (tmp_path / "asked").read_text() == "--id=GPU-12-34\n"
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(memory, "_ASK_SECONDS", -1)
+    assert str(use) == told                                  # a driver that is gone is no reason to fail
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import torch
 
 from rvc_core import platforms
 from rvc_core.errors import ResourceError, SettingsError
+from rvc_core.experiment import Experiment
 from rvc_core.platforms import home
 
 
@@ -80,6 +81,19 @@ def test_a_gpu_is_used_only_if_torch_has_code_for_it(gpu, capability, architectu
         assert "not built for" in platforms.choose_device("auto").reason
         with pytest.raises(ResourceError, match="not built for"):
             platforms.choose_device("cuda")
+
+
+def test_a_gpu_without_code_is_refused_with_what_works_unless_the_cpu_was_chosen(gpu, tmp_path):
+    gpu((6, 0), CU130)
+    lab = Experiment.open("nobody", home=tmp_path)
+    for work in (platforms.refuse_unbuilt, lab.train, lab.run):          # before anything is looked for or made
+        with pytest.raises(ResourceError, match="not built for") as caught:
+            work()
+    for remedy in ("GPU T4 x2", "P100 in September 2026", "cu126", "fp32", "CUDA_VISIBLE_DEVICES"):
+        assert remedy in caught.value.hint
+    platforms.refuse_unbuilt("cpu")
+    gpu((6, 0), CU126)
+    platforms.refuse_unbuilt()
 
 
 def test_a_gpu_that_is_not_there_is_refused_by_number(gpu):

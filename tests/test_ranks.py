@@ -8,18 +8,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from kills import CONTEXT
-from rvc_core import launch
+from rvc_core import launch, recovery
 from rvc_core.checkpoint import load_newest
+from rvc_core.errors import MismatchError
 from rvc_core.files import read_json, write_json
 from rvc_core.layout import Layout
 from rvc_core.metrics import history
 from rvc_core.progress import Silent, Stop
-from rvc_core.ranks import UNHEARD
+from rvc_core.ranks import UNHEARD, Ranks
 from rvc_core.settings import RuntimeSettings, TrainSettings
 from rvc_core.train import train
 from tiny import TINY, experiment
@@ -163,6 +165,21 @@ def test_one_process_for_each_gpu(monkeypatch: pytest.MonkeyPatch, device: str, 
                                   processes: int) -> None:
     monkeypatch.setattr(launch, "count_gpus", lambda: there)
     assert launch._processes(RuntimeSettings(device=device, gpus=gpus)) == processes
+
+
+def test_machines_whose_folders_differ_do_not_go_back_to_different_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the first writes checkpoints; one with a folder of its own finds none there."""
+    told = []
+
+    class Two(Ranks):
+        def refuse_different(self, mine: Any) -> None:
+            told.append(mine)
+            raise MismatchError("the machines do not have the same experiment")
+    monkeypatch.setattr(recovery, "go_back", lambda run: setattr(run, "step", 6))
+    run = SimpleNamespace(ranks=Two(), step=9, epoch=2, position=0, caution=1.0)
+    with pytest.raises(MismatchError):
+        recovery.recover(run, None, Silent())
+    assert told == [(6, 2, 0)] and run.caution == 1
 
 
 class _Listening(Silent):

@@ -185,6 +185,22 @@ def test_a_torch_that_is_there_is_kept(python):
             "torchaudio==2.10.*"} == set(lines[1:])
 
 
+def test_an_old_gpu_gets_a_torch_with_code_for_it_or_is_refused_before_anything_is_downloaded(python, tmp_path):
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho 6.0\n")
+    smi.chmod(0o755)
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    fresh = bash(f'python="{python}"; {SHOW} {GPU} {ONLINE} choose_torch', **path)
+    assert "pip --index-url https://download.pytorch.org/whl/cu126 torch>=2.8" in fresh.stdout
+    pretend_installed(python, torch="2.10.0+cu128")
+    (tmp_path / "packages" / "torch.py").write_text(
+        "from types import SimpleNamespace as N\n__version__ = '2.10.0+cu128'\ncuda = N(is_available=lambda: True, "
+        "get_device_capability=lambda n: (6, 0), get_arch_list=lambda: ['sm_75'], get_device_name=lambda n: 'P100')\n")
+    kept = bash(f'python="{python}"; {SHOW} {GPU} choose_torch; echo more', **path)
+    assert kept.returncode == 1 and "more" not in kept.stdout and len(kept.stderr.splitlines()) == 1
+    assert "not built for the P100 (compute capability 6.0)" in kept.stderr and "cu126" in kept.stderr
+
+
 def test_a_torch_that_is_too_old_is_not_replaced_either(python):
     pretend_installed(python, torch="2.6.0")
     result = bash(f'python="{python}"; {SHOW} {GPU} choose_torch')

@@ -348,7 +348,7 @@ def test_not_even_one_clip_is_an_error_that_says_so(tiny: None, tmp_path: Path,
     def full(*_: object) -> object:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 12 bytes")
     monkeypatch.setattr(gan.Gradients, "of_generator", full)
-    with pytest.raises(ResourceError, match="step 1, with a single clip"):
+    with pytest.raises(ResourceError, match="memory ran out: not even a single clip"):
         train(experiment(tmp_path), _settings(epochs=1))
 
 
@@ -443,6 +443,18 @@ def _train_through_kills(home: Path, kills: list[dict[str, object]], epochs: int
                           for one in (whole, killed)] for record in ("metrics", "verdict"))
     assert sorted(records[0].splitlines()) == sorted(records[1].splitlines())      # a voice's row waits for the disk
     assert verdicts[0] == verdicts[1] and judge_experiment(killed).state != "cannot_tell"
+
+
+def test_a_voice_that_is_written_late_keeps_its_own_judgement(tiny: None, tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    write = train_module._write
+    monkeypatch.setattr(train_module, "_write", lambda *saving: (time.sleep(0.5), write(*saving))[1])
+    layout = experiment(tmp_path)
+    train(layout, _settings(epochs=3, save_every_epochs=1, validate_every_epochs=1))
+    rows = history(layout)
+    found = {row["step"]: row["heldout/mel"] for row in rows if row["kind"] == "validation"}
+    assert [row["heldout/mel"] for row in rows if row["kind"] == "voice"] == [found[step] for step in (3, 6, 9)]
+    assert len({*found.values()}) == 4
 
 
 def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(tiny: None, tmp_path: Path) -> None:
@@ -576,9 +588,9 @@ def test_the_progress_line_tells_speed_end_and_epochs_that_still_fit(tiny: None,
             notes.append(note)
     train(experiment(tmp_path), _settings(epochs=2), progress=Noting())
     train(experiment(tmp_path, "other"), _settings(epochs=5000, max_minutes=0.06), progress=Noting())
-    assert re.fullmatch(r"epoch 2/2 · mel [\d.]+ · [\d.]+ s a step · 0 min left", notes[5])
+    assert re.fullmatch(r"epoch 2/2 · mel [\d.]+ · [\d.]+ s a step · 0 min left · [\d.]+ GB", notes[5])
     fits = [fit for note in notes[6:]
-            if (fit := re.fullmatch(r"epoch (\d+)/5000 · .* 0 min left, enough for (\d+) epochs", note))]
+            if (fit := re.fullmatch(r"epoch (\d+)/5000 · .* 0 min left, enough for (\d+) epochs · .*", note))]
     assert fits and all(int(fit[1]) <= int(fit[2]) + 1 < 1000 for fit in fits)
 
 

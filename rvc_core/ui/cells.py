@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import launch, storage, weights
-from ..errors import RVCError, StageOrderError, StorageError
+from ..errors import ResourceError, RVCError, StageOrderError, StorageError
 from ..experiment import Experiment
 from ..files import read_json, slug_of
 from ..layout import Layout
@@ -34,7 +34,13 @@ _DRIVE = "/content/drive"
 
 # -- install and begin ---------------------------------------------------------------------------------------------
 def check() -> None:
-    """Print versions, device and every problem with its remedy."""
+    """Print versions, device and every problem with its remedy.
+
+    Raises
+    ------
+    ResourceError
+        When there is a GPU that this torch has no code for.
+    """
     report = apart("check", failing=False)
     found = {name: version for name, version in report["versions"].items() if version}
     print(" · ".join(f"{name} {found[name]}" for name in
@@ -43,6 +49,8 @@ def check() -> None:
     print(say("computes", title=device["title"], reason=device["reason"]) if device else say("no_torch"))
     for problem in report["problems"]:
         print(f"! {problem['problem']}\n  → {problem['hint']}")
+        if "not built for" in problem["problem"]:      # before anything is downloaded for it
+            raise ResourceError(problem["problem"], hint=problem["hint"])
 
 
 def begin(name: str, dataset: str = "", songs: str = "", place: str = "auto",
