@@ -14,7 +14,7 @@ import pytest
 
 from rvc_core import ConvertSettings, TrainSettings, launch, platforms, storage, ui
 from rvc_core.embedded import voice_folder
-from rvc_core.errors import SettingsError, StageOrderError
+from rvc_core.errors import ResourceError, SettingsError, StageOrderError
 from rvc_core.layout import Layout
 from rvc_core.ui import cells, results
 from rvc_core.ui.desk import Desk
@@ -145,6 +145,13 @@ def test_each_cell_says_which_one_comes_before_it(home: Path, capsys: pytest.Cap
     ui.clean_up()
     assert "is not being trained" in capsys.readouterr().out
     assert "→ run the cell" in "\n".join(caught.value._render_traceback_())
+
+
+def test_a_gpu_without_code_ends_the_first_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = {"problem": "torch 2 is not built for the P100", "hint": "T4"}
+    monkeypatch.setattr(cells, "apart", lambda *_, **__: {"versions": {}, "device": None, "problems": [problem]})
+    with pytest.raises(ResourceError, match="P100"):
+        cells.check()
 
 
 def test_clean_up_removes_what_it_is_told_to_and_no_more(home: Path) -> None:

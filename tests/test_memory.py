@@ -52,6 +52,14 @@ def test_a_process_may_have_what_it_has_and_what_is_free() -> None:
     assert measured.peak_bytes < available_bytes(CPU) < 1 << 45
 
 
+def test_files_that_a_container_has_cached_are_no_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2 GB allowed, 1.9 GB of them used, 1.5 GB of that by files that can be read again."""
+    read, told = Path.read_text, {"memory.max": "2000000000", "memory.current": "1900000000",
+                                  "memory.stat": "anon 5\ninactive_file 1500000000\n"}
+    monkeypatch.setattr(Path, "read_text", lambda path, *_: told.get(path.name) or read(path))
+    assert available_bytes(CPU) - memory._own_bytes() == pytest.approx(1.6e9)
+
+
 def test_a_gpu_is_asked_for_its_own_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, answer in (("mem_get_info", (900, 2000)), ("memory_reserved", 100), ("max_memory_reserved", 700),
                          ("reset_peak_memory_stats", None)):

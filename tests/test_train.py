@@ -22,7 +22,7 @@ from rvc_core import checkpoint as checkpoint_module
 from rvc_core import gan, stamps
 from rvc_core import run as run_module
 from rvc_core import train as train_module
-from rvc_core.checkpoint import load_newest
+from rvc_core.checkpoint import Checkpoint, load_newest
 from rvc_core.errors import DivergedError, MismatchError, ResourceError, StageOrderError, StorageError, WeightsError
 from rvc_core.experiment import Experiment, Voice
 from rvc_core.files import read_json
@@ -352,6 +352,15 @@ def test_not_even_one_clip_is_an_error_that_says_so(tiny: None, tmp_path: Path,
         train(experiment(tmp_path), _settings(epochs=1))
 
 
+def test_a_validation_without_memory_is_told_as_that(tiny: None, tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> object:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+    monkeypatch.setattr(train_module, "_validate", full)
+    with pytest.raises(ResourceError, match="memory ran out: CUDA"):
+        train(experiment(tmp_path), _settings(epochs=1))
+
+
 @pytest.fixture
 def small_card(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Sets how many frames, of all clips together, the networks have memory for."""
@@ -448,7 +457,13 @@ def _train_through_kills(home: Path, kills: list[dict[str, object]], epochs: int
 def test_a_voice_that_is_written_late_keeps_its_own_judgement(tiny: None, tmp_path: Path,
                                                               monkeypatch: pytest.MonkeyPatch) -> None:
     write = train_module._write
-    monkeypatch.setattr(train_module, "_write", lambda *saving: (time.sleep(0.5), write(*saving))[1])
+
+    def late(run: run_module.Run, checkpoint: Checkpoint, voice: Path) -> float:
+        judgement = run.judgement
+        while checkpoint.step == 3 and run.judgement is judgement:
+            time.sleep(0.01)
+        return write(run, checkpoint, voice)
+    monkeypatch.setattr(train_module, "_write", late)
     layout = experiment(tmp_path)
     train(layout, _settings(epochs=3, save_every_epochs=1, validate_every_epochs=1))
     rows = history(layout)
