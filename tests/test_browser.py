@@ -1,5 +1,6 @@
 """Watching, TensorBoard and listening in a real browser, as people use them. Screenshots stay in the test's folder."""
 
+import json
 import os
 import shutil
 import time
@@ -64,6 +65,7 @@ def test_a_live_training_is_watched_interrupted_and_stopped(tmp_path: Path, tiny
         notebook.save()
         telephone = browser.Notebook(chromium, lab, "train.ipynb", width=420, dark=True)
         telephone.output(1).locator("img").first.wait_for(timeout=60_000)
+        telephone.page.wait_for_timeout(3000)       # the other theme is being loaded
         telephone.page.screenshot(path=tmp_path / "telephone.png")
     _keep(tmp_path, "watch.png", "telephone.png")
 
@@ -86,6 +88,84 @@ def test_the_last_frame_of_an_unattended_notebook_is_seen_when_somebody_opens_it
         assert all(image.evaluate("one => one.naturalWidth") == 880 for image in images.all())
         notebook.page.screenshot(path=tmp_path / "unattended.png")
     _keep(tmp_path, "unattended.png")
+
+
+def test_tensorboard_opens_inline_on_the_guides_view(tmp_path: Path) -> None:
+    browser.need_browser()
+    from rvc_core.metrics import MetricsLog
+    from rvc_core.ui.board import stop
+    layout = Layout.of("alice", tmp_path)
+    log = MetricsLog(layout, steps_per_epoch=1, resumed_step=0)
+    for step in range(1, 300):
+        log.step(step, step, {"loss/g/total": 30 + 9 / step, "loss/g/mel": 20 + 9 / step, "loss/g/kl": 1.0})
+    log.close()
+    browser.write_notebook(tmp_path / "board.ipynb", SHOW.replace("watch", "tensorboard"))
+    try:
+        with browser.jupyter_lab(tmp_path) as lab, browser.chromium() as chromium:
+            notebook = browser.Notebook(chromium, lab, "board.ipynb")
+            notebook.run_all()
+            page = notebook.output(0).frame_locator("iframe")
+            page.get_by_text("tag: loss/g/total").first.wait_for(timeout=90_000)
+            page.get_by_text("tag: loss/g/kl").wait_for()
+            assert page.get_by_text("tag: loss/g/total").count() == 2, "what the address filters for comes first"
+            assert page.get_by_text("tag: loss/g/kl").count() == 1, "and then all, by group"
+            assert "0.987" in [box.input_value() for box in page.locator("input").all()]
+            notebook.page.wait_for_timeout(2000)
+            notebook.page.screenshot(path=tmp_path / "board.png")
+    finally:
+        stop(layout)
+    _keep(tmp_path, "board.png")
+
+
+KAGGLE = """\
+from rvc_core.ui import board
+from rvc_core.platforms import detect
+board.list_addresses = lambda: ["/k/123/s3cret/proxy/"]
+board.show(6006, detect({"KAGGLE_KERNEL_RUN_TYPE": "Interactive"}), {"KAGGLE_KERNEL_RUN_TYPE": "Interactive"})"""
+
+
+def test_kaggles_link_is_shown_when_asked_for_and_never_saved(tmp_path: Path) -> None:
+    browser.need_browser()
+    browser.write_notebook(tmp_path / "link.ipynb", KAGGLE)
+    with browser.jupyter_lab(tmp_path) as lab, browser.chromium() as chromium:
+        notebook = browser.Notebook(chromium, lab, "link.ipynb")
+        notebook.run_all()
+        button = notebook.output(0).get_by_role("button", name="Link to TensorBoard")
+        button.click(timeout=60_000)
+        link = notebook.output(0).get_by_role("link")
+        link.wait_for(timeout=20_000)
+        assert "/k/123/s3cret/proxy/proxy/6006/" in link.get_attribute("href")
+        notebook.save()
+        assert "s3cret" not in (tmp_path / "link.ipynb").read_text().split("board.show")[1], "while it is shown"
+        button.click()
+        link.wait_for(state="detached", timeout=20_000)
+
+
+LISTEN = """\
+from test_ui import _comparison
+from pathlib import Path
+from rvc_core.ui import players
+players.ab(_comparison(Path("clips").absolute(), clips=1), seed=1)"""
+
+
+def test_listening_blind_with_real_clicks(tmp_path: Path) -> None:
+    browser.need_browser()
+    (tmp_path / "clips").mkdir()
+    browser.write_notebook(tmp_path / "listen.ipynb", LISTEN)
+    with browser.jupyter_lab(tmp_path) as lab, browser.chromium() as chromium:
+        notebook = browser.Notebook(chromium, lab, "listen.ipynb")
+        notebook.run_all()
+        shown = notebook.output(0)
+        shown.locator("audio").nth(2).wait_for(timeout=90_000)
+        _until(lambda: all(one.evaluate("audio => audio.duration") == 1 for one in shown.locator("audio").all()), 20)
+        notebook.page.screenshot(path=tmp_path / "listen.png")
+        shown.get_by_role("button", name="A is better").click()
+        shown.get_by_text("Comparison 2 of 2").wait_for()
+        shown.get_by_role("button", name="no difference").click()
+        shown.get_by_text("Preferred, in all comparisons").wait_for()
+    choices = Layout.of("alice", tmp_path / "clips").choices.read_text().splitlines()
+    assert len(choices) == 2 and json.loads(choices[1])["preferred"] is None
+    _keep(tmp_path, "listen.png")
 
 
 def _keep(folder: Path, *names: str) -> None:

@@ -18,9 +18,10 @@ from rvc_core.files import write_jsonl
 from rvc_core.layout import Layout
 from rvc_core.learning_curve import History
 from rvc_core.overtraining import Candidate, judge
+from rvc_core.platforms import detect
 from rvc_core.quality import measure
 from rvc_core.ui import panels, players, plots
-from rvc_core.ui.board import start, stop
+from rvc_core.ui.board import show, start, stop
 from synth import phrase
 
 
@@ -107,6 +108,29 @@ def _answer(address: str, complete) -> object:
             break
         time.sleep(0.1)
     return found
+
+
+def test_each_platform_gets_the_page_that_it_allows(monkeypatch) -> None:
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    show(6006, detect({}, exists=lambda path: False), {})
+    assert "window.location.hostname" in shown[-1].data and "smoothing=0.987" in shown[-1].data
+    show(6006, detect({}, exists=lambda path: False), {"TENSORBOARD_PROXY_URL": "https://hub/proxy/%PORT%/"})
+    assert shown[-1].src.startswith("https://hub/proxy/6006/?smoothing=0.987")
+    studio = {"LIGHTNING_CLOUD_SPACE_ID": "01abc"}
+    show(6006, detect(studio), studio)
+    assert 'href="https://6006-01abc.cloudspaces.litng.ai/?' in shown[-1].data
+    for kind in ("Batch", "Interactive"):
+        kaggle = {"KAGGLE_KERNEL_RUN_TYPE": kind}
+        show(6006, detect(kaggle), kaggle)
+    assert "only while you edit" in shown[-2].data
+    button, place = shown[-1].children
+    monkeypatch.setattr("rvc_core.ui.board.list_addresses", lambda: ["/k/123/s3cret/proxy/"])
+    assert place.value == ""
+    button.value = True
+    assert "/k/123/s3cret/proxy/proxy/6006/" in place.value
+    button.value = False
+    assert place.value == "", "hidden again"
 
 
 # -- listening -----------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ def start(layout: Layout, *, everywhere: bool = False) -> int:
         return info.port
     with tempfile.TemporaryFile() as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "tensorboard.main", "--logdir", str(layout.root), "--port", "0",
+            [sys.executable, "-m", "tensorboard.main", "--logdir", str(layout.root.absolute()), "--port", "0",
              "--samples_per_plugin", f"scalars={_POINTS}", "--reload_interval", str(_RELOAD_SECONDS),
              "--window_title", layout.name, *(["--bind_all"] if everywhere else [])],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
@@ -116,7 +116,7 @@ def _running(layout: Layout) -> list[Any]:
     from tensorboard import manager
 
     return [info for info in manager.get_all()
-            if info.logdir == str(layout.root) and started_ticks(info.pid) is not None]
+            if info.logdir == str(layout.root.absolute()) and started_ticks(info.pid) is not None]
 
 
 # -- the page ------------------------------------------------------------------------------------------------------
@@ -171,11 +171,14 @@ def kaggle_address(port: int, base_urls: Iterable[str] | None = None) -> str:
     >>> kaggle_address(6006, ["/k/123/secret/proxy/"]).partition("?")[0]
     'https://kkb-production.jupyter-proxy.kaggle.net/k/123/secret/proxy/proxy/6006/'
     """
-    if base_urls is None:
-        from jupyter_server.serverapp import list_running_servers
-
-        base_urls = [server["base_url"] for server in list_running_servers()]
-    for base in base_urls:
+    for base in list_addresses() if base_urls is None else base_urls:
         if match := re.match(r"/k/[^/]+/[^/]+", base):
             return f"https://{_KAGGLE}{match[0]}/proxy/proxy/{port}/{GUIDE_VIEW}"
     raise ResourceError("Kaggle's proxy was not found", hint="the watch cell draws the same curves")
+
+
+def list_addresses() -> list[str]:
+    """Where the notebook servers of this machine are, behind the platform's own address."""
+    from jupyter_server.serverapp import list_running_servers
+
+    return [server["base_url"] for server in list_running_servers()]
