@@ -1,11 +1,14 @@
 """Notebooks in a real browser: JupyterLab served on this machine, opened in Chromium by Playwright.
 
-Only tests marked slow use it, and they are skipped where it is missing. To install it: `pip install jupyterlab
-playwright`, and Debian's or Ubuntu's package chromium; no browser is downloaded.
+Tests that use it are skipped where there is no Chromium: `apt install chromium` on Debian and Ubuntu; no browser is
+downloaded. With RVC_REQUIRE_BROWSER=1, as in continuous integration, they fail there instead.
 """
 
 import contextlib
+import importlib.util
+import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -23,14 +26,17 @@ import pytest
 TESTS = Path(__file__).parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 _TOKEN = "tests"
+# Without windows that nobody asked for; and cells keep their place in the page when they are scrolled out of sight.
+_SETTINGS = {"apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+             "notebook-extension/tracker": {"windowingMode": "none"}}
 
 
 def need_browser() -> None:
-    """Skip the test where there is no browser."""
-    for package in ("playwright", "jupyterlab"):
-        pytest.importorskip(package)
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine: apt install chromium")
+    """Skip the test where there is no browser, or fail where there has to be one."""
+    missing = [package for package in ("playwright", "jupyterlab") if importlib.util.find_spec(package) is None]
+    if missing or not CHROMIUM:
+        reason = f"no {' and no '.join([*missing, *([] if CHROMIUM else ['Chromium'])])} on this machine"
+        (pytest.fail if os.environ.get("RVC_REQUIRE_BROWSER") else pytest.skip)(f"{reason}: see tests/browser.py")
 
 
 @contextlib.contextmanager
@@ -40,10 +46,16 @@ def jupyter_lab(folder: Path, environment: Mapping[str, str] = os.environ) -> It
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     paths = os.pathsep.join([str(TESTS), str(TESTS.parent), environment.get("PYTHONPATH", "")])
+    for name, values in _SETTINGS.items():
+        file = folder / ".jupyter" / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(values))
+    own = {"JUPYTER_CONFIG_DIR": str(folder / ".jupyter"), "JUPYTERLAB_SETTINGS_DIR": str(folder / ".jupyter/settings"),
+           "JUPYTERLAB_WORKSPACES_DIR": str(folder / ".jupyter/workspaces"), "PYTHONPATH": paths}
     server = subprocess.Popen(
         [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}",
          f"--notebook-dir={folder}", f"--IdentityProvider.token={_TOKEN}", "--LabApp.expose_app_in_browser=True"],
-        env={**environment, "PYTHONPATH": paths, "JUPYTER_CONFIG_DIR": str(folder / ".jupyter")},
+        env={**environment, **own},
         stdout=subprocess.DEVNULL, stderr=(folder / "jupyter.log").open("wb"), start_new_session=True)
     try:
         for _ in range(600):
@@ -96,9 +108,23 @@ class Notebook:
         """Begin to run all cells."""
         self.command("notebook:run-all-cells")
 
-    def output(self, cell: int) -> Any:
+    def cell(self, cell: int | str) -> Any:
+        """A cell, by its number or by its code, a Playwright locator."""
+        return self.page.locator(".jp-Cell").nth(cell) if isinstance(cell, int) else self.page.locator(
+            ".jp-CodeCell").filter(has=self.page.locator(".jp-InputArea", has_text=cell))
+
+    def output(self, cell: int | str) -> Any:
         """What a cell shows, a Playwright locator."""
-        return self.page.locator(".jp-Cell").nth(cell).locator(".jp-Cell-outputWrapper")
+        return self.cell(cell).locator(".jp-Cell-outputWrapper")
+
+    def run(self, code: str, *, wait: bool = True) -> Any:
+        """Click into a cell and press Shift and Enter, as people do; what it shows."""
+        self.cell(code).locator(".cm-content").click()
+        self.page.keyboard.press("Shift+Enter")
+        if wait:
+            prompt = self.cell(code).locator(".jp-InputPrompt", has_text=re.compile(r"\d"))
+            prompt.wait_for(timeout=120_000)
+        return self.output(code)
 
     def errors(self) -> list[str]:
         """What cells failed with."""

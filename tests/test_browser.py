@@ -6,16 +6,25 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 import browser
 from rvc_core import launch
+from rvc_core.embedded import voice_folder
 from rvc_core.files import write_jsonl
 from rvc_core.layout import Layout
 from tiny import experiment
 
-pytestmark = pytest.mark.slow
-
+ROOT = Path(__file__).parents[1]
+LIGHTNING = {"LIGHTNING_CLOUD_SPACE_ID": "01j", "LIGHTNING_INTERACTIVE": "true"}
+# Labels that are cut off; controls that nothing names; controls that reach beyond the cell.
+ILL = {"cut": """all => all('.widget-label').filter(one => one.scrollWidth > one.clientWidth)""",
+       "nameless": """all => all('input:not([type=file]), select, textarea, button, audio, img, [role=slider]').filter(
+           one => !(one.labels?.length || one.textContent.trim() || one.ariaLabel || one.alt))""",
+       "wide": """all => all('input, select, button, audio, img, pre').filter(
+           one => one.getBoundingClientRect().right > one.closest(".jp-OutputArea").getBoundingClientRect().right)"""}
 BEGIN = """\
 from pathlib import Path
 import rvc_core as rvc
@@ -33,6 +42,99 @@ ui.watch(rvc.Experiment.open("alice", home=Path(".")))"""
 STOP = "launch.stop(lab.layout)"
 
 
+def ill(notebook: browser.Notebook) -> dict[str, list[str]]:
+    """What is wrong with what the cells show."""
+    found = {name: notebook.page.evaluate(
+        f"({find})(one => [...document.querySelectorAll('.jp-OutputArea-output')].flatMap("
+        "shown => [...shown.querySelectorAll(one)])).map(one => one.outerHTML.slice(0, 200))")
+        for name, find in ILL.items()}
+    return {name: elements for name, elements in found.items() if elements}
+
+
+def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
+    browser.need_browser()
+    home, studio = tmp_path / "home", tmp_path / "studio"
+    studio.mkdir()
+    shutil.copy(ROOT / "notebooks" / "rvc_lightning.ipynb", studio)
+    recordings = [soundfile.read(file) for file in sorted(voice_folder("target").glob("*.flac"))[:4]]
+    soundfile.write(tmp_path / "take one.wav", np.concatenate([samples for samples, _ in recordings]), recordings[0][1])
+    layout = Layout.of("my voice", home)
+
+    def chosen(settings: str) -> dict[str, object]:
+        return json.loads((home / "notebook.json").read_text("utf-8"))["chosen"].get(settings, {})
+
+    with browser.jupyter_lab(studio, {**os.environ, **LIGHTNING, "RVC_HOME": str(home)}) as lab, (
+            browser.chromium()) as chromium:
+        notebook = browser.Notebook(chromium, lab, "rvc_lightning.ipynb")
+        press = notebook.page.keyboard.press
+        assert "torch" in notebook.run("ui.check()").inner_text()
+        notebook.run("name = ")
+        notebook.run("ui.begin(")
+        form = notebook.run("ui.recordings()")
+        with notebook.page.expect_file_chooser() as chooser:
+            form.get_by_role("button", name="Upload").click()
+        chooser.value.set_files(tmp_path / "take one.wav")
+        form.get_by_text("take one.wav").wait_for()
+
+        form = notebook.run("ui.form(PrepareSettings")                    # by mouse
+        form.get_by_role("button", name="more settings").click()
+        form.get_by_label("Voice follows the melody").click()
+        _until(lambda: chosen("PrepareSettings") == {"uses_f0": False}, 20)
+        form.get_by_label("Voice follows the melody").click()
+        form.get_by_label("Pitch method").select_option("dio")
+        _until(lambda: chosen("PrepareSettings") == {} and chosen("ExtractSettings") == {"f0_method": "dio"}, 20)
+        assert "clips" in notebook.run("ui.prepare()").inner_text()
+
+        form = notebook.run("ui.form(TrainSettings")                      # by keyboard
+        form.get_by_label("Epochs", exact=True).focus()
+        for key in ("Control+a", "0", "Tab"):
+            press(key)
+        form.get_by_role("alert").filter(has_text="a whole number from 1 to 100000").wait_for()
+        press("Shift+Tab")
+        for key in ("Control+a", *"4000", "Tab", "Control+a", "2", "Tab", "Tab", "Space"):
+            press(key)
+        form.get_by_label("Judge every (epochs)").wait_for()
+        assert form.get_by_role("alert").count() == 0
+        _until(lambda: chosen("TrainSettings") == {"epochs": 4000, "batch_size": 2}, 20)
+
+        try:
+            notebook.run("ui.start()")
+            shown = notebook.run("ui.watch_training()", wait=False)
+            shown.locator("img").first.wait_for(timeout=120_000)
+            first = shown.locator("img").first.get_attribute("src")
+            _until(lambda: shown.locator("img").first.get_attribute("src") != first)
+            notebook.page.get_by_title("Interrupt the kernel").click()
+            shown.get_by_text("You stopped watching; training goes on").wait_for(timeout=60_000)
+            assert launch.is_running(layout)
+            notebook.run("ui.stop()")
+            _until(lambda: not launch.is_running(layout))
+        finally:
+            launch.stop(layout)
+
+        players = notebook.run("ui.convert()").locator("audio")
+        assert players.count() == 6
+        players.nth(1).scroll_into_view_if_needed()
+        players.nth(1).click(position={"x": 27, "y": players.nth(1).bounding_box()["height"] / 2})
+        _until(lambda: players.nth(1).evaluate("audio => audio.currentTime") > 0.2, 20)
+        assert not ill(notebook)
+        _picture(notebook, tmp_path, "journey")
+        notebook.page.set_viewport_size({"width": 400, "height": 900})
+        notebook.page.wait_for_timeout(1000)
+        _picture(notebook, tmp_path, "journey_400")
+        assert not ill(notebook)
+
+
+def _picture(notebook: browser.Notebook, folder: Path, name: str) -> None:
+    """Pictures of what is worth looking at, in the folder RVC_SCREENSHOTS, if that is set."""
+    if not (target := os.environ.get("RVC_SCREENSHOTS")):
+        return
+    for number, code in enumerate(("ui.recordings()", "ui.form(PrepareSettings", "ui.form(TrainSettings",
+                                   "ui.watch_training()", "ui.convert()")):
+        notebook.cell(code).evaluate("cell => cell.scrollIntoView()")
+        notebook.page.wait_for_timeout(300)
+        notebook.page.screenshot(path=Path(target) / f"{name}_{number}.png")
+
+
 def _until(condition, seconds: float = 120.0):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -41,6 +143,7 @@ def _until(condition, seconds: float = 120.0):
     return found
 
 
+@pytest.mark.slow
 def test_a_live_training_is_watched_interrupted_and_stopped(tmp_path: Path, tiny: None) -> None:
     browser.need_browser()
     layout = experiment(tmp_path)
@@ -70,6 +173,7 @@ def test_a_live_training_is_watched_interrupted_and_stopped(tmp_path: Path, tiny
     _keep(tmp_path, "watch.png", "telephone.png")
 
 
+@pytest.mark.slow
 def test_the_last_frame_of_an_unattended_notebook_is_seen_when_somebody_opens_it(tmp_path: Path) -> None:
     browser.need_browser()
     import papermill
@@ -90,6 +194,7 @@ def test_the_last_frame_of_an_unattended_notebook_is_seen_when_somebody_opens_it
     _keep(tmp_path, "unattended.png")
 
 
+@pytest.mark.slow
 def test_tensorboard_opens_inline_on_the_guides_view(tmp_path: Path) -> None:
     browser.need_browser()
     from rvc_core.metrics import MetricsLog
@@ -124,6 +229,7 @@ board.list_addresses = lambda: ["/k/123/s3cret/proxy/"]
 board.show(6006, detect({"KAGGLE_KERNEL_RUN_TYPE": "Interactive"}), {"KAGGLE_KERNEL_RUN_TYPE": "Interactive"})"""
 
 
+@pytest.mark.slow
 def test_kaggles_link_is_shown_when_asked_for_and_never_saved(tmp_path: Path) -> None:
     browser.need_browser()
     browser.write_notebook(tmp_path / "link.ipynb", KAGGLE)
@@ -148,6 +254,7 @@ from rvc_core.ui import players
 players.ab(_comparison(Path("clips").absolute(), clips=1), seed=1)"""
 
 
+@pytest.mark.slow
 def test_listening_blind_with_real_clicks(tmp_path: Path) -> None:
     browser.need_browser()
     (tmp_path / "clips").mkdir()

@@ -43,7 +43,7 @@ def say(key: str, /, **values: object) -> str:
 
 def label_of(field: str) -> str:
     """What a control is called."""
-    return texts(language())["labels"].get(field, field.replace("_", " "))
+    return texts(language())["labels"][field]
 
 
 def help_of(settings: str, field: str, english: str) -> str:

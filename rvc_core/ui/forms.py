@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 # What most people change; everything else is folded away.
 _PLAIN = {"preset", "epochs", "batch_size", "max_minutes", "transpose", "index_rate", "protect", "output_format"}
 _UNITS = {"hz": "Hz", "db": "dB", "ms": "ms", "minutes": "min", "seconds": "s", "transpose": "st"}
-_MOST_SLIDER_STEPS = 200
-_LABEL_WIDTH, _FORM_WIDTH = "10.5em", "40em"
+_LABEL_WIDTH, _FORM_WIDTH = "13em", "40em"
 
 
 class Form(Generic[S]):
@@ -119,12 +118,14 @@ class Form(Generic[S]):
 
 
 def control_for(name: str, field: Mapping[str, Any], value: Any) -> Any:
-    """The control that fits a field's JSON schema: a list, a switch, a slider, or a line to type into.
+    """The control that fits a field's JSON schema: a list, a switch, a number with arrows, or a line to type into.
+
+    No sliders: ipywidgets gives theirs no name, so a screen reader says only "slider".
 
     Examples
     --------
     >>> type(control_for("protect", {"type": "number", "minimum": 0, "maximum": 0.5}, 0.33)).__name__
-    'FloatSlider'
+    'FloatText'
     """
     import ipywidgets
     unit = _UNITS.get(name.rpartition("_")[2])
@@ -135,13 +136,10 @@ def control_for(name: str, field: Mapping[str, Any], value: Any) -> Any:
         return ipywidgets.Dropdown(options=field["enum"], **common)
     if kind == "boolean":
         return ipywidgets.Checkbox(indent=False, **common)
-    if kind in ("integer", "number") and low is not None and high is not None:
-        step = 1 if kind == "integer" else 0.01 if high - low <= 2 else 0.5
-        if high - low <= _MOST_SLIDER_STEPS * step and abs(value / step - round(value / step)) < 1e-9:
-            slider = ipywidgets.IntSlider if kind == "integer" else ipywidgets.FloatSlider
-            return slider(min=low, max=high, step=step, continuous_update=False, **common)
     if kind == "integer":
         return ipywidgets.IntText(**common)
+    if kind == "number" and low is not None and high is not None:
+        return ipywidgets.FloatText(step=0.05 if high - low <= 2 else 0.5, **common)
     return ipywidgets.Text(placeholder=expectation(field), **common | {"value": "" if value is None else str(value)})
 
 
@@ -178,11 +176,20 @@ def _entered(field: Mapping[str, Any], shown: Any) -> Any:
 
 
 def _panel(plain: list[Any], advanced: list[Any]) -> "ipywidgets.VBox":
-    """The rows, those for few people folded away."""
+    """The rows, those for few people folded away.
+
+    Behind a button, as nobody reaches the titles of ipywidgets' Accordion by keyboard.
+    """
     import ipywidgets
     layout = {"width": "100%", "max_width": "48em"}
     if not plain or not advanced:
         return ipywidgets.VBox(plain or advanced, layout=layout)
-    fold = ipywidgets.Accordion(children=[ipywidgets.VBox(advanced)], selected_index=None, layout={"width": "100%"})
-    fold.set_title(0, say("advanced", count=len(advanced)))
-    return ipywidgets.VBox([*plain, fold], layout=layout)
+    button = ipywidgets.ToggleButton(description=say("advanced", count=len(advanced)), icon="caret-right",
+                                     layout={"width": "98%", "max_width": _FORM_WIDTH, "margin": "0 0 6px 0"})
+    folded = ipywidgets.VBox(advanced, layout={"display": "none"})
+
+    def fold(change: dict[str, Any]) -> None:
+        button.icon = "caret-down" if change["new"] else "caret-right"
+        folded.layout.display = "flex" if change["new"] else "none"
+    button.observe(fold, names="value")
+    return ipywidgets.VBox([*plain, button, folded], layout=layout)
