@@ -64,6 +64,11 @@ class ClipTensors:
         """Memory of all parts."""
         return sum(part.nbytes for part in (self.content, self.f0_coarse, self.f0_hz, self.spectrogram, self.wave))
 
+    def to(self, device: torch.device) -> "ClipTensors":
+        """The same in a device's memory."""
+        return ClipTensors(self.content.to(device), self.f0_coarse.to(device), self.f0_hz.to(device),
+                           self.spectrogram.to(device), self.wave.to(device), self.speaker)
+
     def excerpt(self, start: int, frames: int) -> "ClipTensors":
         """The part of so many frames from `start` on."""
         hop, part = len(self.wave) // self.frames, slice(start, start + frames)
@@ -185,6 +190,13 @@ class ClipStore:
         if self._left_bytes > 0:
             self._clips[index] = clip
         return clip
+
+    def reside(self, device: torch.device, room_bytes: float) -> bool:
+        """Keep all clips in a device's memory from now on, if so much of it has room: steps then wait for no copy."""
+        if sum(self[index].bytes for index in range(len(self))) > room_bytes or len(self._clips) < len(self):
+            return False
+        self._clips = {index: clip.to(device) for index, clip in self._clips.items()}
+        return True
 
     def batches(self, batch_size: int, *, seed: tuple[int, int], skip: int, device: torch.device,
                 place: tuple[int, int] = (0, 1)) -> Iterator[Batch]:

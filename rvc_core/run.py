@@ -32,6 +32,8 @@ from .validate import Examiner, heldout_files
 from .voice_file import VoiceInfo, load_strictly
 from .weights import base_files
 
+_RESIDENT_SHARE = 0.25      # of a GPU's memory, at the most, for clips: networks and batches need the rest
+
 
 @dataclass(frozen=True)
 class Saving:
@@ -191,6 +193,9 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, 
         name: _median_f0_hz([file for file in files if file.speaker == row])
         for row, name in enumerate(record.speaker_names)})
     clips, heldout = (ClipStore(each, spec, settings.mel_epsilons) for each in (files, heldout_files(layout, spec)))
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")      # TF32, which convolutions use anyway
+        clips.reside(device, _RESIDENT_SHARE * available_bytes(device))
     if settings.batch_size == "auto":      # the checkpoint's, so that another card continues the same run
         known = checkpoint.state.get("clips_per_step", 0) if checkpoint else 0
         settings = settings.model_copy(update={"batch_size": max(1, known // ranks.count) if known else

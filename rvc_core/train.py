@@ -306,7 +306,7 @@ def _show_mels(run: Run, log: MetricsLog) -> None:
         log.mel("slice/mel_org", run.newest.mel_real.cpu().numpy(), run.step)
         log.mel("slice/mel_gen", run.newest.mel_generated.cpu().numpy(), run.step)
         whole = mel_spectrogram(run.clips[0].wave[None], run.spec, run.settings.mel_epsilons)
-        log.mel("all/mel", whole[0].numpy(), run.step)
+        log.mel("all/mel", whole[0].cpu().numpy(), run.step)
 
 
 # -- what stays ----------------------------------------------------------------------------------------------------

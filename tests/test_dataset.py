@@ -62,6 +62,18 @@ def test_long_clips_give_another_excerpt_in_each_epoch_with_all_parts_in_step(ti
     assert len(set(found)) > 2
 
 
+@pytest.mark.parametrize("share", [0.99, 1.0])
+def test_clips_move_to_a_device_if_all_of_them_fit(tiny: None, tmp_path: Path, share: float) -> None:
+    store = ClipStore(read_filelist(experiment(tmp_path, clips=3).filelist), TINY, "2023")
+    clips = [store[index] for index in range(3)]
+    fits = store.reside(torch.device("meta"), share * sum(clip.bytes for clip in clips))
+    assert fits is (share == 1.0)
+    for before, after in zip(clips, (store[index] for index in range(3)), strict=True):
+        for part in ("content", "f0_coarse", "f0_hz", "spectrogram", "wave"):
+            assert getattr(after, part).device.type == ("meta" if fits else "cpu")
+            assert getattr(after, part).shape == getattr(before, part).shape
+
+
 def test_a_missing_file_list_says_which_stage_to_run(tmp_path: Path) -> None:
     with pytest.raises(StageOrderError) as caught:
         read_filelist(Layout.of("nobody", tmp_path).filelist)

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .layers import ChannelNorm
+from .layers import ChannelNorm, Conv1d
 
 WINDOW_FRAMES = 10   # farther frames are attended to as well, without a position
 UNSEEN = -1e4        # score of the frames behind a clip's end: their weight is exactly 0, and it fits into float16
@@ -46,10 +46,10 @@ class RelativeAttention(nn.Module):
         offsets = (1, 2 * WINDOW_FRAMES + 1, width)      # shared by the heads
         self.emb_rel_k = nn.Parameter(torch.randn(offsets) / math.sqrt(width))
         self.emb_rel_v = nn.Parameter(torch.randn(offsets) / math.sqrt(width))
-        self.conv_q = nn.Conv1d(channels, channels, 1)
-        self.conv_k = nn.Conv1d(channels, channels, 1)
-        self.conv_v = nn.Conv1d(channels, channels, 1)
-        self.conv_o = nn.Conv1d(channels, channels, 1)
+        self.conv_q = Conv1d(channels, channels, 1)
+        self.conv_k = Conv1d(channels, channels, 1)
+        self.conv_v = Conv1d(channels, channels, 1)
+        self.conv_o = Conv1d(channels, channels, 1)
         for conv in (self.conv_q, self.conv_k, self.conv_v):
             nn.init.xavier_uniform_(conv.weight)
 
@@ -69,8 +69,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, channels: int, filter_channels: int, kernel_size: int) -> None:
         super().__init__()
-        self.conv_1 = nn.Conv1d(channels, filter_channels, kernel_size, padding=kernel_size // 2)
-        self.conv_2 = nn.Conv1d(filter_channels, channels, kernel_size, padding=kernel_size // 2)
+        self.conv_1 = Conv1d(channels, filter_channels, kernel_size, padding=kernel_size // 2)
+        self.conv_2 = Conv1d(filter_channels, channels, kernel_size, padding=kernel_size // 2)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Transform x (B, C, T) under mask (B, 1, T)."""

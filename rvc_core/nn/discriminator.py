@@ -49,16 +49,16 @@ class ScaleDiscriminator(nn.Module):
         return [*features, self.conv_post(x)]
 
 
-class NormedColumnConv(WeightNorm, nn.Conv2d):
-    """A (k, 1) convolution of RVC's period discriminators, computed in one dimension, which is faster on every CPU."""
+class NormedConv2d(WeightNorm, nn.Conv2d):
+    """`Conv2d` with a (k, 1) kernel and weight normalisation."""
 
     def __init__(self, before: int, after: int, kernel_size: int, stride: int) -> None:
         super().__init__(before, after, (kernel_size, 1), (stride, 1), (kernel_size // 2, 0))
         self._split_weight()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve x (B * period, C, T)."""
-        return functional.conv1d(x, self.kernel().squeeze(3), self.bias, self.stride[0], int(self.padding[0]))
+        """Convolve x (B, C, T, period)."""
+        return self._conv_forward(x, self.kernel(), self.bias)
 
 
 class PeriodDiscriminator(nn.Module):
@@ -68,20 +68,19 @@ class PeriodDiscriminator(nn.Module):
         super().__init__()
         self.period = period
         widths = [1, *(width // divisor for width in (32, 128, 512, 1024, 1024))]
-        self.convs = nn.ModuleList(NormedColumnConv(before, after, 5, stride) for before, after, stride
+        self.convs = nn.ModuleList(NormedConv2d(before, after, 5, stride) for before, after, stride
                                    in zip(widths, widths[1:], (3, 3, 3, 3, 1), strict=False))
-        self.conv_post = NormedColumnConv(widths[-1], 1, 3, 1)
+        self.conv_post = NormedConv2d(widths[-1], 1, 3, 1)
 
     def forward(self, audio: Tensor) -> list[Tensor]:
         """Audio (B, 1, S) → the features (B, C, T, period) of each layer, the last of which are the logits."""
         x = functional.pad(audio, (0, -audio.shape[2] % self.period), "reflect")
-        x = x.view(len(audio), -1, self.period).transpose(1, 2).reshape(len(audio) * self.period, 1, -1)
+        x = x.unflatten(2, (-1, self.period))
         features = []
         for conv in self.convs:
             x = functional.leaky_relu_(conv(x), LEAKY_SLOPE)
             features.append(x)
-        return [feature.unflatten(0, (len(audio), self.period)).permute(0, 2, 3, 1)
-                for feature in (*features, self.conv_post(x))]
+        return [*features, self.conv_post(x)]
 
 
 class Discriminator(nn.Module):

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ..presets import VoiceSpec
 from .attention import TransformerEncoder
-from .layers import LEAKY_SLOPE, WaveNet
+from .layers import LEAKY_SLOPE, Conv1d, WaveNet, channels_last
 
 COARSE_PITCHES = 256
 
@@ -26,7 +26,7 @@ class PriorEncoder(nn.Module):
             self.emb_pitch = nn.Embedding(COARSE_PITCHES, spec.hidden_channels)
         self.encoder = TransformerEncoder(spec.hidden_channels, spec.filter_channels, spec.heads, spec.layers,
                                           spec.kernel_size)
-        self.proj = nn.Conv1d(spec.hidden_channels, 2 * spec.inter_channels, 1)
+        self.proj = Conv1d(spec.hidden_channels, 2 * spec.inter_channels, 1)
 
     def forward(self, content: Tensor, coarse: Tensor | None, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Content (B, T, D), coarse (B, T) 1..255 or None, mask (B, 1, T) → mean, log deviation: (B, inter, T) each."""
@@ -43,9 +43,9 @@ class PosteriorEncoder(nn.Module):
 
     def __init__(self, spec: VoiceSpec) -> None:
         super().__init__()
-        self.pre = nn.Conv1d(spec.spectrogram_bins, spec.hidden_channels, 1)
+        self.pre = Conv1d(spec.spectrogram_bins, spec.hidden_channels, 1)
         self.enc = WaveNet(spec.hidden_channels, spec.posterior_layers, spec.speaker_channels)
-        self.proj = nn.Conv1d(spec.hidden_channels, 2 * spec.inter_channels, 1)
+        self.proj = Conv1d(spec.hidden_channels, 2 * spec.inter_channels, 1)
 
     def forward(self, spectrogram: Tensor, mask: Tensor, speaker: Tensor,
                 noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -53,7 +53,7 @@ class PosteriorEncoder(nn.Module):
 
         Standard normal noise (B, inter, T) is drawn if not given.
         """
-        hidden = self.enc(self.pre(spectrogram) * mask, mask, speaker)
+        hidden = self.enc(self.pre(channels_last(spectrogram)) * mask, mask, speaker)
         mean, log_deviation = (self.proj(hidden) * mask).chunk(2, dim=1)
         noise = torch.randn_like(mean) if noise is None else noise
         sample = (mean + noise * log_deviation.exp()) * mask

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..presets import VoiceSpec
-from .layers import WaveNet
+from .layers import Conv1d, WaveNet
 
 COUPLINGS = 4
 LAYERS_PER_COUPLING = 3
@@ -19,9 +19,9 @@ class Coupling(nn.Module):
     def __init__(self, spec: VoiceSpec) -> None:
         super().__init__()
         half = spec.inter_channels // 2
-        self.pre = nn.Conv1d(half, spec.hidden_channels, 1)
+        self.pre = Conv1d(half, spec.hidden_channels, 1)
         self.enc = WaveNet(spec.hidden_channels, LAYERS_PER_COUPLING, spec.speaker_channels)
-        self.post = nn.Conv1d(spec.hidden_channels, half, 1)
+        self.post = Conv1d(spec.hidden_channels, half, 1)
         for parameter in self.post.parameters():
             nn.init.zeros_(parameter)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..presets import VoiceSpec
-from .layers import LEAKY_SLOPE, NormedConvTranspose1d, ResBlock
+from .layers import LEAKY_SLOPE, Conv1d, NormedConvTranspose1d, ResBlock, channels_last
 
 SINE_AMPLITUDE = 0.1
 VOICED_NOISE = 0.003                    # standard deviation beside the sine
@@ -80,27 +80,27 @@ class Generator(nn.Module):
             for stage, width in enumerate(widths[1:], start=1):
                 stride = math.prod(rates[stage:])
                 kernel, padding = (2 * stride, stride // 2) if stage < len(rates) else (1, 0)
-                self.noise_convs.append(nn.Conv1d(1, width, kernel, stride, padding))
-        self.conv_pre = nn.Conv1d(spec.inter_channels, widest, 7, padding=3)
+                self.noise_convs.append(Conv1d(1, width, kernel, stride, padding))
+        self.conv_pre = Conv1d(spec.inter_channels, widest, 7, padding=3)
         self.ups = nn.ModuleList(
             NormedConvTranspose1d(width, width // 2, kernel, stride=rate, padding=(kernel - rate) // 2)
             for width, rate, kernel in zip(widths, rates, spec.upsample_kernels, strict=False))
         self.resblocks = nn.ModuleList(
             ResBlock(width, kernel, dilations) for width in widths[1:]
             for kernel, dilations in zip(spec.resblock_kernels, spec.resblock_dilations, strict=True))
-        self.conv_post = nn.Conv1d(widths[-1], 1, 7, padding=3, bias=False)
-        self.cond = nn.Conv1d(spec.speaker_channels, widest, 1)
+        self.conv_post = Conv1d(widths[-1], 1, 7, padding=3, bias=False)
+        self.cond = Conv1d(spec.speaker_channels, widest, 1)
         self.uses_f0, self.blocks_per_stage = spec.uses_f0, len(spec.resblock_kernels)
 
     def forward(self, latent: Tensor, speaker: Tensor, f0_hz: Tensor | None = None, noise: Tensor | None = None,
                 start: Tensor | None = None) -> Tensor:
         """Decode latent (B, inter, T), speaker (B, C, 1), f0_hz (B, T), noise and start as in `SourceModule`."""
         source = self.m_source(f0_hz, noise, start) if self.uses_f0 else None
-        x = self.conv_pre(latent) + self.cond(speaker)
+        x = self.conv_pre(channels_last(latent)) + self.cond(speaker)
         for stage, upsample in enumerate(self.ups):
             x = upsample(functional.leaky_relu_(x, LEAKY_SLOPE))
             if source is not None:
-                x = x + self.noise_convs[stage](source)
+                x = x + channels_last(self.noise_convs[stage](source))
             first, *others = self.resblocks[stage * self.blocks_per_stage:(stage + 1) * self.blocks_per_stage]
             x = sum((block(x) for block in others), start=first(x)) / self.blocks_per_stage
         return torch.tanh(self.conv_post(functional.leaky_relu_(x, FINAL_SLOPE)))
