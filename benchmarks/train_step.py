@@ -64,7 +64,7 @@ def formula_batch(spec: VoiceSpec, size: int, frames: int, device: torch.device 
     wave = (0.2 * torch.sin(2 * torch.pi * phase) + 0.03 * noise(phase.numel(), seed).view(phase.shape)).float()
     content = noise(size * frames * spec.content_width, seed + 1).float().view(size, frames, -1)
     lengths = torch.full((size,), frames)
-    lengths[-1] -= frames // 5
+    lengths[1:][-1:] -= frames // 5             # a clip alone has its full length
     parts = (content, (f0_hz / 4 + 1).long(), f0_hz, linear_spectrogram(wave, spec, "2026"), wave[:, None], lengths,
              torch.arange(size) % spec.speakers)
     return Batch(*(part.to(device) for part in parts))
