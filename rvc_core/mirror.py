@@ -68,7 +68,8 @@ def mirroring(layout: Layout, settings: MirrorSettings = MirrorSettings(),
 def is_wanted(layout: Layout, settings: MirrorSettings) -> bool:
     """Whether an experiment has to be saved elsewhere; SettingsError when the place means nothing."""
     try:
-        return place_of(settings.mirror, layout) is not None
+        there = place_of(settings.mirror, layout) is not None
+        return there and os.environ.get("RANK", "0") == "0"      # of several processes only the first has all
     except StorageError:           # nothing is mounted: it may be, later
         return True
 

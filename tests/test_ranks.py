@@ -1,6 +1,7 @@
 """Two processes train as one: the same losses, one decision, one who writes, and nobody waits for ever."""
 
 import contextlib
+import functools
 import json
 import os
 import socket
@@ -20,9 +21,10 @@ from rvc_core.errors import MismatchError
 from rvc_core.files import read_json, write_json
 from rvc_core.layout import Layout
 from rvc_core.metrics import history
+from rvc_core.mirror import is_wanted
 from rvc_core.progress import Silent, Stop
 from rvc_core.ranks import UNHEARD, Ranks
-from rvc_core.settings import RuntimeSettings, TrainSettings
+from rvc_core.settings import MirrorSettings, RuntimeSettings, TrainSettings
 from rvc_core.train import train
 from tiny import TINY, experiment
 
@@ -180,6 +182,13 @@ def test_machines_whose_folders_differ_do_not_go_back_to_different_steps(monkeyp
     with pytest.raises(MismatchError):
         recovery.recover(run, None, Silent())
     assert told == [(6, 2, 0)] and run.caution == 1
+
+
+def test_of_several_machines_only_the_first_saves_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    wanted = functools.partial(is_wanted, Layout(tmp_path / "logs" / "a", "a"), MirrorSettings(mirror=str(tmp_path)))
+    assert wanted()
+    monkeypatch.setenv("RANK", "1")
+    assert not wanted()
 
 
 class _Listening(Silent):
