@@ -15,13 +15,14 @@ import zipfile
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from .errors import StorageError, UnsafeFileError, WeightsError
 from .files import ensure_room, folder_atomically
 from .pickle_scan import PickleScan
+
+if TYPE_CHECKING:      # a notebook unpacks recordings, and has no other use for it
+    import torch
 
 AGAIN = "fetch or copy the file again"
 _ELSEWHERE = "do not open this file with another program either; get the voice from somebody you trust"
@@ -57,6 +58,7 @@ def load_torch(path: Path) -> Any:
     UnsafeFileError
         When it would call anything, or claims more memory than its size warrants; the message says what.
     """
+    import torch
     check_torch(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -86,7 +88,7 @@ def check_torch(path: Path) -> None:
         raise WeightsError(f"{path.name} is not a torch file, or is truncated", hint=AGAIN) from error
 
 
-def checked_weights(table: Any, file_name: str) -> dict[str, torch.Tensor]:
+def checked_weights(table: Any, file_name: str) -> "dict[str, torch.Tensor]":
     """The table of weights, if it is one and each is a plain tensor of finite fractions.
 
     Raises
@@ -94,6 +96,7 @@ def checked_weights(table: Any, file_name: str) -> dict[str, torch.Tensor]:
     WeightsError
         Naming the first weight that is not.
     """
+    import torch
     if not isinstance(table, dict) or not all(
             isinstance(key, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided
             and not value.is_quantized for key, value in table.items()):

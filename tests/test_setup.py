@@ -15,7 +15,9 @@ import nbformat
 import papermill
 import pytest
 import yaml
+from packaging.utils import canonicalize_name
 
+from rvc_core import bundle
 from rvc_core.platforms import detect
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -298,3 +300,33 @@ def test_a_fresh_clone_is_set_up_within_three_minutes(tmp_path):
             "import pyworld, torchcrepe, torchfcpe, faiss, rvc_core")
     subprocess.run([str(clone / ".venv/bin/python"), "-c", code], check=True, cwd=tmp_path)
     subprocess.run([str(clone / ".venv/bin/rvc"), "--version"], check=True, cwd=tmp_path)
+
+
+# What the platforms bring: Colab's backend-info of 2026-08-19 and its older runtime 2026.07, Kaggle's docker-python of
+# 2026-08-12 on Colab's image of 2026-05-14. torch's local tag is left out, as no index has these builds.
+COLAB = ("torch==2.11.0 torchaudio==2.11.0 numpy==2.1.3 scipy==1.16.3 numba==0.61.2 librosa==0.11.0 "
+         "transformers==5.15.0 huggingface_hub==1.27.0 matplotlib==3.10.0 ipywidgets==7.7.1 widgetsnbextension==3.6.10 "
+         "jupyterlab_widgets==3.0.16 ipython==7.34.0 ipykernel==6.17.1 traitlets==5.7.1 notebook==6.5.7 "
+         "nbclient==0.10.4 nbformat==5.11.1 nbconvert==7.17.1 tensorboard==2.20.0 protobuf==5.29.6 setuptools==75.2.0")
+KAGGLE = ("torch==2.10.0 torchaudio==2.10.0 numpy==2.0.2 ipywidgets==8.1.5 ipython==7.34.0 nbconvert==6.4.5 "
+          "tensorboard==2.20.0 protobuf==5.29.5 setuptools==75.2.0")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("version", "brought"), [
+    ("3.13", COLAB), ("3.12", COLAB.replace("numpy==2.1.3", "numpy==2.0.2")), ("3.12", KAGGLE)],
+    ids=["colab", "colab-2026.07", "kaggle"])
+def test_nothing_that_a_platform_brings_is_replaced(version: str, brought: str, python: Path, tmp_path: Path) -> None:
+    """pip resolves what set-up asks for, for the platform's Python and beside its packages."""
+    there = dict(line.split("==") for line in brought.split())
+    pretend_installed(python, **there)
+    limits = bash(f'python="{python}"; where=colab; constraints').stdout
+    assert set(limits.split()) == set(brought.split())
+    (tmp_path / "constraints.txt").write_text(limits)
+    bundle._pip("wheel", "--no-deps", "--wheel-dir", tmp_path, ROOT)
+    [own] = tmp_path.glob("rvc_core-*.whl")
+    bundle._stand_ins(tmp_path, bundle.Target(version, there))
+    found = {canonicalize_name(one["metadata"]["name"]): one["metadata"]["version"].partition("+")[0] for one in
+             bundle._resolve([f"{own}[{bundle.EXTRAS}]", "setuptools"], tmp_path, version, bundle._flags(version))}
+    assert {name: found.get(canonicalize_name(name), wanted) for name, wanted in there.items()} == there
+    assert {"torch", "numpy", "ipywidgets", "tensorboard", "protobuf", "setuptools"} <= found.keys()

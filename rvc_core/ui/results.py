@@ -1,18 +1,21 @@
 """The cells after training: listen and choose, convert, export, clean up, and the recipe for a Job."""
 
 import html
+import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 from .. import launch
+from ..batch import TRAIN_SETTINGS
 from ..embedded import voice_folder
 from ..errors import SettingsError, StageOrderError
 from ..files import slug_of
 from ..layout import Layout
 from ..platforms import detect, home
 from ..prepare import find_recordings
-from ..settings import ConvertSettings, RuntimeSettings
+from ..settings import ConvertSettings, PrepareSettings, RuntimeSettings
 from .apart import apart
 from .catalogue import say
 from .cells import lab, mount_drive
@@ -152,13 +155,20 @@ def _bytes_of(path: Path) -> int:
 
 
 def job() -> None:
-    """Print how to train this voice in a Job of Lightning.AI, which needs no open page."""
-    desk, project = Desk.load(), Path(__file__).parents[2]
-    parameters = {"name": desk.name, "dataset": str(Path(desk.dataset or voice_folder("target")).absolute()),
-                  **desk.given, "result": "$LIGHTNING_ARTIFACTS_DIR/train_result.json"}
-    flags = " ".join(f'-p {name} "{value}"' for name, value in parameters.items())
+    """Print how to train this voice, as the forms say, in a Job of Lightning.AI, which needs no open page."""
+    desk, project = Desk.load(), shlex.quote(str(Path(__file__).parents[2]))
+    chosen = [desk.settings(one) for one in TRAIN_SETTINGS]
+    given = {name: value for one in chosen for name, value in one.model_dump().items()
+             if value != type(one).model_fields[name].default}
+    dataset = brought(desk.dataset, desk.name, desk.lab.progress) if desk.dataset else voice_folder("target")
+    given |= {"name": desk.name, "dataset": str(dataset.absolute())}
+    flags = " ".join(f"-{'r' if isinstance(value, str) else 'p'} {name} {shlex.quote(str(value))}"
+                     for name, value in given.items())
+    python, preset = shlex.quote(sys.executable), given.get("preset", PrepareSettings().preset)
+    weights = f"\n    {python} -m rvc_core.cli weights fetch {preset}" if preset.startswith("v") else ""
     print(f"""from lightning_sdk import Job, Machine
 Job.run(name="rvc-{slug_of(desk.name).lower()}", machine=Machine.T4, command=r'''
-    bash {project}/setup_env.sh
-    timeout 3h python -m papermill {project}/notebooks/batch_train.ipynb $LIGHTNING_ARTIFACTS_DIR/out.ipynb {flags}
+    RVC_PYTHON={python} bash {project}/setup_env.sh{weights}
+    timeout 3h {python} -m papermill {project}/notebooks/batch_train.ipynb "$LIGHTNING_ARTIFACTS_DIR/out.ipynb" \\
+        -r result "$LIGHTNING_ARTIFACTS_DIR/train_result.json" {flags}
 ''')""")
