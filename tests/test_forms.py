@@ -1,7 +1,13 @@
 """Forms made of every settings class: always valid, errors in words, complete in each language."""
 
+import os
 import string
+import subprocess
+import sys
+from pathlib import Path
 
+import nbclient
+import nbformat
 import pytest
 
 from rvc_core import settings as declared
@@ -11,10 +17,14 @@ from rvc_core.settings import ConvertSettings, PrepareSettings, Settings, TrainS
 from rvc_core.ui import Form
 from rvc_core.ui.catalogue import LANGUAGES, language, texts
 
+ROOT = Path(__file__).parents[1]
 CLASSES = [one for one in vars(declared).values()
            if isinstance(one, type) and issubclass(one, Settings) and one is not Settings]
 LIMITS = [limit for mark in ("KAGGLE_KERNEL_RUN_TYPE", "LIGHTNING_CLOUD_SPACE_ID", "COLAB_RELEASE_TAG")
           for limit in detect({mark: ""}, exists=lambda path: False).limits]
+# The widgets of Colab, and what they need that newer ones do not.
+COLAB = ("ipython==7.34.0", "ipykernel==6.17.1", "ipywidgets==7.7.1", "ipython-genutils", "pickleshare", "backcall",
+         "decorator", "nest-asyncio", "psutil")
 SPECIAL = {"output_rate_hz": 8000, "learning_rate_decay": "0.95", "learning_rate": "0,005", "device": "cpu"}
 
 
@@ -115,3 +125,23 @@ def test_every_language_says_everything(monkeypatch: pytest.MonkeyPatch) -> None
 
 def gaps(text: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(text) if name}
+
+
+@pytest.mark.slow
+def test_the_widgets_of_colab_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", tmp_path, *COLAB], check=True)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *map(str, [ROOT, ROOT / "tests"])]))
+    subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", __file__], check=True)
+    cell = nbformat.v4.new_code_cell("""\
+import ipykernel, ipywidgets, IPython
+from test_forms import CLASSES, test_every_control_changes_the_value_and_is_read_back as each
+from rvc_core.ui import Form
+for settings in CLASSES:
+    each(settings)
+    display(Form(settings))
+IPython.__version__, ipykernel.__version__, ipywidgets.__version__""")
+    done = nbclient.execute(nbformat.v4.new_notebook(cells=[cell]), timeout=300, kernel_name="python3")
+    outputs = done.cells[0].outputs
+    assert outputs[-1].data["text/plain"] == "('7.34.0', '6.17.1', '7.7.1')"
+    forms = [output for output in outputs if "application/vnd.jupyter.widget-view+json" in output.get("data", {})]
+    assert len(forms) == len(CLASSES)
