@@ -23,7 +23,15 @@ from rvc_core import gan, stamps
 from rvc_core import run as run_module
 from rvc_core import train as train_module
 from rvc_core.checkpoint import Checkpoint, load_newest
-from rvc_core.errors import DivergedError, MismatchError, ResourceError, StageOrderError, StorageError, WeightsError
+from rvc_core.errors import (
+    CheckpointError,
+    DivergedError,
+    MismatchError,
+    ResourceError,
+    StageOrderError,
+    StorageError,
+    WeightsError,
+)
 from rvc_core.experiment import Experiment, Voice
 from rvc_core.files import read_json
 from rvc_core.gan import train_step
@@ -78,6 +86,16 @@ def test_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(tiny
     for part in ("generator", "discriminator"):
         expected, found = getattr(ours, part)["model"], getattr(theirs, part)["model"]
         assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_half_precision_continues_with_the_scale_that_it_had_found(tiny: None, tmp_path: Path) -> None:
+    whole, parts, said = experiment(tmp_path, "whole"), experiment(tmp_path, "parts"), _Listening()
+    train(whole, _settings(epochs=2, precision="fp16"))
+    train(parts, _settings(epochs=2, precision="fp16"), stop=_AfterSteps(2), progress=said)
+    train(parts, _settings(epochs=2, precision="fp16"))
+    assert " in fp16 (asked for; beside fp32: mel " in said.lines[0] and _same_weights(whole, parts)
+    ours, theirs = (load_newest(each).state["scaler"] for each in (whole, parts))
+    assert ours == theirs and ours["scale"] < 2**16        # each step that overflows halves it
 
 
 def test_stopping_in_mid_epoch_loses_and_repeats_nothing(tiny: None, tmp_path: Path) -> None:
@@ -479,6 +497,14 @@ def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(tiny: N
 @pytest.mark.slow
 def test_forty_kills_lose_nothing(tiny: None, tmp_path: Path) -> None:
     _train_through_kills(tmp_path, moments(40, seed=5), epochs=400)
+
+
+@pytest.mark.parametrize("said", [torch.zeros(1, 100), torch.full((1, 100), torch.nan)])
+def test_a_voice_that_does_not_speak_is_not_called_done(tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                        said: torch.Tensor) -> None:
+    monkeypatch.setattr(train_module, "speak", lambda *_: said)
+    with pytest.raises(CheckpointError, match="does not speak"):
+        train(experiment(tmp_path), _settings(epochs=1))
 
 
 def test_minutes_save_within_an_epoch_without_a_voice(tiny: None, tmp_path: Path) -> None:
