@@ -129,7 +129,8 @@ def gaps(text: str) -> set[str]:
 
 @pytest.mark.slow
 def test_the_widgets_of_colab_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", tmp_path, *COLAB], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", tmp_path, *COLAB],
+                   check=True)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *map(str, [ROOT, ROOT / "tests"])]))
     subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", __file__], check=True)
     cell = nbformat.v4.new_code_cell("""\
