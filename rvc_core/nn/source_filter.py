@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from ..presets import VoiceSpec
 from .generator import frame_phase
-from .layers import Conv1d, channels_last
 
 LAYERS = 6
 WINDOW_HOPS = 4                       # frames overlap by three quarters
@@ -60,7 +59,7 @@ class FrameBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.time = Conv1d(width, width, 7, padding=3, groups=width)
+        self.time = nn.Conv1d(width, width, 7, padding=3, groups=width)
         self.norm = nn.LayerNorm(width)
         self.widen = nn.Linear(width, 2 * width)
         self.narrow = nn.Linear(2 * width, width)
@@ -82,9 +81,9 @@ class SourceFilter(nn.Module):
         self.fft_samples = WINDOW_HOPS * spec.hop_samples
         self.bins = self.fft_samples // 2 + 1
         width = spec.source_filter_channels
-        self.conv_pre = Conv1d(spec.inter_channels, width, 7, padding=3)
-        self.cond = Conv1d(spec.speaker_channels, width, 1)
-        self.pitch = Conv1d(2, width, 1)
+        self.conv_pre = nn.Conv1d(spec.inter_channels, width, 7, padding=3)
+        self.cond = nn.Conv1d(spec.speaker_channels, width, 1)
+        self.pitch = nn.Conv1d(2, width, 1)
         self.blocks = nn.Sequential(*(FrameBlock(width) for _ in range(LAYERS)))
         self.norm = nn.LayerNorm(width)
         self.filters = nn.Linear(width, 3 * self.bins)
@@ -110,7 +109,7 @@ class SourceFilter(nn.Module):
         """Gain and delay (in radians) of the pulses and gain of the noise, (B, bins, T) each, in float32."""
         voiced = (f0_hz > 0).to(latent.dtype)
         octave = torch.log2(f0_hz.clamp(min=1.0) / 200).to(latent.dtype) * voiced
-        x = self.conv_pre(channels_last(latent)) + self.cond(speaker) + self.pitch(torch.stack([octave, voiced], 1))
+        x = self.conv_pre(latent) + self.cond(speaker) + self.pitch(torch.stack([octave, voiced], 1))
         filters = self.filters(self.norm(self.blocks(x).transpose(1, 2))).transpose(1, 2)
         gain, delay, noise_gain = filters.float().chunk(3, 1)
         return gain.clamp(max=LOUDEST).exp(), delay, noise_gain.clamp(max=LOUDEST).exp()
