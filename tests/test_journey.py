@@ -87,6 +87,7 @@ def test_the_other_platforms_too(notebook: str, tmp_path: Path, monkeypatch: pyt
     if notebook == "pt/rvc_colab":
         assert "não foi montado (Error: credential propagation was unsuccessful: declined)" in said(ran, "ui.begin")
         assert "ipywidgets 7.7.1" in said(ran, "ui.check")
+        assert "Drive" not in said(ran, "ui.export")           # who refused is not asked again
         return
     assert run_job(said(ran, "ui.job"), tmp_path / "job")["train"]["epochs"] == 1
     # the machine is lost: on another one, two cells

@@ -18,7 +18,7 @@ from ..prepare import find_recordings
 from ..settings import ConvertSettings, PrepareSettings, RuntimeSettings
 from .apart import apart
 from .catalogue import say
-from .cells import lab, mount_drive
+from .cells import lab
 from .desk import Desk
 from .incoming import brought
 
@@ -91,7 +91,6 @@ def export(download: bool = False) -> list[str]:
     download : bool
         On Colab, send it to the browser too; needs somebody there.
     """
-    mount_drive()
     desk, here = Desk.load(), detect()
     output = (here.storage if here.name == "colab" and here.storage else home()) / "exported"
     paths = apart("export", str(_chosen_voice(desk)), "--layout", "zip", "--output", str(output))["paths"]
