@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -67,7 +68,7 @@ def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
             browser.chromium()) as chromium:
         notebook = browser.Notebook(chromium, lab, "rvc_lightning.ipynb")
         press = notebook.page.keyboard.press
-        assert "torch" in notebook.run("ui.check()").inner_text()
+        notebook.run("ui.check()").get_by_text("torch").first.wait_for()
         notebook.run("name = ")
         notebook.run("ui.begin(")
         form = notebook.run("ui.recordings()")
@@ -83,7 +84,7 @@ def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
         form.get_by_label("Voice follows the melody").click()
         form.get_by_label("Pitch method").select_option("dio")
         _until(lambda: chosen("PrepareSettings") == {} and chosen("ExtractSettings") == {"f0_method": "dio"}, 20)
-        assert "clips" in notebook.run("ui.prepare()").inner_text()
+        notebook.run("ui.prepare()").get_by_text(re.compile(r"\d clips; ")).first.wait_for()
 
         form = notebook.run("ui.form(TrainSettings")                      # by keyboard
         form.get_by_label("Epochs", exact=True).focus()
@@ -112,7 +113,7 @@ def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
             launch.stop(layout)
 
         players = notebook.run("ui.convert()").locator("audio")
-        assert players.count() == 6
+        players.nth(5).wait_for()
         players.nth(1).scroll_into_view_if_needed()
         players.nth(1).click(position={"x": 27, "y": players.nth(1).bounding_box()["height"] / 2})
         _until(lambda: players.nth(1).evaluate("audio => audio.currentTime") > 0.2, 20)
