@@ -80,12 +80,13 @@ def mount_drive() -> None:
         return
     from google.colab import drive
     from google.colab import errors as colab
+    from pexpect import ExceptionPexpect  # through pexpect Colab talks to the program that mounts
 
     print(say("mounting"))
     try:
         drive.mount(_DRIVE)
         Path(_DRIVE, "MyDrive", "rvc_core").mkdir(exist_ok=True)
-    except (colab.Error, ValueError, RuntimeError, OSError) as error:
+    except (colab.Error, ExceptionPexpect, ValueError, RuntimeError, OSError) as error:
         print(say("refused", why=str(error) or type(error).__name__))
 
 
