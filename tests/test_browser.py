@@ -20,10 +20,11 @@ from tiny import experiment
 
 ROOT = Path(__file__).parents[1]
 LIGHTNING = {"LIGHTNING_CLOUD_SPACE_ID": "01j", "LIGHTNING_INTERACTIVE": "true"}
-# Labels that are cut off; controls that nothing names; controls that reach beyond the cell.
+# Labels that are cut off; controls that nothing names; players and controls that do not fit the cell.
 ILL = {"cut": """all => all('.widget-label').filter(one => one.scrollWidth > one.clientWidth)""",
        "nameless": """all => all('input:not([type=file]), select, textarea, button, audio, img, [role=slider]').filter(
            one => !(one.labels?.length || one.textContent.trim() || one.ariaLabel || one.alt))""",
+       "narrow": """all => all('audio').filter(one => one.clientWidth < 250)""",
        "wide": """all => all('input, select, button, audio, img, pre').filter(
            one => one.getBoundingClientRect().right > one.closest(".jp-OutputArea").getBoundingClientRect().right)"""}
 BEGIN = """\

@@ -111,8 +111,8 @@ def play(title: str, source: Path, output: Path) -> None:
     """Two players, of the source and of what became of it."""
     from IPython.display import HTML, Audio, display
     players = "".join(
-        f"<div>{label}<br>" + Audio(filename=str(path))._repr_html_().replace(
-            "<audio", f'<audio aria-label="{label}" style="max-width:100%"') + "</div>"
+        f'<div style="width:300px;max-width:100%">{label}<br>' + Audio(filename=str(path))._repr_html_().replace(
+            "<audio", f'<audio aria-label="{label}" style="width:100%"') + "</div>"
         for path, label in ((source, say("before")), (output, say("after"))))
     display(HTML(f'<b>{html.escape(title)}</b><div style="display:flex;flex-wrap:wrap;gap:12px">{players}</div>'))
 
