@@ -24,7 +24,7 @@ LIMITS = [limit for mark in ("KAGGLE_KERNEL_RUN_TYPE", "LIGHTNING_CLOUD_SPACE_ID
           for limit in detect({mark: ""}, exists=lambda path: False).limits]
 # The widgets of Colab, and what they need that newer ones do not.
 COLAB = ("ipython==7.34.0", "ipykernel==6.17.1", "ipywidgets==7.7.1", "ipython-genutils", "pickleshare", "backcall",
-         "decorator", "nest-asyncio", "psutil")
+         "decorator", "nest-asyncio", "psutil", "widgetsnbextension==3.6.10")
 SPECIAL = {"output_rate_hz": 8000, "learning_rate_decay": "0.95", "learning_rate": "0,005", "device": "cpu"}
 
 
@@ -127,10 +127,14 @@ def gaps(text: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(text) if name}
 
 
+def install_colab_s_widgets(folder: Path) -> None:
+    """The stack that Colab had on 2026-08-19, beside the newer one; needs the network."""
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", folder, *COLAB], check=True)
+
+
 @pytest.mark.slow
 def test_the_widgets_of_colab_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", tmp_path, *COLAB],
-                   check=True)
+    install_colab_s_widgets(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *map(str, [ROOT, ROOT / "tests"])]))
     subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", __file__], check=True)
     cell = nbformat.v4.new_code_cell("""\

@@ -21,6 +21,7 @@ from rvc_core.errors import ResourceError, SettingsError, StageOrderError
 from rvc_core.layout import Layout
 from rvc_core.ui import cells, results
 from rvc_core.ui.desk import Desk
+from test_forms import install_colab_s_widgets
 from tiny import experiment
 
 ROOT = Path(__file__).parents[1]
@@ -116,13 +117,6 @@ def run_job(recipe: str, artifacts: Path, *options: str) -> dict | None:
     subprocess.run(["bash", "-ec", command], check=True, cwd=artifacts, env={**os.environ, **marks}, timeout=600)
     result = artifacts / "train_result.json"
     return json.loads(result.read_text("utf-8")) if result.exists() else None
-
-
-def install_colab_s_widgets(folder: Path) -> None:
-    """The stack that Colab had on 2026-08-19, beside the newer one; needs the network."""
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder,
-                    "ipython==7.34.0", "ipykernel==6.17.1", "ipywidgets==7.7.1", "traitlets==5.7.1",
-                    "widgetsnbextension==3.6.10", "ipython-genutils", "backcall", "pickleshare"], check=True)
 
 
 def check_journey(ran: list[dict], folder: Path, name: str) -> None:
@@ -274,16 +268,6 @@ def colab(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in (cells, results):
         monkeypatch.setattr(module, "detect", detect)
     return home
-
-
-@pytest.mark.slow
-def test_forms_under_colab_s_widgets(tmp_path: Path) -> None:
-    install_colab_s_widgets(tmp_path)
-    code = ("import ipywidgets, pytest, sys; assert ipywidgets.__version__ == '7.7.1';"
-            "sys.exit(pytest.main(sys.argv[1:]))")
-    subprocess.run([sys.executable, "-c", code, "tests/test_forms.py", "tests/test_journey.py", "-k",
-                    "test_forms or form_was_changed"], check=True, cwd=ROOT,
-                   env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])})
 
 
 def test_the_kernel_needs_no_torch() -> None:

@@ -22,27 +22,16 @@ from rvc_core.files import read_json, write_json
 from rvc_core.layout import Layout
 from rvc_core.metrics import history
 from rvc_core.mirror import is_wanted
-from rvc_core.progress import Silent, Stop
+from rvc_core.progress import Silent
 from rvc_core.ranks import UNHEARD, Ranks
 from rvc_core.settings import MirrorSettings, RuntimeSettings, TrainSettings
 from rvc_core.train import train
-from tiny import TINY, experiment
+from tiny import TINY, AfterSteps, experiment
 
 TESTS = Path(__file__).parent
 FEW = {"save_every_epochs": 100, "validate_every_epochs": 100, "base_generator": "none", "base_discriminator": "none",
        "seed": 7}
 ON_CPU = RuntimeSettings(threads=1, device="cpu")
-
-
-class _AfterSteps(Stop):
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.left = steps
-
-    @property
-    def requested(self) -> bool:
-        self.left -= 1
-        return self.left < 0
 
 
 def _be(rank: int, port: int, layout: Layout, settings: dict[str, Any], stop_after: int, deaf: bool) -> None:
@@ -56,7 +45,7 @@ def _be(rank: int, port: int, layout: Layout, settings: dict[str, Any], stop_aft
         ranks._HEARING_SECONDS = 0.5
         if rank == 1:
             ranks._refuse_deaf = lambda *_: time.sleep(60)
-    train(layout, TrainSettings.of(**settings), runtime=ON_CPU, stop=_AfterSteps(stop_after))
+    train(layout, TrainSettings.of(**settings), runtime=ON_CPU, stop=AfterSteps(stop_after))
 
 
 def _train_two(layouts: tuple[Layout, Layout], settings: dict[str, Any], *, stops: tuple[int, int] = (9999, 9999),

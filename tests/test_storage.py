@@ -26,10 +26,10 @@ from rvc_core.layout import Layout
 from rvc_core.metrics import history
 from rvc_core.mirror import mirroring, told, trouble
 from rvc_core.platforms import Platform
-from rvc_core.progress import Beside, Silent, Stop
+from rvc_core.progress import Beside, Silent
 from rvc_core.settings import MirrorSettings, TrainSettings
 from rvc_core.storage import find_saved, restore, save
-from tiny import experiment
+from tiny import AfterSteps, experiment
 
 TESTS = Path(__file__).parent
 SETTINGS = TrainSettings.of(epochs=3, batch_size=2, save_every_epochs=100, base_generator="none",
@@ -103,7 +103,7 @@ def test_a_lost_machine_costs_nothing_that_was_saved(tiny: None, tmp_path: Path,
     """Training ends within an epoch, its folder is deleted, and another machine goes on to the very same voice."""
     from rvc_core.train import train
     lost, whole = experiment(tmp_path / "home"), experiment(tmp_path / "whole")
-    train(lost, SETTINGS, stop=_AfterSteps(4))              # an epoch has three
+    train(lost, SETTINGS, stop=AfterSteps(4))              # an epoch has three
     save(lost, str(place))
     shutil.rmtree(lost.root)
     assert restore("tiny", str(place), root=tmp_path / "new").step == 4
@@ -113,19 +113,6 @@ def test_a_lost_machine_costs_nothing_that_was_saved(tiny: None, tmp_path: Path,
     one, other = (load_newest(each).generator["model"] for each in (again, whole))
     assert all((one[key] == other[key]).all() for key in one)
     assert [row["step"] for row in history(again) if row["kind"] == "step"] == [*range(1, 10)]
-
-
-class _AfterSteps(Stop):
-    """Asks training to end after so many steps."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.left = steps
-
-    @property
-    def requested(self) -> bool:
-        self.left -= 1
-        return self.left < 0
 
 
 def test_the_keeper_saves_what_the_trainer_left(layout: Layout, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,12 +39,12 @@ from rvc_core.layout import Layout
 from rvc_core.memory import Memory
 from rvc_core.metrics import history
 from rvc_core.overtraining import judge_experiment
-from rvc_core.progress import Silent, Stop
+from rvc_core.progress import Silent
 from rvc_core.settings import TrainSettings
 from rvc_core.train import train
 from rvc_core.validate import Findings
 from rvc_core.voice_file import load_voice
-from tiny import TINY, experiment
+from tiny import TINY, AfterSteps, experiment
 
 FEW = {"batch_size": 2, "save_every_epochs": 100, "validate_every_epochs": 100, "base_generator": "none",
        "base_discriminator": "none", "learning_rate": 2e-3, "unlike": "none"}
@@ -52,19 +52,6 @@ FEW = {"batch_size": 2, "save_every_epochs": 100, "validate_every_epochs": 100, 
 
 def _settings(**changes: object) -> TrainSettings:
     return TrainSettings.of(**{**FEW, **changes})
-
-
-class _AfterSteps(Stop):
-    """Asks training to end after so many steps."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.left = steps
-
-    @property
-    def requested(self) -> bool:
-        self.left -= 1
-        return self.left < 0
 
 
 def test_training_brings_unheard_recordings_nearer(tiny: None, tmp_path: Path) -> None:
@@ -91,7 +78,7 @@ def test_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(tiny
 def test_half_precision_continues_with_the_scale_that_it_had_found(tiny: None, tmp_path: Path) -> None:
     whole, parts, said = experiment(tmp_path, "whole"), experiment(tmp_path, "parts"), _Listening()
     train(whole, _settings(epochs=2, precision="fp16"))
-    train(parts, _settings(epochs=2, precision="fp16"), stop=_AfterSteps(2), progress=said)
+    train(parts, _settings(epochs=2, precision="fp16"), stop=AfterSteps(2), progress=said)
     train(parts, _settings(epochs=2, precision="fp16"))
     assert " in fp16 (asked for; beside fp32: mel " in said.lines[0] and _same_weights(whole, parts)
     ours, theirs = (load_newest(each).state["scaler"] for each in (whole, parts))
@@ -100,7 +87,7 @@ def test_half_precision_continues_with_the_scale_that_it_had_found(tiny: None, t
 
 def test_stopping_in_mid_epoch_loses_and_repeats_nothing(tiny: None, tmp_path: Path) -> None:
     layout = experiment(tmp_path, "stopped")
-    first = train(layout, _settings(epochs=3), stop=_AfterSteps(4))
+    first = train(layout, _settings(epochs=3), stop=AfterSteps(4))
     assert (first.stopped_by, first.steps, first.epochs) == ("stop", 4, 1)
     train(layout, _settings(epochs=3))
     steps = [row["step"] for row in history(layout) if row["kind"] == "step"]
@@ -145,7 +132,7 @@ def test_files_tags_and_intervals_are_the_fields(tiny: None, tmp_path: Path) -> 
 
 def test_another_batch_size_begins_the_epoch_again_and_other_epsilons_are_refused(tiny: None, tmp_path: Path) -> None:
     layout = experiment(tmp_path)
-    first = train(layout, _settings(epochs=2), stop=_AfterSteps(4))
+    first = train(layout, _settings(epochs=2), stop=AfterSteps(4))
     assert (first.steps, first.epochs) == (4, 1)
     second = train(layout, _settings(epochs=2, batch_size=5))
     assert (second.resumed_from, second.steps, second.epochs) == (4, 5, 2)
@@ -163,7 +150,7 @@ def test_a_checkpoint_is_not_continued_on_another_encoders_features(tiny: None, 
 
 def test_changed_recordings_begin_the_epoch_again_and_say_so(tiny: None, tmp_path: Path) -> None:
     layout, said = experiment(tmp_path), []
-    train(layout, _settings(epochs=2), stop=_AfterSteps(4))
+    train(layout, _settings(epochs=2), stop=AfterSteps(4))
     stamps.stamp(layout, "prepare", {"other": "recordings"})
 
     class Listening(Silent):
@@ -407,10 +394,10 @@ def test_a_batch_is_measured_once_and_continued_on_any_card(tiny: None, tmp_path
     """Three clips of a second fit, but not into what a reserve of 15 % leaves: two."""
     layout, said = experiment(tmp_path), _Listening()
     small_card(340)
-    first = train(layout, _settings(epochs=3, batch_size="auto"), stop=_AfterSteps(2))
+    first = train(layout, _settings(epochs=3, batch_size="auto"), stop=AfterSteps(2))
     assert (first.steps, json.loads(layout.config.read_text())["train"]["batch_size"]) == (2, 2)
     small_card(150)
-    second = train(layout, _settings(epochs=3, batch_size="auto"), stop=_AfterSteps(2), progress=said)
+    second = train(layout, _settings(epochs=3, batch_size="auto"), stop=AfterSteps(2), progress=said)
     assert (second.resumed_from, second.steps, second.epochs) == (2, 4, 1)
     assert any("1 clips pass at once" in line for line in said.lines)
     small_card(10**6)
@@ -509,7 +496,7 @@ def test_a_voice_that_does_not_speak_is_not_called_done(tiny: None, tmp_path: Pa
 
 def test_minutes_save_within_an_epoch_without_a_voice(tiny: None, tmp_path: Path) -> None:
     layout, whole = experiment(tmp_path), experiment(tmp_path, "whole")
-    first = train(layout, _settings(epochs=2, save_every_minutes=1e-9), stop=_AfterSteps(5))
+    first = train(layout, _settings(epochs=2, save_every_minutes=1e-9), stop=AfterSteps(5))
     assert first.steps == 5 and [row["step"] for row in read_json(layout.checkpoints, "")] == [4, 5]
     assert [path.name for path in layout.voices()] == ["tiny_e1_s5.pth", "tiny.pth"]
     train(layout, _settings(epochs=2))

@@ -10,12 +10,26 @@ from rvc_core import presets, stamps
 from rvc_core.layout import Layout
 from rvc_core.manifest import ExperimentRecord
 from rvc_core.pitch import PitchTrack
+from rvc_core.progress import Stop
 from synth import phrase
 
 TINY = replace(presets.PRESETS["nano"], content_width=8, inter_channels=16, hidden_channels=16, filter_channels=32,
                layers=1, posterior_layers=2, upsample_channels=32, source_filter_channels=32, resblock_kernels=(3,),
                resblock_dilations=((1, 3, 5),), speaker_channels=8, speakers=4, segment_frames=16,
                discriminator_periods=(2, 3), discriminator_divisor=16)
+
+
+class AfterSteps(Stop):
+    """Asks training to end after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.left = steps
+
+    @property
+    def requested(self) -> bool:
+        self.left -= 1
+        return self.left < 0
 
 
 def experiment(home: Path, name: str = "tiny", *, clips: int = 5, heldout: int = 1, seconds: float = 1.0) -> Layout:
