@@ -30,7 +30,7 @@ from ..settings import (
     TrainSettings,
 )
 from .catalogue import language
-from .forms import Form
+from .forms import Form, in_turn
 
 _CLASSES: tuple[type[Settings], ...] = (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings,
                                         ConvertSettings, MirrorSettings, RuntimeSettings)
@@ -88,9 +88,10 @@ class Desk:
     @classmethod
     def remember(cls, **changes: str) -> None:
         """Change what stands there."""
-        desk = cls.load()
-        vars(desk).update(changes)
-        desk.save()
+        with in_turn:
+            desk = cls.load()
+            vars(desk).update(changes)
+            desk.save()
 
     @property
     def lab(self) -> Experiment:

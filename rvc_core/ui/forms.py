@@ -6,6 +6,7 @@ Only widgets and arguments that ipywidgets 7.7 and 8.1 share are used.
 import contextlib
 import functools
 import html
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 _PLAIN = {"preset", "epochs", "batch_size", "max_minutes", "transpose", "index_rate", "protect", "output_format"}
 _UNITS = {"hz": "Hz", "db": "dB", "ms": "ms", "minutes": "min", "seconds": "s", "transpose": "st"}
 _LABEL_WIDTH, _FORM_WIDTH = "13em", "40em"
+
+# JupyterLab may deliver changes of two controls on two threads: without turns the older reading could be kept.
+in_turn = threading.RLock()
 
 
 class Form(Generic[S]):
@@ -83,18 +87,19 @@ class Form(Generic[S]):
 
     def _read(self) -> None:
         """Take over what fits of all that the controls show."""
-        shown = {name: _entered(self._fields[name], control.value) for name, control in self.controls.items()}
-        found = dict(self._faults(shown))
-        for name in {*self.problems, *found}:
-            self.problems.pop(name, None)
-            self.problems |= {name: found[name]} if name in found else {}
-            self._tell(name)
-        before = self.value
-        with contextlib.suppress(SettingsError):      # fields that fit, but not each other
-            self.value = self.settings.of(**{name: getattr(before, name) if name in found else shown[name]
-                                             for name in shown})
-        if self.value != before:
-            self._changed(self.value)
+        with in_turn:
+            shown = {name: _entered(self._fields[name], control.value) for name, control in self.controls.items()}
+            found = dict(self._faults(shown))
+            for name in {*self.problems, *found}:
+                self.problems.pop(name, None)
+                self.problems |= {name: found[name]} if name in found else {}
+                self._tell(name)
+            before = self.value
+            with contextlib.suppress(SettingsError):      # fields that fit, but not each other
+                self.value = self.settings.of(**{name: getattr(before, name) if name in found else shown[name]
+                                                 for name in shown})
+            if self.value != before:
+                self._changed(self.value)
 
     def _faults(self, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Fields that do not fit, and what would."""
@@ -140,7 +145,8 @@ def control_for(name: str, field: Mapping[str, Any], value: Any) -> Any:
         return ipywidgets.IntText(**common)
     if kind == "number" and low is not None and high is not None:
         return ipywidgets.FloatText(step=0.05 if high - low <= 2 else 0.5, **common)
-    return ipywidgets.Text(placeholder=expectation(field), **common | {"value": "" if value is None else str(value)})
+    return ipywidgets.Text(placeholder=expectation(field), continuous_update=False,
+                           **common | {"value": "" if value is None else str(value)})
 
 
 def expectation(field: Mapping[str, Any]) -> str:
