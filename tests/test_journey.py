@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 import types
 from pathlib import Path
 
@@ -136,6 +138,20 @@ def check_journey(ran: list[dict], folder: Path, name: str) -> None:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RVC_HOME", str(tmp_path))
     return tmp_path
+
+
+def test_changes_of_two_forms_at_once_are_both_remembered(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ui.begin("alice")
+    forms = ui.form(PrepareSettings, TrainSettings)
+    save = Desk.save
+    monkeypatch.setattr(Desk, "save", lambda desk: (time.sleep(0.2), save(desk)))
+    threads = [threading.Thread(target=setattr, args=(form.controls[name], "value", value))
+               for form, (name, value) in zip(forms, (("uses_f0", False), ("epochs", 7)), strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Desk.load().chosen == {"PrepareSettings": {"uses_f0": False}, "TrainSettings": {"epochs": 7}}
 
 
 def test_what_a_form_was_changed_to_outlives_the_kernel(home: Path) -> None:
