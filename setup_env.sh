@@ -35,7 +35,7 @@ die() { printf 'setup_env: %s\n' "$1" >&2; exit "${2:-1}"; }
 
 # ---------------------------------------------------------------------------------------------- where to install
 
-platform() {   # Kaggle sets Colab's marks too, so it comes first (as in rvc_core/platforms.py)
+platform() {   # Kaggle sets Colab's marks too, so it comes first (as in rvc_core/system/platforms.py)
     if [[ -n "${KAGGLE_KERNEL_RUN_TYPE:-}" ]]; then echo kaggle
     elif [[ -n "${LIGHTNING_CLOUD_SPACE_ID:-}" ]]; then echo lightning
     elif [[ -n "${COLAB_RELEASE_TAG:-}" || -e /var/colab/hostname ]]; then echo colab
@@ -122,7 +122,7 @@ obstacle() {   # why the torch that is here cannot use the GPU that is here, and
     has_gpu || return 0
     PYTHONPATH="$here" "$python" - 2>/dev/null <<'PY' || true
 from rvc_core.errors import ResourceError
-from rvc_core.platforms import refuse_unbuilt
+from rvc_core.system.platforms import refuse_unbuilt
 try:
     refuse_unbuilt()
 except ResourceError as error:

@@ -15,7 +15,7 @@ import jupytext
 import nbformat
 
 from rvc_core.batch import CONVERT_SETTINGS, TRAIN_SETTINGS, parameters_cell
-from rvc_core.platforms import detect
+from rvc_core.system.platforms import detect
 from rvc_core.ui.catalogue import LANGUAGES, texts
 
 HERE = Path(__file__).parent

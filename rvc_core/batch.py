@@ -12,7 +12,6 @@ from typing import Any
 
 from .errors import ResourceError, RVCError, SettingsError
 from .experiment import Experiment, FailedFile, Voice
-from .files import read_json, sha256_of, signature, slug_of, write_json
 from .prepare import find_recordings
 from .progress import Progress, Silent, Terminal
 from .settings import (
@@ -25,6 +24,7 @@ from .settings import (
     Settings,
     TrainSettings,
 )
+from .system.files import read_json, sha256_of, signature, slug_of, write_json
 
 _STAGES = (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings, MirrorSettings)
 TRAIN_SETTINGS = (*_STAGES, RuntimeSettings)

@@ -24,8 +24,8 @@ from typing import IO, Any
 
 from . import __version__, weights
 from .errors import ResourceError, SettingsError, UnsafeFileError, WeightsError
-from .files import ensure_room, replace_atomically, sha256_of
 from .progress import Progress, Silent
+from .system.files import ensure_room, replace_atomically, sha256_of
 
 EXTRAS = "faiss,world,evaluate"                                  # as setup_env.sh installs them
 WITHOUT_DEPENDENCIES = ("Resemblyzer>=0.1.4", "speechmos>=0.0.1.1")

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from .errors import CheckpointError, DivergedError, ResourceError, StorageError, UnsafeFileError, WeightsError
-from .files import ensure_room, read_json, replace_atomically, sha256_of, write_json
 from .layout import LATEST_ONLY, Layout
-from .untrusted import checked_weights, load_torch
+from .system.files import ensure_room, read_json, replace_atomically, sha256_of, write_json
+from .system.untrusted import checked_weights, load_torch
 
 _log = logging.getLogger(__name__)
 

@@ -95,7 +95,7 @@ def _hint_for(error: OSError) -> str:
 
 # -- commands ------------------------------------------------------------------------------------------------------
 def _check(arguments: argparse.Namespace) -> Result:
-    from .platforms import check
+    from .system.platforms import check
     report = check()
     if report["problems"]:
         first = report["problems"][0]

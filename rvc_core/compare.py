@@ -16,13 +16,13 @@ from .cases import recordings_in
 from .embedded import voice_folder
 from .errors import StageOrderError, WeightsError
 from .experiment import Experiment, Voice
-from .files import read_jsonl, signature, write_json
 from .layout import Layout
 from .overtraining import METRICS, Candidate
 from .progress import Progress, Silent
 from .quality import measure
 from .settings import ConvertSettings
 from .share import export_voice
+from .system.files import read_jsonl, signature, write_json
 
 _LOUDEST = 0.89   # peaks stay one decibel below full scale
 

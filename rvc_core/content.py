@@ -17,8 +17,8 @@ import numpy as np
 
 from .embedded import ENCODER_FILE
 from .errors import AudioError, MismatchError, ResourceError, SettingsError, WeightsError
-from .files import sha256_of
 from .presets import VoiceSpec
+from .system.files import sha256_of
 from .weights import CONTENTVEC, missing, places
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _contentvec(path: Path, width: int) -> tuple[Encode, str]:
         from transformers import HubertConfig, HubertModel
     except ImportError as error:
         raise ResourceError(f"transformers cannot be imported: {error}", hint="pip install transformers") from error
-    from .untrusted import DAMAGE
+    from .system.untrusted import DAMAGE
     described = path.with_name("config.json")
     weights = _contentvec_weights(path, width)
     try:   # fairseq's file describes itself in fairseq's words; it is of the base form, which is the default
@@ -228,7 +228,7 @@ def _contentvec_weights(path: Path, width: int) -> "dict[str, Tensor]":
     import torch
 
     from .fairseq_file import load_fairseq
-    from .untrusted import AGAIN, load_torch
+    from .system.untrusted import AGAIN, load_torch
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file

@@ -17,11 +17,11 @@ from .content import ENCODERS, ContentEncoder, content_encoder, repeat_to_100fps
 from .errors import AudioError, MismatchError, RVCError, SettingsError
 from .nn.synthesizer import SynthesisNoise
 from .pitch import PitchTrack, auto_transpose, pitch_estimator, pitch_method, read_curve
-from .platforms import choose_device
 from .progress import Progress, Silent, Stop
 from .retrieval import FeatureIndex
 from .settings import ConvertSettings, RuntimeSettings
-from .threads import set_threads
+from .system.platforms import choose_device
+from .system.threads import set_threads
 from .voice_file import VoiceFile, synthesizer_of
 
 SOURCE_RATE_HZ = 16000

@@ -10,11 +10,11 @@ import soundfile
 import torch
 
 from .errors import DatasetError, StageOrderError
-from .files import write_text
 from .layout import Layout
 from .nn.spectrogram import EpsilonName, linear_spectrogram
 from .nn.synthesizer import SynthesisNoise, draw_starts
 from .presets import VoiceSpec
+from .system.files import write_text
 
 _BUCKET_FRAMES = 100    # RVC's bucket width
 _CACHE_BYTES = 3 << 30  # an hour at 48 kHz; what is beyond is read again in each epoch

@@ -18,7 +18,6 @@ import torch
 from .audio import Audio, read_audio
 from .batch import execute
 from .embedded import voice_folder
-from .files import replace_atomically, write_json
 from .layout import Layout
 from .metrics import history
 from .nn.spectrogram import mel_spectrogram
@@ -26,6 +25,7 @@ from .pitch import pitch_estimator
 from .presets import preset
 from .progress import Progress, Silent
 from .scores import SpeakerScorer, pitch_share, similarity_gain, speaker_similarity
+from .system.files import replace_atomically, write_json
 
 NAME = "demo"
 _TRAINING = {"preset": "nano", "epochs": 1000, "max_minutes": 3.8, "save_every_epochs": 1000,

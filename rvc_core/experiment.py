@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import RVCError, SettingsError, StageOrderError, WeightsError
-from .files import slug_of
 from .layout import Layout
 from .progress import Beside, Progress, Silent, Stop
 from .settings import (
@@ -19,6 +18,7 @@ from .settings import (
     RuntimeSettings,
     TrainSettings,
 )
+from .system.files import slug_of
 
 if TYPE_CHECKING:   # importing these loads torch
     from .audio import Audio
@@ -145,7 +145,7 @@ class Experiment:
         RVCError
             When a stage fails, or is stopped before it is complete.
         """
-        from .platforms import refuse_unbuilt
+        from .system.platforms import refuse_unbuilt
         refuse_unbuilt(self.runtime.device)
         started = time.monotonic()
         reports: dict[str, Any] = {"prepare": _complete("prepare", self.prepare(prepare)),

@@ -16,16 +16,16 @@ import numpy as np
 from .audio import Audio, read_audio
 from .content import content_encoder, content_identity, content_name
 from .errors import AudioError, DatasetError
-from .files import ensure_room, replace_atomically, write_text
 from .layout import Layout
 from .manifest import ExperimentRecord, Manifest
 from .pitch import SAMPLE_RATE, pitch_estimator, pitch_method
-from .platforms import choose_device
 from .presets import VoiceSpec
 from .progress import Progress, Silent, Stop
 from .settings import ExtractSettings, RuntimeSettings
 from .stamps import clear, content_of, is_current, stamp, stamp_of
-from .threads import set_threads
+from .system.files import ensure_room, replace_atomically, write_text
+from .system.platforms import choose_device
+from .system.threads import set_threads
 
 _MUTE_SECONDS, _MUTE_F0_FRAMES = 3, 301
 _MUTE_LINES = 2

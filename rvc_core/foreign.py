@@ -18,7 +18,6 @@ from .checkpoint import Checkpoint, load_foreign
 from .content import content_encoder
 from .errors import DatasetError, MismatchError, ResourceError, SettingsError, WeightsError
 from .extract import filelist_text, mute_wave
-from .files import ensure_room, folder_atomically, write_text
 from .foreign_folder import ClipParts, ForeignFolder, clip_parts, read_foreign, said_in, unvoiced_kind
 from .heldout import choose_heldout
 from .layout import Layout
@@ -30,6 +29,7 @@ from .presets import PRESETS, VoiceSpec, preset
 from .progress import Progress, Silent
 from .slicer import Span
 from .stamps import stamp, stamp_of
+from .system.files import ensure_room, folder_atomically, write_text
 from .voice_file import VERSIONS
 
 _SAME_ENCODER = 0.05                     # difference over largest value: half precision makes 0.01, another encoder 1

@@ -8,13 +8,13 @@ import numpy as np
 
 from .errors import DatasetError, StageOrderError
 from .faiss_file import read_note
-from .files import ensure_room
 from .layout import Layout, voice_names
 from .manifest import ExperimentRecord, Manifest
 from .progress import Progress, Silent
 from .retrieval import FeatureIndex
 from .settings import IndexSettings
 from .stamps import clear, content_of, is_current, stamp, stamp_of
+from .system.files import ensure_room
 
 if TYPE_CHECKING:   # importing it loads torch
     from .voice_file import VoiceFile

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .errors import DatasetError, StageOrderError
-from .files import read_json, read_jsonl, write_json, write_jsonl
 from .layout import Layout
 from .presets import VoiceSpec, preset
+from .system.files import read_json, read_jsonl, write_json, write_jsonl
 
 _DIGITS = 6   # microseconds: below one sample
 

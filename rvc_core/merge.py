@@ -16,7 +16,6 @@ import torch
 from .content import content_name
 from .dataset import read_filelist
 from .errors import CheckpointError, MismatchError, RVCError, SettingsError, WeightsError
-from .files import ensure_room, folder_atomically
 from .index import find_index
 from .layout import Layout
 from .manifest import ExperimentRecord
@@ -24,7 +23,8 @@ from .presets import VoiceSpec
 from .retrieval import FeatureIndex
 from .run import LATEST_ONLY, voice_info
 from .settings import IndexSettings
-from .untrusted import checked_weights, load_torch
+from .system.files import ensure_room, folder_atomically
+from .system.untrusted import checked_weights, load_torch
 from .voice_file import VoiceFile, load_voice, save_voice, spec_of_generator, synthesizer_of
 
 _SILENT_RMS = 1e-6

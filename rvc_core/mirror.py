@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from .errors import RVCError, StorageError
-from .files import read_json, write_json
 from .layout import Layout
-from .platforms import child_environment
 from .saves import checkpoints, scores
 from .settings import MirrorSettings
 from .storage import place_of
+from .system.files import read_json, write_json
+from .system.platforms import child_environment
 
 _MODULE = "rvc_core.mirror"
 _LOOK_SECONDS = 2.0

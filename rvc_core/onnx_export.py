@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .errors import MismatchError, ResourceError
-from .files import ensure_room, replace_atomically
 from .nn.layers import frame_mask
 from .nn.source_filter import SourceFilter, pulse_train
 from .nn.synthesizer import NOISE_SCALE, SynthesisNoise, Synthesizer
 from .presets import VoiceSpec
+from .system.files import ensure_room, replace_atomically
 from .voice_file import load_voice, synthesizer_of
 
 _OPSET = 18                    # RVC's; every onnxruntime since 1.14 reads it

@@ -13,11 +13,11 @@ from typing import Any, Literal
 import numpy as np
 
 from .errors import StageOrderError
-from .files import is_locked, read_jsonl
 from .illness import Illness, find_illnesses, illness_of
 from .layout import Layout
 from .learning_curve import LEAST_POINTS, History, Series, Trend, fit_trend, running_median
 from .metrics import history as recorded
+from .system.files import is_locked, read_jsonl
 
 State = Literal["cannot_tell", "undertrained", "good", "overtrained", "collapsed"]
 

@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from .errors import ResourceError, SettingsError, WeightsError
-from .files import write_text
+from .system.files import write_text
 from .weights import RMVPE, find, missing
 
 SAMPLE_RATE = 16_000
@@ -196,7 +196,7 @@ def _rmvpe(device: str) -> Propose:
 
     from .nn import rmvpe
     from .nn.layers import Blueprint
-    from .untrusted import AGAIN, load_torch
+    from .system.untrusted import AGAIN, load_torch
     from .voice_file import load_strictly
     if (path := find(RMVPE)) is None:
         raise missing(RMVPE, "RMVPE", ", or choose another f0 method")

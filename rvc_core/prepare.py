@@ -18,7 +18,6 @@ import numpy as np
 
 from .audio import AUDIO_SUFFIXES, Audio, NonFiniteError, header_seconds, highpass, read_audio
 from .errors import AudioError, DatasetError, StageOrderError
-from .files import ensure_room, replace_atomically
 from .heldout import choose_heldout
 from .layout import Layout
 from .manifest import Clip, ExperimentRecord, Explained, Manifest, speaker_names
@@ -27,6 +26,7 @@ from .progress import Progress, Silent, Stop
 from .settings import PrepareSettings
 from .slicer import SHORTEST_SECONDS, Span, find_phrases, inside, outside, windows
 from .stamps import clear, is_current, stamp
+from .system.files import ensure_room, replace_atomically
 
 CONTENT_RATE_HZ = 16_000
 _TOO_SHORT_SECONDS = 0.1

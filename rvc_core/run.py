@@ -15,19 +15,19 @@ from .checkpoint import Checkpoint, continue_optimizer, load_base, load_newest
 from .content import content_name
 from .dataset import Batch, ClipFiles, ClipStore, read_filelist, rebase_filelist
 from .errors import DatasetError, MismatchError, ResourceError
-from .files import ensure_room, remove_leftovers, write_json
 from .gan import Networks, StepResult, train_step
 from .layout import LATEST_ONLY, Layout
 from .manifest import ExperimentRecord
 from .memory import MOST_CLIPS, DeviceUse, Portions, available_bytes, largest_batch, measured_memory
 from .overtraining import Verdict
-from .platforms import choose_device
 from .precision import DTYPES, Precision, choose_precision, native_precision
 from .presets import VoiceSpec
 from .progress import Budget, Progress
 from .ranks import ALONE, Ranks, own_device
 from .settings import RuntimeSettings, TrainSettings
-from .threads import ThreadTuner
+from .system.files import ensure_room, remove_leftovers, write_json
+from .system.platforms import choose_device
+from .system.threads import ThreadTuner
 from .validate import Examiner, heldout_files
 from .voice_file import VoiceInfo, load_strictly
 from .weights import base_files

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import CheckpointError, ResourceError, RVCError, StageOrderError, StorageError
-from .files import (
+from .layout import Layout
+from .system.files import (
     ensure_room,
     folder_atomically,
     read_json,
@@ -31,7 +32,6 @@ from .files import (
     signature,
     write_json,
 )
-from .layout import Layout
 
 _CHUNK_BYTES = 8 << 20         # storage that takes a moment for everything is asked for little
 _BEST_VOICES = 5

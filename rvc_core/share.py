@@ -10,16 +10,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import __version__
-from .download import download
 from .errors import MismatchError, RVCError, SettingsError, UnsafeFileError, WeightsError, printable
-from .files import ensure_room, remove_leftovers, replace_atomically, slug_of, write_text
 from .index import find_index
 from .layout import Layout, voice_names
 from .merge import MadeVoice, architecture_of, publish, refuse_taken, reopened, save_index
-from .platforms import home
 from .progress import Progress, Silent
 from .retrieval import FeatureIndex
-from .untrusted import list_zip, unzip_safely
+from .system.download import download
+from .system.files import ensure_room, remove_leftovers, replace_atomically, slug_of, write_text
+from .system.platforms import home
+from .system.untrusted import list_zip, unzip_safely
 from .voice_file import VoiceFile, load_voice, save_voice
 
 LAYOUTS, FORMATS = ("rvc", "applio", "zip"), ("pth", "safetensors")

@@ -22,19 +22,19 @@ import torch
 
 from .checkpoint import Checkpoint, load_newest, on_host, prune_voices, save_checkpoint
 from .errors import CheckpointError, ResourceError, StorageError
-from .files import write_json
 from .gan import train_step
 from .layout import Layout
 from .memory import is_out_of_memory
 from .metrics import PICTURE_INTERVAL_STEPS, MetricsLog, NoLog, history
 from .nn.spectrogram import mel_spectrogram
 from .overtraining import judge_experiment, should_stop
-from .platforms import choose_device, detect, refuse_unbuilt, session_minutes_left
 from .progress import Budget, Progress, Silent, Stop
 from .ranks import Ranks, joined, own_device
 from .recovery import DIVERGED, end_before, record, recover
 from .run import Run, Saving, agree, open_run
 from .settings import RuntimeSettings, TrainSettings
+from .system.files import write_json
+from .system.platforms import choose_device, detect, refuse_unbuilt, session_minutes_left
 from .validate import speak
 from .voice_file import VoiceFile, load_voice, save_voice, synthesizer_of
 

@@ -19,7 +19,6 @@ from .content import ContentEncoder, content_encoder
 from .dataset import ClipFiles, ClipStore, ClipTensors
 from .embedded import voice_folder
 from .errors import AudioError, ResourceError, SettingsError, StageOrderError, WeightsError
-from .files import read_json
 from .illness import mel_signs
 from .layout import Layout
 from .manifest import Manifest
@@ -35,6 +34,7 @@ from .scores import (
     speaker_similarity,
     vuv_agreement,
 )
+from .system.files import read_json
 from .voice_file import VoiceInfo
 from .words import WordRecogniser, WordScore
 

@@ -14,8 +14,8 @@ import soundfile
 import browser
 from rvc_core import launch
 from rvc_core.embedded import voice_folder
-from rvc_core.files import write_jsonl
 from rvc_core.layout import Layout
+from rvc_core.system.files import write_jsonl
 from tiny import experiment
 
 ROOT = Path(__file__).parents[1]
@@ -226,7 +226,7 @@ def test_tensorboard_opens_inline_on_the_guides_view(tmp_path: Path) -> None:
 
 KAGGLE = """\
 from rvc_core.ui import board
-from rvc_core.platforms import detect
+from rvc_core.system.platforms import detect
 board.list_addresses = lambda: ["/k/123/s3cret/proxy/"]
 board.show(6006, detect({"KAGGLE_KERNEL_RUN_TYPE": "Interactive"}), {"KAGGLE_KERNEL_RUN_TYPE": "Interactive"})"""
 

@@ -20,9 +20,9 @@ from rvc_core.checkpoint import (
     save_checkpoint,
 )
 from rvc_core.errors import CheckpointError, DivergedError, ResourceError, WeightsError
-from rvc_core.files import sha256_of
 from rvc_core.gan import Networks
 from rvc_core.layout import Layout
+from rvc_core.system.files import sha256_of
 from tiny import TINY
 
 

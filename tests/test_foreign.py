@@ -14,7 +14,6 @@ from rvc_core import presets
 from rvc_core.cli import main
 from rvc_core.dataset import read_filelist
 from rvc_core.errors import DatasetError, MismatchError, RVCError, SettingsError, StageOrderError, WeightsError
-from rvc_core.files import sha256_of
 from rvc_core.foreign import open_foreign
 from rvc_core.foreign_folder import is_foreign, unvoiced_kind
 from rvc_core.gan import Networks
@@ -22,6 +21,7 @@ from rvc_core.layout import LATEST_ONLY, Layout
 from rvc_core.manifest import ExperimentRecord, Manifest
 from rvc_core.settings import TrainSettings
 from rvc_core.stamps import content_of
+from rvc_core.system.files import sha256_of
 from rvc_core.train import train
 from tiny import TINY
 

@@ -12,8 +12,8 @@ import pytest
 
 from rvc_core import settings as declared
 from rvc_core.errors import SettingsError
-from rvc_core.platforms import detect
 from rvc_core.settings import ConvertSettings, PrepareSettings, Settings, TrainSettings
+from rvc_core.system.platforms import detect
 from rvc_core.ui import Form
 from rvc_core.ui.catalogue import LANGUAGES, language, texts
 

@@ -17,10 +17,11 @@ from pathlib import Path
 import papermill
 import pytest
 
-from rvc_core import ConvertSettings, PrepareSettings, RuntimeSettings, TrainSettings, launch, platforms, storage, ui
+from rvc_core import ConvertSettings, PrepareSettings, RuntimeSettings, TrainSettings, launch, storage, ui
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import ResourceError, SettingsError, StageOrderError
 from rvc_core.layout import Layout
+from rvc_core.system import platforms
 from rvc_core.ui import cells, results
 from rvc_core.ui.desk import Desk
 from test_forms import install_colab_s_widgets

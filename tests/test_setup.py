@@ -18,7 +18,7 @@ import yaml
 from packaging.utils import canonicalize_name
 
 from rvc_core import bundle
-from rvc_core.platforms import detect
+from rvc_core.system.platforms import detect
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "setup_env.sh"

@@ -21,14 +21,14 @@ from rvc_core import launch, mirror, saves, storage
 from rvc_core.checkpoint import load_newest
 from rvc_core.cli import main
 from rvc_core.errors import CheckpointError, SettingsError, StorageError
-from rvc_core.files import read_json, sha256_of, write_json, write_jsonl
 from rvc_core.layout import Layout
 from rvc_core.metrics import history
 from rvc_core.mirror import mirroring, told, trouble
-from rvc_core.platforms import Platform
 from rvc_core.progress import Beside, Silent
 from rvc_core.settings import MirrorSettings, TrainSettings
 from rvc_core.storage import find_saved, restore, save
+from rvc_core.system.files import read_json, sha256_of, write_json, write_jsonl
+from rvc_core.system.platforms import Platform
 from tiny import AfterSteps, experiment
 
 TESTS = Path(__file__).parent
@@ -118,7 +118,7 @@ def test_a_lost_machine_costs_nothing_that_was_saved(tiny: None, tmp_path: Path,
 def test_the_keeper_saves_what_the_trainer_left(layout: Layout, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report = {"epochs": 1, "steps": 10, "stopped_by": "epochs", "resumed_from": None, "seconds": 1.0,
               "voice": str(layout.final_voice), "heldout_mel_first": None, "heldout_mel_last": None}
-    trainer = ("import sys, pathlib; from rvc_core.files import *; path = pathlib.Path(sys.argv[1]);"
+    trainer = ("import sys, pathlib; from rvc_core.system.files import *; path = pathlib.Path(sys.argv[1]);"
                f"write_json(path, read_json(path, '') | {{'report': {report!r}}})")
     monkeypatch.setattr(launch, "_command", lambda *_: [sys.executable, "-c", trainer, str(layout.run)])
     assert launch.start(layout, SETTINGS, mirror=MirrorSettings(mirror=str(place)))

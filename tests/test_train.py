@@ -33,7 +33,6 @@ from rvc_core.errors import (
     WeightsError,
 )
 from rvc_core.experiment import Experiment, Voice
-from rvc_core.files import read_json
 from rvc_core.gan import train_step
 from rvc_core.layout import Layout
 from rvc_core.memory import Memory
@@ -41,6 +40,7 @@ from rvc_core.metrics import history
 from rvc_core.overtraining import judge_experiment
 from rvc_core.progress import Silent
 from rvc_core.settings import TrainSettings
+from rvc_core.system.files import read_json
 from rvc_core.train import train
 from rvc_core.validate import Findings
 from rvc_core.voice_file import load_voice

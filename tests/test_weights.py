@@ -25,9 +25,9 @@ from rvc_core import bundle, weights
 from rvc_core.bundle import make_bundle, unpack
 from rvc_core.cli import main
 from rvc_core.content import content_identity
-from rvc_core.download import Patience, download, partial_of
 from rvc_core.errors import ResourceError, SettingsError, UnsafeFileError, WeightsError
 from rvc_core.presets import preset
+from rvc_core.system.download import Patience, download, partial_of
 
 ROOT = Path(__file__).parents[1]
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -252,7 +252,7 @@ def test_redirects_are_followed_on_the_web_only(server, tmp_path):
 
 
 def test_an_endless_answer_does_not_fill_the_disk(server, tmp_path, monkeypatch):
-    monkeypatch.setattr("rvc_core.download._LARGEST_BYTES", 1_000_000)
+    monkeypatch.setattr("rvc_core.system.download._LARGEST_BYTES", 1_000_000)
     server.answers = [endless]
     with pytest.raises(WeightsError, match="does not end"):
         download(f"{server.url}/file", tmp_path / "file", SHA256, patience=HASTE)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import WeightsError
-from ..files import replace_atomically
+from ..system.files import replace_atomically
 
 SAMPLE_RATE_HZ = 16_000
 WINDOW_SAMPLES = 400

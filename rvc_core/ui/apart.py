@@ -8,8 +8,8 @@ from collections import deque
 from typing import Any
 
 from ..errors import RVCError
-from ..platforms import child_environment
 from ..settings import Settings
+from ..system.platforms import child_environment
 
 
 def apart(command: str, *arguments: str, settings: tuple[Settings, ...] = (), failing: bool = True) -> dict[str, Any]:

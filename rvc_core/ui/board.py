@@ -19,7 +19,7 @@ from ..experiment import Experiment
 from ..layout import Layout
 from ..metrics import history
 from ..overtraining import SMOOTHING
-from ..platforms import Platform, detect, started_ticks
+from ..system.platforms import Platform, detect, started_ticks
 
 _START_SECONDS = 60.0
 _RELOAD_SECONDS = 5

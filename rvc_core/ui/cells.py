@@ -11,9 +11,7 @@ from typing import Any
 from .. import launch, storage, weights
 from ..errors import ResourceError, RVCError, StageOrderError, StorageError
 from ..experiment import Experiment
-from ..files import read_json, slug_of
 from ..layout import Layout
-from ..platforms import detect, home, session_minutes_left
 from ..settings import (
     ExtractSettings,
     IndexSettings,
@@ -23,6 +21,8 @@ from ..settings import (
     Settings,
     TrainSettings,
 )
+from ..system.files import read_json, slug_of
+from ..system.platforms import detect, home, session_minutes_left
 from .apart import apart
 from .catalogue import say
 from .desk import Desk, opened

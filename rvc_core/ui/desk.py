@@ -15,8 +15,6 @@ from typing import Any
 from ..embedded import voice_folder
 from ..errors import SettingsError, StageOrderError
 from ..experiment import Experiment
-from ..files import read_json, write_json
-from ..platforms import home
 from ..progress import Terminal
 from ..settings import (
     ConvertSettings,
@@ -29,6 +27,8 @@ from ..settings import (
     Settings,
     TrainSettings,
 )
+from ..system.files import read_json, write_json
+from ..system.platforms import home
 from .catalogue import language
 from .forms import Form, in_turn
 

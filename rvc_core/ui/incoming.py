@@ -10,13 +10,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..audio import AUDIO_SUFFIXES, header_seconds
-from ..download import download
 from ..errors import DatasetError, printable
-from ..files import replace_atomically, slug_of
-from ..platforms import Platform, detect, home
 from ..prepare import find_recordings
 from ..progress import Progress, Silent
-from ..untrusted import unzip_safely
+from ..system.download import download
+from ..system.files import replace_atomically, slug_of
+from ..system.platforms import Platform, detect, home
+from ..system.untrusted import unzip_safely
 from .catalogue import say
 
 _UPLOADED = ",".join(sorted({*AUDIO_SUFFIXES, ".zip"}))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from rvc_core import threads
-from rvc_core.threads import ThreadTuner
+from rvc_core.system import threads
+from rvc_core.system.threads import ThreadTuner
 
 
 @pytest.fixture(autouse=True)

@@ -15,10 +15,10 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
 
-from . import __version__
-from .errors import WeightsError
+from .. import __version__
+from ..errors import WeightsError
+from ..progress import Progress, Silent
 from .files import ensure_room
-from .progress import Progress, Silent
 
 _BLOCK_BYTES, _MB = 1 << 16, 1_000_000
 _TRICKLE = 1000                            # bytes a second: slower than this is a stall too

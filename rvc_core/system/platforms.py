@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import __version__
-from .errors import ResourceError, SettingsError
+from .. import __version__
+from ..errors import ResourceError, SettingsError
 from .threads import choose_threads
 
 _REPORTED_PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "librosa", "transformers", "faiss-cpu",
@@ -128,7 +128,7 @@ def detect(environment: Mapping[str, str] = os.environ, exists: Callable[[str], 
 
 def child_environment() -> dict[str, str]:
     """For processes that we start: they must find this package, also where it is not installed."""
-    place = str(Path(__file__).parents[1])
+    place = str(Path(__file__).parents[2])
     if place.endswith("-packages"):
         return dict(os.environ)
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [place, os.environ.get("PYTHONPATH")]))}

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import ResourceError, RVCError
+from ..errors import ResourceError, RVCError
 
 _MARGIN_BYTES = 32 << 20   # what stays free for logs and the system after a checked write
 _FULL_BYTES = 1_000_000    # a disk with less room than this refuses what anybody here writes

@@ -21,10 +21,10 @@ from rvc_core.cli import main
 from rvc_core.describe import describe
 from rvc_core.errors import ResourceError, RVCError, StorageError, UnsafeFileError, WeightsError
 from rvc_core.faiss_file import IndexArrays, save_arrays
-from rvc_core.pickle_scan import PickleScan
-from rvc_core.untrusted import checked_weights, load_torch, unzip_safely
+from rvc_core.system.pickle_scan import PickleScan
+from rvc_core.system.untrusted import checked_weights, load_torch, unzip_safely
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from .errors import StorageError, UnsafeFileError, WeightsError
+from ..errors import StorageError, UnsafeFileError, WeightsError
 from .files import ensure_room, folder_atomically
 from .pickle_scan import PickleScan
 

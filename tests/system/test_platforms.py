@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rvc_core import platforms
 from rvc_core.errors import ResourceError, SettingsError
 from rvc_core.experiment import Experiment
-from rvc_core.platforms import home
+from rvc_core.system import platforms
+from rvc_core.system.platforms import home
 
 
 def nowhere(path: str) -> bool:

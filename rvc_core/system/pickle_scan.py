@@ -13,7 +13,7 @@ import pickletools
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from .errors import printable
+from ..errors import printable
 
 _ITEM_BYTES = {f"torch.{kind}Storage": size for kind, size in {
     "Half": 2, "BFloat16": 2, "Float": 4, "Double": 8, "ComplexFloat": 8, "ComplexDouble": 16, "Byte": 1, "Char": 1,
