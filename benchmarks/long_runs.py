@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from rvc_core import convert
-from rvc_core.audio import read_audio
+from rvc_core.audio.waveform import read_audio
 from rvc_core.cases import recordings_in, texts_of
 from rvc_core.experiment import Voice
 from rvc_core.layout import Layout

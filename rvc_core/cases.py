@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .audio import Audio, highpass, read_audio
+from .audio.waveform import Audio, highpass, read_audio
 from .errors import AudioError, SettingsError
 from .layout import Layout
 from .prepare import find_recordings

@@ -183,7 +183,7 @@ def _convert(arguments: argparse.Namespace) -> Result:
 
 
 def _f0(arguments: argparse.Namespace) -> Result:
-    from .audio import read_audio
+    from .audio.waveform import read_audio
     from .convert import source_pitch
     from .pitch import pitch_method, write_curve
     method, output = pitch_method(arguments.f0_method), Path(arguments.output)
@@ -219,7 +219,7 @@ def _evaluate(arguments: argparse.Namespace) -> Result:
 
 def _is_recorded(name: str) -> bool:
     """Whether this names recordings: an experiment with a voice comes before a folder that is called the same."""
-    from .audio import AUDIO_SUFFIXES
+    from .audio.waveform import AUDIO_SUFFIXES
     from .layout import Layout
     place = Path(name)
     if place.is_dir():

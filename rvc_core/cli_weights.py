@@ -5,8 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from . import weights
-from .bundle import TARGETS, make_bundle
+from .assets import registry
+from .assets.bundle import TARGETS, make_bundle
 from .errors import WeightsError
 from .progress import Silent, Terminal
 
@@ -14,20 +14,20 @@ _NAMES = {"metavar": "NAME", "help": "files or folders as `rvc weights list` sho
 
 
 def _list(arguments: argparse.Namespace) -> dict[str, Any]:
-    return _report(arguments, list(weights.assets().values()), verify=False)
+    return _report(arguments, list(registry.assets().values()), verify=False)
 
 
 def _fetch(arguments: argparse.Namespace) -> dict[str, Any]:
     progress = Silent() if arguments.quiet else Terminal()
-    chosen = weights.choose(arguments.names)
+    chosen = registry.choose(arguments.names)
     for asset in chosen:
-        weights.fetch(asset, progress)
+        registry.fetch(asset, progress)
     return _report(arguments, chosen, state="verified")
 
 
 def _verify(arguments: argparse.Namespace) -> dict[str, Any]:
-    chosen = weights.choose(arguments.names) if arguments.names else [
-        asset for asset in weights.assets().values() if weights.find(asset.name)]
+    chosen = registry.choose(arguments.names) if arguments.names else [
+        asset for asset in registry.assets().values() if registry.find(asset.name)]
     if not chosen:
         raise WeightsError("no file of weights is here to verify", hint="get some with: rvc weights fetch v2-40k")
     return _report(arguments, chosen, verify=True)
@@ -39,12 +39,12 @@ def _bundle(arguments: argparse.Namespace) -> dict[str, Any]:
                        progress=Silent() if arguments.quiet else Terminal())
 
 
-def _report(arguments: argparse.Namespace, chosen: list[weights.Asset], *, verify: bool = False,
+def _report(arguments: argparse.Namespace, chosen: list[registry.Asset], *, verify: bool = False,
             state: str = "") -> dict[str, Any]:
     """Rows for `chosen`; a failure when hashes were asked for and one is not right."""
     rows: list[dict[str, Any]] = [
-        {"name": asset.name, "state": state or weights.state_of(asset, verify), "sha256": asset.sha256,
-         "path": str(weights.find(asset.name) or weights.places(asset.name)[0]), "bytes": asset.size_bytes,
+        {"name": asset.name, "state": state or registry.state_of(asset, verify), "sha256": asset.sha256,
+         "path": str(registry.find(asset.name) or registry.places(asset.name)[0]), "bytes": asset.size_bytes,
          "licence": asset.licence, "url": asset.url} for asset in chosen]
     if not arguments.json:
         for row in rows:

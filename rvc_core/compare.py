@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .audio import Audio
+from .audio.quality import measure
+from .audio.waveform import Audio
 from .cases import recordings_in
 from .embedded import voice_folder
 from .errors import StageOrderError, WeightsError
@@ -19,7 +20,6 @@ from .experiment import Experiment, Voice
 from .layout import Layout
 from .overtraining import METRICS, Candidate
 from .progress import Progress, Silent
-from .quality import measure
 from .settings import ConvertSettings
 from .share import export_voice
 from .system.files import read_jsonl, signature, write_json

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from .assets.registry import CONTENTVEC, missing, places
 from .embedded import ENCODER_FILE
 from .errors import AudioError, MismatchError, ResourceError, SettingsError, WeightsError
 from .presets import VoiceSpec
 from .system.files import sha256_of
-from .weights import CONTENTVEC, missing, places
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .audio import Audio, highpass, read_audio, rms_envelope
+from .audio.waveform import Audio, highpass, read_audio, rms_envelope
 from .content import ENCODERS, ContentEncoder, content_encoder, repeat_to_100fps
 from .errors import AudioError, MismatchError, RVCError, SettingsError
 from .nn.synthesizer import SynthesisNoise

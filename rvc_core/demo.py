@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .audio import Audio, read_audio
+from .audio.waveform import Audio, read_audio
 from .batch import execute
 from .embedded import voice_folder
 from .layout import Layout

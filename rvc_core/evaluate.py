@@ -12,12 +12,12 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from .audio import Audio, read_audio
+from .audio.quality import measure
+from .audio.waveform import Audio, read_audio
 from .cases import Case, TargetSpeech, match_outputs, recordings_in, spread, target_speech, texts_of
 from .errors import AudioError, ResourceError, SettingsError
 from .pitch import pitch_estimator
 from .progress import Progress, Silent
-from .quality import measure
 from .scores import (
     NaturalnessScorer,
     SpeakerScorer,

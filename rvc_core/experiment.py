@@ -21,7 +21,7 @@ from .settings import (
 from .system.files import slug_of
 
 if TYPE_CHECKING:   # importing these loads torch
-    from .audio import Audio
+    from .audio.waveform import Audio
     from .convert import Converter, ConvertResult
     from .evaluate import EvaluateReport
     from .extract import ExtractReport
@@ -253,7 +253,7 @@ class Voice:
     def convert(self, source: "str | Path | Audio", settings: ConvertSettings = ConvertSettings(), *,
                 output: str | Path | None = None, progress: Progress = Silent()) -> "ConvertResult":
         """Convert a recording; with `output`, write it there, tagged as converted, and measure what was written."""
-        from .audio import Audio, read_audio
+        from .audio.waveform import Audio, read_audio
         from .convert import convert_to_file
         audio = source if isinstance(source, Audio) else read_audio(Path(source))
         if output is None:
@@ -368,5 +368,5 @@ def outputs_for(inputs: list[Path], folder: Path, voice_name: str,
 
 
 def _audio_in(folder: Path) -> list[Path]:
-    from .audio import AUDIO_SUFFIXES
+    from .audio.waveform import AUDIO_SUFFIXES
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .audio import Audio, read_audio
+from .audio.waveform import Audio, read_audio
 from .content import content_encoder, content_identity, content_name
 from .errors import AudioError, DatasetError
 from .layout import Layout

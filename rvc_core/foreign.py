@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .audio import read_audio
+from .audio.slicer import Span
+from .audio.waveform import read_audio
 from .checkpoint import Checkpoint, load_foreign
 from .content import content_encoder
 from .errors import DatasetError, MismatchError, ResourceError, SettingsError, WeightsError
@@ -27,7 +28,6 @@ from .nn.layers import Blueprint
 from .nn.synthesizer import Synthesizer
 from .presets import PRESETS, VoiceSpec, preset
 from .progress import Progress, Silent
-from .slicer import Span
 from .stamps import stamp, stamp_of
 from .system.files import ensure_room, folder_atomically, write_text
 from .voice_file import VERSIONS

@@ -4,11 +4,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .audio import read_audio
+from .audio.quality import Quality, measure
+from .audio.waveform import read_audio
 from .errors import AudioError
 from .prepare import find_recordings
 from .progress import Progress, Silent
-from .quality import Quality, measure
 
 Verdict = Literal["good", "usable", "poor"]
 _RANK: dict[Verdict, int] = {"good": 0, "usable": 1, "poor": 2}

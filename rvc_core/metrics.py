@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .audio import Audio
+from .audio.waveform import Audio
 from .layout import Layout
 from .system.files import read_jsonl, write_jsonl
 

@@ -17,9 +17,9 @@ from typing import Protocol
 
 import numpy as np
 
+from .assets.registry import RMVPE, find, missing
 from .errors import ResourceError, SettingsError, WeightsError
 from .system.files import write_text
-from .weights import RMVPE, find, missing
 
 SAMPLE_RATE = 16_000
 HOP_SAMPLES = 160

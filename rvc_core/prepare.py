@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from .audio import AUDIO_SUFFIXES, Audio, NonFiniteError, header_seconds, highpass, read_audio
+from .audio.slicer import SHORTEST_SECONDS, Span, find_phrases, inside, outside, windows
+from .audio.waveform import AUDIO_SUFFIXES, Audio, NonFiniteError, header_seconds, highpass, read_audio
 from .errors import AudioError, DatasetError, StageOrderError
 from .heldout import choose_heldout
 from .layout import Layout
@@ -24,7 +25,6 @@ from .manifest import Clip, ExperimentRecord, Explained, Manifest, speaker_names
 from .presets import PRESETS, preset
 from .progress import Progress, Silent, Stop
 from .settings import PrepareSettings
-from .slicer import SHORTEST_SECONDS, Span, find_phrases, inside, outside, windows
 from .stamps import clear, is_current, stamp
 from .system.files import ensure_room, replace_atomically
 

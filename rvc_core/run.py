@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from . import stamps
+from .assets.registry import base_files
 from .checkpoint import Checkpoint, continue_optimizer, load_base, load_newest
 from .content import content_name
 from .dataset import Batch, ClipFiles, ClipStore, read_filelist, rebase_filelist
@@ -30,7 +31,6 @@ from .system.platforms import choose_device
 from .system.threads import ThreadTuner
 from .validate import Examiner, heldout_files
 from .voice_file import VoiceInfo, load_strictly
-from .weights import base_files
 
 _RESIDENT_SHARE = 0.25      # of a GPU's memory, at the most, for clips: networks and batches need the rest
 

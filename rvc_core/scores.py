@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .audio import Audio
+from .audio.waveform import Audio
 from .errors import AudioError, ResourceError
 from .pitch import PitchEstimator, PitchTrack
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from .audio import Audio, highpass, read_audio
+from .audio.waveform import Audio, highpass, read_audio
 from .cases import recordings_in, sentences, spread, target_speech, texts_of
 from .content import ContentEncoder, content_encoder
 from .dataset import ClipFiles, ClipStore, ClipTensors

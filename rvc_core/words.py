@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .audio import Audio
+from .audio.waveform import Audio
 from .errors import ResourceError, SettingsError
 
 DIGITS = "zero one two three four five six seven eight nine".split()

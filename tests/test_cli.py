@@ -12,7 +12,7 @@ import torch
 
 from rvc_core import demo as demo_module
 from rvc_core import experiment
-from rvc_core.audio import Audio
+from rvc_core.audio.waveform import Audio
 from rvc_core.cli import _STAGES, main
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import RVCError, SettingsError

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rvc_core import convert as module
-from rvc_core.audio import Audio, read_audio
+from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.convert import Converter, convert_to_file, join_pieces, mix_loudness, plan_windows
 from rvc_core.errors import AudioError, MismatchError, SettingsError
 from rvc_core.nn.generator import sine

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rvc_core import embedded
-from rvc_core.audio import read_audio
+from rvc_core.audio.waveform import read_audio
 from rvc_core.errors import WeightsError
 from rvc_core.nn.embedded_encoder import (
     SOUNDS,

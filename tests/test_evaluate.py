@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rvc_core import convert
-from rvc_core.audio import Audio, highpass, read_audio
+from rvc_core.audio.waveform import Audio, highpass, read_audio
 from rvc_core.cases import Case, TargetSpeech, match_outputs, target_speech, texts_of
 from rvc_core.cli import main
 from rvc_core.embedded import voice_folder

@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from rvc_core import batch
-from rvc_core.audio import Audio
+from rvc_core.audio.waveform import Audio
 from rvc_core.cli import main
 from rvc_core.errors import RVCError, SettingsError, StageOrderError, WeightsError
 from rvc_core.experiment import Experiment, Voice, outputs_for

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rvc_core import extract as extract_module
-from rvc_core.audio import Audio
+from rvc_core.audio.waveform import Audio
 from rvc_core.content import WindowedEncoder
 from rvc_core.errors import AudioError, DatasetError, MismatchError, ResourceError, StageOrderError
 from rvc_core.extract import extract

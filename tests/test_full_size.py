@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import HubertConfig, HubertModel
 
-from rvc_core.audio import Audio, read_audio
+from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.embedded import voice_folder
 from rvc_core.experiment import Experiment, Voice
 from rvc_core.nn.spectrogram import mel_spectrogram

@@ -8,10 +8,10 @@ import pytest
 import soundfile
 import soxr
 
-from rvc_core.audio import Audio
+from rvc_core.audio.quality import bandwidth_hz, clipped_share, measure
+from rvc_core.audio.waveform import Audio
 from rvc_core.errors import DatasetError
 from rvc_core.inspect import inspect
-from rvc_core.quality import bandwidth_hz, clipped_share, measure
 from synth import phrase
 from torture import torture_set
 

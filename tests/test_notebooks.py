@@ -8,7 +8,7 @@ import papermill
 import pytest
 
 from rvc_core import batch, cli
-from rvc_core.audio import Audio, read_audio
+from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import DatasetError, SettingsError
 from synth import phrase

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from packaging.utils import canonicalize_name
 
-from rvc_core import bundle
+from rvc_core.assets import bundle
 from rvc_core.system.platforms import detect
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rvc_core.audio import Audio
+from rvc_core.audio.waveform import Audio
 from rvc_core.dataset import read_filelist
 from rvc_core.errors import DatasetError, SettingsError
 from rvc_core.experiment import Experiment

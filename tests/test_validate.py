@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from rvc_core import presets
-from rvc_core.audio import Audio, read_audio
+from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.dataset import ClipStore, ClipTensors
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import AudioError

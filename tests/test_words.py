@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from rvc_core.audio import Audio, read_audio
+from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import SettingsError
 from rvc_core.words import WordRecogniser, WordScore, is_digits, language_model, word_errors, words_of

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import launch, storage, weights
+from .. import launch, storage
+from ..assets import registry
 from ..errors import ResourceError, RVCError, StageOrderError, StorageError
 from ..experiment import Experiment
 from ..layout import Layout
@@ -190,7 +191,8 @@ def prepare() -> None:
     desk = Desk.load()
     lab = desk.lab
     wanted = desk.settings(PrepareSettings)
-    if wanted.preset.startswith("v") and any(weights.find(one.name) is None for one in weights.choose([wanted.preset])):
+    needed = registry.choose([wanted.preset]) if wanted.preset.startswith("v") else []
+    if any(registry.find(one.name) is None for one in needed):
         apart("weights", "fetch", wanted.preset)
     made = lab.prepare(wanted)
     print(say("prepared", clips=made.clips, minutes=f"{made.seconds_kept / 60:.1f}", of=f"{made.seconds_in / 60:.1f}"))

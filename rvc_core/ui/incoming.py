@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..audio import AUDIO_SUFFIXES, header_seconds
+from ..audio.waveform import AUDIO_SUFFIXES, header_seconds
 from ..errors import DatasetError, printable
 from ..prepare import find_recordings
 from ..progress import Progress, Silent

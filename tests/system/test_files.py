@@ -14,7 +14,7 @@ import soundfile
 import torch
 
 from rvc_core import stamps
-from rvc_core.audio import Audio
+from rvc_core.audio.waveform import Audio
 from rvc_core.errors import DatasetError, ResourceError, RVCError, StageOrderError
 from rvc_core.layout import Layout
 from rvc_core.manifest import Clip, ExperimentRecord, Manifest

@@ -10,13 +10,13 @@ import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 
-from .embedded import BASE_DISCRIMINATOR_FILE, BASE_GENERATOR_FILE
-from .errors import SettingsError, WeightsError
-from .presets import PRESETS, VoiceSpec
-from .progress import Progress
-from .system.download import Patience, download, partial_of
-from .system.files import sha256_of
-from .system.platforms import home
+from ..embedded import BASE_DISCRIMINATOR_FILE, BASE_GENERATOR_FILE
+from ..errors import SettingsError, WeightsError
+from ..presets import PRESETS, VoiceSpec
+from ..progress import Progress
+from ..system.download import Patience, download, partial_of
+from ..system.files import sha256_of
+from ..system.platforms import home
 
 _HUB = "https://huggingface.co/lj1995/VoiceConversionWebUI/resolve/main"
 _FOLDERS = {"v1": "pretrained", "v2": "pretrained_v2"}

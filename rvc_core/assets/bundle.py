@@ -22,10 +22,11 @@ from datetime import date
 from pathlib import Path
 from typing import IO, Any
 
-from . import __version__, weights
-from .errors import ResourceError, SettingsError, UnsafeFileError, WeightsError
-from .progress import Progress, Silent
-from .system.files import ensure_room, replace_atomically, sha256_of
+from .. import __version__
+from ..errors import ResourceError, SettingsError, UnsafeFileError, WeightsError
+from ..progress import Progress, Silent
+from ..system.files import ensure_room, replace_atomically, sha256_of
+from . import registry
 
 EXTRAS = "faiss,world,evaluate"                                  # as setup_env.sh installs them
 WITHOUT_DEPENDENCIES = ("Resemblyzer>=0.1.4", "speechmos>=0.0.1.1")
@@ -81,7 +82,7 @@ def make_bundle(target: str, output: Path, names: list[str] | None = None, *, wi
     output : Path
         The archive, a ``.zip``.
     names : list of str, optional
-        Weights to include, as `weights.choose` takes them; default: all that are on this machine.
+        Weights to include, as `registry.choose` takes them; default: all that are on this machine.
     with_torch : bool
         Include torch too, in the version that is installed here.
 
@@ -97,7 +98,7 @@ def make_bundle(target: str, output: Path, names: list[str] | None = None, *, wi
     ResourceError
         When pip cannot resolve, fetch or build a wheel.
     """
-    progress, facts, source = progress or Silent(), _target(target), Path(__file__).parents[1]
+    progress, facts, source = progress or Silent(), _target(target), Path(__file__).parents[2]
     if with_torch and target != "here":
         raise SettingsError(f"{target} brings its own torch", hint="leave out --with-torch")
     if not all((source / name).is_file() for name in _BESIDE):
@@ -147,15 +148,15 @@ def _installed(package: str) -> str:
         return ""
 
 
-def _present(names: list[str] | None) -> dict[weights.Asset, Path]:
+def _present(names: list[str] | None) -> dict[registry.Asset, Path]:
     """Wanted weights and their files, each with the right hash."""
     present = {}
-    for asset in weights.assets().values() if names is None else weights.choose(names):
-        if path := weights.find(asset.name):
-            weights.require_hash(path, asset.sha256)
+    for asset in registry.assets().values() if names is None else registry.choose(names):
+        if path := registry.find(asset.name):
+            registry.require_hash(path, asset.sha256)
             present[asset] = path
         elif names is not None:
-            raise weights.missing(asset.name, asset.name)
+            raise registry.missing(asset.name, asset.name)
     return present
 
 
@@ -285,16 +286,16 @@ def unpack(bundle: Path, wheels: Path) -> list[Path]:
         ensure_room(wheels, sum(entry["bytes"] for name, entry in files.items() if name.startswith("wheels/")))
         for name, entry in files.items():
             kind, _, rest = name.partition("/")
-            target = {"wheels": wheels / rest, "weights": weights.places(rest)[0]}.get(kind)
+            target = {"wheels": wheels / rest, "weights": registry.places(rest)[0]}.get(kind)
             if kind == "weights":
-                if rest not in weights.assets() or weights.assets()[rest].sha256 != entry["sha256"]:
+                if rest not in registry.assets() or registry.assets()[rest].sha256 != entry["sha256"]:
                     raise UnsafeFileError(f"{bundle} has a file {rest} that is not the known one",
                                           hint="do not use it; make your own")
-                if present := weights.find(rest):
-                    weights.require_hash(present, entry["sha256"])
+                if present := registry.find(rest):
+                    registry.require_hash(present, entry["sha256"])
                     placed.append(present)
                     continue
-                placed.append(weights.places(rest)[0])
+                placed.append(registry.places(rest)[0])
                 ensure_room(placed[-1].parent, entry["bytes"])
             _copy(read, name, entry, target)
     return placed

@@ -21,15 +21,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rvc_core import bundle, weights
-from rvc_core.bundle import make_bundle, unpack
+from rvc_core.assets import bundle, registry
+from rvc_core.assets.bundle import make_bundle, unpack
 from rvc_core.cli import main
 from rvc_core.content import content_identity
 from rvc_core.errors import ResourceError, SettingsError, UnsafeFileError, WeightsError
 from rvc_core.presets import preset
 from rvc_core.system.download import Patience, download, partial_of
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 ALONE = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]   # Jupyter's kernels need the loopback
@@ -293,12 +293,12 @@ def home(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def registry(monkeypatch):
+def three_files(monkeypatch):
     """Three small files under the names of real ones."""
-    made = {name: weights.Asset(name, hub_path, SHA256, len(CONTENT), "MIT") for name, hub_path in (
+    made = {name: registry.Asset(name, hub_path, SHA256, len(CONTENT), "MIT") for name, hub_path in (
         ("pretrained_v2/f0G40k.pth", "pretrained_v2/f0G40k.pth"), ("rmvpe/rmvpe.pt", "rmvpe.pt"),
         ("hubert_base/config.json", "hubert_base/config.json"))}
-    monkeypatch.setattr(weights, "assets", lambda: made)
+    monkeypatch.setattr(registry, "assets", lambda: made)
     return made
 
 
@@ -310,7 +310,7 @@ def put(home: Path, name: str, content: bytes = CONTENT) -> Path:
 
 
 def test_the_registry_has_every_file_once():
-    made = weights.assets()
+    made = registry.assets()
     bases = {f"{folder}/{f0}{net}{rate}k.pth" for folder in ("pretrained", "pretrained_v2") for f0 in ("", "f0")
              for net in "GD" for rate in (32, 40, 48)}
     assert len(bases) == 24 and bases <= set(made)
@@ -321,23 +321,23 @@ def test_the_registry_has_every_file_once():
     assert {asset.licence for asset in made.values()} == {"MIT", "unknown"}
     assert made["rmvpe/rmvpe.pt"].url == "https://huggingface.co/lj1995/VoiceConversionWebUI/resolve/main/rmvpe.pt"
     for name in ("v1-32k", "v1-40k", "v1-48k", "v2-32k", "v2-40k", "v2-48k"):
-        assert len(weights.choose([name])) == 6, name
+        assert len(registry.choose([name])) == 6, name
 
 
 def test_names_files_folders_and_presets():
-    assert [asset.name for asset in weights.choose(["rmvpe.pt", "rmvpe/rmvpe.pt"])] == ["rmvpe/rmvpe.pt"]
-    assert len(weights.choose(["hubert_base"])) == 3 and len(weights.choose(["pretrained_v2"])) == 12
+    assert [asset.name for asset in registry.choose(["rmvpe.pt", "rmvpe/rmvpe.pt"])] == ["rmvpe/rmvpe.pt"]
+    assert len(registry.choose(["hubert_base"])) == 3 and len(registry.choose(["pretrained_v2"])) == 12
     for nothing in ("f0G40k.pth", "nano", "hubert", "pretrained_v", "", "../rmvpe.pt"):
         if nothing == "hubert":
-            assert [asset.name for asset in weights.choose([nothing])] == ["hubert/hubert_base.pt"]
+            assert [asset.name for asset in registry.choose([nothing])] == ["hubert/hubert_base.pt"]
             continue
         with pytest.raises(SettingsError, match="pretrained/f0G40k.pth, pret" if "f0" in nothing else "no file"):
-            weights.choose([nothing])
+            registry.choose([nothing])
 
 
 def test_what_is_missing_says_where_to_get_it_and_where_to_put_it(home):
     with pytest.raises(WeightsError, match="f0G40k.pth of v2 40k is not at") as error:
-        weights.base_files(preset("v2-40k"), "auto", "auto")
+        registry.base_files(preset("v2-40k"), "auto", "auto")
     assert str(home / "assets" / "pretrained_v2" / "f0G40k.pth") in str(error.value)
     assert "rvc weights fetch pretrained_v2/f0G40k.pth" in error.value.hint and "put it there" in error.value.hint
     with pytest.raises(WeightsError, match="ContentVec") as error:
@@ -347,14 +347,14 @@ def test_what_is_missing_says_where_to_get_it_and_where_to_put_it(home):
 
 @pytest.mark.parametrize("folder", ["assets", "weights"])
 def test_base_models_are_found_in_both_places(home, folder):
-    for name in weights.base_names(preset("v2-40k")):
+    for name in registry.base_names(preset("v2-40k")):
         (home / folder / name).parent.mkdir(parents=True, exist_ok=True)
         (home / folder / name).touch()
-    found = weights.base_files(preset("v2-40k"), "auto", "auto")
+    found = registry.base_files(preset("v2-40k"), "auto", "auto")
     assert [path.name for path in found] == ["f0G40k.pth", "f0D40k.pth"] and found[0].is_relative_to(home / folder)
 
 
-def test_fetch_list_and_verify(server, home, registry, monkeypatch, capsys):
+def test_fetch_list_and_verify(server, home, three_files, monkeypatch, capsys):
     def result(*arguments: str) -> tuple[int, dict]:
         status = main(["weights", *arguments, "--json", "--quiet"])
         return status, json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -383,7 +383,7 @@ def test_fetch_list_and_verify(server, home, registry, monkeypatch, capsys):
 
 # -- the bundle --------------------------------------------------------------------------------------------------------
 @pytest.fixture
-def made(home, registry, tmp_path, monkeypatch) -> Path:
+def made(home, three_files, tmp_path, monkeypatch) -> Path:
     """A bundle with one file of weights and a small wheel, and a home without them."""
     def collect(source: Path, folder: Path, *rest: object) -> list[Path]:
         (folder / "own-1.0-py3-none-any.whl").write_bytes(b"a wheel")
@@ -401,7 +401,7 @@ def test_what_was_bundled_is_put_where_it_is_looked_for(made, home, tmp_path, un
     if unpacked:   # as Kaggle does with uploads
         zipfile.ZipFile(made).extractall(tmp_path / "folder")
     [placed] = unpack(tmp_path / "folder" if unpacked else made, tmp_path / "wheels")
-    assert placed == weights.find("rmvpe/rmvpe.pt") and placed.read_bytes() == CONTENT
+    assert placed == registry.find("rmvpe/rmvpe.pt") and placed.read_bytes() == CONTENT
     assert [path.name for path in (tmp_path / "wheels").iterdir()] == ["own-1.0-py3-none-any.whl"]
     placed.write_bytes(b"the user's own")
     with pytest.raises(WeightsError, match=SHA256):
@@ -445,8 +445,8 @@ def test_a_bundle_that_is_not_ours_is_refused(made, home, tmp_path, change, cont
     with pytest.raises(error, match=words) as raised:
         unpack(rewritten(made, change, **contents), tmp_path / "wheels")
     assert raised.value.hint and not list(home.rglob("*.pth"))
-    assert not (home / "assets" / "rmvpe" / "rmvpe.pt").exists() or weights.state_of(
-        weights.assets()["rmvpe/rmvpe.pt"], verify=True) == "verified"
+    assert not (home / "assets" / "rmvpe" / "rmvpe.pt").exists() or registry.state_of(
+        registry.assets()["rmvpe/rmvpe.pt"], verify=True) == "verified"
 
 
 def test_no_more_is_read_than_the_manifest_states():
@@ -475,7 +475,7 @@ def test_a_flipped_bit_is_found(made, tmp_path):
         unpack(made, tmp_path / "wheels")
 
 
-def test_wanted_weights_that_are_missing_or_damaged_are_told_before_any_work(home, registry, tmp_path, capsys):
+def test_wanted_weights_that_are_missing_or_damaged_are_told_before_any_work(home, three_files, tmp_path, capsys):
     with pytest.raises(WeightsError) as error:
         make_bundle("kaggle", tmp_path / "b.zip", ["rmvpe"])
     assert "rvc weights fetch rmvpe/rmvpe.pt" in error.value.hint

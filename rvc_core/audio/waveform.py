@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .errors import AudioError
-from .system.files import replace_atomically
+from ..errors import AudioError
+from ..system.files import replace_atomically
 
 AUDIO_SUFFIXES = frozenset(
     ".wav .wave .w64 .rf64 .flac .ogg .oga .opus .mp3 .mp2 .mpga .m4a .m4b .aac .ac3 .wma .aif .aiff .aifc .au .snd "

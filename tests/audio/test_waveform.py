@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from rvc_core.audio import Audio, NonFiniteError, header_seconds, highpass, mono, read_audio, rms_envelope
+from rvc_core.audio.waveform import Audio, NonFiniteError, header_seconds, highpass, mono, read_audio, rms_envelope
 from rvc_core.errors import AudioError, RVCError
 from torture import encode, extensible_wav, voice
 

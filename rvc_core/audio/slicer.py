@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .audio import Audio, frame_rms
+from .waveform import Audio, frame_rms
 
 WINDOW_SECONDS, OVERLAP_SECONDS = 3.7, 0.3
 SHORTEST_SECONDS = 0.8   # RVC's sampler drops clips below about 0.76 s

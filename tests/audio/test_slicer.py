@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from rvc_core.audio import Audio, frame_rms
-from rvc_core.slicer import SHORTEST_SECONDS, Span, find_phrases, inside, lengthened, outside, union, windows
+from rvc_core.audio.slicer import SHORTEST_SECONDS, Span, find_phrases, inside, lengthened, outside, union, windows
+from rvc_core.audio.waveform import Audio, frame_rms
 
 RATE_HZ = 8000
 

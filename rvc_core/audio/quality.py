@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .audio import Audio, frame_rms
+from .waveform import Audio, frame_rms
 
 _FLOOR_DB = -100.0
 _SILENCE_DB = -42.0           # of full scale: what the slicer takes for silence
