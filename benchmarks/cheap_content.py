@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rvc_core import content
+from rvc_core.features import content
 from rvc_core.nn.embedded_encoder import FLOOR_POWER, WIDTH, mel_filters, power_spectrum
 
 

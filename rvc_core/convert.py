@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from .audio.waveform import Audio, highpass, read_audio, rms_envelope
-from .content import ENCODERS, ContentEncoder, content_encoder, repeat_to_100fps
 from .errors import AudioError, MismatchError, RVCError, SettingsError
+from .features.content import ENCODERS, ContentEncoder, content_encoder, repeat_to_100fps
+from .features.pitch import PitchTrack, auto_transpose, pitch_estimator, pitch_method, read_curve
+from .features.retrieval import FeatureIndex
 from .nn.synthesizer import SynthesisNoise
-from .pitch import PitchTrack, auto_transpose, pitch_estimator, pitch_method, read_curve
 from .progress import Progress, Silent, Stop
-from .retrieval import FeatureIndex
 from .settings import ConvertSettings, RuntimeSettings
 from .system.platforms import choose_device
 from .system.threads import set_threads

@@ -18,10 +18,10 @@ import torch
 from .audio.waveform import Audio, read_audio
 from .batch import execute
 from .embedded import voice_folder
+from .features.pitch import pitch_estimator
 from .layout import Layout
 from .metrics import history
 from .nn.spectrogram import mel_spectrogram
-from .pitch import pitch_estimator
 from .presets import preset
 from .progress import Progress, Silent
 from .scores import SpeakerScorer, pitch_share, similarity_gain, speaker_similarity

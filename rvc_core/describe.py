@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CheckpointError
-from .faiss_file import load_arrays
+from .features.faiss_file import load_arrays
 from .system.untrusted import checked_weights, list_zip, load_torch
 from .voice_file import load_voice, spec_of_generator, voice_of
 

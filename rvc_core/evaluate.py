@@ -16,7 +16,7 @@ from .audio.quality import measure
 from .audio.waveform import Audio, read_audio
 from .cases import Case, TargetSpeech, match_outputs, recordings_in, spread, target_speech, texts_of
 from .errors import AudioError, ResourceError, SettingsError
-from .pitch import pitch_estimator
+from .features.pitch import pitch_estimator
 from .progress import Progress, Silent
 from .scores import (
     NaturalnessScorer,

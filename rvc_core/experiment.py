@@ -236,8 +236,8 @@ class Voice:
             When voice, index and encoder do not belong together.
         """
         from .convert import Converter
+        from .features.retrieval import FeatureIndex
         from .index import find_index
-        from .retrieval import FeatureIndex
         from .voice_file import load_voice
         file = voice_path(path)
         voice = load_voice(file)
@@ -348,7 +348,7 @@ def outputs_for(inputs: list[Path], folder: Path, voice_name: str,
     SettingsError
         When there is nothing to convert, or one f0 curve for several recordings.
     """
-    from .pitch import read_curve
+    from .features.pitch import read_curve
     files = [file for item in inputs for file in (_audio_in(item) if item.is_dir() else [item])]
     if not files:
         raise SettingsError("nothing to convert", hint="name recordings, or a folder that holds some")

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from .audio.waveform import Audio, read_audio
-from .content import content_encoder, content_identity, content_name
 from .errors import AudioError, DatasetError
+from .features.content import content_encoder, content_identity, content_name
+from .features.pitch import SAMPLE_RATE, pitch_estimator, pitch_method
 from .layout import Layout
 from .manifest import ExperimentRecord, Manifest
-from .pitch import SAMPLE_RATE, pitch_estimator, pitch_method
 from .presets import VoiceSpec
 from .progress import Progress, Silent, Stop
 from .settings import ExtractSettings, RuntimeSettings

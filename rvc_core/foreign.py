@@ -16,9 +16,9 @@ import numpy as np
 from .audio.slicer import Span
 from .audio.waveform import read_audio
 from .checkpoint import Checkpoint, load_foreign
-from .content import content_encoder
 from .errors import DatasetError, MismatchError, ResourceError, SettingsError, WeightsError
 from .extract import filelist_text, mute_wave
+from .features.content import content_encoder
 from .foreign_folder import ClipParts, ForeignFolder, clip_parts, read_foreign, said_in, unvoiced_kind
 from .heldout import choose_heldout
 from .layout import Layout

@@ -156,9 +156,9 @@ def _spec_of(config: str, uses_f0: bool = True) -> VoiceSpec:
 def _synthesizer_error(path: Path, row: dict[str, Any]) -> float:
     import torch
 
+    from .features.pitch import PitchTrack
     from .nn.layers import frame_mask
     from .nn.synthesizer import SynthesisNoise, Synthesizer
-    from .pitch import PitchTrack
 
     spec, frames, seed = _spec_of(row["config"], bool(row["f0"])), row["T"], row["seed"]
     expected = _arrays(path)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import DatasetError, StageOrderError
-from .faiss_file import read_note
+from .features.faiss_file import read_note
+from .features.retrieval import FeatureIndex
 from .layout import Layout, voice_names
 from .manifest import ExperimentRecord, Manifest
 from .progress import Progress, Silent
-from .retrieval import FeatureIndex
 from .settings import IndexSettings
 from .stamps import clear, content_of, is_current, stamp, stamp_of
 from .system.files import ensure_room

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from .content import content_name
 from .dataset import read_filelist
 from .errors import CheckpointError, MismatchError, RVCError, SettingsError, WeightsError
+from .features.content import content_name
+from .features.retrieval import FeatureIndex
 from .index import find_index
 from .layout import Layout
 from .manifest import ExperimentRecord
 from .presets import VoiceSpec
-from .retrieval import FeatureIndex
 from .run import LATEST_ONLY, voice_info
 from .settings import IndexSettings
 from .system.files import ensure_room, folder_atomically

@@ -13,9 +13,9 @@ import torch
 from . import stamps
 from .assets.registry import base_files
 from .checkpoint import Checkpoint, continue_optimizer, load_base, load_newest
-from .content import content_name
 from .dataset import Batch, ClipFiles, ClipStore, read_filelist, rebase_filelist
 from .errors import DatasetError, MismatchError, ResourceError
+from .features.content import content_name
 from .gan import Networks, StepResult, train_step
 from .layout import LATEST_ONLY, Layout
 from .manifest import ExperimentRecord

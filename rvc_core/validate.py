@@ -15,16 +15,16 @@ import torch
 
 from .audio.waveform import Audio, highpass, read_audio
 from .cases import recordings_in, sentences, spread, target_speech, texts_of
-from .content import ContentEncoder, content_encoder
 from .dataset import ClipFiles, ClipStore, ClipTensors
 from .embedded import voice_folder
 from .errors import AudioError, ResourceError, SettingsError, StageOrderError, WeightsError
+from .features.content import ContentEncoder, content_encoder
+from .features.pitch import SAMPLE_RATE, PitchTrack, auto_transpose, pitch_estimator, pitch_method
 from .illness import mel_signs
 from .layout import Layout
 from .manifest import Manifest
 from .nn.spectrogram import EpsilonName, mel_spectrogram
 from .nn.synthesizer import Synthesizer
-from .pitch import SAMPLE_RATE, PitchTrack, auto_transpose, pitch_estimator, pitch_method
 from .presets import VoiceSpec
 from .scores import (
     SpeakerScorer,

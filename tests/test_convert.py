@@ -12,10 +12,10 @@ from rvc_core import convert as module
 from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.convert import Converter, convert_to_file, join_pieces, mix_loudness, plan_windows
 from rvc_core.errors import AudioError, MismatchError, SettingsError
+from rvc_core.features.pitch import pitch_estimator, write_curve
+from rvc_core.features.retrieval import FeatureIndex
 from rvc_core.nn.generator import sine
 from rvc_core.nn.synthesizer import Synthesizer
-from rvc_core.pitch import pitch_estimator, write_curve
-from rvc_core.retrieval import FeatureIndex
 from rvc_core.settings import ConvertSettings, IndexSettings
 from rvc_core.voice_file import VoiceFile, VoiceInfo
 from synth import phrase

@@ -17,9 +17,9 @@ from rvc_core.cli import main
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import AudioError, ResourceError, SettingsError
 from rvc_core.evaluate import EvaluateReport, evaluate, sanity
+from rvc_core.features.pitch import pitch_estimator
 from rvc_core.layout import Layout
 from rvc_core.nn.synthesizer import Synthesizer
-from rvc_core.pitch import pitch_estimator
 from rvc_core.presets import preset
 from rvc_core.scores import NaturalnessScorer
 from rvc_core.voice_file import VoiceFile, VoiceInfo, save_voice

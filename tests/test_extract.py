@@ -10,15 +10,15 @@ import pytest
 
 from rvc_core import extract as extract_module
 from rvc_core.audio.waveform import Audio
-from rvc_core.content import WindowedEncoder
 from rvc_core.errors import AudioError, DatasetError, MismatchError, ResourceError, StageOrderError
 from rvc_core.extract import extract
+from rvc_core.features.content import WindowedEncoder
+from rvc_core.features.pitch import pitch_estimator
+from rvc_core.features.retrieval import FeatureIndex
 from rvc_core.index import build_index, is_stale
 from rvc_core.layout import Layout
 from rvc_core.manifest import Clip, ExperimentRecord, Manifest
-from rvc_core.pitch import pitch_estimator
 from rvc_core.progress import Stop
-from rvc_core.retrieval import FeatureIndex
 from rvc_core.settings import ExtractSettings, IndexSettings
 from rvc_core.stamps import content_of, stamp
 from synth import phrase

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from rvc_core.features.pitch import PitchTrack
 from rvc_core.golden import TOLERANCE, golden_weights, noise, relative_error
 from rvc_core.nn.synthesizer import SynthesisNoise, Synthesizer
-from rvc_core.pitch import PitchTrack
 from rvc_core.presets import preset
 from rvc_core.voice_file import VoiceFile, VoiceInfo, load_voice, save_voice, synthesizer_of
 

@@ -10,7 +10,7 @@ import pytest
 from rvc_core import embedded
 from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.errors import AudioError, ResourceError
-from rvc_core.pitch import PitchTrack, pitch_estimator
+from rvc_core.features.pitch import PitchTrack, pitch_estimator
 from rvc_core.scores import (
     SpeakerScorer,
     pitch_share,

@@ -7,9 +7,9 @@ import numpy as np
 import soundfile
 
 from rvc_core import presets, stamps
+from rvc_core.features.pitch import PitchTrack
 from rvc_core.layout import Layout
 from rvc_core.manifest import ExperimentRecord
-from rvc_core.pitch import PitchTrack
 from rvc_core.progress import Stop
 from synth import phrase
 

@@ -24,8 +24,8 @@ import pytest
 from rvc_core.assets import bundle, registry
 from rvc_core.assets.bundle import make_bundle, unpack
 from rvc_core.cli import main
-from rvc_core.content import content_identity
 from rvc_core.errors import ResourceError, SettingsError, UnsafeFileError, WeightsError
+from rvc_core.features.content import content_identity
 from rvc_core.presets import preset
 from rvc_core.system.download import Patience, download, partial_of
 

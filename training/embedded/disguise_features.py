@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from rvc_core.content import ContentEncoder, content_encoder
+from rvc_core.features.content import ContentEncoder, content_encoder
 from rvc_core.layout import Layout
 
 RATE_HZ, HOP_SAMPLES, WINDOW_SAMPLES = 16_000, 320, 400

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from rvc_core.errors import MismatchError, UnsafeFileError, WeightsError
-from rvc_core.faiss_file import parse, read_note
+from rvc_core.features.faiss_file import parse, read_note
+from rvc_core.features.retrieval import FeatureIndex, lists_for, mix_neighbours, whole_search
 from rvc_core.index import find_index
 from rvc_core.presets import preset
-from rvc_core.retrieval import FeatureIndex, lists_for, mix_neighbours, whole_search
 from rvc_core.settings import IndexSettings
 from rvc_core.voice_file import VoiceFile, VoiceInfo
 

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from rvc_core import fairseq_file
-from rvc_core.content import content_encoder, content_identity
 from rvc_core.errors import UnsafeFileError, WeightsError
-from rvc_core.fairseq_file import fairseq_names, load_fairseq
+from rvc_core.features import fairseq_file
+from rvc_core.features.content import content_encoder, content_identity
+from rvc_core.features.fairseq_file import fairseq_names, load_fairseq
 from rvc_core.golden import noise
 from synth import phrase
 
-GOLDEN = Path(__file__).parent / "golden" / "fairseq_hubert.npz"
+GOLDEN = Path(__file__).parents[1] / "golden" / "fairseq_hubert.npz"
 THIN = {"intermediate_size": 32, "conv_dim": (32,) * 7, "num_conv_pos_embeddings": 16, "classifier_proj_size": 256}
 
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from .assets.registry import CONTENTVEC, missing, places
-from .embedded import ENCODER_FILE
-from .errors import AudioError, MismatchError, ResourceError, SettingsError, WeightsError
-from .presets import VoiceSpec
-from .system.files import sha256_of
+from ..assets.registry import CONTENTVEC, missing, places
+from ..embedded import ENCODER_FILE
+from ..errors import AudioError, MismatchError, ResourceError, SettingsError, WeightsError
+from ..presets import VoiceSpec
+from ..system.files import sha256_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -180,7 +180,7 @@ def _short_hash(path: Path, changed_ns: int) -> str:
 def _embedded(path: Path) -> tuple[Encode, str]:
     import torch
 
-    from .nn.embedded_encoder import EmbeddedEncoder
+    from ..nn.embedded_encoder import EmbeddedEncoder
     model = EmbeddedEncoder.from_file(path)
 
     @torch.inference_mode()
@@ -197,7 +197,7 @@ def _contentvec(path: Path, width: int) -> tuple[Encode, str]:
         from transformers import HubertConfig, HubertModel
     except ImportError as error:
         raise ResourceError(f"transformers cannot be imported: {error}", hint="pip install transformers") from error
-    from .system.untrusted import DAMAGE
+    from ..system.untrusted import DAMAGE
     described = path.with_name("config.json")
     weights = _contentvec_weights(path, width)
     try:   # fairseq's file describes itself in fairseq's words; it is of the base form, which is the default
@@ -227,8 +227,8 @@ def _contentvec_weights(path: Path, width: int) -> "dict[str, Tensor]":
     """The weights that features of this width depend on, in float32, by transformers' names."""
     import torch
 
+    from ..system.untrusted import AGAIN, load_torch
     from .fairseq_file import load_fairseq
-    from .system.untrusted import AGAIN, load_torch
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file

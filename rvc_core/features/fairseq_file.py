@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from .errors import UnsafeFileError, WeightsError
-from .system.files import sha256_of
-from .system.untrusted import AGAIN, DAMAGE
+from ..errors import UnsafeFileError, WeightsError
+from ..system.files import sha256_of
+from ..system.untrusted import AGAIN, DAMAGE
 
 SHA256 = "f54b40fd2802423a5643779c4861af1e9ee9c1564dc9d32f54f20b5ffba7db96"   # of hubert_base.pt at RVC's hub
 _LAYERS = 12

@@ -9,10 +9,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from rvc_core import content
-from rvc_core.content import WindowedEncoder, content_encoder, content_identity, content_name, repeat_to_100fps
 from rvc_core.embedded import ENCODER_FILE
 from rvc_core.errors import AudioError, MismatchError, SettingsError, WeightsError
+from rvc_core.features import content
+from rvc_core.features.content import WindowedEncoder, content_encoder, content_identity, content_name, repeat_to_100fps
 from rvc_core.presets import preset
 from synth import phrase
 

