@@ -24,7 +24,7 @@ from .metrics import history
 from .nn.spectrogram import mel_spectrogram
 from .presets import preset
 from .progress import Progress, Silent
-from .scores import SpeakerScorer, pitch_share, similarity_gain, speaker_similarity
+from .scoring.scores import SpeakerScorer, pitch_share, similarity_gain, speaker_similarity
 from .system.files import replace_atomically, write_json
 
 NAME = "demo"

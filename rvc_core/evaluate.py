@@ -18,7 +18,7 @@ from .cases import Case, TargetSpeech, match_outputs, recordings_in, spread, tar
 from .errors import AudioError, ResourceError, SettingsError
 from .features.pitch import pitch_estimator
 from .progress import Progress, Silent
-from .scores import (
+from .scoring.scores import (
     NaturalnessScorer,
     SpeakerScorer,
     gain_between,
@@ -27,7 +27,7 @@ from .scores import (
     vuv_agreement,
     world_copy,
 )
-from .words import WordRecogniser, WordScore, is_digits
+from .scoring.words import WordRecogniser, WordScore, is_digits
 
 _SHORT_SECONDS = 3.0
 _MOST_RATED = 6           # pieces of the target that DNSMOS listens to

@@ -26,7 +26,7 @@ from .manifest import Manifest
 from .nn.spectrogram import EpsilonName, mel_spectrogram
 from .nn.synthesizer import Synthesizer
 from .presets import VoiceSpec
-from .scores import (
+from .scoring.scores import (
     SpeakerScorer,
     content_distance,
     melody_correlation,
@@ -34,9 +34,9 @@ from .scores import (
     speaker_similarity,
     vuv_agreement,
 )
+from .scoring.words import WordRecogniser, WordScore
 from .system.files import read_json
 from .voice_file import VoiceInfo
-from .words import WordRecogniser, WordScore
 
 _SEED = 20_260             # the prior's noise is the same at every validation
 _HEARD_FRAMES = 2000       # 20 s of held-out recordings, evenly chosen: more would take time from training

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from test_words import TEXTS, noisy
 
 from rvc_core import convert
 from rvc_core.audio.waveform import Audio, highpass, read_audio
@@ -21,9 +22,8 @@ from rvc_core.features.pitch import pitch_estimator
 from rvc_core.layout import Layout
 from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.presets import preset
-from rvc_core.scores import NaturalnessScorer
+from rvc_core.scoring.scores import NaturalnessScorer
 from rvc_core.voice_file import VoiceFile, VoiceInfo, save_voice
-from test_words import TEXTS, noisy
 
 PACKAGES = ("resemblyzer", "pyworld", "speechmos", "onnxruntime", "pocketsphinx")
 needs_scorers = pytest.mark.skipif(not all(map(importlib.util.find_spec, PACKAGES)), reason="the scorers are extras")

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .audio.waveform import Audio
-from .errors import ResourceError, SettingsError
+from ..audio.waveform import Audio
+from ..errors import ResourceError, SettingsError
 
 DIGITS = "zero one two three four five six seven eight nine".split()
 _RATE_HZ = 16_000

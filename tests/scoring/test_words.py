@@ -10,7 +10,7 @@ import pytest
 from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import SettingsError
-from rvc_core.words import WordRecogniser, WordScore, is_digits, language_model, word_errors, words_of
+from rvc_core.scoring.words import WordRecogniser, WordScore, is_digits, language_model, word_errors, words_of
 
 needs_pocketsphinx = pytest.mark.skipif(not importlib.util.find_spec("pocketsphinx"), reason="pocketsphinx is an extra")
 FOLDER = voice_folder("source")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .audio.waveform import Audio
-from .errors import AudioError, ResourceError
-from .features.pitch import PitchEstimator, PitchTrack
+from ..audio.waveform import Audio
+from ..errors import AudioError, ResourceError
+from ..features.pitch import PitchEstimator, PitchTrack
 
 SPEAKER_RATE_HZ = 16_000     # what GE2E hears: nothing above 8 kHz is judged
 _DNSMOS_RATE_HZ, _DNSMOS_SECONDS = 16_000, 9.01   # what one look of the network takes, once a second

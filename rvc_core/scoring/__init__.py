@@ -1,0 +1,1 @@
+"""What a recording or a conversion is worth: similarity, pitch kept, words, cleanness."""
