@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from rvc_core.dataset import Batch
 from rvc_core.gan import Networks
 from rvc_core.presets import VoiceSpec
+from rvc_core.workspace.dataset import Batch
 
 
 class ReferenceTrainer:

@@ -153,7 +153,7 @@ def _stop(arguments: argparse.Namespace) -> Result:
 
 
 def _pin(arguments: argparse.Namespace) -> Result:
-    from .checkpoint import pin
+    from .workspace.checkpoint import pin
     return {"pinned": pin(_experiment(arguments).layout, arguments.step)}
 
 
@@ -220,7 +220,7 @@ def _evaluate(arguments: argparse.Namespace) -> Result:
 def _is_recorded(name: str) -> bool:
     """Whether this names recordings: an experiment with a voice comes before a folder that is called the same."""
     from .audio.waveform import AUDIO_SUFFIXES
-    from .layout import Layout
+    from .workspace.layout import Layout
     place = Path(name)
     if place.is_dir():
         return not (name.strip(". /") and Layout.of(name).voices())
@@ -228,8 +228,8 @@ def _is_recorded(name: str) -> bool:
 
 
 def _verdict(arguments: argparse.Namespace) -> Result:
-    from .layout import Layout
     from .overtraining import judge_experiment, judge_file
+    from .workspace.layout import Layout
     if bool(arguments.name) == bool(arguments.metrics):
         raise SettingsError("one history at a time", hint="give the name of an experiment, or --metrics FILE")
     verdict = judge_file(Path(arguments.metrics)) if arguments.metrics else judge_experiment(Layout.of(arguments.name))

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from .experiment import voice_path
-from .layout import Layout
 from .progress import Silent, Terminal
 from .system.files import slug_of
+from .workspace.layout import Layout
 
 _VOICE = {"metavar": "VOICE", "help": "a voice file, or the name of an experiment"}
 _OUTPUT = {"default": "exported", "metavar": "DIR", "help": "folder for the results (default: exported)"}

@@ -22,7 +22,7 @@ from .progress import Progress, Silent, Stop
 from .settings import ConvertSettings, RuntimeSettings
 from .system.platforms import choose_device
 from .system.threads import set_threads
-from .voice_file import VoiceFile, synthesizer_of
+from .workspace.voice_file import VoiceFile, synthesizer_of
 
 SOURCE_RATE_HZ = 16000
 FRAME_SAMPLES = 160            # at 16 kHz: 100 frames per second

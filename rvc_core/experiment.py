@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import RVCError, SettingsError, StageOrderError, WeightsError
-from .layout import Layout
 from .progress import Beside, Progress, Silent, Stop
 from .settings import (
     ConvertSettings,
@@ -19,6 +18,7 @@ from .settings import (
     TrainSettings,
 )
 from .system.files import slug_of
+from .workspace.layout import Layout
 
 if TYPE_CHECKING:   # importing these loads torch
     from .audio.waveform import Audio
@@ -113,8 +113,8 @@ class Experiment:
         RVCError
             When this one has not been prepared, or its recordings are not there any more.
         """
-        from .manifest import ExperimentRecord
-        from .stamps import content_of
+        from .workspace.manifest import ExperimentRecord
+        from .workspace.stamps import content_of
         record = ExperimentRecord.load(self.layout)
         twin = replace(self, layout=Layout.of(f"{self.layout.name} everything", self.layout.root.parents[1]),
                        dataset=Path(record.dataset))
@@ -187,7 +187,7 @@ class Experiment:
     def _recordings(self) -> Path:
         if self.dataset is not None:
             return self.dataset
-        from .manifest import ExperimentRecord
+        from .workspace.manifest import ExperimentRecord
         return Path(ExperimentRecord.load(self.layout).dataset)
 
 
@@ -238,7 +238,7 @@ class Voice:
         from .convert import Converter
         from .features.retrieval import FeatureIndex
         from .index import find_index
-        from .voice_file import load_voice
+        from .workspace.voice_file import load_voice
         file = voice_path(path)
         voice = load_voice(file)
         chosen, warnings = find_index(file, voice) if index == "auto" else (index, [])

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from .dataset import Batch, draw_noise
 from .memory import Portions
 from .nn.discriminator import Discriminator
 from .nn.losses import KL_WEIGHT, MEL_WEIGHT, distance_to_fake, distance_to_real, feature_loss, kl_loss, mel_loss
@@ -16,6 +15,7 @@ from .nn.spectrogram import EpsilonName, mel_of_linear, mel_spectrogram
 from .nn.synthesizer import Synthesizer, SynthesizerOutput, take_segments
 from .presets import VoiceSpec
 from .ranks import ALONE, Ranks
+from .workspace.dataset import Batch, draw_noise
 
 _BETAS, _EPSILON = (0.8, 0.99), 1e-9
 

@@ -9,15 +9,15 @@ import numpy as np
 from .errors import DatasetError, StageOrderError
 from .features.faiss_file import read_note
 from .features.retrieval import FeatureIndex
-from .layout import Layout, voice_names
-from .manifest import ExperimentRecord, Manifest
 from .progress import Progress, Silent
 from .settings import IndexSettings
-from .stamps import clear, content_of, is_current, stamp, stamp_of
 from .system.files import ensure_room
+from .workspace.layout import Layout, voice_names
+from .workspace.manifest import ExperimentRecord, Manifest
+from .workspace.stamps import clear, content_of, is_current, stamp, stamp_of
 
 if TYPE_CHECKING:   # importing it loads torch
-    from .voice_file import VoiceFile
+    from .workspace.voice_file import VoiceFile
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,14 @@ from typing import IO, Any
 
 from . import errors
 from .errors import ResourceError, RVCError, SettingsError, StageOrderError
-from .layout import Layout
-from .manifest import ExperimentRecord
 from .mirror import is_wanted, mirroring, told, trouble
 from .progress import Beacon, Beside, Follower, Progress, Silent, Stop, Terminal, stalled
 from .ranks import UNHEARD
 from .settings import MirrorSettings, RuntimeSettings, TrainSettings
 from .system.files import is_locked, read_json, sha256_of, write_json
 from .system.platforms import child_environment, count_gpus, started_ticks
+from .workspace.layout import Layout
+from .workspace.manifest import ExperimentRecord
 
 _MODULE = "rvc_core.launch"
 _LOOK_SECONDS = 0.5

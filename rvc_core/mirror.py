@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from .errors import RVCError, StorageError
-from .layout import Layout
 from .saves import checkpoints, scores
 from .settings import MirrorSettings
 from .storage import place_of
 from .system.files import read_json, write_json
 from .system.platforms import child_environment
+from .workspace.layout import Layout
 
 _MODULE = "rvc_core.mirror"
 _LOOK_SECONDS = 2.0

@@ -14,10 +14,10 @@ import numpy as np
 
 from .errors import StageOrderError
 from .illness import Illness, find_illnesses, illness_of
-from .layout import Layout
 from .learning_curve import LEAST_POINTS, History, Series, Trend, fit_trend, running_median
-from .metrics import history as recorded
 from .system.files import is_locked, read_jsonl
+from .workspace.layout import Layout
+from .workspace.metrics import history as recorded
 
 State = Literal["cannot_tell", "undertrained", "good", "overtrained", "collapsed"]
 

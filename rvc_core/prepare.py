@@ -20,13 +20,13 @@ from .audio.slicer import SHORTEST_SECONDS, Span, find_phrases, inside, outside,
 from .audio.waveform import AUDIO_SUFFIXES, Audio, NonFiniteError, header_seconds, highpass, read_audio
 from .errors import AudioError, DatasetError, StageOrderError
 from .heldout import choose_heldout
-from .layout import Layout
-from .manifest import Clip, ExperimentRecord, Explained, Manifest, speaker_names
 from .presets import PRESETS, preset
 from .progress import Progress, Silent, Stop
 from .settings import PrepareSettings
-from .stamps import clear, is_current, stamp
 from .system.files import ensure_room, replace_atomically
+from .workspace.layout import Layout
+from .workspace.manifest import Clip, ExperimentRecord, Explained, Manifest, speaker_names
+from .workspace.stamps import clear, is_current, stamp
 
 CONTENT_RATE_HZ = 16_000
 _TOO_SHORT_SECONDS = 0.1

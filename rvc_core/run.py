@@ -10,15 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import stamps
 from .assets.registry import base_files
-from .checkpoint import Checkpoint, continue_optimizer, load_base, load_newest
-from .dataset import Batch, ClipFiles, ClipStore, read_filelist, rebase_filelist
 from .errors import DatasetError, MismatchError, ResourceError
 from .features.content import content_name
 from .gan import Networks, StepResult, train_step
-from .layout import LATEST_ONLY, Layout
-from .manifest import ExperimentRecord
 from .memory import MOST_CLIPS, DeviceUse, Portions, available_bytes, largest_batch, measured_memory
 from .overtraining import Verdict
 from .precision import DTYPES, Precision, choose_precision, native_precision
@@ -30,7 +25,12 @@ from .system.files import ensure_room, remove_leftovers, write_json
 from .system.platforms import choose_device
 from .system.threads import ThreadTuner
 from .validate import Examiner, heldout_files
-from .voice_file import VoiceInfo, load_strictly
+from .workspace import stamps
+from .workspace.checkpoint import Checkpoint, continue_optimizer, load_base, load_newest
+from .workspace.dataset import Batch, ClipFiles, ClipStore, read_filelist, rebase_filelist
+from .workspace.layout import LATEST_ONLY, Layout
+from .workspace.manifest import ExperimentRecord
+from .workspace.voice_file import VoiceInfo, load_strictly
 
 _RESIDENT_SHARE = 0.25      # of a GPU's memory, at the most, for clips: networks and batches need the rest
 

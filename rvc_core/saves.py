@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import CheckpointError, ResourceError, RVCError, StageOrderError, StorageError
-from .layout import Layout
 from .system.files import (
     ensure_room,
     folder_atomically,
@@ -32,6 +31,7 @@ from .system.files import (
     signature,
     write_json,
 )
+from .workspace.layout import Layout
 
 _CHUNK_BYTES = 8 << 20         # storage that takes a moment for everything is asked for little
 _BEST_VOICES = 5

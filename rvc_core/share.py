@@ -13,14 +13,14 @@ from . import __version__
 from .errors import MismatchError, RVCError, SettingsError, UnsafeFileError, WeightsError, printable
 from .features.retrieval import FeatureIndex
 from .index import find_index
-from .layout import Layout, voice_names
 from .merge import MadeVoice, architecture_of, publish, refuse_taken, reopened, save_index
 from .progress import Progress, Silent
 from .system.download import download
 from .system.files import ensure_room, remove_leftovers, replace_atomically, slug_of, write_text
 from .system.platforms import home
 from .system.untrusted import list_zip, unzip_safely
-from .voice_file import VoiceFile, load_voice, save_voice
+from .workspace.layout import Layout, voice_names
+from .workspace.voice_file import VoiceFile, load_voice, save_voice
 
 LAYOUTS, FORMATS = ("rvc", "applio", "zip"), ("pth", "safetensors")
 _SUFFIXES = (".pth", ".safetensors", ".index")
@@ -135,7 +135,7 @@ def card(voice: VoiceFile, files: list[str]) -> str:
     Examples
     --------
     >>> from rvc_core.presets import preset
-    >>> from rvc_core.voice_file import VoiceInfo
+    >>> from rvc_core.workspace.voice_file import VoiceInfo
     >>> print(card(VoiceFile(preset("v2-40k"), {}, VoiceInfo("alice", epoch=60)), ["alice.pth"]).splitlines()[0])
     # alice
     """

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Protocol
 
 from .errors import CheckpointError, RVCError, SettingsError, StorageError
-from .layout import Layout
 from .saves import Save, restore_save, saves_in, telling, unpack, write_save
 from .system.files import is_locked, slug_of
 from .system.platforms import detect, home
+from .workspace.layout import Layout
 
 _log = logging.getLogger(__name__)
 

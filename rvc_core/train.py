@@ -20,12 +20,9 @@ from typing import Any
 
 import torch
 
-from .checkpoint import Checkpoint, load_newest, on_host, prune_voices, save_checkpoint
 from .errors import CheckpointError, ResourceError, StorageError
 from .gan import train_step
-from .layout import Layout
 from .memory import is_out_of_memory
-from .metrics import PICTURE_INTERVAL_STEPS, MetricsLog, NoLog, history
 from .nn.spectrogram import mel_spectrogram
 from .overtraining import judge_experiment, should_stop
 from .progress import Budget, Progress, Silent, Stop
@@ -36,7 +33,10 @@ from .settings import RuntimeSettings, TrainSettings
 from .system.files import write_json
 from .system.platforms import choose_device, detect, refuse_unbuilt, session_minutes_left
 from .validate import speak
-from .voice_file import VoiceFile, load_voice, save_voice, synthesizer_of
+from .workspace.checkpoint import Checkpoint, load_newest, on_host, prune_voices, save_checkpoint
+from .workspace.layout import Layout
+from .workspace.metrics import PICTURE_INTERVAL_STEPS, MetricsLog, NoLog, history
+from .workspace.voice_file import VoiceFile, load_voice, save_voice, synthesizer_of
 
 _SILENT = 1e-6   # of full scale: less is no voice
 _VALIDATION_SHARE = 0.05   # of the time in steps

@@ -15,14 +15,11 @@ import torch
 
 from .audio.waveform import Audio, highpass, read_audio
 from .cases import recordings_in, sentences, spread, target_speech, texts_of
-from .dataset import ClipFiles, ClipStore, ClipTensors
 from .embedded import voice_folder
 from .errors import AudioError, ResourceError, SettingsError, StageOrderError, WeightsError
 from .features.content import ContentEncoder, content_encoder
 from .features.pitch import SAMPLE_RATE, PitchTrack, auto_transpose, pitch_estimator, pitch_method
 from .illness import mel_signs
-from .layout import Layout
-from .manifest import Manifest
 from .nn.spectrogram import EpsilonName, mel_spectrogram
 from .nn.synthesizer import Synthesizer
 from .presets import VoiceSpec
@@ -36,7 +33,10 @@ from .scoring.scores import (
 )
 from .scoring.words import WordRecogniser, WordScore
 from .system.files import read_json
-from .voice_file import VoiceInfo
+from .workspace.dataset import ClipFiles, ClipStore, ClipTensors
+from .workspace.layout import Layout
+from .workspace.manifest import Manifest
+from .workspace.voice_file import VoiceInfo
 
 _SEED = 20_260             # the prior's noise is the same at every validation
 _HEARD_FRAMES = 2000       # 20 s of held-out recordings, evenly chosen: more would take time from training

@@ -21,7 +21,7 @@ import torch
 
 from rvc_core.errors import CheckpointError, MismatchError, RVCError, UnsafeFileError, WeightsError
 from rvc_core.nn.synthesizer import Synthesizer
-from rvc_core.voice_file import VoiceFile, VoiceInfo, save_voice
+from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, save_voice
 from tiny import TINY
 
 CANARY = "RVC_TEST_CANARY"   # environment variable with the path that a payload touches

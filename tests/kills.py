@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rvc_core.layout import Layout
+from rvc_core.workspace.layout import Layout
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["matplotlib", "torch.utils.tensorboard", "torchfcpe", "rvc_core.train", "tiny"])
@@ -40,9 +40,10 @@ def train_until_killed(layout: Layout, settings: dict[str, Any], *, seconds: flo
 
 
 def _train(layout: Layout, settings: dict[str, Any], write: int | None, steps: Any) -> None:
-    from rvc_core import checkpoint, presets
+    from rvc_core import presets
     from rvc_core import train as module
     from rvc_core.settings import RuntimeSettings, TrainSettings
+    from rvc_core.workspace import checkpoint
     from tiny import TINY
 
     presets.PRESETS["nano"] = TINY

@@ -14,8 +14,8 @@ import soundfile
 import browser
 from rvc_core import launch
 from rvc_core.embedded import voice_folder
-from rvc_core.layout import Layout
 from rvc_core.system.files import write_jsonl
+from rvc_core.workspace.layout import Layout
 from tiny import experiment
 
 ROOT = Path(__file__).parents[1]
@@ -199,8 +199,8 @@ def test_the_last_frame_of_an_unattended_notebook_is_seen_when_somebody_opens_it
 @pytest.mark.slow
 def test_tensorboard_opens_inline_on_the_guides_view(tmp_path: Path) -> None:
     browser.need_browser()
-    from rvc_core.metrics import MetricsLog
     from rvc_core.ui.board import stop
+    from rvc_core.workspace.metrics import MetricsLog
     layout = Layout.of("alice", tmp_path)
     log = MetricsLog(layout, steps_per_epoch=1, resumed_step=0)
     for step in range(1, 300):

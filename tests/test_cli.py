@@ -17,12 +17,12 @@ from rvc_core.cli import _STAGES, main
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import RVCError, SettingsError
 from rvc_core.features.retrieval import FeatureIndex
-from rvc_core.layout import Layout
 from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.presets import preset
 from rvc_core.settings import ConvertSettings, IndexSettings, PrepareSettings, TrainSettings
 from rvc_core.system.platforms import home
-from rvc_core.voice_file import VoiceFile, VoiceInfo, save_voice
+from rvc_core.workspace.layout import Layout
+from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, save_voice
 from synth import phrase
 
 ROOT = Path(__file__).parents[1]

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from rvc_core.cli import main
-from rvc_core.layout import Layout
 from rvc_core.nn.synthesizer import Synthesizer
-from rvc_core.voice_file import VoiceFile, VoiceInfo, save_voice
+from rvc_core.workspace.layout import Layout
+from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, save_voice
 from tiny import TINY
 
 

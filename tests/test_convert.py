@@ -17,7 +17,7 @@ from rvc_core.features.retrieval import FeatureIndex
 from rvc_core.nn.generator import sine
 from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.settings import ConvertSettings, IndexSettings
-from rvc_core.voice_file import VoiceFile, VoiceInfo
+from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo
 from synth import phrase
 from tiny import TINY
 

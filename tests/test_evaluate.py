@@ -19,11 +19,11 @@ from rvc_core.embedded import voice_folder
 from rvc_core.errors import AudioError, ResourceError, SettingsError
 from rvc_core.evaluate import EvaluateReport, evaluate, sanity
 from rvc_core.features.pitch import pitch_estimator
-from rvc_core.layout import Layout
 from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.presets import preset
 from rvc_core.scoring.scores import NaturalnessScorer
-from rvc_core.voice_file import VoiceFile, VoiceInfo, save_voice
+from rvc_core.workspace.layout import Layout
+from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, save_voice
 
 PACKAGES = ("resemblyzer", "pyworld", "speechmos", "onnxruntime", "pocketsphinx")
 needs_scorers = pytest.mark.skipif(not all(map(importlib.util.find_spec, PACKAGES)), reason="the scorers are extras")

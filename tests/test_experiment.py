@@ -16,16 +16,16 @@ from rvc_core.errors import RVCError, SettingsError, StageOrderError, WeightsErr
 from rvc_core.experiment import Experiment, Voice, outputs_for
 from rvc_core.extract import ExtractReport
 from rvc_core.features.retrieval import FeatureIndex
-from rvc_core.layout import Layout
-from rvc_core.manifest import ExperimentRecord, Manifest
 from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.prepare import PrepareReport
 from rvc_core.presets import preset
 from rvc_core.settings import ConvertSettings, ExtractSettings, PrepareSettings, RuntimeSettings, TrainSettings
-from rvc_core.stamps import content_of, stamp, stamp_of
 from rvc_core.system.files import slug_of, write_jsonl
 from rvc_core.train import TrainReport, train
-from rvc_core.voice_file import VoiceFile, VoiceInfo, save_voice
+from rvc_core.workspace.layout import Layout
+from rvc_core.workspace.manifest import ExperimentRecord, Manifest
+from rvc_core.workspace.stamps import content_of, stamp, stamp_of
+from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, save_voice
 from synth import phrase
 from tiny import experiment
 

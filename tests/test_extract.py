@@ -16,11 +16,11 @@ from rvc_core.features.content import WindowedEncoder
 from rvc_core.features.pitch import pitch_estimator
 from rvc_core.features.retrieval import FeatureIndex
 from rvc_core.index import build_index, is_stale
-from rvc_core.layout import Layout
-from rvc_core.manifest import Clip, ExperimentRecord, Manifest
 from rvc_core.progress import Stop
 from rvc_core.settings import ExtractSettings, IndexSettings
-from rvc_core.stamps import content_of, stamp
+from rvc_core.workspace.layout import Layout
+from rvc_core.workspace.manifest import Clip, ExperimentRecord, Manifest
+from rvc_core.workspace.stamps import content_of, stamp
 from synth import phrase
 
 DIO, OTHER = ExtractSettings(f0_method="dio"), ExtractSettings(f0_method="harvest")

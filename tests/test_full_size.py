@@ -15,7 +15,7 @@ from rvc_core.experiment import Experiment, Voice
 from rvc_core.nn.spectrogram import mel_spectrogram
 from rvc_core.progress import Silent
 from rvc_core.settings import ConvertSettings, ExtractSettings, PrepareSettings, RuntimeSettings, TrainSettings
-from rvc_core.voice_file import load_voice
+from rvc_core.workspace.voice_file import load_voice
 from synth import phrase
 
 

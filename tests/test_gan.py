@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from rvc_core import gan
-from rvc_core.dataset import Batch, ClipTensors, draw_noise
 from rvc_core.gan import Gradients, Networks, train_step
 from rvc_core.memory import Portions
 from rvc_core.nn import losses
 from rvc_core.nn.synthesizer import take_segments
+from rvc_core.workspace.dataset import Batch, ClipTensors, draw_noise
 from tiny import TINY
 
 

@@ -20,10 +20,10 @@ import pytest
 from rvc_core import ConvertSettings, PrepareSettings, RuntimeSettings, TrainSettings, launch, storage, ui
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import ResourceError, SettingsError, StageOrderError
-from rvc_core.layout import Layout
 from rvc_core.system import platforms
 from rvc_core.ui import cells, results
 from rvc_core.ui.desk import Desk
+from rvc_core.workspace.layout import Layout
 from test_forms import install_colab_s_widgets
 from tiny import experiment
 

@@ -15,16 +15,16 @@ from pathlib import Path
 import pytest
 
 from rvc_core import launch
-from rvc_core.checkpoint import load_newest
 from rvc_core.cli import main
 from rvc_core.errors import ResourceError, RVCError, StageOrderError, WeightsError
-from rvc_core.layout import Layout
-from rvc_core.metrics import history
 from rvc_core.progress import Beacon, Silent, stalled
 from rvc_core.settings import TrainSettings
 from rvc_core.system.files import read_json, write_json
 from rvc_core.system.platforms import started_ticks
-from rvc_core.voice_file import load_voice
+from rvc_core.workspace.checkpoint import load_newest
+from rvc_core.workspace.layout import Layout
+from rvc_core.workspace.metrics import history
+from rvc_core.workspace.voice_file import load_voice
 from tiny import experiment
 
 TESTS = Path(__file__).parent
@@ -45,7 +45,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
     """Let a few lines of Python, which know `layout`, be the trainer."""
     before = ("import fcntl, json, os, signal, sys, time\nfrom pathlib import Path\n"
               "from rvc_core.system.files import *\n"
-              "from rvc_core.layout import Layout\nlayout = Layout(Path(sys.argv[1]), 'tiny')\n"
+              "from rvc_core.workspace.layout import Layout\nlayout = Layout(Path(sys.argv[1]), 'tiny')\n"
               "def report(**changes): write_json(layout.run, read_json(layout.run, '') | {'report': changes})\n")
 
     def become(lines: str) -> None:
@@ -81,7 +81,7 @@ STARTER = """
 import sys, time
 from pathlib import Path
 from rvc_core import launch
-from rvc_core.layout import Layout
+from rvc_core.workspace.layout import Layout
 from rvc_core.settings import RuntimeSettings, TrainSettings
 launch._MODULE = "tiny_trainer"
 layout = Layout(Path(sys.argv[1]), "tiny")

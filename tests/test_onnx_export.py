@@ -15,7 +15,7 @@ from rvc_core.nn.source_filter import SourceFilter
 from rvc_core.nn.synthesizer import SynthesisNoise, Synthesizer
 from rvc_core.onnx_export import RealSourceFilter, export_onnx
 from rvc_core.presets import VoiceSpec, preset
-from rvc_core.voice_file import VoiceFile, VoiceInfo, load_voice, save_voice, synthesizer_of
+from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, load_voice, save_voice, synthesizer_of
 from tiny import TINY
 
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -15,10 +15,10 @@ from histories import noise_of, simulate
 from rvc_core.cli import main
 from rvc_core.errors import RVCError
 from rvc_core.illness import ILLNESSES, find_illnesses, mel_signs
-from rvc_core.layout import Layout
 from rvc_core.learning_curve import History, fit_trend
 from rvc_core.overtraining import judge, judge_experiment, read_as_the_guide, should_stop, tensorboard_smoothed
 from rvc_core.system.files import read_jsonl
+from rvc_core.workspace.layout import Layout
 
 Row = dict[str, Any]
 EPOCHS, EPOCH_STEPS = 100, 5

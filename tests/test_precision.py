@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from rvc_core import precision
-from rvc_core.dataset import ClipTensors
 from rvc_core.errors import ResourceError
 from rvc_core.gan import Networks
 from rvc_core.precision import choose_precision, compare, native_precision
+from rvc_core.workspace.dataset import ClipTensors
 from tiny import TINY
 
 CPU = torch.device("cpu")

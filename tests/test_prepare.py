@@ -11,12 +11,12 @@ from rvc_core.audio.slicer import Span, inside, union
 from rvc_core.audio.waveform import Audio, highpass, read_audio
 from rvc_core.errors import DatasetError, ResourceError, StageOrderError
 from rvc_core.heldout import choose_heldout
-from rvc_core.layout import Layout
-from rvc_core.manifest import ExperimentRecord, Manifest
 from rvc_core.prepare import normalised, prepare
 from rvc_core.progress import Stop
 from rvc_core.settings import PrepareSettings
-from rvc_core.stamps import stamp, stamp_of
+from rvc_core.workspace.layout import Layout
+from rvc_core.workspace.manifest import ExperimentRecord, Manifest
+from rvc_core.workspace.stamps import stamp, stamp_of
 from torture import RATE_HZ, torture_set, voice
 
 NANO = PrepareSettings(preset="nano")

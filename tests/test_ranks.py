@@ -16,16 +16,16 @@ import pytest
 
 from kills import CONTEXT
 from rvc_core import launch, recovery
-from rvc_core.checkpoint import load_newest
 from rvc_core.errors import MismatchError
-from rvc_core.layout import Layout
-from rvc_core.metrics import history
 from rvc_core.mirror import is_wanted
 from rvc_core.progress import Silent
 from rvc_core.ranks import UNHEARD, Ranks
 from rvc_core.settings import MirrorSettings, RuntimeSettings, TrainSettings
 from rvc_core.system.files import read_json, write_json
 from rvc_core.train import train
+from rvc_core.workspace.checkpoint import load_newest
+from rvc_core.workspace.layout import Layout
+from rvc_core.workspace.metrics import history
 from tiny import TINY, AfterSteps, experiment
 
 TESTS = Path(__file__).parent
@@ -122,7 +122,7 @@ DEAF = """
 import os, sys
 from pathlib import Path
 from rvc_core.system.files import *
-from rvc_core.layout import Layout
+from rvc_core.workspace.layout import Layout
 layout, processes = Layout(Path(sys.argv[1]), "tiny"), sys.argv[2]
 print("try", processes, os.environ.get("NCCL_P2P_DISABLE"), flush=True)
 if processes == "2":

@@ -10,7 +10,7 @@ from rvc_core.features.pitch import PitchTrack
 from rvc_core.golden import TOLERANCE, golden_weights, noise, relative_error
 from rvc_core.nn.synthesizer import SynthesisNoise, Synthesizer
 from rvc_core.presets import preset
-from rvc_core.voice_file import VoiceFile, VoiceInfo, load_voice, save_voice, synthesizer_of
+from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, load_voice, save_voice, synthesizer_of
 
 FRAMES, STRIDE = 24, 16
 CELLS = [(f"{version}-{rate}", uses_f0) for version in ("v1", "v2") for rate in ("32k", "40k", "48k")

@@ -16,12 +16,12 @@ from rvc_core.errors import MismatchError, RVCError, SettingsError, UnsafeFileEr
 from rvc_core.experiment import voice_path
 from rvc_core.features.retrieval import FeatureIndex
 from rvc_core.index import find_index
-from rvc_core.layout import Layout
 from rvc_core.merge import save_index
 from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.presets import VoiceSpec
 from rvc_core.share import export_voice, import_voices
-from rvc_core.voice_file import VoiceFile, VoiceInfo, load_voice, save_voice
+from rvc_core.workspace.layout import Layout
+from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, load_voice, save_voice
 from tiny import TINY
 
 RVC = replace(TINY, version="v2", sample_rate=16000, content_width=768, source_filter_channels=0)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from rvc_core.audio.waveform import Audio
-from rvc_core.dataset import read_filelist
 from rvc_core.errors import DatasetError, SettingsError
 from rvc_core.experiment import Experiment
-from rvc_core.manifest import ExperimentRecord, Manifest
 from rvc_core.presets import preset
 from rvc_core.settings import ConvertSettings, ExtractSettings, PrepareSettings, RuntimeSettings, TrainSettings
 from rvc_core.validate import heldout_files
+from rvc_core.workspace.dataset import read_filelist
+from rvc_core.workspace.manifest import ExperimentRecord, Manifest
 from synth import phrase
 
 FOLDERS = PrepareSettings(preset="nano", speakers="folders", holdout_minutes=0.1)

@@ -18,17 +18,17 @@ import numpy as np
 import pytest
 
 from rvc_core import launch, mirror, saves, storage
-from rvc_core.checkpoint import load_newest
 from rvc_core.cli import main
 from rvc_core.errors import CheckpointError, SettingsError, StorageError
-from rvc_core.layout import Layout
-from rvc_core.metrics import history
 from rvc_core.mirror import mirroring, told, trouble
 from rvc_core.progress import Beside, Silent
 from rvc_core.settings import MirrorSettings, TrainSettings
 from rvc_core.storage import find_saved, restore, save
 from rvc_core.system.files import read_json, sha256_of, write_json, write_jsonl
 from rvc_core.system.platforms import Platform
+from rvc_core.workspace.checkpoint import load_newest
+from rvc_core.workspace.layout import Layout
+from rvc_core.workspace.metrics import history
 from tiny import AfterSteps, experiment
 
 TESTS = Path(__file__).parent

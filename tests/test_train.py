@@ -18,11 +18,9 @@ import pytest
 import torch
 
 from kills import moments, train_until_killed
-from rvc_core import checkpoint as checkpoint_module
-from rvc_core import gan, stamps
+from rvc_core import gan
 from rvc_core import run as run_module
 from rvc_core import train as train_module
-from rvc_core.checkpoint import Checkpoint, load_newest
 from rvc_core.errors import (
     CheckpointError,
     DivergedError,
@@ -34,16 +32,19 @@ from rvc_core.errors import (
 )
 from rvc_core.experiment import Experiment, Voice
 from rvc_core.gan import train_step
-from rvc_core.layout import Layout
 from rvc_core.memory import Memory
-from rvc_core.metrics import history
 from rvc_core.overtraining import judge_experiment
 from rvc_core.progress import Silent
 from rvc_core.settings import TrainSettings
 from rvc_core.system.files import read_json
 from rvc_core.train import train
 from rvc_core.validate import Findings
-from rvc_core.voice_file import load_voice
+from rvc_core.workspace import checkpoint as checkpoint_module
+from rvc_core.workspace import stamps
+from rvc_core.workspace.checkpoint import Checkpoint, load_newest
+from rvc_core.workspace.layout import Layout
+from rvc_core.workspace.metrics import history
+from rvc_core.workspace.voice_file import load_voice
 from tiny import TINY, AfterSteps, experiment
 
 FEW = {"batch_size": 2, "save_every_epochs": 100, "validate_every_epochs": 100, "base_generator": "none",
@@ -238,7 +239,7 @@ def test_a_non_finite_loss_is_never_saved(tiny: None, tmp_path: Path) -> None:
     train(layout, _settings(epochs=1))
     saved = load_newest(layout)
     saved.generator["model"]["enc_p.proj.bias"][:] = 1e30   # a weight that is a number, and a loss that is none
-    from rvc_core.checkpoint import save_checkpoint
+    from rvc_core.workspace.checkpoint import save_checkpoint
     save_checkpoint(layout, saved)
     said = _Listening()
     with pytest.raises(DivergedError, match="step 6, even in fp32"):

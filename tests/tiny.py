@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from rvc_core import presets, stamps
+from rvc_core import presets
 from rvc_core.features.pitch import PitchTrack
-from rvc_core.layout import Layout
-from rvc_core.manifest import ExperimentRecord
 from rvc_core.progress import Stop
+from rvc_core.workspace import stamps
+from rvc_core.workspace.layout import Layout
+from rvc_core.workspace.manifest import ExperimentRecord
 from synth import phrase
 
 TINY = replace(presets.PRESETS["nano"], content_width=8, inter_channels=16, hidden_channels=16, filter_channels=32,

@@ -16,10 +16,10 @@ from urllib.parse import quote
 
 from ..errors import ResourceError
 from ..experiment import Experiment
-from ..layout import Layout
-from ..metrics import history
 from ..overtraining import SMOOTHING
 from ..system.platforms import Platform, detect, started_ticks
+from ..workspace.layout import Layout
+from ..workspace.metrics import history
 
 _START_SECONDS = 60.0
 _RELOAD_SECONDS = 5

@@ -12,7 +12,6 @@ from .. import launch, storage
 from ..assets import registry
 from ..errors import ResourceError, RVCError, StageOrderError, StorageError
 from ..experiment import Experiment
-from ..layout import Layout
 from ..settings import (
     ExtractSettings,
     IndexSettings,
@@ -24,6 +23,7 @@ from ..settings import (
 )
 from ..system.files import read_json, slug_of
 from ..system.platforms import detect, home, session_minutes_left
+from ..workspace.layout import Layout
 from .apart import apart
 from .catalogue import say
 from .desk import Desk, opened

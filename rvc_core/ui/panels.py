@@ -9,11 +9,11 @@ from typing import Any
 from .. import launch
 from ..errors import StageOrderError
 from ..experiment import Experiment
-from ..layout import Layout
 from ..learning_curve import History
-from ..metrics import history as recorded
 from ..overtraining import Verdict, judge_experiment
 from ..progress import stalled
+from ..workspace.layout import Layout
+from ..workspace.metrics import history as recorded
 from .plots import MEL_TAGS, WIDTH_PIXELS, Picture, pictures
 
 _SHORTEST_PAUSE_SECONDS = 3.0

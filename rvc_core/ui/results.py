@@ -11,11 +11,11 @@ from .. import launch
 from ..batch import TRAIN_SETTINGS
 from ..embedded import voice_folder
 from ..errors import SettingsError, StageOrderError
-from ..layout import Layout
 from ..prepare import find_recordings
 from ..settings import ConvertSettings, PrepareSettings, RuntimeSettings
 from ..system.files import slug_of
 from ..system.platforms import detect, home
+from ..workspace.layout import Layout
 from .apart import apart
 from .catalogue import say
 from .cells import lab

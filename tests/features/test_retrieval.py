@@ -15,7 +15,7 @@ from rvc_core.features.retrieval import FeatureIndex, lists_for, mix_neighbours,
 from rvc_core.index import find_index
 from rvc_core.presets import preset
 from rvc_core.settings import IndexSettings
-from rvc_core.voice_file import VoiceFile, VoiceInfo
+from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo
 
 FEATURES = np.random.default_rng(0).standard_normal((2000, 16)).astype(np.float32)
 

@@ -13,14 +13,14 @@ import pytest
 import soundfile
 import torch
 
-from rvc_core import stamps
 from rvc_core.audio.waveform import Audio
 from rvc_core.errors import DatasetError, ResourceError, RVCError, StageOrderError
-from rvc_core.layout import Layout
-from rvc_core.manifest import Clip, ExperimentRecord, Manifest
 from rvc_core.prepare import prepare
 from rvc_core.settings import PrepareSettings
 from rvc_core.system.files import read_json, read_jsonl, remove_leftovers, replace_atomically
+from rvc_core.workspace import stamps
+from rvc_core.workspace.layout import Layout
+from rvc_core.workspace.manifest import Clip, ExperimentRecord, Manifest
 from synth import phrase
 
 

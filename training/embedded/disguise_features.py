@@ -16,7 +16,7 @@ import soundfile
 import soxr
 
 from rvc_core.features.content import ContentEncoder, content_encoder
-from rvc_core.layout import Layout
+from rvc_core.workspace.layout import Layout
 
 RATE_HZ, HOP_SAMPLES, WINDOW_SAMPLES = 16_000, 320, 400
 SPREAD = 0.2            # of the natural logarithm of the speed: pitch and vocal tract move together

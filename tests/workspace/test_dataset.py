@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from rvc_core.dataset import Batch, ClipStore, bucket_batches, read_filelist
 from rvc_core.errors import DatasetError, StageOrderError
-from rvc_core.layout import Layout
+from rvc_core.workspace.dataset import Batch, ClipStore, bucket_batches, read_filelist
+from rvc_core.workspace.layout import Layout
 from tiny import TINY, experiment
 
 

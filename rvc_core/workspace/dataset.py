@@ -9,12 +9,12 @@ import numpy as np
 import soundfile
 import torch
 
-from .errors import DatasetError, StageOrderError
+from ..errors import DatasetError, StageOrderError
+from ..nn.spectrogram import EpsilonName, linear_spectrogram
+from ..nn.synthesizer import SynthesisNoise, draw_starts
+from ..presets import VoiceSpec
+from ..system.files import write_text
 from .layout import Layout
-from .nn.spectrogram import EpsilonName, linear_spectrogram
-from .nn.synthesizer import SynthesisNoise, draw_starts
-from .presets import VoiceSpec
-from .system.files import write_text
 
 _BUCKET_FRAMES = 100    # RVC's bucket width
 _CACHE_BYTES = 3 << 30  # an hour at 48 kHz; what is beyond is read again in each epoch

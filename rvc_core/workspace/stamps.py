@@ -6,9 +6,9 @@ folder of their own because RVC WebUI takes every name inside its data folders f
 
 from typing import Any
 
-from .errors import RVCError
+from ..errors import RVCError
+from ..system.files import read_json, signature, write_json
 from .layout import Layout
-from .system.files import read_json, signature, write_json
 
 
 def is_current(layout: Layout, stage: str, content: dict[str, Any]) -> bool:

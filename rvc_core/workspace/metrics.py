@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from .audio.waveform import Audio
+from ..audio.waveform import Audio
+from ..system.files import read_jsonl, write_jsonl
 from .layout import Layout
-from .system.files import read_jsonl, write_jsonl
 
 PICTURE_INTERVAL_STEPS = 200    # RVC's interval for everything; drawing takes as long as a small step
 _SOUND_INTERVAL_SECONDS = 300   # half a megabyte each time

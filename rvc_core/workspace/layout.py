@@ -8,9 +8,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import SettingsError
-from .system.files import slug_of
-from .system.platforms import home
+from ..errors import SettingsError
+from ..system.files import slug_of
+from ..system.platforms import home
 
 LATEST_ONLY = 2_333_333   # RVC's name for a pair that is overwritten at each save: no step at all
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from rvc_core.layout import Layout, voice_names
+from rvc_core.workspace.layout import Layout, voice_names
 
 
 def test_voices_come_in_the_order_of_epoch_and_step_as_numbers(tmp_path: Path) -> None:

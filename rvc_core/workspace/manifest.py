@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from .errors import DatasetError, StageOrderError
+from ..errors import DatasetError, StageOrderError
+from ..presets import VoiceSpec, preset
+from ..system.files import read_json, read_jsonl, write_json, write_jsonl
 from .layout import Layout
-from .presets import VoiceSpec, preset
-from .system.files import read_json, read_jsonl, write_json, write_jsonl
 
 _DIGITS = 6   # microseconds: below one sample
 

@@ -12,7 +12,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from rvc_core.errors import CheckpointError, MismatchError, UnsafeFileError, WeightsError
 from rvc_core.nn.synthesizer import SynthesisNoise, Synthesizer
 from rvc_core.presets import PRESETS, VoiceSpec, preset
-from rvc_core.voice_file import VoiceFile, VoiceInfo, load_voice, save_voice, synthesizer_of
+from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, load_voice, save_voice, synthesizer_of
 from tiny import TINY
 
 RVC_V2_48K_CONFIG = [1025, 32, 192, 192, 768, 2, 6, 3, 0, "1", [3, 7, 11], [[1, 3, 5], [1, 3, 5], [1, 3, 5]],

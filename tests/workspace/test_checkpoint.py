@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from rvc_core import checkpoint as module
-from rvc_core.checkpoint import (
+from rvc_core.errors import CheckpointError, DivergedError, ResourceError, WeightsError
+from rvc_core.gan import Networks
+from rvc_core.system.files import sha256_of
+from rvc_core.workspace import checkpoint as module
+from rvc_core.workspace.checkpoint import (
     Checkpoint,
     continue_optimizer,
     load_base,
@@ -19,10 +22,7 @@ from rvc_core.checkpoint import (
     prune_voices,
     save_checkpoint,
 )
-from rvc_core.errors import CheckpointError, DivergedError, ResourceError, WeightsError
-from rvc_core.gan import Networks
-from rvc_core.layout import Layout
-from rvc_core.system.files import sha256_of
+from rvc_core.workspace.layout import Layout
 from tiny import TINY
 
 

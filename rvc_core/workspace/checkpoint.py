@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from .errors import CheckpointError, DivergedError, ResourceError, StorageError, UnsafeFileError, WeightsError
+from ..errors import CheckpointError, DivergedError, ResourceError, StorageError, UnsafeFileError, WeightsError
+from ..system.files import ensure_room, read_json, replace_atomically, sha256_of, write_json
+from ..system.untrusted import checked_weights, load_torch
 from .layout import LATEST_ONLY, Layout
-from .system.files import ensure_room, read_json, replace_atomically, sha256_of, write_json
-from .system.untrusted import checked_weights, load_torch
 
 _log = logging.getLogger(__name__)
 

@@ -18,12 +18,12 @@ import safetensors
 import safetensors.torch
 import torch
 
-from .errors import CheckpointError, MismatchError, WeightsError, printable
-from .nn.layers import Blueprint
-from .nn.synthesizer import Synthesizer
-from .presets import PRESETS, VoiceSpec
-from .system.files import replace_atomically
-from .system.untrusted import AGAIN, DAMAGE, checked_weights, load_torch
+from ..errors import CheckpointError, MismatchError, WeightsError, printable
+from ..nn.layers import Blueprint
+from ..nn.synthesizer import Synthesizer
+from ..presets import PRESETS, VoiceSpec
+from ..system.files import replace_atomically
+from ..system.untrusted import AGAIN, DAMAGE, checked_weights, load_torch
 
 _RVC_CONSTANT = 32   # second value of RVC's list: the training slice of its first release, read by nobody
 _RATES_HZ = {"32k": 32000, "40k": 40000, "48k": 48000}   # some tools write the rate as a word, which RVC reads too

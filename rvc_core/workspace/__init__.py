@@ -1,0 +1,1 @@
+"""What an experiment's folder holds: every path and every file format in it."""
