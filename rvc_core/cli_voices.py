@@ -58,12 +58,12 @@ def _onnx(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _save(arguments: argparse.Namespace) -> dict[str, Any]:
-    from .storage import save
+    from .storage.places import save
     return save(Layout.of(arguments.name), arguments.to).as_json()
 
 
 def _restore(arguments: argparse.Namespace) -> dict[str, Any]:
-    from .storage import find_saved, restore
+    from .storage.places import find_saved, restore
     if arguments.name:
         return restore(arguments.name, getattr(arguments, "from")).as_json()
     return {"saved": [save.as_json() for save in find_saved(getattr(arguments, "from"))]}

@@ -29,7 +29,7 @@ if TYPE_CHECKING:   # importing these loads torch
     from .inspect import DatasetReport
     from .overtraining import Verdict
     from .prepare import PrepareReport
-    from .saves import Save
+    from .storage.snapshot import Save
     from .train import TrainReport
 
 
@@ -85,7 +85,7 @@ class Experiment:
     def train(self, settings: TrainSettings = TrainSettings(), stop: Stop | None = None, *,
               mirror: MirrorSettings = MirrorSettings()) -> "TrainReport":
         """Train the voice, or go on training it, and save it to storage meanwhile."""
-        from .mirror import mirroring, told
+        from .storage.mirror import mirroring, told
         from .train import train
         progress = Beside(self.progress, lambda: told(self.layout))
         with mirroring(self.layout, mirror, self.progress.say):
@@ -93,13 +93,13 @@ class Experiment:
 
     def save(self, place: str = "auto") -> "Save":
         """Save everything that training goes on from, and the best voices, to storage that outlives this machine."""
-        from .storage import save
+        from .storage.places import save
         return save(self.layout, place)
 
     @classmethod
     def restore(cls, name: str, place: str = "auto", *, home: Path | None = None) -> "Experiment":
         """Bring an experiment back from there, unless this machine is as far."""
-        from .storage import restore
+        from .storage.places import restore
         restore(name, place, root=home)
         return cls.open(name, home=home)
 

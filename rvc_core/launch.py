@@ -23,10 +23,10 @@ from typing import IO, Any
 
 from . import errors
 from .errors import ResourceError, RVCError, SettingsError, StageOrderError
-from .mirror import is_wanted, mirroring, told, trouble
 from .progress import Beacon, Beside, Follower, Progress, Silent, Stop, Terminal, stalled
 from .ranks import UNHEARD
 from .settings import MirrorSettings, RuntimeSettings, TrainSettings
+from .storage.mirror import is_wanted, mirroring, told, trouble
 from .system.files import is_locked, read_json, sha256_of, write_json
 from .system.platforms import child_environment, count_gpus, started_ticks
 from .workspace.layout import Layout

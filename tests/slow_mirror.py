@@ -1,11 +1,11 @@
-"""`rvc_core.mirror` before a storage that takes its time for everything."""
+"""`rvc_core.storage.mirror` before a storage that takes its time for everything."""
 
 import os
 import sys
 import time
 from typing import Any
 
-from rvc_core import mirror, saves
+from rvc_core.storage import mirror, snapshot
 
 SECONDS = float(os.environ["SLOW_SECONDS"])
 SLOW = {"open", "os.listdir", "os.mkdir", "os.remove", "os.rename", "os.scandir", "os.truncate"}
@@ -17,12 +17,12 @@ def _delay(event: str, arguments: tuple[Any, ...]) -> None:
         time.sleep(SECONDS)
 
 
-def _slow_copy(source: Any, target: Any, copy: Any = saves._copy) -> None:
+def _slow_copy(source: Any, target: Any, copy: Any = snapshot._copy) -> None:
     time.sleep(SECONDS)
     copy(source, target)
 
 
 if __name__ == "__main__":
     sys.addaudithook(_delay)
-    saves._copy = _slow_copy
+    snapshot._copy = _slow_copy
     sys.exit(mirror.main(sys.argv[1:]))

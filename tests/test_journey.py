@@ -17,9 +17,10 @@ from pathlib import Path
 import papermill
 import pytest
 
-from rvc_core import ConvertSettings, PrepareSettings, RuntimeSettings, TrainSettings, launch, storage, ui
+from rvc_core import ConvertSettings, PrepareSettings, RuntimeSettings, TrainSettings, launch, ui
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import ResourceError, SettingsError, StageOrderError
+from rvc_core.storage import places
 from rvc_core.system import platforms
 from rvc_core.ui import cells, results
 from rvc_core.ui.desk import Desk
@@ -95,9 +96,9 @@ def test_the_other_platforms_too(notebook: str, tmp_path: Path, monkeypatch: pyt
         return
     assert run_job(said(ran, "ui.job"), tmp_path / "job")["train"]["epochs"] == 1
     # the machine is lost: on another one, two cells
-    storage.save(Layout.of("alice"), str(tmp_path / "kept"))
+    places.save(Layout.of("alice"), str(tmp_path / "kept"))
     shutil.rmtree(tmp_path / "home")
-    monkeypatch.setattr(storage, "detect", lambda: platforms.Platform("colab", "Colab", tmp_path, tmp_path / "kept"))
+    monkeypatch.setattr(places, "detect", lambda: platforms.Platform("colab", "Colab", tmp_path, tmp_path / "kept"))
     ui.check()
     ui.start()
     told = capsys.readouterr().out

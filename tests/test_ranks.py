@@ -17,10 +17,10 @@ import pytest
 from kills import CONTEXT
 from rvc_core import launch, recovery
 from rvc_core.errors import MismatchError
-from rvc_core.mirror import is_wanted
 from rvc_core.progress import Silent
 from rvc_core.ranks import UNHEARD, Ranks
 from rvc_core.settings import MirrorSettings, RuntimeSettings, TrainSettings
+from rvc_core.storage.mirror import is_wanted
 from rvc_core.system.files import read_json, write_json
 from rvc_core.train import train
 from rvc_core.workspace.checkpoint import load_newest

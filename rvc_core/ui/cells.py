@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import launch, storage
+from .. import launch
 from ..assets import registry
 from ..errors import ResourceError, RVCError, StageOrderError, StorageError
 from ..experiment import Experiment
@@ -21,6 +21,7 @@ from ..settings import (
     Settings,
     TrainSettings,
 )
+from ..storage import places
 from ..system.files import read_json, slug_of
 from ..system.platforms import detect, home, session_minutes_left
 from ..workspace.layout import Layout
@@ -97,8 +98,8 @@ def bring_back(desk: Desk) -> None:
     if place == "none" or launch.is_running(desk.lab.layout):
         return
     try:
-        if desk.name in {save.name for save in storage.find_saved(place)}:
-            save = storage.restore(desk.name, place)
+        if desk.name in {save.name for save in places.find_saved(place)}:
+            save = places.restore(desk.name, place)
             if save.folder != desk.lab.layout.root:
                 print(say("restored", name=save.name, place=save.place, epoch=save.epoch))
     except StorageError as error:
@@ -127,7 +128,7 @@ def lab() -> Experiment:
         return Desk.load().lab
     except StageOrderError:
         mount_drive()
-        saves = storage.find_saved()
+        saves = places.find_saved()
         if not saves:
             raise
         known = TrainSettings.model_fields.keys() & saves[0].settings

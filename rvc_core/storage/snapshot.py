@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .errors import CheckpointError, ResourceError, RVCError, StageOrderError, StorageError
-from .system.files import (
+from ..errors import CheckpointError, ResourceError, RVCError, StageOrderError, StorageError
+from ..system.files import (
     ensure_room,
     folder_atomically,
     read_json,
@@ -31,7 +31,7 @@ from .system.files import (
     signature,
     write_json,
 )
-from .workspace.layout import Layout
+from ..workspace.layout import Layout
 
 _CHUNK_BYTES = 8 << 20         # storage that takes a moment for everything is asked for little
 _BEST_VOICES = 5

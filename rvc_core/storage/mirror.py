@@ -15,15 +15,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import RVCError, StorageError
-from .saves import checkpoints, scores
-from .settings import MirrorSettings
-from .storage import place_of
-from .system.files import read_json, write_json
-from .system.platforms import child_environment
-from .workspace.layout import Layout
+from ..errors import RVCError, StorageError
+from ..settings import MirrorSettings
+from ..system.files import read_json, write_json
+from ..system.platforms import child_environment
+from ..workspace.layout import Layout
+from .places import place_of
+from .snapshot import checkpoints, scores
 
-_MODULE = "rvc_core.mirror"
+_MODULE = "rvc_core.storage.mirror"
 _LOOK_SECONDS = 2.0
 _AGAIN_SECONDS = 60.0          # after a failure
 _LONG_SECONDS = 120.0          # a save that takes longer is told of

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from .errors import CheckpointError, RVCError, SettingsError, StorageError
-from .saves import Save, restore_save, saves_in, telling, unpack, write_save
-from .system.files import is_locked, slug_of
-from .system.platforms import detect, home
-from .workspace.layout import Layout
+from ..errors import CheckpointError, RVCError, SettingsError, StorageError
+from ..system.files import is_locked, slug_of
+from ..system.platforms import detect, home
+from ..workspace.layout import Layout
+from .snapshot import Save, restore_save, saves_in, telling, unpack, write_save
 
 _log = logging.getLogger(__name__)
 

@@ -17,13 +17,14 @@ from typing import BinaryIO
 import numpy as np
 import pytest
 
-from rvc_core import launch, mirror, saves, storage
+from rvc_core import launch
 from rvc_core.cli import main
 from rvc_core.errors import CheckpointError, SettingsError, StorageError
-from rvc_core.mirror import mirroring, told, trouble
 from rvc_core.progress import Beside, Silent
 from rvc_core.settings import MirrorSettings, TrainSettings
-from rvc_core.storage import find_saved, restore, save
+from rvc_core.storage import mirror, places, snapshot
+from rvc_core.storage.mirror import mirroring, told, trouble
+from rvc_core.storage.places import find_saved, restore, save
 from rvc_core.system.files import read_json, sha256_of, write_json, write_jsonl
 from rvc_core.system.platforms import Platform
 from rvc_core.workspace.checkpoint import load_newest
@@ -31,7 +32,7 @@ from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.metrics import history
 from tiny import AfterSteps, experiment
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 SETTINGS = TrainSettings.of(epochs=3, batch_size=2, save_every_epochs=100, base_generator="none",
                             base_discriminator="none")
 
@@ -51,7 +52,8 @@ def trained(layout: Layout, step: int, *, kilobytes: int = 8, mel: float | None 
     layout.final_voice.write_bytes(random.bytes(500))
     digests = {path.name: sha256_of(path) for path in (layout.state(step), layout.discriminator(step),
                                                        layout.generator(step))}
-    write_json(layout.checkpoints, [*saves.checkpoints(layout), {"step": step, "epoch": step // 10, "sha256": digests}])
+    write_json(layout.checkpoints, [*snapshot.checkpoints(layout),
+                                    {"step": step, "epoch": step // 10, "sha256": digests}])
     rows = [json.loads(line) for line in layout.metrics.read_text().splitlines()] if layout.metrics.exists() else []
     write_jsonl(layout.metrics, [*rows, {"kind": "voice", "step": step, "epoch": step // 10,
                                          "path": layout.voice(step // 10, step).name}
@@ -207,7 +209,7 @@ def test_an_experiment_that_another_session_left_is_taken_as_it_is(layout: Layou
     deep = layout.root.parents[2] / "input/notebooks/owner/name/logs" / layout.slug
     deep.parent.mkdir(parents=True)
     layout.root.rename(deep)
-    monkeypatch.setattr(storage, "detect", lambda: Platform("kaggle", "Kaggle", elsewhere, elsewhere, earlier=(
+    monkeypatch.setattr(places, "detect", lambda: Platform("kaggle", "Kaggle", elsewhere, elsewhere, earlier=(
         deep.parents[4])))
     assert [found.step for found in find_saved()] == [10]
     assert restore("алиса", root=elsewhere).step == 10
@@ -221,7 +223,7 @@ def killed(layout: Layout, place: Path, after: int) -> bool:
     """Save in a process that is killed in the middle of a file; False when it had no more so many to write."""
     child = os.fork()
     if not child:
-        left, copy = after, saves._copy
+        left, copy = after, snapshot._copy
 
         def dying(source: BinaryIO, target: BinaryIO) -> None:
             nonlocal left
@@ -230,22 +232,22 @@ def killed(layout: Layout, place: Path, after: int) -> bool:
                 target.truncate(target.tell() // 2)
                 os.kill(os.getpid(), signal.SIGKILL)
             left -= 1
-        saves._copy = dying
-        saves.write_save(layout, place, "here")
+        snapshot._copy = dying
+        snapshot.write_save(layout, place, "here")
         os._exit(0)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
 def test_killed_in_any_file_the_save_before_counts(layout: Layout, place: Path, elsewhere: Path) -> None:
     place.mkdir()
-    saves.write_save(layout, place, "here")
+    snapshot.write_save(layout, place, "here")
     trained(layout, 20)
     kills = 0
     while killed(layout, place, min(kills, 1)):             # each writes one file more, and dies in the next
         kills += 1
         assert restore("алиса", str(place), root=elsewhere / str(kills)).step == 10
     assert kills == 6 and restore("алиса", str(place), root=elsewhere).step == 20
-    saves.write_save(layout, place, "here")
+    snapshot.write_save(layout, place, "here")
     assert not [*place.glob(".part-*")]                     # what the killed left is gone
 
 
@@ -258,7 +260,7 @@ def test_a_full_storage_keeps_what_it_has(drive: Path, tmp_path: Path, elsewhere
         save(layout, str(drive))
     assert "trash" in caught.value.hint and restore("alice", str(drive), root=elsewhere).step == 10
     trained(layout, 30, kilobytes=25_000)
-    copy, ballast = saves._copy, drive / "ballast"
+    copy, ballast = snapshot._copy, drive / "ballast"
 
     def filling(*arguments: object) -> None:                # another program takes the room meanwhile
         with ballast.open("wb") as file, pytest.raises(OSError, match="No space"):
@@ -267,7 +269,7 @@ def test_a_full_storage_keeps_what_it_has(drive: Path, tmp_path: Path, elsewhere
                 file.flush()
         copy(*arguments)
     with monkeypatch.context() as patch, pytest.raises(StorageError, match="drive is full"):
-        patch.setattr(saves, "_copy", filling)
+        patch.setattr(snapshot, "_copy", filling)
         save(layout, str(drive))
     assert restore("alice", str(drive), root=elsewhere).step == 10 and not [*drive.rglob(".part-*")]
     ballast.unlink()
@@ -285,7 +287,7 @@ def test_a_storage_that_may_only_be_read_is_named_and_restores(drive: Path, layo
 
 def test_a_storage_that_vanishes_in_mid_copy_is_not_made_anew_below(drive: Path, layout: Layout,
                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
-    place = storage.Folder(drive)
+    place = places.Folder(drive)
     place.save(layout)
     trained(layout, 20)
 
@@ -293,7 +295,7 @@ def test_a_storage_that_vanishes_in_mid_copy_is_not_made_anew_below(drive: Path,
         subprocess.run(["umount", "--lazy", drive], capture_output=True)
         raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
     with monkeypatch.context() as patch, pytest.raises(StorageError, match="is not there"):
-        patch.setattr(saves, "_copy", vanishing)
+        patch.setattr(snapshot, "_copy", vanishing)
         place.save(layout)
     with pytest.raises(StorageError, match="is not there"):
         place.save(layout, again=True)
@@ -365,10 +367,10 @@ class _Recording:
     def __init__(self) -> None:
         self.steps: list[int] = []
 
-    def save(self, layout: Layout, *, again: bool = False) -> saves.Save:
-        [*_, entry] = saves.checkpoints(layout)
+    def save(self, layout: Layout, *, again: bool = False) -> snapshot.Save:
+        [*_, entry] = snapshot.checkpoints(layout)
         self.steps.append(entry["step"])
-        return saves.Save(layout.root, "", entry | {"time": time.time(), "name": ""}, "Drive")
+        return snapshot.Save(layout.root, "", entry | {"time": time.time(), "name": ""}, "Drive")
 
 
 def test_it_saves_by_minutes_at_a_new_best_and_at_the_end(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -456,24 +458,24 @@ def test_a_kaggle_dataset_gets_one_archive_for_each_save(layout: Layout, tmp_pat
 
 
 def load_steps(root: Path) -> list[int]:
-    return [row["step"] for row in saves.checkpoints(Layout.of("алиса", root))]
+    return [row["step"] for row in snapshot.checkpoints(Layout.of("алиса", root))]
 
 
 def test_the_place_is_the_platforms_own_unless_the_experiment_is_there(layout: Layout, tmp_path: Path,
                                                                        monkeypatch: pytest.MonkeyPatch) -> None:
-    assert storage.place_of("auto", layout) is None and storage.place_of("none", layout) is None
+    assert places.place_of("auto", layout) is None and places.place_of("none", layout) is None
 
     def at(name: str, kept: Path | None) -> None:
-        monkeypatch.setattr(storage, "detect", lambda: Platform(name, name.title(), tmp_path, kept))
+        monkeypatch.setattr(places, "detect", lambda: Platform(name, name.title(), tmp_path, kept))
     at("colab", None)
     with pytest.raises(StorageError, match="no storage mounted"):
-        storage.place_of("auto", layout)
+        places.place_of("auto", layout)
     at("colab", Path("/content/drive/MyDrive/rvc_core"))
-    assert storage.place_of("auto", layout).title == "Drive"
+    assert places.place_of("auto", layout).title == "Drive"
     at("kaggle", tmp_path)
-    assert storage.place_of("auto", layout) is None
+    assert places.place_of("auto", layout) is None
     with pytest.raises(SettingsError, match="dataset"):
-        storage.place_of("kaggle:alice", layout)
+        places.place_of("kaggle:alice", layout)
     with pytest.raises(SettingsError, match="dataset"):
         launch.start(layout, TrainSettings(), mirror=MirrorSettings(mirror="kaggle:alice"))
 

@@ -1,0 +1,1 @@
+"""Experiments on storage that outlives the machine: save, find, restore, and save while training."""
