@@ -12,7 +12,7 @@ from typing import Any
 
 from .errors import ResourceError, RVCError, SettingsError
 from .experiment import Experiment, FailedFile, Voice
-from .prepare import find_recordings
+from .preparation.prepare import find_recordings
 from .progress import Progress, Silent, Terminal
 from .settings import (
     ConvertSettings,

@@ -13,7 +13,7 @@ import numpy as np
 
 from .audio.waveform import Audio, highpass, read_audio
 from .errors import AudioError, SettingsError
-from .prepare import find_recordings
+from .preparation.prepare import find_recordings
 from .workspace.layout import Layout
 
 _SENTENCE_SECONDS = 12.0   # similarity grows with length, so the target is heard in pieces as long as sentences

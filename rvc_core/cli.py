@@ -104,7 +104,7 @@ def _check(arguments: argparse.Namespace) -> Result:
 
 
 def _inspect(arguments: argparse.Namespace) -> Result:
-    from .inspect import inspect
+    from .preparation.survey import inspect
     report = inspect(Path(arguments.dataset), progress=_progress(arguments))
     if arguments.json:
         return report.as_json()

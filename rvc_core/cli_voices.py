@@ -21,8 +21,8 @@ def _export(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _import(arguments: argparse.Namespace) -> dict[str, Any]:
-    from .foreign import open_foreign
-    from .foreign_folder import is_foreign
+    from .preparation.foreign import open_foreign
+    from .preparation.foreign_folder import is_foreign
     from .share import import_voices
     progress = Silent() if arguments.quiet else Terminal()
     if is_foreign(folder := Path(arguments.source).expanduser()):

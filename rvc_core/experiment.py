@@ -24,11 +24,11 @@ if TYPE_CHECKING:   # importing these loads torch
     from .audio.waveform import Audio
     from .convert import Converter, ConvertResult
     from .evaluate import EvaluateReport
-    from .extract import ExtractReport
-    from .index import IndexReport
-    from .inspect import DatasetReport
     from .overtraining import Verdict
-    from .prepare import PrepareReport
+    from .preparation.build_index import IndexReport
+    from .preparation.extract import ExtractReport
+    from .preparation.prepare import PrepareReport
+    from .preparation.survey import DatasetReport
     from .storage.snapshot import Save
     from .train import TrainReport
 
@@ -68,18 +68,18 @@ class Experiment:
 
     def inspect(self) -> "DatasetReport":
         """What the recordings are like, and what to do about it."""
-        from .inspect import inspect
+        from .preparation.survey import inspect
         return inspect(self._recordings())
 
     def prepare(self, settings: PrepareSettings = PrepareSettings(), stop: Stop | None = None) -> "PrepareReport":
         """Cut the recordings into clips."""
-        from .prepare import prepare
+        from .preparation.prepare import prepare
         return prepare(self.layout, self._recordings(), settings, uses_f0=settings.uses_f0, progress=self.progress,
                        stop=stop or Stop())
 
     def extract(self, settings: ExtractSettings = ExtractSettings(), stop: Stop | None = None) -> "ExtractReport":
         """Compute pitch and content of every clip."""
-        from .extract import extract
+        from .preparation.extract import extract
         return extract(self.layout, settings, runtime=self.runtime, progress=self.progress, stop=stop or Stop())
 
     def train(self, settings: TrainSettings = TrainSettings(), stop: Stop | None = None, *,
@@ -127,7 +127,7 @@ class Experiment:
 
     def build_index(self, settings: IndexSettings = IndexSettings()) -> "IndexReport":
         """Build the index of content features."""
-        from .index import build_index
+        from .preparation.build_index import build_index
         return build_index(self.layout, settings, progress=self.progress)
 
     def run(self, prepare: PrepareSettings = PrepareSettings(), extract: ExtractSettings = ExtractSettings(),
@@ -237,7 +237,7 @@ class Voice:
         """
         from .convert import Converter
         from .features.retrieval import FeatureIndex
-        from .index import find_index
+        from .preparation.build_index import find_index
         from .workspace.voice_file import load_voice
         file = voice_path(path)
         voice = load_voice(file)

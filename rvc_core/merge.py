@@ -16,7 +16,7 @@ import torch
 from .errors import CheckpointError, MismatchError, RVCError, SettingsError, WeightsError
 from .features.content import content_name
 from .features.retrieval import FeatureIndex
-from .index import find_index
+from .preparation.build_index import find_index
 from .presets import VoiceSpec
 from .run import LATEST_ONLY, voice_info
 from .settings import IndexSettings

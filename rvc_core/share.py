@@ -12,8 +12,8 @@ from pathlib import Path
 from . import __version__
 from .errors import MismatchError, RVCError, SettingsError, UnsafeFileError, WeightsError, printable
 from .features.retrieval import FeatureIndex
-from .index import find_index
 from .merge import MadeVoice, architecture_of, publish, refuse_taken, reopened, save_index
+from .preparation.build_index import find_index
 from .progress import Progress, Silent
 from .system.download import download
 from .system.files import ensure_room, remove_leftovers, replace_atomically, slug_of, write_text

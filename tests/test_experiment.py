@@ -14,10 +14,10 @@ from rvc_core.audio.waveform import Audio
 from rvc_core.cli import main
 from rvc_core.errors import RVCError, SettingsError, StageOrderError, WeightsError
 from rvc_core.experiment import Experiment, Voice, outputs_for
-from rvc_core.extract import ExtractReport
 from rvc_core.features.retrieval import FeatureIndex
 from rvc_core.nn.synthesizer import Synthesizer
-from rvc_core.prepare import PrepareReport
+from rvc_core.preparation.extract import ExtractReport
+from rvc_core.preparation.prepare import PrepareReport
 from rvc_core.presets import preset
 from rvc_core.settings import ConvertSettings, ExtractSettings, PrepareSettings, RuntimeSettings, TrainSettings
 from rvc_core.system.files import slug_of, write_jsonl

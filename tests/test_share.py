@@ -15,9 +15,9 @@ import torch
 from rvc_core.errors import MismatchError, RVCError, SettingsError, UnsafeFileError, WeightsError
 from rvc_core.experiment import voice_path
 from rvc_core.features.retrieval import FeatureIndex
-from rvc_core.index import find_index
 from rvc_core.merge import save_index
 from rvc_core.nn.synthesizer import Synthesizer
+from rvc_core.preparation.build_index import find_index
 from rvc_core.presets import VoiceSpec
 from rvc_core.share import export_voice, import_voices
 from rvc_core.workspace.layout import Layout

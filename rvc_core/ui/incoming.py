@@ -11,7 +11,7 @@ from typing import Any
 
 from ..audio.waveform import AUDIO_SUFFIXES, header_seconds
 from ..errors import DatasetError, printable
-from ..prepare import find_recordings
+from ..preparation.prepare import find_recordings
 from ..progress import Progress, Silent
 from ..system.download import download
 from ..system.files import replace_atomically, slug_of

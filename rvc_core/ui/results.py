@@ -11,7 +11,7 @@ from .. import launch
 from ..batch import TRAIN_SETTINGS
 from ..embedded import voice_folder
 from ..errors import SettingsError, StageOrderError
-from ..prepare import find_recordings
+from ..preparation.prepare import find_recordings
 from ..settings import ConvertSettings, PrepareSettings, RuntimeSettings
 from ..system.files import slug_of
 from ..system.platforms import detect, home

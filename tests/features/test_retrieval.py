@@ -12,7 +12,7 @@ import pytest
 from rvc_core.errors import MismatchError, UnsafeFileError, WeightsError
 from rvc_core.features.faiss_file import parse, read_note
 from rvc_core.features.retrieval import FeatureIndex, lists_for, mix_neighbours, whole_search
-from rvc_core.index import find_index
+from rvc_core.preparation.build_index import find_index
 from rvc_core.presets import preset
 from rvc_core.settings import IndexSettings
 from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo

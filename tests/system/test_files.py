@@ -15,7 +15,7 @@ import torch
 
 from rvc_core.audio.waveform import Audio
 from rvc_core.errors import DatasetError, ResourceError, RVCError, StageOrderError
-from rvc_core.prepare import prepare
+from rvc_core.preparation.prepare import prepare
 from rvc_core.settings import PrepareSettings
 from rvc_core.system.files import read_json, read_jsonl, remove_leftovers, replace_atomically
 from rvc_core.workspace import stamps

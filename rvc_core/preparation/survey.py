@@ -4,11 +4,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from .audio.quality import Quality, measure
-from .audio.waveform import read_audio
-from .errors import AudioError
+from ..audio.quality import Quality, measure
+from ..audio.waveform import read_audio
+from ..errors import AudioError
+from ..progress import Progress, Silent
 from .prepare import find_recordings
-from .progress import Progress, Silent
 
 Verdict = Literal["good", "usable", "poor"]
 _RANK: dict[Verdict, int] = {"good": 0, "usable": 1, "poor": 2}

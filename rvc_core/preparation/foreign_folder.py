@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from .errors import RVCError, StageOrderError
-from .system.files import read_json
-from .workspace.dataset import read_filelist
-from .workspace.layout import Layout
+from ..errors import RVCError, StageOrderError
+from ..system.files import read_json
+from ..workspace.dataset import read_filelist
+from ..workspace.layout import Layout
 
 _STRAIGHT, _STRAIGHT_FRAMES = 1e-6, 4    # pitch that bends less, for so many frames, was drawn with a ruler
 _SUFFIXES = {"clips": ".wav", "clips_16k": ".wav", "f0_coarse": ".wav.npy", "f0_hz": ".wav.npy", "features": ".npy"}

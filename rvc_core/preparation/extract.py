@@ -13,19 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from .audio.waveform import Audio, read_audio
-from .errors import AudioError, DatasetError
-from .features.content import content_encoder, content_identity, content_name
-from .features.pitch import SAMPLE_RATE, pitch_estimator, pitch_method
-from .presets import VoiceSpec
-from .progress import Progress, Silent, Stop
-from .settings import ExtractSettings, RuntimeSettings
-from .system.files import ensure_room, replace_atomically, write_text
-from .system.platforms import choose_device
-from .system.threads import set_threads
-from .workspace.layout import Layout
-from .workspace.manifest import ExperimentRecord, Manifest
-from .workspace.stamps import clear, content_of, is_current, stamp, stamp_of
+from ..audio.waveform import Audio, read_audio
+from ..errors import AudioError, DatasetError
+from ..features.content import content_encoder, content_identity, content_name
+from ..features.pitch import SAMPLE_RATE, pitch_estimator, pitch_method
+from ..presets import VoiceSpec
+from ..progress import Progress, Silent, Stop
+from ..settings import ExtractSettings, RuntimeSettings
+from ..system.files import ensure_room, replace_atomically, write_text
+from ..system.platforms import choose_device
+from ..system.threads import set_threads
+from ..workspace.layout import Layout
+from ..workspace.manifest import ExperimentRecord, Manifest
+from ..workspace.stamps import clear, content_of, is_current, stamp, stamp_of
 
 _MUTE_SECONDS, _MUTE_F0_FRAMES = 3, 301
 _MUTE_LINES = 2

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rvc_core import extract as extract_module
 from rvc_core.audio.waveform import Audio
 from rvc_core.errors import AudioError, DatasetError, MismatchError, ResourceError, StageOrderError
-from rvc_core.extract import extract
 from rvc_core.features.content import WindowedEncoder
 from rvc_core.features.pitch import pitch_estimator
 from rvc_core.features.retrieval import FeatureIndex
-from rvc_core.index import build_index, is_stale
+from rvc_core.preparation import extract as extract_module
+from rvc_core.preparation.build_index import build_index, is_stale
+from rvc_core.preparation.extract import extract
 from rvc_core.progress import Stop
 from rvc_core.settings import ExtractSettings, IndexSettings
 from rvc_core.workspace.layout import Layout

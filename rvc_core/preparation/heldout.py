@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .audio.slicer import SHORTEST_SECONDS, Span
+from ..audio.slicer import SHORTEST_SECONDS, Span
 
 _SHARE, _LEAST_SECONDS = 0.1, 20.0
 _LEAST_DATA_SECONDS = 180.0   # below this, training needs all of it

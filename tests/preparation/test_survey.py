@@ -11,7 +11,7 @@ import soxr
 from rvc_core.audio.quality import bandwidth_hz, clipped_share, measure
 from rvc_core.audio.waveform import Audio
 from rvc_core.errors import DatasetError
-from rvc_core.inspect import inspect
+from rvc_core.preparation.survey import inspect
 from synth import phrase
 from torture import torture_set
 

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import DatasetError, StageOrderError
-from .features.faiss_file import read_note
-from .features.retrieval import FeatureIndex
-from .progress import Progress, Silent
-from .settings import IndexSettings
-from .system.files import ensure_room
-from .workspace.layout import Layout, voice_names
-from .workspace.manifest import ExperimentRecord, Manifest
-from .workspace.stamps import clear, content_of, is_current, stamp, stamp_of
+from ..errors import DatasetError, StageOrderError
+from ..features.faiss_file import read_note
+from ..features.retrieval import FeatureIndex
+from ..progress import Progress, Silent
+from ..settings import IndexSettings
+from ..system.files import ensure_room
+from ..workspace.layout import Layout, voice_names
+from ..workspace.manifest import ExperimentRecord, Manifest
+from ..workspace.stamps import clear, content_of, is_current, stamp, stamp_of
 
 if TYPE_CHECKING:   # importing it loads torch
-    from .workspace.voice_file import VoiceFile
+    from ..workspace.voice_file import VoiceFile
 
 
 @dataclass(frozen=True)

@@ -13,24 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from .audio.slicer import Span
-from .audio.waveform import read_audio
-from .errors import DatasetError, MismatchError, ResourceError, SettingsError, WeightsError
+from ..audio.slicer import Span
+from ..audio.waveform import read_audio
+from ..errors import DatasetError, MismatchError, ResourceError, SettingsError, WeightsError
+from ..features.content import content_encoder
+from ..nn.discriminator import Discriminator
+from ..nn.layers import Blueprint
+from ..nn.synthesizer import Synthesizer
+from ..presets import PRESETS, VoiceSpec, preset
+from ..progress import Progress, Silent
+from ..system.files import ensure_room, folder_atomically, write_text
+from ..workspace.checkpoint import Checkpoint, load_foreign
+from ..workspace.layout import Layout
+from ..workspace.manifest import Clip, ExperimentRecord, Manifest
+from ..workspace.stamps import stamp, stamp_of
+from ..workspace.voice_file import VERSIONS
 from .extract import filelist_text, mute_wave
-from .features.content import content_encoder
 from .foreign_folder import ClipParts, ForeignFolder, clip_parts, read_foreign, said_in, unvoiced_kind
 from .heldout import choose_heldout
-from .nn.discriminator import Discriminator
-from .nn.layers import Blueprint
-from .nn.synthesizer import Synthesizer
-from .presets import PRESETS, VoiceSpec, preset
-from .progress import Progress, Silent
-from .system.files import ensure_room, folder_atomically, write_text
-from .workspace.checkpoint import Checkpoint, load_foreign
-from .workspace.layout import Layout
-from .workspace.manifest import Clip, ExperimentRecord, Manifest
-from .workspace.stamps import stamp, stamp_of
-from .workspace.voice_file import VERSIONS
 
 _SAME_ENCODER = 0.05                     # difference over largest value: half precision makes 0.01, another encoder 1
 _PER_SECOND = 1000                       # lengths in whole milliseconds

@@ -16,17 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from .audio.slicer import SHORTEST_SECONDS, Span, find_phrases, inside, outside, windows
-from .audio.waveform import AUDIO_SUFFIXES, Audio, NonFiniteError, header_seconds, highpass, read_audio
-from .errors import AudioError, DatasetError, StageOrderError
+from ..audio.slicer import SHORTEST_SECONDS, Span, find_phrases, inside, outside, windows
+from ..audio.waveform import AUDIO_SUFFIXES, Audio, NonFiniteError, header_seconds, highpass, read_audio
+from ..errors import AudioError, DatasetError, StageOrderError
+from ..presets import PRESETS, preset
+from ..progress import Progress, Silent, Stop
+from ..settings import PrepareSettings
+from ..system.files import ensure_room, replace_atomically
+from ..workspace.layout import Layout
+from ..workspace.manifest import Clip, ExperimentRecord, Explained, Manifest, speaker_names
+from ..workspace.stamps import clear, is_current, stamp
 from .heldout import choose_heldout
-from .presets import PRESETS, preset
-from .progress import Progress, Silent, Stop
-from .settings import PrepareSettings
-from .system.files import ensure_room, replace_atomically
-from .workspace.layout import Layout
-from .workspace.manifest import Clip, ExperimentRecord, Explained, Manifest, speaker_names
-from .workspace.stamps import clear, is_current, stamp
 
 CONTENT_RATE_HZ = 16_000
 _TOO_SHORT_SECONDS = 0.1

@@ -10,8 +10,8 @@ import soundfile
 from rvc_core.audio.slicer import Span, inside, union
 from rvc_core.audio.waveform import Audio, highpass, read_audio
 from rvc_core.errors import DatasetError, ResourceError, StageOrderError
-from rvc_core.heldout import choose_heldout
-from rvc_core.prepare import normalised, prepare
+from rvc_core.preparation.heldout import choose_heldout
+from rvc_core.preparation.prepare import normalised, prepare
 from rvc_core.progress import Stop
 from rvc_core.settings import PrepareSettings
 from rvc_core.workspace.layout import Layout

@@ -1,0 +1,1 @@
+"""From recordings to everything that training reads: survey, clips, features, index."""
