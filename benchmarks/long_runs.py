@@ -24,13 +24,13 @@ from rvc_core.audio.waveform import read_audio
 from rvc_core.cases import recordings_in, texts_of
 from rvc_core.experiment import Voice
 from rvc_core.features.pitch import pitch_estimator, pitch_method
-from rvc_core.learning_curve import History
 from rvc_core.nn.spectrogram import mel_spectrogram
-from rvc_core.overtraining import judge_experiment, read_as_the_guide
 from rvc_core.scoring.scores import SpeakerScorer, speaker_similarity
 from rvc_core.scoring.words import WordRecogniser
 from rvc_core.settings import ConvertSettings, RuntimeSettings
 from rvc_core.system.files import read_jsonl, write_jsonl
+from rvc_core.verdict.learning_curve import History
+from rvc_core.verdict.overtraining import judge_experiment, read_as_the_guide
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.metrics import history
 

@@ -228,7 +228,7 @@ def _is_recorded(name: str) -> bool:
 
 
 def _verdict(arguments: argparse.Namespace) -> Result:
-    from .overtraining import judge_experiment, judge_file
+    from .verdict.overtraining import judge_experiment, judge_file
     from .workspace.layout import Layout
     if bool(arguments.name) == bool(arguments.metrics):
         raise SettingsError("one history at a time", hint="give the name of an experiment, or --metrics FILE")

@@ -24,13 +24,13 @@ if TYPE_CHECKING:   # importing these loads torch
     from .audio.waveform import Audio
     from .convert import Converter, ConvertResult
     from .evaluate import EvaluateReport
-    from .overtraining import Verdict
     from .preparation.build_index import IndexReport
     from .preparation.extract import ExtractReport
     from .preparation.prepare import PrepareReport
     from .preparation.survey import DatasetReport
     from .storage.snapshot import Save
     from .train import TrainReport
+    from .verdict.overtraining import Verdict
 
 
 @dataclass
@@ -159,7 +159,7 @@ class Experiment:
 
     def verdict(self) -> "Verdict":
         """Which saved voice is the best, whether training went too far, and why."""
-        from .overtraining import judge_experiment
+        from .verdict.overtraining import judge_experiment
         return judge_experiment(self.layout)
 
     def voice(self, which: str | Path = "final") -> "Voice":

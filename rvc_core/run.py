@@ -15,7 +15,6 @@ from .errors import DatasetError, MismatchError, ResourceError
 from .features.content import content_name
 from .gan import Networks, StepResult, train_step
 from .memory import MOST_CLIPS, DeviceUse, Portions, available_bytes, largest_batch, measured_memory
-from .overtraining import Verdict
 from .precision import DTYPES, Precision, choose_precision, native_precision
 from .presets import VoiceSpec
 from .progress import Budget, Progress
@@ -25,6 +24,7 @@ from .system.files import ensure_room, remove_leftovers, write_json
 from .system.platforms import choose_device
 from .system.threads import ThreadTuner
 from .validate import Examiner, heldout_files
+from .verdict.overtraining import Verdict
 from .workspace import stamps
 from .workspace.checkpoint import Checkpoint, continue_optimizer, load_base, load_newest
 from .workspace.dataset import Batch, ClipFiles, ClipStore, read_filelist, rebase_filelist

@@ -24,7 +24,6 @@ from .errors import CheckpointError, ResourceError, StorageError
 from .gan import train_step
 from .memory import is_out_of_memory
 from .nn.spectrogram import mel_spectrogram
-from .overtraining import judge_experiment, should_stop
 from .progress import Budget, Progress, Silent, Stop
 from .ranks import Ranks, joined, own_device
 from .recovery import DIVERGED, end_before, record, recover
@@ -33,6 +32,7 @@ from .settings import RuntimeSettings, TrainSettings
 from .system.files import write_json
 from .system.platforms import choose_device, detect, refuse_unbuilt, session_minutes_left
 from .validate import speak
+from .verdict.overtraining import judge_experiment, should_stop
 from .workspace.checkpoint import Checkpoint, load_newest, on_host, prune_voices, save_checkpoint
 from .workspace.layout import Layout
 from .workspace.metrics import PICTURE_INTERVAL_STEPS, MetricsLog, NoLog, history

@@ -19,7 +19,6 @@ from .embedded import voice_folder
 from .errors import AudioError, ResourceError, SettingsError, StageOrderError, WeightsError
 from .features.content import ContentEncoder, content_encoder
 from .features.pitch import SAMPLE_RATE, PitchTrack, auto_transpose, pitch_estimator, pitch_method
-from .illness import mel_signs
 from .nn.spectrogram import EpsilonName, mel_spectrogram
 from .nn.synthesizer import Synthesizer
 from .presets import VoiceSpec
@@ -33,6 +32,7 @@ from .scoring.scores import (
 )
 from .scoring.words import WordRecogniser, WordScore
 from .system.files import read_json
+from .verdict.failures import mel_signs
 from .workspace.dataset import ClipFiles, ClipStore, ClipTensors
 from .workspace.layout import Layout
 from .workspace.manifest import Manifest

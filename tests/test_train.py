@@ -33,12 +33,12 @@ from rvc_core.errors import (
 from rvc_core.experiment import Experiment, Voice
 from rvc_core.gan import train_step
 from rvc_core.memory import Memory
-from rvc_core.overtraining import judge_experiment
 from rvc_core.progress import Silent
 from rvc_core.settings import TrainSettings
 from rvc_core.system.files import read_json
 from rvc_core.train import train
 from rvc_core.validate import Findings
+from rvc_core.verdict.overtraining import judge_experiment
 from rvc_core.workspace import checkpoint as checkpoint_module
 from rvc_core.workspace import stamps
 from rvc_core.workspace.checkpoint import Checkpoint, load_newest

@@ -15,12 +15,12 @@ from rvc_core.audio.waveform import Audio
 from rvc_core.compare import Comparison, chosen, equally_loud, preferences
 from rvc_core.errors import StageOrderError, WeightsError
 from rvc_core.experiment import Experiment
-from rvc_core.learning_curve import History
-from rvc_core.overtraining import Candidate, judge
 from rvc_core.system.files import write_jsonl
 from rvc_core.system.platforms import detect
 from rvc_core.ui import panels, players, plots
 from rvc_core.ui.board import show, start, stop
+from rvc_core.verdict.learning_curve import History
+from rvc_core.verdict.overtraining import Candidate, judge
 from rvc_core.workspace.layout import Layout
 from synth import phrase
 

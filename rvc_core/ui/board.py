@@ -16,8 +16,8 @@ from urllib.parse import quote
 
 from ..errors import ResourceError
 from ..experiment import Experiment
-from ..overtraining import SMOOTHING
 from ..system.platforms import Platform, detect, started_ticks
+from ..verdict.overtraining import SMOOTHING
 from ..workspace.layout import Layout
 from ..workspace.metrics import history
 

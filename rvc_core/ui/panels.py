@@ -9,9 +9,9 @@ from typing import Any
 from .. import launch
 from ..errors import StageOrderError
 from ..experiment import Experiment
-from ..learning_curve import History
-from ..overtraining import Verdict, judge_experiment
 from ..progress import stalled
+from ..verdict.learning_curve import History
+from ..verdict.overtraining import Verdict, judge_experiment
 from ..workspace.layout import Layout
 from ..workspace.metrics import history as recorded
 from .plots import MEL_TAGS, WIDTH_PIXELS, Picture, pictures

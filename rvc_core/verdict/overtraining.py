@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .errors import StageOrderError
-from .illness import Illness, find_illnesses, illness_of
+from ..errors import StageOrderError
+from ..system.files import is_locked, read_jsonl
+from ..workspace.layout import Layout
+from ..workspace.metrics import history as recorded
+from .failures import Illness, find_illnesses, illness_of
 from .learning_curve import LEAST_POINTS, History, Series, Trend, fit_trend, running_median
-from .system.files import is_locked, read_jsonl
-from .workspace.layout import Layout
-from .workspace.metrics import history as recorded
 
 State = Literal["cannot_tell", "undertrained", "good", "overtrained", "collapsed"]
 

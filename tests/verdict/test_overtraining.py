@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-from verdict import READERS, REPORTED, score
-
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from histories import noise_of, simulate
 from rvc_core.cli import main
 from rvc_core.errors import RVCError
-from rvc_core.illness import ILLNESSES, find_illnesses, mel_signs
-from rvc_core.learning_curve import History, fit_trend
-from rvc_core.overtraining import judge, judge_experiment, read_as_the_guide, should_stop, tensorboard_smoothed
 from rvc_core.system.files import read_jsonl
+from rvc_core.verdict.failures import ILLNESSES, find_illnesses, mel_signs
+from rvc_core.verdict.learning_curve import History, fit_trend
+from rvc_core.verdict.overtraining import judge, judge_experiment, read_as_the_guide, should_stop, tensorboard_smoothed
 from rvc_core.workspace.layout import Layout
+from verdict import READERS, REPORTED, score
 
 Row = dict[str, Any]
 EPOCHS, EPOCH_STEPS = 100, 5
@@ -240,7 +239,7 @@ REAL = {   # tests/curves: the recommended epoch, and its regrets on unheard rec
 
 @pytest.mark.parametrize("name", REAL)
 def test_on_real_trainings_it_loses_no_more_than_is_written(name: str) -> None:
-    rows = read_jsonl(Path(__file__).parent / "curves" / f"{name}.jsonl")
+    rows = read_jsonl(Path(__file__).parents[1] / "curves" / f"{name}.jsonl")
     epoch, losses = REAL[name]
     verdict = judge(rows)
     assert verdict.state == "overtrained" and verdict.best is not None

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import RVCError
+from ..errors import RVCError
 
 Rows = dict[int, dict[str, Any]]
 Series = tuple[np.ndarray, np.ndarray]   # steps, values
