@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from rvc_core.gan import Networks
 from rvc_core.presets import VoiceSpec
+from rvc_core.training.step import Networks
 from rvc_core.workspace.dataset import Batch
 
 

@@ -27,10 +27,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from rvc_core.gan import Networks, train_step
 from rvc_core.golden import golden_weights, noise
 from rvc_core.nn.spectrogram import linear_spectrogram
 from rvc_core.presets import PRESETS, VoiceSpec, preset
+from rvc_core.training.step import Networks, train_step
 from rvc_core.workspace.dataset import Batch
 
 CPU = torch.device("cpu")

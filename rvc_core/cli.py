@@ -121,7 +121,7 @@ def _extract(arguments: argparse.Namespace) -> Result:
 
 
 def _train(arguments: argparse.Namespace) -> Result:
-    from . import launch
+    from .training import detached
     settings, lab = _settings(TrainSettings, arguments), _experiment(arguments)
     mirror = _settings(MirrorSettings, arguments)
     if arguments.on_everything:
@@ -130,26 +130,26 @@ def _train(arguments: argparse.Namespace) -> Result:
         settings, lab = settings.model_copy(update={"epochs": max(1, epochs)}), lab.on_everything()
     if arguments.foreground:
         return lab.train(settings, mirror=mirror).as_json()
-    if not launch.start(lab.layout, settings, lab.runtime, mirror=mirror):
-        own = launch.differing(lab.layout, settings)
+    if not detached.start(lab.layout, settings, lab.runtime, mirror=mirror):
+        own = detached.differing(lab.layout, settings)
         lab.progress.say("this voice is being trained already" + (f", with its own {', '.join(own)}" if own else ""))
     return _watched(lab)
 
 
 def _watched(lab: Experiment) -> Result:
     """The report of the training in the background; Ctrl-C leaves that alone."""
-    from . import launch
+    from .training import detached
     try:
-        return launch.watch(lab.layout, lab.progress)
+        return detached.watch(lab.layout, lab.progress)
     except KeyboardInterrupt:
         return {"running": True, "log": str(lab.layout.log), "to_see_it": f"rvc train {lab.layout.name}",
                 "to_end_it": f"rvc stop {lab.layout.name}"}
 
 
 def _stop(arguments: argparse.Namespace) -> Result:
-    from . import launch
+    from .training import detached
     lab = _experiment(arguments)
-    return _watched(lab) if launch.stop(lab.layout) else {"running": False}
+    return _watched(lab) if detached.stop(lab.layout) else {"running": False}
 
 
 def _pin(arguments: argparse.Namespace) -> Result:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:   # importing these loads torch
     from .preparation.prepare import PrepareReport
     from .preparation.survey import DatasetReport
     from .storage.snapshot import Save
-    from .train import TrainReport
+    from .training.trainer import TrainReport
     from .verdict.overtraining import Verdict
 
 
@@ -86,7 +86,7 @@ class Experiment:
               mirror: MirrorSettings = MirrorSettings()) -> "TrainReport":
         """Train the voice, or go on training it, and save it to storage meanwhile."""
         from .storage.mirror import mirroring, told
-        from .train import train
+        from .training.trainer import train
         progress = Beside(self.progress, lambda: told(self.layout))
         with mirroring(self.layout, mirror, self.progress.say):
             return train(self.layout, settings, runtime=self.runtime, progress=progress, stop=stop)

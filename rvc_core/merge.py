@@ -18,10 +18,10 @@ from .features.content import content_name
 from .features.retrieval import FeatureIndex
 from .preparation.build_index import find_index
 from .presets import VoiceSpec
-from .run import LATEST_ONLY, voice_info
 from .settings import IndexSettings
 from .system.files import ensure_room, folder_atomically
 from .system.untrusted import checked_weights, load_torch
+from .training.run import LATEST_ONLY, voice_info
 from .workspace.dataset import read_filelist
 from .workspace.layout import Layout
 from .workspace.manifest import ExperimentRecord

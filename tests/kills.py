@@ -12,7 +12,8 @@ from typing import Any
 from rvc_core.workspace.layout import Layout
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["matplotlib", "torch.utils.tensorboard", "torchfcpe", "rvc_core.train", "tiny"])
+CONTEXT.set_forkserver_preload(["matplotlib", "torch.utils.tensorboard", "torchfcpe", "rvc_core.training.trainer",
+                                "tiny"])
 _FILES_OF_A_SET = 3
 
 
@@ -41,8 +42,8 @@ def train_until_killed(layout: Layout, settings: dict[str, Any], *, seconds: flo
 
 def _train(layout: Layout, settings: dict[str, Any], write: int | None, steps: Any) -> None:
     from rvc_core import presets
-    from rvc_core import train as module
     from rvc_core.settings import RuntimeSettings, TrainSettings
+    from rvc_core.training import trainer as module
     from rvc_core.workspace import checkpoint
     from tiny import TINY
 

@@ -12,9 +12,9 @@ import pytest
 import soundfile
 
 import browser
-from rvc_core import launch
 from rvc_core.embedded import voice_folder
 from rvc_core.system.files import write_jsonl
+from rvc_core.training import detached
 from rvc_core.workspace.layout import Layout
 from tiny import experiment
 
@@ -30,18 +30,19 @@ ILL = {"cut": """all => all('.widget-label').filter(one => one.scrollWidth > one
 BEGIN = """\
 from pathlib import Path
 import rvc_core as rvc
-from rvc_core import launch, presets, ui
+from rvc_core import presets, ui
+from rvc_core.training import detached
 from tiny import TINY
-presets.PRESETS["nano"], launch._MODULE = TINY, "tiny_trainer"
+presets.PRESETS["nano"], detached._MODULE = TINY, "tiny_trainer"
 lab = rvc.Experiment.open("tiny", home=Path("."))
-launch.start(lab.layout, rvc.TrainSettings(epochs=4000, batch_size=2, validate_every_epochs=2,
+detached.start(lab.layout, rvc.TrainSettings(epochs=4000, batch_size=2, validate_every_epochs=2,
                                              save_every_epochs=4, base_generator="none", base_discriminator="none"))"""
 SHOW = """\
 from pathlib import Path
 import rvc_core as rvc
 from rvc_core import ui
 ui.watch(rvc.Experiment.open("alice", home=Path(".")))"""
-STOP = "launch.stop(lab.layout)"
+STOP = "detached.stop(lab.layout)"
 
 
 def ill(notebook: browser.Notebook) -> dict[str, list[str]]:
@@ -107,11 +108,11 @@ def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
             _until(lambda: shown.locator("img").first.get_attribute("src") != first)
             notebook.page.get_by_title("Interrupt the kernel").click()
             shown.get_by_text("You stopped watching; training goes on").wait_for(timeout=60_000)
-            assert launch.is_running(layout)
+            assert detached.is_running(layout)
             notebook.run("ui.stop()")
-            _until(lambda: not launch.is_running(layout))
+            _until(lambda: not detached.is_running(layout))
         finally:
-            launch.stop(layout)
+            detached.stop(layout)
 
         players = notebook.run("ui.convert()").locator("audio")
         players.nth(5).wait_for()
@@ -163,10 +164,10 @@ def test_a_live_training_is_watched_interrupted_and_stopped(tmp_path: Path, tiny
         notebook.page.screenshot(path=tmp_path / "watch.png")
         notebook.command("notebook:interrupt-kernel")
         shown.get_by_text("You stopped watching").wait_for(timeout=60_000)
-        assert launch.is_running(layout)
-        launch.stop(layout)
-        _until(lambda: not launch.is_running(layout))
-        assert launch.watch(layout)["voice"]
+        assert detached.is_running(layout)
+        detached.stop(layout)
+        _until(lambda: not detached.is_running(layout))
+        assert detached.watch(layout)["voice"]
         notebook.save()
         telephone = browser.Notebook(chromium, lab, "train.ipynb", width=420, dark=True)
         telephone.output(1).locator("img").first.wait_for(timeout=60_000)

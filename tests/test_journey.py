@@ -17,11 +17,12 @@ from pathlib import Path
 import papermill
 import pytest
 
-from rvc_core import ConvertSettings, PrepareSettings, RuntimeSettings, TrainSettings, launch, ui
+from rvc_core import ConvertSettings, PrepareSettings, RuntimeSettings, TrainSettings, ui
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import ResourceError, SettingsError, StageOrderError
 from rvc_core.storage import places
 from rvc_core.system import platforms
+from rvc_core.training import detached
 from rvc_core.ui import cells, results
 from rvc_core.ui.desk import Desk
 from rvc_core.workspace.layout import Layout
@@ -103,7 +104,7 @@ def test_the_other_platforms_too(notebook: str, tmp_path: Path, monkeypatch: pyt
     ui.start()
     told = capsys.readouterr().out
     assert "Brought “alice” back" in told and "epoch 1" in told
-    report = launch.watch(Layout.of("alice"))
+    report = detached.watch(Layout.of("alice"))
     assert report["epochs"] == 1 and report["resumed_from"] and Desk.load().settings(TrainSettings).epochs == 1
 
 
@@ -203,8 +204,8 @@ def test_a_new_kernel_watches_what_a_killed_one_began(home: Path, monkeypatch: p
     from jupyter_client.manager import start_new_kernel
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(TESTS)]))
     experiment(home)
-    begin = ["from rvc_core import launch, presets, ui", "from tiny import TINY",
-             "presets.PRESETS['nano'], launch._MODULE = TINY, 'tiny_trainer'",
+    begin = ["from rvc_core import presets, ui", "from rvc_core.training import detached", "from tiny import TINY",
+             "presets.PRESETS['nano'], detached._MODULE = TINY, 'tiny_trainer'",
              "ui.begin('tiny', settings={'epochs': 40_000, 'batch_size': 2, 'unlike': 'none', 'preset': 'nano', "
              "'base_generator': 'none', 'base_discriminator': 'none'})", "ui.start()"]
     manager, client = start_new_kernel()
@@ -214,20 +215,20 @@ def test_a_new_kernel_watches_what_a_killed_one_began(home: Path, monkeypatch: p
     client.stop_channels()
     manager.shutdown_kernel(now=True)
     layout = Layout.of("tiny", home)
-    assert launch.is_running(layout)
+    assert detached.is_running(layout)
     shown: list[str] = []
 
     def seen(message: dict) -> None:
         if "data" in message["content"]:
             shown.append(message["content"]["data"]["text/plain"])
             if "epoch" in shown[-1]:
-                launch.stop(layout)
+                detached.stop(layout)
     manager, client = start_new_kernel()
     reply = client.execute_interactive("from rvc_core import ui; ui.watch_training()", timeout=120, output_hook=seen)
     client.stop_channels()
     manager.shutdown_kernel(now=True)
     assert reply["content"]["status"] == "ok" and "Training is not running." in shown[-1]
-    assert launch.watch(layout)["stopped_by"] == "stop"
+    assert detached.watch(layout)["stopped_by"] == "stop"
 
 
 def test_each_cell_says_which_one_comes_before_it(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.preparation.build_index import find_index
 from rvc_core.presets import PRESETS, VoiceSpec, preset
 from rvc_core.settings import TrainSettings
-from rvc_core.train import train
+from rvc_core.training.trainer import train
 from rvc_core.workspace import stamps
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, load_voice, save_voice, spec_of_generator

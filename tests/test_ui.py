@@ -69,7 +69,7 @@ def test_watching_a_finished_training_shows_its_verdict_once(tmp_path: Path, not
     assert panels.watch(lab) is None
     assert notebook.frames.pop()["text/plain"].startswith("no step")
     with monkeypatch.context() as patch:
-        patch.setattr("rvc_core.launch.is_running", lambda layout: True)
+        patch.setattr("rvc_core.training.detached.is_running", lambda layout: True)
         panels._Frame(lab.layout).draw()
     assert "Waiting for the first step" in notebook.frames.pop()["text/html"]
     write_jsonl(lab.layout.metrics, simulate(0).records)

@@ -1,8 +1,9 @@
-"""`rvc_core.launch` for the tiny voice of the tests: what its keeper and its trainer run; and `rvc` for it."""
+"""`rvc_core.training.detached` for the tiny voice of the tests: what its keeper and trainer run; and `rvc` for it."""
 
 import sys
 
-from rvc_core import launch, presets
+from rvc_core import presets
+from rvc_core.training import detached
 
 if __name__ == "__main__":
     if sys.argv[1] != "keep":
@@ -11,4 +12,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "rvc":
         from rvc_core import cli
         sys.exit(cli.main(sys.argv[2:]))
-    sys.exit(launch.main(sys.argv[1:]))
+    sys.exit(detached.main(sys.argv[1:]))

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import launch
 from ..assets import registry
 from ..errors import ResourceError, RVCError, StageOrderError, StorageError
 from ..experiment import Experiment
@@ -24,6 +23,7 @@ from ..settings import (
 from ..storage import places
 from ..system.files import read_json, slug_of
 from ..system.platforms import detect, home, session_minutes_left
+from ..training import detached
 from ..workspace.layout import Layout
 from .apart import apart
 from .catalogue import say
@@ -95,7 +95,7 @@ def mount_drive() -> None:
 def bring_back(desk: Desk) -> None:
     """Bring back what was saved of this voice, where this machine has less of it."""
     place = desk.settings(MirrorSettings).mirror
-    if place == "none" or launch.is_running(desk.lab.layout):
+    if place == "none" or detached.is_running(desk.lab.layout):
         return
     try:
         if desk.name in {save.name for save in places.find_saved(place)}:
@@ -108,7 +108,7 @@ def bring_back(desk: Desk) -> None:
 
 def state_of(layout: Layout) -> str:
     """How far a voice is, and which cell comes next."""
-    if launch.is_running(layout):
+    if detached.is_running(layout):
         return say("is_training", name=layout.name)
     if layout.checkpoints.exists():
         rows = read_json(layout.checkpoints, "restore it from a copy of the experiment")
@@ -214,7 +214,7 @@ def start() -> None:
     print(say("consent"))
     if not lab_.layout.filelist.is_file():
         prepare()
-    begun = launch.start(lab_.layout, desk.settings(TrainSettings), desk.settings(RuntimeSettings),
+    begun = detached.start(lab_.layout, desk.settings(TrainSettings), desk.settings(RuntimeSettings),
                          mirror=desk.settings(MirrorSettings))
     print(say("started" if begun else "is_training", name=desk.name))
 
@@ -222,7 +222,7 @@ def start() -> None:
 def stop() -> None:
     """Let the training save and end."""
     layout = lab().layout
-    print(say("stopping" if launch.stop(layout) else "not_training", name=layout.name))
+    print(say("stopping" if detached.stop(layout) else "not_training", name=layout.name))
 
 
 class Unwatched(RVCError):
@@ -242,5 +242,5 @@ def watch_training() -> None:
     from .panels import watch
     lab_ = lab()
     watch(lab_)
-    if launch.is_running(lab_.layout):
+    if detached.is_running(lab_.layout):
         raise Unwatched(say("unwatched"))

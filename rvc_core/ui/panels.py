@@ -6,10 +6,10 @@ import json
 import time
 from typing import Any
 
-from .. import launch
 from ..errors import StageOrderError
 from ..experiment import Experiment
 from ..progress import stalled
+from ..training import detached
 from ..verdict.learning_curve import History
 from ..verdict.overtraining import Verdict, judge_experiment
 from ..workspace.layout import Layout
@@ -27,8 +27,8 @@ WAITING = "Waiting for the first step. Loading comes before it: seconds at home,
 def watch(experiment: Experiment) -> dict[str, Any] | None:
     """Show a training until it ends, in one display that is drawn again and again.
 
-    Interrupting this cell ends only the showing; `launch.stop`, in a cell of its own, ends the training. Where none is
-    going on, the last state is shown once. An unattended notebook keeps the last frame.
+    Interrupting this cell ends only the showing; `detached.stop`, in a cell of its own, ends the training. Where none
+    is going on, the last state is shown once. An unattended notebook keeps the last frame.
 
     Returns
     -------
@@ -43,17 +43,17 @@ def watch(experiment: Experiment) -> dict[str, Any] | None:
         As the training did.
     """
     layout = experiment.layout
-    if not (layout.run.exists() or layout.metrics.exists() or launch.is_running(layout)):
+    if not (layout.run.exists() or layout.metrics.exists() or detached.is_running(layout)):
         raise StageOrderError(f"{layout.name!r} has not been trained yet", hint="run the cell that starts training")
     frame = _Frame(layout)
     try:
-        while launch.is_running(layout):
+        while detached.is_running(layout):
             time.sleep(max(_SHORTEST_PAUSE_SECONDS, _PAUSE_FACTOR * frame.draw()))
         frame.draw()
     except KeyboardInterrupt:
         frame.draw("You stopped watching. Training goes on; run this cell to see it again, or the Stop cell to end it.")
         return None
-    return launch.watch(layout) if layout.run.exists() else None
+    return detached.watch(layout) if layout.run.exists() else None
 
 
 class _Frame:
@@ -72,7 +72,7 @@ class _Frame:
     def draw(self, note: str = "") -> float:
         """Draw what is there now; returns the seconds that took."""
         began = time.perf_counter()
-        running = launch.is_running(self._layout)
+        running = detached.is_running(self._layout)
         size = self._layout.metrics.stat().st_size if self._layout.metrics.exists() else 0
         if (size, running) != self._drawn_of:
             self._drawn_of = size, running

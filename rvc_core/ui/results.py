@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .. import launch
 from ..batch import TRAIN_SETTINGS
 from ..embedded import voice_folder
 from ..errors import SettingsError, StageOrderError
@@ -15,6 +14,7 @@ from ..preparation.prepare import find_recordings
 from ..settings import ConvertSettings, PrepareSettings, RuntimeSettings
 from ..system.files import slug_of
 from ..system.platforms import detect, home
+from ..training import detached
 from ..workspace.layout import Layout
 from .apart import apart
 from .catalogue import say
@@ -134,7 +134,7 @@ def clean_up(clips: bool = False, checkpoints: bool = False) -> None:
         While the voice is being trained.
     """
     layout = lab().layout
-    if (clips or checkpoints) and launch.is_running(layout):
+    if (clips or checkpoints) and detached.is_running(layout):
         raise StageOrderError(f"{layout.name!r} is being trained", hint="run the cell Stop first")
     groups = {"clips": [path for path in layout.root.glob("*") if path.is_dir() and path.name != "incomplete"],
               "checkpoints": [*layout.root.glob("[GD]_*.pth"), *layout.root.glob("state_*.pt")],

@@ -12,13 +12,13 @@ import torch
 from rvc_core import presets
 from rvc_core.cli import main
 from rvc_core.errors import DatasetError, MismatchError, RVCError, SettingsError, StageOrderError, WeightsError
-from rvc_core.gan import Networks
 from rvc_core.preparation import foreign as module
 from rvc_core.preparation.foreign import open_foreign
 from rvc_core.preparation.foreign_folder import is_foreign, unvoiced_kind
 from rvc_core.settings import TrainSettings
 from rvc_core.system.files import sha256_of
-from rvc_core.train import train
+from rvc_core.training.step import Networks
+from rvc_core.training.trainer import train
 from rvc_core.workspace.dataset import read_filelist
 from rvc_core.workspace.layout import LATEST_ONLY, Layout
 from rvc_core.workspace.manifest import ExperimentRecord, Manifest

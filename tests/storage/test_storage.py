@@ -17,7 +17,6 @@ from typing import BinaryIO
 import numpy as np
 import pytest
 
-from rvc_core import launch
 from rvc_core.cli import main
 from rvc_core.errors import CheckpointError, SettingsError, StorageError
 from rvc_core.progress import Beside, Silent
@@ -27,6 +26,7 @@ from rvc_core.storage.mirror import mirroring, told, trouble
 from rvc_core.storage.places import find_saved, restore, save
 from rvc_core.system.files import read_json, sha256_of, write_json, write_jsonl
 from rvc_core.system.platforms import Platform
+from rvc_core.training import detached
 from rvc_core.workspace.checkpoint import load_newest
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.metrics import history
@@ -103,7 +103,7 @@ def until(true: Callable[[], object], seconds: float = 60) -> None:
 # -- saved and restored --------------------------------------------------------------------------------------------
 def test_a_lost_machine_costs_nothing_that_was_saved(tiny: None, tmp_path: Path, place: Path) -> None:
     """Training ends within an epoch, its folder is deleted, and another machine goes on to the very same voice."""
-    from rvc_core.train import train
+    from rvc_core.training.trainer import train
     lost, whole = experiment(tmp_path / "home"), experiment(tmp_path / "whole")
     train(lost, SETTINGS, stop=AfterSteps(4))              # an epoch has three
     save(lost, str(place))
@@ -122,9 +122,9 @@ def test_the_keeper_saves_what_the_trainer_left(layout: Layout, place: Path, mon
               "voice": str(layout.final_voice), "heldout_mel_first": None, "heldout_mel_last": None}
     trainer = ("import sys, pathlib; from rvc_core.system.files import *; path = pathlib.Path(sys.argv[1]);"
                f"write_json(path, read_json(path, '') | {{'report': {report!r}}})")
-    monkeypatch.setattr(launch, "_command", lambda *_: [sys.executable, "-c", trainer, str(layout.run)])
-    assert launch.start(layout, SETTINGS, mirror=MirrorSettings(mirror=str(place)))
-    assert launch.watch(layout) == report
+    monkeypatch.setattr(detached, "_command", lambda *_: [sys.executable, "-c", trainer, str(layout.run)])
+    assert detached.start(layout, SETTINGS, mirror=MirrorSettings(mirror=str(place)))
+    assert detached.watch(layout) == report
     assert told(layout) == f"saved to {place} just now: epoch 1" and told(layout) in layout.log.read_text()
     [found] = find_saved(str(place))
     assert found.epoch == 1 and found.settings["batch_size"] == 2
@@ -133,8 +133,8 @@ def test_the_keeper_saves_what_the_trainer_left(layout: Layout, place: Path, mon
 @pytest.mark.slow
 def test_the_whole_way_from_a_training_in_the_background_to_another_machine(
         tiny: None, tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rvc_core.train import train
-    monkeypatch.setattr(launch, "_MODULE", "tiny_trainer")
+    from rvc_core.training.trainer import train
+    monkeypatch.setattr(detached, "_MODULE", "tiny_trainer")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
     lost = experiment(tmp_path / "home")
     notes: list[str] = []
@@ -144,9 +144,9 @@ def test_the_whole_way_from_a_training_in_the_background_to_another_machine(
             notes.append(note)
             if "just now: epoch" in note:
                 lost.stop.touch()
-    launch.start(lost, SETTINGS.model_copy(update={"epochs": 20_000, "save_every_epochs": 50}), mirror=MirrorSettings(
+    detached.start(lost, SETTINGS.model_copy(update={"epochs": 20_000, "save_every_epochs": 50}), mirror=MirrorSettings(
         mirror=str(place)))
-    report = launch.watch(lost, Listening())
+    report = detached.watch(lost, Listening())
     assert report["stopped_by"] == "stop" and any(f"not saved to {place} yet" in note for note in notes)
     shutil.rmtree(lost.root)
     assert restore("tiny", str(place), root=tmp_path / "new").step == report["steps"]
@@ -477,7 +477,7 @@ def test_the_place_is_the_platforms_own_unless_the_experiment_is_there(layout: L
     with pytest.raises(SettingsError, match="dataset"):
         places.place_of("kaggle:alice", layout)
     with pytest.raises(SettingsError, match="dataset"):
-        launch.start(layout, TrainSettings(), mirror=MirrorSettings(mirror="kaggle:alice"))
+        detached.start(layout, TrainSettings(), mirror=MirrorSettings(mirror="kaggle:alice"))
 
 
 def test_the_command_line_saves_lists_and_restores(layout: Layout, place: Path, elsewhere: Path,

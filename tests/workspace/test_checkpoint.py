@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from rvc_core.errors import CheckpointError, DivergedError, ResourceError, WeightsError
-from rvc_core.gan import Networks
 from rvc_core.system.files import sha256_of
+from rvc_core.training.step import Networks
 from rvc_core.workspace import checkpoint as module
 from rvc_core.workspace.checkpoint import (
     Checkpoint,

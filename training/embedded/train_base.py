@@ -23,13 +23,13 @@ import torch
 import torch.distributed as distributed
 from torch.nn import functional as F
 
-from rvc_core.gan import Networks, train_step
 from rvc_core.nn.losses import MEL_WEIGHT, kl_loss, mel_loss
 from rvc_core.nn.spectrogram import mel_of_linear, mel_spectrogram
 from rvc_core.nn.synthesizer import take_segments
 from rvc_core.presets import VoiceSpec, preset
 from rvc_core.system.files import replace_atomically
-from rvc_core.validate import Examiner, heldout_files
+from rvc_core.training.step import Networks, train_step
+from rvc_core.training.validate import Examiner, heldout_files
 from rvc_core.workspace.dataset import Batch, ClipFiles, ClipStore, ClipTensors, read_filelist
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.voice_file import VoiceInfo

@@ -13,16 +13,16 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from .audio.waveform import Audio, highpass, read_audio
-from .cases import recordings_in, sentences, spread, target_speech, texts_of
-from .embedded import voice_folder
-from .errors import AudioError, ResourceError, SettingsError, StageOrderError, WeightsError
-from .features.content import ContentEncoder, content_encoder
-from .features.pitch import SAMPLE_RATE, PitchTrack, auto_transpose, pitch_estimator, pitch_method
-from .nn.spectrogram import EpsilonName, mel_spectrogram
-from .nn.synthesizer import Synthesizer
-from .presets import VoiceSpec
-from .scoring.scores import (
+from ..audio.waveform import Audio, highpass, read_audio
+from ..cases import recordings_in, sentences, spread, target_speech, texts_of
+from ..embedded import voice_folder
+from ..errors import AudioError, ResourceError, SettingsError, StageOrderError, WeightsError
+from ..features.content import ContentEncoder, content_encoder
+from ..features.pitch import SAMPLE_RATE, PitchTrack, auto_transpose, pitch_estimator, pitch_method
+from ..nn.spectrogram import EpsilonName, mel_spectrogram
+from ..nn.synthesizer import Synthesizer
+from ..presets import VoiceSpec
+from ..scoring.scores import (
     SpeakerScorer,
     content_distance,
     melody_correlation,
@@ -30,13 +30,13 @@ from .scoring.scores import (
     speaker_similarity,
     vuv_agreement,
 )
-from .scoring.words import WordRecogniser, WordScore
-from .system.files import read_json
-from .verdict.failures import mel_signs
-from .workspace.dataset import ClipFiles, ClipStore, ClipTensors
-from .workspace.layout import Layout
-from .workspace.manifest import Manifest
-from .workspace.voice_file import VoiceInfo
+from ..scoring.words import WordRecogniser, WordScore
+from ..system.files import read_json
+from ..verdict.failures import mel_signs
+from ..workspace.dataset import ClipFiles, ClipStore, ClipTensors
+from ..workspace.layout import Layout
+from ..workspace.manifest import Manifest
+from ..workspace.voice_file import VoiceInfo
 
 _SEED = 20_260             # the prior's noise is the same at every validation
 _HEARD_FRAMES = 2000       # 20 s of held-out recordings, evenly chosen: more would take time from training

@@ -18,9 +18,6 @@ import pytest
 import torch
 
 from kills import moments, train_until_killed
-from rvc_core import gan
-from rvc_core import run as run_module
-from rvc_core import train as train_module
 from rvc_core.errors import (
     CheckpointError,
     DivergedError,
@@ -31,13 +28,16 @@ from rvc_core.errors import (
     WeightsError,
 )
 from rvc_core.experiment import Experiment, Voice
-from rvc_core.gan import train_step
-from rvc_core.memory import Memory
 from rvc_core.progress import Silent
 from rvc_core.settings import TrainSettings
 from rvc_core.system.files import read_json
-from rvc_core.train import train
-from rvc_core.validate import Findings
+from rvc_core.training import run as run_module
+from rvc_core.training import step
+from rvc_core.training import trainer as train_module
+from rvc_core.training.memory import Memory
+from rvc_core.training.step import train_step
+from rvc_core.training.trainer import train
+from rvc_core.training.validate import Findings
 from rvc_core.verdict.overtraining import judge_experiment
 from rvc_core.workspace import checkpoint as checkpoint_module
 from rvc_core.workspace import stamps
@@ -255,9 +255,9 @@ class _Odd:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, calls: set[int]) -> None:
         self.calls, self.made = calls, 0
-        self._real = gan.distance_to_real
+        self._real = step.distance_to_real
         monkeypatch.setattr(train_module, "train_step", self._step)
-        monkeypatch.setattr(gan, "distance_to_real", self._judge)
+        monkeypatch.setattr(step, "distance_to_real", self._judge)
 
     def _step(self, *arguments: object, **options: object) -> object:
         self.made += 1
@@ -294,7 +294,7 @@ def test_odd_losses_in_a_row_go_back_to_the_checkpoint_with_half_the_step_size(t
     assert [round(row["learning_rate"], 5) for row in rows[2:4]] == [0.002, 0.001]
 
 
-def _same(networks: gan.Networks, weights: dict[str, torch.Tensor]) -> bool:
+def _same(networks: step.Networks, weights: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(weights[key], value) for key, value in networks.generator.state_dict().items())
 
 
@@ -328,17 +328,17 @@ def test_memory_that_runs_out_leaves_the_batches_as_they_were(tiny: None, tmp_pa
                                                               monkeypatch: pytest.MonkeyPatch) -> None:
     whole, short, said = experiment(tmp_path, "whole"), experiment(tmp_path, "short"), _Listening()
     train(whole, _settings(epochs=3, batch_size=4))
-    work = {name: getattr(gan.Gradients, name) for name in ("of_discriminator", "of_generator")}
+    work = {name: getattr(step.Gradients, name) for name in ("of_discriminator", "of_generator")}
     calls = 0
 
-    def capped(name: str, self: gan.Gradients, parts: list[slice]) -> object:
+    def capped(name: str, self: step.Gradients, parts: list[slice]) -> object:
         nonlocal calls
         calls += 1
         if calls > 4 and parts[0].stop > 2:              # in the middle of the run another program takes memory
             raise torch.OutOfMemoryError("CUDA out of memory")
         return work[name](self, parts)
     for name in work:
-        monkeypatch.setattr(gan.Gradients, name, functools.partialmethod(lambda self, parts, name: capped(
+        monkeypatch.setattr(step.Gradients, name, functools.partialmethod(lambda self, parts, name: capped(
             name, self, parts), name=name))
     train(short, _settings(epochs=3, batch_size=4), progress=said)
     assert "memory ran out: 2 clips pass at once now, in batches as large as before" in said.lines
@@ -353,7 +353,7 @@ def test_not_even_one_clip_is_an_error_that_says_so(tiny: None, tmp_path: Path,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> object:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 12 bytes")
-    monkeypatch.setattr(gan.Gradients, "of_generator", full)
+    monkeypatch.setattr(step.Gradients, "of_generator", full)
     with pytest.raises(ResourceError, match="memory ran out: not even a single clip"):
         train(experiment(tmp_path), _settings(epochs=1))
 
@@ -370,9 +370,9 @@ def test_a_validation_without_memory_is_told_as_that(tiny: None, tmp_path: Path,
 @pytest.fixture
 def small_card(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Sets how many frames, of all clips together, the networks have memory for."""
-    held, cap, work = [0], [0], gan.Gradients.of_generator
+    held, cap, work = [0], [0], step.Gradients.of_generator
 
-    def within(self: gan.Gradients, parts: list[slice]) -> object:
+    def within(self: step.Gradients, parts: list[slice]) -> object:
         frames = (parts[0].stop - parts[0].start) * self._batch.content.shape[1]
         if frames > cap[0]:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -384,7 +384,7 @@ def small_card(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         memory, held[0] = Memory(), 0
         yield memory
         memory.peak_bytes = held[0]
-    monkeypatch.setattr(gan.Gradients, "of_generator", within)
+    monkeypatch.setattr(step.Gradients, "of_generator", within)
     monkeypatch.setattr(run_module, "measured_memory", measured)
     monkeypatch.setattr(run_module, "available_bytes", lambda device: cap[0])
     return lambda frames: cap.__setitem__(0, frames)

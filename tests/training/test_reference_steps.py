@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from train_step import GOLDEN_STEPS, our_golden_numbers
 
-REFERENCE = dict(np.load(Path(__file__).parent / "golden" / "train_steps.npz"))
+REFERENCE = dict(np.load(Path(__file__).parents[1] / "golden" / "train_steps.npz"))
 SOFTMAX_IGNORES = "conv_k.bias"     # adds the same to all scores: its gradient is rounding alone
 
 

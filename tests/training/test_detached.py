@@ -14,20 +14,20 @@ from pathlib import Path
 
 import pytest
 
-from rvc_core import launch
 from rvc_core.cli import main
 from rvc_core.errors import ResourceError, RVCError, StageOrderError, WeightsError
 from rvc_core.progress import Beacon, Silent, stalled
 from rvc_core.settings import TrainSettings
 from rvc_core.system.files import read_json, write_json
 from rvc_core.system.platforms import started_ticks
+from rvc_core.training import detached
 from rvc_core.workspace.checkpoint import load_newest
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.metrics import history
 from rvc_core.workspace.voice_file import load_voice
 from tiny import experiment
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 SETTINGS = TrainSettings.of(epochs=2000, batch_size=2, save_every_epochs=100, base_generator="none",
                             base_discriminator="none")
 REPORT = {"epochs": 1, "steps": 3, "stopped_by": "epochs", "resumed_from": None, "voice": "", "seconds": 1.0,
@@ -49,7 +49,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
               "def report(**changes): write_json(layout.run, read_json(layout.run, '') | {'report': changes})\n")
 
     def become(lines: str) -> None:
-        monkeypatch.setattr(launch, "_command", lambda layout, processes: [
+        monkeypatch.setattr(detached, "_command", lambda layout, processes: [
             sys.executable, "-c", before + lines, str(layout.root)])
     return become
 
@@ -57,7 +57,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
 @pytest.fixture
 def tiny_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the real trainer train the tiny voice."""
-    monkeypatch.setattr(launch, "_MODULE", "tiny_trainer")
+    monkeypatch.setattr(detached, "_MODULE", "tiny_trainer")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
 
 
@@ -80,13 +80,13 @@ def _until(true: Callable[[], object], seconds: float = 120) -> None:
 STARTER = """
 import sys, time
 from pathlib import Path
-from rvc_core import launch
+from rvc_core.training import detached
 from rvc_core.workspace.layout import Layout
 from rvc_core.settings import RuntimeSettings, TrainSettings
-launch._MODULE = "tiny_trainer"
+detached._MODULE = "tiny_trainer"
 layout = Layout(Path(sys.argv[1]), "tiny")
-assert launch.start(layout, TrainSettings.of(**%r), RuntimeSettings(threads=1))
-launch.watch(layout)
+assert detached.start(layout, TrainSettings.of(**%r), RuntimeSettings(threads=1))
+detached.watch(layout)
 """
 
 
@@ -99,28 +99,28 @@ def test_training_outlives_who_began_it_and_stops_when_told(layout: Layout, tiny
     time.sleep(0.1)
     os.killpg(starter.pid, signal.SIGKILL)
     starter.wait()
-    assert launch.is_running(layout)
-    assert not launch.start(layout, SETTINGS) and launch.differing(layout, SETTINGS) == []
-    assert launch.differing(layout, TrainSettings.of(epochs=2000, batch_size=2)) == [
+    assert detached.is_running(layout)
+    assert not detached.start(layout, SETTINGS) and detached.differing(layout, SETTINGS) == []
+    assert detached.differing(layout, TrainSettings.of(epochs=2000, batch_size=2)) == [
         "save_every_epochs", "base_generator", "base_discriminator"]
-    assert launch.stop(layout)
+    assert detached.stop(layout)
     said = _Listening()
-    report = launch.watch(layout, said)
+    report = detached.watch(layout, said)
     assert report["stopped_by"] == "stop" and report["steps"] == load_newest(layout).step > 2
     assert load_voice(Path(report["voice"])).info.step == report["steps"]
     assert "starting from random weights" in said.lines[0]
     assert [row["step"] for row in history(layout) if row["kind"] == "step"] == [*range(1, report["steps"] + 1)]
     record = read_json(layout.run, "")
     assert (record["state"], record["exit_code"], record["host"]) == ("done", 0, socket.gethostname())
-    assert not launch.is_running(layout) and not launch.stop(layout) and not layout.stop.exists()
-    assert launch.watch(layout) == report              # asked again later, by anybody
+    assert not detached.is_running(layout) and not detached.stop(layout) and not layout.stop.exists()
+    assert detached.watch(layout) == report              # asked again later, by anybody
 
 
 def test_an_error_of_the_trainer_is_the_watchers_own(layout: Layout, tiny_trainer: None) -> None:
     settings = SETTINGS.model_copy(update={"base_generator": "/nowhere/f0G40k.pth"})
-    assert launch.start(layout, settings)
+    assert detached.start(layout, settings)
     with pytest.raises(WeightsError, match="f0G40k.pth") as caught:
-        launch.watch(layout)
+        detached.watch(layout)
     assert "--base-generator" in caught.value.hint and read_json(layout.run, "")["exit_code"] == 1
 
 
@@ -129,11 +129,12 @@ def test_several_trainers_are_run_by_torch(layout: Layout, monkeypatch: pytest.M
     (tmp_path / "ranks.py").write_text("import os; print('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'])\n"
                                        "import sys; sys.exit(3)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    command = launch._command(layout, 2)
-    monkeypatch.setattr(launch, "_command", lambda *_: [word.replace("rvc_core.launch", "ranks") for word in command])
-    assert launch.start(layout, SETTINGS, processes=2)
+    command = detached._command(layout, 2)
+    monkeypatch.setattr(detached, "_command", lambda *_: [
+        word.replace("rvc_core.training.detached", "ranks") for word in command])
+    assert detached.start(layout, SETTINGS, processes=2)
     with pytest.raises(RVCError, match="training failed"):
-        launch.watch(layout)
+        detached.watch(layout)
     assert {"rank 0 of 2", "rank 1 of 2"} <= set(layout.log.read_text().splitlines())
 
 
@@ -152,21 +153,21 @@ def test_a_failure_is_told_with_its_cause_and_its_last_lines(layout: Layout, pre
                                                              cause: str) -> None:
     layout.log.write_text("Segmentation fault of an earlier run\n")
     pretend("for n in range(60): print('line', n, flush=True)\n" + lines)
-    assert launch.start(layout, SETTINGS)
+    assert detached.start(layout, SETTINGS)
     said = _Listening()
     with pytest.raises(RVCError, match=cause) as caught:
-        launch.watch(layout, said)
+        detached.watch(layout, said)
     assert caught.value.hint and len(said.lines) <= 40 and "    line 59" in said.lines
     assert not any("earlier run" in line for line in said.lines)
     with pytest.raises(RVCError, match=cause):         # it stays a failure for who asks later
-        launch.watch(layout)
+        detached.watch(layout)
 
 
 @pytest.mark.parametrize("damage", ["none", "checkpoint", "voice", "loss", "status"])
 def test_done_needs_a_whole_checkpoint_a_voice_and_finite_losses(layout: Layout, pretend: Pretend, damage: str) -> None:
     for path in (layout.generator(3), layout.final_voice):
         path.write_bytes(b"weights")
-    digest = "9ba5fc1d7ec7bf8a" if damage == "checkpoint" else launch.sha256_of(layout.generator(3))
+    digest = "9ba5fc1d7ec7bf8a" if damage == "checkpoint" else detached.sha256_of(layout.generator(3))
     write_json(layout.checkpoints, [{"step": 3, "epoch": 1, "sha256": {"G_3.pth": digest}}])
     report = REPORT | {"voice": str(layout.final_voice)}
     if damage == "loss":
@@ -174,22 +175,22 @@ def test_done_needs_a_whole_checkpoint_a_voice_and_finite_losses(layout: Layout,
     if damage == "voice":
         layout.final_voice.unlink()
     pretend(f"nan = float('nan'); report(**{report!r}); sys.exit({int(damage == 'status')})")
-    launch.start(layout, SETTINGS)
+    detached.start(layout, SETTINGS)
     if damage == "none":
-        assert launch.watch(layout) == report
+        assert detached.watch(layout) == report
     else:
         with pytest.raises(RVCError, match="training failed"):
-            launch.watch(layout)
+            detached.watch(layout)
 
 
 def test_a_stall_is_said_once_by_the_log_and_by_who_watches(layout: Layout, pretend: Pretend) -> None:
     pretend("beacon = {'label': 'training', 'total': 9, 'done': 1, 'note': '', 'said': 0, 'lines': [],"
             " 'usual_seconds': 2.0, 'time': time.time() - 60}\n"
             "layout.beacon.write_text(json.dumps(beacon)); time.sleep(2); sys.exit(1)")
-    launch.start(layout, SETTINGS)
+    detached.start(layout, SETTINGS)
     said = _Listening()
     with pytest.raises(RVCError):
-        launch.watch(layout, said)
+        detached.watch(layout, said)
     for lines in (said.lines, layout.log.read_text().splitlines()):
         assert len([line for line in lines if line.startswith("training: no step for 6")]) == 1
 
@@ -209,52 +210,52 @@ def test_what_is_usual_for_steps_is_not_for_what_comes_after_them(layout: Layout
 def test_ten_who_ask_at_once_begin_one_training(layout: Layout, pretend: Pretend) -> None:
     pretend("time.sleep(60)")
     with ThreadPoolExecutor(10) as pool:
-        begun = [*pool.map(lambda _: launch.start(layout, SETTINGS), range(10))]
+        begun = [*pool.map(lambda _: detached.start(layout, SETTINGS), range(10))]
     keeper = read_json(layout.run, "")["pid"]
     os.killpg(keeper, signal.SIGKILL)                  # the keeper's session: it and its trainer
     assert sum(begun) == 1
-    _until(lambda: not launch.is_running(layout))
+    _until(lambda: not detached.is_running(layout))
 
 
 def test_a_training_whose_keeper_was_killed_is_still_found_and_judged(layout: Layout, pretend: Pretend,
                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_BEGIN_SECONDS", 0.1)
+    monkeypatch.setattr(detached, "_BEGIN_SECONDS", 0.1)
     pretend("lock = layout.lock.open('a'); fcntl.flock(lock, fcntl.LOCK_EX); (layout.root / 'up').touch()\n"
             "while not layout.stop.exists(): time.sleep(0.02)\nsys.exit('CUDA out of memory')")
-    launch.start(layout, SETTINGS)
+    detached.start(layout, SETTINGS)
     _until((layout.root / "up").exists)
     os.kill(read_json(layout.run, "")["pid"], signal.SIGKILL)
-    _until(lambda: not launch._keeper_lives(layout))
-    assert launch.is_running(layout) and not launch.start(layout, SETTINGS)
-    assert launch.stop(layout)
+    _until(lambda: not detached._keeper_lives(layout))
+    assert detached.is_running(layout) and not detached.start(layout, SETTINGS)
+    assert detached.stop(layout)
     with pytest.raises(RVCError, match="memory ran out"):
-        launch.watch(layout)
+        detached.watch(layout)
 
 
 def test_a_number_that_another_process_has_now_is_no_training(layout: Layout) -> None:
     mine = {"pid": os.getpid(), "host": socket.gethostname(), "started_ticks": started_ticks(os.getpid()),
             "state": "running", "log_begins": 0}
     write_json(layout.run, mine)
-    assert launch.is_running(layout)
+    assert detached.is_running(layout)
     for change in ({"started_ticks": 1}, {"host": "another machine"}, {"pid": 2**22 + 1}):
         write_json(layout.run, mine | change)
-        assert not launch.is_running(layout)
+        assert not detached.is_running(layout)
     with pytest.raises(RVCError, match="without a result"):
-        launch.watch(layout)
+        detached.watch(layout)
 
 
 def test_nothing_is_begun_beside_a_training_in_the_foreground_or_without_data(
         layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_BEGIN_SECONDS", 0.1)
+    monkeypatch.setattr(detached, "_BEGIN_SECONDS", 0.1)
     with layout.lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(ResourceError, match="being trained already"):
-            launch.start(layout, SETTINGS)
+            detached.start(layout, SETTINGS)
     with pytest.raises(StageOrderError, match="no training"):
-        launch.watch(layout)
+        detached.watch(layout)
     layout.filelist.unlink()
     with pytest.raises(StageOrderError, match="not extracted"):
-        launch.start(layout, SETTINGS)
+        detached.start(layout, SETTINGS)
     assert not layout.run.exists()
 
 
@@ -272,7 +273,7 @@ def test_the_command_line_begins_watches_and_stops(layout: Layout, pretend: Pret
     with monkeypatch.context() as patch:
         patch.setattr(time, "sleep", _interrupt)       # Ctrl-C in the one who watches
         shown = answer("train", "tiny", "--epochs", "9")
-    assert shown["running"] and shown["to_end_it"] == "rvc stop tiny" and launch.is_running(layout)
+    assert shown["running"] and shown["to_end_it"] == "rvc stop tiny" and detached.is_running(layout)
     assert answer("stop", "tiny")["steps"] == 3
 
 

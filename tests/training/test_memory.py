@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rvc_core import memory
-from rvc_core.memory import DeviceUse, Portions, available_bytes, largest_batch, measured_memory
+from rvc_core.training import memory
+from rvc_core.training.memory import DeviceUse, Portions, available_bytes, largest_batch, measured_memory
 
 CPU = torch.device("cpu")
 
@@ -91,7 +91,7 @@ def test_the_driver_is_asked_how_busy_the_gpu_is(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.slow
 def test_a_real_lack_of_memory_is_recognised_and_survived() -> None:
     """The system refuses this process more than 300 MB above what it has after the first import."""
-    code = ("import resource, torch; from rvc_core.memory import Portions;"
+    code = ("import resource, torch; from rvc_core.training.memory import Portions;"
             "now = 1024 * int(open('/proc/self/status').read().split('VmSize:')[1].split()[0]);"
             "resource.setrlimit(resource.RLIMIT_AS, (now + 300_000_000, -1)); portions = Portions(8);"
             "work = lambda parts: [float(torch.ones((part.stop - part.start) * 25_000_000).sum()) for part in parts];"

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rvc_core import precision
 from rvc_core.errors import ResourceError
-from rvc_core.gan import Networks
-from rvc_core.precision import choose_precision, compare, native_precision
+from rvc_core.training import precision
+from rvc_core.training.precision import choose_precision, compare, native_precision
+from rvc_core.training.step import Networks
 from rvc_core.workspace.dataset import ClipTensors
 from tiny import TINY
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rvc_core import gan
-from rvc_core.gan import Gradients, Networks, train_step
-from rvc_core.memory import Portions
 from rvc_core.nn import losses
 from rvc_core.nn.synthesizer import take_segments
+from rvc_core.training import step
+from rvc_core.training.memory import Portions
+from rvc_core.training.step import Gradients, Networks, train_step
 from rvc_core.workspace.dataset import Batch, ClipTensors, draw_noise
 from tiny import TINY
 
@@ -109,7 +109,7 @@ def test_a_step_that_runs_out_of_memory_makes_the_same_step_in_portions(networks
 
 @pytest.mark.parametrize("part", ["generator", "discriminator"])
 def test_a_loss_that_is_no_number_moves_nothing(networks: Networks, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gan, "distance_to_real" if part == "generator" else "distance_to_fake",
+    monkeypatch.setattr(step, "distance_to_real" if part == "generator" else "distance_to_fake",
                         lambda logits: losses.distance_to_real(logits) * torch.nan)
     before = copy.deepcopy(getattr(networks, part).state_dict())
     values = train_step(networks, _batch(), TINY, epsilons="2023").values()

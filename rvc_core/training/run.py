@@ -10,27 +10,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from .assets.registry import base_files
-from .errors import DatasetError, MismatchError, ResourceError
-from .features.content import content_name
-from .gan import Networks, StepResult, train_step
+from ..assets.registry import base_files
+from ..errors import DatasetError, MismatchError, ResourceError
+from ..features.content import content_name
+from ..presets import VoiceSpec
+from ..progress import Budget, Progress
+from ..settings import RuntimeSettings, TrainSettings
+from ..system.files import ensure_room, remove_leftovers, write_json
+from ..system.platforms import choose_device
+from ..system.threads import ThreadTuner
+from ..verdict.overtraining import Verdict
+from ..workspace import stamps
+from ..workspace.checkpoint import Checkpoint, continue_optimizer, load_base, load_newest
+from ..workspace.dataset import Batch, ClipFiles, ClipStore, read_filelist, rebase_filelist
+from ..workspace.layout import LATEST_ONLY, Layout
+from ..workspace.manifest import ExperimentRecord
+from ..workspace.voice_file import VoiceInfo, load_strictly
+from .distributed import ALONE, Ranks, own_device
 from .memory import MOST_CLIPS, DeviceUse, Portions, available_bytes, largest_batch, measured_memory
 from .precision import DTYPES, Precision, choose_precision, native_precision
-from .presets import VoiceSpec
-from .progress import Budget, Progress
-from .ranks import ALONE, Ranks, own_device
-from .settings import RuntimeSettings, TrainSettings
-from .system.files import ensure_room, remove_leftovers, write_json
-from .system.platforms import choose_device
-from .system.threads import ThreadTuner
+from .step import Networks, StepResult, train_step
 from .validate import Examiner, heldout_files
-from .verdict.overtraining import Verdict
-from .workspace import stamps
-from .workspace.checkpoint import Checkpoint, continue_optimizer, load_base, load_newest
-from .workspace.dataset import Batch, ClipFiles, ClipStore, read_filelist, rebase_filelist
-from .workspace.layout import LATEST_ONLY, Layout
-from .workspace.manifest import ExperimentRecord
-from .workspace.voice_file import VoiceInfo, load_strictly
 
 _RESIDENT_SHARE = 0.25      # of a GPU's memory, at the most, for clips: networks and batches need the rest
 

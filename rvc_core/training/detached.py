@@ -21,18 +21,18 @@ import time
 from pathlib import Path
 from typing import IO, Any
 
-from . import errors
-from .errors import ResourceError, RVCError, SettingsError, StageOrderError
-from .progress import Beacon, Beside, Follower, Progress, Silent, Stop, Terminal, stalled
-from .ranks import UNHEARD
-from .settings import MirrorSettings, RuntimeSettings, TrainSettings
-from .storage.mirror import is_wanted, mirroring, told, trouble
-from .system.files import is_locked, read_json, sha256_of, write_json
-from .system.platforms import child_environment, count_gpus, started_ticks
-from .workspace.layout import Layout
-from .workspace.manifest import ExperimentRecord
+from .. import errors
+from ..errors import ResourceError, RVCError, SettingsError, StageOrderError
+from ..progress import Beacon, Beside, Follower, Progress, Silent, Stop, Terminal, stalled
+from ..settings import MirrorSettings, RuntimeSettings, TrainSettings
+from ..storage.mirror import is_wanted, mirroring, told, trouble
+from ..system.files import is_locked, read_json, sha256_of, write_json
+from ..system.platforms import child_environment, count_gpus, started_ticks
+from ..workspace.layout import Layout
+from ..workspace.manifest import ExperimentRecord
+from .distributed import UNHEARD
 
-_MODULE = "rvc_core.launch"
+_MODULE = "rvc_core.training.detached"
 _LOOK_SECONDS = 0.5
 _BEGIN_SECONDS = 5.0
 _TAIL_LINES = 40
@@ -308,7 +308,7 @@ def _log_of(layout: Layout) -> list[str]:
 def _work(layout: Layout) -> int:
     """Train with the settings of ``run.json``, and write the report, or the error, into it."""
     record = _record(layout)
-    from .train import train
+    from .trainer import train
 
     asked = Stop()
     if layout.stop.exists():                         # since torch is loaded: training would take it for an old one

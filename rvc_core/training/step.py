@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from ..nn.discriminator import Discriminator
+from ..nn.losses import KL_WEIGHT, MEL_WEIGHT, distance_to_fake, distance_to_real, feature_loss, kl_loss, mel_loss
+from ..nn.spectrogram import EpsilonName, mel_of_linear, mel_spectrogram
+from ..nn.synthesizer import Synthesizer, SynthesizerOutput, take_segments
+from ..presets import VoiceSpec
+from ..workspace.dataset import Batch, draw_noise
+from .distributed import ALONE, Ranks
 from .memory import Portions
-from .nn.discriminator import Discriminator
-from .nn.losses import KL_WEIGHT, MEL_WEIGHT, distance_to_fake, distance_to_real, feature_loss, kl_loss, mel_loss
-from .nn.spectrogram import EpsilonName, mel_of_linear, mel_spectrogram
-from .nn.synthesizer import Synthesizer, SynthesizerOutput, take_segments
-from .presets import VoiceSpec
-from .ranks import ALONE, Ranks
-from .workspace.dataset import Batch, draw_noise
 
 _BETAS, _EPSILON = (0.8, 0.99), 1e-9
 

@@ -15,20 +15,20 @@ from typing import Any
 import pytest
 
 from kills import CONTEXT
-from rvc_core import launch, recovery
 from rvc_core.errors import MismatchError
 from rvc_core.progress import Silent
-from rvc_core.ranks import UNHEARD, Ranks
 from rvc_core.settings import MirrorSettings, RuntimeSettings, TrainSettings
 from rvc_core.storage.mirror import is_wanted
 from rvc_core.system.files import read_json, write_json
-from rvc_core.train import train
+from rvc_core.training import detached, recovery
+from rvc_core.training.distributed import UNHEARD, Ranks
+from rvc_core.training.trainer import train
 from rvc_core.workspace.checkpoint import load_newest
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.metrics import history
 from tiny import TINY, AfterSteps, experiment
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 FEW = {"save_every_epochs": 100, "validate_every_epochs": 100, "base_generator": "none", "base_discriminator": "none",
        "seed": 7}
 ON_CPU = RuntimeSettings(threads=1, device="cpu")
@@ -36,15 +36,16 @@ ON_CPU = RuntimeSettings(threads=1, device="cpu")
 
 def _be(rank: int, port: int, layout: Layout, settings: dict[str, Any], stop_after: int, deaf: bool) -> None:
     """What one of two processes does; it complains into a file."""
-    from rvc_core import presets, ranks
+    from rvc_core import presets
+    from rvc_core.training import distributed
 
     presets.PRESETS["nano"] = TINY
     os.dup2(os.open(layout.root / f"complaints{rank}", os.O_WRONLY | os.O_CREAT), 2)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     if deaf:
-        ranks._HEARING_SECONDS = 0.5
+        distributed._HEARING_SECONDS = 0.5
         if rank == 1:
-            ranks._refuse_deaf = lambda *_: time.sleep(60)
+            distributed._refuse_deaf = lambda *_: time.sleep(60)
     train(layout, TrainSettings.of(**settings), runtime=ON_CPU, stop=AfterSteps(stop_after))
 
 
@@ -139,11 +140,11 @@ def test_gpus_that_do_not_hear_each_other_end_as_one(tiny: None, tmp_path: Path,
     layout.final_voice.write_bytes(b"voice")
     write_json(layout.checkpoints, [{"step": 3, "epoch": 1, "sha256": {}}])
     report = {"steps": 3, "voice": str(layout.final_voice), "heldout_mel_first": None, "heldout_mel_last": None}
-    monkeypatch.setattr(launch, "_command", lambda layout, processes: [
+    monkeypatch.setattr(detached, "_command", lambda layout, processes: [
         sys.executable, "-c", DEAF % (UNHEARD, report), str(layout.root), str(processes)])
-    monkeypatch.setattr(launch, "count_gpus", lambda: 2)
-    assert launch.start(layout, TrainSettings.of(**FEW))
-    assert launch.watch(layout) == report
+    monkeypatch.setattr(detached, "count_gpus", lambda: 2)
+    assert detached.start(layout, TrainSettings.of(**FEW))
+    assert detached.watch(layout) == report
     log = layout.log.read_text().splitlines()
     assert [line for line in log if line.startswith("try")] == ["try 2 None", "try 2 1", "try 1 None"]
     assert sum("do not hear each other:" in line for line in log) == 2
@@ -154,8 +155,8 @@ def test_gpus_that_do_not_hear_each_other_end_as_one(tiny: None, tmp_path: Path,
     ("auto", 0, 2, 2), ("auto", 1, 2, 1), ("auto", 0, 0, 1), ("cuda", 0, 4, 4), ("cuda:1", 0, 2, 1), ("cpu", 0, 2, 1)])
 def test_one_process_for_each_gpu(monkeypatch: pytest.MonkeyPatch, device: str, gpus: int, there: int,
                                   processes: int) -> None:
-    monkeypatch.setattr(launch, "count_gpus", lambda: there)
-    assert launch._processes(RuntimeSettings(device=device, gpus=gpus)) == processes
+    monkeypatch.setattr(detached, "count_gpus", lambda: there)
+    assert detached._processes(RuntimeSettings(device=device, gpus=gpus)) == processes
 
 
 def test_machines_whose_folders_differ_do_not_go_back_to_different_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,10 +192,10 @@ class _Listening(Silent):
 @pytest.mark.slow
 def test_the_keeper_runs_two_trainers(tiny: None, tmp_path: Path, one: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     two, said = experiment(tmp_path, "two"), _Listening()
-    monkeypatch.setattr(launch, "_MODULE", "tiny_trainer")
+    monkeypatch.setattr(detached, "_MODULE", "tiny_trainer")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
-    assert launch.start(two, TrainSettings.of(**FEW, batch_size=2, epochs=5), ON_CPU, processes=2)
-    assert launch.watch(two, said)["steps"] == 10 and _worst(two, one) < 1e-5
+    assert detached.start(two, TrainSettings.of(**FEW, batch_size=2, epochs=5), ON_CPU, processes=2)
+    assert detached.watch(two, said)["steps"] == 10 and _worst(two, one) < 1e-5
     assert "2 × 2 = 4 clips a step" in said.lines[0]
 
 

@@ -20,23 +20,23 @@ from typing import Any
 
 import torch
 
-from .errors import CheckpointError, ResourceError, StorageError
-from .gan import train_step
+from ..errors import CheckpointError, ResourceError, StorageError
+from ..nn.spectrogram import mel_spectrogram
+from ..progress import Budget, Progress, Silent, Stop
+from ..settings import RuntimeSettings, TrainSettings
+from ..system.files import write_json
+from ..system.platforms import choose_device, detect, refuse_unbuilt, session_minutes_left
+from ..verdict.overtraining import judge_experiment, should_stop
+from ..workspace.checkpoint import Checkpoint, load_newest, on_host, prune_voices, save_checkpoint
+from ..workspace.layout import Layout
+from ..workspace.metrics import PICTURE_INTERVAL_STEPS, MetricsLog, NoLog, history
+from ..workspace.voice_file import VoiceFile, load_voice, save_voice, synthesizer_of
+from .distributed import Ranks, joined, own_device
 from .memory import is_out_of_memory
-from .nn.spectrogram import mel_spectrogram
-from .progress import Budget, Progress, Silent, Stop
-from .ranks import Ranks, joined, own_device
 from .recovery import DIVERGED, end_before, record, recover
 from .run import Run, Saving, agree, open_run
-from .settings import RuntimeSettings, TrainSettings
-from .system.files import write_json
-from .system.platforms import choose_device, detect, refuse_unbuilt, session_minutes_left
+from .step import train_step
 from .validate import speak
-from .verdict.overtraining import judge_experiment, should_stop
-from .workspace.checkpoint import Checkpoint, load_newest, on_host, prune_voices, save_checkpoint
-from .workspace.layout import Layout
-from .workspace.metrics import PICTURE_INTERVAL_STEPS, MetricsLog, NoLog, history
-from .workspace.voice_file import VoiceFile, load_voice, save_voice, synthesizer_of
 
 _SILENT = 1e-6   # of full scale: less is no voice
 _VALIDATION_SHARE = 0.05   # of the time in steps

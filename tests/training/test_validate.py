@@ -14,8 +14,8 @@ from rvc_core import presets
 from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import AudioError
-from rvc_core.train import _validation_is_due
-from rvc_core.validate import Examiner, heldout_files
+from rvc_core.training.trainer import _validation_is_due
+from rvc_core.training.validate import Examiner, heldout_files
 from rvc_core.workspace.dataset import ClipStore, ClipTensors
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.voice_file import VoiceInfo

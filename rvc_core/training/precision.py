@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .errors import ResourceError
-from .gan import Gradients, Networks
-from .nn.spectrogram import EpsilonName, mel_spectrogram
-from .nn.synthesizer import SynthesisNoise
-from .presets import VoiceSpec
-from .workspace.dataset import Batch, ClipTensors, draw_noise
+from ..errors import ResourceError
+from ..nn.spectrogram import EpsilonName, mel_spectrogram
+from ..nn.synthesizer import SynthesisNoise
+from ..presets import VoiceSpec
+from ..workspace.dataset import Batch, ClipTensors, draw_noise
+from .step import Gradients, Networks
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _TENSOR_CORES = (7, 0)        # the first compute capability for which float16 is faster than float32

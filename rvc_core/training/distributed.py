@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from .errors import MismatchError, ResourceError
+from ..errors import MismatchError, ResourceError
 
 if TYPE_CHECKING:   # the keeper of a training, which knows this module, goes without
     import torch

@@ -7,11 +7,11 @@ it fails again before the next one, in float32 as well; and if even that fails, 
 
 import math
 
-from .errors import DivergedError
+from ..errors import DivergedError
+from ..progress import Progress
+from ..workspace.metrics import MetricsLog
 from .precision import DTYPES
-from .progress import Progress
 from .run import Run, go_back
-from .workspace.metrics import MetricsLog
 
 DIVERGED = "diverged"     # why an epoch ended
 _IN_A_ROW = 3

@@ -1,0 +1,1 @@
+"""Training: the loop and its step, precision, memory, several GPUs, and the process that runs it."""
