@@ -240,7 +240,7 @@ def _verdict(arguments: argparse.Namespace) -> Result:
 
 
 def _info(arguments: argparse.Namespace) -> Result:
-    from .describe import describe
+    from .voices.describe import describe
     return describe(Path(arguments.file))
 
 

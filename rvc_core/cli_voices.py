@@ -15,7 +15,7 @@ _OUTPUT = {"default": "exported", "metavar": "DIR", "help": "folder for the resu
 
 
 def _export(arguments: argparse.Namespace) -> dict[str, Any]:
-    from .share import export_voice
+    from .voices.share import export_voice
     return asdict(export_voice(voice_path(arguments.voice), Path(arguments.output), layout=arguments.layout,
                                file_format=arguments.format))
 
@@ -23,7 +23,7 @@ def _export(arguments: argparse.Namespace) -> dict[str, Any]:
 def _import(arguments: argparse.Namespace) -> dict[str, Any]:
     from .preparation.foreign import open_foreign
     from .preparation.foreign_folder import is_foreign
-    from .share import import_voices
+    from .voices.share import import_voices
     progress = Silent() if arguments.quiet else Terminal()
     if is_foreign(folder := Path(arguments.source).expanduser()):
         layout = Layout.of(arguments.name or folder.absolute().name)
@@ -33,26 +33,26 @@ def _import(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _merge(arguments: argparse.Namespace) -> dict[str, Any]:
-    from .merge import merge_voices
+    from .voices.merge import merge_voices
     first, second = voice_path(arguments.first), voice_path(arguments.second)
     layout = Layout.of(arguments.name or f"{first.stem}+{second.stem}")
     return asdict(merge_voices(first, second, layout, alpha=arguments.alpha))
 
 
 def _annotate(arguments: argparse.Namespace) -> dict[str, Any]:
-    from .merge import annotate
+    from .voices.merge import annotate
     return asdict(annotate(voice_path(arguments.voice), note=arguments.note, name=arguments.name,
                            author=arguments.author))
 
 
 def _extract(arguments: argparse.Namespace) -> dict[str, Any]:
-    from .merge import extract_voice
+    from .voices.merge import extract_voice
     output = Path(arguments.output) if arguments.output else None
     return asdict(extract_voice(Path(arguments.checkpoint), output, name=arguments.name))
 
 
 def _onnx(arguments: argparse.Namespace) -> dict[str, Any]:
-    from .onnx_export import export_onnx
+    from .voices.onnx_export import export_onnx
     path = voice_path(arguments.voice)
     return asdict(export_onnx(path, Path(arguments.output) / f"{slug_of(path.stem)}.onnx"))
 

@@ -19,9 +19,9 @@ from .errors import StageOrderError, WeightsError
 from .experiment import Experiment, Voice
 from .progress import Progress, Silent
 from .settings import ConvertSettings
-from .share import export_voice
 from .system.files import read_jsonl, signature, write_json
 from .verdict.overtraining import METRICS, Candidate
+from .voices.share import export_voice
 from .workspace.layout import Layout
 
 _LOUDEST = 0.89   # peaks stay one decibel below full scale

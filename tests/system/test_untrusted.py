@@ -18,11 +18,11 @@ import torch
 
 from hostile import COMMAND, FILES, Calls, content, packed
 from rvc_core.cli import main
-from rvc_core.describe import describe
 from rvc_core.errors import ResourceError, RVCError, StorageError, UnsafeFileError, WeightsError
 from rvc_core.features.faiss_file import IndexArrays, save_arrays
 from rvc_core.system.pickle_scan import PickleScan
 from rvc_core.system.untrusted import checked_weights, load_torch, unzip_safely
+from rvc_core.voices.describe import describe
 
 ROOT = Path(__file__).parents[2]
 

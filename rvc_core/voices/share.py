@@ -9,18 +9,18 @@ import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from . import __version__
-from .errors import MismatchError, RVCError, SettingsError, UnsafeFileError, WeightsError, printable
-from .features.retrieval import FeatureIndex
+from .. import __version__
+from ..errors import MismatchError, RVCError, SettingsError, UnsafeFileError, WeightsError, printable
+from ..features.retrieval import FeatureIndex
+from ..preparation.build_index import find_index
+from ..progress import Progress, Silent
+from ..system.download import download
+from ..system.files import ensure_room, remove_leftovers, replace_atomically, slug_of, write_text
+from ..system.platforms import home
+from ..system.untrusted import list_zip, unzip_safely
+from ..workspace.layout import Layout, voice_names
+from ..workspace.voice_file import VoiceFile, load_voice, save_voice
 from .merge import MadeVoice, architecture_of, publish, refuse_taken, reopened, save_index
-from .preparation.build_index import find_index
-from .progress import Progress, Silent
-from .system.download import download
-from .system.files import ensure_room, remove_leftovers, replace_atomically, slug_of, write_text
-from .system.platforms import home
-from .system.untrusted import list_zip, unzip_safely
-from .workspace.layout import Layout, voice_names
-from .workspace.voice_file import VoiceFile, load_voice, save_voice
 
 LAYOUTS, FORMATS = ("rvc", "applio", "zip"), ("pth", "safetensors")
 _SUFFIXES = (".pth", ".safetensors", ".index")

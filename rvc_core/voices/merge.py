@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from .errors import CheckpointError, MismatchError, RVCError, SettingsError, WeightsError
-from .features.content import content_name
-from .features.retrieval import FeatureIndex
-from .preparation.build_index import find_index
-from .presets import VoiceSpec
-from .settings import IndexSettings
-from .system.files import ensure_room, folder_atomically
-from .system.untrusted import checked_weights, load_torch
-from .training.run import LATEST_ONLY, voice_info
-from .workspace.dataset import read_filelist
-from .workspace.layout import Layout
-from .workspace.manifest import ExperimentRecord
-from .workspace.voice_file import VoiceFile, load_voice, save_voice, spec_of_generator, synthesizer_of
+from ..errors import CheckpointError, MismatchError, RVCError, SettingsError, WeightsError
+from ..features.content import content_name
+from ..features.retrieval import FeatureIndex
+from ..preparation.build_index import find_index
+from ..presets import VoiceSpec
+from ..settings import IndexSettings
+from ..system.files import ensure_room, folder_atomically
+from ..system.untrusted import checked_weights, load_torch
+from ..training.run import LATEST_ONLY, voice_info
+from ..workspace.dataset import read_filelist
+from ..workspace.layout import Layout
+from ..workspace.manifest import ExperimentRecord
+from ..workspace.voice_file import VoiceFile, load_voice, save_voice, spec_of_generator, synthesizer_of
 
 _SILENT_RMS = 1e-6
 _CHECKPOINT = re.compile(r"G_(\d+)\.pth")

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from rvc_core import onnx_export
 from rvc_core.errors import MismatchError, ResourceError
 from rvc_core.nn.source_filter import SourceFilter
 from rvc_core.nn.synthesizer import SynthesisNoise, Synthesizer
-from rvc_core.onnx_export import RealSourceFilter, export_onnx
 from rvc_core.presets import VoiceSpec, preset
+from rvc_core.voices import onnx_export
+from rvc_core.voices.onnx_export import RealSourceFilter, export_onnx
 from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, load_voice, save_voice, synthesizer_of
 from tiny import TINY
 

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .errors import MismatchError, ResourceError
-from .nn.layers import frame_mask
-from .nn.source_filter import SourceFilter, pulse_train
-from .nn.synthesizer import NOISE_SCALE, SynthesisNoise, Synthesizer
-from .presets import VoiceSpec
-from .system.files import ensure_room, replace_atomically
-from .workspace.voice_file import load_voice, synthesizer_of
+from ..errors import MismatchError, ResourceError
+from ..nn.layers import frame_mask
+from ..nn.source_filter import SourceFilter, pulse_train
+from ..nn.synthesizer import NOISE_SCALE, SynthesisNoise, Synthesizer
+from ..presets import VoiceSpec
+from ..system.files import ensure_room, replace_atomically
+from ..workspace.voice_file import load_voice, synthesizer_of
 
 _OPSET = 18                    # RVC's; every onnxruntime since 1.14 reads it
 _SOURCE_NOISE_SECONDS = 4      # of noise kept in the file and repeated: longer than anyone hears a repetition

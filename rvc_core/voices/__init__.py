@@ -1,0 +1,1 @@
+"""Voice files: find, publish, merge, share, describe, export."""
