@@ -184,7 +184,7 @@ def _convert(arguments: argparse.Namespace) -> Result:
 
 def _f0(arguments: argparse.Namespace) -> Result:
     from .audio.waveform import read_audio
-    from .convert import source_pitch
+    from .conversion.convert import source_pitch
     from .features.pitch import pitch_method, write_curve
     method, output = pitch_method(arguments.f0_method), Path(arguments.output)
     track = source_pitch(read_audio(Path(arguments.input)), method, _settings(RuntimeSettings, arguments))

@@ -22,7 +22,7 @@ from .workspace.layout import Layout
 
 if TYPE_CHECKING:   # importing these loads torch
     from .audio.waveform import Audio
-    from .convert import Converter, ConvertResult
+    from .conversion.convert import Converter, ConvertResult
     from .evaluate import EvaluateReport
     from .preparation.build_index import IndexReport
     from .preparation.extract import ExtractReport
@@ -235,7 +235,7 @@ class Voice:
         MismatchError
             When voice, index and encoder do not belong together.
         """
-        from .convert import Converter
+        from .conversion.convert import Converter
         from .features.retrieval import FeatureIndex
         from .preparation.build_index import find_index
         from .workspace.voice_file import load_voice
@@ -254,7 +254,7 @@ class Voice:
                 output: str | Path | None = None, progress: Progress = Silent()) -> "ConvertResult":
         """Convert a recording; with `output`, write it there, tagged as converted, and measure what was written."""
         from .audio.waveform import Audio, read_audio
-        from .convert import convert_to_file
+        from .conversion.convert import convert_to_file
         audio = source if isinstance(source, Audio) else read_audio(Path(source))
         if output is None:
             result = self.converter.convert(audio, settings, progress=progress)

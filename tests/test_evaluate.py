@@ -11,10 +11,10 @@ import pytest
 import torch
 from test_words import TEXTS, noisy
 
-from rvc_core import convert
 from rvc_core.audio.waveform import Audio, highpass, read_audio
 from rvc_core.cases import Case, TargetSpeech, match_outputs, target_speech, texts_of
 from rvc_core.cli import main
+from rvc_core.conversion import convert
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import AudioError, ResourceError, SettingsError
 from rvc_core.evaluate import EvaluateReport, evaluate, sanity

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from rvc_core import convert as module
 from rvc_core.audio.waveform import Audio, read_audio
-from rvc_core.convert import Converter, convert_to_file, join_pieces, mix_loudness, plan_windows
+from rvc_core.conversion import convert as module
+from rvc_core.conversion.convert import Converter, convert_to_file, join_pieces, mix_loudness, plan_windows
 from rvc_core.errors import AudioError, MismatchError, SettingsError
 from rvc_core.features.pitch import pitch_estimator, write_curve
 from rvc_core.features.retrieval import FeatureIndex

@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from .audio.waveform import Audio, highpass, read_audio, rms_envelope
-from .errors import AudioError, MismatchError, RVCError, SettingsError
-from .features.content import ENCODERS, ContentEncoder, content_encoder, repeat_to_100fps
-from .features.pitch import PitchTrack, auto_transpose, pitch_estimator, pitch_method, read_curve
-from .features.retrieval import FeatureIndex
-from .nn.synthesizer import SynthesisNoise
-from .progress import Progress, Silent, Stop
-from .settings import ConvertSettings, RuntimeSettings
-from .system.platforms import choose_device
-from .system.threads import set_threads
-from .workspace.voice_file import VoiceFile, synthesizer_of
+from ..audio.waveform import Audio, highpass, read_audio, rms_envelope
+from ..errors import AudioError, MismatchError, RVCError, SettingsError
+from ..features.content import ENCODERS, ContentEncoder, content_encoder, repeat_to_100fps
+from ..features.pitch import PitchTrack, auto_transpose, pitch_estimator, pitch_method, read_curve
+from ..features.retrieval import FeatureIndex
+from ..nn.synthesizer import SynthesisNoise
+from ..progress import Progress, Silent, Stop
+from ..settings import ConvertSettings, RuntimeSettings
+from ..system.platforms import choose_device
+from ..system.threads import set_threads
+from ..workspace.voice_file import VoiceFile, synthesizer_of
 
 SOURCE_RATE_HZ = 16000
 FRAME_SAMPLES = 160            # at 16 kHz: 100 frames per second

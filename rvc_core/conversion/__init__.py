@@ -1,0 +1,1 @@
+"""From a recording and a voice to a converted recording."""
