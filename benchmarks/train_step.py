@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from rvc_core.golden import golden_weights, noise
+from rvc_core.evaluation.golden import golden_weights, noise
 from rvc_core.nn.spectrogram import linear_spectrogram
 from rvc_core.presets import PRESETS, VoiceSpec, preset
 from rvc_core.training.step import Networks, train_step

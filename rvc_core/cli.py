@@ -194,7 +194,7 @@ def _f0(arguments: argparse.Namespace) -> Result:
 
 
 def _evaluate(arguments: argparse.Namespace) -> Result:
-    from .evaluate import evaluate_files
+    from .evaluation.evaluate import evaluate_files
     settings = _settings(ConvertSettings, arguments)
     if len(arguments.outputs) > 1 or _is_recorded(arguments.outputs[0]):
         if given := [name for name in ConvertSettings.model_fields if hasattr(arguments, name)]:
@@ -247,7 +247,7 @@ def _info(arguments: argparse.Namespace) -> Result:
 def _golden(arguments: argparse.Namespace) -> Result:
     from dataclasses import asdict
 
-    from .golden import golden
+    from .evaluation.golden import golden
     report = golden(Path(arguments.folder))
     failure = {} if report.passed else {"error": "the networks differ from the reference", "hint": "see cases"}
     return {**asdict(report), "passed": report.passed, **failure, "failed_command": not report.passed}

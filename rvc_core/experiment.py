@@ -23,7 +23,7 @@ from .workspace.layout import Layout
 if TYPE_CHECKING:   # importing these loads torch
     from .audio.waveform import Audio
     from .conversion.convert import Converter, ConvertResult
-    from .evaluate import EvaluateReport
+    from .evaluation.evaluate import EvaluateReport
     from .preparation.build_index import IndexReport
     from .preparation.extract import ExtractReport
     from .preparation.prepare import PrepareReport
@@ -298,8 +298,8 @@ class Voice:
         RVCError
             When something cannot be read, converted or told apart, or no scorer is installed.
         """
-        from .cases import Case, recordings_in, target_speech, texts_of
-        from .evaluate import evaluate
+        from .evaluation.cases import Case, recordings_in, target_speech, texts_of
+        from .evaluation.evaluate import evaluate
         files = recordings_in(sources)
         texts = texts_of(files, text)
         speech = target_speech(target, Layout(self.path.absolute().parent, self.name))

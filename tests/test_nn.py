@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from rvc_core import golden as golden_module
 from rvc_core.errors import RVCError
-from rvc_core.golden import TOLERANCE, golden
+from rvc_core.evaluation import golden as golden_module
+from rvc_core.evaluation.golden import TOLERANCE, golden
 from rvc_core.nn import generator, losses
 from rvc_core.nn.attention import UNSEEN, Band, RelativeAttention
 from rvc_core.nn.discriminator import Discriminator

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from rvc_core.errors import MismatchError, UnsafeFileError, WeightsError
+from rvc_core.evaluation.golden import noise
 from rvc_core.features import pitch
 from rvc_core.features.pitch import pitch_estimator, pitch_method
-from rvc_core.golden import noise
 from rvc_core.nn import rmvpe
 from rvc_core.nn.rmvpe import RMVPE, log_mel, peak_hz
 from synth import phrase

@@ -12,8 +12,8 @@ import pytest
 from histories import simulate
 from rvc_core.audio.quality import measure
 from rvc_core.audio.waveform import Audio
-from rvc_core.compare import Comparison, chosen, equally_loud, preferences
 from rvc_core.errors import StageOrderError, WeightsError
+from rvc_core.evaluation.compare import Comparison, chosen, equally_loud, preferences
 from rvc_core.experiment import Experiment
 from rvc_core.system.files import write_jsonl
 from rvc_core.system.platforms import detect

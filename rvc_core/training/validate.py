@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from ..audio.waveform import Audio, highpass, read_audio
-from ..cases import recordings_in, sentences, spread, target_speech, texts_of
 from ..embedded import voice_folder
 from ..errors import AudioError, ResourceError, SettingsError, StageOrderError, WeightsError
+from ..evaluation.cases import recordings_in, sentences, spread, target_speech, texts_of
 from ..features.content import ContentEncoder, content_encoder
 from ..features.pitch import SAMPLE_RATE, PitchTrack, auto_transpose, pitch_estimator, pitch_method
 from ..nn.spectrogram import EpsilonName, mel_spectrogram

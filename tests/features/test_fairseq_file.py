@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from rvc_core.errors import UnsafeFileError, WeightsError
+from rvc_core.evaluation.golden import noise
 from rvc_core.features import fairseq_file
 from rvc_core.features.content import content_encoder, content_identity
 from rvc_core.features.fairseq_file import fairseq_names, load_fairseq
-from rvc_core.golden import noise
 from synth import phrase
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "fairseq_hubert.npz"

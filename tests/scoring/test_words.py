@@ -1,35 +1,17 @@
 """Words: closed forms, and what pocketsphinx hears of voices whose texts are known."""
 
 import importlib.util
-import json
 import math
 
 import numpy as np
 import pytest
 
-from rvc_core.audio.waveform import Audio, read_audio
-from rvc_core.embedded import voice_folder
+from rvc_core.audio.waveform import read_audio
 from rvc_core.errors import SettingsError
 from rvc_core.scoring.words import WordRecogniser, WordScore, is_digits, language_model, word_errors, words_of
+from spoken import FOLDER, TEXTS, noisy, shuffled
 
 needs_pocketsphinx = pytest.mark.skipif(not importlib.util.find_spec("pocketsphinx"), reason="pocketsphinx is an extra")
-FOLDER = voice_folder("source")
-TEXTS = {clip["file"]: clip["text"] for clip in json.loads((FOLDER / "manifest.json").read_text())["clips"]}
-
-
-def shuffled(audio: Audio, seconds: float = 0.08) -> Audio:
-    """The recording in pieces, in another order: the sounds are there and the words are not."""
-    size = round(seconds * audio.sample_rate)
-    pieces = [audio.samples[start:start + size] for start in range(0, len(audio.samples), size)]
-    order = np.random.default_rng(0).permutation(len(pieces))
-    return Audio(np.concatenate([pieces[number] for number in order]), audio.sample_rate)
-
-
-def noisy(audio: Audio, snr_db: float) -> Audio:
-    """The recording in white noise."""
-    noise = np.random.default_rng(0).standard_normal(len(audio.samples)).astype(np.float32)
-    return Audio(audio.samples + noise * np.float32(audio.samples.std() * 10 ** (-snr_db / 20)), audio.sample_rate)
-
 
 @pytest.mark.parametrize(("said", "heard", "errors"), [
     ("a b c", "a b c", 0), ("a b c", "", 3), ("", "a b", 2), ("a b c", "a x c", 1), ("a b c", "a c", 1),

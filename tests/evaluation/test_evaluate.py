@@ -9,21 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_words import TEXTS, noisy
 
 from rvc_core.audio.waveform import Audio, highpass, read_audio
-from rvc_core.cases import Case, TargetSpeech, match_outputs, target_speech, texts_of
 from rvc_core.cli import main
 from rvc_core.conversion import convert
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import AudioError, ResourceError, SettingsError
-from rvc_core.evaluate import EvaluateReport, evaluate, sanity
+from rvc_core.evaluation.cases import Case, TargetSpeech, match_outputs, target_speech, texts_of
+from rvc_core.evaluation.evaluate import EvaluateReport, evaluate, sanity
 from rvc_core.features.pitch import pitch_estimator
 from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.presets import preset
 from rvc_core.scoring.scores import NaturalnessScorer
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, save_voice
+from spoken import TEXTS, noisy
 
 PACKAGES = ("resemblyzer", "pyworld", "speechmos", "onnxruntime", "pocketsphinx")
 needs_scorers = pytest.mark.skipif(not all(map(importlib.util.find_spec, PACKAGES)), reason="the scorers are extras")

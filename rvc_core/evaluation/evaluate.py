@@ -12,13 +12,12 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from .audio.quality import measure
-from .audio.waveform import Audio, read_audio
-from .cases import Case, TargetSpeech, match_outputs, recordings_in, spread, target_speech, texts_of
-from .errors import AudioError, ResourceError, SettingsError
-from .features.pitch import pitch_estimator
-from .progress import Progress, Silent
-from .scoring.scores import (
+from ..audio.quality import measure
+from ..audio.waveform import Audio, read_audio
+from ..errors import AudioError, ResourceError, SettingsError
+from ..features.pitch import pitch_estimator
+from ..progress import Progress, Silent
+from ..scoring.scores import (
     NaturalnessScorer,
     SpeakerScorer,
     gain_between,
@@ -27,7 +26,8 @@ from .scoring.scores import (
     vuv_agreement,
     world_copy,
 )
-from .scoring.words import WordRecogniser, WordScore, is_digits
+from ..scoring.words import WordRecogniser, WordScore, is_digits
+from .cases import Case, TargetSpeech, match_outputs, recordings_in, spread, target_speech, texts_of
 
 _SHORT_SECONDS = 3.0
 _MOST_RATED = 6           # pieces of the target that DNSMOS listens to

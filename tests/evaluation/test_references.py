@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from rvc_core.evaluation.golden import TOLERANCE, golden_weights, noise, relative_error
 from rvc_core.features.pitch import PitchTrack
-from rvc_core.golden import TOLERANCE, golden_weights, noise, relative_error
 from rvc_core.nn.synthesizer import SynthesisNoise, Synthesizer
 from rvc_core.presets import preset
 from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, load_voice, save_voice, synthesizer_of
@@ -32,7 +32,7 @@ def test_a_voice_file_of_ours_sounds_in_their_programs_as_here(number: int, tmp_
     pitch = (torch.from_numpy(track.coarse())[None], torch.from_numpy(track.f0_hz)[None]) if uses_f0 else (None, None)
     audio = synthesizer_of(load_voice(tmp_path / "voice.pth")).infer(
         content, *pitch, torch.tensor([seed % 109]), noise=SynthesisNoise.zeros(spec, FRAMES))[0, 0]
-    with np.load(Path(__file__).parent / "golden" / "voices.npz") as theirs:
+    with np.load(Path(__file__).parents[1] / "golden" / "voices.npz") as theirs:
         for program in ("rvc", "applio"):
             expected = theirs[f"{program}_{name.replace('-', '_')}_{'f0' if uses_f0 else 'nof0'}"]
             assert relative_error(audio[::STRIDE], expected) < TOLERANCE

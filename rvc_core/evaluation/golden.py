@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from .errors import RVCError
-from .presets import VoiceSpec, preset
+from ..errors import RVCError
+from ..presets import VoiceSpec, preset
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -141,7 +141,7 @@ def _cases(folder: Path, index: dict[str, Any]) -> Iterator[GoldenCase]:
 
 def _with_golden_weights(build: Callable[[], N]) -> N:
     """Build without drawing initial weights, which would take longer than the whole case."""
-    from .nn.layers import Blueprint
+    from ..nn.layers import Blueprint
 
     with Blueprint():
         network = build()
@@ -156,9 +156,9 @@ def _spec_of(config: str, uses_f0: bool = True) -> VoiceSpec:
 def _synthesizer_error(path: Path, row: dict[str, Any]) -> float:
     import torch
 
-    from .features.pitch import PitchTrack
-    from .nn.layers import frame_mask
-    from .nn.synthesizer import SynthesisNoise, Synthesizer
+    from ..features.pitch import PitchTrack
+    from ..nn.layers import frame_mask
+    from ..nn.synthesizer import SynthesisNoise, Synthesizer
 
     spec, frames, seed = _spec_of(row["config"], bool(row["f0"])), row["T"], row["seed"]
     expected = _arrays(path)
@@ -185,7 +185,7 @@ def _synthesizer_error(path: Path, row: dict[str, Any]) -> float:
 
 
 def _mel_error(path: Path) -> float:
-    from .nn.spectrogram import linear_spectrogram, mel_of_linear
+    from ..nn.spectrogram import linear_spectrogram, mel_of_linear
 
     spec, expected = _spec_of(path.stem.removeprefix("mel_")), _arrays(path)
     audio = 0.3 * noise(spec.sample_rate, 51).float()[None]
@@ -195,8 +195,8 @@ def _mel_error(path: Path) -> float:
 
 
 def _discriminator_error(row: dict[str, Any]) -> float:
-    from .nn.discriminator import Discriminator
-    from .nn.losses import discriminator_loss, feature_loss, generator_loss
+    from ..nn.discriminator import Discriminator
+    from ..nn.losses import discriminator_loss, feature_loss, generator_loss
 
     network = _with_golden_weights(lambda: Discriminator.of(_spec_of(f"{row['version']}_40k")))
     real, fake = (network(0.3 * noise(row["n"], seed).float().view(1, 1, -1))

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .audio.waveform import Audio, highpass, read_audio
-from .errors import AudioError, SettingsError
-from .preparation.prepare import find_recordings
-from .workspace.layout import Layout
+from ..audio.waveform import Audio, highpass, read_audio
+from ..errors import AudioError, SettingsError
+from ..preparation.prepare import find_recordings
+from ..workspace.layout import Layout
 
 _SENTENCE_SECONDS = 12.0   # similarity grows with length, so the target is heard in pieces as long as sentences
 _CLIPS_A_SENTENCE = 3      # training clips have at most 3.7 s

@@ -11,18 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from .audio.quality import measure
-from .audio.waveform import Audio
+from ..audio.quality import measure
+from ..audio.waveform import Audio
+from ..embedded import voice_folder
+from ..errors import StageOrderError, WeightsError
+from ..experiment import Experiment, Voice
+from ..progress import Progress, Silent
+from ..settings import ConvertSettings
+from ..system.files import read_jsonl, signature, write_json
+from ..verdict.overtraining import METRICS, Candidate
+from ..voices.share import export_voice
+from ..workspace.layout import Layout
 from .cases import recordings_in
-from .embedded import voice_folder
-from .errors import StageOrderError, WeightsError
-from .experiment import Experiment, Voice
-from .progress import Progress, Silent
-from .settings import ConvertSettings
-from .system.files import read_jsonl, signature, write_json
-from .verdict.overtraining import METRICS, Candidate
-from .voices.share import export_voice
-from .workspace.layout import Layout
 
 _LOUDEST = 0.89   # peaks stay one decibel below full scale
 
