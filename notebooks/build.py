@@ -2,7 +2,7 @@
 
 The unattended notebooks each have a source; their cell tagged ``parameters`` ends with every field of the settings that
 they use, so a notebook's parameters, the command line's flags and the API are one declaration. The notebooks of the
-platforms are all made of ``journey.py``, in each language, with the texts of ``rvc_core/ui``.
+platforms are all made of ``journey.py``, in each language, with the texts of ``rvc_core/notebook``.
 """
 
 import argparse
@@ -15,8 +15,8 @@ import jupytext
 import nbformat
 
 from rvc_core.batch import CONVERT_SETTINGS, TRAIN_SETTINGS, parameters_cell
+from rvc_core.notebook.texts import LANGUAGES, texts
 from rvc_core.system.platforms import detect
-from rvc_core.ui.catalogue import LANGUAGES, texts
 
 HERE = Path(__file__).parent
 SETTINGS = {"batch_train": TRAIN_SETTINGS, "batch_convert": CONVERT_SETTINGS, "compare_checkpoints": CONVERT_SETTINGS}

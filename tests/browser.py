@@ -45,7 +45,7 @@ def jupyter_lab(folder: Path, environment: Mapping[str, str] = os.environ) -> It
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    paths = os.pathsep.join([str(TESTS), str(TESTS.parent), environment.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(TESTS), str(TESTS / "notebook"), str(TESTS.parent), environment.get("PYTHONPATH", "")])
     for name, values in _SETTINGS.items():
         file = folder / ".jupyter" / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)

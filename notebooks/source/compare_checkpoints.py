@@ -34,9 +34,9 @@ display(Markdown(heard.table()))
 # Listen to A and B, and press the button below. The better one meets the next. At the end you learn who was who.
 
 # %%
-from rvc_core.ui import players
+from rvc_core.notebook import listening
 
-players.ab(heard)
+listening.ab(heard)
 
 # %% [markdown]
 # The voice that you preferred most (or the epoch that you set as `choice`), for this and other programs.

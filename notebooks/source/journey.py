@@ -1,5 +1,5 @@
 # The whole journey, once, for all platforms and languages: build.py makes rvc_colab, rvc_kaggle and rvc_lightning of it,
-# and the same in pt/. A text in braces is of rvc_core/ui/*.toml; a cell with `platform` stands in that notebook alone.
+# and the same in pt/. A text in braces is of rvc_core/notebook/*.toml; a cell with `platform` stands in that notebook alone.
 
 # %% [markdown]
 # {title}
@@ -19,7 +19,7 @@ for setup in map(pathlib.Path, subprocess.run(search, capture_output=True, text=
     bundle = [] if (setup.parent / "rvc_core").is_dir() else ["--offline", setup.parent]
     subprocess.run(["bash", setup, *bundle], check=True)
     sys.path.append(str(setup.parent.resolve()))
-from rvc_core import ui; ui.check()
+from rvc_core import notebook; notebook.check()
 
 # %% [markdown]
 # {parameters}
@@ -35,137 +35,137 @@ settings = {}       # {settings}
 # {begin}
 
 # %%
-from rvc_core import ui
+from rvc_core import notebook
 
-ui.begin(name, dataset, songs, storage, settings);
+notebook.begin(name, dataset, songs, storage, settings);
 
 # %% [markdown]
 # {recordings}
 
 # %%
-from rvc_core import ui
+from rvc_core import notebook
 
-ui.recordings()
+notebook.recordings()
 
 # %% platform="colab"
-from rvc_core import ui
+from rvc_core import notebook
 
-ui.upload(wanted=False)   # {wanted}
+notebook.upload(wanted=False)   # {wanted}
 
 # %% [markdown]
 # {report}
 
 # %%
-from rvc_core import ui
+from rvc_core import notebook
 
-ui.report()
+notebook.report()
 
 # %% [markdown]
 # {prepare_form}
 
 # %%
-from rvc_core import ExtractSettings, IndexSettings, PrepareSettings, ui
+from rvc_core import ExtractSettings, IndexSettings, PrepareSettings, notebook
 
-ui.form(PrepareSettings, ExtractSettings, IndexSettings);
+notebook.form(PrepareSettings, ExtractSettings, IndexSettings);
 
 # %% [markdown]
 # {prepare}
 
 # %%
-from rvc_core import ui
+from rvc_core import notebook
 
-ui.prepare()
+notebook.prepare()
 
 # %% [markdown]
 # {train_form}
 
 # %%
-from rvc_core import MirrorSettings, RuntimeSettings, TrainSettings, ui
+from rvc_core import MirrorSettings, RuntimeSettings, TrainSettings, notebook
 
-ui.form(TrainSettings, MirrorSettings, RuntimeSettings);
+notebook.form(TrainSettings, MirrorSettings, RuntimeSettings);
 
 # %% [markdown]
 # {start}
 
 # %%
-from rvc_core import ui
+from rvc_core import notebook
 
-ui.start()
+notebook.start()
 
 # %% [markdown]
 # {tensorboard}
 
 # %%
-from rvc_core import ui
+from rvc_core import notebook
 
-ui.tensorboard(ui.lab());
+notebook.tensorboard(notebook.lab());
 
 # %% [markdown]
 # {watch}
 
 # %%
-from rvc_core import ui
+from rvc_core import notebook
 
-ui.watch_training()
+notebook.watch_training()
 
 # %% [markdown]
 # {stop}
 
 # %%
-from rvc_core import ui
+from rvc_core import notebook
 
-ui.stop()
+notebook.stop()
 
 # %% [markdown]
 # {listen}
 
 # %%
-from rvc_core import ui
+from rvc_core import notebook
 
-ui.listen()
-ui.choose("")   # {voice}
+notebook.listen()
+notebook.choose("")   # {voice}
 
 # %% [markdown]
 # {export}
 
 # %%
-from rvc_core import ui
+from rvc_core import notebook
 
-ui.export(download=False);   # {download}
+notebook.export(download=False);   # {download}
 
 # %% [markdown]
 # {convert_form}
 
 # %%
-from rvc_core import ui
+from rvc_core import notebook
 
-ui.songs()
+notebook.songs()
 
 # %%
-from rvc_core import ConvertSettings, ui
+from rvc_core import ConvertSettings, notebook
 
-ui.form(ConvertSettings);
+notebook.form(ConvertSettings);
 
 # %% [markdown]
 # {convert}
 
 # %%
-from rvc_core import ui
+from rvc_core import notebook
 
-ui.convert();
+notebook.convert();
 
 # %% [markdown]
 # {clean_up}
 
 # %%
-from rvc_core import ui
+from rvc_core import notebook
 
-ui.clean_up(clips=False, checkpoints=False)
+notebook.clean_up(clips=False, checkpoints=False)
 
 # %% [markdown] platform="lightning"
 # {job}
 
 # %% platform="lightning"
-from rvc_core import ui
+from rvc_core import notebook
 
-ui.job()
+notebook.job()

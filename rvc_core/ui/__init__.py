@@ -1,18 +1,12 @@
-"""The notebooks: forms, the recordings' way in, and one function for each cell. Widgets load when one is shown."""
+"""The former name of `rvc_core.notebook`, which notebooks that people saved import."""
 
-import importlib
 from typing import Any
 
-_PUBLIC = {
-    "Form": "forms", "watch": "panels", "tensorboard": "board",
-    **dict.fromkeys(("check", "begin", "lab", "recordings", "songs", "report", "form", "prepare", "start",
-                     "watch_training", "stop", "upload"), "cells"),
-    **dict.fromkeys(("listen", "choose", "convert", "export", "clean_up", "job"), "results"),
-}
-__all__ = list(_PUBLIC)
+from .. import notebook
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
-        raise AttributeError(f"module 'rvc_core.ui' has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
+    if name == "players":
+        from ..notebook import listening
+        return listening
+    return getattr(notebook, name)

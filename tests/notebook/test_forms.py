@@ -12,12 +12,12 @@ import pytest
 
 from rvc_core import settings as declared
 from rvc_core.errors import SettingsError
+from rvc_core.notebook import Form
+from rvc_core.notebook.texts import LANGUAGES, language, texts
 from rvc_core.settings import ConvertSettings, PrepareSettings, Settings, TrainSettings
 from rvc_core.system.platforms import detect
-from rvc_core.ui import Form
-from rvc_core.ui.catalogue import LANGUAGES, language, texts
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CLASSES = [one for one in vars(declared).values()
            if isinstance(one, type) and issubclass(one, Settings) and one is not Settings]
 LIMITS = [limit for mark in ("KAGGLE_KERNEL_RUN_TYPE", "LIGHTNING_CLOUD_SPACE_ID", "COLAB_RELEASE_TAG")
@@ -105,7 +105,7 @@ def test_every_language_says_everything(monkeypatch: pytest.MonkeyPatch) -> None
     english = texts("en")
     for code in LANGUAGES:
         found = texts(code)
-        assert set(found["labels"]) == set.union(*fields.values()), "add the label to rvc_core/ui/*.toml"
+        assert set(found["labels"]) == set.union(*fields.values()), "add the label to rvc_core/notebook/*.toml"
         assert found.keys() - {"help", "limits"} == english.keys(), code
         for table in english.keys() - {"labels"}:
             assert found[table].keys() == english[table].keys(), (code, table)
@@ -135,12 +135,12 @@ def install_colab_s_widgets(folder: Path) -> None:
 @pytest.mark.slow
 def test_the_widgets_of_colab_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_colab_s_widgets(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *map(str, [ROOT, ROOT / "tests"])]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / "tests", Path(__file__).parent))))
     subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", __file__], check=True)
     cell = nbformat.v4.new_code_cell("""\
 import ipykernel, ipywidgets, IPython
 from test_forms import CLASSES, test_every_control_changes_the_value_and_is_read_back as each
-from rvc_core.ui import Form
+from rvc_core.notebook import Form
 for settings in CLASSES:
     each(settings)
     display(Form(settings))

@@ -18,7 +18,7 @@ from rvc_core.training import detached
 from rvc_core.workspace.layout import Layout
 from tiny import experiment
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LIGHTNING = {"LIGHTNING_CLOUD_SPACE_ID": "01j", "LIGHTNING_INTERACTIVE": "true"}
 # Labels that are cut off; controls that nothing names; players and controls that do not fit the cell.
 ILL = {"cut": """all => all('.widget-label').filter(one => one.scrollWidth > one.clientWidth)""",
@@ -30,7 +30,7 @@ ILL = {"cut": """all => all('.widget-label').filter(one => one.scrollWidth > one
 BEGIN = """\
 from pathlib import Path
 import rvc_core as rvc
-from rvc_core import presets, ui
+from rvc_core import notebook, presets
 from rvc_core.training import detached
 from tiny import TINY
 presets.PRESETS["nano"], detached._MODULE = TINY, "tiny_trainer"
@@ -40,8 +40,8 @@ detached.start(lab.layout, rvc.TrainSettings(epochs=4000, batch_size=2, validate
 SHOW = """\
 from pathlib import Path
 import rvc_core as rvc
-from rvc_core import ui
-ui.watch(rvc.Experiment.open("alice", home=Path(".")))"""
+from rvc_core import notebook
+notebook.watch(rvc.Experiment.open("alice", home=Path(".")))"""
 STOP = "detached.stop(lab.layout)"
 
 
@@ -70,25 +70,25 @@ def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
             browser.chromium()) as chromium:
         notebook = browser.Notebook(chromium, lab, "rvc_lightning.ipynb")
         press = notebook.page.keyboard.press
-        notebook.run("ui.check()").get_by_text("torch").first.wait_for()
+        notebook.run("notebook.check()").get_by_text("torch").first.wait_for()
         notebook.run("name = ")
-        notebook.run("ui.begin(")
-        form = notebook.run("ui.recordings()")
+        notebook.run("notebook.begin(")
+        form = notebook.run("notebook.recordings()")
         with notebook.page.expect_file_chooser() as chooser:
             form.get_by_role("button", name="Upload").click()
         chooser.value.set_files(tmp_path / "take one.wav")
         form.get_by_text("take one.wav").wait_for()
 
-        form = notebook.run("ui.form(PrepareSettings")                    # by mouse
+        form = notebook.run("notebook.form(PrepareSettings")                    # by mouse
         form.get_by_role("button", name="more settings").click()
         form.get_by_label("Voice follows the melody").click()
         _until(lambda: chosen("PrepareSettings") == {"uses_f0": False}, 20)
         form.get_by_label("Voice follows the melody").click()
         form.get_by_label("Pitch method").select_option("dio")
         _until(lambda: chosen("PrepareSettings") == {} and chosen("ExtractSettings") == {"f0_method": "dio"}, 20)
-        notebook.run("ui.prepare()").get_by_text(re.compile(r"\d clips; ")).first.wait_for()
+        notebook.run("notebook.prepare()").get_by_text(re.compile(r"\d clips; ")).first.wait_for()
 
-        form = notebook.run("ui.form(TrainSettings")                      # by keyboard
+        form = notebook.run("notebook.form(TrainSettings")                      # by keyboard
         form.get_by_label("Epochs", exact=True).focus()
         for key in ("Control+a", "0", "Tab"):
             press(key)
@@ -101,20 +101,20 @@ def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
         _until(lambda: chosen("TrainSettings") == {"epochs": 4000, "batch_size": 2}, 20)
 
         try:
-            notebook.run("ui.start()")
-            shown = notebook.run("ui.watch_training()", wait=False)
+            notebook.run("notebook.start()")
+            shown = notebook.run("notebook.watch_training()", wait=False)
             shown.locator("img").first.wait_for(timeout=120_000)
             first = shown.locator("img").first.get_attribute("src")
             _until(lambda: shown.locator("img").first.get_attribute("src") != first)
             notebook.page.get_by_title("Interrupt the kernel").click()
             shown.get_by_text("You stopped watching; training goes on").wait_for(timeout=60_000)
             assert detached.is_running(layout)
-            notebook.run("ui.stop()")
+            notebook.run("notebook.stop()")
             _until(lambda: not detached.is_running(layout))
         finally:
             detached.stop(layout)
 
-        players = notebook.run("ui.convert()").locator("audio")
+        players = notebook.run("notebook.convert()").locator("audio")
         players.nth(5).wait_for()
         players.nth(1).scroll_into_view_if_needed()
         players.nth(1).click(position={"x": 27, "y": players.nth(1).bounding_box()["height"] / 2})
@@ -131,8 +131,8 @@ def _picture(notebook: browser.Notebook, folder: Path, name: str) -> None:
     """Pictures of what is worth looking at, in the folder RVC_SCREENSHOTS, if that is set."""
     if not (target := os.environ.get("RVC_SCREENSHOTS")):
         return
-    for number, code in enumerate(("ui.recordings()", "ui.form(PrepareSettings", "ui.form(TrainSettings",
-                                   "ui.watch_training()", "ui.convert()")):
+    for number, code in enumerate(("recordings()", "form(PrepareSettings", "form(TrainSettings", "watch_training()",
+                                   "convert()")):
         notebook.cell(code).evaluate("cell => cell.scrollIntoView()")
         notebook.page.wait_for_timeout(300)
         notebook.page.screenshot(path=Path(target) / f"{name}_{number}.png")
@@ -150,7 +150,7 @@ def _until(condition, seconds: float = 120.0):
 def test_a_live_training_is_watched_interrupted_and_stopped(tmp_path: Path, tiny: None) -> None:
     browser.need_browser()
     layout = experiment(tmp_path)
-    browser.write_notebook(tmp_path / "train.ipynb", BEGIN, "ui.watch(lab)", STOP)
+    browser.write_notebook(tmp_path / "train.ipynb", BEGIN, "notebook.watch(lab)", STOP)
     with browser.jupyter_lab(tmp_path) as lab, browser.chromium() as chromium:
         notebook = browser.Notebook(chromium, lab, "train.ipynb")
         notebook.run_all()
@@ -200,7 +200,7 @@ def test_the_last_frame_of_an_unattended_notebook_is_seen_when_somebody_opens_it
 @pytest.mark.slow
 def test_tensorboard_opens_inline_on_the_guides_view(tmp_path: Path) -> None:
     browser.need_browser()
-    from rvc_core.ui.board import stop
+    from rvc_core.notebook.tensorboard_server import stop
     from rvc_core.workspace.metrics import MetricsLog
     layout = Layout.of("alice", tmp_path)
     log = MetricsLog(layout, steps_per_epoch=1, resumed_step=0)
@@ -226,10 +226,10 @@ def test_tensorboard_opens_inline_on_the_guides_view(tmp_path: Path) -> None:
 
 
 KAGGLE = """\
-from rvc_core.ui import board
+from rvc_core.notebook import tensorboard_server as server
 from rvc_core.system.platforms import detect
-board.list_addresses = lambda: ["/k/123/s3cret/proxy/"]
-board.show(6006, detect({"KAGGLE_KERNEL_RUN_TYPE": "Interactive"}), {"KAGGLE_KERNEL_RUN_TYPE": "Interactive"})"""
+server.list_addresses = lambda: ["/k/123/s3cret/proxy/"]
+server.show(6006, detect({"KAGGLE_KERNEL_RUN_TYPE": "Interactive"}), {"KAGGLE_KERNEL_RUN_TYPE": "Interactive"})"""
 
 
 @pytest.mark.slow
@@ -245,16 +245,16 @@ def test_kaggles_link_is_shown_when_asked_for_and_never_saved(tmp_path: Path) ->
         link.wait_for(timeout=20_000)
         assert "/k/123/s3cret/proxy/proxy/6006/" in link.get_attribute("href")
         notebook.save()
-        assert "s3cret" not in (tmp_path / "link.ipynb").read_text().split("board.show")[1], "while it is shown"
+        assert "s3cret" not in (tmp_path / "link.ipynb").read_text().split("server.show")[1], "while it is shown"
         button.click()
         link.wait_for(state="detached", timeout=20_000)
 
 
 LISTEN = """\
-from test_ui import _comparison
+from test_cells import _comparison
 from pathlib import Path
-from rvc_core.ui import players
-players.ab(_comparison(Path("clips").absolute(), clips=1), seed=1)"""
+from rvc_core.notebook import listening
+listening.ab(_comparison(Path("clips").absolute(), clips=1), seed=1)"""
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from ..system.download import download
 from ..system.files import replace_atomically, slug_of
 from ..system.platforms import Platform, detect, home
 from ..system.untrusted import unzip_safely
-from .catalogue import say
+from .texts import say
 
 _UPLOADED = ",".join(sorted({*AUDIO_SUFFIXES, ".zip"}))
 _SHOWN_NAMES, _SHOWN_FOLDERS, _OFFERED, _DEPTH = 4, 12, 30, 4

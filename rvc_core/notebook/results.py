@@ -16,11 +16,11 @@ from ..system.files import slug_of
 from ..system.platforms import detect, home
 from ..training import detached
 from ..workspace.layout import Layout
-from .apart import apart
-from .catalogue import say
 from .cells import lab
-from .desk import Desk
-from .incoming import brought
+from .child import apart
+from .recordings_form import brought
+from .session import Desk
+from .texts import say
 
 
 def voices(layout: Layout) -> list[Path]:

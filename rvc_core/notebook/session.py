@@ -29,8 +29,8 @@ from ..settings import (
 )
 from ..system.files import read_json, write_json
 from ..system.platforms import home
-from .catalogue import language
 from .forms import Form, in_turn
+from .texts import language
 
 _CLASSES: tuple[type[Settings], ...] = (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings,
                                         ConvertSettings, MirrorSettings, RuntimeSettings)

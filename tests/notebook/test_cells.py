@@ -15,10 +15,10 @@ from rvc_core.audio.waveform import Audio
 from rvc_core.errors import StageOrderError, WeightsError
 from rvc_core.evaluation.compare import Comparison, chosen, equally_loud, preferences
 from rvc_core.experiment import Experiment
+from rvc_core.notebook import listening, plots, watching
+from rvc_core.notebook.tensorboard_server import show, start, stop
 from rvc_core.system.files import write_jsonl
 from rvc_core.system.platforms import detect
-from rvc_core.ui import panels, players, plots
-from rvc_core.ui.board import show, start, stop
 from rvc_core.verdict.learning_curve import History
 from rvc_core.verdict.overtraining import Candidate, judge
 from rvc_core.workspace.layout import Layout
@@ -63,17 +63,17 @@ def test_a_history_becomes_one_picture_a_question_and_words_that_say_the_same():
 def test_watching_a_finished_training_shows_its_verdict_once(tmp_path: Path, notebook, monkeypatch) -> None:
     lab = Experiment.open("Алиса <b>", home=tmp_path)
     with pytest.raises(StageOrderError):
-        panels.watch(lab)
+        watching.watch(lab)
     lab.layout.root.mkdir(parents=True)
     lab.layout.metrics.touch()
-    assert panels.watch(lab) is None
+    assert watching.watch(lab) is None
     assert notebook.frames.pop()["text/plain"].startswith("no step")
     with monkeypatch.context() as patch:
         patch.setattr("rvc_core.training.detached.is_running", lambda layout: True)
-        panels._Frame(lab.layout).draw()
+        watching._Frame(lab.layout).draw()
     assert "Waiting for the first step" in notebook.frames.pop()["text/html"]
     write_jsonl(lab.layout.metrics, simulate(0).records)
-    panels.watch(lab)
+    watching.watch(lab)
     [frame] = notebook.frames
     alts = re.findall(r'<img alt="([^"]+)"', frame["text/html"])
     assert len(alts) >= 3 and all(alts) and "<script" not in frame["text/html"]
@@ -125,7 +125,7 @@ def test_each_platform_gets_the_page_that_it_allows(monkeypatch) -> None:
         show(6006, detect(kaggle), kaggle)
     assert "only while you edit" in shown[-2].data
     button, place = shown[-1].children
-    monkeypatch.setattr("rvc_core.ui.board.list_addresses", lambda: ["/k/123/s3cret/proxy/"])
+    monkeypatch.setattr("rvc_core.notebook.tensorboard_server.list_addresses", lambda: ["/k/123/s3cret/proxy/"])
     assert place.value == ""
     button.value = True
     assert "/k/123/s3cret/proxy/proxy/6006/" in place.value
@@ -151,7 +151,7 @@ def _comparison(folder: Path, epochs=(5, 10, 100), clips=2) -> Comparison:
 def test_who_always_prefers_one_voice_makes_it_the_choice_without_knowing_it(tmp_path: Path) -> None:
     made = _comparison(tmp_path)
     assert chosen(made).epoch == 10, "nobody has listened: the recommended one"
-    blind = players.Blind(made, seed=3)
+    blind = listening.Blind(made, seed=3)
     sides = []
     while blind.clip is not None:
         assert [file.exists() for file in blind.files] == [True, True] and blind.pair[0] != blind.pair[1]
@@ -170,7 +170,7 @@ def test_who_always_prefers_one_voice_makes_it_the_choice_without_knowing_it(tmp
 def test_the_players_are_widgets_that_click_through_to_the_outcome(tmp_path: Path) -> None:
     import ipywidgets
     made = _comparison(tmp_path, epochs=(5, 10))
-    heading, panel, ending = players.ab(made, seed=1).children
+    heading, panel, ending = listening.ab(made, seed=1).children
     buttons = panel.children[1].children
     assert "Comparison 1 of 2" in heading.value and not ending.value
     heard = [box.children[1] for box in panel.children[0].children if isinstance(box.children[1], ipywidgets.Audio)]

@@ -13,7 +13,7 @@ from rvc_core.embedded import voice_folder
 from rvc_core.errors import DatasetError, SettingsError
 from synth import phrase
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
 def _execute(notebook: str, folder: Path, /, **parameters: object) -> dict[str, object]:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from ..errors import SettingsError
 from ..settings import S
-from .catalogue import help_of, label_of, say
+from .texts import help_of, label_of, say
 
 if TYPE_CHECKING:
     import ipywidgets

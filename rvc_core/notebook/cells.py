@@ -25,11 +25,11 @@ from ..system.files import read_json, slug_of
 from ..system.platforms import detect, home, session_minutes_left
 from ..training import detached
 from ..workspace.layout import Layout
-from .apart import apart
-from .catalogue import say
-from .desk import Desk, opened
+from .child import apart
 from .forms import Form
-from .incoming import RecordingsForm, brought, tree_of
+from .recordings_form import RecordingsForm, brought, tree_of
+from .session import Desk, opened
+from .texts import say
 
 _DRIVE = "/content/drive"
 
@@ -239,7 +239,7 @@ def watch_training() -> None:
     RVCError
         As training did.
     """
-    from .panels import watch
+    from .watching import watch
     lab_ = lab()
     watch(lab_)
     if detached.is_running(lab_.layout):

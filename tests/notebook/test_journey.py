@@ -16,20 +16,20 @@ from pathlib import Path
 
 import papermill
 import pytest
+from test_forms import install_colab_s_widgets
 
-from rvc_core import ConvertSettings, PrepareSettings, RuntimeSettings, TrainSettings, ui
+from rvc_core import ConvertSettings, PrepareSettings, RuntimeSettings, TrainSettings, notebook
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import ResourceError, SettingsError, StageOrderError
+from rvc_core.notebook import cells, results
+from rvc_core.notebook.session import Desk
 from rvc_core.storage import places
 from rvc_core.system import platforms
 from rvc_core.training import detached
-from rvc_core.ui import cells, results
-from rvc_core.ui.desk import Desk
 from rvc_core.workspace.layout import Layout
-from test_forms import install_colab_s_widgets
 from tiny import experiment
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
 COLAB = TESTS / "colab"
 QUICK = {"preset": "nano", "epochs": 1, "batch_size": 16, "f0_method": "dio", "validate_every_epochs": 1}
@@ -91,17 +91,18 @@ def test_the_other_platforms_too(notebook: str, tmp_path: Path, monkeypatch: pyt
     ran = run(notebook, tmp_path, monkeypatch, settings=QUICK, name="alice")
     check_journey(ran, tmp_path, "alice")
     if notebook == "pt/rvc_colab":
-        assert "não foi montado (Error: credential propagation was unsuccessful: declined)" in said(ran, "ui.begin")
-        assert "ipywidgets 7.7.1" in said(ran, "ui.check")
-        assert "Drive" not in said(ran, "ui.export")           # who refused is not asked again
+        assert ("não foi montado (Error: credential propagation was unsuccessful: declined)"
+                in said(ran, "notebook.begin"))
+        assert "ipywidgets 7.7.1" in said(ran, "notebook.check")
+        assert "Drive" not in said(ran, "notebook.export")           # who refused is not asked again
         return
-    assert run_job(said(ran, "ui.job"), tmp_path / "job")["train"]["epochs"] == 1
+    assert run_job(said(ran, "notebook.job"), tmp_path / "job")["train"]["epochs"] == 1
     # the machine is lost: on another one, two cells
     places.save(Layout.of("alice"), str(tmp_path / "kept"))
     shutil.rmtree(tmp_path / "home")
     monkeypatch.setattr(places, "detect", lambda: platforms.Platform("colab", "Colab", tmp_path, tmp_path / "kept"))
-    ui.check()
-    ui.start()
+    notebook.check()
+    notebook.start()
     told = capsys.readouterr().out
     assert "Brought “alice” back" in told and "epoch 1" in told
     report = detached.watch(Layout.of("alice"))
@@ -128,7 +129,7 @@ def check_journey(ran: list[dict], folder: Path, name: str) -> None:
     """Everything was done, and nothing failed."""
     assert not [output for cell in ran for output in cell["outputs"] if output["output_type"] == "error"]
     layout = Layout.of(name, folder / "home")
-    assert "torch" in said(ran, "ui.check") and "28" in said(ran, "ui.prepare()")
+    assert "torch" in said(ran, "notebook.check") and "28" in said(ran, "notebook.prepare()")
     assert layout.final_voice.exists() and json.loads(layout.run.read_text("utf-8"))["state"] == "done"
     assert len(list((folder / "home" / "converted" / layout.slug).glob("*.wav"))) == 3
     [exported] = (folder / "home" / "exported").glob("*.zip")
@@ -144,8 +145,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_changes_of_two_forms_at_once_are_both_remembered(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ui.begin("alice")
-    forms = ui.form(PrepareSettings, TrainSettings)
+    notebook.begin("alice")
+    forms = notebook.form(PrepareSettings, TrainSettings)
     save = Desk.save
     monkeypatch.setattr(Desk, "save", lambda desk: (time.sleep(0.2), save(desk)))
     threads = [threading.Thread(target=setattr, args=(form.controls[name], "value", value))
@@ -160,31 +161,31 @@ def test_changes_of_two_forms_at_once_are_both_remembered(home: Path, monkeypatc
 def test_what_a_form_was_changed_to_outlives_the_kernel(home: Path) -> None:
     with pytest.raises(StageOrderError, match="no voice was begun"):
         Desk.load()
-    ui.begin("alice", settings={"epochs": 30})
-    [form] = ui.form(TrainSettings)
+    notebook.begin("alice", settings={"epochs": 30})
+    [form] = notebook.form(TrainSettings)
     assert form.value.epochs == 30
     form.controls["batch_size"].value = "3"
     assert Desk.load().settings(TrainSettings) == TrainSettings(epochs=30, batch_size=3)
-    ui.begin("alice", settings={"epochs": 30})                # Run all again: the form's choice stays
+    notebook.begin("alice", settings={"epochs": 30})                # Run all again: the form's choice stays
     assert Desk.load().settings(TrainSettings).batch_size == 3
-    ui.begin("alice", settings={"epochs": 31})                # the parameters were changed: they count
+    notebook.begin("alice", settings={"epochs": 31})                # the parameters were changed: they count
     assert Desk.load().settings(TrainSettings) == TrainSettings(epochs=31)
-    ui.recordings().path.value = str(home)
-    ui.songs().path.value = "https://example.org/a.zip"
+    notebook.recordings().path.value = str(home)
+    notebook.songs().path.value = "https://example.org/a.zip"
     assert (Desk.load().dataset, Desk.load().songs) == (str(home), "https://example.org/a.zip")
     with pytest.raises(SettingsError, match="no such setting: epoch"):
-        ui.begin("alice", settings={"epoch": 3})
+        notebook.begin("alice", settings={"epoch": 3})
     assert Desk.load().name == "alice" and Desk.load().settings(ConvertSettings) == ConvertSettings()
 
 
 def test_a_job_does_what_the_forms_say(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (home / "it's mine").mkdir()
     shutil.copy(next(voice_folder("target").glob("*.flac")), home / "it's mine")
-    ui.begin("007", dataset=str(home / "it's mine"), settings={"epochs": 30})
-    [train, runtime] = ui.form(TrainSettings, RuntimeSettings)
+    notebook.begin("007", dataset=str(home / "it's mine"), settings={"epochs": 30})
+    [train, runtime] = notebook.form(TrainSettings, RuntimeSettings)
     train.controls["max_minutes"].value, runtime.controls["device"].value = "2.5", "cpu"
     capsys.readouterr()
-    ui.job()
+    notebook.job()
     recipe = capsys.readouterr().out
     assert 'name="rvc-007"' in recipe and "weights fetch" not in recipe          # no GPU here: nano
     run_job(recipe, home / "artifacts", "--prepare-only")
@@ -194,9 +195,9 @@ def test_a_job_does_what_the_forms_say(home: Path, capsys: pytest.CaptureFixture
     assert {name: given[name] for name in given.keys() - {"__builtins__"}} == {
         "name": "007", "dataset": str(home / "it's mine"), "preset": "nano", "epochs": 30, "max_minutes": 2.5,
         "device": "cpu", "result": str(home / "artifacts" / "train_result.json")}
-    form = ui.form(PrepareSettings)[0]
+    form = notebook.form(PrepareSettings)[0]
     form.controls["preset"].value = "v2-40k"
-    ui.job()
+    notebook.job()
     assert "weights fetch v2-40k" in capsys.readouterr().out
 
 
@@ -204,10 +205,11 @@ def test_a_new_kernel_watches_what_a_killed_one_began(home: Path, monkeypatch: p
     from jupyter_client.manager import start_new_kernel
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(TESTS)]))
     experiment(home)
-    begin = ["from rvc_core import presets, ui", "from rvc_core.training import detached", "from tiny import TINY",
+    begin = ["from rvc_core import notebook, presets", "from rvc_core.training import detached",
+             "from tiny import TINY",
              "presets.PRESETS['nano'], detached._MODULE = TINY, 'tiny_trainer'",
-             "ui.begin('tiny', settings={'epochs': 40_000, 'batch_size': 2, 'unlike': 'none', 'preset': 'nano', "
-             "'base_generator': 'none', 'base_discriminator': 'none'})", "ui.start()"]
+             "notebook.begin('tiny', settings={'epochs': 40_000, 'batch_size': 2, 'unlike': 'none', 'preset': 'nano', "
+             "'base_generator': 'none', 'base_discriminator': 'none'})", "notebook.start()"]
     manager, client = start_new_kernel()
     reply = client.execute_interactive("; ".join(begin), timeout=60, output_hook=lambda message: None)
     assert reply["content"]["status"] == "ok", reply
@@ -224,7 +226,8 @@ def test_a_new_kernel_watches_what_a_killed_one_began(home: Path, monkeypatch: p
             if "epoch" in shown[-1]:
                 detached.stop(layout)
     manager, client = start_new_kernel()
-    reply = client.execute_interactive("from rvc_core import ui; ui.watch_training()", timeout=120, output_hook=seen)
+    reply = client.execute_interactive("from rvc_core import notebook; notebook.watch_training()", timeout=120,
+                                       output_hook=seen)
     client.stop_channels()
     manager.shutdown_kernel(now=True)
     assert reply["content"]["status"] == "ok" and "Training is not running." in shown[-1]
@@ -232,17 +235,18 @@ def test_a_new_kernel_watches_what_a_killed_one_began(home: Path, monkeypatch: p
 
 
 def test_each_cell_says_which_one_comes_before_it(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for cell in (ui.start, ui.stop, ui.report, ui.listen, ui.convert, ui.export, ui.clean_up, ui.watch_training):
+    for cell in (notebook.start, notebook.stop, notebook.report, notebook.listen, notebook.convert, notebook.export,
+                 notebook.clean_up, notebook.watch_training):
         with pytest.raises(StageOrderError) as caught:
             cell()
         assert "run the cell Begin" in caught.value.hint
-    ui.begin("alice", settings=QUICK)
-    for cell in (ui.listen, ui.convert, ui.export, ui.watch_training):
+    notebook.begin("alice", settings=QUICK)
+    for cell in (notebook.listen, notebook.convert, notebook.export, notebook.watch_training):
         with pytest.raises(StageOrderError) as caught:
             cell()
         assert "run the cell" in caught.value.hint
-    ui.stop()
-    ui.clean_up()
+    notebook.stop()
+    notebook.clean_up()
     assert "is not being trained" in capsys.readouterr().out
     assert "→ run the cell" in "\n".join(caught.value._render_traceback_())
 
@@ -255,16 +259,16 @@ def test_a_gpu_without_code_ends_the_first_cell(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_clean_up_removes_what_it_is_told_to_and_no_more(home: Path) -> None:
-    layout = ui.begin("alice").layout
+    layout = notebook.begin("alice").layout
     for name in ("0_gt_wavs/a.wav", "G_2.pth", "D_2.pth", "state_2.pt", "alice.pth", "filelist.txt",
                  "checkpoints.json"):
         (layout.root / name).parent.mkdir(parents=True, exist_ok=True)
         (layout.root / name).write_text("[]")
-    ui.clean_up()
+    notebook.clean_up()
     assert len(list(layout.root.iterdir())) == 7
-    ui.clean_up(clips=True)
+    notebook.clean_up(clips=True)
     assert not layout.clips.exists() and (layout.root / "G_2.pth").exists() and not layout.filelist.exists()
-    ui.clean_up(checkpoints=True)
+    notebook.clean_up(checkpoints=True)
     assert [path.name for path in layout.root.iterdir()] == ["alice.pth"]
 
 
@@ -290,7 +294,7 @@ def colab(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_kernel_needs_no_torch() -> None:
-    code = "import sys; from rvc_core.ui import cells, results, panels, board; assert 'torch' not in sys.modules"
+    code = "import sys; from rvc_core.notebook import cells, results, panels, board; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True,
                    env={**os.environ, "PYTHONPATH": str(ROOT)})
 
@@ -304,23 +308,23 @@ def test_the_double_has_colab_s_signatures(colab: Path) -> None:
 def test_drive_is_mounted_or_refused(colab: Path, monkeypatch: pytest.MonkeyPatch,
                                      capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("DRIVE_REFUSES", "you said no")
-    ui.begin("alice")
+    notebook.begin("alice")
     assert "Drive was not mounted (Error: credential propagation was unsuccessful: you said no)" in (
         capsys.readouterr().out)
     monkeypatch.delenv("DRIVE_REFUSES")
-    ui.begin("alice")
+    notebook.begin("alice")
     assert (colab / "drive" / "MyDrive" / "rvc_core").is_dir() and "allow it" in capsys.readouterr().out
-    ui.begin("alice")                                         # mounted already: nothing is asked
+    notebook.begin("alice")                                         # mounted already: nothing is asked
     assert "allow it" not in capsys.readouterr().out
 
 
 def test_files_come_through_colab_s_own_upload(colab: Path) -> None:
-    ui.begin("alice")
-    ui.upload()
+    notebook.begin("alice")
+    notebook.upload()
     assert Desk.load().dataset == ""
-    ui.upload(wanted=True)
+    notebook.upload(wanted=True)
     assert [path.name for path in Path(Desk.load().dataset).iterdir()] == ["take one.wav"]
 
 
 def test_the_embedded_recordings_are_the_default(home: Path) -> None:
-    assert ui.begin("alice").dataset == voice_folder("target")
+    assert notebook.begin("alice").dataset == voice_folder("target")
