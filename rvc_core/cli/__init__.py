@@ -14,13 +14,11 @@ from typing import Any
 
 from pydantic_core import PydanticUndefined
 
-from . import __version__
-from .cli_voices import COMMANDS as VOICES_COMMANDS
-from .cli_weights import COMMANDS as WEIGHTS_COMMANDS
-from .errors import RVCError, SettingsError
-from .experiment import Experiment, FailedFile, Voice
-from .progress import Silent, Terminal
-from .settings import (
+from .. import __version__
+from ..errors import RVCError, SettingsError
+from ..experiment import Experiment, FailedFile, Voice
+from ..progress import Silent, Terminal
+from ..settings import (
     ConvertSettings,
     ExtractSettings,
     IndexSettings,
@@ -30,6 +28,8 @@ from .settings import (
     Settings,
     TrainSettings,
 )
+from .voices import COMMANDS as VOICES_COMMANDS
+from .weights import COMMANDS as WEIGHTS_COMMANDS
 
 Result = dict[str, Any]
 _STAGES: dict[str, tuple[type[Settings], ...]] = {
@@ -95,7 +95,7 @@ def _hint_for(error: OSError) -> str:
 
 # -- commands ------------------------------------------------------------------------------------------------------
 def _check(arguments: argparse.Namespace) -> Result:
-    from .system.platforms import check
+    from ..system.platforms import check
     report = check()
     if report["problems"]:
         first = report["problems"][0]
@@ -104,7 +104,7 @@ def _check(arguments: argparse.Namespace) -> Result:
 
 
 def _inspect(arguments: argparse.Namespace) -> Result:
-    from .preparation.survey import inspect
+    from ..preparation.survey import inspect
     report = inspect(Path(arguments.dataset), progress=_progress(arguments))
     if arguments.json:
         return report.as_json()
@@ -121,7 +121,7 @@ def _extract(arguments: argparse.Namespace) -> Result:
 
 
 def _train(arguments: argparse.Namespace) -> Result:
-    from .training import detached
+    from ..training import detached
     settings, lab = _settings(TrainSettings, arguments), _experiment(arguments)
     mirror = _settings(MirrorSettings, arguments)
     if arguments.on_everything:
@@ -138,7 +138,7 @@ def _train(arguments: argparse.Namespace) -> Result:
 
 def _watched(lab: Experiment) -> Result:
     """The report of the training in the background; Ctrl-C leaves that alone."""
-    from .training import detached
+    from ..training import detached
     try:
         return detached.watch(lab.layout, lab.progress)
     except KeyboardInterrupt:
@@ -147,13 +147,13 @@ def _watched(lab: Experiment) -> Result:
 
 
 def _stop(arguments: argparse.Namespace) -> Result:
-    from .training import detached
+    from ..training import detached
     lab = _experiment(arguments)
     return _watched(lab) if detached.stop(lab.layout) else {"running": False}
 
 
 def _pin(arguments: argparse.Namespace) -> Result:
-    from .workspace.checkpoint import pin
+    from ..workspace.checkpoint import pin
     return {"pinned": pin(_experiment(arguments).layout, arguments.step)}
 
 
@@ -183,9 +183,9 @@ def _convert(arguments: argparse.Namespace) -> Result:
 
 
 def _f0(arguments: argparse.Namespace) -> Result:
-    from .audio.waveform import read_audio
-    from .conversion.convert import source_pitch
-    from .features.pitch import pitch_method, write_curve
+    from ..audio.waveform import read_audio
+    from ..conversion.convert import source_pitch
+    from ..features.pitch import pitch_method, write_curve
     method, output = pitch_method(arguments.f0_method), Path(arguments.output)
     track = source_pitch(read_audio(Path(arguments.input)), method, _settings(RuntimeSettings, arguments))
     write_curve(output, track)
@@ -194,7 +194,7 @@ def _f0(arguments: argparse.Namespace) -> Result:
 
 
 def _evaluate(arguments: argparse.Namespace) -> Result:
-    from .evaluation.evaluate import evaluate_files
+    from ..evaluation.evaluate import evaluate_files
     settings = _settings(ConvertSettings, arguments)
     if len(arguments.outputs) > 1 or _is_recorded(arguments.outputs[0]):
         if given := [name for name in ConvertSettings.model_fields if hasattr(arguments, name)]:
@@ -219,8 +219,8 @@ def _evaluate(arguments: argparse.Namespace) -> Result:
 
 def _is_recorded(name: str) -> bool:
     """Whether this names recordings: an experiment with a voice comes before a folder that is called the same."""
-    from .audio.waveform import AUDIO_SUFFIXES
-    from .workspace.layout import Layout
+    from ..audio.waveform import AUDIO_SUFFIXES
+    from ..workspace.layout import Layout
     place = Path(name)
     if place.is_dir():
         return not (name.strip(". /") and Layout.of(name).voices())
@@ -228,8 +228,8 @@ def _is_recorded(name: str) -> bool:
 
 
 def _verdict(arguments: argparse.Namespace) -> Result:
-    from .verdict.overtraining import judge_experiment, judge_file
-    from .workspace.layout import Layout
+    from ..verdict.overtraining import judge_experiment, judge_file
+    from ..workspace.layout import Layout
     if bool(arguments.name) == bool(arguments.metrics):
         raise SettingsError("one history at a time", hint="give the name of an experiment, or --metrics FILE")
     verdict = judge_file(Path(arguments.metrics)) if arguments.metrics else judge_experiment(Layout.of(arguments.name))
@@ -240,14 +240,14 @@ def _verdict(arguments: argparse.Namespace) -> Result:
 
 
 def _info(arguments: argparse.Namespace) -> Result:
-    from .voices.describe import describe
+    from ..voices.describe import describe
     return describe(Path(arguments.file))
 
 
 def _golden(arguments: argparse.Namespace) -> Result:
     from dataclasses import asdict
 
-    from .evaluation.golden import golden
+    from ..evaluation.golden import golden
     report = golden(Path(arguments.folder))
     failure = {} if report.passed else {"error": "the networks differ from the reference", "hint": "see cases"}
     return {**asdict(report), "passed": report.passed, **failure, "failed_command": not report.passed}
@@ -390,7 +390,3 @@ def _show(result: Result, indent: str = "") -> None:
                 _show(row, indent + "  ")
         else:
             print(f"{indent}{key}: {value}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,10 +5,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from .assets import registry
-from .assets.bundle import TARGETS, make_bundle
-from .errors import WeightsError
-from .progress import Silent, Terminal
+from ..assets import registry
+from ..assets.bundle import TARGETS, make_bundle
+from ..errors import WeightsError
+from ..progress import Silent, Terminal
 
 _NAMES = {"metavar": "NAME", "help": "files or folders as `rvc weights list` shows them, or presets (v2-40k)"}
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from rvc_core import demo as demo_module
 from rvc_core import experiment
 from rvc_core.audio.waveform import Audio
 from rvc_core.cli import _STAGES, main
+from rvc_core.cli import demo as demo_module
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import RVCError, SettingsError
 from rvc_core.features.retrieval import FeatureIndex
@@ -25,7 +25,7 @@ from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, save_voice
 from synth import phrase
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

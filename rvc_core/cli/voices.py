@@ -5,25 +5,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .experiment import voice_path
-from .progress import Silent, Terminal
-from .system.files import slug_of
-from .workspace.layout import Layout
+from ..experiment import voice_path
+from ..progress import Silent, Terminal
+from ..system.files import slug_of
+from ..workspace.layout import Layout
 
 _VOICE = {"metavar": "VOICE", "help": "a voice file, or the name of an experiment"}
 _OUTPUT = {"default": "exported", "metavar": "DIR", "help": "folder for the results (default: exported)"}
 
 
 def _export(arguments: argparse.Namespace) -> dict[str, Any]:
-    from .voices.share import export_voice
+    from ..voices.share import export_voice
     return asdict(export_voice(voice_path(arguments.voice), Path(arguments.output), layout=arguments.layout,
                                file_format=arguments.format))
 
 
 def _import(arguments: argparse.Namespace) -> dict[str, Any]:
-    from .preparation.foreign import open_foreign
-    from .preparation.foreign_folder import is_foreign
-    from .voices.share import import_voices
+    from ..preparation.foreign import open_foreign
+    from ..preparation.foreign_folder import is_foreign
+    from ..voices.share import import_voices
     progress = Silent() if arguments.quiet else Terminal()
     if is_foreign(folder := Path(arguments.source).expanduser()):
         layout = Layout.of(arguments.name or folder.absolute().name)
@@ -33,37 +33,37 @@ def _import(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _merge(arguments: argparse.Namespace) -> dict[str, Any]:
-    from .voices.merge import merge_voices
+    from ..voices.merge import merge_voices
     first, second = voice_path(arguments.first), voice_path(arguments.second)
     layout = Layout.of(arguments.name or f"{first.stem}+{second.stem}")
     return asdict(merge_voices(first, second, layout, alpha=arguments.alpha))
 
 
 def _annotate(arguments: argparse.Namespace) -> dict[str, Any]:
-    from .voices.merge import annotate
+    from ..voices.merge import annotate
     return asdict(annotate(voice_path(arguments.voice), note=arguments.note, name=arguments.name,
                            author=arguments.author))
 
 
 def _extract(arguments: argparse.Namespace) -> dict[str, Any]:
-    from .voices.merge import extract_voice
+    from ..voices.merge import extract_voice
     output = Path(arguments.output) if arguments.output else None
     return asdict(extract_voice(Path(arguments.checkpoint), output, name=arguments.name))
 
 
 def _onnx(arguments: argparse.Namespace) -> dict[str, Any]:
-    from .voices.onnx_export import export_onnx
+    from ..voices.onnx_export import export_onnx
     path = voice_path(arguments.voice)
     return asdict(export_onnx(path, Path(arguments.output) / f"{slug_of(path.stem)}.onnx"))
 
 
 def _save(arguments: argparse.Namespace) -> dict[str, Any]:
-    from .storage.places import save
+    from ..storage.places import save
     return save(Layout.of(arguments.name), arguments.to).as_json()
 
 
 def _restore(arguments: argparse.Namespace) -> dict[str, Any]:
-    from .storage.places import find_saved, restore
+    from ..storage.places import find_saved, restore
     if arguments.name:
         return restore(arguments.name, getattr(arguments, "from")).as_json()
     return {"saved": [save.as_json() for save in find_saved(getattr(arguments, "from"))]}
@@ -71,7 +71,7 @@ def _restore(arguments: argparse.Namespace) -> dict[str, Any]:
 
 _PLACE = {"default": "auto", "metavar": "PLACE", "help": "a folder or kaggle:OWNER/DATASET (default: the platform's)"}
 def _batch(arguments: argparse.Namespace) -> dict[str, Any]:
-    from .batch import run_all
+    from ..batch import run_all
     rows = run_all(Path(arguments.file), Path(arguments.output), Silent() if arguments.quiet else Terminal())
     failed = [row for row in rows if row["state"] == "failed"]
     report = {"runs": rows, **{state: sum(row["state"] == state for row in rows)

@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from .audio.waveform import Audio, read_audio
-from .batch import execute
-from .embedded import voice_folder
-from .features.pitch import pitch_estimator
-from .nn.spectrogram import mel_spectrogram
-from .presets import preset
-from .progress import Progress, Silent
-from .scoring.scores import SpeakerScorer, pitch_share, similarity_gain, speaker_similarity
-from .system.files import replace_atomically, write_json
-from .workspace.layout import Layout
-from .workspace.metrics import history
+from ..audio.waveform import Audio, read_audio
+from ..batch import execute
+from ..embedded import voice_folder
+from ..features.pitch import pitch_estimator
+from ..nn.spectrogram import mel_spectrogram
+from ..presets import preset
+from ..progress import Progress, Silent
+from ..scoring.scores import SpeakerScorer, pitch_share, similarity_gain, speaker_similarity
+from ..system.files import replace_atomically, write_json
+from ..workspace.layout import Layout
+from ..workspace.metrics import history
 
 NAME = "demo"
 _TRAINING = {"preset": "nano", "epochs": 1000, "max_minutes": 3.8, "save_every_epochs": 1000,
