@@ -3,11 +3,11 @@
 Runs a module of the package with those features in the place of the embedded encoder's; all else is the same. A content
 encoder is worth its weights only if it is well ahead of this::
 
-    export RVC_HOME=cheap PYTHONPATH=.:training/embedded
+    export RVC_HOME=cheap PYTHONPATH=.:make_embedded
     python benchmarks/cheap_content.py rvc_core.cli prepare pool --dataset RECORDINGS --preset nano --holdout-minutes 3
     python benchmarks/cheap_content.py rvc_core.cli extract pool
     python benchmarks/cheap_content.py disguise_features pool
-    torchrun --standalone --nproc_per_node 2 training/embedded/train_base.py pool cheap.ckpt --export cheap
+    torchrun --standalone --nproc_per_node 2 make_embedded/train_base.py pool cheap.ckpt --export cheap
     python benchmarks/cheap_content.py rvc_core.cli run lj --dataset lj --preset nano --max-minutes 10 \\
         --base-generator cheap/base_generator.pth --base-discriminator cheap/base_discriminator.pth
     python benchmarks/cheap_content.py rvc_core.cli evaluate lj --source others

@@ -3,7 +3,7 @@
 The base voice learns from them that a reader's own pitch, vocal tract and microphone say nothing: the same sound is
 wanted whichever set it is given, so what leaks of a speaker through the encoder is not relied upon::
 
-    python training/embedded/disguise_features.py pool --sets 3
+    python make_embedded/disguise_features.py pool --sets 3
 
 Set `n` lies in the experiment's folder ``disguised_<n>``, one file a clip, frame by frame at the clip's own times.
 """

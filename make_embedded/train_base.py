@@ -5,7 +5,7 @@ training step. Restartable: the same command goes on from its checkpoint. With s
 beats threads) gradients are averaged::
 
     rvc prepare pool --dataset RECORDINGS --preset nano && rvc extract pool
-    torchrun --standalone --nproc_per_node 2 training/embedded/train_base.py pool base.ckpt --minutes 60 --export DIR
+    torchrun --standalone --nproc_per_node 2 make_embedded/train_base.py pool base.ckpt --minutes 60 --export DIR
 
 Row 0 of the table, where every new voice starts, becomes the mean of all readers.
 """

@@ -6,7 +6,7 @@ for both views alike. Restartable: the checkpoint is written every minute of pro
 weights, and the same command goes on from it. Each tenth recording is held out of training and used for the printed
 accuracy; synthesised speech, labelled in its own folder, only teaches::
 
-    python training/embedded/train_encoder.py recordings/ labels/ encoder.ckpt --minutes 20 --spoken speech/
+    python make_embedded/train_encoder.py recordings/ labels/ encoder.ckpt --minutes 20 --spoken speech/
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Make the package's encoder from checkpoints: average them, fit the detail that the sounds' names leave out, round.
 
-    python training/embedded/export_encoder.py recordings/ encoder.safetensors early.ckpt late.ckpt
+    python make_embedded/export_encoder.py recordings/ encoder.safetensors early.ckpt late.ckpt
 """
 
 import argparse

@@ -6,7 +6,7 @@ recordings are sentences, a quarter words of chance in a row, half single words 
 between them. Each is written as ``<number>-<voice>.flac`` (16 kHz) with its words in ``.txt`` beside it, which
 label_phones.py aligns. Restartable; the same number gives the same recording::
 
-    python training/embedded/make_speech.py speech/ --recordings 160
+    python make_embedded/make_speech.py speech/ --recordings 160
 """
 
 import argparse

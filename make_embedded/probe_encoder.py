@@ -3,7 +3,7 @@
 The recordings held out of training (each tenth) are used, and, if given, a folder in which several speakers read the
 same sentences (files named ``<speaker>_<sentence>.flac``)::
 
-    python training/embedded/probe_encoder.py encoder.safetensors recordings/ labels/ --parallel same_sentences/
+    python make_embedded/probe_encoder.py encoder.safetensors recordings/ labels/ --parallel same_sentences/
 
 - ``phones_by_neighbour``: share of speech frames whose phone is named right by the eight nearest frames of *other*
   readers; higher is better. It is what an index does in a conversion.

@@ -15,7 +15,7 @@ from rvc_core.nn import rmvpe
 from rvc_core.nn.rmvpe import RMVPE, log_mel, peak_hz
 from synth import phrase
 
-GOLDEN = Path(__file__).parent / "golden" / "rmvpe.npz"
+GOLDEN = Path(__file__).parents[1] / "golden" / "rmvpe.npz"
 CHANNELS = 2   # instead of 16: the same network, 35 times smaller
 
 

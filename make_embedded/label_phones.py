@@ -9,7 +9,7 @@ sound the frame lies.
 Restartable: a recording whose labels exist is skipped. Labels are written for each recording as ``<stem>.npy``,
 int16 (frames,), 100 frames per second, ``3 * phone + third``; -1 where nothing was recognised::
 
-    python training/embedded/label_phones.py recordings/ labels/
+    python make_embedded/label_phones.py recordings/ labels/
 """
 
 import argparse

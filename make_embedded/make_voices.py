@@ -5,7 +5,7 @@ The voices are flite's ``slt`` (a woman) and ``awb`` (a man, Scottish): statisti
 Mellon University from the CMU ARCTIC recordings. Licences are in MODEL_CARD.md; every sentence below was written for
 this project. The output is the same every time::
 
-    python training/embedded/make_voices.py rvc_core/embedded/voices
+    python make_embedded/make_voices.py rvc_core/embedded/voices
 """
 
 import argparse

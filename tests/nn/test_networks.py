@@ -25,7 +25,7 @@ from rvc_core.nn.spectrogram import linear_spectrogram, mel_filterbank, mel_spec
 from rvc_core.nn.synthesizer import SynthesisNoise, Synthesizer, draw_starts, take_segments
 from rvc_core.presets import VoiceSpec, preset
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 # Keys, and SHA-256 of the lines "key [shape]" in the order in which RVC (commit 4338f12) registers its parameters:
 # a changed name, shape or order would break a voice, a base model or a resumed optimizer.
 STATE_DICTS = {
@@ -346,4 +346,4 @@ for build in (lambda: Synthesizer(preset("v2-40k")), lambda: Synthesizer(preset(
     assert all(v.is_meta for k, v in drawn.items() if k.endswith("weight_g") or k.endswith("weight_v"))
 assert "torch._dynamo" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
