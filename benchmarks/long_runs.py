@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from rvc_core.audio.recordings import recordings_in
 from rvc_core.audio.waveform import read_audio
 from rvc_core.conversion import convert
-from rvc_core.evaluation.cases import recordings_in, texts_of
+from rvc_core.evaluation.cases import texts_of
 from rvc_core.experiment import Voice
 from rvc_core.features.pitch import pitch_estimator, pitch_method
 from rvc_core.nn.spectrogram import mel_spectrogram

@@ -30,7 +30,8 @@ from rvc_core.presets import VoiceSpec, preset
 from rvc_core.system.files import replace_atomically
 from rvc_core.training.step import Networks, train_step
 from rvc_core.training.validate import Examiner, heldout_files
-from rvc_core.workspace.dataset import Batch, ClipFiles, ClipStore, ClipTensors, read_filelist
+from rvc_core.workspace.dataset import Batch, ClipStore, ClipTensors
+from rvc_core.workspace.filelist import ClipFiles, read_filelist
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.voice_file import VoiceInfo
 

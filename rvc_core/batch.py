@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .audio.recordings import find_recordings
 from .errors import ResourceError, RVCError, SettingsError
 from .experiment import Experiment, FailedFile, Voice
-from .preparation.prepare import find_recordings
 from .progress import Progress, Silent, Terminal
 from .settings import (
     ConvertSettings,

@@ -298,7 +298,8 @@ class Voice:
         RVCError
             When something cannot be read, converted or told apart, or no scorer is installed.
         """
-        from .evaluation.cases import Case, recordings_in, target_speech, texts_of
+        from .audio.recordings import recordings_in
+        from .evaluation.cases import Case, target_speech, texts_of
         from .evaluation.evaluate import evaluate
         files = recordings_in(sources)
         texts = texts_of(files, text)

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ..audio.recordings import recordings_in
 from ..audio.waveform import Audio, highpass, read_audio
-from ..errors import AudioError, SettingsError
-from ..preparation.prepare import find_recordings
+from ..errors import SettingsError
 from ..workspace.layout import Layout
 
 _SENTENCE_SECONDS = 12.0   # similarity grows with length, so the target is heard in pieces as long as sentences
@@ -61,25 +61,6 @@ class TargetSpeech:
 
     known: list[list[Audio]]
     heldout: list[Audio]
-
-
-def recordings_in(places: Iterable[Path | str]) -> list[Path]:
-    """Files as given, and all recordings of folders and their sub-folders.
-
-    Raises
-    ------
-    AudioError
-        When a place does not exist, or a folder holds no recording.
-    """
-    found: list[Path] = []
-    for place in map(Path, places):
-        if not place.exists():
-            raise AudioError(f"{str(place)!r} does not exist", hint="name recordings, or folders of them")
-        files = list(find_recordings(place).recordings.values())
-        if not files:
-            raise AudioError(f"no recording in {str(place)!r}", hint="name recordings, or folders of them")
-        found += files
-    return found
 
 
 # -- which output belongs to which source --------------------------------------------------------------------------

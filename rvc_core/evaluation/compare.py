@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..audio.quality import measure
+from ..audio.recordings import recordings_in
 from ..audio.waveform import Audio
 from ..embedded import voice_folder
 from ..errors import StageOrderError, WeightsError
@@ -22,7 +23,6 @@ from ..system.files import read_jsonl, signature, write_json
 from ..verdict.overtraining import METRICS, Candidate
 from ..voices.share import export_voice
 from ..workspace.layout import Layout
-from .cases import recordings_in
 
 _LOUDEST = 0.89   # peaks stay one decibel below full scale
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from ..audio.quality import measure
+from ..audio.recordings import recordings_in
 from ..audio.waveform import Audio, read_audio
 from ..errors import AudioError, ResourceError, SettingsError
 from ..features.pitch import pitch_estimator
@@ -27,7 +28,7 @@ from ..scoring.scores import (
     world_copy,
 )
 from ..scoring.words import WordRecogniser, WordScore, is_digits
-from .cases import Case, TargetSpeech, match_outputs, recordings_in, spread, target_speech, texts_of
+from .cases import Case, TargetSpeech, match_outputs, spread, target_speech, texts_of
 
 _SHORT_SECONDS = 3.0
 _MOST_RATED = 6           # pieces of the target that DNSMOS listens to

@@ -196,8 +196,8 @@ def _rmvpe(device: str) -> Propose:
 
     from ..nn import rmvpe
     from ..nn.layers import Blueprint
+    from ..nn.loading import load_strictly
     from ..system.untrusted import AGAIN, load_torch
-    from ..workspace.voice_file import load_strictly
     if (path := find(RMVPE)) is None:
         raise missing(RMVPE, "RMVPE", ", or choose another f0 method")
     weights = load_torch(path)

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..audio.recordings import find_recordings
 from ..audio.waveform import AUDIO_SUFFIXES, header_seconds
 from ..errors import DatasetError, printable
-from ..preparation.prepare import find_recordings
 from ..progress import Progress, Silent
 from ..system.download import download
 from ..system.files import replace_atomically, slug_of

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..audio.recordings import find_recordings
 from ..batch import TRAIN_SETTINGS
 from ..embedded import voice_folder
 from ..errors import SettingsError, StageOrderError
-from ..preparation.prepare import find_recordings
 from ..settings import ConvertSettings, PrepareSettings, RuntimeSettings
 from ..system.files import slug_of
 from ..system.platforms import detect, home

@@ -4,7 +4,6 @@ Pitch and content are stamped apart, so another f0 method redoes only the pitch.
 first file is written: a run that was killed goes on where it stopped, and changed settings start afresh.
 """
 
-import random
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -23,14 +22,12 @@ from ..settings import ExtractSettings, RuntimeSettings
 from ..system.files import ensure_room, replace_atomically, write_text
 from ..system.platforms import choose_device
 from ..system.threads import set_threads
+from ..workspace.filelist import filelist_text, mute_wave
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord, Manifest
 from ..workspace.stamps import clear, content_of, is_current, stamp, stamp_of
 
 _MUTE_SECONDS, _MUTE_F0_FRAMES = 3, 301
-_MUTE_LINES = 2
-_SHUFFLE_SEED = 1234
-
 Compute = Callable[[np.ndarray], list[np.ndarray]]   # samples at 16 kHz → one array for each file
 
 
@@ -244,37 +241,6 @@ def _finish(layout: Layout, spec: VoiceSpec, features: list[_Feature], clips: li
     if not layout.filelist.exists() or layout.filelist.read_text("utf-8") != text:
         write_text(layout.filelist, text)
     return report
-
-
-def filelist_text(layout: Layout, spec: VoiceSpec, clips: dict[str, int], *, with_mute: bool = True) -> str:
-    """RVC's file list: absolute paths, clips in a random order that is always the same, the silent clip twice.
-
-    Each line is ``wave|content|coarse f0|f0 in Hz|speaker``, or ``wave|content|speaker`` for a voice without f0.
-
-    Parameters
-    ----------
-    layout : Layout
-    spec : VoiceSpec
-    clips : dict of str to int
-        Speaker of each clip.
-    with_mute : bool
-        Whether the silent clip is there.
-    """
-    def line(place: Layout, wave: Path, stem: str, speaker: int) -> str:
-        pitch = [folder / f"{stem}.wav.npy" for folder in (place.f0_coarse, place.f0_hz)] if spec.uses_f0 else []
-        paths = [wave, place.features(spec.content_width) / f"{stem}.npy", *pitch]
-        return "|".join([*(str(path.absolute()).replace("\\", "\\\\") for path in paths), str(speaker)])
-
-    ordered = sorted(clips)
-    random.Random(_SHUFFLE_SEED).shuffle(ordered)
-    lines = [line(layout, layout.clips / f"{clip}.wav", clip, clips[clip]) for clip in ordered]
-    mute = [line(layout.mute, mute_wave(layout.mute, spec), "mute", speaker) for speaker in sorted({*clips.values()})]
-    return "\n".join(lines + _MUTE_LINES * mute * with_mute)
-
-
-def mute_wave(mute: Layout, spec: VoiceSpec) -> Path:
-    """The silent clip at the voice's rate."""
-    return mute.clips / f"mute{spec.rate_name}.wav"
 
 
 def _save(path: Path, array: np.ndarray) -> None:

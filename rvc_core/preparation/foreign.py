@@ -24,11 +24,11 @@ from ..presets import PRESETS, VoiceSpec, preset
 from ..progress import Progress, Silent
 from ..system.files import ensure_room, folder_atomically, write_text
 from ..workspace.checkpoint import Checkpoint, load_foreign
+from ..workspace.filelist import filelist_text, mute_wave
 from ..workspace.layout import Layout
 from ..workspace.manifest import Clip, ExperimentRecord, Manifest
 from ..workspace.stamps import stamp, stamp_of
 from ..workspace.voice_file import VERSIONS
-from .extract import filelist_text, mute_wave
 from .foreign_folder import ClipParts, ForeignFolder, clip_parts, read_foreign, said_in, unvoiced_kind
 from .heldout import choose_heldout
 

@@ -15,7 +15,7 @@ import soundfile
 
 from ..errors import RVCError, StageOrderError
 from ..system.files import read_json
-from ..workspace.dataset import read_filelist
+from ..workspace.filelist import read_filelist
 from ..workspace.layout import Layout
 
 _STRAIGHT, _STRAIGHT_FRAMES = 1e-6, 4    # pitch that bends less, for so many frames, was drawn with a ruler

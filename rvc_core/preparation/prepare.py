@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from ..audio.recordings import DatasetFiles, find_recordings, printable_name
 from ..audio.slicer import SHORTEST_SECONDS, Span, find_phrases, inside, outside, windows
-from ..audio.waveform import AUDIO_SUFFIXES, Audio, NonFiniteError, header_seconds, highpass, read_audio
+from ..audio.waveform import Audio, NonFiniteError, header_seconds, highpass, read_audio
 from ..errors import AudioError, DatasetError, StageOrderError
 from ..presets import PRESETS, preset
 from ..progress import Progress, Silent, Stop
@@ -81,21 +82,6 @@ class PrepareReport:
 
 
 @dataclass(frozen=True)
-class DatasetFiles:
-    """What lies in a dataset, by name within it."""
-
-    recordings: dict[str, Path]
-    ignored: dict[str, Path]     # recordings inside ignored folders
-    not_audio: dict[str, Path]
-    ignored_folders: list[str]
-
-    def fingerprint(self) -> list[tuple[str, int, int]]:
-        """Name, size and time of change of every recording: what the clips depend on."""
-        return [(name, (status := path.stat() if path.exists() else path.lstat()).st_size, status.st_mtime_ns)
-                for name, path in {**self.recordings, **self.ignored, **self.not_audio}.items()]
-
-
-@dataclass(frozen=True)
 class Recording:
     """A decoded recording: filtered, at the voice's rate, on the disk until its clips are cut."""
 
@@ -131,7 +117,7 @@ def prepare(layout: Layout, dataset: Path | str, settings: PrepareSettings, *, u
     dataset = Path(dataset).expanduser().absolute()
     files = find_recordings(dataset)
     names = speaker_names(layout, files.recordings) if settings.speakers == "folders" else []
-    record = ExperimentRecord(layout.name, _printable(str(dataset)), settings.preset, uses_f0, speaker_names=names)
+    record = ExperimentRecord(layout.name, printable_name(str(dataset)), settings.preset, uses_f0, speaker_names=names)
     if len(names) > record.spec.speakers:
         raise DatasetError(f"{len(names)} speakers, and a voice of {settings.preset} has {record.spec.speakers} rows",
                            hint="take fewer folders")
@@ -163,35 +149,6 @@ def prepare(layout: Layout, dataset: Path | str, settings: PrepareSettings, *, u
     report = PrepareReport.of(manifest, decoder.seconds_in)
     report.warnings.extend(warnings)
     return report
-
-
-def find_recordings(dataset: Path) -> DatasetFiles:
-    """List a dataset: a folder with its sub-folders, or one file.
-
-    Hidden folders, ``.ipynb_checkpoints`` among them, and ``__MACOSX`` hold copies and leftovers: their recordings are
-    listed as ignored.
-
-    Raises
-    ------
-    DatasetError
-        When it does not exist.
-    """
-    if dataset.is_file():
-        return DatasetFiles({_printable(dataset.name): dataset}, {}, {}, [])
-    if not dataset.is_dir():
-        raise DatasetError(f"there is no {str(dataset)!r}", hint="give the folder that holds the recordings")
-    files = DatasetFiles({}, {}, {}, [])
-    for path in sorted(dataset.rglob("*")):
-        inner = path.relative_to(dataset)
-        is_ignored, name = any(map(_is_ignored, inner.parts[:-1])), _printable(inner.as_posix())
-        if path.is_dir():
-            if _is_ignored(path.name) and not is_ignored:
-                files.ignored_folders.append(name)
-        elif path.name.startswith(".") or path.suffix.lower() not in AUDIO_SUFFIXES:
-            files.not_audio[name] = path
-        else:
-            (files.ignored if is_ignored else files.recordings)[name] = path
-    return files
 
 
 def normalised(samples: np.ndarray) -> np.ndarray:
@@ -388,13 +345,4 @@ def _nothing_usable(dataset: Path, manifest: Manifest) -> DatasetError:
     else:
         hint = "put recordings of one person into it: wav, flac, mp3, m4a, ogg …"
     example = f"; {details[0].recording}: {details[0].detail}" if details else ""
-    return DatasetError(f"no usable audio in {_printable(str(dataset))!r} ({found}{example})", hint=hint)
-
-
-def _is_ignored(folder: str) -> bool:
-    return folder.startswith(".") or folder == "__MACOSX"
-
-
-def _printable(name: str) -> str:
-    """A file's name as text that can be written as UTF-8 whatever its bytes are."""
-    return os.fsencode(name).decode("utf-8", "replace")
+    return DatasetError(f"no usable audio in {printable_name(str(dataset))!r} ({found}{example})", hint=hint)

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..audio.quality import Quality, measure
+from ..audio.recordings import find_recordings
 from ..audio.waveform import read_audio
 from ..errors import AudioError
 from ..progress import Progress, Silent
-from .prepare import find_recordings
 
 Verdict = Literal["good", "usable", "poor"]
 _RANK: dict[Verdict, int] = {"good": 0, "usable": 1, "poor": 2}

@@ -13,6 +13,7 @@ import torch
 from ..assets.registry import base_files
 from ..errors import DatasetError, MismatchError, ResourceError
 from ..features.content import content_name
+from ..nn.loading import load_strictly
 from ..presets import VoiceSpec
 from ..progress import Budget, Progress
 from ..settings import RuntimeSettings, TrainSettings
@@ -22,10 +23,11 @@ from ..system.threads import ThreadTuner
 from ..verdict.overtraining import Verdict
 from ..workspace import stamps
 from ..workspace.checkpoint import Checkpoint, continue_optimizer, load_base, load_newest
-from ..workspace.dataset import Batch, ClipFiles, ClipStore, read_filelist, rebase_filelist
+from ..workspace.dataset import Batch, ClipStore
+from ..workspace.filelist import ClipFiles, read_filelist, rebase_filelist
 from ..workspace.layout import LATEST_ONLY, Layout
 from ..workspace.manifest import ExperimentRecord
-from ..workspace.voice_file import VoiceInfo, load_strictly
+from ..workspace.voice_file import VoiceInfo
 from .distributed import ALONE, Ranks, own_device
 from .memory import MOST_CLIPS, DeviceUse, Portions, available_bytes, largest_batch, measured_memory
 from .precision import DTYPES, Precision, choose_precision, native_precision

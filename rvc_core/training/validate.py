@@ -13,10 +13,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from ..audio.recordings import recordings_in
 from ..audio.waveform import Audio, highpass, read_audio
 from ..embedded import voice_folder
 from ..errors import AudioError, ResourceError, SettingsError, StageOrderError, WeightsError
-from ..evaluation.cases import recordings_in, sentences, spread, target_speech, texts_of
+from ..evaluation.cases import sentences, spread, target_speech, texts_of
 from ..features.content import ContentEncoder, content_encoder
 from ..features.pitch import SAMPLE_RATE, PitchTrack, auto_transpose, pitch_estimator, pitch_method
 from ..nn.spectrogram import EpsilonName, mel_spectrogram
@@ -33,7 +34,8 @@ from ..scoring.scores import (
 from ..scoring.words import WordRecogniser, WordScore
 from ..system.files import read_json
 from ..verdict.failures import mel_signs
-from ..workspace.dataset import ClipFiles, ClipStore, ClipTensors
+from ..workspace.dataset import ClipStore, ClipTensors
+from ..workspace.filelist import ClipFiles
 from ..workspace.layout import Layout
 from ..workspace.manifest import Manifest
 from ..workspace.voice_file import VoiceInfo

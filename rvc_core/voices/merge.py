@@ -22,7 +22,7 @@ from ..settings import IndexSettings
 from ..system.files import ensure_room, folder_atomically
 from ..system.untrusted import checked_weights, load_torch
 from ..training.run import LATEST_ONLY, voice_info
-from ..workspace.dataset import read_filelist
+from ..workspace.filelist import read_filelist
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord
 from ..workspace.voice_file import VoiceFile, load_voice, save_voice, spec_of_generator, synthesizer_of

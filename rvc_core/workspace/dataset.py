@@ -1,34 +1,20 @@
 """From clips on the disk to batches of tensors: ClipStore, Batch, and the order in which clips are seen."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import soundfile
 import torch
 
-from ..errors import DatasetError, StageOrderError
+from ..errors import DatasetError
 from ..nn.spectrogram import EpsilonName, linear_spectrogram
 from ..nn.synthesizer import SynthesisNoise, draw_starts
 from ..presets import VoiceSpec
-from ..system.files import write_text
-from .layout import Layout
+from .filelist import ClipFiles
 
 _BUCKET_FRAMES = 100    # RVC's bucket width
 _CACHE_BYTES = 3 << 30  # an hour at 48 kHz; what is beyond is read again in each epoch
-
-
-@dataclass(frozen=True)
-class ClipFiles:
-    """The files of one clip: one line of RVC's ``filelist.txt``."""
-
-    wave: Path
-    features: Path
-    f0_coarse: Path | None
-    f0_hz: Path | None
-    speaker: int
 
 
 @dataclass(frozen=True)
@@ -126,40 +112,6 @@ class Batch:
                      self.spectrogram[clips, :, :frames], self.wave[clips, :, :frames * hop], lengths,
                      self.speaker[clips], _part(self.noise, clips, frames) if self.noise else None,
                      self.share * len(lengths) / len(self.lengths), self.whole_frames or int(self.lengths.sum()))
-
-
-def read_filelist(path: Path) -> list[ClipFiles]:
-    """The clips of an experiment, from RVC's ``filelist.txt`` (5 fields with f0, 3 without).
-
-    Raises
-    ------
-    StageOrderError
-        When features have not been extracted.
-    DatasetError
-        When a line is not in RVC's form.
-    """
-    if not path.is_file():
-        raise StageOrderError(f"{path} is missing: features were not extracted", hint="run: rvc extract NAME")
-    clips = []
-    for number, line in enumerate(filter(None, path.read_text("utf-8").split("\n")), start=1):
-        fields = line.replace("\\\\", "\\").split("|")
-        if len(fields) not in (3, 5) or not fields[-1].isdigit():
-            raise DatasetError(f"line {number} of {path.name} is not in RVC's form: {line[:80]!r}",
-                               hint="run: rvc extract NAME")
-        f0_coarse, f0_hz = (Path(fields[2]), Path(fields[3])) if len(fields) == 5 else (None, None)
-        clips.append(ClipFiles(Path(fields[0]), Path(fields[1]), f0_coarse, f0_hz, int(fields[-1])))
-    return clips
-
-
-def rebase_filelist(layout: Layout) -> None:
-    """Make the absolute paths of a file list point here again after its experiment was moved or copied."""
-    if not layout.filelist.is_file():
-        return
-    text = layout.filelist.read_text("utf-8")
-    first = Path(text.split("|", 1)[0].replace("\\\\", "\\"))
-    before = first.parent.parent
-    if before != layout.root and (layout.clips / first.name).exists():
-        write_text(layout.filelist, text.replace(f"{before}{os.sep}", f"{layout.root}{os.sep}"))
 
 
 class ClipStore:

@@ -20,6 +20,7 @@ import torch
 
 from ..errors import CheckpointError, MismatchError, WeightsError, printable
 from ..nn.layers import Blueprint
+from ..nn.loading import load_strictly
 from ..nn.synthesizer import Synthesizer
 from ..presets import PRESETS, VoiceSpec
 from ..system.files import replace_atomically
@@ -224,22 +225,6 @@ def synthesizer_of(voice: VoiceFile) -> Synthesizer:
     load_strictly(synthesizer, {key: value.float() for key, value in voice.weights.items()
                                 if not key.startswith("enc_q.")}, voice.info.name)
     return synthesizer.eval().fuse()
-
-
-def load_strictly(network: torch.nn.Module, weights: dict[str, torch.Tensor], name: str, *, assign: bool = False,
-                  hint: str = "use a file of the same version, sample rate and f0 choice") -> None:
-    """Put weights into a network, all of them or none; `assign` puts them in the place of its own tensors.
-
-    Raises
-    ------
-    MismatchError
-        Naming the first weight that does not fit.
-    """
-    try:
-        network.load_state_dict(weights, strict=True, assign=assign)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()[:160]
-        raise MismatchError(f"{name} does not fit the architecture: {reason}", hint=hint) from error
 
 
 def spec_of_generator(weights: dict[str, torch.Tensor], file_name: str) -> tuple[str, VoiceSpec]:

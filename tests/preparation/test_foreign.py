@@ -19,7 +19,7 @@ from rvc_core.settings import TrainSettings
 from rvc_core.system.files import sha256_of
 from rvc_core.training.step import Networks
 from rvc_core.training.trainer import train
-from rvc_core.workspace.dataset import read_filelist
+from rvc_core.workspace.filelist import read_filelist
 from rvc_core.workspace.layout import LATEST_ONLY, Layout
 from rvc_core.workspace.manifest import ExperimentRecord, Manifest
 from rvc_core.workspace.stamps import content_of

@@ -13,7 +13,7 @@ from rvc_core.experiment import Experiment
 from rvc_core.presets import preset
 from rvc_core.settings import ConvertSettings, ExtractSettings, PrepareSettings, RuntimeSettings, TrainSettings
 from rvc_core.training.validate import heldout_files
-from rvc_core.workspace.dataset import read_filelist
+from rvc_core.workspace.filelist import read_filelist
 from rvc_core.workspace.manifest import ExperimentRecord, Manifest
 from synth import phrase
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from rvc_core.errors import DatasetError, StageOrderError
-from rvc_core.workspace.dataset import Batch, ClipStore, bucket_batches, read_filelist
+from rvc_core.workspace.dataset import Batch, ClipStore, bucket_batches
+from rvc_core.workspace.filelist import read_filelist
 from rvc_core.workspace.layout import Layout
 from tiny import TINY, experiment
 

@@ -1,0 +1,81 @@
+"""Where recordings are: a file, or a folder with its sub-folders, as people have them."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import AudioError, DatasetError
+from .waveform import AUDIO_SUFFIXES
+
+
+@dataclass(frozen=True)
+class DatasetFiles:
+    """What lies in a dataset, by name within it."""
+
+    recordings: dict[str, Path]
+    ignored: dict[str, Path]     # recordings inside ignored folders
+    not_audio: dict[str, Path]
+    ignored_folders: list[str]
+
+    def fingerprint(self) -> list[tuple[str, int, int]]:
+        """Name, size and time of change of every recording: what the clips depend on."""
+        return [(name, (status := path.stat() if path.exists() else path.lstat()).st_size, status.st_mtime_ns)
+                for name, path in {**self.recordings, **self.ignored, **self.not_audio}.items()]
+
+
+def find_recordings(dataset: Path) -> DatasetFiles:
+    """List a dataset: a folder with its sub-folders, or one file.
+
+    Hidden folders, ``.ipynb_checkpoints`` among them, and ``__MACOSX`` hold copies and leftovers: their recordings are
+    listed as ignored.
+
+    Raises
+    ------
+    DatasetError
+        When it does not exist.
+    """
+    if dataset.is_file():
+        return DatasetFiles({printable_name(dataset.name): dataset}, {}, {}, [])
+    if not dataset.is_dir():
+        raise DatasetError(f"there is no {str(dataset)!r}", hint="give the folder that holds the recordings")
+    files = DatasetFiles({}, {}, {}, [])
+    for path in sorted(dataset.rglob("*")):
+        inner = path.relative_to(dataset)
+        is_ignored, name = any(map(_is_ignored, inner.parts[:-1])), printable_name(inner.as_posix())
+        if path.is_dir():
+            if _is_ignored(path.name) and not is_ignored:
+                files.ignored_folders.append(name)
+        elif path.name.startswith(".") or path.suffix.lower() not in AUDIO_SUFFIXES:
+            files.not_audio[name] = path
+        else:
+            (files.ignored if is_ignored else files.recordings)[name] = path
+    return files
+
+
+def recordings_in(places: Iterable[Path | str]) -> list[Path]:
+    """Files as given, and all recordings of folders and their sub-folders.
+
+    Raises
+    ------
+    AudioError
+        When a place does not exist, or a folder holds no recording.
+    """
+    found: list[Path] = []
+    for place in map(Path, places):
+        if not place.exists():
+            raise AudioError(f"{str(place)!r} does not exist", hint="name recordings, or folders of them")
+        files = list(find_recordings(place).recordings.values())
+        if not files:
+            raise AudioError(f"no recording in {str(place)!r}", hint="name recordings, or folders of them")
+        found += files
+    return found
+
+
+def _is_ignored(folder: str) -> bool:
+    return folder.startswith(".") or folder == "__MACOSX"
+
+
+def printable_name(name: str) -> str:
+    """A file's name as text that can be written as UTF-8 whatever its bytes are."""
+    return os.fsencode(name).decode("utf-8", "replace")

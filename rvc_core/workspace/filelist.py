@@ -1,0 +1,90 @@
+"""RVC's ``filelist.txt``: the clips that training reads, one a line."""
+
+import os
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import DatasetError, StageOrderError
+from ..presets import VoiceSpec
+from ..system.files import write_text
+from .layout import Layout
+
+_MUTE_LINES = 2
+_SHUFFLE_SEED = 1234
+
+
+@dataclass(frozen=True)
+class ClipFiles:
+    """The files of one clip: one line of RVC's ``filelist.txt``."""
+
+    wave: Path
+    features: Path
+    f0_coarse: Path | None
+    f0_hz: Path | None
+    speaker: int
+
+
+def filelist_text(layout: Layout, spec: VoiceSpec, clips: dict[str, int], *, with_mute: bool = True) -> str:
+    """RVC's file list: absolute paths, clips in a random order that is always the same, the silent clip twice.
+
+    Each line is ``wave|content|coarse f0|f0 in Hz|speaker``, or ``wave|content|speaker`` for a voice without f0.
+
+    Parameters
+    ----------
+    layout : Layout
+    spec : VoiceSpec
+    clips : dict of str to int
+        Speaker of each clip.
+    with_mute : bool
+        Whether the silent clip is there.
+    """
+    def line(place: Layout, wave: Path, stem: str, speaker: int) -> str:
+        pitch = [folder / f"{stem}.wav.npy" for folder in (place.f0_coarse, place.f0_hz)] if spec.uses_f0 else []
+        paths = [wave, place.features(spec.content_width) / f"{stem}.npy", *pitch]
+        return "|".join([*(str(path.absolute()).replace("\\", "\\\\") for path in paths), str(speaker)])
+
+    ordered = sorted(clips)
+    random.Random(_SHUFFLE_SEED).shuffle(ordered)
+    lines = [line(layout, layout.clips / f"{clip}.wav", clip, clips[clip]) for clip in ordered]
+    mute = [line(layout.mute, mute_wave(layout.mute, spec), "mute", speaker) for speaker in sorted({*clips.values()})]
+    return "\n".join(lines + _MUTE_LINES * mute * with_mute)
+
+
+def read_filelist(path: Path) -> list[ClipFiles]:
+    """The clips of an experiment, from RVC's ``filelist.txt`` (5 fields with f0, 3 without).
+
+    Raises
+    ------
+    StageOrderError
+        When features have not been extracted.
+    DatasetError
+        When a line is not in RVC's form.
+    """
+    if not path.is_file():
+        raise StageOrderError(f"{path} is missing: features were not extracted", hint="run: rvc extract NAME")
+    clips = []
+    for number, line in enumerate(filter(None, path.read_text("utf-8").split("\n")), start=1):
+        fields = line.replace("\\\\", "\\").split("|")
+        if len(fields) not in (3, 5) or not fields[-1].isdigit():
+            raise DatasetError(f"line {number} of {path.name} is not in RVC's form: {line[:80]!r}",
+                               hint="run: rvc extract NAME")
+        f0_coarse, f0_hz = (Path(fields[2]), Path(fields[3])) if len(fields) == 5 else (None, None)
+        clips.append(ClipFiles(Path(fields[0]), Path(fields[1]), f0_coarse, f0_hz, int(fields[-1])))
+    return clips
+
+
+def rebase_filelist(layout: Layout) -> None:
+    """Make the absolute paths of a file list point here again after its experiment was moved or copied."""
+    if not layout.filelist.is_file():
+        return
+    text = layout.filelist.read_text("utf-8")
+    first = Path(text.split("|", 1)[0].replace("\\\\", "\\"))
+    before = first.parent.parent
+    if before != layout.root and (layout.clips / first.name).exists():
+        write_text(layout.filelist, text.replace(f"{before}{os.sep}", f"{layout.root}{os.sep}"))
+
+
+def mute_wave(mute: Layout, spec: VoiceSpec) -> Path:
+    """The silent clip at the voice's rate."""
+    return mute.clips / f"mute{spec.rate_name}.wav"
