@@ -26,7 +26,7 @@ from rvc_core.evaluation.cases import texts_of
 from rvc_core.experiment import Voice
 from rvc_core.features.pitch import pitch_estimator, pitch_method
 from rvc_core.nn.spectrogram import mel_spectrogram
-from rvc_core.scoring.scores import SpeakerScorer, speaker_similarity
+from rvc_core.scoring.similarity import SpeakerScorer, speaker_similarity
 from rvc_core.scoring.words import WordRecogniser
 from rvc_core.settings import ConvertSettings, RuntimeSettings
 from rvc_core.system.files import read_jsonl, write_jsonl

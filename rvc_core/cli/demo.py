@@ -22,7 +22,7 @@ from ..features.pitch import pitch_estimator
 from ..nn.spectrogram import mel_spectrogram
 from ..presets import preset
 from ..progress import Progress, Silent
-from ..scoring.scores import SpeakerScorer, pitch_share, similarity_gain, speaker_similarity
+from ..scoring.similarity import SpeakerScorer, pitch_share, similarity_gain, speaker_similarity
 from ..system.files import replace_atomically, write_json
 from ..workspace.layout import Layout
 from ..workspace.metrics import history

@@ -18,7 +18,7 @@ from ..audio.waveform import Audio, read_audio
 from ..errors import AudioError, ResourceError, SettingsError
 from ..features.pitch import pitch_estimator
 from ..progress import Progress, Silent
-from ..scoring.scores import (
+from ..scoring.similarity import (
     NaturalnessScorer,
     SpeakerScorer,
     gain_between,

@@ -23,7 +23,7 @@ from ..features.pitch import SAMPLE_RATE, PitchTrack, auto_transpose, pitch_esti
 from ..nn.spectrogram import EpsilonName, mel_spectrogram
 from ..nn.synthesizer import Synthesizer
 from ..presets import VoiceSpec
-from ..scoring.scores import (
+from ..scoring.similarity import (
     SpeakerScorer,
     content_distance,
     melody_correlation,

@@ -20,7 +20,7 @@ from rvc_core.evaluation.evaluate import EvaluateReport, evaluate, sanity
 from rvc_core.features.pitch import pitch_estimator
 from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.presets import preset
-from rvc_core.scoring.scores import NaturalnessScorer
+from rvc_core.scoring.similarity import NaturalnessScorer
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, save_voice
 from spoken import TEXTS, noisy

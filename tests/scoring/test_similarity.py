@@ -11,7 +11,7 @@ from rvc_core import embedded
 from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.errors import AudioError, ResourceError
 from rvc_core.features.pitch import PitchTrack, pitch_estimator
-from rvc_core.scoring.scores import (
+from rvc_core.scoring.similarity import (
     SpeakerScorer,
     pitch_share,
     pitch_share_of_copy,
