@@ -22,11 +22,11 @@ import torch
 from rvc_core.audio.recordings import recordings_in
 from rvc_core.audio.waveform import read_audio
 from rvc_core.conversion import convert
-from rvc_core.evaluation.cases import texts_of
 from rvc_core.experiment import Voice
 from rvc_core.features.pitch import pitch_estimator, pitch_method
 from rvc_core.nn.spectrogram import mel_spectrogram
 from rvc_core.scoring.similarity import SpeakerScorer, speaker_similarity
+from rvc_core.scoring.transcripts import texts_of
 from rvc_core.scoring.words import WordRecogniser
 from rvc_core.settings import ConvertSettings, RuntimeSettings
 from rvc_core.system.files import read_jsonl, write_jsonl

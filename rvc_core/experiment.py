@@ -299,11 +299,14 @@ class Voice:
             When something cannot be read, converted or told apart, or no scorer is installed.
         """
         from .audio.recordings import recordings_in
-        from .evaluation.cases import Case, target_speech, texts_of
+        from .evaluation.cases import Case
         from .evaluation.evaluate import evaluate
+        from .scoring.target_speech import target_speech
+        from .scoring.transcripts import texts_of
         files = recordings_in(sources)
         texts = texts_of(files, text)
-        speech = target_speech(target, Layout(self.path.absolute().parent, self.name))
+        made_in = Layout(self.path.absolute().parent, self.name)
+        speech = target_speech(target, made_in.clips, made_in.heldout.clips)
         progress.start("converting", len(files))
         cases = []
         for (source, file), words in zip(outputs_for(files, Path(output or ""), self.name, settings), texts,

@@ -22,7 +22,8 @@ from ..features.pitch import pitch_estimator
 from ..nn.spectrogram import mel_spectrogram
 from ..presets import preset
 from ..progress import Progress, Silent
-from ..scoring.similarity import SpeakerScorer, pitch_share, similarity_gain, speaker_similarity
+from ..scoring.melody import pitch_share
+from ..scoring.similarity import SpeakerScorer, similarity_gain, speaker_similarity
 from ..system.files import replace_atomically, write_json
 from ..workspace.layout import Layout
 from ..workspace.metrics import history

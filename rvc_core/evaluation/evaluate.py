@@ -18,17 +18,13 @@ from ..audio.waveform import Audio, read_audio
 from ..errors import AudioError, ResourceError, SettingsError
 from ..features.pitch import pitch_estimator
 from ..progress import Progress, Silent
-from ..scoring.similarity import (
-    NaturalnessScorer,
-    SpeakerScorer,
-    gain_between,
-    pitch_share,
-    speaker_similarity,
-    vuv_agreement,
-    world_copy,
-)
+from ..scoring.cleanness import NaturalnessScorer
+from ..scoring.melody import pitch_share, vuv_agreement, world_copy
+from ..scoring.similarity import SpeakerScorer, gain_between, speaker_similarity
+from ..scoring.target_speech import TargetSpeech, spread, target_speech
+from ..scoring.transcripts import texts_of
 from ..scoring.words import WordRecogniser, WordScore, is_digits
-from .cases import Case, TargetSpeech, match_outputs, spread, target_speech, texts_of
+from .cases import Case, match_outputs
 
 _SHORT_SECONDS = 3.0
 _MOST_RATED = 6           # pieces of the target that DNSMOS listens to

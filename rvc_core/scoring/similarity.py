@@ -1,25 +1,18 @@
-"""Scores of a conversion: does it sound like the target, does it keep the source's melody, does it sound clean?
+"""Whether a conversion sounds like its target: speaker embeddings, and how far content has moved.
 
-Each is easy alone (the target saying other words scores full similarity), so read them together, on the same files,
-and with the words (``words.py``).
+Similarity alone is easy: the target saying other words has all of it. Read it together with melody and words, on the
+same files.
 """
 
-import importlib.resources
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
 from ..audio.waveform import Audio
 from ..errors import AudioError, ResourceError
-from ..features.pitch import PitchEstimator, PitchTrack
 
 SPEAKER_RATE_HZ = 16_000     # what GE2E hears: nothing above 8 kHz is judged
-_DNSMOS_RATE_HZ, _DNSMOS_SECONDS = 16_000, 9.01   # what one look of the network takes, once a second
-_DNSMOS_SCALES = {"signal": (-0.08397278, 1.22083953, 0.0052439),      # its raw answers to mean opinions, as published
-                  "background": (-0.13166888, 1.60915514, -0.39604546),
-                  "overall": (-0.06766283, 1.11546468, 0.04602535)}
 
 
 class SpeakerScorer:
@@ -117,106 +110,6 @@ def gain_between(similarity: float, floor: float, ceiling: float) -> float:
     return (similarity - floor) / (ceiling - floor) if ceiling - floor >= 0.03 else math.nan
 
 
-def pitch_share(source: PitchTrack, output: PitchTrack, cents: float = 50.0) -> float:
-    """Share of the source's voiced frames whose pitch the output keeps, after the median transposition.
-
-    A frame that is unvoiced in the output is not kept; frames beyond the shorter track are lost as well.
-
-    Parameters
-    ----------
-    source, output : PitchTrack
-        Frame t of both is the same instant.
-    cents : float
-        Largest difference that counts as kept; 100 is a semitone.
-
-    Returns
-    -------
-    float
-        NaN for a source without voiced frames.
-    """
-    if not source.voiced.any():
-        return math.nan
-    fitted = output.fitted(len(source.voiced))
-    both = source.voiced & fitted.voiced
-    if not both.any():
-        return 0.0
-    apart_cents = 1200.0 * np.log2(fitted.f0_hz[both].astype(np.float64) / source.f0_hz[both])
-    kept = np.abs(apart_cents - np.median(apart_cents)) <= cents
-    return float(kept.sum() / source.voiced.sum())
-
-
-def pitch_share_of_copy(audio: Audio, estimator: PitchEstimator, cents: float = 50.0) -> float:
-    """The pitch share that a WORLD copy of the source itself reaches: what the estimator's own slips leave to reach.
-
-    Report a conversion's share as a fraction of this one.
-
-    Raises
-    ------
-    ResourceError
-        When pyworld is not installed.
-    """
-    copy = world_copy(audio)
-    return pitch_share(estimator(audio.resample(copy.sample_rate).samples), estimator(copy.samples), cents)
-
-
-def world_copy(audio: Audio) -> Audio:
-    """A recording taken apart into pitch, envelope and noise, and put together again (WORLD, Morise et al., 2016).
-
-    Raises
-    ------
-    ResourceError
-        When pyworld is not installed.
-    """
-    try:
-        import pyworld
-    except ImportError as error:
-        raise ResourceError(f"the copy needs pyworld ({error})", hint="pip install pyworld-prebuilt") from error
-    samples = audio.resample(SPEAKER_RATE_HZ).samples
-    copy = pyworld.synthesize(*pyworld.wav2world(samples.astype(np.float64), SPEAKER_RATE_HZ), SPEAKER_RATE_HZ)
-    return Audio(copy[:len(samples)].astype(np.float32), SPEAKER_RATE_HZ)
-
-
-def vuv_agreement(source: PitchTrack, output: PitchTrack) -> float:
-    """Share of the source's frames that are voiced, or unvoiced, in both; NaN for an empty track."""
-    if not len(source.voiced):
-        return math.nan
-    return float(np.mean(source.voiced == output.fitted(len(source.voiced)).voiced))
-
-
-def pitch_error_cents(asked: PitchTrack, output: PitchTrack) -> float:
-    """Mean distance of an output's pitch from the one it should have, over frames voiced in both; NaN without any.
-
-    Examples
-    --------
-    >>> track = PitchTrack(np.array([0, 100, 200], np.float32), np.array([False, True, True]))
-    >>> round(pitch_error_cents(track, track.transposed(1)), 2)
-    100.0
-    """
-    ours, theirs = _octaves(asked, output)
-    return float(1200 * np.abs(theirs - ours).mean()) if len(ours) else math.nan
-
-
-def melody_correlation(asked: PitchTrack, output: PitchTrack) -> float:
-    """Correlation of log f0 over the frames that are voiced in both; NaN where there is no melody to follow.
-
-    Examples
-    --------
-    >>> track = PitchTrack(np.array([100, 150, 200], np.float32), np.ones(3, bool))
-    >>> round(melody_correlation(track, track.transposed(5)), 3)
-    1.0
-    """
-    ours, theirs = _octaves(asked, output)
-    moves = len(ours) > 1 and ours.std() > 0 and theirs.std() > 0
-    return float(np.corrcoef(ours, theirs)[0, 1]) if moves else math.nan
-
-
-def _octaves(*tracks: PitchTrack) -> tuple[np.ndarray, ...]:
-    """Log2 of the pitch of both tracks where both are voiced."""
-    frames = min(len(track.voiced) for track in tracks)
-    both = np.all([track.voiced[:frames] for track in tracks], axis=0)
-    return tuple(np.log2(track.f0_hz[:frames][both].astype(np.float64)) for track in tracks)
-
-
 def content_distance(before: np.ndarray, after: np.ndarray) -> float:
     """How far content features (T, D) have moved, in units of their own spread: 0 unchanged, about 1.4 other words.
 
@@ -229,66 +122,3 @@ def content_distance(before: np.ndarray, after: np.ndarray) -> float:
     frames = min(len(before), len(after))
     before, after = before[:frames], after[:frames]
     return float(np.sqrt(np.mean((after - before) ** 2) / np.mean((before - before.mean(0)) ** 2)))
-
-
-@dataclass(frozen=True)
-class Naturalness:
-    """Mean opinions that DNSMOS expects of listeners, 1 (bad) to 5 (excellent), by ITU-T P.835.
-
-    Attributes
-    ----------
-    signal, background, overall : float
-        Of the speech itself, of what else is heard, and of all together.
-    """
-
-    signal: float
-    background: float
-    overall: float
-
-
-class NaturalnessScorer:
-    """Guesses how listeners would rate a recording: DNSMOS P.835 (Reddy et al., 2022), from the wheel of speechmos.
-
-    It hardly notices a vocoder (3.28 becomes 3.20) but catches noise, buzz and whisper. Good recordings differ, 2.7 to
-    3.4: compare with the source's and the target's own.
-
-    Raises
-    ------
-    ResourceError
-        When speechmos or onnxruntime is not installed.
-
-    Examples
-    --------
-    >>> NaturalnessScorer()(recording)                                     # doctest: +SKIP
-    Naturalness(signal=3.33, background=4.07, overall=3.09)
-    """
-
-    def __init__(self) -> None:
-        try:
-            import onnxruntime
-            model = importlib.resources.files("speechmos").joinpath("dnsmos_models", "sig_bak_ovr.onnx").read_bytes()
-        except ImportError as error:
-            raise ResourceError(f"DNSMOS needs speechmos and onnxruntime ({error})",
-                                hint="pip install onnxruntime && pip install --no-deps speechmos") from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1   # its waiting threads would hold the other cores
-        self._network = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-    def __call__(self, audio: Audio) -> Naturalness:
-        """Rate a recording; one shorter than nine seconds is repeated.
-
-        Raises
-        ------
-        AudioError
-            When there is nothing in it.
-        """
-        samples = np.clip(audio.resample(_DNSMOS_RATE_HZ).samples, -1, 1)
-        if not len(samples):
-            raise AudioError("no sound to rate", hint="export the recording again")
-        length = int(_DNSMOS_SECONDS * _DNSMOS_RATE_HZ)
-        while len(samples) < length:
-            samples = np.concatenate([samples, samples])
-        looks = np.lib.stride_tricks.sliding_window_view(samples, length)[::_DNSMOS_RATE_HZ]
-        raw = np.stack([self._network.run(None, {"input_1": look[None]})[0][0] for look in looks])
-        return Naturalness(**{name: float(np.polyval(scale, raw[:, column]).mean())
-                              for column, (name, scale) in enumerate(_DNSMOS_SCALES.items())})

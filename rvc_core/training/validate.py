@@ -17,20 +17,15 @@ from ..audio.recordings import recordings_in
 from ..audio.waveform import Audio, highpass, read_audio
 from ..embedded import voice_folder
 from ..errors import AudioError, ResourceError, SettingsError, StageOrderError, WeightsError
-from ..evaluation.cases import sentences, spread, target_speech, texts_of
 from ..features.content import ContentEncoder, content_encoder
 from ..features.pitch import SAMPLE_RATE, PitchTrack, auto_transpose, pitch_estimator, pitch_method
 from ..nn.spectrogram import EpsilonName, mel_spectrogram
 from ..nn.synthesizer import Synthesizer
 from ..presets import VoiceSpec
-from ..scoring.similarity import (
-    SpeakerScorer,
-    content_distance,
-    melody_correlation,
-    pitch_error_cents,
-    speaker_similarity,
-    vuv_agreement,
-)
+from ..scoring.melody import melody_correlation, pitch_error_cents, vuv_agreement
+from ..scoring.similarity import SpeakerScorer, content_distance, speaker_similarity
+from ..scoring.target_speech import sentences, spread, target_speech
+from ..scoring.transcripts import texts_of
 from ..scoring.words import WordRecogniser, WordScore
 from ..system.files import read_json
 from ..verdict.failures import mel_signs
@@ -186,7 +181,7 @@ class _Likeness:
 
     def __init__(self, layout: Layout) -> None:
         self._scorer = SpeakerScorer()
-        speech = target_speech(layout=layout)
+        speech = target_speech(clips=layout.clips, heldout=layout.heldout.clips)
         self._target = self._scorer.centre(speech.heldout or [one for part in speech.known for one in part])
 
     def __call__(self, audios: Sequence[Audio]) -> list[float]:

@@ -15,12 +15,14 @@ from rvc_core.cli import main
 from rvc_core.conversion import convert
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import AudioError, ResourceError, SettingsError
-from rvc_core.evaluation.cases import Case, TargetSpeech, match_outputs, target_speech, texts_of
+from rvc_core.evaluation.cases import Case, match_outputs
 from rvc_core.evaluation.evaluate import EvaluateReport, evaluate, sanity
 from rvc_core.features.pitch import pitch_estimator
 from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.presets import preset
-from rvc_core.scoring.similarity import NaturalnessScorer
+from rvc_core.scoring.cleanness import NaturalnessScorer
+from rvc_core.scoring.target_speech import TargetSpeech, target_speech
+from rvc_core.scoring.transcripts import texts_of
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, save_voice
 from spoken import TEXTS, noisy
@@ -277,10 +279,10 @@ def test_a_target_without_held_out_speech_stands_for_itself(tmp_path: Path) -> N
     layout = Layout.of("eve", tmp_path)
     for number in range(10):
         Audio(np.full(16_000, 0.1, np.float32), 16_000).save(layout.clips / f"0_{number}.wav")
-    speech = target_speech(layout=layout)
+    speech = target_speech((), layout.clips, layout.heldout.clips)
     assert [piece.seconds for recording in speech.known for piece in recording] == [3, 3, 2, 2] and not speech.heldout
     assert len(speech.known) == 4   # each stands for a recording
-    assert len(target_speech(TARGET, layout).heldout) == 4
+    assert len(target_speech(TARGET, layout.clips, layout.heldout.clips).heldout) == 4
 
 
 def test_rumble_that_clips_have_lost_is_not_taken_for_another_voice(tmp_path: Path) -> None:
@@ -288,6 +290,7 @@ def test_rumble_that_clips_have_lost_is_not_taken_for_another_voice(tmp_path: Pa
     rumble = 0.2 * np.sin(2 * np.pi * 12 * np.arange(len(second.samples)) / 16_000).astype(np.float32)
     first.save(layout.clips / "0_0.wav")
     Audio(second.samples + rumble, 16_000).save(tmp_path / "rumbling.wav")
-    heard = np.concatenate([piece.samples for piece in target_speech([tmp_path / "rumbling.wav"], layout).heldout])
+    speech = target_speech([tmp_path / "rumbling.wav"], layout.clips)
+    heard = np.concatenate([piece.samples for piece in speech.heldout])
     expected = highpass(second, zero_phase=False).samples
     assert np.std(heard[8000:] - expected[8000:]) < 0.05 * np.std(rumble)

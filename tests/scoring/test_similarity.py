@@ -11,14 +11,8 @@ from rvc_core import embedded
 from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.errors import AudioError, ResourceError
 from rvc_core.features.pitch import PitchTrack, pitch_estimator
-from rvc_core.scoring.similarity import (
-    SpeakerScorer,
-    pitch_share,
-    pitch_share_of_copy,
-    similarity_gain,
-    speaker_similarity,
-    vuv_agreement,
-)
+from rvc_core.scoring.melody import pitch_share, pitch_share_of_copy, vuv_agreement
+from rvc_core.scoring.similarity import SpeakerScorer, similarity_gain, speaker_similarity
 from synth import phrase
 
 needs_resemblyzer = pytest.mark.skipif(not importlib.util.find_spec("resemblyzer"), reason="Resemblyzer is an extra")
