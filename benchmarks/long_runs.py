@@ -22,7 +22,6 @@ import torch
 from rvc_core.audio.recordings import recordings_in
 from rvc_core.audio.waveform import read_audio
 from rvc_core.conversion import convert
-from rvc_core.experiment import Voice
 from rvc_core.features.pitch import pitch_estimator, pitch_method
 from rvc_core.nn.spectrogram import mel_spectrogram
 from rvc_core.scoring.similarity import SpeakerScorer, speaker_similarity
@@ -32,6 +31,7 @@ from rvc_core.settings import ConvertSettings, RuntimeSettings
 from rvc_core.system.files import read_jsonl, write_jsonl
 from rvc_core.verdict.learning_curve import History
 from rvc_core.verdict.overtraining import judge_experiment, read_as_the_guide
+from rvc_core.voice import Voice
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.metrics import history
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from .audio.recordings import find_recordings
 from .errors import ResourceError, RVCError, SettingsError
-from .experiment import Experiment, FailedFile, Voice
+from .experiment import Experiment
 from .progress import Progress, Silent, Terminal
 from .settings import (
     ConvertSettings,
@@ -25,6 +25,7 @@ from .settings import (
     TrainSettings,
 )
 from .system.files import read_json, sha256_of, signature, slug_of, write_json
+from .voice import FailedFile, Voice
 
 _STAGES = (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings, MirrorSettings)
 TRAIN_SETTINGS = (*_STAGES, RuntimeSettings)

@@ -13,7 +13,7 @@ from rvc_core import batch
 from rvc_core.audio.waveform import Audio
 from rvc_core.cli import main
 from rvc_core.errors import RVCError, SettingsError, StageOrderError, WeightsError
-from rvc_core.experiment import Experiment, Voice, outputs_for
+from rvc_core.experiment import Experiment
 from rvc_core.features.retrieval import FeatureIndex
 from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.preparation.extract import ExtractReport
@@ -22,6 +22,7 @@ from rvc_core.presets import preset
 from rvc_core.settings import ConvertSettings, ExtractSettings, PrepareSettings, RuntimeSettings, TrainSettings
 from rvc_core.system.files import slug_of, write_jsonl
 from rvc_core.training.trainer import TrainReport, train
+from rvc_core.voice import Voice, outputs_for
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.manifest import ExperimentRecord, Manifest
 from rvc_core.workspace.stamps import content_of, stamp, stamp_of

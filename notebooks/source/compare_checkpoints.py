@@ -22,7 +22,7 @@ from IPython.display import Markdown, display
 
 import rvc_core as rvc
 from rvc_core import batch
-from rvc_core.evaluation import compare
+from rvc_core.notebook import compare
 from rvc_core.progress import Terminal
 
 lab = rvc.Experiment.open(name, runtime=batch.settings_from(rvc.RuntimeSettings, globals()))

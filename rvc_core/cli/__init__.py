@@ -16,7 +16,7 @@ from pydantic_core import PydanticUndefined
 
 from .. import __version__
 from ..errors import RVCError, SettingsError
-from ..experiment import Experiment, FailedFile, Voice
+from ..experiment import Experiment
 from ..progress import Silent, Terminal
 from ..settings import (
     ConvertSettings,
@@ -28,6 +28,7 @@ from ..settings import (
     Settings,
     TrainSettings,
 )
+from ..voice import FailedFile, Voice
 from .voices import COMMANDS as VOICES_COMMANDS
 from .weights import COMMANDS as WEIGHTS_COMMANDS
 

@@ -5,10 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..experiment import voice_path
 from ..progress import Silent, Terminal
 from ..system.files import slug_of
-from ..workspace.layout import Layout
+from ..workspace.layout import Layout, voice_path
 
 _VOICE = {"metavar": "VOICE", "help": "a voice file, or the name of an experiment"}
 _OUTPUT = {"default": "exported", "metavar": "DIR", "help": "folder for the results (default: exported)"}

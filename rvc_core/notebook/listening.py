@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.compare import Comparison, preferences, record_choice
+from .compare import Comparison, preferences, record_choice
 
 
 class Blind:

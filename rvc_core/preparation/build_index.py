@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import DatasetError, StageOrderError
-from ..features.faiss_file import read_note
 from ..features.retrieval import FeatureIndex
 from ..progress import Progress, Silent
 from ..settings import IndexSettings
 from ..system.files import ensure_room
-from ..workspace.layout import Layout, voice_names
+from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord, Manifest
 from ..workspace.stamps import clear, content_of, is_current, stamp, stamp_of
 
 if TYPE_CHECKING:   # importing it loads torch
-    from ..workspace.voice_file import VoiceFile
+    pass
 
 
 @dataclass(frozen=True)
@@ -84,33 +83,6 @@ def build_index(layout: Layout, settings: IndexSettings = IndexSettings(), *,
             other.unlink()
     stamp(layout, "index", content)
     return _report(path, FeatureIndex.load(path))
-
-
-def find_index(file: Path, voice: "VoiceFile") -> tuple[Path | None, list[str]]:
-    """The newest index of a voice, beside it or where RVC WebUI has its own, and what is odd about that.
-
-    An index that records whose it is goes by that, whatever its file is called; another by its exact name, RVC's or
-    Applio's: never by a part of one.
-    """
-    owners, place = voice_names(file, voice.info.name), file.absolute().parent
-    places = [place]
-    if place.name == "weights":   # RVC WebUI keeps voices in assets/weights, formerly in weights, and indexes in logs
-        places += [parent / "logs" / owner for parent in list(place.parents)[:2] for owner in sorted(owners)]
-    for layout in (Layout(folder, voice.info.name) for folder in places):
-        by_name = layout.indexes(voice.spec.version, owners)
-        for path in layout.indexes():
-            note = read_note(path)
-            recorded = (note.get("name"), note.get("version"))
-            if recorded == (voice.info.name, voice.spec.version) if note else path in by_name:
-                stale = f"the index was made from other content than there is now: run rvc index {layout.name}"
-                return path, [stale] if is_stale(layout) else []
-    return None, ["no index of this voice was found"]
-
-
-def is_stale(layout: Layout) -> bool:
-    """Whether the index of an experiment was made from other clips or content than there are now."""
-    made_from = content_of(layout, "index").get("content")
-    return layout.experiment.exists() and (made_from is None or made_from != stamp_of(layout, "content"))
 
 
 def _load_features(paths: list[Path], progress: Progress) -> np.ndarray:

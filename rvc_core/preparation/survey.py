@@ -10,8 +10,8 @@ from ..audio.waveform import read_audio
 from ..errors import AudioError
 from ..progress import Progress, Silent
 
-Verdict = Literal["good", "usable", "poor"]
-_RANK: dict[Verdict, int] = {"good": 0, "usable": 1, "poor": 2}
+Grade = Literal["good", "usable", "poor"]
+_RANK: dict[Grade, int] = {"good": 0, "usable": 1, "poor": 2}
 _FEW_MINUTES, _ENOUGH_MINUTES = 1.0, 10.0
 
 
@@ -23,7 +23,7 @@ class RecordingReport:
     seconds: float
     sample_rate: int
     quality: Quality | None
-    verdict: Verdict
+    verdict: Grade
     problems: list[str]
 
 
@@ -32,7 +32,7 @@ class DatasetReport:
     """A dataset: its recordings, an overall verdict, and one line of advice."""
 
     minutes: float
-    verdict: Verdict
+    verdict: Grade
     advice: str
     recordings: list[RecordingReport]
 
@@ -71,7 +71,7 @@ def inspect(dataset: Path | str, *, progress: Progress = Silent()) -> DatasetRep
     return DatasetReport(round(minutes, 3), verdict, advice, reports)
 
 
-def judge(quality: Quality, sample_rate: int) -> tuple[Verdict, list[str]]:
+def judge(quality: Quality, sample_rate: int) -> tuple[Grade, list[str]]:
     """A verdict on figures, with the reasons and what to do about each.
 
     Examples
@@ -83,7 +83,7 @@ def judge(quality: Quality, sample_rate: int) -> tuple[Verdict, list[str]]:
         return "poor", ["almost all of it is silent: raise its level, or leave it out"]
     clipped_percent, snr_db = 100 * quality.clipped_share, quality.snr_db
     bandwidth_khz, rate_khz = quality.bandwidth_hz / 1000, sample_rate / 1000
-    findings: list[tuple[bool, Verdict, str]] = [
+    findings: list[tuple[bool, Grade, str]] = [
         (clipped_percent > 1, "poor", f"clipped ({clipped_percent:.1f} % of it): record again at a lower level"),
         (0.01 < clipped_percent <= 1, "usable", "clipped now and then: lower the recording level"),
         (snr_db < 12, "poor", f"very noisy, or never at rest ({snr_db:.0f} dB above its quietest part): listen to it"),
@@ -97,7 +97,7 @@ def judge(quality: Quality, sample_rate: int) -> tuple[Verdict, list[str]]:
         (abs(quality.offset) > 0.02, "usable", "has a constant offset, which is filtered out: check the recorder"),
     ]
     found = [(verdict, problem) for applies, verdict, problem in findings if applies]
-    worst: Verdict = max((verdict for verdict, _ in found), key=_RANK.__getitem__, default="good")
+    worst: Grade = max((verdict for verdict, _ in found), key=_RANK.__getitem__, default="good")
     return worst, [problem for _, problem in found]
 
 
@@ -111,7 +111,7 @@ def _report(name: str, path: Path) -> RecordingReport:
     return RecordingReport(name, round(audio.seconds, 3), audio.sample_rate, quality, verdict, problems)
 
 
-def _overall(reports: list[RecordingReport], minutes: float) -> tuple[Verdict, str]:
+def _overall(reports: list[RecordingReport], minutes: float) -> tuple[Grade, str]:
     """The verdict that most of the time deserves, and the most useful next step."""
     if minutes < _FEW_MINUTES:
         return "poor", "Too little: collect ten minutes or more of one person."

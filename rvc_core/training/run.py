@@ -24,10 +24,10 @@ from ..verdict.overtraining import Verdict
 from ..workspace import stamps
 from ..workspace.checkpoint import Checkpoint, continue_optimizer, load_base, load_newest
 from ..workspace.dataset import Batch, ClipStore
-from ..workspace.filelist import ClipFiles, read_filelist, rebase_filelist
+from ..workspace.filelist import read_filelist, rebase_filelist
 from ..workspace.layout import LATEST_ONLY, Layout
 from ..workspace.manifest import ExperimentRecord
-from ..workspace.voice_file import VoiceInfo
+from ..workspace.voice_file import VoiceInfo, median_f0_hz, voice_info
 from .distributed import ALONE, Ranks, own_device
 from .memory import MOST_CLIPS, DeviceUse, Portions, available_bytes, largest_batch, measured_memory
 from .precision import DTYPES, Precision, choose_precision, native_precision
@@ -192,7 +192,7 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, 
     tuner = ThreadTuner(runtime.threads)
     torch.set_num_threads(tuner.threads)
     info = replace(voice_info(layout, files), mel_epsilons=settings.mel_epsilons, speakers={
-        name: _median_f0_hz([file for file in files if file.speaker == row])
+        name: median_f0_hz([file for file in files if file.speaker == row])
         for row, name in enumerate(record.speaker_names)})
     clips, heldout = (ClipStore(each, spec, settings.mel_epsilons) for each in (files, heldout_files(layout, spec)))
     if device.type == "cuda":
@@ -328,20 +328,6 @@ def _ensure_room(run: Run, progress: Progress) -> None:
         ensure_room(run.layout.root, max(0, wanted))
     except ResourceError as error:
         progress.say(f"{error}: fewer checkpoints will be kept")
-
-
-def voice_info(layout: Layout, files: list[ClipFiles]) -> VoiceInfo:
-    """What the voices of an experiment say about themselves: its name, encoder, and the pitch of its clips."""
-    content = stamps.content_of(layout, "content")
-    return VoiceInfo(name=layout.name, content_name=content.get("name", ""),
-                     content_identity=content.get("identity", ""), f0_median_hz=_median_f0_hz(files))
-
-
-def _median_f0_hz(files: list[ClipFiles]) -> float:
-    """Median of the voiced pitch of all clips; 0 if there is none."""
-    tracks = [np.load(file.f0_hz, allow_pickle=False) for file in files if file.f0_hz and file.f0_hz.exists()]
-    voiced = np.concatenate([track[track > 0] for track in tracks]) if tracks else np.zeros(0)
-    return float(np.median(voiced)) if len(voiced) else 0.0
 
 
 def rvc_config(run: Run) -> dict[str, Any]:

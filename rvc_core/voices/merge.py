@@ -3,114 +3,28 @@
 Source of the arithmetic: RVC WebUI's ``process_ckpt.py``. Labels come from the files here, never from the user.
 """
 
-import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..errors import CheckpointError, MismatchError, RVCError, SettingsError, WeightsError
+from ..errors import CheckpointError, MismatchError, RVCError, SettingsError
 from ..features.content import content_name
 from ..features.retrieval import FeatureIndex
-from ..preparation.build_index import find_index
 from ..presets import VoiceSpec
 from ..settings import IndexSettings
-from ..system.files import ensure_room, folder_atomically
+from ..system.files import ensure_room
 from ..system.untrusted import checked_weights, load_torch
-from ..training.run import LATEST_ONLY, voice_info
 from ..workspace.filelist import read_filelist
-from ..workspace.layout import Layout
+from ..workspace.layout import LATEST_ONLY, Layout
 from ..workspace.manifest import ExperimentRecord
-from ..workspace.voice_file import VoiceFile, load_voice, save_voice, spec_of_generator, synthesizer_of
+from ..workspace.voice_file import VoiceFile, load_voice, save_voice, spec_of_generator, voice_info
+from .library import MadeVoice, find_index, publish, refuse_taken, reopened, save_index
 
-_SILENT_RMS = 1e-6
 _CHECKPOINT = re.compile(r"G_(\d+)\.pth")
-
-
-@dataclass(frozen=True)
-class MadeVoice:
-    """A voice that was written, opened again, and heard to speak.
-
-    Attributes
-    ----------
-    rms_db : float
-        Loudness of half a second of it, in dB of full scale.
-    index : str
-        The index that conversion finds for it; empty without one.
-    """
-
-    path: str
-    name: str
-    architecture: str
-    rms_db: float
-    index: str = ""
-    warnings: list[str] = field(default_factory=list)
-
-
-def reopened(path: Path, warnings: list[str] | None = None) -> MadeVoice:
-    """Open a written voice and its index as conversion does, and let it speak half a second.
-
-    Raises
-    ------
-    WeightsError, MismatchError
-        When it does not read back, is silent, or its index does not fit.
-    """
-    voice = load_voice(path)
-    spec, frames = voice.spec, 50
-    generator = torch.Generator().manual_seed(0)
-    content = torch.randn(1, frames, spec.content_width, generator=generator)
-    f0_hz = torch.full((1, frames), 200.0) if spec.uses_f0 else None
-    audio = synthesizer_of(voice).infer(content, None if f0_hz is None else (f0_hz / 4).long(), f0_hz,
-                                        torch.tensor([0]), generator=generator)
-    rms = float(audio.square().mean().sqrt())
-    if not rms > _SILENT_RMS:   # nor when it is no number
-        raise WeightsError(f"{path.name} gives no sound", hint="it is damaged: use another voice")
-    index, _ = find_index(path, voice)
-    if index is not None and FeatureIndex.load(index).dimension != spec.content_width:
-        raise MismatchError(f"the index {index.name} does not fit {path.name}", hint="leave it out, or build it again")
-    return MadeVoice(str(path), voice.info.name, architecture_of(spec), round(20 * math.log10(rms), 1),
-                     str(index or ""), warnings or [])
-
-
-def architecture_of(spec: VoiceSpec) -> str:
-    """The architecture in words.
-
-    Examples
-    --------
-    >>> from rvc_core.presets import preset
-    >>> architecture_of(preset("v2-40k"))
-    'v2, 40k, with pitch'
-    """
-    return f"{spec.version}, {spec.rate_name}, {'with' if spec.uses_f0 else 'without'} pitch"
-
-
-def refuse_taken(layout: Layout, hint: str = "choose another --name") -> None:
-    """Raise a SettingsError when there is an experiment, or anything else, in this place."""
-    if layout.root.exists():
-        raise SettingsError(f"there is {layout.name!r} already, in {layout.root}", hint=hint)
-
-
-def publish(layout: Layout, fill: Callable[[Layout], list[str]]) -> MadeVoice:
-    """Make the folder of a new voice: it appears when `fill` has written into it and the voice was heard, or never.
-
-    `fill` writes voice and index into the layout that it is given, a hidden one, and returns what is odd about them.
-
-    Raises
-    ------
-    SettingsError
-        When there is something of that name already.
-    """
-    refuse_taken(layout)
-    with folder_atomically(layout.root) as hidden:
-        staged = Layout(hidden, layout.name)
-        warnings = fill(staged)
-        made = reopened(staged.voices()[-1], warnings)
-    path, index = (str(layout.root / Path(file).name) if file else "" for file in (made.path, made.index))
-    return replace(made, path=path, index=index)
 
 
 # -- merging -------------------------------------------------------------------------------------------------------
@@ -143,15 +57,6 @@ def merge_voices(first: Path, second: Path, layout: Layout, *, alpha: float = 0.
         save_index(staged, FeatureIndex.build(features, IndexSettings()), voice)
         return [odd for _, warnings in found for odd in warnings]
     return publish(layout, fill)
-
-
-def save_index(layout: Layout, index: FeatureIndex, voice: VoiceFile) -> None:
-    """Write an index under RVC's name, with the record of whose it is that conversion goes by."""
-    note = index.note | {"name": voice.info.name, "version": voice.spec.version, "content_name": voice.encoder}
-    if voice.info.content_identity:
-        note["content_identity"] = voice.info.content_identity
-    path = layout.index(max(1, index.lists), voice.spec.version)
-    FeatureIndex.of(replace(index.arrays, note=note)).save(path)
 
 
 def mixed(first: VoiceFile, second: VoiceFile, alpha: float, name: str) -> VoiceFile:

@@ -12,7 +12,6 @@ from pathlib import Path
 from .. import __version__
 from ..errors import MismatchError, RVCError, SettingsError, UnsafeFileError, WeightsError, printable
 from ..features.retrieval import FeatureIndex
-from ..preparation.build_index import find_index
 from ..progress import Progress, Silent
 from ..system.download import download
 from ..system.files import ensure_room, remove_leftovers, replace_atomically, slug_of, write_text
@@ -20,7 +19,7 @@ from ..system.platforms import home
 from ..system.untrusted import list_zip, unzip_safely
 from ..workspace.layout import Layout, voice_names
 from ..workspace.voice_file import VoiceFile, load_voice, save_voice
-from .merge import MadeVoice, architecture_of, publish, refuse_taken, reopened, save_index
+from .library import MadeVoice, architecture_of, find_index, publish, refuse_taken, reopened, save_index
 
 LAYOUTS, FORMATS = ("rvc", "applio", "zip"), ("pth", "safetensors")
 _SUFFIXES = (".pth", ".safetensors", ".index")

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import SettingsError
+from ..errors import SettingsError, WeightsError
 from ..system.files import slug_of
 from ..system.platforms import home
 
@@ -243,3 +243,15 @@ def voice_names(path: Path, name: str) -> set[str]:
     """
     stems = [_DATE.sub("", text) for text in (name, path.stem)]
     return {*stems, *map(slug_of, stems)}
+
+
+def voice_path(path: str | Path) -> Path:
+    """The voice file itself, or the final voice of the experiment with this name."""
+    file = Path(path).expanduser()
+    if file.is_file():
+        return file
+    layout = Layout.of(str(path))
+    if saved := layout.voices():
+        return saved[-1]
+    raise WeightsError(f"{str(path)!r} is neither a voice file nor an experiment with a voice",
+                       hint=f"give the path of a .pth; or train it, with rvc run, until {layout.root} holds one")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -25,6 +26,9 @@ from ..nn.synthesizer import Synthesizer
 from ..presets import PRESETS, VoiceSpec
 from ..system.files import replace_atomically
 from ..system.untrusted import AGAIN, DAMAGE, checked_weights, load_torch
+from . import stamps
+from .filelist import ClipFiles
+from .layout import Layout
 
 _RVC_CONSTANT = 32   # second value of RVC's list: the training slice of its first release, read by nobody
 _RATES_HZ = {"32k": 32000, "40k": 40000, "48k": 48000}   # some tools write the rate as a word, which RVC reads too
@@ -67,6 +71,20 @@ class VoiceInfo:
     dataset_length: str = ""
     note: str = ""
     speakers: dict[str, float] = field(default_factory=dict)
+
+
+def voice_info(layout: Layout, files: list[ClipFiles]) -> VoiceInfo:
+    """What the voices of an experiment say about themselves: its name, encoder, and the pitch of its clips."""
+    content = stamps.content_of(layout, "content")
+    return VoiceInfo(name=layout.name, content_name=content.get("name", ""),
+                     content_identity=content.get("identity", ""), f0_median_hz=median_f0_hz(files))
+
+
+def median_f0_hz(files: list[ClipFiles]) -> float:
+    """Median of the voiced pitch of all clips; 0 if there is none."""
+    tracks = [np.load(file.f0_hz, allow_pickle=False) for file in files if file.f0_hz and file.f0_hz.exists()]
+    voiced = np.concatenate([track[track > 0] for track in tracks]) if tracks else np.zeros(0)
+    return float(np.median(voiced)) if len(voiced) else 0.0
 
 
 @dataclass(frozen=True)

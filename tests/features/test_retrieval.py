@@ -12,9 +12,9 @@ import pytest
 from rvc_core.errors import MismatchError, UnsafeFileError, WeightsError
 from rvc_core.features.faiss_file import parse, read_note
 from rvc_core.features.retrieval import FeatureIndex, lists_for, mix_neighbours, whole_search
-from rvc_core.preparation.build_index import find_index
 from rvc_core.presets import preset
 from rvc_core.settings import IndexSettings
+from rvc_core.voices.library import find_index
 from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo
 
 FEATURES = np.random.default_rng(0).standard_normal((2000, 16)).astype(np.float32)

@@ -13,9 +13,9 @@ from histories import simulate
 from rvc_core.audio.quality import measure
 from rvc_core.audio.waveform import Audio
 from rvc_core.errors import StageOrderError, WeightsError
-from rvc_core.evaluation.compare import Comparison, chosen, equally_loud, preferences
 from rvc_core.experiment import Experiment
 from rvc_core.notebook import listening, plots, watching
+from rvc_core.notebook.compare import Comparison, chosen, equally_loud, preferences
 from rvc_core.notebook.tensorboard_server import show, start, stop
 from rvc_core.system.files import write_jsonl
 from rvc_core.system.platforms import detect

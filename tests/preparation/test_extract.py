@@ -14,10 +14,11 @@ from rvc_core.features.content import WindowedEncoder
 from rvc_core.features.pitch import pitch_estimator
 from rvc_core.features.retrieval import FeatureIndex
 from rvc_core.preparation import extract as extract_module
-from rvc_core.preparation.build_index import build_index, is_stale
+from rvc_core.preparation.build_index import build_index
 from rvc_core.preparation.extract import extract
 from rvc_core.progress import Stop
 from rvc_core.settings import ExtractSettings, IndexSettings
+from rvc_core.voices.library import is_stale
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.manifest import Clip, ExperimentRecord, Manifest
 from rvc_core.workspace.stamps import content_of, stamp

@@ -11,10 +11,11 @@ from transformers import HubertConfig, HubertModel
 
 from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.embedded import voice_folder
-from rvc_core.experiment import Experiment, Voice
+from rvc_core.experiment import Experiment
 from rvc_core.nn.spectrogram import mel_spectrogram
 from rvc_core.progress import Silent
 from rvc_core.settings import ConvertSettings, ExtractSettings, PrepareSettings, RuntimeSettings, TrainSettings
+from rvc_core.voice import Voice
 from rvc_core.workspace.voice_file import load_voice
 from synth import phrase
 

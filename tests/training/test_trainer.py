@@ -27,7 +27,7 @@ from rvc_core.errors import (
     StorageError,
     WeightsError,
 )
-from rvc_core.experiment import Experiment, Voice
+from rvc_core.experiment import Experiment
 from rvc_core.progress import Silent
 from rvc_core.settings import TrainSettings
 from rvc_core.system.files import read_json
@@ -39,6 +39,7 @@ from rvc_core.training.step import train_step
 from rvc_core.training.trainer import train
 from rvc_core.training.validate import Findings
 from rvc_core.verdict.overtraining import judge_experiment
+from rvc_core.voice import Voice
 from rvc_core.workspace import checkpoint as checkpoint_module
 from rvc_core.workspace import stamps
 from rvc_core.workspace.checkpoint import Checkpoint, load_newest

@@ -10,15 +10,15 @@ import torch
 import tiny as tiny_voices
 from rvc_core.embedded import BASE_GENERATOR_FILE
 from rvc_core.errors import CheckpointError, MismatchError, SettingsError, WeightsError
-from rvc_core.experiment import Voice
 from rvc_core.features.retrieval import FeatureIndex
 from rvc_core.nn.layers import Blueprint
 from rvc_core.nn.synthesizer import Synthesizer
-from rvc_core.preparation.build_index import find_index
 from rvc_core.presets import PRESETS, VoiceSpec, preset
 from rvc_core.settings import TrainSettings
 from rvc_core.training.trainer import train
-from rvc_core.voices.merge import annotate, extract_voice, merge_voices, publish, save_index
+from rvc_core.voice import Voice
+from rvc_core.voices.library import find_index, publish, save_index
+from rvc_core.voices.merge import annotate, extract_voice, merge_voices
 from rvc_core.workspace import stamps
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, load_voice, save_voice, spec_of_generator

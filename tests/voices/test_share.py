@@ -13,14 +13,12 @@ import pytest
 import torch
 
 from rvc_core.errors import MismatchError, RVCError, SettingsError, UnsafeFileError, WeightsError
-from rvc_core.experiment import voice_path
 from rvc_core.features.retrieval import FeatureIndex
 from rvc_core.nn.synthesizer import Synthesizer
-from rvc_core.preparation.build_index import find_index
 from rvc_core.presets import VoiceSpec
-from rvc_core.voices.merge import save_index
+from rvc_core.voices.library import find_index, save_index
 from rvc_core.voices.share import export_voice, import_voices
-from rvc_core.workspace.layout import Layout
+from rvc_core.workspace.layout import Layout, voice_path
 from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, load_voice, save_voice
 from tiny import TINY
 

@@ -15,11 +15,12 @@ import pytest
 from rvc_core import presets
 from rvc_core.audio.waveform import Audio
 from rvc_core.conversion.convert import Converter
-from rvc_core.experiment import Experiment, Voice
+from rvc_core.experiment import Experiment
 from rvc_core.features.retrieval import FeatureIndex
 from rvc_core.settings import ConvertSettings, ExtractSettings, PrepareSettings, RuntimeSettings, TrainSettings
 from rvc_core.storage.places import restore
 from rvc_core.system.files import read_json, sha256_of
+from rvc_core.voice import Voice
 from rvc_core.workspace.checkpoint import load_newest
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.manifest import ExperimentRecord, Manifest

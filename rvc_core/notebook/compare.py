@@ -16,11 +16,12 @@ from ..audio.recordings import recordings_in
 from ..audio.waveform import Audio
 from ..embedded import voice_folder
 from ..errors import StageOrderError, WeightsError
-from ..experiment import Experiment, Voice
+from ..experiment import Experiment
 from ..progress import Progress, Silent
 from ..settings import ConvertSettings
 from ..system.files import read_jsonl, signature, write_json
 from ..verdict.overtraining import METRICS, Candidate
+from ..voice import Voice
 from ..voices.share import export_voice
 from ..workspace.layout import Layout
 
