@@ -152,7 +152,9 @@ class FailedFile:
 
 def outputs_for(inputs: list[Path], folder: Path, voice_name: str,
                 settings: ConvertSettings) -> list[tuple[Path, Path]]:
-    """Each input, folders opened, beside the file its result goes to; two inputs never share one.
+    """Each input, folders and their sub-folders opened, beside the file its result goes to; two never share one.
+
+    Results of an earlier call are no inputs: what lies in `folder` is left out where that is a sub-folder of an input.
 
     Raises
     ------
@@ -160,7 +162,7 @@ def outputs_for(inputs: list[Path], folder: Path, voice_name: str,
         When there is nothing to convert, or one f0 curve for several recordings.
     """
     from .features.pitch import read_curve
-    files = [file for item in inputs for file in (_audio_in(item) if item.is_dir() else [item])]
+    files = [file for item in inputs for file in (_recordings_in(item, folder) if item.is_dir() else [item])]
     if not files:
         raise SettingsError("nothing to convert", hint="name recordings, or a folder that holds some")
     if settings.f0_curve and len(files) > 1:
@@ -178,6 +180,8 @@ def outputs_for(inputs: list[Path], folder: Path, voice_name: str,
     return pairs
 
 
-def _audio_in(folder: Path) -> list[Path]:
-    from .audio.waveform import AUDIO_SUFFIXES
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES)
+def _recordings_in(inputs: Path, results: Path) -> list[Path]:
+    from .audio.recordings import find_recordings
+    inputs, results = inputs.absolute(), results.absolute()
+    found = find_recordings(inputs).recordings.values()
+    return [path for path in found if results == inputs or not path.is_relative_to(results)]

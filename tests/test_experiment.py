@@ -45,6 +45,18 @@ def test_two_inputs_never_share_an_output(tmp_path: Path) -> None:
     assert all(output.suffix == ".flac" and output.name.isascii() for _, output in pairs)
 
 
+def test_folders_are_opened_to_the_bottom_and_results_are_no_inputs(tmp_path: Path) -> None:
+    for name in ("b.wav", "album/a.flac", "album/disc 2/a.wav", ".trash/c.wav", "converted/b_v.flac"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for results, names in ((tmp_path / "converted", ["album/a.flac", "album/disc 2/a.wav", "b.wav"]),
+                           (tmp_path, ["album/a.flac", "album/disc 2/a.wav", "b.wav", "converted/b_v.flac"])):
+        pairs = outputs_for([tmp_path], results, "v", ConvertSettings())
+        assert [source.relative_to(tmp_path).as_posix() for source, _ in pairs] == names
+        assert len({output for _, output in pairs}) == len(names)
+        assert {output.parent for _, output in pairs} == {results}
+
+
 def test_nothing_to_convert_is_said(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="nothing to convert"):
         outputs_for([tmp_path], tmp_path / "out", "v", ConvertSettings())

@@ -154,7 +154,7 @@ def _stop(arguments: argparse.Namespace) -> Result:
 
 
 def _pin(arguments: argparse.Namespace) -> Result:
-    from ..workspace.checkpoint import pin
+    from ..workspace.retention import pin
     return {"pinned": pin(_experiment(arguments).layout, arguments.step)}
 
 
@@ -275,7 +275,8 @@ _EVALUATED: tuple[tuple[str, dict[str, Any]], ...] = (
     ("outputs", {"metavar": "NAME|FILE", "nargs": "+", "help": (
         "an experiment or a .pth, which converts the sources; or converted files, in the sources' order or named after "
         "them")}),
-    ("--source", {"required": True, "nargs": "+", "metavar": "FILE", "help": "recordings, or folders of them"}),
+    ("--source", {"required": True, "nargs": "+", "metavar": "FILE",
+                  "help": "recordings, or folders of them, sub-folders too"}),
     ("--target", {"default": [], "nargs": "+", "metavar": "FILE", "help": (
         "the target's own recordings, unheard by the voice; default: those that the experiment held out")}),
     ("--text", {"metavar": "TEXT", "help": (
@@ -320,7 +321,8 @@ def _parser() -> argparse.ArgumentParser:
     command("run", _run, "prepare, extract, index and train in one go", name, dataset)
     command("convert", _convert, "convert recordings with a voice",
             ("voice", {"metavar": "VOICE", "help": "a .pth, or the name of an experiment"}),
-            ("inputs", {"metavar": "INPUT", "nargs": "+", "help": "recordings, or folders of them"}),
+            ("inputs", {"metavar": "INPUT", "nargs": "+",
+                        "help": "recordings, or folders of them, sub-folders too"}),
             ("--output", {"default": "converted", "metavar": "DIR", "help": "folder for the results"}), _INDEX)
     command("f0", _f0, "write the pitch of a recording, to be edited and read by rvc convert --f0-curve",
             ("input", {"metavar": "INPUT", "help": "a recording"}),

@@ -20,8 +20,8 @@ from ..settings import MirrorSettings
 from ..system.files import read_json, write_json
 from ..system.platforms import child_environment
 from ..workspace.layout import Layout
+from ..workspace.retention import checkpoint_rows, voice_scores
 from .places import place_of
-from .snapshot import checkpoints, scores
 
 _MODULE = "rvc_core.storage.mirror"
 _LOOK_SECONDS = 2.0
@@ -136,7 +136,7 @@ def _mirror(layout: Layout, text: str, every_seconds: float) -> None:
     best, ending = math.inf, False
     while not ending:
         ending = bool(select.select([sys.stdin], [], [], _LOOK_SECONDS)[0])
-        lowest = min(scores(layout, _TAIL_BYTES).values(), default=math.inf)
+        lowest = min(voice_scores(layout, _TAIL_BYTES).values(), default=math.inf)
         now = time.monotonic()
         if not (ending or now >= due or (lowest < best and now >= quick)):
             continue
@@ -153,7 +153,7 @@ def _attempt(layout: Layout, text: str, state: dict[str, Any]) -> float:
     try:
         place = place_of(text, layout)
         assert place is not None
-        state |= {"title": place.title, "busy": time.time() if checkpoints(layout) else None}
+        state |= {"title": place.title, "busy": time.time() if checkpoint_rows(layout) else None}
         _write(layout, state)
         if state["busy"]:
             save = place.save(layout, again=state["saved"] is not None)

@@ -8,7 +8,6 @@ consists of. The save before stays until the next one begins, because Drive uplo
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -32,9 +31,9 @@ from ..system.files import (
     write_json,
 )
 from ..workspace.layout import Layout
+from ..workspace.retention import best_voices, checkpoint_rows
 
 _CHUNK_BYTES = 8 << 20         # storage that takes a moment for everything is asked for little
-_BEST_VOICES = 5
 _TRIES = 3
 _DATA, _RECORD = "clips.pack", "record.pack"      # tars; called so, Kaggle leaves them packed
 _KEYS = {"name", "time", "step", "epoch", "files", "checkpoint", "data_key", "settings"}
@@ -65,7 +64,7 @@ class Save:
     @classmethod
     def of_experiment(cls, layout: Layout, place: str) -> "Save | None":
         """An experiment where it was trained, taken as saved at its newest checkpoint; None when it has none."""
-        if not (entries := checkpoints(layout)):
+        if not (entries := checkpoint_rows(layout)):
             return None
         name = read_json(layout.experiment, "", error=StorageError)["name"]
         return cls(layout.root, "", {"name": name, "epoch": entries[-1]["epoch"], "step": entries[-1]["step"],
@@ -189,49 +188,15 @@ def write_save(layout: Layout, folder: Path, place: str) -> Save:
     return save
 
 
-def checkpoints(layout: Layout) -> list[dict[str, Any]]:
-    """The complete checkpoints that ``checkpoints.json`` names, oldest first; none before the first."""
-    try:
-        return read_json(layout.checkpoints, "restore it from a copy of the experiment", error=CheckpointError)
-    except FileNotFoundError:
-        return []
-
-
-def scores(layout: Layout, last_bytes: int = 0) -> dict[str, float]:
-    """What unheard recordings said of saved voices, less is better: in the whole record, or in the end of it."""
-    found: dict[str, float] = {}
-    with contextlib.suppress(FileNotFoundError), layout.metrics.open("rb") as file:
-        file.seek(max(0, layout.metrics.stat().st_size - last_bytes) if last_bytes else 0)
-        for line in file:
-            if b'"kind": "voice"' in line and b"heldout/mel" in line and line[:1] + line[-2:] == b"{}\n":
-                row = json.loads(line)
-                found[row["path"]] = row["heldout/mel"]
-    return found
-
-
 def _opened(layout: Layout, stack: contextlib.ExitStack) -> tuple[dict[str, Any], dict[str, BinaryIO]]:
     """The newest checkpoint and what belongs to it, all open: what training removes meanwhile can still be read."""
     for _ in range(_TRIES):
-        if not (entries := checkpoints(layout)):
+        if not (entries := checkpoint_rows(layout)):
             break
-        paths = [*(layout.root / name for name in entries[-1]["sha256"]), *_best_voices(layout), *layout.indexes()]
+        paths = [*(layout.root / name for name in entries[-1]["sha256"]), *best_voices(layout), *layout.indexes()]
         with contextlib.suppress(FileNotFoundError):      # training has just made a newer one, and removed this
             return entries[-1], {path.name: stack.enter_context(path.open("rb")) for path in paths}
     raise StageOrderError(f"{layout.name!r} has no checkpoint yet", hint=f"run: rvc train {layout.name}")
-
-
-def _best_voices(layout: Layout) -> list[Path]:
-    """The final voice, the newest, those that are pinned, and the best few; of unjudged ones the newest."""
-    known = scores(layout)
-    with contextlib.suppress(FileNotFoundError, RVCError):   # the verdict's order goes before single figures
-        ranks = {step: rank for rank, step in enumerate(read_json(layout.verdict, "")["ranking"])}
-        known |= {path.name: 1e-9 * ranks[step] for path in layout.voices() if (step := layout.step_of(path)) in ranks}
-    with contextlib.suppress(FileNotFoundError, RVCError):
-        known |= {path.name: -1.0 for path in layout.voices() if layout.step_of(path) in read_json(layout.pinned, "")}
-    dated = [path for path in layout.voices()[::-1] if path != layout.final_voice]
-    best = sorted(dated, key=lambda path: known.get(path.name, float("inf")))
-    pins = sum(score < 0 for score in known.values())
-    return [path for path in layout.voices() if path in [*best[:_BEST_VOICES + pins], *dated[:1], layout.final_voice]]
 
 
 def _record(layout: Layout) -> list[Path]:

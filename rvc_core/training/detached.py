@@ -30,6 +30,7 @@ from ..system.files import is_locked, read_json, sha256_of, write_json
 from ..system.platforms import child_environment, count_gpus, started_ticks
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord
+from ..workspace.retention import checkpoint_rows
 from .distributed import UNHEARD
 
 _MODULE = "rvc_core.training.detached"
@@ -278,7 +279,7 @@ def _refuted(layout: Layout, report: dict[str, Any]) -> str:
     if not all(math.isfinite(number) for number in numbers if number is not None):
         return "its losses are not finite"
     try:
-        newest = read_json(layout.checkpoints, "")[-1]
+        newest = checkpoint_rows(layout)[-1]
         whole = all(sha256_of(layout.root / name) == digest for name, digest in newest["sha256"].items())
         if not whole or newest["step"] != report["steps"] or not Path(report["voice"]).stat().st_size:
             return "its checkpoint or its voice is not what it wrote"

@@ -27,9 +27,10 @@ from ..settings import RuntimeSettings, TrainSettings
 from ..system.files import write_json
 from ..system.platforms import choose_device, detect, refuse_unbuilt, session_minutes_left
 from ..verdict.overtraining import judge_experiment, should_stop
-from ..workspace.checkpoint import Checkpoint, load_newest, on_host, prune_voices, save_checkpoint
+from ..workspace.checkpoint import Checkpoint, load_newest, on_host, save_checkpoint
 from ..workspace.layout import Layout
 from ..workspace.metrics import PICTURE_INTERVAL_STEPS, MetricsLog, NoLog, history
+from ..workspace.retention import prune_voices
 from ..workspace.voice_file import VoiceFile, load_voice, save_voice, synthesizer_of
 from .distributed import Ranks, joined, own_device
 from .memory import is_out_of_memory

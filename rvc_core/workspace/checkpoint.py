@@ -6,7 +6,7 @@ the line in ``checkpoints.json`` last. What that file does not name is not a che
 
 import itertools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError, DivergedError, ResourceError, StorageError, UnsafeFileError, WeightsError
-from ..system.files import ensure_room, read_json, replace_atomically, sha256_of, write_json
+from ..system.files import ensure_room, replace_atomically, sha256_of, write_json
 from ..system.untrusted import checked_weights, load_torch
 from .layout import LATEST_ONLY, Layout
+from .retention import checkpoint_rows, pinned_steps
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def save_checkpoint(layout: Layout, checkpoint: Checkpoint, *, keep: int = 2) ->
                                hint="make the folder writable again; the same command continues") from error
     entry = {"step": checkpoint.step, "epoch": checkpoint.generator["iteration"],
              "sha256": {path.name: sha256_of(path) for path in parts}}
-    rows = [*(row for row in _entries(layout) if row["step"] != checkpoint.step), entry]
+    rows = [*(row for row in checkpoint_rows(layout) if row["step"] != checkpoint.step), entry]
     _keep_only(layout, rows, _unpinned(layout, rows)[:-keep])
 
 
@@ -88,7 +89,7 @@ def _make_room(layout: Layout, needed_bytes: int) -> None:
             ensure_room(layout.root, needed_bytes)
             return
         except ResourceError:
-            rows = _entries(layout)
+            rows = checkpoint_rows(layout)
             if not (older := _unpinned(layout, rows[:-1])):
                 raise
             _log.warning("the set of step %d is given up for room", older[0]["step"])
@@ -107,51 +108,6 @@ def _unpinned(layout: Layout, rows: list[dict[str, Any]]) -> list[dict[str, Any]
     return [row for row in rows if row["step"] not in pinned_steps(layout)]
 
 
-def pinned_steps(layout: Layout) -> set[int]:
-    """Steps whose sets and voices their owner wants kept for ever."""
-    try:
-        return set(read_json(layout.pinned, "write a list of steps into it, or remove it", error=CheckpointError))
-    except FileNotFoundError:
-        return set()
-
-
-def pin(layout: Layout, step: int) -> list[str]:
-    """Keep the set and the voice of this step for ever; returns the names of their files.
-
-    Raises
-    ------
-    CheckpointError
-        When neither exists; the steps that do are listed.
-    """
-    kept = {row["step"]: [*row["sha256"]] for row in _entries(layout)}
-    for path in layout.voices():
-        if path != layout.final_voice:
-            kept.setdefault(layout.step_of(path), []).append(path.name)
-    if step not in kept:
-        raise CheckpointError(f"{layout.name!r} has nothing of step {step}",
-                              hint=f"there are the steps {', '.join(map(str, sorted(kept))) or 'of no training yet'}")
-    write_json(layout.pinned, sorted(pinned_steps(layout) | {step}))
-    return kept[step]
-
-
-def prune_voices(layout: Layout, scores: Mapping[str, float], *, keep: int) -> list[str]:
-    """Remove saved voices beyond the `keep` best; returns their names.
-
-    Parameters
-    ----------
-    scores : mapping
-        Distance from unheard recordings by file name, lower is better; a voice without one stays. So do the newest, the
-        final one, and those of pinned steps.
-    """
-    pins = pinned_steps(layout)
-    judged = [path for path in layout.voices()[::-1] if path.name in scores and path != layout.final_voice]
-    ranked = sorted(judged, key=lambda path: scores[path.name])
-    removed = [path for path in ranked[keep:] if path != judged[0] and layout.step_of(path) not in pins]
-    for path in removed:
-        path.unlink(missing_ok=True)
-    return [path.name for path in removed]
-
-
 def load_newest(layout: Layout) -> Checkpoint | None:
     """The newest complete set whose bytes are those that were written; None when training never saved.
 
@@ -164,7 +120,7 @@ def load_newest(layout: Layout) -> Checkpoint | None:
     CheckpointError
         When sets exist and none of them is whole.
     """
-    entries = _entries(layout)
+    entries = checkpoint_rows(layout)
     if not entries:
         found = load_foreign(layout)
         if found is None:
@@ -253,13 +209,6 @@ def _part(path: Path) -> dict[str, Any]:
                               hint=f"move it out of {path.parent}, or train under another name")
     checked_weights(content["model"], path.name)
     return content
-
-
-def _entries(layout: Layout) -> list[dict[str, Any]]:
-    try:
-        return read_json(layout.checkpoints, "restore it from a copy of the experiment", error=CheckpointError)
-    except FileNotFoundError:
-        return []
 
 
 def _is_whole(layout: Layout, entry: dict[str, Any]) -> bool:

@@ -21,6 +21,7 @@ from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.presets import preset
 from rvc_core.settings import ConvertSettings, IndexSettings, PrepareSettings, TrainSettings
 from rvc_core.system.platforms import home
+from rvc_core.voice import outputs_for
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, save_voice
 from synth import phrase
@@ -79,7 +80,7 @@ def test_a_curve_can_be_written(here: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["convert", "x.pth", str(source), str(source), "--f0-curve", str(curve), "--json"]) == 1
     capsys.readouterr()
     with pytest.raises(SettingsError, match="one f0 curve for 2 recordings"):
-        experiment.outputs_for([source, source], here, "v", ConvertSettings.of(f0_curve=str(curve)))
+        outputs_for([source, source], here, "v", ConvertSettings.of(f0_curve=str(curve)))
     assert main(["f0", str(source), "--f0-method", "yin", "--json"]) == 1
     assert "yin" in _result(capsys)["error"]
 

@@ -30,6 +30,7 @@ from rvc_core.training import detached
 from rvc_core.workspace.checkpoint import load_newest
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.metrics import history
+from rvc_core.workspace.retention import checkpoint_rows
 from tiny import AfterSteps, experiment
 
 TESTS = Path(__file__).parents[1]
@@ -52,7 +53,7 @@ def trained(layout: Layout, step: int, *, kilobytes: int = 8, mel: float | None 
     layout.final_voice.write_bytes(random.bytes(500))
     digests = {path.name: sha256_of(path) for path in (layout.state(step), layout.discriminator(step),
                                                        layout.generator(step))}
-    write_json(layout.checkpoints, [*snapshot.checkpoints(layout),
+    write_json(layout.checkpoints, [*checkpoint_rows(layout),
                                     {"step": step, "epoch": step // 10, "sha256": digests}])
     rows = [json.loads(line) for line in layout.metrics.read_text().splitlines()] if layout.metrics.exists() else []
     write_jsonl(layout.metrics, [*rows, {"kind": "voice", "step": step, "epoch": step // 10,
@@ -368,7 +369,7 @@ class _Recording:
         self.steps: list[int] = []
 
     def save(self, layout: Layout, *, again: bool = False) -> snapshot.Save:
-        [*_, entry] = snapshot.checkpoints(layout)
+        [*_, entry] = checkpoint_rows(layout)
         self.steps.append(entry["step"])
         return snapshot.Save(layout.root, "", entry | {"time": time.time(), "name": ""}, "Drive")
 
@@ -458,7 +459,7 @@ def test_a_kaggle_dataset_gets_one_archive_for_each_save(layout: Layout, tmp_pat
 
 
 def load_steps(root: Path) -> list[int]:
-    return [row["step"] for row in snapshot.checkpoints(Layout.of("алиса", root))]
+    return [row["step"] for row in checkpoint_rows(Layout.of("алиса", root))]
 
 
 def test_the_place_is_the_platforms_own_unless_the_experiment_is_there(layout: Layout, tmp_path: Path,

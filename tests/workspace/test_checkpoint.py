@@ -18,11 +18,10 @@ from rvc_core.workspace.checkpoint import (
     load_base,
     load_newest,
     on_host,
-    pin,
-    prune_voices,
     save_checkpoint,
 )
 from rvc_core.workspace.layout import Layout
+from rvc_core.workspace.retention import pin, prune_voices
 from tiny import TINY
 
 
