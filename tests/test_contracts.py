@@ -14,21 +14,19 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rvc_core"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 
-# The rows of docs/architecture.md: a module imports its own row or a lower one.
-ROWS = {
-    1: "errors settings presets layout files pickle_scan progress platforms stamps threads download saves "
-       "storage mirror",
-    2: "audio slicer quality",
-    3: "nn",
-    4: "pitch content retrieval weights untrusted voice_file checkpoint describe manifest "
-       "faiss_file fairseq_file heldout dataset gan memory precision ranks metrics scores words "
-       "learning_curve illness",
-    5: "inspect prepare extract run recovery train validate overtraining index convert cases evaluate merge "
-       "foreign_folder foreign share onnx_export separate bundle",
-    6: "experiment compare batch launch cli cli_weights cli_voices demo golden ui",
-}
-ROW_OF = {name: row for row, names in ROWS.items() for name in names.split()}
-ROW_OF["embedded"] = 1   # package data: it only says where its files are
+sys.path.append(str(ROOT / "docs"))
+from module_tables import DATA, ORDER  # noqa: E402
+
+STEP_OF = {name: step for step, names in enumerate(ORDER) for name in ([names] if isinstance(names, str) else names)}
+STEP_OF[DATA] = -1   # package data: it only says where its files are
+
+# What a notebook's kernel, the keeper of a training and its mirror are made of.
+WITHOUT_TORCH = [
+    *ORDER[0], *(f"system.{name}" for name in ("files", "download", "platforms", "threads", "pickle_scan")),
+    *(f"audio.{name}" for name in ("recordings", "waveform", "slicer", "quality")),
+    *(f"workspace.{name}" for name in ("layout", "manifest", "stamps", "filelist", "retention", "metrics")),
+    "storage.places", "storage.snapshot", "storage.mirror", "training.detached", *ORDER[-4],
+    *(f"notebook.{name}" for name in ("cells", "results", "watching", "tensorboard_server")), "cli"]
 
 HEAVY = {"torch", "torchaudio", "transformers", "librosa", "faiss", "matplotlib", "ipywidgets", "scipy", "numba"}
 
@@ -41,25 +39,23 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"))
 
 
-def imported_units(path: Path) -> set[str]:
-    """First names below rvc_core that a module imports, at its top or inside its functions."""
+def imported(path: Path) -> set[str]:
+    """Modules of the package that a module imports, at its top or inside its functions, as ``features.pitch``."""
     inside = path.relative_to(PACKAGE).parts[:-1]
-    units = set()
+    found = set()
     for node in ast.walk(tree(path)):
-        targets: list[tuple[str, ...]] = []
         if isinstance(node, ast.Import):
-            targets = [tuple(alias.name.split(".")[1:]) for alias in node.names if alias.name.startswith("rvc_core.")]
-        elif isinstance(node, ast.ImportFrom):
-            module = tuple((node.module or "").split(".")) if node.module else ()
-            if node.level:
-                base = inside[:len(inside) - (node.level - 1)] + module
-            elif module[:1] == ("rvc_core",):
-                base = module[1:]
-            else:
-                continue
-            targets = [base] if base else [(alias.name,) for alias in node.names]
-        units |= {target[0] for target in targets if target and target[0] != "__version__"}
-    return units
+            found |= {alias.name[len("rvc_core."):] for alias in node.names if alias.name.startswith("rvc_core.")}
+        elif isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "rvc_core"):
+            module = tuple(node.module.split(".")) if node.module else ()
+            base = inside[:len(inside) - (node.level - 1)] + module if node.level else module[1:]
+            found |= {".".join((*base, alias.name) if is_module((*base, alias.name)) else base) for alias in node.names}
+    return found - {"", "__version__"}
+
+
+def is_module(parts: tuple[str, ...]) -> bool:
+    place = PACKAGE.joinpath(*parts)
+    return place.is_dir() or place.with_suffix(".py").exists()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
@@ -67,9 +63,23 @@ def test_imports_go_down_only(path):
     if path == PACKAGE / "__init__.py":
         return   # resolves public names lazily; the purity test holds it
     unit = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    assert unit in ROW_OF, f"give {unit} a row in ROWS and in docs/architecture.md"
-    upwards = {target for target in imported_units(path) if ROW_OF[target] > ROW_OF[unit]}
-    assert not upwards, f"{unit} (row {ROW_OF[unit]}) imports upwards: {sorted(upwards)}"
+    assert unit in STEP_OF, f"give {unit} its place in ORDER of docs/module_tables.py"
+    upwards = {target for target in imported(path) if STEP_OF[target.split(".")[0]] > STEP_OF[unit]}
+    assert not upwards, f"{unit} imports what stands behind it: {sorted(upwards)}"
+
+
+def test_imports_run_in_no_circle():
+    modules = {".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): imported(path)
+               for path in MODULES}
+    while free := [name for name, targets in modules.items() if not targets & (modules.keys() - {name})]:
+        for name in free:
+            del modules[name]
+    assert not modules, f"in a circle, or above one: {sorted(modules)}"
+
+
+def test_the_map_is_in_step_with_the_code():
+    done = subprocess.run([sys.executable, str(ROOT / "docs" / "module_tables.py"), "--check"], cwd=ROOT)
+    assert done.returncode == 0, "run: python docs/module_tables.py"
 
 
 def test_importing_the_package_is_instant_and_pure():
@@ -81,10 +91,8 @@ def test_importing_the_package_is_instant_and_pure():
     assert not {module.split(".")[0] for module in reports[0][1]} & (HEAVY | {"numpy", "pydantic"})
 
 
-@pytest.mark.parametrize("row", [1, 2])
-def test_the_lower_rows_do_not_import_torch(row):
-    existing = [name for name in ROWS[row].split() if (PACKAGE / f"{name}.py").exists()]
-    code = f"import sys; import {', '.join('rvc_core.' + name for name in existing)}; print(*sys.modules)"
+def test_kernel_keeper_and_mirror_do_without_torch():
+    code = f"import sys; import {', '.join('rvc_core.' + name for name in WITHOUT_TORCH)}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert not {"torch", "torchaudio", "transformers", "matplotlib", "ipywidgets"} & set(loaded.split())
 
