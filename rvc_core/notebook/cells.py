@@ -25,10 +25,10 @@ from ..system.files import read_json, slug_of
 from ..system.platforms import detect, home, session_minutes_left
 from ..training import detached
 from ..workspace.layout import Layout
-from .child import apart
+from .child import run_command
 from .forms import Form
 from .recordings_form import RecordingsForm, brought, tree_of
-from .session import Desk, opened
+from .session import Session, opened
 from .texts import say
 
 _DRIVE = "/content/drive"
@@ -43,7 +43,7 @@ def check() -> None:
     ResourceError
         When there is a GPU that this torch has no code for.
     """
-    report = apart("check", failing=False)
+    report = run_command("check", failing=False)
     found = {name: version for name, version in report["versions"].items() if version}
     print(" · ".join(f"{name} {found[name]}" for name in
                      ("rvc_core", "python", "torch", "numpy", "ipywidgets", "faiss-cpu", "faiss-gpu") if name in found))
@@ -64,16 +64,16 @@ def begin(name: str, dataset: str = "", songs: str = "", place: str = "auto",
     SettingsError
         When a setting is unknown or does not fit.
     """
-    desk = opened(name, dataset, songs, {"mirror": place, **(settings or {})})
+    session = opened(name, dataset, songs, {"mirror": place, **(settings or {})})
     if place == "auto":
         mount_drive()
-    bring_back(desk)
-    layout = desk.lab.layout
+    bring_back(session)
+    layout = session.lab.layout
     left = session_minutes_left()
     print(say("begun", name=name, folder=layout.root, free=f"{shutil.disk_usage(home()).free / 1e9:.0f}")
           + (say("minutes_left", minutes=round(left)) if left is not None else ""))
     print(state_of(layout))
-    return desk.lab
+    return session.lab
 
 
 def mount_drive() -> None:
@@ -92,15 +92,15 @@ def mount_drive() -> None:
         print(say("refused", why=str(error) or type(error).__name__))
 
 
-def bring_back(desk: Desk) -> None:
+def bring_back(session: Session) -> None:
     """Bring back what was saved of this voice, where this machine has less of it."""
-    place = desk.settings(MirrorSettings).mirror
-    if place == "none" or detached.is_running(desk.lab.layout):
+    place = session.settings(MirrorSettings).mirror
+    if place == "none" or detached.is_running(session.lab.layout):
         return
     try:
-        if desk.name in {save.name for save in places.find_saved(place)}:
-            save = places.restore(desk.name, place)
-            if save.folder != desk.lab.layout.root:
+        if session.name in {save.name for save in places.find_saved(place)}:
+            save = places.restore(session.name, place)
+            if save.folder != session.lab.layout.root:
                 print(say("restored", name=save.name, place=save.place, epoch=save.epoch))
     except StorageError as error:
         print(f"! {error}\n  → {error.hint}")
@@ -125,23 +125,23 @@ def lab() -> Experiment:
         When there is neither.
     """
     try:
-        return Desk.load().lab
+        return Session.load().lab
     except StageOrderError:
         mount_drive()
         saves = places.find_saved()
         if not saves:
             raise
         known = TrainSettings.model_fields.keys() & saves[0].settings
-        desk = opened(saves[0].name, settings={name: saves[0].settings[name] for name in known})
-        bring_back(desk)
-        return desk.lab
+        session = opened(saves[0].name, settings={name: saves[0].settings[name] for name in known})
+        bring_back(session)
+        return session.lab
 
 
 # -- recordings ----------------------------------------------------------------------------------------------------
 def recordings() -> RecordingsForm:
     """The form that asks for the recordings to learn from."""
-    desk = Desk.load()
-    return RecordingsForm(desk.dataset, _uploads(desk), lambda path: Desk.remember(dataset=path))
+    session = Session.load()
+    return RecordingsForm(session.dataset, _uploads(session), lambda path: Session.remember(dataset=path))
 
 
 def upload(wanted: bool = False) -> None:
@@ -149,29 +149,29 @@ def upload(wanted: bool = False) -> None:
     if not wanted:
         return
     from google.colab import files
-    folder = _uploads(Desk.load())
+    folder = _uploads(Session.load())
     folder.mkdir(parents=True, exist_ok=True)
     if files.upload(str(folder)):
-        Desk.remember(dataset=str(folder))
+        Session.remember(dataset=str(folder))
         print(tree_of(folder))
 
 
-def _uploads(desk: Desk) -> Path:
-    return home() / "recordings" / slug_of(desk.name) / "uploads"
+def _uploads(session: Session) -> Path:
+    return home() / "recordings" / slug_of(session.name) / "uploads"
 
 
 def songs() -> RecordingsForm:
     """The form that asks for the recordings to convert."""
     place = home() / "recordings" / "to convert" / "uploads"
-    return RecordingsForm(Desk.load().songs, place, lambda path: Desk.remember(songs=path))
+    return RecordingsForm(Session.load().songs, place, lambda path: Session.remember(songs=path))
 
 
 def report() -> None:
     """Bring the recordings here, print the tree that was understood, and what they are like."""
-    desk = Desk.load()
-    if desk.dataset:
-        Desk.remember(dataset=str(brought(desk.dataset, desk.name, desk.lab.progress)))
-    lab = Desk.load().lab
+    session = Session.load()
+    if session.dataset:
+        Session.remember(dataset=str(brought(session.dataset, session.name, session.lab.progress)))
+    lab = Session.load().lab
     assert lab.dataset is not None
     print(tree_of(lab.dataset))
     print(lab.inspect())
@@ -181,7 +181,7 @@ def report() -> None:
 def form(*settings: type[Settings]) -> list[Form[Any]]:
     """Show a form for each settings class; what they are changed to is remembered."""
     from IPython.display import display
-    made = [Desk.load().form(one) for one in settings]
+    made = [Session.load().form(one) for one in settings]
     for form in made:
         display(form)
     return made
@@ -189,19 +189,20 @@ def form(*settings: type[Settings]) -> list[Form[Any]]:
 
 def prepare() -> None:
     """Cut the recordings into clips, find pitch and content, build the index: what is up to date is skipped."""
-    desk = Desk.load()
-    lab = desk.lab
-    wanted = desk.settings(PrepareSettings)
+    session = Session.load()
+    lab = session.lab
+    wanted = session.settings(PrepareSettings)
     needed = registry.choose([wanted.preset]) if wanted.preset.startswith("v") else []
     if any(registry.find(one.name) is None for one in needed):
-        apart("weights", "fetch", wanted.preset)
+        run_command("weights", "fetch", wanted.preset)
     made = lab.prepare(wanted)
     print(say("prepared", clips=made.clips, minutes=f"{made.seconds_kept / 60:.1f}", of=f"{made.seconds_in / 60:.1f}"))
     for reason, seconds in made.explained.items():
         if seconds >= 0.1:
             print(f"  {seconds:.1f} s: {reason}")
-    extracted = apart("extract", desk.name, settings=(desk.settings(ExtractSettings), desk.settings(RuntimeSettings)))
-    index = lab.build_index(desk.settings(IndexSettings))
+    extracted = run_command("extract", session.name,
+                            settings=(session.settings(ExtractSettings), session.settings(RuntimeSettings)))
+    index = lab.build_index(session.settings(IndexSettings))
     print(say("extracted", done=extracted["done"], skipped=extracted["skipped"], vectors=index.vectors))
     for warning in [*made.warnings, *extracted["warnings"]]:
         print(f"! {warning}")
@@ -210,13 +211,13 @@ def prepare() -> None:
 def start() -> None:
     """Begin the training, or go on with it, in the background; on a fresh machine, from what was saved elsewhere."""
     lab_ = lab()
-    desk = Desk.load()
+    session = Session.load()
     print(say("consent"))
     if not lab_.layout.filelist.is_file():
         prepare()
-    begun = detached.start(lab_.layout, desk.settings(TrainSettings), desk.settings(RuntimeSettings),
-                         mirror=desk.settings(MirrorSettings))
-    print(say("started" if begun else "is_training", name=desk.name))
+    begun = detached.start(lab_.layout, session.settings(TrainSettings), session.settings(RuntimeSettings),
+                         mirror=session.settings(MirrorSettings))
+    print(say("started" if begun else "is_training", name=session.name))
 
 
 def stop() -> None:

@@ -12,7 +12,8 @@ from ..settings import Settings
 from ..system.platforms import child_environment
 
 
-def apart(command: str, *arguments: str, settings: tuple[Settings, ...] = (), failing: bool = True) -> dict[str, Any]:
+def run_command(command: str, *arguments: str, settings: tuple[Settings, ...] = (),
+                failing: bool = True) -> dict[str, Any]:
     """Run ``rvc <command>`` in a process of its own, show its progress, and return its JSON object.
 
     Parameters

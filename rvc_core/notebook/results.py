@@ -17,9 +17,9 @@ from ..system.platforms import detect, home
 from ..training import detached
 from ..workspace.layout import Layout
 from .cells import lab
-from .child import apart
+from .child import run_command
 from .recordings_form import brought
-from .session import Desk
+from .session import Session
 from .texts import say
 
 
@@ -42,13 +42,13 @@ def voices(layout: Layout) -> list[Path]:
 
 def listen(most: int = 2) -> None:
     """Print the verdict, and let the voices worth hearing say the same sentence."""
-    desk = Desk.load()
-    found = voices(desk.lab.layout)
-    print(desk.lab.verdict())
-    source = sorted(find_recordings(Path(desk.songs or voice_folder("source"))).recordings.values())[0]
-    dated = [path for path in found if path != desk.lab.layout.final_voice]     # one of them is the final voice too
+    session = Session.load()
+    found = voices(session.lab.layout)
+    print(session.lab.verdict())
+    source = sorted(find_recordings(Path(session.songs or voice_folder("source"))).recordings.values())[0]
+    dated = [path for path in found if path != session.lab.layout.final_voice]     # one of them is the final voice too
     for path in (dated or found)[:most]:
-        [made] = converted(desk, path, [source], home() / "listen" / path.stem)
+        [made] = converted(session, path, [source], home() / "listen" / path.stem)
         play(path.name, source, Path(made["output"]))
 
 
@@ -57,16 +57,16 @@ def choose(voice: str = "") -> None:
     found = {path.name: path for path in voices(lab().layout)}
     if voice and voice not in found:
         raise SettingsError(f"no voice {voice}", hint=f"there are: {', '.join(found)}")
-    Desk.remember(voice=voice)
+    Session.remember(voice=voice)
     print(say("chosen", voice=voice or next(iter(found))))
 
 
 def convert() -> list[dict[str, Any]]:
     """Convert the recordings with the chosen voice, and play each beside its source."""
-    desk = Desk.load()
+    session = Session.load()
     print(say("consent"))
-    source = brought(desk.songs, "to convert", desk.lab.progress) if desk.songs else voice_folder("source")
-    made = converted(desk, _chosen_voice(desk), [source], home() / "converted" / slug_of(desk.name))
+    source = brought(session.songs, "to convert", session.lab.progress) if session.songs else voice_folder("source")
+    made = converted(session, _chosen_voice(session), [source], home() / "converted" / slug_of(session.name))
     for one in made:
         if "error" in one:
             print(f"! {one['source']}: {one['error']}\n  → {one['hint']}")
@@ -75,11 +75,11 @@ def convert() -> list[dict[str, Any]]:
     return made
 
 
-def converted(desk: Desk, voice: Path, sources: list[Path], output: Path) -> list[dict[str, Any]]:
+def converted(session: Session, voice: Path, sources: list[Path], output: Path) -> list[dict[str, Any]]:
     """Convert in a process of its own; a file that fails is among the results, with its error."""
     files = [file for source in sources for file in sorted(find_recordings(source).recordings.values())]
-    reports = apart("convert", str(voice), *map(str, files), "--output", str(output), failing=False,
-                    settings=(desk.settings(ConvertSettings), desk.settings(RuntimeSettings)))["files"]
+    reports = run_command("convert", str(voice), *map(str, files), "--output", str(output), failing=False,
+                    settings=(session.settings(ConvertSettings), session.settings(RuntimeSettings)))["files"]
     return [{"source": str(file), **report} for file, report in zip(files, reports, strict=True)]
 
 
@@ -91,9 +91,9 @@ def export(download: bool = False) -> list[str]:
     download : bool
         On Colab, send it to the browser too; needs somebody there.
     """
-    desk, here = Desk.load(), detect()
+    session, here = Session.load(), detect()
     output = (here.storage if here.name == "colab" and here.storage else home()) / "exported"
-    paths = apart("export", str(_chosen_voice(desk)), "--layout", "zip", "--output", str(output))["paths"]
+    paths = run_command("export", str(_chosen_voice(session)), "--layout", "zip", "--output", str(output))["paths"]
     for path in paths:
         print(say("exported", path=path, size=f"{Path(path).stat().st_size / 1e6:.1f}"))
         if download and here.name == "colab":
@@ -102,9 +102,9 @@ def export(download: bool = False) -> list[str]:
     return paths
 
 
-def _chosen_voice(desk: Desk) -> Path:
-    found = voices(desk.lab.layout)
-    return next((path for path in found if path.name == desk.voice), found[0])
+def _chosen_voice(session: Session) -> Path:
+    found = voices(session.lab.layout)
+    return next((path for path in found if path.name == session.voice), found[0])
 
 
 def play(title: str, source: Path, output: Path) -> None:
@@ -155,18 +155,19 @@ def _bytes_of(path: Path) -> int:
 
 def job() -> None:
     """Print how to train this voice, as the forms say, in a Job of Lightning.AI, which needs no open page."""
-    desk, project = Desk.load(), shlex.quote(str(Path(__file__).parents[2]))
-    chosen = [desk.settings(one) for one in TRAIN_SETTINGS]
+    session, project = Session.load(), shlex.quote(str(Path(__file__).parents[2]))
+    chosen = [session.settings(one) for one in TRAIN_SETTINGS]
     given = {name: value for one in chosen for name, value in one.model_dump().items()
              if value != type(one).model_fields[name].default}
-    dataset = brought(desk.dataset, desk.name, desk.lab.progress) if desk.dataset else voice_folder("target")
-    given |= {"name": desk.name, "dataset": str(dataset.absolute())}
+    dataset = (brought(session.dataset, session.name, session.lab.progress) if session.dataset
+               else voice_folder("target"))
+    given |= {"name": session.name, "dataset": str(dataset.absolute())}
     flags = " ".join(f"-{'r' if isinstance(value, str) else 'p'} {name} {shlex.quote(str(value))}"
                      for name, value in given.items())
     python, preset = shlex.quote(sys.executable), given.get("preset", PrepareSettings().preset)
     weights = f"\n    {python} -m rvc_core.cli weights fetch {preset}" if preset.startswith("v") else ""
     print(f"""from lightning_sdk import Job, Machine
-Job.run(name="rvc-{slug_of(desk.name).lower()}", machine=Machine.T4, command=r'''
+Job.run(name="rvc-{slug_of(session.name).lower()}", machine=Machine.T4, command=r'''
     RVC_PYTHON={python} bash {project}/setup_env.sh{weights}
     timeout 3h {python} -m papermill {project}/notebooks/batch_train.ipynb "$LIGHTNING_ARTIFACTS_DIR/out.ipynb" \\
         -r result "$LIGHTNING_ARTIFACTS_DIR/train_result.json" {flags}

@@ -38,7 +38,7 @@ _LINE_EVERY_SECONDS = 15.0
 
 
 @dataclass
-class Desk:
+class Session:
     """What is being worked on.
 
     Attributes
@@ -66,7 +66,7 @@ class Desk:
     language: str = field(default_factory=language)
 
     @classmethod
-    def load(cls) -> "Desk":
+    def load(cls) -> "Session":
         """The one that was in use last on this machine.
 
         Raises
@@ -75,11 +75,11 @@ class Desk:
             When there is none.
         """
         try:
-            desk = cls(**read_json(_file(), "delete it, and run the cell Begin", error=SettingsError))
+            session = cls(**read_json(_file(), "delete it, and run the cell Begin", error=SettingsError))
         except FileNotFoundError:
             raise StageOrderError("no voice was begun on this machine", hint="run the cell Begin") from None
-        os.environ.setdefault("RVC_LANG", desk.language)
-        return desk
+        os.environ.setdefault("RVC_LANG", session.language)
+        return session
 
     def save(self) -> None:
         """Remember it."""
@@ -89,9 +89,9 @@ class Desk:
     def remember(cls, **changes: str) -> None:
         """Change what stands there."""
         with in_turn:
-            desk = cls.load()
-            vars(desk).update(changes)
-            desk.save()
+            session = cls.load()
+            vars(session).update(changes)
+            session.save()
 
     @property
     def lab(self) -> Experiment:
@@ -118,16 +118,16 @@ class Desk:
         before = self.settings(settings)
 
         def remember(value: S) -> None:
-            desk = Desk.load()
-            desk.chosen[settings.__name__] = {name: new for name, new in value.stamp().items()
+            session = Session.load()
+            session.chosen[settings.__name__] = {name: new for name, new in value.stamp().items()
                                               if new != before.stamp()[name]}
-            desk.save()
+            session.save()
         return Form(settings, before.model_dump(), remember)
 
 
 def opened(name: str, dataset: str = "", songs: str = "",
-           settings: Mapping[str, Any] | None = None) -> Desk:
-    """The desk for these parameters; what forms were changed to is kept while the parameters stay the same.
+           settings: Mapping[str, Any] | None = None) -> Session:
+    """The session for these parameters; what forms were changed to is kept while the parameters stay the same.
 
     Raises
     ------
@@ -138,18 +138,18 @@ def opened(name: str, dataset: str = "", songs: str = "",
     known = {field for one in _CLASSES for field in one.model_fields}
     if unknown := sorted(given.keys() - known):
         raise SettingsError(f"no such setting: {', '.join(unknown)}", hint=f"there are: {', '.join(sorted(known))}")
-    desk = Desk(name, str(dataset), str(songs), given=given)
+    session = Session(name, str(dataset), str(songs), given=given)
     for one in _CLASSES:
-        desk.settings(one)
+        session.settings(one)
     try:
-        before = Desk.load()
+        before = Session.load()
     except (StageOrderError, SettingsError, TypeError):
-        before = desk
-    if (before.name, before.given) == (desk.name, desk.given):
-        desk.chosen, desk.voice = before.chosen, before.voice
-        desk.dataset, desk.songs = desk.dataset or before.dataset, desk.songs or before.songs
-    desk.save()
-    return desk
+        before = session
+    if (before.name, before.given) == (session.name, session.given):
+        session.chosen, session.voice = before.chosen, before.voice
+        session.dataset, session.songs = session.dataset or before.dataset, session.songs or before.songs
+    session.save()
+    return session
 
 
 def has_gpu() -> bool:

@@ -22,7 +22,7 @@ from rvc_core import ConvertSettings, PrepareSettings, RuntimeSettings, TrainSet
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import ResourceError, SettingsError, StageOrderError
 from rvc_core.notebook import cells, results
-from rvc_core.notebook.session import Desk
+from rvc_core.notebook.session import Session
 from rvc_core.storage import places
 from rvc_core.system import platforms
 from rvc_core.training import detached
@@ -78,7 +78,7 @@ def test_kaggle_saves_and_runs_all(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ran = run("rvc_kaggle", tmp_path, monkeypatch, settings=quick, name="Алиса")
     check_journey(ran, tmp_path, "Алиса")
     assert "Save & Run All" in json.dumps(ran, ensure_ascii=False).replace("&amp;", "&")      # TensorBoard says why not
-    again = Desk(**json.loads((tmp_path / "home" / "notebook.json").read_text("utf-8")))
+    again = Session(**json.loads((tmp_path / "home" / "notebook.json").read_text("utf-8")))
     assert again.name == "Алиса" and again.given == {"mirror": "auto", **quick}
 
 
@@ -106,7 +106,7 @@ def test_the_other_platforms_too(notebook: str, tmp_path: Path, monkeypatch: pyt
     told = capsys.readouterr().out
     assert "Brought “alice” back" in told and "epoch 1" in told
     report = detached.watch(Layout.of("alice"))
-    assert report["epochs"] == 1 and report["resumed_from"] and Desk.load().settings(TrainSettings).epochs == 1
+    assert report["epochs"] == 1 and report["resumed_from"] and Session.load().settings(TrainSettings).epochs == 1
 
 
 def run_job(recipe: str, artifacts: Path, *options: str) -> dict | None:
@@ -147,35 +147,35 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_changes_of_two_forms_at_once_are_both_remembered(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notebook.begin("alice")
     forms = notebook.form(PrepareSettings, TrainSettings)
-    save = Desk.save
-    monkeypatch.setattr(Desk, "save", lambda desk: (time.sleep(0.2), save(desk)))
+    save = Session.save
+    monkeypatch.setattr(Session, "save", lambda session: (time.sleep(0.2), save(session)))
     threads = [threading.Thread(target=setattr, args=(form.controls[name], "value", value))
                for form, (name, value) in zip(forms, (("uses_f0", False), ("epochs", 7)), strict=True)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert Desk.load().chosen == {"PrepareSettings": {"uses_f0": False}, "TrainSettings": {"epochs": 7}}
+    assert Session.load().chosen == {"PrepareSettings": {"uses_f0": False}, "TrainSettings": {"epochs": 7}}
 
 
 def test_what_a_form_was_changed_to_outlives_the_kernel(home: Path) -> None:
     with pytest.raises(StageOrderError, match="no voice was begun"):
-        Desk.load()
+        Session.load()
     notebook.begin("alice", settings={"epochs": 30})
     [form] = notebook.form(TrainSettings)
     assert form.value.epochs == 30
     form.controls["batch_size"].value = "3"
-    assert Desk.load().settings(TrainSettings) == TrainSettings(epochs=30, batch_size=3)
+    assert Session.load().settings(TrainSettings) == TrainSettings(epochs=30, batch_size=3)
     notebook.begin("alice", settings={"epochs": 30})                # Run all again: the form's choice stays
-    assert Desk.load().settings(TrainSettings).batch_size == 3
+    assert Session.load().settings(TrainSettings).batch_size == 3
     notebook.begin("alice", settings={"epochs": 31})                # the parameters were changed: they count
-    assert Desk.load().settings(TrainSettings) == TrainSettings(epochs=31)
+    assert Session.load().settings(TrainSettings) == TrainSettings(epochs=31)
     notebook.recordings().path.value = str(home)
     notebook.songs().path.value = "https://example.org/a.zip"
-    assert (Desk.load().dataset, Desk.load().songs) == (str(home), "https://example.org/a.zip")
+    assert (Session.load().dataset, Session.load().songs) == (str(home), "https://example.org/a.zip")
     with pytest.raises(SettingsError, match="no such setting: epoch"):
         notebook.begin("alice", settings={"epoch": 3})
-    assert Desk.load().name == "alice" and Desk.load().settings(ConvertSettings) == ConvertSettings()
+    assert Session.load().name == "alice" and Session.load().settings(ConvertSettings) == ConvertSettings()
 
 
 def test_a_job_does_what_the_forms_say(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -253,7 +253,7 @@ def test_each_cell_says_which_one_comes_before_it(home: Path, capsys: pytest.Cap
 
 def test_a_gpu_without_code_ends_the_first_cell(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = {"problem": "torch 2 is not built for the P100", "hint": "T4"}
-    monkeypatch.setattr(cells, "apart", lambda *_, **__: {"versions": {}, "device": None, "problems": [problem]})
+    monkeypatch.setattr(cells, "run_command", lambda *_, **__: {"versions": {}, "device": None, "problems": [problem]})
     with pytest.raises(ResourceError, match="P100"):
         cells.check()
 
@@ -315,9 +315,9 @@ def test_drive_is_mounted_or_refused(colab: Path, monkeypatch: pytest.MonkeyPatc
 def test_files_come_through_colab_s_own_upload(colab: Path) -> None:
     notebook.begin("alice")
     notebook.upload()
-    assert Desk.load().dataset == ""
+    assert Session.load().dataset == ""
     notebook.upload(wanted=True)
-    assert [path.name for path in Path(Desk.load().dataset).iterdir()] == ["take one.wav"]
+    assert [path.name for path in Path(Session.load().dataset).iterdir()] == ["take one.wav"]
 
 
 def test_the_embedded_recordings_are_the_default(home: Path) -> None:
