@@ -122,7 +122,7 @@ obstacle() {   # why the torch that is here cannot use the GPU that is here, and
     has_gpu || return 0
     PYTHONPATH="$here" "$python" - 2>/dev/null <<'PY' || true
 from rvc_core.errors import ResourceError
-from rvc_core.system.platforms import refuse_unbuilt
+from rvc_core.system.devices import refuse_unbuilt
 try:
     refuse_unbuilt()
 except ResourceError as error:

@@ -29,8 +29,9 @@ from rvc_core.scoring.transcripts import texts_of
 from rvc_core.scoring.words import WordRecogniser
 from rvc_core.settings import ConvertSettings, RuntimeSettings
 from rvc_core.system.files import read_jsonl, write_jsonl
+from rvc_core.verdict.guide import read_as_the_guide
 from rvc_core.verdict.learning_curve import History
-from rvc_core.verdict.overtraining import judge_experiment, read_as_the_guide
+from rvc_core.verdict.overtraining import judge_experiment
 from rvc_core.voice import Voice
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.metrics import history

@@ -17,8 +17,9 @@ import numpy as np
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
 from histories import KINDS, Simulated, simulate  # noqa: E402
+from rvc_core.verdict.guide import read_as_the_guide  # noqa: E402
 from rvc_core.verdict.learning_curve import History  # noqa: E402
-from rvc_core.verdict.overtraining import judge, read_as_the_guide, should_stop  # noqa: E402
+from rvc_core.verdict.overtraining import judge, should_stop  # noqa: E402
 
 REPORTED = 10_000   # the first seed that tuning has not seen
 THRESHOLD = 50      # epochs: the default of both detectors

@@ -140,7 +140,7 @@ class Experiment:
         RVCError
             When a stage fails, or is stopped before it is complete.
         """
-        from .system.platforms import refuse_unbuilt
+        from .system.devices import refuse_unbuilt
         refuse_unbuilt(self.runtime.device)
         started = time.monotonic()
         reports: dict[str, Any] = {"prepare": _complete("prepare", self.prepare(prepare)),

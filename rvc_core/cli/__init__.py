@@ -96,7 +96,7 @@ def _hint_for(error: OSError) -> str:
 
 # -- commands ------------------------------------------------------------------------------------------------------
 def _check(arguments: argparse.Namespace) -> Result:
-    from ..system.platforms import check
+    from ..system.installation import check
     report = check()
     if report["problems"]:
         first = report["problems"][0]

@@ -20,15 +20,21 @@ from ..features.retrieval import FeatureIndex
 from ..nn.synthesizer import SynthesisNoise
 from ..progress import Progress, Silent, Stop
 from ..settings import ConvertSettings, RuntimeSettings
-from ..system.platforms import choose_device
+from ..system.devices import choose_device
 from ..system.threads import set_threads
 from ..workspace.voice_file import VoiceFile, synthesizer_of
+from .windows import (
+    CONTEXT_FRAMES,
+    FADE_FRAMES,
+    FRAME_SAMPLES,
+    Window,
+    frame_noise,
+    join_pieces,
+    phase_at,
+    plan_windows,
+)
 
 SOURCE_RATE_HZ = 16000
-FRAME_SAMPLES = 160            # at 16 kHz: 100 frames per second
-WINDOW_FRAMES = 1000           # what one window contributes
-CONTEXT_FRAMES = 100           # what it hears beyond that on either side
-FADE_FRAMES = 10               # over which neighbouring windows are faded
 _PEAK = 0.99
 _SILENT_RMS = 1e-4
 _CODEC_SECONDS = {".mp3": 0.15, ".m4a": 0.15}   # these codecs add frames at either end
@@ -174,7 +180,7 @@ class Converter:
         return track.transposed(semitones), semitones, warnings
 
     @torch.inference_mode()
-    def _window(self, padded: np.ndarray, pitch: PitchTrack, window: "Window",
+    def _window(self, padded: np.ndarray, pitch: PitchTrack, window: Window,
                 settings: ConvertSettings) -> np.ndarray:
         """Synthesise one window; returns its own part and half a fade on either side that has a neighbour."""
         start, stop = window.heard
@@ -202,7 +208,7 @@ class Converter:
         latent = self._tensor(noise[:, :channels].T)
         if not self.voice.spec.uses_f0:
             return SynthesisNoise(latent)
-        phase = torch.tensor([_phase_at(pitch.f0_hz, start)], device=self.device, dtype=torch.float64)
+        phase = torch.tensor([phase_at(pitch.f0_hz, start)], device=self.device, dtype=torch.float64)
         return SynthesisNoise(latent, self._tensor(noise[:, channels:].reshape(1, -1)), phase)
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
@@ -227,77 +233,6 @@ def convert_to_file(converter: Converter, source: Audio, output: Path, settings:
         output.unlink(missing_ok=True)
         raise
     return replace(result, output=str(output), sanity=sanity)
-
-
-# -- windows -------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Window:
-    """One window, in frames of the padded source: what it hears, and the part of it that is used."""
-
-    heard: tuple[int, int]
-    gives: tuple[int, int]
-
-
-def plan_windows(samples: int) -> list[Window]:
-    """Windows over a source of so many 16 kHz samples, padded by the context on both sides.
-
-    Neighbours give the same `FADE_FRAMES` frames, over which they are faded. All bounds are even, so content frames
-    (two pitch frames each) fall on the same instants in every window.
-
-    Examples
-    --------
-    >>> [window.gives for window in plan_windows(16000 * 15)]
-    [(100, 1105), (1095, 1602)]
-    """
-    frames = -(-samples // FRAME_SAMPLES)
-    total = frames + frames % 2
-    cores = max(1, round(total / WINDOW_FRAMES))
-    bounds = [min(total, index * WINDOW_FRAMES) for index in range(cores)] + [total]
-    half, windows = FADE_FRAMES // 2, []
-    for first, last in zip(bounds[:-1], bounds[1:], strict=True):
-        begin = CONTEXT_FRAMES + first - (half if first > 0 else 0)
-        end = CONTEXT_FRAMES + last + (half if last < total else 2)
-        windows.append(Window((first, last + 2 * CONTEXT_FRAMES), (begin, end)))
-    return windows
-
-
-def join_pieces(pieces: list[np.ndarray], fade_samples: int) -> np.ndarray:
-    """Lay pieces end to end, each fading into the next over `fade_samples` at constant power.
-
-    The plain equal-power fade is right for unrelated signals and 3 dB too loud for equal ones; the two sides of a seam
-    are anything between, so the fade is normalised with their measured correlation.
-    """
-    parts, last = [], pieces[0]
-    angle = (np.arange(fade_samples) + 0.5) / fade_samples * np.pi / 2
-    fade_out, fade_in = np.cos(angle), np.sin(angle)
-    for piece in pieces[1:]:
-        old, new = last[-fade_samples:], piece[:fade_samples]
-        likeness = float(old @ new / max(np.sqrt((old @ old) * (new @ new)), 1e-9))
-        power = np.sqrt(1 + 2 * max(0.0, likeness) * fade_out * fade_in)
-        seam = (old * fade_out + new * fade_in) / power
-        parts.append(last[:-fade_samples])
-        last = np.concatenate([seam.astype(np.float32), piece[fade_samples:]])
-    return np.concatenate([*parts, last])
-
-
-def frame_noise(start: int, stop: int, channels: int, seed: int) -> np.ndarray:
-    """Standard normal noise (T, C) of frames start..stop: a function of the frame, so windows agree where they overlap.
-
-    Examples
-    --------
-    >>> bool(np.array_equal(frame_noise(0, 1200, 4, seed=7)[990:1010], frame_noise(990, 1010, 4, seed=7)))
-    True
-    """
-    blocks = range(start // WINDOW_FRAMES, (stop - 1) // WINDOW_FRAMES + 1)
-    noise = np.concatenate([np.random.default_rng((seed, block)).standard_normal((WINDOW_FRAMES, channels), np.float32)
-                            for block in blocks])
-    offset = start - blocks[0] * WINDOW_FRAMES
-    return noise[offset:offset + stop - start]
-
-
-def _phase_at(f0_hz: np.ndarray, frame: int) -> float:
-    """Phase of the sine source, in cycles, at the start of a frame: it runs on from window to window."""
-    return float(f0_hz[:frame].sum(dtype=np.float64) / 100.0 % 1.0)
 
 
 # -- arithmetic on features and samples ----------------------------------------------------------------------------

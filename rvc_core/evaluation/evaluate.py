@@ -8,27 +8,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import numpy as np
 
 from ..audio.quality import measure
 from ..audio.recordings import recordings_in
 from ..audio.waveform import Audio, read_audio
-from ..errors import AudioError, ResourceError, SettingsError
-from ..features.pitch import pitch_estimator
+from ..errors import ResourceError, SettingsError
 from ..progress import Progress, Silent
-from ..scoring.cleanness import NaturalnessScorer
-from ..scoring.melody import pitch_share, vuv_agreement, world_copy
-from ..scoring.similarity import SpeakerScorer, gain_between, speaker_similarity
-from ..scoring.target_speech import TargetSpeech, spread, target_speech
+from ..scoring.target_speech import TargetSpeech, target_speech
 from ..scoring.transcripts import texts_of
-from ..scoring.words import WordRecogniser, WordScore, is_digits
+from ..scoring.words import WordScore, is_digits
 from .cases import Case, match_outputs
+from .scorers import SCORERS, Cleanness, Pitch, Row, Scorer, Similarity, Words
 
 _SHORT_SECONDS = 3.0
-_MOST_RATED = 6           # pieces of the target that DNSMOS listens to
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -91,24 +86,24 @@ def evaluate(cases: Sequence[Case], target: TargetSpeech, *, progress: Progress 
     """
     if not cases:
         raise SettingsError("nothing to evaluate", hint="name recordings with --source")
-    judges: list[_Judge] = []
+    scorers: list[Scorer] = []
     absent = []
-    for kind in _JUDGES:
-        if kind is _Words and not any(case.text for case in cases):
+    for kind in SCORERS:
+        if kind is Words and not any(case.text for case in cases):
             continue
         try:
-            judges.append(kind(cases, target))
+            scorers.append(kind(cases, target))
         except ResourceError:
             absent.append({"scorer": kind.scorer, "install": kind.install})
-    if not judges:
+    if not scorers:
         raise ResourceError("no scorer is installed", hint="bash setup_env.sh installs them all")
     progress.start("measuring", len(cases))
     rows = []
     for case in cases:
-        rows.append(_row(case, judges))
+        rows.append(_row(case, scorers))
         progress.advance(case.source.name)
-    facts = {key: value for judge in judges for key, value in judge.of_target.items()}
-    notes = [note for judge in judges for note in judge.notes]
+    facts = {key: value for scorer in scorers for key, value in scorer.of_target.items()}
+    notes = [note for scorer in scorers for note in scorer.notes]
     spoken = [row for row in rows if row["seconds"] >= _SHORT_SECONDS and not is_digits(row["text"])]
     return EvaluateReport(rows, _means(rows), _means(spoken) if spoken else None, _word_figures(rows, False),
                           _word_figures(rows, True), facts, absent, notes)
@@ -137,15 +132,15 @@ def evaluate_files(outputs: Sequence[Path | str], sources: Sequence[Path | str],
                      for (source, output), words in zip(pairs, texts, strict=True)], speech, progress=progress)
 
 
-def _row(case: Case, judges: "Sequence[_Judge]") -> Row:
+def _row(case: Case, scorers: "Sequence[Scorer]") -> Row:
     """All figures of one output; those of absent scorers are None."""
     source = read_audio(case.source)
     short = [f"under {_SHORT_SECONDS:g} s: any voice scores lower; judge on sentences"]
     row: Row = {"source": str(case.source), "output": case.file, "seconds": source.seconds, "text": case.text,
                 **case.facts}
-    row |= {name: None for kind in _JUDGES for name in kind.figures}
-    for judge in judges:
-        row |= judge(case, source)
+    row |= {name: None for kind in SCORERS for name in kind.figures}
+    for scorer in scorers:
+        row |= scorer(case, source)
     return row | {"sanity": sanity(source, case.output),
                   "notes": [*case.notes, *(short if source.seconds < _SHORT_SECONDS else [])]}
 
@@ -173,136 +168,9 @@ def sanity(source: Audio, output: Audio) -> Row:
             "problems": [words for applies, words in findings if applies]}
 
 
-# -- judges: each looks at one side of a conversion ----------------------------------------------------------------
-class _Judge(Protocol):
-    """A scorer that was set up for these cases and this target; raises ResourceError where a package is missing."""
-
-    scorer: ClassVar[str]
-    install: ClassVar[str]
-    figures: ClassVar[tuple[str, ...]]
-    of_target: Row          # figures of the target's own speech
-    notes: list[str]
-
-    def __init__(self, cases: Sequence[Case], target: TargetSpeech) -> None: ...
-
-    def __call__(self, case: Case, source: Audio) -> Row: ...
-
-
-class _Similarity(_Judge):
-    scorer = "speaker similarity (Resemblyzer)"
-    install = "pip install webrtcvad-wheels && pip install --no-deps resemblyzer"
-    figures = ("similarity_target", "similarity_source", "similarity_floor", "similarity_gain")
-
-    def __init__(self, cases: Sequence[Case], target: TargetSpeech) -> None:
-        self._scorer, self.notes = SpeakerScorer(), []
-        known = [voices for pieces in target.known if (voices := self._voices(pieces))]
-        unheard = self._voices(target.heldout)
-        if len(known) < (1 if unheard else 2):
-            raise AudioError("no speech in the target's recordings", hint="listen to them: is anybody speaking?")
-        self._centre = _centre(known)
-        if unheard:
-            self._ceiling = speaker_similarity(np.stack(unheard), self._centre)
-        else:
-            own = [speaker_similarity(np.stack(voices), _centre(known[:left] + known[left + 1:]))
-                   for left, voices in enumerate(known)]
-            self._ceiling = float(np.mean(own))
-        self.of_target = {"similarity": self._ceiling,
-                          "similarity_from": "held-out recordings" if unheard else "each recording left out in turn",
-                          "recordings": len(target.heldout) if unheard else len(known)}
-
-    def _voices(self, pieces: Sequence[Audio]) -> list[np.ndarray]:
-        """Embeddings of the pieces that hold speech."""
-        voices = []
-        for piece in pieces:
-            try:
-                voices.append(self._scorer.embed(piece))
-            except AudioError:   # a pause of a longer recording
-                continue
-        return voices
-
-    def _voice(self, audio: Audio, name: str) -> np.ndarray:
-        try:
-            return self._scorer.embed(audio)
-        except AudioError as error:
-            raise AudioError(f"{name}: {error}", hint=error.hint) from error
-
-    def __call__(self, case: Case, source: Audio) -> Row:
-        before = self._voice(source, case.source.name)
-        after = self._voice(case.output, case.file or f"what was made of {case.source.name}")
-        floor, reached = (speaker_similarity(voice, self._centre) for voice in (before, after))
-        return {"similarity_target": reached, "similarity_source": speaker_similarity(after, before),
-                "similarity_floor": floor, "similarity_gain": gain_between(reached, floor, self._ceiling)}
-
-
-def _centre(recordings: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """Mean voice of embeddings, by recording."""
-    return np.mean([voice for voices in recordings for voice in voices], axis=0)
-
-
-class _Pitch(_Judge):
-    scorer, install = "pitch (pyworld)", "pip install pyworld-prebuilt"
-    figures = ("pitch_share", "pitch_share_copy", "pitch_share_of_copy", "vuv_agreement")
-
-    def __init__(self, cases: Sequence[Case], target: TargetSpeech) -> None:
-        self._estimate = pitch_estimator("harvest")
-        self.of_target, self.notes = {}, []
-
-    def __call__(self, case: Case, source: Audio) -> Row:
-        before, after = (self._estimate(audio.resample(16_000).samples) for audio in (source, case.output))
-        share = pitch_share(before, after)
-        copy = pitch_share(before, self._estimate(world_copy(source).samples))
-        return {"pitch_share": share, "pitch_share_copy": copy,
-                "pitch_share_of_copy": share / copy if copy else math.nan,
-                "vuv_agreement": vuv_agreement(before, after)}
-
-
-class _Naturalness(_Judge):
-    scorer, install = "DNSMOS (speechmos)", "pip install onnxruntime && pip install --no-deps speechmos"
-    figures = ("dnsmos", "dnsmos_signal", "dnsmos_background", "dnsmos_source", "dnsmos_to_source", "dnsmos_to_lower")
-
-    def __init__(self, cases: Sequence[Case], target: TargetSpeech) -> None:
-        self._rate, self.notes = NaturalnessScorer(), []
-        pieces = target.heldout or [piece for recording in target.known for piece in recording]
-        self._target = float(np.mean([self._rate(piece).overall for piece in spread(pieces, _MOST_RATED)]))
-        self.of_target = {"dnsmos": self._target}
-
-    def __call__(self, case: Case, source: Audio) -> Row:
-        made, before = self._rate(case.output), self._rate(source).overall
-        return {"dnsmos": made.overall, "dnsmos_signal": made.signal, "dnsmos_background": made.background,
-                "dnsmos_source": before, "dnsmos_to_source": made.overall - before,
-                "dnsmos_to_lower": made.overall - min(before, self._target)}
-
-
-class _Words(_Judge):
-    scorer, install = "words (pocketsphinx)", "pip install pocketsphinx"
-    figures = ("heard", "words", "word_errors", "source_word_errors")
-
-    def __init__(self, cases: Sequence[Case], target: TargetSpeech) -> None:
-        texts = [case.text for case in cases if case.text]
-        self._recognisers = {digits: WordRecogniser(group) for digits in (False, True)
-                             if (group := [text for text in texts if is_digits(text) == digits])}
-        unknown = sorted({word for recogniser in self._recognisers.values() for word in recogniser.unknown})
-        self.of_target = {}
-        self.notes = [f"not in the recogniser's dictionary and not counted: {', '.join(unknown)}"] if unknown else []
-        without = [case.source.name for case in cases if not case.text]
-        self.notes += [f"no text of {', '.join(without)}"] if without else []
-
-    def __call__(self, case: Case, source: Audio) -> Row:
-        if not case.text:
-            return {}
-        recogniser = self._recognisers[is_digits(case.text)]
-        heard = recogniser.hear(case.output)
-        score = recogniser.score(case.text, heard)
-        return {"heard": " ".join(heard), "words": score.words, "word_errors": score.errors,
-                "source_word_errors": recogniser.score(case.text, recogniser.hear(source)).errors}
-
-
-_JUDGES: tuple[type[_Judge], ...] = (_Similarity, _Pitch, _Naturalness, _Words)
-
-
 # -- all files together --------------------------------------------------------------------------------------------
 def _means(rows: Sequence[Row]) -> dict[str, float | None]:
-    names = [*_Similarity.figures, *_Pitch.figures, *_Naturalness.figures, "real_time_factor"]
+    names = [*Similarity.figures, *Pitch.figures, *Cleanness.figures, "real_time_factor"]
     values = {name: [row[name] for row in rows if row.get(name) is not None and math.isfinite(row[name])]
               for name in names if name in rows[0]}
     means = {name: float(np.mean(found)) if found else None for name, found in values.items()}

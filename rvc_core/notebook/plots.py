@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..verdict.guide import SMOOTHING, curve_of, read_as_the_guide
 from ..verdict.learning_curve import LEAST_POINTS, History, Trend
-from ..verdict.overtraining import METRICS, SMOOTHING, Verdict, curve_of, read_as_the_guide, trends_of
+from ..verdict.overtraining import METRICS, Verdict, trends_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

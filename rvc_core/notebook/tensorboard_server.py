@@ -17,7 +17,7 @@ from urllib.parse import quote
 from ..errors import ResourceError
 from ..experiment import Experiment
 from ..system.platforms import Platform, detect, started_ticks
-from ..verdict.overtraining import SMOOTHING
+from ..verdict.guide import SMOOTHING
 from ..workspace.layout import Layout
 from ..workspace.metrics import history
 

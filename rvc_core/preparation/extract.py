@@ -19,8 +19,8 @@ from ..features.pitch import SAMPLE_RATE, pitch_estimator, pitch_method
 from ..presets import VoiceSpec
 from ..progress import Progress, Silent, Stop
 from ..settings import ExtractSettings, RuntimeSettings
+from ..system.devices import choose_device
 from ..system.files import ensure_room, replace_atomically, write_text
-from ..system.platforms import choose_device
 from ..system.threads import set_threads
 from ..workspace.filelist import filelist_text, mute_wave
 from ..workspace.layout import Layout

@@ -5,7 +5,6 @@ arithmetic is RVC's ``train/preprocess.py`` (filter, silence rule, 3.7 s windows
 """
 
 import contextlib
-import hashlib
 import os
 import shutil
 from collections import Counter
@@ -16,21 +15,21 @@ from typing import Any
 
 import numpy as np
 
-from ..audio.recordings import DatasetFiles, find_recordings, printable_name
-from ..audio.slicer import SHORTEST_SECONDS, Span, find_phrases, inside, outside, windows
-from ..audio.waveform import Audio, NonFiniteError, header_seconds, highpass, read_audio
-from ..errors import AudioError, DatasetError, StageOrderError
+from ..audio.recordings import find_recordings, printable_name
+from ..audio.slicer import SHORTEST_SECONDS, Span, inside, outside, windows
+from ..audio.waveform import Audio, header_seconds
+from ..errors import DatasetError, StageOrderError
 from ..presets import PRESETS, preset
 from ..progress import Progress, Silent, Stop
 from ..settings import PrepareSettings
-from ..system.files import ensure_room, replace_atomically
+from ..system.files import ensure_room
 from ..workspace.layout import Layout
 from ..workspace.manifest import Clip, ExperimentRecord, Explained, Manifest, speaker_names
 from ..workspace.stamps import clear, is_current, stamp
+from .decoding import Decoder, Recording
 from .heldout import choose_heldout
 
 CONTENT_RATE_HZ = 16_000
-_TOO_SHORT_SECONDS = 0.1
 _TOO_LOUD = 2.5                       # a peak beyond this is no recording; RVC's limit
 _NORMAL_PEAK, _OWN_SHARE = 0.675, 0.25   # the clip's peak becomes 0.675 + a quarter of what it was
 _FORMAT = 1                           # raise it when the same settings come to make other clips
@@ -81,18 +80,6 @@ class PrepareReport:
                    warnings=_warnings(manifest, kept, total))
 
 
-@dataclass(frozen=True)
-class Recording:
-    """A decoded recording: filtered, at the voice's rate, on the disk until its clips are cut."""
-
-    name: str
-    number: int
-    samples_file: Path
-    total_samples: int
-    phrases: list[Span]
-    speaker: int = 0
-
-
 def prepare(layout: Layout, dataset: Path | str, settings: PrepareSettings, *, uses_f0: bool = True,
             progress: Progress = Silent(), stop: Stop | None = None) -> PrepareReport:
     """Cut the recordings of `dataset` into the training clips of an experiment.
@@ -130,7 +117,7 @@ def prepare(layout: Layout, dataset: Path | str, settings: PrepareSettings, *, u
     lengths = {name: header_seconds(path) for name, path in {**files.recordings, **files.ignored}.items()}
     ensure_room(layout.root, round(4 * sum(lengths.values()) * (rate_hz + 1.1 * (rate_hz + CONTENT_RATE_HZ))))
     with _aside(layout) as staging:
-        decoder = _Decoder(staging, settings, rate_hz, lengths, names)
+        decoder = Decoder(staging, settings, rate_hz, lengths, names)
         decoder.explain_unused(files)
         progress.start("decoding", len(files.recordings))
         for name, path in files.recordings.items():
@@ -160,71 +147,6 @@ def normalised(samples: np.ndarray) -> np.ndarray:
     [0.800000011920929, -0.4000000059604645]
     """
     return (samples * (_NORMAL_PEAK / np.abs(samples).max() + _OWN_SHARE)).astype(np.float32)
-
-
-class _Decoder:
-    """Takes one recording after the other, and keeps account of what came of each."""
-
-    def __init__(self, staging: Layout, settings: PrepareSettings, rate_hz: int, lengths: dict[str, float],
-                 speakers: list[str]) -> None:
-        self.recordings: list[Recording] = []
-        self.explained: list[Explained] = []
-        self.seconds_in = 0.0
-        self._staging, self._settings, self._rate_hz, self._lengths = staging, settings, rate_hz, lengths
-        self._speakers = speakers
-        self._seen: dict[bytes, str] = {}
-
-    def explain_unused(self, files: DatasetFiles) -> None:
-        """Account for what is not even opened."""
-        for name in files.ignored_folders:
-            self._explain(f"{name}/", 0.0, "ignored folder", "hidden, or left over by a program")
-        for name in files.ignored:
-            self._explain(name, self._lengths[name], "ignored folder", "")
-        for name, path in files.not_audio.items():
-            archive = path.suffix.lower() in {".zip", ".7z", ".rar", ".tar", ".gz"}
-            self._explain(name, 0.0, "not audio", "unpack it first" if archive else "")
-
-    def take(self, name: str, path: Path) -> None:
-        """Decode, filter and find the phrases; on a fault, explain the recording."""
-        try:
-            audio = read_audio(path)
-        except NonFiniteError as error:
-            self._explain(name, error.seconds, "non-finite", str(error))
-            return
-        except AudioError as error:
-            self._explain(name, self._lengths[name], "undecodable", str(error))
-            return
-        missing = self._lengths[name] - audio.seconds
-        if missing > max(0.5, 0.02 * audio.seconds):   # formats that only estimate their length are off by less
-            self._explain(name, missing, "undecodable", "the file is damaged: the rest of it is missing", audio.seconds)
-        first = self._seen.setdefault(hashlib.sha256(audio.samples.data).digest(), name)
-        if first != name:
-            self._explain(name, audio.seconds, "duplicate", f"the same sound as {first}")
-        elif audio.seconds < _TOO_SHORT_SECONDS:
-            self._explain(name, audio.seconds, "too short", f"less than {_TOO_SHORT_SECONDS} s")
-        else:
-            self._keep(name, audio)
-
-    def _keep(self, name: str, audio: Audio) -> None:
-        sound = highpass(audio.resample(self._rate_hz), zero_phase=False)
-        phrases = find_phrases(sound, silence_db=self._settings.silence_db,
-                               min_silence_ms=self._settings.min_silence_ms,
-                               max_kept_silence_ms=self._settings.max_kept_silence_ms)
-        if not phrases:
-            peak_db = 20 * np.log10(max(1e-9, np.abs(sound.samples).max()))
-            self._explain(name, audio.seconds, "silent", f"peak {peak_db:.0f} dB" if peak_db > -70 else "")
-            return
-        self.seconds_in += audio.seconds
-        number = len(self.recordings)
-        samples_file = self._staging.root / f"{number}.npy"
-        with replace_atomically(samples_file) as temporary:
-            np.save(temporary, sound.samples)
-        speaker = self._speakers.index(name.split("/")[0]) if self._speakers else 0
-        self.recordings.append(Recording(name, number, samples_file, len(sound.samples), phrases, speaker))
-
-    def _explain(self, name: str, seconds: float, reason: str, detail: str, start_seconds: float = 0.0) -> None:
-        self.seconds_in += seconds
-        self.explained.append(Explained(name, start_seconds, seconds, reason, detail))
 
 
 def _cut(recordings: list[Recording], staging: Layout, settings: PrepareSettings, rate_hz: int,

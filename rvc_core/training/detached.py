@@ -26,8 +26,9 @@ from ..errors import ResourceError, RVCError, SettingsError, StageOrderError
 from ..progress import Beacon, Beside, Follower, Progress, Silent, Stop, Terminal, stalled
 from ..settings import MirrorSettings, RuntimeSettings, TrainSettings
 from ..storage.mirror import is_wanted, mirroring, told, trouble
+from ..system.devices import count_gpus
 from ..system.files import is_locked, read_json, sha256_of, write_json
-from ..system.platforms import child_environment, count_gpus, started_ticks
+from ..system.platforms import child_environment, started_ticks
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord
 from ..workspace.retention import checkpoint_rows

@@ -17,8 +17,8 @@ from ..nn.loading import load_strictly
 from ..presets import VoiceSpec
 from ..progress import Budget, Progress
 from ..settings import RuntimeSettings, TrainSettings
+from ..system.devices import choose_device
 from ..system.files import ensure_room, remove_leftovers, write_json
-from ..system.platforms import choose_device
 from ..system.threads import ThreadTuner
 from ..verdict.overtraining import Verdict
 from ..workspace import stamps

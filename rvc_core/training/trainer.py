@@ -24,8 +24,9 @@ from ..errors import CheckpointError, ResourceError, StorageError
 from ..nn.spectrogram import mel_spectrogram
 from ..progress import Budget, Progress, Silent, Stop
 from ..settings import RuntimeSettings, TrainSettings
+from ..system.devices import choose_device, refuse_unbuilt
 from ..system.files import write_json
-from ..system.platforms import choose_device, detect, refuse_unbuilt, session_minutes_left
+from ..system.platforms import detect, session_minutes_left
 from ..verdict.overtraining import judge_experiment, should_stop
 from ..workspace.checkpoint import Checkpoint, load_newest, on_host, save_checkpoint
 from ..workspace.layout import Layout

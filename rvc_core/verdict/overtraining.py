@@ -17,13 +17,11 @@ from ..system.files import is_locked, read_jsonl
 from ..workspace.layout import Layout
 from ..workspace.metrics import history as recorded
 from .failures import Illness, find_illnesses, illness_of
+from .guide import SMOOTHING, GuideReading, read_as_the_guide
 from .learning_curve import LEAST_POINTS, History, Series, Trend, fit_trend, running_median
 
 State = Literal["cannot_tell", "undertrained", "good", "overtrained", "collapsed"]
 
-SMOOTHING = 0.987                # what the guide sets in TensorBoard
-_CURVE_STEPS = 200               # RVC's interval between two points of a curve; small sets have one every epoch
-_CLEAR = 0.2                     # share of the run after the lowest point that makes it "very clear"
 _CANDIDATES = 6
 METRICS = {   # of unheard recordings: whether more is better, the axis of the choice, plain words
     "heldout/mel": (False, "held-out mel", "distance to the target's unheard recordings"),
@@ -91,73 +89,6 @@ class Verdict:
         ill = [f"  {one.name} since epoch {one.epoch}: {one.look}\n    {one.remedy}" for one in self.illnesses]
         return "\n".join([f"{self.state}{' (still training)' if self.running else ''}: {self.sentence}",
                           *(f"  {reason}" for reason in self.reasons), *ill, "worth hearing:" if heard else "", *heard])
-
-
-# -- the guide's reading -------------------------------------------------------------------------------------------
-def tensorboard_smoothed(values: np.ndarray, weight: float = SMOOTHING) -> np.ndarray:
-    """TensorBoard's smoothed curve: an exponential mean, divided by what it still lacks at its beginning.
-
-    Examples
-    --------
-    >>> tensorboard_smoothed(np.array([1.0, 3.0]), 0.5).round(3).tolist()
-    [1.0, 2.333]
-    """
-    smoothed, mean = np.empty(len(values)), 0.0
-    for number, value in enumerate(values):
-        mean = weight * mean + (1 - weight) * value
-        smoothed[number] = mean / (1 - weight ** (number + 1))
-    return smoothed
-
-
-@dataclass(frozen=True)
-class GuideReading:
-    """What the community's guide reads from training losses, all by step.
-
-    Attributes
-    ----------
-    total : Series
-        ``loss/g/total``, smoothed, without outliers.
-    lowest : int or None
-        Its lowest point.
-    turned : bool
-        Whether it has been flat or rising since, for a fifth of the run.
-    minima : list of int
-        Low points of the unsmoothed ``loss/g/mel``, the lowest first.
-    """
-
-    total: Series
-    lowest: int | None
-    turned: bool
-    minima: list[int]
-
-
-def read_as_the_guide(history: History) -> GuideReading:
-    """Read g/total and mel as the guide tells people to."""
-    steps, total = curve_of(history, "loss/g/total")
-    total = tensorboard_smoothed(total)
-    low = int(total.argmin()) if len(total) else 0
-    after = len(total) - 1 - low
-    mel_steps, mel = curve_of(history, "loss/g/mel")
-    reach = max(1, len(mel) // 20)
-    padded = np.pad(mel, reach, constant_values=np.inf)
-    around = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1).min(1) if len(mel) else mel
-    minima = sorted(np.flatnonzero(mel == around), key=lambda at: mel[at])
-    return GuideReading((steps, total), int(steps[low]) if len(total) else None,
-                        after >= max(LEAST_POINTS, _CLEAR * len(total)), [int(mel_steps[at]) for at in minima])
-
-
-def curve_of(history: History, metric: str) -> Series:
-    """The points that TensorBoard has of a loss, one an epoch and at least every 200 steps, without outliers."""
-    steps, values = history.series(metric)
-    if len(steps) < LEAST_POINTS:
-        return steps, values
-    epoch_steps = history.last_step / max(1, history.epoch_at(history.last_step))
-    interval = max(1, min(round(epoch_steps), _CURVE_STEPS))
-    shown = np.diff(steps // interval, prepend=0) > 0
-    steps, values = steps[shown], values[shown]
-    off = np.abs(values - running_median(values, 2))       # an outlier is a lone point
-    kept = off <= max(6 * 1.4826 * np.median(off), 0.05 * np.ptp(np.percentile(values, [5, 95])))
-    return steps[kept], values[kept]
 
 
 # -- the held-out reading ------------------------------------------------------------------------------------------

@@ -10,7 +10,9 @@ import torch
 
 from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.conversion import convert as module
-from rvc_core.conversion.convert import Converter, convert_to_file, join_pieces, mix_loudness, plan_windows
+from rvc_core.conversion import windows as windowing
+from rvc_core.conversion.convert import Converter, convert_to_file, mix_loudness
+from rvc_core.conversion.windows import join_pieces, plan_windows
 from rvc_core.errors import AudioError, MismatchError, SettingsError
 from rvc_core.features.pitch import pitch_estimator, write_curve
 from rvc_core.features.retrieval import FeatureIndex
@@ -79,25 +81,25 @@ def _settings(**changes: object) -> ConvertSettings:
 @pytest.mark.parametrize("seconds", [0.01, 0.3, 9.99, 10, 14.9, 15.1, 37.77, 200])
 def test_windows_cover_the_source_once_and_overlap_by_the_fade(seconds: float) -> None:
     windows = plan_windows(round(seconds * 16000))
-    assert windows[0].gives[0] == module.CONTEXT_FRAMES
+    assert windows[0].gives[0] == windowing.CONTEXT_FRAMES
     for before, after in zip(windows, windows[1:], strict=False):
-        assert before.gives[1] - after.gives[0] == module.FADE_FRAMES
-    assert windows[-1].gives[1] - module.CONTEXT_FRAMES >= seconds * 100
+        assert before.gives[1] - after.gives[0] == windowing.FADE_FRAMES
+    assert windows[-1].gives[1] - windowing.CONTEXT_FRAMES >= seconds * 100
     for window in windows:
         assert window.heard[0] <= window.gives[0] and window.gives[1] <= window.heard[1]
         assert window.heard[0] % 2 == 0
-        assert window.heard[1] - window.heard[0] <= 1.5 * module.WINDOW_FRAMES + 2 * module.CONTEXT_FRAMES + 2
+        assert window.heard[1] - window.heard[0] <= 1.5 * windowing.WINDOW_FRAMES + 2 * windowing.CONTEXT_FRAMES + 2
 
 
 def test_windows_equal_the_whole(make: Callable[..., Converter], monkeypatch: pytest.MonkeyPatch) -> None:
     source, settings = _speech(9.0), _settings()
     converter = make(local=True)
-    monkeypatch.setattr(module, "WINDOW_FRAMES", 200)
+    monkeypatch.setattr(windowing, "WINDOW_FRAMES", 200)
     pieces = converter.convert(source, settings).audio.samples
     assert len(plan_windows(len(source.samples))) > 3
     noise = module.frame_noise(0, 2000, TINY.inter_channels + 160, settings.seed)
     monkeypatch.setattr(module, "frame_noise", lambda start, stop, channels, seed: noise[start:stop])
-    monkeypatch.setattr(module, "WINDOW_FRAMES", 2000)
+    monkeypatch.setattr(windowing, "WINDOW_FRAMES", 2000)
     assert len(plan_windows(len(source.samples))) == 1
     whole = converter.convert(source, settings).audio.samples
     error_db = 10 * np.log10(np.mean((pieces - whole) ** 2) / np.mean(whole ** 2))

@@ -9,7 +9,7 @@ import torch
 
 from rvc_core.errors import ResourceError, SettingsError
 from rvc_core.experiment import Experiment
-from rvc_core.system import platforms
+from rvc_core.system import devices, installation, platforms
 from rvc_core.system.platforms import home
 
 
@@ -76,54 +76,54 @@ CU130 = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
 ])
 def test_a_gpu_is_used_only_if_torch_has_code_for_it(gpu, capability, architectures, usable):
     gpu(capability, architectures)
-    assert platforms.choose_device("auto").name == ("cuda:0" if usable else "cpu")
+    assert devices.choose_device("auto").name == ("cuda:0" if usable else "cpu")
     if not usable:
-        assert "not built for" in platforms.choose_device("auto").reason
+        assert "not built for" in devices.choose_device("auto").reason
         with pytest.raises(ResourceError, match="not built for"):
-            platforms.choose_device("cuda")
+            devices.choose_device("cuda")
 
 
 def test_a_gpu_without_code_is_refused_with_what_works_unless_the_cpu_was_chosen(gpu, tmp_path):
     gpu((6, 0), CU130)
     lab = Experiment.open("nobody", home=tmp_path)
-    for work in (platforms.refuse_unbuilt, lab.train, lab.run):          # before anything is looked for or made
+    for work in (devices.refuse_unbuilt, lab.train, lab.run):          # before anything is looked for or made
         with pytest.raises(ResourceError, match="not built for") as caught:
             work()
     for remedy in ("GPU T4 x2", "P100 in September 2026", "cu126", "fp32", "CUDA_VISIBLE_DEVICES"):
         assert remedy in caught.value.hint
-    platforms.refuse_unbuilt("cpu")
+    devices.refuse_unbuilt("cpu")
     gpu((6, 0), CU126)
-    platforms.refuse_unbuilt()
+    devices.refuse_unbuilt()
 
 
 def test_a_gpu_that_is_not_there_is_refused_by_number(gpu):
     gpu((7, 5), CU130)
-    assert platforms.choose_device("cuda:0").name == "cuda:0"
+    assert devices.choose_device("cuda:0").name == "cuda:0"
     with pytest.raises(ResourceError, match="there are 1 GPUs"):
-        platforms.choose_device("cuda:3")
+        devices.choose_device("cuda:3")
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "CPU", ""])
 def test_an_unknown_device_is_refused(name):
     with pytest.raises(SettingsError) as caught:
-        platforms.choose_device(name)
+        devices.choose_device(name)
     assert "cuda:N" in caught.value.hint
 
 
 def test_without_a_gpu_the_reason_is_said(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(platforms.shutil, "which", lambda program: None)
-    assert platforms.choose_device() == ("cpu", "this machine has no NVIDIA GPU")
-    monkeypatch.setattr(platforms.shutil, "which", lambda program: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(devices.shutil, "which", lambda program: None)
+    assert devices.choose_device() == ("cpu", "this machine has no NVIDIA GPU")
+    monkeypatch.setattr(devices.shutil, "which", lambda program: "/usr/bin/nvidia-smi")
     monkeypatch.setattr(torch.version, "cuda", None)
-    assert platforms.choose_device().reason == "the installed torch has no CUDA"
+    assert devices.choose_device().reason == "the installed torch has no CUDA"
 
 
 def test_the_report_finds_what_is_wrong(monkeypatch):
-    assert platforms.check()["device"]["name"] in ("cpu", "cuda:0")
-    broken = platforms.versions() | {"torch": "2.6.0", "torchaudio": None, "faiss-cpu": "1.15", "faiss-gpu": "1.15"}
-    monkeypatch.setattr(platforms, "versions", lambda: broken)
-    problems = {entry["problem"]: entry["hint"] for entry in platforms.check()["problems"]}
+    assert installation.check()["device"]["name"] in ("cpu", "cuda:0")
+    broken = installation.versions() | {"torch": "2.6.0", "torchaudio": None, "faiss-cpu": "1.15", "faiss-gpu": "1.15"}
+    monkeypatch.setattr(installation, "versions", lambda: broken)
+    problems = {entry["problem"]: entry["hint"] for entry in installation.check()["problems"]}
     assert {"torchaudio is not installed", "torch 2.6.0 is older than 2.8",
             "faiss-cpu and faiss-gpu overwrite each other"} <= set(problems)
     assert all(problems.values())

@@ -14,8 +14,9 @@ from rvc_core.cli import main
 from rvc_core.errors import RVCError
 from rvc_core.system.files import read_jsonl
 from rvc_core.verdict.failures import ILLNESSES, find_illnesses, mel_signs
+from rvc_core.verdict.guide import read_as_the_guide, tensorboard_smoothed
 from rvc_core.verdict.learning_curve import History, fit_trend
-from rvc_core.verdict.overtraining import judge, judge_experiment, read_as_the_guide, should_stop, tensorboard_smoothed
+from rvc_core.verdict.overtraining import judge, judge_experiment, should_stop
 from rvc_core.workspace.layout import Layout
 from verdict import READERS, REPORTED, score
 

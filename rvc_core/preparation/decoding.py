@@ -1,0 +1,95 @@
+"""Recordings one after the other: decoded, filtered, their phrases found, or explained why not."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..audio.recordings import DatasetFiles
+from ..audio.slicer import Span, find_phrases
+from ..audio.waveform import Audio, NonFiniteError, highpass, read_audio
+from ..errors import AudioError
+from ..settings import PrepareSettings
+from ..system.files import replace_atomically
+from ..workspace.layout import Layout
+from ..workspace.manifest import Explained
+
+_TOO_SHORT_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A decoded recording: filtered, at the voice's rate, on the disk until its clips are cut."""
+
+    name: str
+    number: int
+    samples_file: Path
+    total_samples: int
+    phrases: list[Span]
+    speaker: int = 0
+
+
+class Decoder:
+    """Takes one recording after the other, and keeps account of what came of each."""
+
+    def __init__(self, staging: Layout, settings: PrepareSettings, rate_hz: int, lengths: dict[str, float],
+                 speakers: list[str]) -> None:
+        self.recordings: list[Recording] = []
+        self.explained: list[Explained] = []
+        self.seconds_in = 0.0
+        self._staging, self._settings, self._rate_hz, self._lengths = staging, settings, rate_hz, lengths
+        self._speakers = speakers
+        self._seen: dict[bytes, str] = {}
+
+    def explain_unused(self, files: DatasetFiles) -> None:
+        """Account for what is not even opened."""
+        for name in files.ignored_folders:
+            self._explain(f"{name}/", 0.0, "ignored folder", "hidden, or left over by a program")
+        for name in files.ignored:
+            self._explain(name, self._lengths[name], "ignored folder", "")
+        for name, path in files.not_audio.items():
+            archive = path.suffix.lower() in {".zip", ".7z", ".rar", ".tar", ".gz"}
+            self._explain(name, 0.0, "not audio", "unpack it first" if archive else "")
+
+    def take(self, name: str, path: Path) -> None:
+        """Decode, filter and find the phrases; on a fault, explain the recording."""
+        try:
+            audio = read_audio(path)
+        except NonFiniteError as error:
+            self._explain(name, error.seconds, "non-finite", str(error))
+            return
+        except AudioError as error:
+            self._explain(name, self._lengths[name], "undecodable", str(error))
+            return
+        missing = self._lengths[name] - audio.seconds
+        if missing > max(0.5, 0.02 * audio.seconds):   # formats that only estimate their length are off by less
+            self._explain(name, missing, "undecodable", "the file is damaged: the rest of it is missing", audio.seconds)
+        first = self._seen.setdefault(hashlib.sha256(audio.samples.data).digest(), name)
+        if first != name:
+            self._explain(name, audio.seconds, "duplicate", f"the same sound as {first}")
+        elif audio.seconds < _TOO_SHORT_SECONDS:
+            self._explain(name, audio.seconds, "too short", f"less than {_TOO_SHORT_SECONDS} s")
+        else:
+            self._keep(name, audio)
+
+    def _keep(self, name: str, audio: Audio) -> None:
+        sound = highpass(audio.resample(self._rate_hz), zero_phase=False)
+        phrases = find_phrases(sound, silence_db=self._settings.silence_db,
+                               min_silence_ms=self._settings.min_silence_ms,
+                               max_kept_silence_ms=self._settings.max_kept_silence_ms)
+        if not phrases:
+            peak_db = 20 * np.log10(max(1e-9, np.abs(sound.samples).max()))
+            self._explain(name, audio.seconds, "silent", f"peak {peak_db:.0f} dB" if peak_db > -70 else "")
+            return
+        self.seconds_in += audio.seconds
+        number = len(self.recordings)
+        samples_file = self._staging.root / f"{number}.npy"
+        with replace_atomically(samples_file) as temporary:
+            np.save(temporary, sound.samples)
+        speaker = self._speakers.index(name.split("/")[0]) if self._speakers else 0
+        self.recordings.append(Recording(name, number, samples_file, len(sound.samples), phrases, speaker))
+
+    def _explain(self, name: str, seconds: float, reason: str, detail: str, start_seconds: float = 0.0) -> None:
+        self.seconds_in += seconds
+        self.explained.append(Explained(name, start_seconds, seconds, reason, detail))

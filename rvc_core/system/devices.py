@@ -1,0 +1,132 @@
+"""Which device computes, and why; and what stands in the way of a GPU."""
+
+import os
+import platform as machine
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ..errors import ResourceError, SettingsError
+from .threads import choose_threads
+
+UNBUILT = ("choose another accelerator (on Kaggle GPU T4 x2: it retired the P100 in September 2026); or install torch "
+            "for CUDA 12.6, which trains in fp32 there (setup_env.sh: RVC_TORCH_INDEX=.../cu126); or do without it: "
+            "CUDA_VISIBLE_DEVICES=-1")
+
+
+class Device(NamedTuple):
+    """What computes, as ``torch.device`` takes it, and why it was chosen."""
+
+    name: str
+    reason: str
+
+
+def choose_device(name: str = "auto") -> Device:
+    """Choose the device that computes, and say why.
+
+    Parameters
+    ----------
+    name : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises
+    ------
+    SettingsError
+        When it is none of these.
+    ResourceError
+        When a GPU is asked for by name and cannot be used.
+
+    Examples
+    --------
+    >>> choose_device("cpu").name
+    'cpu'
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise SettingsError(f"not a device: {name!r}", hint="use auto, cpu, cuda or cuda:N")
+    if name == "cpu":
+        return Device("cpu", "asked for")
+    number = int(name.partition(":")[2] or 0)
+    obstacle = gpu_obstacle(number)
+    if obstacle is None:
+        return Device(f"cuda:{number}", "a GPU is there and usable" if name == "auto" else "asked for")
+    if name != "auto":
+        raise ResourceError(f"{name} cannot be used: {obstacle}", hint="use the device auto, or choose a GPU machine")
+    return Device("cpu", obstacle)
+
+
+def count_gpus(environment: Mapping[str, str] = os.environ) -> int:
+    """GPUs that a process begun here would see, counted without torch.
+
+    Examples
+    --------
+    >>> count_gpus({"CUDA_VISIBLE_DEVICES": "0,2"})
+    2
+    """
+    chosen = environment.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return len([number for number in chosen.split("-1")[0].split(",") if number.strip()])
+    if shutil.which("nvidia-smi") is None:
+        return 0
+    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False).stdout
+    return sum(line.startswith("GPU ") for line in listed.splitlines())
+
+
+def device_title(name: str) -> str:
+    """A device's name for people, as ``NVIDIA T4, 15 GB``."""
+    if not name.startswith("cuda"):
+        return f"{machine.machine()} processor, {choose_threads()} threads"
+    import torch
+
+    properties = torch.cuda.get_device_properties(name)
+    return f"{properties.name}, {properties.total_memory / 1e9:.0f} GB"
+
+
+def gpu_obstacle(number: int = 0) -> str | None:
+    """Why this GPU cannot be used, in plain words; None when it can."""
+    import torch
+
+    if not torch.cuda.is_available():
+        if shutil.which("nvidia-smi") is None:
+            return "this machine has no NVIDIA GPU"
+        if torch.version.cuda is None:
+            return "the installed torch has no CUDA"
+        return f"torch for CUDA {torch.version.cuda} finds no usable GPU or driver"
+    if number >= torch.cuda.device_count():
+        return f"there are {torch.cuda.device_count()} GPUs, numbered from 0"
+    return _unbuilt(number)
+
+
+def _unbuilt(number: int) -> str | None:
+    import torch
+
+    capability = torch.cuda.get_device_capability(number)
+    if _built_for(capability, torch.cuda.get_arch_list()):
+        return None
+    return (f"torch {torch.__version__} is not built for the {torch.cuda.get_device_name(number)} "
+            f"(compute capability {capability[0]}.{capability[1]})")
+
+
+def refuse_unbuilt(name: str = "auto") -> None:
+    """Raise where a GPU is there that this torch has no code for: nobody chose the CPU that would train instead.
+
+    Raises
+    ------
+    ResourceError
+        With what works.
+    """
+    import torch
+
+    if name == "auto" and torch.cuda.is_available() and (obstacle := _unbuilt(0)):
+        raise ResourceError(obstacle, hint=UNBUILT)
+
+
+def _built_for(capability: tuple[int, int], architectures: list[str]) -> bool:
+    """Code for sm_XY runs on X.Z with Z >= Y; compute_XY is translated for anything from X.Y on."""
+    for architecture in architectures:
+        kind, _, digits = architecture.rstrip("af").partition("_")
+        built = int(digits[:-1]), int(digits[-1])
+        if built <= capability and (kind == "compute" or built[0] == capability[0]):
+            return True
+    return False
