@@ -27,8 +27,8 @@ from ..workspace.checkpoint import Checkpoint, load_foreign
 from ..workspace.filelist import filelist_text, mute_wave
 from ..workspace.layout import Layout
 from ..workspace.manifest import Clip, ExperimentRecord, Manifest
+from ..workspace.rvc_config import VERSIONS
 from ..workspace.stamps import stamp, stamp_of
-from ..workspace.voice_file import VERSIONS
 from .foreign_folder import ClipParts, ForeignFolder, clip_parts, read_foreign, said_in, unvoiced_kind
 from .heldout import choose_heldout
 

@@ -27,6 +27,7 @@ from ..workspace.dataset import Batch, ClipStore
 from ..workspace.filelist import read_filelist, rebase_filelist
 from ..workspace.layout import LATEST_ONLY, Layout
 from ..workspace.manifest import ExperimentRecord
+from ..workspace.rvc_config import experiment_config
 from ..workspace.voice_file import VoiceInfo, median_f0_hz, voice_info
 from .distributed import ALONE, Ranks, own_device
 from .memory import MOST_CLIPS, DeviceUse, Portions, available_bytes, largest_batch, measured_memory
@@ -212,7 +213,7 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, 
                                  epsilons=settings.mel_epsilons)
     _compute_in(run, precision.dtype, checkpoint)
     if ranks.is_first:
-        write_json(layout.config, rvc_config(run))
+        write_json(layout.config, experiment_config(run.spec, run.settings, run.batch_size, run.learning_rate))
     together = (f" and {ranks.count - 1} more, {ranks.count} × {run.batch_size} = {run.clips_per_step} clips a "
                 "step" if ranks.count > 1 else "")
     progress.say(f"training {layout.name!r} on {device}{together} in {precision.name} ({precision.reason}): {how}; "
@@ -328,23 +329,3 @@ def _ensure_room(run: Run, progress: Progress) -> None:
         ensure_room(run.layout.root, max(0, wanted))
     except ResourceError as error:
         progress.say(f"{error}: fewer checkpoints will be kept")
-
-
-def rvc_config(run: Run) -> dict[str, Any]:
-    """RVC's ``config.json`` for this run, so that RVC WebUI can continue the folder."""
-    spec, settings = run.spec, run.settings
-    return {
-        "data": {"filter_length": spec.fft_samples, "hop_length": spec.hop_samples, "max_wav_value": 32768.0,
-                 "mel_fmax": None, "mel_fmin": 0.0, "n_mel_channels": spec.mels, "sampling_rate": spec.sample_rate,
-                 "win_length": spec.fft_samples},
-        "model": {"filter_channels": spec.filter_channels, "gin_channels": spec.speaker_channels,
-                  "hidden_channels": spec.hidden_channels, "inter_channels": spec.inter_channels,
-                  "kernel_size": spec.kernel_size, "n_heads": spec.heads, "n_layers": spec.layers, "p_dropout": 0,
-                  "resblock": "1", "resblock_dilation_sizes": spec.resblock_dilations,
-                  "resblock_kernel_sizes": spec.resblock_kernels, "spk_embed_dim": spec.speakers,
-                  "upsample_initial_channel": spec.upsample_channels, "upsample_kernel_sizes": spec.upsample_kernels,
-                  "upsample_rates": spec.upsample_rates, "use_spectral_norm": False},
-        "train": {"batch_size": run.batch_size, "betas": [0.8, 0.99], "c_kl": 1.0, "c_mel": 45, "epochs": 20000,
-                  "eps": 1e-9, "init_lr_ratio": 1, "learning_rate": run.learning_rate, "log_interval": 200,
-                  "lr_decay": settings.learning_rate_decay, "seed": settings.seed,
-                  "segment_size": spec.segment_frames * spec.hop_samples, "warmup_epochs": 0}}

@@ -9,7 +9,8 @@ from typing import Any
 from ..errors import CheckpointError
 from ..features.faiss_file import load_arrays
 from ..system.untrusted import checked_weights, list_zip, load_torch
-from ..workspace.voice_file import load_voice, spec_of_generator, voice_of
+from ..workspace.rvc_config import spec_of_generator
+from ..workspace.voice_file import load_voice, voice_of
 
 _OF_TRAINING = ("mels", "segment_frames", "posterior_layers", "discriminator_periods", "discriminator_divisor",
                 "excerpt_frames", "learning_rate")   # of a preset; no voice file says them

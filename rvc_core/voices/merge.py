@@ -21,7 +21,8 @@ from ..system.untrusted import checked_weights, load_torch
 from ..workspace.filelist import read_filelist
 from ..workspace.layout import LATEST_ONLY, Layout
 from ..workspace.manifest import ExperimentRecord
-from ..workspace.voice_file import VoiceFile, load_voice, save_voice, spec_of_generator, voice_info
+from ..workspace.rvc_config import spec_of_generator
+from ..workspace.voice_file import VoiceFile, load_voice, save_voice, voice_info
 from .library import MadeVoice, find_index, publish, refuse_taken, reopened, save_index
 
 _CHECKPOINT = re.compile(r"G_(\d+)\.pth")

@@ -22,7 +22,7 @@ from ..nn.source_filter import SourceFilter, pulse_train
 from ..nn.synthesizer import NOISE_SCALE, SynthesisNoise, Synthesizer
 from ..presets import VoiceSpec
 from ..system.files import ensure_room, replace_atomically
-from ..workspace.voice_file import load_voice, synthesizer_of
+from ..workspace.voice_file import VoiceFile, load_voice, synthesizer_of
 
 _OPSET = 18                    # RVC's; every onnxruntime since 1.14 reads it
 _SOURCE_NOISE_SECONDS = 4      # of noise kept in the file and repeated: longer than anyone hears a repetition
@@ -148,23 +148,35 @@ def export_onnx(voice_path: Path, output: Path) -> OnnxReport:
     axes = {name: {tuple(value.shape).index(_TRACED_FRAMES): "frames"} for name, value in example.items()
             if _TRACED_FRAMES in value.shape[1:]}
     with replace_atomically(output) as temporary:
-        with warnings.catch_warnings(), torch.no_grad():
-            # The tracing exporter is on its way out, but needs one package less than its successor, 1 s instead of
-            # 20, and gives a file that agrees more closely. Its warnings are about numbers that are constants here.
-            warnings.simplefilter("ignore")
-            torch.onnx.export(network, tuple(example.values()), str(temporary), input_names=list(example),
-                              output_names=["audio"], opset_version=_OPSET, dynamo=False,
-                              dynamic_axes={**axes, "audio": {2: "samples"}})
-        model = onnx.load(str(temporary))
-        onnx.helper.set_model_props(model, {key: str(value) for key, value in {
-            "name": voice.info.name, "sample_rate": spec.sample_rate, "f0": int(spec.uses_f0), "version": spec.version,
-            "content_encoder": voice.info.content_name or "contentvec", "content_width": spec.content_width,
-            "speakers": spec.speakers, "made_by": "rvc_core", "rvc_core": json.dumps(asdict(voice.info))}.items()})
-        onnx.save(model, str(temporary))
+        _trace(network, example, axes, temporary)
+        _describe(onnx, temporary, voice)
         parity = _parity(network, runtime, temporary)
     shapes = {name: ["frames" if axis in axes.get(name, {}) else size for axis, size in enumerate(value.shape)]
               for name, value in example.items()}
     return OnnxReport(str(output), spec.sample_rate, shapes, output.stat().st_size, parity)
+
+
+def _trace(network: OnnxVoice, example: dict[str, Tensor], axes: dict[str, dict[int, str]], path: Path) -> None:
+    """Write the network with torch's tracing exporter.
+
+    It is on its way out, but needs one package less than its successor, 1 s instead of 20, and gives a file that agrees
+    more closely. Its warnings are about numbers that are constants here.
+    """
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(network, tuple(example.values()), str(path), input_names=list(example),
+                          output_names=["audio"], opset_version=_OPSET, dynamo=False,
+                          dynamic_axes={**axes, "audio": {2: "samples"}})
+
+
+def _describe(onnx: Any, path: Path, voice: VoiceFile) -> None:
+    """Write into the file whose voice it is, and what it takes."""
+    model, info, spec = onnx.load(str(path)), voice.info, voice.spec
+    onnx.helper.set_model_props(model, {key: str(value) for key, value in {
+        "name": info.name, "sample_rate": spec.sample_rate, "f0": int(spec.uses_f0), "version": spec.version,
+        "content_encoder": info.content_name or "contentvec", "content_width": spec.content_width,
+        "speakers": spec.speakers, "made_by": "rvc_core", "rvc_core": json.dumps(asdict(info))}.items()})
+    onnx.save(model, str(path))
 
 
 def _packages() -> tuple[Any, Any]:

@@ -9,8 +9,7 @@ import datetime
 import json
 import math
 import re
-import reprlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,14 @@ from ..errors import CheckpointError, MismatchError, WeightsError, printable
 from ..nn.layers import Blueprint
 from ..nn.loading import load_strictly
 from ..nn.synthesizer import Synthesizer
-from ..presets import PRESETS, VoiceSpec
+from ..presets import VoiceSpec
 from ..system.files import replace_atomically
 from ..system.untrusted import AGAIN, DAMAGE, checked_weights, load_torch
 from . import stamps
 from .filelist import ClipFiles
 from .layout import Layout
+from .rvc_config import config_of, spec_of
 
-_RVC_CONSTANT = 32   # second value of RVC's list: the training slice of its first release, read by nobody
-_RATES_HZ = {"32k": 32000, "40k": 40000, "48k": 48000}   # some tools write the rate as a word, which RVC reads too
-VERSIONS = {256: "v1", 768: "v2"}                        # by the width of the content features
-_LARGEST, _MOST = 8192, 24   # no size, and no count of layers, is near it; a damaged one must not exhaust the machine
 _VOCODER = "HiFi-GAN"        # of the decoders that Applio offers, the one that RVC has
 _ENCODER_NAMES = {"": "contentvec", "hubert_base": "contentvec"}
 _HEADER = "rvc_voice"        # the key of the description in a safetensors file
@@ -127,7 +123,7 @@ def _description_of(voice: VoiceFile) -> dict[str, Any]:
     """Everything but the weights: RVC's keys, Applio's, and ours in a dict of their own."""
     info, spec = voice.info, voice.spec
     return {
-        "config": _config_of(spec), "info": info.note or f"{info.epoch}epoch", "sr": spec.rate_name,
+        "config": config_of(spec), "info": info.note or f"{info.epoch}epoch", "sr": spec.rate_name,
         "f0": int(spec.uses_f0), "version": spec.version,
         "model_name": info.name, "epoch": info.epoch, "step": info.step, "creation_date": info.created,
         "embedder_model": info.content_name, "author": info.author, "dataset_length": info.dataset_length,
@@ -188,7 +184,7 @@ def voice_of(content: Any, path: Path) -> VoiceFile:
     if vocoder != _VOCODER:
         raise MismatchError(f"{name} was trained in Applio with the vocoder {vocoder}, which is not known here",
                             hint=f"only voices with {_VOCODER}, RVC's own, can be read")
-    spec = _spec_of(content["config"], weights, stated_version, stated_f0, name)
+    spec = spec_of(content["config"], weights, stated_version, stated_f0, name)
     with Blueprint():
         network = Synthesizer(spec, with_posterior=False)
     load_strictly(network, weights, name, assign=True)
@@ -243,77 +239,3 @@ def synthesizer_of(voice: VoiceFile) -> Synthesizer:
     load_strictly(synthesizer, {key: value.float() for key, value in voice.weights.items()
                                 if not key.startswith("enc_q.")}, voice.info.name)
     return synthesizer.eval().fuse()
-
-
-def spec_of_generator(weights: dict[str, torch.Tensor], file_name: str) -> tuple[str, VoiceSpec]:
-    """The preset, and the architecture, whose generator has exactly these names and shapes, ``enc_q`` included.
-
-    Raises
-    ------
-    MismatchError
-        When there is none.
-    """
-    shapes = {key: value.shape for key, value in weights.items()}
-    speakers = next(iter(shapes.get("emb_g.weight", ())), 0)
-    for name, base in PRESETS.items():
-        spec = replace(base, uses_f0="enc_p.emb_pitch.weight" in shapes, speakers=speakers)
-        with Blueprint():
-            network = Synthesizer(spec)
-        if {key: value.shape for key, value in network.state_dict().items()} == shapes:
-            return name, spec
-    raise MismatchError(f"{file_name} has an architecture that is not known here",
-                        hint="known are RVC's v1 and v2 at 32k, 40k and 48k, and nano")
-
-
-def _config_of(spec: VoiceSpec) -> list[Any]:
-    return [spec.spectrogram_bins, _RVC_CONSTANT, spec.inter_channels, spec.hidden_channels, spec.filter_channels,
-            spec.heads, spec.layers, spec.kernel_size, 0, "1", list(spec.resblock_kernels),
-            [list(dilations) for dilations in spec.resblock_dilations], list(spec.upsample_rates),
-            spec.upsample_channels, list(spec.upsample_kernels), spec.speakers, spec.speaker_channels,
-            spec.sample_rate]
-
-
-def _spec_of(config: Any, weights: dict[str, torch.Tensor], version: str, uses_f0: bool | None,
-             file_name: str) -> VoiceSpec:
-    """The architecture that RVC's list of 18 values describes; the weights decide what neither says."""
-    try:
-        (bins, _, inter, hidden, filters, heads, layers, kernel, _, _, resblock_kernels, dilations, rates, channels,
-         kernels, _, speaker_channels, rate) = config
-        bins, inter, hidden, filters, heads, layers, kernel, channels, speaker_channels = _sizes(
-            [bins, inter, hidden, filters, heads, layers, kernel, channels, speaker_channels])
-        sample_rate = _RATES_HZ[rate] if isinstance(rate, str) else _sizes([rate], 192_000)[0]
-        width = weights["enc_p.emb_phone.weight"].shape[1]
-        version = version or VERSIONS.get(width, "")
-        known = [spec for spec in PRESETS.values() if spec.version == version]
-        if not known:
-            raise ValueError(f"version {version[:20]!r}")
-        base = next((spec for spec in known if spec.sample_rate == sample_rate), known[0])
-        spec = replace(
-            base, version=version, sample_rate=sample_rate, content_width=width,
-            uses_f0="enc_p.emb_pitch.weight" in weights, fft_samples=(bins - 1) * 2, inter_channels=inter,
-            hidden_channels=hidden, filter_channels=filters, heads=heads, layers=layers, kernel_size=kernel,
-            resblock_kernels=_sizes(resblock_kernels), resblock_dilations=tuple(map(_sizes, dilations)),
-            upsample_rates=_sizes(rates), upsample_channels=channels, upsample_kernels=_sizes(kernels),
-            source_filter_channels=len(weights.get("dec.pitch.bias", ())),
-            speakers=weights["emb_g.weight"].shape[0], speaker_channels=speaker_channels)
-    except (TypeError, ValueError, LookupError) as error:
-        raise MismatchError(f"{file_name} does not describe a voice that is known here ({error})",
-                            hint="voices of v1, v2 and nano are read") from error
-    fits = (math.prod(spec.upsample_rates) * 100 == sample_rate and hidden % heads == 0 and inter % 2 == 0
-            and len(spec.upsample_rates) == len(spec.upsample_kernels) and channels >> len(spec.upsample_rates) > 0
-            and len(spec.resblock_kernels) == len(spec.resblock_dilations) <= _MOST and layers <= _MOST)
-    if not fits:
-        raise MismatchError(f"{file_name} is damaged: the numbers of its 'config' contradict each other", hint=AGAIN)
-    if uses_f0 not in (None, spec.uses_f0) or (width != base.content_width and version != "nano"):
-        raise MismatchError(f"{file_name} says {version} {'with' if uses_f0 else 'without'} f0, but its weights take "
-                            f"{width} features {'with' if spec.uses_f0 else 'without'} f0", hint=AGAIN)
-    return spec
-
-
-def _sizes(values: Any, largest: int = _LARGEST) -> tuple[int, ...]:
-    """Positive whole numbers of a size that networks have."""
-    if not isinstance(values, list | tuple) or not 0 < len(values) <= _MOST:
-        raise ValueError(f"{reprlib.repr(values)[:60]} where numbers belong")
-    if odd := [value for value in values if type(value) is not int or not 0 < value <= largest]:
-        raise ValueError(f"{reprlib.repr(odd[0])[:60]} is not a size")
-    return tuple(values)

@@ -12,8 +12,9 @@ import torch
 
 from rvc_core import experiment
 from rvc_core.audio.waveform import Audio
-from rvc_core.cli import _STAGES, main
 from rvc_core.cli import demo as demo_module
+from rvc_core.cli import main
+from rvc_core.cli.stages import SETTINGS_OF
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import RVCError, SettingsError
 from rvc_core.features.retrieval import FeatureIndex
@@ -269,7 +270,7 @@ def _takes_floats(settings: type, name: str) -> bool:
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", float("nan"), float("inf")])
 def test_no_setting_takes_what_is_not_a_number(value: object) -> None:
-    fields = [(settings, name) for classes in _STAGES.values() for settings in classes
+    fields = [(settings, name) for classes in SETTINGS_OF.values() for settings in classes
               for name in settings.model_fields if _takes_floats(settings, name)]
     assert len(fields) >= 10
     for settings, name in fields:
@@ -305,7 +306,7 @@ def test_the_command_line_takes_booleans(here: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_flag_shared_by_several_stages_means_the_same_in_each(capsys: pytest.CaptureFixture[str]) -> None:
     meanings: dict[str, set[str | None]] = {}
-    for settings in _STAGES["run"]:
+    for settings in SETTINGS_OF["run"]:
         for name, field in settings.model_fields.items():
             meanings.setdefault(name, set()).add(field.description)
     assert {name: words for name, words in meanings.items() if len(words) > 1} == {}

@@ -21,7 +21,8 @@ from rvc_core.voices.library import find_index, publish, save_index
 from rvc_core.voices.merge import annotate, extract_voice, merge_voices
 from rvc_core.workspace import stamps
 from rvc_core.workspace.layout import Layout
-from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, load_voice, save_voice, spec_of_generator
+from rvc_core.workspace.rvc_config import spec_of_generator
+from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, load_voice, save_voice
 from tiny import TINY
 
 INFO = VoiceInfo("alice", 60, 120, "embedded", "abc", 100.0)
