@@ -235,7 +235,7 @@ open_bundle() {   # verifies the bundle; copies its weights to where they are lo
     trap 'rm -rf "$wheels"' EXIT   # `exec` forgets this, so `install` does it too
     PYTHONPATH="$code" "$python" - "$bundle" "$wheels" <<'PY' || exit 1
 import pathlib, sys
-from rvc_core.assets.bundle import unpack
+from rvc_core.assets.archive import unpack
 from rvc_core.errors import RVCError
 try:
     placed = unpack(*map(pathlib.Path, sys.argv[1:]))

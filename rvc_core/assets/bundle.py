@@ -1,41 +1,33 @@
 """One archive with which a machine without a network is set up: wheels for its Python, and weights.
 
-`make_bundle` writes it where there is a network; ``setup_env.sh --offline BUNDLE`` calls `unpack` where there is none.
-That is before any package is installed, so this module needs the standard library alone, `packaging` aside, which the
-making of a bundle uses. torch is left out: notebook platforms bring their own.
+`make_bundle` writes it where there is a network; `archive.unpack` uses it where there is none. torch is left out:
+notebook platforms bring their own.
 """
 
-import contextlib
-import hashlib
 import importlib.metadata
 import json
 import platform as machine
-import re
 import subprocess
 import sys
 import tempfile
 import zipfile
-import zlib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from .. import __version__
-from ..errors import ResourceError, SettingsError, UnsafeFileError, WeightsError
+from ..errors import ResourceError, SettingsError
 from ..progress import Progress, Silent
 from ..system.files import ensure_room, replace_atomically, sha256_of
 from . import registry
+from .archive import BESIDE, open_archive, verified
 
 EXTRAS = "faiss,world,evaluate"                                  # as setup_env.sh installs them
 WITHOUT_DEPENDENCIES = ("Resemblyzer>=0.1.4", "speechmos>=0.0.1.1")
 _BUILD_BACKEND = "flit_core>=3.11"                               # a clone is installed in place, which builds
 _TORCH = ("torch", "torchaudio")
 _ANY_TORCH = "2.13.0"                                            # what to resolve for when none is known
-_BESIDE = ("setup_env.sh", "pyproject.toml")                     # the bundle alone can set a machine up
-_BLOCK_BYTES = 1 << 20
-_NAME = re.compile(r"wheels/[\w.+-]+\.whl|weights(/\w[\w.-]*)+|" + "|".join(map(re.escape, _BESIDE)), re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -70,7 +62,6 @@ TARGETS = {
 }
 
 
-# -- making ------------------------------------------------------------------------------------------------------------
 def make_bundle(target: str, output: Path, names: list[str] | None = None, *, with_torch: bool = False,
                 progress: Progress | None = None) -> dict[str, Any]:
     """Write a bundle and read it again.
@@ -101,34 +92,37 @@ def make_bundle(target: str, output: Path, names: list[str] | None = None, *, wi
     progress, facts, source = progress or Silent(), _target(target), Path(__file__).parents[2]
     if with_torch and target != "here":
         raise SettingsError(f"{target} brings its own torch", hint="leave out --with-torch")
-    if not all((source / name).is_file() for name in _BESIDE):
+    if not all((source / name).is_file() for name in BESIDE):
         raise ResourceError("rvc_core is not installed from a clone of its repository, which a bundle is made of",
                             hint="clone it, run: bash setup_env.sh, and make the bundle there")
     files = {f"weights/{asset.name}": path for asset, path in _present(names).items()}
     with tempfile.TemporaryDirectory() as folder:
         for path in _collect(source, Path(folder), target, facts, with_torch, progress):
             files[f"wheels/{path.name}"] = path
-        files |= {name: source / name for name in _BESIDE}
-        entries = {name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for name, path in files.items()}
-        manifest = {"format": 1, "target": target, "python": facts.python, "machine": machine.machine(),
-                    "made": date.today().isoformat(), "rvc_core": __version__, "with_torch": with_torch,
-                    "files": entries}
+        files |= {name: source / name for name in BESIDE}
         progress.say("writing the archive")
-        ensure_room(output.parent, sum(path.stat().st_size for path in files.values()))
-        with replace_atomically(output) as temporary:
-            with zipfile.ZipFile(temporary, "w") as archive:   # stored: wheels and weights are compressed already
-                archive.writestr("manifest.json", json.dumps(manifest, indent=1))
-                for name, path in files.items():
-                    archive.write(path, name)
-            with _reader(temporary) as read:
-                for name, entry in entries.items():
-                    _copy(read, name, entry, None)
+        _write(output, files, {"format": 1, "target": target, "python": facts.python, "machine": machine.machine(),
+                               "made": date.today().isoformat(), "rvc_core": __version__, "with_torch": with_torch})
     return {"path": str(output), "bytes": output.stat().st_size, "python": facts.python,
             "wheels": sum(name.startswith("wheels/") for name in files),
             "weights": [name.removeprefix("weights/") for name in files if name.startswith("weights/")],
             "torch": "included" if with_torch else
             f"left out: {'Kaggle' if target == 'kaggle' else 'Colab'} brings it" if target != "here" else
             "left out: the other machine needs torch 2.8 or newer of its own, or a bundle made with --with-torch"}
+
+
+def _write(output: Path, files: dict[str, Path], facts: dict[str, Any]) -> None:
+    """Write the archive and read it again; it appears when every file in it has the right hash."""
+    entries = {name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for name, path in files.items()}
+    ensure_room(output.parent, sum(path.stat().st_size for path in files.values()))
+    with replace_atomically(output) as temporary:
+        with zipfile.ZipFile(temporary, "w") as archive:   # stored: wheels and weights are compressed already
+            archive.writestr("manifest.json", json.dumps({**facts, "files": entries}, indent=1))
+            for name, path in files.items():
+                archive.write(path, name)
+        with open_archive(temporary) as read:
+            for name, entry in entries.items():
+                verified(read, name, entry, None)
 
 
 def _target(name: str) -> Target:
@@ -257,99 +251,3 @@ def _pip(*arguments: str | Path) -> None:
                             hint="a bundle is made with a network, in an environment that has pip")
 
 
-# -- using -------------------------------------------------------------------------------------------------------------
-def unpack(bundle: Path, wheels: Path) -> list[Path]:
-    """Verify a bundle; copy its wheels into the folder `wheels` and its weights to where they are looked for.
-
-    Parameters
-    ----------
-    bundle : Path
-        The archive, or a folder into which somebody has unpacked it: Kaggle does so with uploads.
-
-    Returns
-    -------
-    list of Path
-        Where each of its weights now is; those that were there already are verified, not copied.
-
-    Raises
-    ------
-    WeightsError
-        When the bundle is damaged or incomplete (both hashes are named), or other weights are in its weights' place.
-    ResourceError
-        When it was made for another Python or processor.
-    UnsafeFileError
-        When it has files that no bundle of ours has.
-    """
-    placed = []
-    with _reader(bundle) as read:
-        files = _files_of(bundle, read)
-        ensure_room(wheels, sum(entry["bytes"] for name, entry in files.items() if name.startswith("wheels/")))
-        for name, entry in files.items():
-            kind, _, rest = name.partition("/")
-            target = {"wheels": wheels / rest, "weights": registry.places(rest)[0]}.get(kind)
-            if kind == "weights":
-                if rest not in registry.assets() or registry.assets()[rest].sha256 != entry["sha256"]:
-                    raise UnsafeFileError(f"{bundle} has a file {rest} that is not the known one",
-                                          hint="do not use it; make your own")
-                if present := registry.find(rest):
-                    registry.require_hash(present, entry["sha256"])
-                    placed.append(present)
-                    continue
-                placed.append(registry.places(rest)[0])
-                ensure_room(placed[-1].parent, entry["bytes"])
-            _copy(read, name, entry, target)
-    return placed
-
-
-@contextlib.contextmanager
-def _reader(bundle: Path) -> Iterator[Callable[[str], IO[bytes]]]:
-    """Open a file of the bundle by name, packed or unpacked."""
-    if bundle.is_dir():
-        yield lambda name: (bundle / name).open("rb")
-        return
-    if not bundle.is_file():
-        raise WeightsError(f"there is no bundle at {bundle}", hint="make one with: rvc weights bundle")
-    try:
-        with zipfile.ZipFile(bundle) as archive:
-            yield archive.open
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:   # RuntimeError: encrypted, odd methods
-        raise WeightsError(f"{bundle} is no whole archive: {error}", hint="copy it again, whole") from error
-
-
-def _files_of(bundle: Path, read: Callable[[str], IO[bytes]]) -> dict[str, dict[str, Any]]:
-    """The manifest's files, after checking that it is one, of harmless names, and for a machine like this."""
-    try:
-        with read("manifest.json") as file:
-            manifest = json.loads(file.read(_BLOCK_BYTES))
-        files, made_for = manifest["files"], (manifest["python"], manifest["machine"])
-        whole = all(isinstance(entry["bytes"], int) and len(entry["sha256"]) == 64 for entry in files.values())
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise WeightsError(f"{bundle} is not a bundle: its manifest.json cannot be read",
-                           hint="make one with: rvc weights bundle") from error
-    if manifest.get("format") != 1 or not whole:
-        raise WeightsError(f"{bundle} is a bundle of another kind", hint="make one with this version of rvc_core")
-    if bad := next((name for name in files if not _NAME.fullmatch(name)), None):
-        raise UnsafeFileError(f"{bundle} has a file of the name {bad!r}", hint="do not use it; make your own")
-    here = _target("here").python, machine.machine()
-    if made_for != here:
-        raise ResourceError(f"this bundle is for Python {made_for[0]} on {made_for[1]}; this is {here[0]} on {here[1]}",
-                            hint="choose that Python (RVC_PYTHON=/path/to/python), or make a bundle for this one")
-    return files
-
-
-def _copy(read: Callable[[str], IO[bytes]], name: str, entry: dict[str, Any], target: Path | None) -> None:
-    """Check one file's hash, and copy it if there is a target; it appears only when it is right."""
-    with contextlib.ExitStack() as stack:
-        temporary = stack.enter_context(replace_atomically(target)) if target else Path("/dev/null")
-        digest, left_bytes = hashlib.sha256(), entry["bytes"] + 1   # one more would be found, a bomb not unpacked
-        try:
-            with read(name) as file, temporary.open("wb") as copy:
-                while left_bytes and (block := file.read(min(_BLOCK_BYTES, left_bytes))):
-                    digest.update(block)
-                    copy.write(block)
-                    left_bytes -= len(block)
-        except (KeyError, FileNotFoundError):
-            raise WeightsError(f"{name} is missing from the bundle", hint="copy the bundle again, whole") from None
-        if digest.hexdigest() != entry["sha256"]:
-            raise WeightsError(f"{name} has the sha256 {digest.hexdigest()}, not {entry['sha256']}",
-                               hint="the bundle is damaged: copy it again, or make it anew")

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..audio.recordings import find_recordings, printable_name
+from ..audio.recordings import DatasetFiles, find_recordings, printable_name
 from ..audio.slicer import SHORTEST_SECONDS, Span, inside, outside, windows
 from ..audio.waveform import Audio, header_seconds
 from ..errors import DatasetError, StageOrderError
@@ -103,11 +103,7 @@ def prepare(layout: Layout, dataset: Path | str, settings: PrepareSettings, *, u
     """
     dataset = Path(dataset).expanduser().absolute()
     files = find_recordings(dataset)
-    names = speaker_names(layout, files.recordings) if settings.speakers == "folders" else []
-    record = ExperimentRecord(layout.name, printable_name(str(dataset)), settings.preset, uses_f0, speaker_names=names)
-    if len(names) > record.spec.speakers:
-        raise DatasetError(f"{len(names)} speakers, and a voice of {settings.preset} has {record.spec.speakers} rows",
-                           hint="take fewer folders")
+    record = _record(layout, dataset, files, settings, uses_f0)
     content = {"format": _FORMAT, "settings": settings.stamp(), "files": files.fingerprint()}
     if is_current(layout, "prepare", content) and _is_complete(layout):
         record.save(layout)
@@ -117,7 +113,7 @@ def prepare(layout: Layout, dataset: Path | str, settings: PrepareSettings, *, u
     lengths = {name: header_seconds(path) for name, path in {**files.recordings, **files.ignored}.items()}
     ensure_room(layout.root, round(4 * sum(lengths.values()) * (rate_hz + 1.1 * (rate_hz + CONTENT_RATE_HZ))))
     with _aside(layout) as staging:
-        decoder = Decoder(staging, settings, rate_hz, lengths, names)
+        decoder = Decoder(staging, settings, rate_hz, lengths, record.speaker_names)
         decoder.explain_unused(files)
         progress.start("decoding", len(files.recordings))
         for name, path in files.recordings.items():
@@ -136,6 +132,17 @@ def prepare(layout: Layout, dataset: Path | str, settings: PrepareSettings, *, u
     report = PrepareReport.of(manifest, decoder.seconds_in)
     report.warnings.extend(warnings)
     return report
+
+
+def _record(layout: Layout, dataset: Path, files: DatasetFiles, settings: PrepareSettings,
+            uses_f0: bool) -> ExperimentRecord:
+    """What the experiment will be; refused where the voice has no row for each speaker."""
+    names = speaker_names(layout, files.recordings) if settings.speakers == "folders" else []
+    record = ExperimentRecord(layout.name, printable_name(str(dataset)), settings.preset, uses_f0, speaker_names=names)
+    if len(names) > record.spec.speakers:
+        raise DatasetError(f"{len(names)} speakers, and a voice of {settings.preset} has {record.spec.speakers} rows",
+                           hint="take fewer folders")
+    return record
 
 
 def normalised(samples: np.ndarray) -> np.ndarray:

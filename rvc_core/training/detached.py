@@ -10,10 +10,7 @@ writes into ``run.json`` how that ended. The trainer trains; several of them, on
 import contextlib
 import fcntl
 import json
-import math
 import os
-import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -27,37 +24,17 @@ from ..progress import Beacon, Beside, Follower, Progress, Silent, Stop, Termina
 from ..settings import MirrorSettings, RuntimeSettings, TrainSettings
 from ..storage.mirror import is_wanted, mirroring, told, trouble
 from ..system.devices import count_gpus
-from ..system.files import is_locked, read_json, sha256_of, write_json
+from ..system.files import is_locked, write_json
 from ..system.platforms import child_environment, started_ticks
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord
-from ..workspace.retention import checkpoint_rows
 from .distributed import UNHEARD
+from .outcome import judged, log_of, run_record
 
 _MODULE = "rvc_core.training.detached"
 _LOOK_SECONDS = 0.5
 _BEGIN_SECONDS = 5.0
-_TAIL_LINES = 40
-_FULL_BYTES = 1_000_000
 _DEAF = "the GPUs do not hear each other"
-_AGAIN = "the same command continues from the last checkpoint"
-
-# What the end of a log, or the way in which a process ended, is known to mean: the first that fits is told.
-_CAUSES = (
-    (r"No space left on device|Disk quota exceeded", "the disk is full", f"free some space; {_AGAIN}"),
-    (r"CUDA out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED", "the GPU's memory ran out",
-     f"halve --batch-size; {_AGAIN}"),
-    (r"Unable to find a usable device|No CUDA GPUs are available|no kernel image|CUDA driver|NVIDIA driver",
-     "the GPU cannot be used", "rvc check says why; choose another accelerator, or --device cpu"),
-    (r"Transport endpoint|Stale file handle|Input/output error|Read-only file system",
-     "the storage of the experiment vanished or refuses to be written", f"bring it back; {_AGAIN}"),
-    (r"exit(code)?\s*:? -9\b|Signal 9|SIGKILL", "the system killed it (signal 9), most often for lack of memory",
-     f"close other programs, or halve --batch-size; {_AGAIN}"),
-    (r"exit(code)?\s*:? -15\b|SIGTERM", "the system told it to end (signal 15), as at the end of a session", _AGAIN),
-    (r"exit(code)?\s*:? -(4|6|7|8|11)\b|Segmentation fault|Bus error", "it crashed inside a compiled library",
-     "run: bash setup_env.sh; it repairs packages that do not fit each other"),
-    (r"ModuleNotFoundError|ImportError", "a package is missing or does not fit", "run: bash setup_env.sh"))
-
 
 # -- for whoever asks ----------------------------------------------------------------------------------------------
 def start(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings = RuntimeSettings(), *,
@@ -93,18 +70,12 @@ def start(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings = Ru
                               hint=f"run: rvc extract {layout.name}")
     with layout.lock.open("a") as lock:      # two that ask at once: the second finds what the first began
         free = _locked_soon(layout, lock)
-        if _keeper_lives(layout) or (not free and _record(layout).get("state") == "running"):
+        if _keeper_lives(layout) or (not free and run_record(layout).get("state") == "running"):
             return False
         if not free:
             raise ResourceError(f"{layout.name!r} is being trained already", hint=(
                 f"wait for it, or end it with: rvc stop {layout.name}"))
-        for leftover in (layout.stop, layout.beacon):
-            leftover.unlink(missing_ok=True)
-        with layout.log.open("ab") as log:
-            begins = log.tell()
-            keeper = subprocess.Popen([sys.executable, "-m", _MODULE, "keep", str(layout.root), layout.name],
-                                      stdin=subprocess.PIPE, stdout=log, stderr=log, env=child_environment(),
-                                      start_new_session=True)
+        keeper, begins = _begin_keeper(layout)
         write_json(layout.run, {
             "pid": keeper.pid, "started_ticks": started_ticks(keeper.pid), "host": socket.gethostname(),
             "began": time.strftime("%Y-%m-%d %H:%M:%S"), "command": _command(layout, processes),
@@ -113,6 +84,17 @@ def start(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings = Ru
     assert keeper.stdin is not None
     keeper.stdin.close()                     # the keeper waits for this: now it may read run.json
     return True
+
+
+def _begin_keeper(layout: Layout) -> "tuple[subprocess.Popen[bytes], int]":
+    """The keeper's process, which waits for the end of its input, and where its part of the log begins."""
+    for leftover in (layout.stop, layout.beacon):
+        leftover.unlink(missing_ok=True)
+    with layout.log.open("ab") as log:
+        begins = log.tell()
+        return subprocess.Popen([sys.executable, "-m", _MODULE, "keep", str(layout.root), layout.name],
+                                stdin=subprocess.PIPE, stdout=log, stderr=log, env=child_environment(),
+                                start_new_session=True), begins
 
 
 def _processes(runtime: RuntimeSettings) -> int:
@@ -138,7 +120,7 @@ def _locked_soon(layout: Layout, lock: IO[str]) -> bool:
 
 
 def _keeper_lives(layout: Layout) -> bool:
-    record = _record(layout)
+    record = run_record(layout)
     return (record.get("state") == "running" and record["host"] == socket.gethostname()
             and record["started_ticks"] is not None and started_ticks(record["pid"]) == record["started_ticks"])
 
@@ -158,7 +140,7 @@ def watch(layout: Layout, progress: Progress = Silent()) -> dict[str, Any]:
     RVCError
         Of the class that training raised, or with the cause that its log and its end tell.
     """
-    if not _record(layout):
+    if not run_record(layout):
         raise StageOrderError(f"no training of {layout.name!r} was begun", hint=f"run: rvc train {layout.name}")
     follower, known = Follower(layout.beacon, Beside(progress, lambda: told(layout))), ""
     while is_running(layout):
@@ -168,9 +150,9 @@ def watch(layout: Layout, progress: Progress = Silent()) -> dict[str, Any]:
             known = problem
         time.sleep(_LOOK_SECONDS)
     follower.look()
-    record = _record(layout)
+    record = run_record(layout)
     if record["state"] == "running":         # its keeper was killed too, so nobody has judged yet
-        record |= _judged(layout, None)
+        record |= judged(layout, None)
     if record["state"] == "done":
         return record["report"]
     for line in record.get("log", []):
@@ -188,16 +170,8 @@ def stop(layout: Layout) -> bool:
 
 def differing(layout: Layout, settings: TrainSettings) -> list[str]:
     """Names of the settings in which the training that goes on differs from these."""
-    before, wanted = _record(layout).get("settings", {}), settings.stamp()
+    before, wanted = run_record(layout).get("settings", {}), settings.stamp()
     return [name for name in wanted if before.get(name) != wanted[name]]
-
-
-def _record(layout: Layout) -> dict[str, Any]:
-    try:
-        found = read_json(layout.run, "remove it; then run: rvc train")
-    except FileNotFoundError:
-        return {}
-    return found if isinstance(found, dict) and {"pid", "host", "state"} <= found.keys() else {}
 
 
 def _command(layout: Layout, processes: int) -> list[str]:
@@ -210,7 +184,7 @@ def _command(layout: Layout, processes: int) -> list[str]:
 def _keep(layout: Layout) -> int:
     """Run the trainer, or several, or one in their place, and write down how that ended."""
     sys.stdin.read()
-    with mirroring(layout, MirrorSettings.of(**_record(layout)["mirror"]), _log):
+    with mirroring(layout, MirrorSettings.of(**run_record(layout)["mirror"]), _log):
         exit_code = _run(layout)
         if _are_deaf(layout):
             _change(layout, f"{_DEAF}: they try again without direct transfers (NCCL_P2P_DISABLE=1)")
@@ -218,7 +192,7 @@ def _keep(layout: Layout) -> int:
         if _are_deaf(layout):
             _change(layout, f"{_DEAF}: training goes on with one of them", alone=True)
             exit_code = _run(layout)
-    record = _judged(layout, exit_code)
+    record = judged(layout, exit_code)
     _log(f"ended: {record['state']}" + (f": {record['error']}" if "error" in record else ""))
     with contextlib.suppress(RVCError, OSError):     # a disk that refuses this: whoever watches judges for itself
         write_json(layout.run, record)
@@ -226,20 +200,21 @@ def _keep(layout: Layout) -> int:
 
 
 def _are_deaf(layout: Layout) -> bool:
-    return any(UNHEARD in line for line in _log_of(layout))
+    return any(UNHEARD in line for line in log_of(layout))
 
 
 def _change(layout: Layout, note: str, *, alone: bool = False) -> None:
     """Say what is tried now, also to whoever watches, and forget what the try before left."""
     _log(note)
-    record = {key: value for key, value in _record(layout).items() if key not in ("error", "kind", "hint")}
+    record = {key: value for key, value in run_record(layout).items() if key not in ("error", "kind", "hint")}
     write_json(layout.run, record | {"note": note, "command": record["command_of_one" if alone else "command"],
                                      "log_begins": layout.log.stat().st_size})
 
 
 def _run(layout: Layout, **environment: str) -> int:
     """Run the trainer to its end, and say when it stalls."""
-    trainer = subprocess.Popen(_record(layout)["command"], stdin=subprocess.DEVNULL, env={**os.environ, **environment})
+    trainer = subprocess.Popen(run_record(layout)["command"], stdin=subprocess.DEVNULL,
+                               env={**os.environ, **environment})
     told_of = ""
     while trainer.poll() is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -258,58 +233,10 @@ def _log(line: str) -> None:
         sys.stderr.flush()
 
 
-def _judged(layout: Layout, exit_code: int | None) -> dict[str, Any]:
-    """The record of a training that is over, with the truth about it: ``done`` only if everything says so."""
-    record = {**_record(layout), "exit_code": exit_code}
-    if "error" in record:                            # it knew itself why
-        return {**record, "state": "failed"}
-    reason = _refuted(layout, record["report"]) if "report" in record else "it ended without a result"
-    if not reason and exit_code in (0, None):
-        return {**record, "state": "done"}
-    lines = _log_of(layout)[-_TAIL_LINES:]
-    ending = "" if exit_code is None else f"exit {exit_code}"
-    cause, hint = _cause("\n".join([*lines, ending]), layout) or (
-        f"it ended with status {exit_code}" if exit_code else reason, f"look at {layout.log}; {_AGAIN}")
-    return {**record, "state": "failed", "kind": "RVCError", "error": f"training failed: {cause}", "hint": hint,
-            "log": lines}
-
-
-def _refuted(layout: Layout, report: dict[str, Any]) -> str:
-    """What speaks against a report of success; nothing if all that it names is there, whole, and a number."""
-    numbers = [report["heldout_mel_first"], report["heldout_mel_last"]]
-    if not all(math.isfinite(number) for number in numbers if number is not None):
-        return "its losses are not finite"
-    try:
-        newest = checkpoint_rows(layout)[-1]
-        whole = all(sha256_of(layout.root / name) == digest for name, digest in newest["sha256"].items())
-        if not whole or newest["step"] != report["steps"] or not Path(report["voice"]).stat().st_size:
-            return "its checkpoint or its voice is not what it wrote"
-    except (RVCError, OSError, IndexError) as error:
-        return f"its checkpoint or its voice cannot be read: {error}"
-    return ""
-
-
-def _cause(log: str, layout: Layout) -> tuple[str, str] | None:
-    """Cause and remedy, where they are known."""
-    if not layout.root.is_dir() or shutil.disk_usage(layout.root).free < _FULL_BYTES:
-        return _CAUSES[3 if not layout.root.is_dir() else 0][1:]
-    return next(((cause, hint) for pattern, cause, hint in _CAUSES if re.search(pattern, log)), None)
-
-
-def _log_of(layout: Layout) -> list[str]:
-    """The lines that this training has logged, or its newest try."""
-    try:
-        with layout.log.open("rb") as log:
-            log.seek(_record(layout)["log_begins"])
-            return log.read().decode("utf-8", "replace").splitlines()
-    except (OSError, KeyError):
-        return []
-
-
 # -- the trainer ---------------------------------------------------------------------------------------------------
 def _work(layout: Layout) -> int:
     """Train with the settings of ``run.json``, and write the report, or the error, into it."""
-    record = _record(layout)
+    record = run_record(layout)
     from .trainer import train
 
     asked = Stop()
@@ -327,7 +254,7 @@ def _work(layout: Layout) -> int:
         result = {"kind": type(error).__name__, "error": str(error), "hint": error.hint}
         _log(f"{error}\n     {error.hint}")       # who watches is told by an error of its own
     with contextlib.suppress(RVCError, OSError):
-        if "error" not in (now := _record(layout)) and (first or "error" in result):    # of errors, the first
+        if "error" not in (now := run_record(layout)) and (first or "error" in result):    # of errors, the first
             write_json(layout.run, {**record, **now, **result})
     return 0 if "report" in result else 1
 

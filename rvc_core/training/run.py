@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -199,10 +200,8 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, 
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")      # TF32, which convolutions use anyway
         clips.reside(device, _RESIDENT_SHARE * available_bytes(device))
-    if settings.batch_size == "auto":      # the checkpoint's, so that another card continues the same run
-        known = checkpoint.state.get("clips_per_step", 0) if checkpoint else 0
-        settings = settings.model_copy(update={"batch_size": max(1, known // ranks.count) if known else
-                                               measured_batch_size(spec, clips, settings, device)})
+    settings = _with_batch_size(settings, checkpoint, ranks.count, lambda: measured_batch_size(
+        spec, clips, settings, device))
     run = Run(layout, settings, spec, device, tuner, Networks.fresh(spec, seed=settings.seed, device=device), clips,
               heldout, info, Examiner(layout, spec, info, heldout, unlike=settings.unlike,
                                       epsilons=settings.mel_epsilons, device=str(device)) if ranks.is_first else None,
@@ -214,13 +213,29 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, 
     _compute_in(run, precision.dtype, checkpoint)
     if ranks.is_first:
         write_json(layout.config, experiment_config(run.spec, run.settings, run.batch_size, run.learning_rate))
+    _announce(run, precision, how, progress)
+    return run
+
+
+def _with_batch_size(settings: TrainSettings, checkpoint: Checkpoint | None, processes: int,
+                     measured: Callable[[], int]) -> TrainSettings:
+    """Settings whose ``auto`` is a number: the checkpoint's, so that another card continues the same run."""
+    if settings.batch_size != "auto":
+        return settings
+    known = checkpoint.state.get("clips_per_step", 0) if checkpoint else 0
+    return settings.model_copy(update={"batch_size": max(1, known // processes) if known else measured()})
+
+
+def _announce(run: Run, precision: Precision, how: str, progress: Progress) -> None:
+    """Say what is trained, on what, and what validation goes without."""
+    ranks = run.ranks
     together = (f" and {ranks.count - 1} more, {ranks.count} × {run.batch_size} = {run.clips_per_step} clips a "
-                "step" if ranks.count > 1 else "")
-    progress.say(f"training {layout.name!r} on {device}{together} in {precision.name} ({precision.reason}): {how}; "
-                 f"{len(run.clips)} clips, {run.steps_per_epoch} steps per epoch, {len(run.heldout)} held-out clips")
+                 "step" if ranks.count > 1 else "")
+    progress.say(f"training {run.layout.name!r} on {run.device}{together} in {precision.name} ({precision.reason}): "
+                 f"{how}; {len(run.clips)} clips, {run.steps_per_epoch} steps per epoch, {len(run.heldout)} held-out "
+                 "clips")
     for gap in run.examiner.missing if run.examiner else []:
         progress.say(f"validation goes without this: {gap}")
-    return run
 
 
 def measured_batch_size(spec: VoiceSpec, clips: ClipStore, settings: TrainSettings, device: torch.device) -> int:

@@ -7,13 +7,7 @@ speaks and writes.
 """
 
 import contextlib
-import errno
-import fcntl
-import os
-import signal
-import threading
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,15 +20,14 @@ from ..progress import Budget, Progress, Silent, Stop
 from ..settings import RuntimeSettings, TrainSettings
 from ..system.devices import choose_device, refuse_unbuilt
 from ..system.files import write_json
-from ..system.platforms import detect, session_minutes_left
 from ..verdict.overtraining import judge_experiment, should_stop
 from ..workspace.checkpoint import Checkpoint, load_newest, on_host, save_checkpoint
 from ..workspace.layout import Layout
 from ..workspace.metrics import PICTURE_INTERVAL_STEPS, MetricsLog, NoLog, history
 from ..workspace.retention import prune_voices
 from ..workspace.voice_file import VoiceFile, load_voice, save_voice, synthesizer_of
-from .distributed import Ranks, joined, own_device
-from .memory import is_out_of_memory
+from .distributed import joined, own_device
+from .guards import alone, budget_of, gentle_interrupt, storage_named
 from .recovery import DIVERGED, end_before, record, recover
 from .run import Run, Saving, agree, open_run
 from .step import train_step
@@ -102,97 +95,45 @@ def train(layout: Layout, settings: TrainSettings, *, runtime: RuntimeSettings =
     """
     started = time.monotonic()
     refuse_unbuilt(runtime.device)
-    with (joined(own_device(choose_device(runtime.device).name)) as ranks, _storage(layout), _alone(layout, ranks),
-          _gentle_interrupt() as interrupt):
+    with (joined(own_device(choose_device(runtime.device).name)) as ranks, storage_named(layout), alone(layout, ranks),
+          gentle_interrupt() as interrupt):
         progress = progress if ranks.is_first else Silent()
-        budget = _budget(settings, progress)
+        budget = budget_of(settings, progress)
         layout.stop.unlink(missing_ok=True)
         with ranks.in_turn():        # the first tidies up; the others find it done
             run = open_run(layout, settings, runtime, progress, ranks=ranks)
         ranks.refuse_different((settings.stamp(), run.step, run.epoch, run.position, len(run.clips)))
         agree(run)
         stops = {"interrupt": interrupt, "stop": Stop(layout.stop), "asked": stop or Stop()}
-        log = (MetricsLog if ranks.is_first else NoLog)(layout, steps_per_epoch=run.steps_per_epoch,
-                                                        resumed_step=run.step)
-        with contextlib.closing(log), run.writer:
-            if run.step == 0:
-                _validate(run, log, progress)
-            _recollect(run, log)
-            stopped_by = _fit(run, log, budget, progress, stops)
-            progress.start("saving and opening again", 1)
-            if ranks.is_first:
-                _finish(run, log, progress)
-                _judge(run, progress, running=False)
-            progress.advance(layout.final_voice.name)
+        stopped_by = _to_the_end(run, budget, progress, stops)
         ranks.wait()
         layout.stop.unlink(missing_ok=True)
-    rows = history(layout)
+    return _report(run, stopped_by, round(time.monotonic() - started, 1))
+
+
+def _to_the_end(run: Run, budget: Budget, progress: Progress, stops: dict[str, Stop]) -> str:
+    """Train, save, open again; returns what ended it."""
+    log = (MetricsLog if run.ranks.is_first else NoLog)(run.layout, steps_per_epoch=run.steps_per_epoch,
+                                                        resumed_step=run.step)
+    with contextlib.closing(log), run.writer:
+        if run.step == 0:
+            _validate(run, log, progress)
+        _recollect(run, log)
+        stopped_by = _fit(run, log, budget, progress, stops)
+        progress.start("saving and opening again", 1)
+        if run.ranks.is_first:
+            _finish(run, log, progress)
+            _judge(run, progress, running=False)
+        progress.advance(run.layout.final_voice.name)
+    return stopped_by
+
+
+def _report(run: Run, stopped_by: str, seconds: float) -> TrainReport:
+    rows = history(run.layout)
     mels = [row["heldout/mel"] for row in rows if row["kind"] == "validation" and "heldout/mel" in row]
     first, last = (mels[0], mels[-1]) if mels else (None, None)
-    return TrainReport(run.epoch, run.step, stopped_by, run.resumed_from, str(layout.final_voice), first, last,
-                       round(time.monotonic() - started, 1), sum(row["kind"] == "skipped" for row in rows))
-
-
-def _budget(settings: TrainSettings, progress: Progress) -> Budget:
-    """The minutes asked for, or those that the platform leaves this session, whichever end first."""
-    session, asked = session_minutes_left(), settings.max_minutes
-    if session is None or (asked is not None and asked <= session):
-        return Budget(asked)
-    progress.say(f"{detect().title} ends this session in little more than {session:.0f} minutes: training ends by then")
-    return Budget(session)
-
-
-@contextlib.contextmanager
-def _storage(layout: Layout) -> Iterator[None]:
-    """Name what happened when the disk fails under the work, or memory runs out, and what is still there."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ResourceError(f"memory ran out: {(str(error).splitlines() or [''])[0][:100]}", hint=(
-            "close other programs, or use a larger GPU; then the same command continues")) from error
-    except OSError as error:
-        name = Path(os.fsdecode(error.filename)).name if error.filename else layout.root.name
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(f"the disk is full: {name} could not be written", hint=(
-                f"free some space for {layout.root}; the same command continues from the last checkpoint")) from error
-        raise StorageError(f"{layout.root} cannot be used any more: {error.strerror or error} ({name})", hint=(
-            "bring that storage back, writable; the same command continues from the last checkpoint")) from error
-
-
-@contextlib.contextmanager
-def _alone(layout: Layout, ranks: Ranks) -> Iterator[None]:
-    """Refuse to train where somebody trains already: two would write into each other's checkpoints."""
-    if not (layout.root.is_dir() and ranks.is_first):
-        yield                      # there is nothing to guard; opening the run says what is missing
-        return
-    with layout.lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ResourceError(f"{layout.name!r} is being trained already",
-                                hint=f"wait for it, or end it by creating {layout.stop}") from error
-        yield
-
-
-@contextlib.contextmanager
-def _gentle_interrupt() -> Iterator[Stop]:
-    """Turn the first Ctrl-C, or a system's SIGTERM, into a wish to stop: saving is safe only between two steps."""
-    stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop                 # only the main thread is told of signals
-        return
-
-    def ask(number: int, _: object) -> None:
-        stop.request()
-        signal.signal(number, before[number])
-    before: dict[int, Any] = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return TrainReport(run.epoch, run.step, stopped_by, run.resumed_from, str(run.layout.final_voice), first, last,
+                       seconds, sum(row["kind"] == "skipped" for row in rows))
 
 
 # -- the loop ------------------------------------------------------------------------------------------------------

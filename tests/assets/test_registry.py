@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rvc_core.assets import bundle, registry
-from rvc_core.assets.bundle import make_bundle, unpack
+from rvc_core.assets import archive, bundle, registry
+from rvc_core.assets.archive import unpack
+from rvc_core.assets.bundle import make_bundle
 from rvc_core.cli import main
 from rvc_core.errors import ResourceError, SettingsError, UnsafeFileError, WeightsError
 from rvc_core.features.content import content_identity
@@ -453,7 +454,7 @@ def test_no_more_is_read_than_the_manifest_states():
     stream = io.BytesIO(bytes(10_000_000))
     stream.close = lambda: None
     with pytest.raises(WeightsError, match="has the sha256"):
-        bundle._copy(lambda name: stream, "wheels/bomb.whl", entry_of(b"x"), None)
+        archive.verified(lambda name: stream, "wheels/bomb.whl", entry_of(b"x"), None)
     assert stream.tell() == 2
 
 

@@ -1,0 +1,81 @@
+"""What stands around a training: a disk that fails, another trainer, Ctrl-C, the end of the platform's session."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import ResourceError, StorageError
+from ..progress import Budget, Progress, Stop
+from ..settings import TrainSettings
+from ..system.platforms import detect, session_minutes_left
+from ..workspace.layout import Layout
+from .distributed import Ranks
+from .memory import is_out_of_memory
+
+
+def budget_of(settings: TrainSettings, progress: Progress) -> Budget:
+    """The minutes asked for, or those that the platform leaves this session, whichever end first."""
+    session, asked = session_minutes_left(), settings.max_minutes
+    if session is None or (asked is not None and asked <= session):
+        return Budget(asked)
+    progress.say(f"{detect().title} ends this session in little more than {session:.0f} minutes: training ends by then")
+    return Budget(session)
+
+
+@contextlib.contextmanager
+def storage_named(layout: Layout) -> Iterator[None]:
+    """Name what happened when the disk fails under the work, or memory runs out, and what is still there."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ResourceError(f"memory ran out: {(str(error).splitlines() or [''])[0][:100]}", hint=(
+            "close other programs, or use a larger GPU; then the same command continues")) from error
+    except OSError as error:
+        name = Path(os.fsdecode(error.filename)).name if error.filename else layout.root.name
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError(f"the disk is full: {name} could not be written", hint=(
+                f"free some space for {layout.root}; the same command continues from the last checkpoint")) from error
+        raise StorageError(f"{layout.root} cannot be used any more: {error.strerror or error} ({name})", hint=(
+            "bring that storage back, writable; the same command continues from the last checkpoint")) from error
+
+
+@contextlib.contextmanager
+def alone(layout: Layout, ranks: Ranks) -> Iterator[None]:
+    """Refuse to train where somebody trains already: two would write into each other's checkpoints."""
+    if not (layout.root.is_dir() and ranks.is_first):
+        yield                      # there is nothing to guard; opening the run says what is missing
+        return
+    with layout.lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ResourceError(f"{layout.name!r} is being trained already",
+                                hint=f"wait for it, or end it by creating {layout.stop}") from error
+        yield
+
+
+@contextlib.contextmanager
+def gentle_interrupt() -> Iterator[Stop]:
+    """Turn the first Ctrl-C, or a system's SIGTERM, into a wish to stop: saving is safe only between two steps."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop                 # only the main thread is told of signals
+        return
+
+    def ask(number: int, _: object) -> None:
+        stop.request()
+        signal.signal(number, before[number])
+    before: dict[int, Any] = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

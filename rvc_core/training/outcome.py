@@ -1,0 +1,88 @@
+"""How a training in a process of its own ended: ``done`` only if everything says so, else the cause that is known."""
+
+import math
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ..errors import RVCError
+from ..system.files import read_json, sha256_of
+from ..workspace.layout import Layout
+from ..workspace.retention import checkpoint_rows
+
+_AGAIN = "the same command continues from the last checkpoint"
+_TAIL_LINES = 40
+_FULL_BYTES = 1_000_000
+# What the end of a log, or the way in which a process ended, is known to mean: the first that fits is told.
+_CAUSES = (
+    (r"No space left on device|Disk quota exceeded", "the disk is full", f"free some space; {_AGAIN}"),
+    (r"CUDA out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED", "the GPU's memory ran out",
+     f"halve --batch-size; {_AGAIN}"),
+    (r"Unable to find a usable device|No CUDA GPUs are available|no kernel image|CUDA driver|NVIDIA driver",
+     "the GPU cannot be used", "rvc check says why; choose another accelerator, or --device cpu"),
+    (r"Transport endpoint|Stale file handle|Input/output error|Read-only file system",
+     "the storage of the experiment vanished or refuses to be written", f"bring it back; {_AGAIN}"),
+    (r"exit(code)?\s*:? -9\b|Signal 9|SIGKILL", "the system killed it (signal 9), most often for lack of memory",
+     f"close other programs, or halve --batch-size; {_AGAIN}"),
+    (r"exit(code)?\s*:? -15\b|SIGTERM", "the system told it to end (signal 15), as at the end of a session", _AGAIN),
+    (r"exit(code)?\s*:? -(4|6|7|8|11)\b|Segmentation fault|Bus error", "it crashed inside a compiled library",
+     "run: bash setup_env.sh; it repairs packages that do not fit each other"),
+    (r"ModuleNotFoundError|ImportError", "a package is missing or does not fit", "run: bash setup_env.sh"))
+
+
+def judged(layout: Layout, exit_code: int | None) -> dict[str, Any]:
+    """The record of a training that is over, with the truth about it: ``done`` only if everything says so."""
+    record = {**run_record(layout), "exit_code": exit_code}
+    if "error" in record:                            # it knew itself why
+        return {**record, "state": "failed"}
+    reason = _refuted(layout, record["report"]) if "report" in record else "it ended without a result"
+    if not reason and exit_code in (0, None):
+        return {**record, "state": "done"}
+    lines = log_of(layout)[-_TAIL_LINES:]
+    ending = "" if exit_code is None else f"exit {exit_code}"
+    cause, hint = _cause("\n".join([*lines, ending]), layout) or (
+        f"it ended with status {exit_code}" if exit_code else reason, f"look at {layout.log}; {_AGAIN}")
+    return {**record, "state": "failed", "kind": "RVCError", "error": f"training failed: {cause}", "hint": hint,
+            "log": lines}
+
+
+def _refuted(layout: Layout, report: dict[str, Any]) -> str:
+    """What speaks against a report of success; nothing if all that it names is there, whole, and a number."""
+    numbers = [report["heldout_mel_first"], report["heldout_mel_last"]]
+    if not all(math.isfinite(number) for number in numbers if number is not None):
+        return "its losses are not finite"
+    try:
+        newest = checkpoint_rows(layout)[-1]
+        whole = all(sha256_of(layout.root / name) == digest for name, digest in newest["sha256"].items())
+        if not whole or newest["step"] != report["steps"] or not Path(report["voice"]).stat().st_size:
+            return "its checkpoint or its voice is not what it wrote"
+    except (RVCError, OSError, IndexError) as error:
+        return f"its checkpoint or its voice cannot be read: {error}"
+    return ""
+
+
+def _cause(log: str, layout: Layout) -> tuple[str, str] | None:
+    """Cause and remedy, where they are known."""
+    if not layout.root.is_dir() or shutil.disk_usage(layout.root).free < _FULL_BYTES:
+        return _CAUSES[3 if not layout.root.is_dir() else 0][1:]
+    return next(((cause, hint) for pattern, cause, hint in _CAUSES if re.search(pattern, log)), None)
+
+
+def log_of(layout: Layout) -> list[str]:
+    """The lines that this training has logged, or its newest try."""
+    try:
+        with layout.log.open("rb") as log:
+            log.seek(run_record(layout)["log_begins"])
+            return log.read().decode("utf-8", "replace").splitlines()
+    except (OSError, KeyError):
+        return []
+
+
+def run_record(layout: Layout) -> dict[str, Any]:
+    """What ``run.json`` says of the training that was begun last; empty before the first."""
+    try:
+        found = read_json(layout.run, "remove it; then run: rvc train")
+    except FileNotFoundError:
+        return {}
+    return found if isinstance(found, dict) and {"pid", "host", "state"} <= found.keys() else {}
