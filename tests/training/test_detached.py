@@ -18,7 +18,7 @@ from rvc_core.cli import main
 from rvc_core.errors import ResourceError, RVCError, StageOrderError, WeightsError
 from rvc_core.progress import Beacon, Silent, stalled
 from rvc_core.settings import TrainSettings
-from rvc_core.system.files import read_json, write_json
+from rvc_core.system.files import read_json, sha256_of, write_json
 from rvc_core.system.platforms import started_ticks
 from rvc_core.training import detached
 from rvc_core.workspace.checkpoint import load_newest
@@ -167,7 +167,7 @@ def test_a_failure_is_told_with_its_cause_and_its_last_lines(layout: Layout, pre
 def test_done_needs_a_whole_checkpoint_a_voice_and_finite_losses(layout: Layout, pretend: Pretend, damage: str) -> None:
     for path in (layout.generator(3), layout.final_voice):
         path.write_bytes(b"weights")
-    digest = "9ba5fc1d7ec7bf8a" if damage == "checkpoint" else detached.sha256_of(layout.generator(3))
+    digest = "9ba5fc1d7ec7bf8a" if damage == "checkpoint" else sha256_of(layout.generator(3))
     write_json(layout.checkpoints, [{"step": 3, "epoch": 1, "sha256": {"G_3.pth": digest}}])
     report = REPORT | {"voice": str(layout.final_voice)}
     if damage == "loss":

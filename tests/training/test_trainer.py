@@ -31,8 +31,8 @@ from rvc_core.experiment import Experiment
 from rvc_core.progress import Silent
 from rvc_core.settings import TrainSettings
 from rvc_core.system.files import read_json
+from rvc_core.training import guards, step
 from rvc_core.training import run as run_module
-from rvc_core.training import step
 from rvc_core.training import trainer as train_module
 from rvc_core.training.memory import Memory
 from rvc_core.training.step import train_step
@@ -603,7 +603,7 @@ def test_storage_that_vanishes_is_named_and_nothing_is_written_in_its_place(tiny
 
 def test_the_end_of_a_session_ends_training_with_a_saved_voice(tiny: None, tmp_path: Path,
                                                                monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_module, "session_minutes_left", lambda: 0.05)
+    monkeypatch.setattr(guards, "session_minutes_left", lambda: 0.05)
     layout, said = experiment(tmp_path), _Listening()
     report = train(layout, _settings(epochs=5000, max_minutes=60), progress=said)
     assert report.stopped_by == "time" and load_newest(layout).step == report.steps
