@@ -143,7 +143,8 @@ class ConvertSettings(Settings):
     """How a recording is converted."""
 
     transpose: Semitones = Field("auto", description=(
-        "semitones added to the pitch; auto: from the source's median to the voice's; songs with backing: 0, 12, -12"))
+        "semitones added to the pitch; auto: from the source's median to the voice's; songs with backing: 0, 12, "
+        "-12"))
     index_rate: float = Field(0.75, ge=0, le=1, description="share of the index's features in the mix")
     protect: float = Field(0.33, ge=0, le=0.5, description="consonant protection; 0.5 turns it off, lower is stronger")
     rms_mix_rate: float = Field(0.25, ge=0, le=1, description="loudness: 0 follows the source, 1 the voice")
@@ -170,5 +171,6 @@ class MirrorSettings(Settings):
     """Where a training is saved to while it goes on, so that it survives the loss of its machine."""
 
     mirror: str = Field("auto", description=(
-        "a folder, kaggle:OWNER/DATASET, or none; auto: the platform's storage, unless the experiment is there anyway"))
+        "a folder, kaggle:OWNER/DATASET, or none; auto: the platform's storage, unless the experiment is there "
+        "anyway"))
     mirror_every_minutes: float = Field(10, gt=0, description="minutes between two saves; a new best is saved too")

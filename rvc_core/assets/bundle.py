@@ -62,6 +62,11 @@ TARGETS = {
 }
 
 
+_WITHOUT_TORCH = {
+    "kaggle": "left out: Kaggle brings it", "colab": "left out: Colab brings it",
+    "here": "left out: the other machine needs torch 2.8 or newer of its own, or a bundle made with --with-torch"}
+
+
 def make_bundle(target: str, output: Path, names: list[str] | None = None, *, with_torch: bool = False,
                 progress: Progress | None = None) -> dict[str, Any]:
     """Write a bundle and read it again.
@@ -101,14 +106,16 @@ def make_bundle(target: str, output: Path, names: list[str] | None = None, *, wi
             files[f"wheels/{path.name}"] = path
         files |= {name: source / name for name in BESIDE}
         progress.say("writing the archive")
-        _write(output, files, {"format": 1, "target": target, "python": facts.python, "machine": machine.machine(),
-                               "made": date.today().isoformat(), "rvc_core": __version__, "with_torch": with_torch})
-    return {"path": str(output), "bytes": output.stat().st_size, "python": facts.python,
+        _write(output, files, _description(target, facts.python, with_torch))
+    torch = "included" if with_torch else _WITHOUT_TORCH[target]
+    return {"path": str(output), "bytes": output.stat().st_size, "python": facts.python, "torch": torch,
             "wheels": sum(name.startswith("wheels/") for name in files),
-            "weights": [name.removeprefix("weights/") for name in files if name.startswith("weights/")],
-            "torch": "included" if with_torch else
-            f"left out: {'Kaggle' if target == 'kaggle' else 'Colab'} brings it" if target != "here" else
-            "left out: the other machine needs torch 2.8 or newer of its own, or a bundle made with --with-torch"}
+            "weights": [name.removeprefix("weights/") for name in files if name.startswith("weights/")]}
+
+
+def _description(target: str, python: str, with_torch: bool) -> dict[str, Any]:
+    return {"format": 1, "target": target, "python": python, "machine": machine.machine(),
+            "made": date.today().isoformat(), "rvc_core": __version__, "with_torch": with_torch}
 
 
 def _write(output: Path, files: dict[str, Path], facts: dict[str, Any]) -> None:

@@ -232,15 +232,15 @@ _TRAINED: tuple[Option, ...] = (
         "with --on-everything: where to end; default: the epoch of the best voice by the verdict")}))
 _EVALUATED: tuple[Option, ...] = (
     ("outputs", {"metavar": "NAME|FILE", "nargs": "+", "help": (
-        "an experiment or a .pth, which converts the sources; or converted files, in the sources' order or named after "
-        "them")}),
+        "an experiment or a .pth, which converts the sources; or converted files, in the sources' order or "
+        "named after them")}),
     ("--source", {"required": True, "nargs": "+", "metavar": "FILE",
                   "help": "recordings, or folders of them, sub-folders too"}),
     ("--target", {"default": [], "nargs": "+", "metavar": "FILE", "help": (
         "the target's own recordings, unheard by the voice; default: those that the experiment held out")}),
     ("--text", {"metavar": "TEXT", "help": (
-        "what is said: a .tsv of file<TAB>text, a folder of <name>.txt, or the text of a single source; default: the "
-        ".txt beside each source")}),
+        "what is said: a .tsv of file<TAB>text, a folder of <name>.txt, or the text of a single source; "
+        "default: the .txt beside each source")}),
     ("--output", {"metavar": "DIR", "help": "folder that keeps the converted files"}))
 _NAME = ("name", {"metavar": "NAME", "help": "name of the experiment, in any script"})
 _DATASET = ("--dataset", {"metavar": "DIR", "help": "folder of recordings, or one recording"})

@@ -254,8 +254,9 @@ def _warnings(manifest: Manifest, kept: float, total: float) -> list[str]:
     """What a person should know before going on."""
     telling = [row for row in manifest.explained if row.reason in ("undecodable", "non-finite", "too loud")
                or (row.detail and row.reason in ("ignored folder", "not audio"))]
-    warnings = [f"{row.recording}: {row.reason}, {row.seconds:.1f} s not used {f'({row.detail})' if row.detail else ''}"
-                .rstrip() for row in telling]
+    warnings = [f"{row.recording}: {row.reason}, {row.seconds:.1f} s not used"
+                + (f" ({row.detail})" if row.detail else "")
+                for row in telling]
     if kept < 0.8 * total:
         reasons = ", ".join(f"{seconds:.1f} s {reason}" for reason, seconds in manifest.explained_seconds.items())
         warnings.append(f"only {100 * kept / total:.0f} % of the input is in clips: {reasons}")

@@ -130,7 +130,7 @@ class KaggleDataset:
             said = (done.stderr.strip().splitlines() or ["no word"])[-1]
             raise StorageError(f"{self.title} refused: {said}", hint=(
                 "run: pip install kagglehub" if "No module named 'kagglehub'" in said else
-                "outside of Kaggle, set KAGGLE_API_TOKEN; right after a save, wait until Kaggle has worked it up"))
+                "outside of Kaggle, set KAGGLE_API_TOKEN; after a save, wait until Kaggle has processed it"))
         return done.stdout.strip().splitlines()[-1]
 
 

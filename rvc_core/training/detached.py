@@ -63,11 +63,8 @@ def start(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings = Ru
         When there are not that many GPUs.
     """
     processes = processes or _processes(runtime)
-    ExperimentRecord.load(layout)
     is_wanted(layout, mirror)                # a place that means nothing is refused now
-    if not layout.filelist.is_file():
-        raise StageOrderError(f"{layout.filelist} is missing: features were not extracted",
-                              hint=f"run: rvc extract {layout.name}")
+    _refuse_unready(layout)
     with layout.lock.open("a") as lock:      # two that ask at once: the second finds what the first began
         free = _locked_soon(layout, lock)
         if _keeper_lives(layout) or (not free and run_record(layout).get("state") == "running"):
@@ -77,13 +74,25 @@ def start(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings = Ru
                 f"wait for it, or end it with: rvc stop {layout.name}"))
         keeper, begins = _begin_keeper(layout)
         write_json(layout.run, {
-            "pid": keeper.pid, "started_ticks": started_ticks(keeper.pid), "host": socket.gethostname(),
-            "began": time.strftime("%Y-%m-%d %H:%M:%S"), "command": _command(layout, processes),
-            "command_of_one": _command(layout, 1), "log_begins": begins, "settings": settings.stamp(),
-            "runtime": runtime.stamp(), "mirror": mirror.stamp(), "state": "running"})
+            **_identity(keeper.pid), "command": _command(layout, processes), "command_of_one": _command(layout, 1),
+            "log_begins": begins, "settings": settings.stamp(), "runtime": runtime.stamp(), "mirror": mirror.stamp(),
+            "state": "running"})
     assert keeper.stdin is not None
     keeper.stdin.close()                     # the keeper waits for this: now it may read run.json
     return True
+
+
+def _refuse_unready(layout: Layout) -> None:
+    ExperimentRecord.load(layout)
+    if not layout.filelist.is_file():
+        raise StageOrderError(f"{layout.filelist} is missing: features were not extracted",
+                              hint=f"run: rvc extract {layout.name}")
+
+
+def _identity(process: int) -> dict[str, Any]:
+    """A process among all that ever had its number."""
+    return {"pid": process, "started_ticks": started_ticks(process), "host": socket.gethostname(),
+            "began": time.strftime("%Y-%m-%d %H:%M:%S")}
 
 
 def _begin_keeper(layout: Layout) -> "tuple[subprocess.Popen[bytes], int]":

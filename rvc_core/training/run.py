@@ -193,19 +193,19 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, 
     device = torch.device(own_device(choose_device(runtime.device).name))
     tuner = ThreadTuner(runtime.threads)
     torch.set_num_threads(tuner.threads)
-    info = replace(voice_info(layout, files), mel_epsilons=settings.mel_epsilons, speakers={
-        name: median_f0_hz([file for file in files if file.speaker == row])
-        for row, name in enumerate(record.speaker_names)})
+    speakers = {name: median_f0_hz([file for file in files if file.speaker == row])
+                for row, name in enumerate(record.speaker_names)}
+    info = replace(voice_info(layout, files), mel_epsilons=settings.mel_epsilons, speakers=speakers)
     clips, heldout = (ClipStore(each, spec, settings.mel_epsilons) for each in (files, heldout_files(layout, spec)))
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")      # TF32, which convolutions use anyway
         clips.reside(device, _RESIDENT_SHARE * available_bytes(device))
     settings = _with_batch_size(settings, checkpoint, ranks.count, lambda: measured_batch_size(
         spec, clips, settings, device))
-    run = Run(layout, settings, spec, device, tuner, Networks.fresh(spec, seed=settings.seed, device=device), clips,
-              heldout, info, Examiner(layout, spec, info, heldout, unlike=settings.unlike,
-                                      epsilons=settings.mel_epsilons, device=str(device)) if ranks.is_first else None,
-              ranks)
+    networks = Networks.fresh(spec, seed=settings.seed, device=device)
+    examiner = Examiner(layout, spec, info, heldout, unlike=settings.unlike, epsilons=settings.mel_epsilons,
+                        device=str(device)) if ranks.is_first else None
+    run = Run(layout, settings, spec, device, tuner, networks, clips, heldout, info, examiner, ranks)
     _ensure_room(run, progress)    # now, not after an hour of training
     how = _begin(run, bases) if checkpoint is None else _continue(run, checkpoint)
     precision = choose_precision("fp32" if run.only_fp32 else settings.precision, run.networks, clips[0], spec,
