@@ -152,9 +152,10 @@ def test_examples_run(path, tmp_path, monkeypatch):
     assert result.failed == 0
 
 
-def test_the_linter_is_content():
-    linter = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format", "concise", "."],
-                            cwd=ROOT, capture_output=True, text=True)
+@pytest.mark.parametrize("command", [["check", "--output-format", "concise"], ["format", "--check"]], ids="-".join)
+def test_the_linter_is_content(command):
+    linter = subprocess.run([sys.executable, "-m", "ruff", *command, "--no-cache", "."], cwd=ROOT, capture_output=True,
+                            text=True)
     assert linter.returncode == 0, linter.stdout + linter.stderr
 
 
