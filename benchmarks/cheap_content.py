@@ -33,6 +33,7 @@ def cheap(_: Path) -> content.Encode:
         log_mel = torch.log(power @ filters + FLOOR_POWER).numpy()
         normalised = (log_mel - log_mel.mean(0)) / (log_mel.std(0) + 0.1)
         return np.pad(normalised, ((0, 0), (0, WIDTH - normalised.shape[1])))
+
     return encode
 
 

@@ -48,7 +48,7 @@ class Scorer:
         self.texts = texts_of(sources, text)
         self.recogniser, self.speakers = WordRecogniser(self.texts), SpeakerScorer()
         self.centre = self.speakers.centre([audio for _, audio in self.target])
-        estimate = pitch_estimator(pitch_method("auto"), "cpu")      # half the time, and the same for every voice
+        estimate = pitch_estimator(pitch_method("auto"), "cpu")  # half the time, and the same for every voice
         known = cache(lambda samples: estimate(np.frombuffer(samples, np.float32)))
         convert.pitch_estimator = lambda *_: lambda samples: known(samples.tobytes())
 
@@ -79,8 +79,13 @@ def figures(rows: list[dict[str, Any]], heard: dict[int, np.ndarray] | None = No
     for name in ("mel", "similarity", "words"):
         table = np.array([list(row[name].values()) for row in rows], float)
         table = table[:, heard[table.shape[1]]] if heard else table
-        found[name] = (table[..., 0].sum(1) / table[..., 1].sum(1) if name == "words"
-                       else -table.mean(1) if name == "similarity" else table.mean(1))
+        found[name] = (
+            table[..., 0].sum(1) / table[..., 1].sum(1)
+            if name == "words"
+            else -table.mean(1)
+            if name == "similarity"
+            else table.mean(1)
+        )
     return found
 
 
@@ -94,11 +99,19 @@ def picks(layout: Layout, steps: list[int]) -> dict[str, int]:
     record = History.of(history(layout))
     guide, verdict = read_as_the_guide(record), judge_experiment(layout)
     heard, values = record.series("heldout/mel")
-    places = {"this verdict": verdict.best.step if verdict.best else None, "guide: lowest g/total": guide.lowest,
-              "guide: lowest mel": guide.minima[0] if guide.minima else None,
-              "lowest held-out mel": heard[values.argmin()], "the last voice": steps[-1], "the first voice": steps[0]}
-    return {name: int(np.argmin([abs(step - place) for step in steps])) for name, place in places.items()
-            if place is not None}
+    places = {
+        "this verdict": verdict.best.step if verdict.best else None,
+        "guide: lowest g/total": guide.lowest,
+        "guide: lowest mel": guide.minima[0] if guide.minima else None,
+        "lowest held-out mel": heard[values.argmin()],
+        "the last voice": steps[-1],
+        "the first voice": steps[0],
+    }
+    return {
+        name: int(np.argmin([abs(step - place) for step in steps]))
+        for name, place in places.items()
+        if place is not None
+    }
 
 
 def report(layout: Layout, rows: list[dict[str, Any]]) -> None:
@@ -109,31 +122,45 @@ def report(layout: Layout, rows: list[dict[str, Any]]) -> None:
     for _ in range(DRAWS):
         drawn.append(with_together(figures(rows, {size: random.integers(size, size=size) for size in sizes}), of))
         shuffled = {size: random.permutation(size) for size in sizes}
-        halves.append([with_together(figures(rows, half), of)["together"] for half in (
-            {size: order[:size // 2] for size, order in shuffled.items()},
-            {size: order[size // 2:] for size, order in shuffled.items()})])
+        halves.append(
+            [
+                with_together(figures(rows, half), of)["together"]
+                for half in (
+                    {size: order[: size // 2] for size, order in shuffled.items()},
+                    {size: order[size // 2 :] for size, order in shuffled.items()},
+                )
+            ]
+        )
     verdict = judge_experiment(layout)
     print(f"{layout.name}: {len(rows)} voices to epoch {rows[-1]['epoch']}; {verdict.state}: {verdict.sentence}")
     print("| pick | epoch | " + " | ".join(f"regret, {name}" for name in whole) + " | best of one half, on the other |")
     print("|---" * (3 + len(whole)) + "|")
     for name, number in picks(layout, [row["step"] for row in rows]).items():
         losses = [values[number] - values.min() for values in whole.values()]
-        noises = [np.std([draw[figure][number] - draw[figure][values.argmin()] for draw in drawn])
-                  for figure, values in whole.items()]
+        noises = [
+            np.std([draw[figure][number] - draw[figure][values.argmin()] for draw in drawn])
+            for figure, values in whole.items()
+        ]
         crossed = [other[number] - other[half.argmin()] for half, other in halves]
-        cells = [("**{:.3f} ± {:.3f}**" if loss > 2 * noise else "{:.3f} ± {:.3f}").format(loss, noise)
-                 for loss, noise in [*zip(losses, noises, strict=True), (np.mean(crossed), np.std(crossed))]]
+        cells = [
+            ("**{:.3f} ± {:.3f}**" if loss > 2 * noise else "{:.3f} ± {:.3f}").format(loss, noise)
+            for loss, noise in [*zip(losses, noises, strict=True), (np.mean(crossed), np.std(crossed))]
+        ]
         print(f"| {name} | {rows[number]['epoch']} | " + " | ".join(cells) + " |")
     for name, values in whole.items():
-        print(f"best {name}: epoch {rows[int(values.argmin())]['epoch']}, {values.min():.4f} to {values.max():.4f}; "
-              f"one voice and the next differ by {np.std(np.diff(values)):.4f}")
+        print(
+            f"best {name}: epoch {rows[int(values.argmin())]['epoch']}, {values.min():.4f} to {values.max():.4f}; "
+            f"one voice and the next differ by {np.std(np.diff(values)):.4f}"
+        )
 
 
 def curve(layout: Layout, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The record of a training: 150 of its steps, all validations, and its voices with their scores."""
     found = figures(rows)
-    scores = {row["step"]: {f"unheard/{name}": round(float(values[number]), 5) for name, values in found.items()}
-              for number, row in enumerate(rows)}
+    scores = {
+        row["step"]: {f"unheard/{name}": round(float(values[number]), 5) for name, values in found.items()}
+        for number, row in enumerate(rows)
+    }
     kept, every = [], max(1, rows[-1]["step"] // STEPS_KEPT)
     for row in history(layout):
         place = {name: row[name] for name in ("kind", "step", "epoch")}

@@ -30,17 +30,34 @@ class ReferenceTrainer:
         build = models.SynthesizerTrnMs256NSFsid if spec.version == "v1" else models.SynthesizerTrnMs768NSFsid
         judge = models.MultiPeriodDiscriminator if spec.version == "v1" else models.MultiPeriodDiscriminatorV2
         self.generator = build(
-            spec.spectrogram_bins, spec.segment_frames, spec.inter_channels, spec.hidden_channels, spec.filter_channels,
-            spec.heads, spec.layers, spec.kernel_size, 0, "1", list(spec.resblock_kernels),
-            [list(row) for row in spec.resblock_dilations], list(spec.upsample_rates), spec.upsample_channels,
-            list(spec.upsample_kernels), spec.speakers, spec.speaker_channels, spec.sample_rate,
-            is_half=dtype == torch.float16).to(self.device)
+            spec.spectrogram_bins,
+            spec.segment_frames,
+            spec.inter_channels,
+            spec.hidden_channels,
+            spec.filter_channels,
+            spec.heads,
+            spec.layers,
+            spec.kernel_size,
+            0,
+            "1",
+            list(spec.resblock_kernels),
+            [list(row) for row in spec.resblock_dilations],
+            list(spec.upsample_rates),
+            spec.upsample_channels,
+            list(spec.upsample_kernels),
+            spec.speakers,
+            spec.speaker_channels,
+            spec.sample_rate,
+            is_half=dtype == torch.float16,
+        ).to(self.device)
         self.discriminator = judge(False).to(self.device)
-        del self.discriminator.discriminators[1 + len(spec.discriminator_periods):]
+        del self.discriminator.discriminators[1 + len(spec.discriminator_periods) :]
         self.generator.load_state_dict(ours.generator.state_dict())
         self.discriminator.load_state_dict(ours.discriminator.state_dict())
-        self.optimizers = [torch.optim.AdamW(network.parameters(), spec.learning_rate, betas=(0.8, 0.99), eps=1e-9)
-                           for network in (self.generator, self.discriminator)]
+        self.optimizers = [
+            torch.optim.AdamW(network.parameters(), spec.learning_rate, betas=(0.8, 0.99), eps=1e-9)
+            for network in (self.generator, self.discriminator)
+        ]
         self.dtype = dtype
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
 
@@ -52,16 +69,22 @@ class ReferenceTrainer:
         bands = (spec.fft_samples, spec.mels, spec.sample_rate)
         with mixed:
             audio, starts, _, mask, (_, z_p, m_p, logs_p, _, logs_q) = self.generator(
-                batch.content, batch.lengths, batch.f0_coarse, batch.f0_hz, batch.spectrogram, batch.lengths,
-                batch.speaker)
+                batch.content,
+                batch.lengths,
+                batch.f0_coarse,
+                batch.f0_hz,
+                batch.spectrogram,
+                batch.lengths,
+                batch.speaker,
+            )
             whole = mels.spec_to_mel_torch(batch.spectrogram, *bands, 0.0, None)
             real_mel = commons.slice_segments(whole, starts, spec.segment_frames)
             with plain:
-                mel = mels.mel_spectrogram_torch(audio.float().squeeze(1), *bands, spec.hop_samples, spec.fft_samples,
-                                                 0.0, None)
+                mel = mels.mel_spectrogram_torch(
+                    audio.float().squeeze(1), *bands, spec.hop_samples, spec.fft_samples, 0.0, None
+                )
             mel = mel.to(self.dtype)
-            real = commons.slice_segments(batch.wave, starts * spec.hop_samples,
-                                          spec.segment_frames * spec.hop_samples)
+            real = commons.slice_segments(batch.wave, starts * spec.hop_samples, spec.segment_frames * spec.hop_samples)
             real_logits, fake_logits, _, _ = self.discriminator(real, audio.detach())
             with plain:
                 total_d, _, _ = self.losses.discriminator_loss(real_logits, fake_logits)
@@ -76,8 +99,15 @@ class ReferenceTrainer:
                 total = adversarial + features + mel_loss + kl
         norm_g = self._move(0, self.generator, total)
         self.scaler.update()
-        parts: dict[str, Any] = {"loss/g/total": total, "loss/d/total": total_d, "loss/g/fm": features,
-                                 "loss/g/mel": mel_loss, "loss/g/kl": kl, "grad_norm_g": norm_g, "grad_norm_d": norm_d}
+        parts: dict[str, Any] = {
+            "loss/g/total": total,
+            "loss/d/total": total_d,
+            "loss/g/fm": features,
+            "loss/g/mel": mel_loss,
+            "loss/g/kl": kl,
+            "grad_norm_g": norm_g,
+            "grad_norm_d": norm_d,
+        }
         return {name: float(part) for name, part in parts.items()}
 
     def _move(self, which: int, network: torch.nn.Module, loss: torch.Tensor) -> float:

@@ -35,10 +35,26 @@ from rvc_core.workspace.dataset import Batch
 
 CPU = torch.device("cpu")
 # What RVC's classes leave free, small; its posterior, flow and discriminators (the first two of them) have one size.
-SMALL = replace(PRESETS["v1-40k"], sample_rate=16000, fft_samples=1024, mels=80, segment_frames=12, content_width=256,
-                upsample_rates=(10, 4, 4), upsample_kernels=(20, 8, 8), inter_channels=16, hidden_channels=16,
-                filter_channels=32, layers=2, upsample_channels=32, resblock_kernels=(3, 7),
-                resblock_dilations=((1, 3, 5),) * 2, speaker_channels=8, speakers=4, discriminator_periods=(2,))
+SMALL = replace(
+    PRESETS["v1-40k"],
+    sample_rate=16000,
+    fft_samples=1024,
+    mels=80,
+    segment_frames=12,
+    content_width=256,
+    upsample_rates=(10, 4, 4),
+    upsample_kernels=(20, 8, 8),
+    inter_channels=16,
+    hidden_channels=16,
+    filter_channels=32,
+    layers=2,
+    upsample_channels=32,
+    resblock_kernels=(3, 7),
+    resblock_dilations=((1, 3, 5),) * 2,
+    speaker_channels=8,
+    speakers=4,
+    discriminator_periods=(2,),
+)
 GOLDEN_STEPS = 50
 LOSSES = ("loss/g/total", "loss/d/total", "loss/g/fm", "loss/g/mel", "loss/g/kl")
 
@@ -52,21 +68,29 @@ class SharedDraws(TorchFunctionMode):
             return function(*args, **(kwargs or {}))
         drawn = function(*args, **(kwargs or {})).detach()
         values = noise(drawn.numel(), drawn.numel() % 997).view(drawn.shape).to(drawn)
-        return values.abs() if function is torch.rand else values * 3 ** 0.5       # of variance one
+        return values.abs() if function is torch.rand else values * 3**0.5  # of variance one
 
 
 def formula_batch(spec: VoiceSpec, size: int, frames: int, device: torch.device = CPU, *, seed: int = 1) -> Batch:
     """Clips that are formulas: a tone with noise, voiced but for every fourth stretch, the last one shorter."""
     frame = torch.arange(frames)
-    f0_hz = torch.stack([torch.where((frame // 7) % 4 == 3, 0, 180 + 60 * torch.sin(frame / 9 + seed + row))
-                         for row in range(size)]).float()
+    f0_hz = torch.stack(
+        [torch.where((frame // 7) % 4 == 3, 0, 180 + 60 * torch.sin(frame / 9 + seed + row)) for row in range(size)]
+    ).float()
     phase = torch.cumsum(f0_hz.double().repeat_interleave(spec.hop_samples, 1) / spec.sample_rate, 1)
     wave = (0.2 * torch.sin(2 * torch.pi * phase) + 0.03 * noise(phase.numel(), seed).view(phase.shape)).float()
     content = noise(size * frames * spec.content_width, seed + 1).float().view(size, frames, -1)
     lengths = torch.full((size,), frames)
-    lengths[1:][-1:] -= frames // 5             # a clip alone has its full length
-    parts = (content, (f0_hz / 4 + 1).long(), f0_hz, linear_spectrogram(wave, spec, "2026"), wave[:, None], lengths,
-             torch.arange(size) % spec.speakers)
+    lengths[1:][-1:] -= frames // 5  # a clip alone has its full length
+    parts = (
+        content,
+        (f0_hz / 4 + 1).long(),
+        f0_hz,
+        linear_spectrogram(wave, spec, "2026"),
+        wave[:, None],
+        lengths,
+        torch.arange(size) % spec.speakers,
+    )
     return Batch(*(part.to(device) for part in parts))
 
 
@@ -78,8 +102,9 @@ def formula_networks(spec: VoiceSpec, device: torch.device = CPU) -> Networks:
     return networks
 
 
-def golden_numbers(steps: int, step: Callable[[Batch], dict[str, float]],
-                   sides: Iterable[tuple[str, nn.Module, torch.optim.Optimizer]]) -> dict[str, np.ndarray]:
+def golden_numbers(
+    steps: int, step: Callable[[Batch], dict[str, float]], sides: Iterable[tuple[str, nn.Module, torch.optim.Optimizer]]
+) -> dict[str, np.ndarray]:
     """Losses (steps, names) of the small voice; of each gradient of step 1 the norm and the sums of every eighth."""
     numbers: dict[str, np.ndarray] = {}
 
@@ -88,8 +113,14 @@ def golden_numbers(steps: int, step: Callable[[Batch], dict[str, float]],
             if weight.grad is not None:
                 eighths = functional.pad(weight.grad.flatten(), (0, -weight.numel() % 8)).view(-1, 8).sum(0)
                 numbers[f"{side}.{name}"] = torch.cat([weight.grad.norm()[None], eighths]).numpy()
-    rows, hooks = [], [optimizer.register_step_pre_hook(lambda *_, side=side, network=network: note(side, network))
-                       for side, network, optimizer in sides]
+
+    rows, hooks = (
+        [],
+        [
+            optimizer.register_step_pre_hook(lambda *_, side=side, network=network: note(side, network))
+            for side, network, optimizer in sides
+        ],
+    )
     with SharedDraws():
         for number in range(steps):
             losses = step(formula_batch(SMALL, 2, 30 + number % 5, seed=number))
@@ -102,9 +133,14 @@ def golden_numbers(steps: int, step: Callable[[Batch], dict[str, float]],
 def our_golden_numbers(steps: int) -> dict[str, np.ndarray]:
     """The numbers of our own step, to be compared with the recorded ones of the reference."""
     networks = formula_networks(SMALL)
-    return golden_numbers(steps, lambda batch: train_step(networks, batch, SMALL, epsilons="2026").values(), (
-        ("g", networks.generator, networks.generator_optimizer),
-        ("d", networks.discriminator, networks.discriminator_optimizer)))
+    return golden_numbers(
+        steps,
+        lambda batch: train_step(networks, batch, SMALL, epsilons="2026").values(),
+        (
+            ("g", networks.generator, networks.generator_optimizer),
+            ("d", networks.discriminator, networks.discriminator_optimizer),
+        ),
+    )
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
@@ -126,10 +162,10 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         return train_step(networks, batch, spec, epsilons="2026").values()
 
     sides["ours"] = our_step
-    with SharedDraws():                                  # the first step of both sides, from equal weights
+    with SharedDraws():  # the first step of both sides, from equal weights
         losses = {f"{side}_losses": step() for side, step in sides.items()}
     pairs: list[dict[str, float]] = []
-    for number in range(-1, options.pairs):              # the pair before the first warms up
+    for number in range(-1, options.pairs):  # the pair before the first warms up
         pair: dict[str, float] = {}
         for side in sorted(sides, reverse=number % 2 == 0):
             pair |= timed(side, sides[side], device)
@@ -141,11 +177,17 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     with FlopCounterMode(display=False) as counter:
         our_step()
     floor = counter.get_total_flops() / matrix_rate(device, dtype)
-    return {**vars(options), "reference": bool(options.reference), "torch": torch.__version__,
-            **{name: round(median(pair[name] for pair in pairs), 4) for name in pairs[0]}, "floor_s": round(floor, 4),
-            "operations": counter.get_total_flops(),
-            **{f"{side}_peak_bytes": peak_bytes(step, device) for side, step in sides.items()},
-            **losses, "pairs": pairs}
+    return {
+        **vars(options),
+        "reference": bool(options.reference),
+        "torch": torch.__version__,
+        **{name: round(median(pair[name] for pair in pairs), 4) for name in pairs[0]},
+        "floor_s": round(floor, 4),
+        "operations": counter.get_total_flops(),
+        **{f"{side}_peak_bytes": peak_bytes(step, device) for side, step in sides.items()},
+        **losses,
+        "pairs": pairs,
+    }
 
 
 def timed(side: str, step: Callable[[], object], device: torch.device) -> dict[str, float]:
@@ -174,7 +216,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
         left @ left
         synchronize(device)
         best = min(best, time.perf_counter() - began)
-    return 2 * size ** 3 / best
+    return 2 * size**3 / best
 
 
 def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
@@ -186,8 +228,11 @@ def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device) - before
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step()
-    changes = sorted((event.start_ns(), event.nbytes()) for event in profile.profiler.kineto_results.events()
-                     if event.name() == "[memory]")
+    changes = sorted(
+        (event.start_ns(), event.nbytes())
+        for event in profile.profiler.kineto_results.events()
+        if event.name() == "[memory]"
+    )
     return int(np.cumsum([change for _, change in changes]).max())
 
 
@@ -197,8 +242,11 @@ def record(options: argparse.Namespace) -> None:
 
     torch.set_num_threads(1)
     reference = ReferenceTrainer(options.reference, SMALL, formula_networks(SMALL), torch.float32)
-    numbers = golden_numbers(GOLDEN_STEPS, reference.step, zip(
-        "gd", (reference.generator, reference.discriminator), reference.optimizers, strict=True))
+    numbers = golden_numbers(
+        GOLDEN_STEPS,
+        reference.step,
+        zip("gd", (reference.generator, reference.discriminator), reference.optimizers, strict=True),
+    )
     np.savez_compressed(options.record, **{name: value.astype(np.float32) for name, value in numbers.items()})
 
 

@@ -21,9 +21,9 @@ from rvc_core.verdict.guide import read_as_the_guide  # noqa: E402
 from rvc_core.verdict.learning_curve import History  # noqa: E402
 from rvc_core.verdict.overtraining import judge, should_stop  # noqa: E402
 
-REPORTED = 10_000   # the first seed that tuning has not seen
-THRESHOLD = 50      # epochs: the default of both detectors
-Answer = tuple[int, bool]   # best epoch, whether it says overtrained
+REPORTED = 10_000  # the first seed that tuning has not seen
+THRESHOLD = 50  # epochs: the default of both detectors
+Answer = tuple[int, bool]  # best epoch, whether it says overtrained
 
 
 def ours(records: list[dict[str, Any]]) -> Answer:
@@ -59,12 +59,13 @@ def applio(records: list[dict[str, Any]]) -> Answer:
     generator, discriminator = _ema(np.minimum.accumulate(lows)), _ema(lasts)
     streaks = [0, 0]
     for epochs in range(2, len(lows) + 1):
-        for track, (curve, window, least) in enumerate(((generator, THRESHOLD, 0.01),
-                                                        (discriminator, 2 * THRESHOLD, 0.004))):
-            flat = epochs > window and _flat_or_rising(curve[epochs - window - 1:epochs], least)
+        for track, (curve, window, least) in enumerate(
+            ((generator, THRESHOLD, 0.01), (discriminator, 2 * THRESHOLD, 0.004))
+        ):
+            flat = epochs > window and _flat_or_rising(curve[epochs - window - 1 : epochs], least)
             streaks[track] = streaks[track] + 1 if flat else 0
         if streaks[0] >= THRESHOLD or streaks[1] >= 2 * THRESHOLD:
-            return epochs, True                      # its best is the latest before it stops
+            return epochs, True  # its best is the latest before it stops
     return epochs, False
 
 
@@ -108,8 +109,14 @@ def _ema(values: np.ndarray) -> np.ndarray:
     return smoothed
 
 
-READERS = {"this verdict": ours, "guide: lowest g/total": guide_total, "guide: lowest mel": guide_mel,
-           "lowest held-out mel": lowest_heldout, "Applio, until July 2026": applio, "ultimate-rvc": ultimate}
+READERS = {
+    "this verdict": ours,
+    "guide: lowest g/total": guide_total,
+    "guide: lowest mel": guide_mel,
+    "lowest held-out mel": lowest_heldout,
+    "Applio, until July 2026": applio,
+    "ultimate-rvc": ultimate,
+}
 
 
 def score(reader: Callable[[list[dict[str, Any]]], Answer], histories: list[Simulated]) -> dict[str, Any]:
@@ -118,15 +125,21 @@ def score(reader: Callable[[list[dict[str, Any]]], Answer], histories: list[Simu
     pairs = [(epoch, said, one) for (epoch, said), one in zip(answers, histories, strict=True)]
     near = np.array([abs(epoch / one.epochs - one.best) <= 0.1 for epoch, _, one in pairs])
     regret = np.array([one.regret(epoch) for epoch, _, one in pairs])
-    cries = {truth: [said for _, said, one in pairs if one.truth == truth]
-             for truth in ("improving", "level", "overtrained")}
-    return {"best_within_tenth": round(float(near.mean()), 3), "mean_regret": round(float(regret.mean()), 4),
-            "regret_above_5_percent": round(float((regret > 0.05).mean()), 3),
-            **{f"overtrained_said_when_{truth}": round(float(np.mean(said or [0])), 3)
-               for truth, said in cries.items()},
-            "histories": {truth: len(said) for truth, said in cries.items()},
-            "by_kind": {kind: round(float(near[[one.kind == kind for one in histories]].mean()), 2) for kind in KINDS
-                        if any(one.kind == kind for one in histories)}}
+    cries = {
+        truth: [said for _, said, one in pairs if one.truth == truth] for truth in ("improving", "level", "overtrained")
+    }
+    return {
+        "best_within_tenth": round(float(near.mean()), 3),
+        "mean_regret": round(float(regret.mean()), 4),
+        "regret_above_5_percent": round(float((regret > 0.05).mean()), 3),
+        **{f"overtrained_said_when_{truth}": round(float(np.mean(said or [0])), 3) for truth, said in cries.items()},
+        "histories": {truth: len(said) for truth, said in cries.items()},
+        "by_kind": {
+            kind: round(float(near[[one.kind == kind for one in histories]].mean()), 2)
+            for kind in KINDS
+            if any(one.kind == kind for one in histories)
+        },
+    }
 
 
 def stopping(histories: list[Simulated], patience: float = 0.2) -> dict[str, Any]:
@@ -145,8 +158,10 @@ def stopping(histories: list[Simulated], patience: float = 0.2) -> dict[str, Any
             answer = verdict.best.epoch
         stopped.setdefault(one.truth, []).append(ends)
         regrets.append(one.regret(answer))
-    return {**{f"stopped_when_{truth}": f"{sum(ends)} of {len(ends)}" for truth, ends in sorted(stopped.items())},
-            "mean_regret": round(float(np.mean(regrets)), 4)}
+    return {
+        **{f"stopped_when_{truth}": f"{sum(ends)} of {len(ends)}" for truth, ends in sorted(stopped.items())},
+        "mean_regret": round(float(np.mean(regrets)), 4),
+    }
 
 
 def main() -> None:

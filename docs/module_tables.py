@@ -13,10 +13,28 @@ PACKAGE, PAGE = ROOT / "rvc_core", ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- modules: made by docs/module_tables.py -->\n", "<!-- end of modules -->"
 
 # What everything uses, then folders in the order of imports, then the API: each imports what stands before it.
-ORDER = (("errors", "presets", "settings", "progress"), "system", "audio", "nn", "assets", "features", "scoring",
-         "workspace", "storage", "preparation", "verdict", "training", "voices", "conversion", "evaluation",
-         ("voice", "experiment", "batch"), "notebook", "ui", "cli")
-DATA = "embedded"     # only says where its files are, so anybody may ask it
+ORDER = (
+    ("errors", "presets", "settings", "progress"),
+    "system",
+    "audio",
+    "nn",
+    "assets",
+    "features",
+    "scoring",
+    "workspace",
+    "storage",
+    "preparation",
+    "verdict",
+    "training",
+    "voices",
+    "conversion",
+    "evaluation",
+    ("voice", "experiment", "batch"),
+    "notebook",
+    "ui",
+    "cli",
+)
+DATA = "embedded"  # only says where its files are, so anybody may ask it
 
 
 def first_line(path: Path) -> str:

@@ -19,8 +19,8 @@ from rvc_core.features.content import ContentEncoder, content_encoder
 from rvc_core.workspace.layout import Layout
 
 RATE_HZ, HOP_SAMPLES, WINDOW_SAMPLES = 16_000, 320, 400
-SPREAD = 0.2            # of the natural logarithm of the speed: pitch and vocal tract move together
-COLOUR_DB = 4.0         # standard deviation of each cosine of the microphone's curve
+SPREAD = 0.2  # of the natural logarithm of the speed: pitch and vocal tract move together
+COLOUR_DB = 4.0  # standard deviation of each cosine of the microphone's curve
 
 
 def disguised(samples: np.ndarray, encoder: ContentEncoder, random: np.random.Generator) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Make the package's encoder from checkpoints: average them, fit the detail that the sounds' names leave out, round.
 
-    python make_embedded/export_encoder.py recordings/ encoder.safetensors early.ckpt late.ckpt
+python make_embedded/export_encoder.py recordings/ encoder.safetensors early.ckpt late.ckpt
 """
 
 import argparse
@@ -11,7 +11,7 @@ import torch
 
 from rvc_core.nn.embedded_encoder import SOUNDS, WIDTH, EmbeddedEncoder, normalised_log_mel, power_spectrum
 
-EACH = 5    # every so many recordings serve for the fit
+EACH = 5  # every so many recordings serve for the fit
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     with torch.inference_mode():
         hidden = torch.cat([hidden_of(encoder, path) for path in sorted(arguments.recordings.glob("*.flac"))[::EACH]])
         _, _, directions = torch.linalg.svd(hidden - hidden.mean(0), full_matrices=False)
-        encoder.detail.weight.copy_(directions[:WIDTH - SOUNDS])
+        encoder.detail.weight.copy_(directions[: WIDTH - SOUNDS])
     encoder.save(arguments.output)
 
 

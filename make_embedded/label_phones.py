@@ -19,13 +19,59 @@ import numpy as np
 import soundfile
 from pocketsphinx import Decoder, get_model_path
 
-PHONES = ["SIL", "AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY", "F", "G", "HH", "IH", "IY",
-          "JH", "K", "L", "M", "N", "NG", "OW", "OY", "P", "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z",
-          "ZH", "+SPN+", "+NSN+"]
+PHONES = [
+    "SIL",
+    "AA",
+    "AE",
+    "AH",
+    "AO",
+    "AW",
+    "AY",
+    "B",
+    "CH",
+    "D",
+    "DH",
+    "EH",
+    "ER",
+    "EY",
+    "F",
+    "G",
+    "HH",
+    "IH",
+    "IY",
+    "JH",
+    "K",
+    "L",
+    "M",
+    "N",
+    "NG",
+    "OW",
+    "OY",
+    "P",
+    "R",
+    "S",
+    "SH",
+    "T",
+    "TH",
+    "UH",
+    "UW",
+    "V",
+    "W",
+    "Y",
+    "Z",
+    "ZH",
+    "+SPN+",
+    "+NSN+",
+]
 CLASSES = 3 * len(PHONES)
-FAST = {"fwdflat": False, "maxhmmpf": 5000}   # a sixth of real time on one core; the full search hears no better
-PHONES_ONLY = {"allphone": get_model_path("en-us/en-us-phone.lm.bin"), "lm": None, "lw": 2.0,
-               "beam": 1e-20, "pbeam": 1e-20}
+FAST = {"fwdflat": False, "maxhmmpf": 5000}  # a sixth of real time on one core; the full search hears no better
+PHONES_ONLY = {
+    "allphone": get_model_path("en-us/en-us-phone.lm.bin"),
+    "lm": None,
+    "lw": 2.0,
+    "beam": 1e-20,
+    "pbeam": 1e-20,
+}
 
 
 def pass_through(decoder: Decoder, speech: bytes) -> None:
@@ -42,10 +88,11 @@ def aligned(decoder: Decoder, speech: bytes, text: str | None) -> list[tuple[str
     else:
         decoder.set_align_text(text)
     pass_through(decoder, speech)
-    decoder.set_alignment()                        # the second pass aligns what the first one heard
+    decoder.set_alignment()  # the second pass aligns what the first one heard
     pass_through(decoder, speech)
-    return [(phone.name, phone.start, phone.start + phone.duration) for word in decoder.get_alignment()
-            for phone in word]
+    return [
+        (phone.name, phone.start, phone.start + phone.duration) for word in decoder.get_alignment() for phone in word
+    ]
 
 
 def recognised(decoder: Decoder, speech: bytes) -> list[tuple[str, int, int]]:
@@ -60,7 +107,7 @@ def classes_of(phones: list[tuple[str, int, int]], frames: int) -> np.ndarray:
     for name, start, end in phones:
         if name in PHONES:
             thirds = np.minimum(np.arange(end - start) * 3 // max(end - start, 1), 2)
-            labels[start:end] = (3 * PHONES.index(name) + thirds)[:max(frames - start, 0)]
+            labels[start:end] = (3 * PHONES.index(name) + thirds)[: max(frames - start, 0)]
     return labels
 
 
@@ -82,7 +129,7 @@ def main() -> None:
         try:
             phones = aligned(by_words, samples.tobytes(), written.read_text() if written.exists() else None)
         except RuntimeError as error:
-            if written.exists():                   # guesses would be worse than a recording less
+            if written.exists():  # guesses would be worse than a recording less
                 print(f"{path.name}: left out ({error})")
                 continue
             phones = recognised(by_phones, samples.tobytes())

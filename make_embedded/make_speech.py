@@ -22,18 +22,33 @@ from pocketsphinx import get_model_path
 
 SAMPLE_RATE_HZ = 16_000
 DIGITS = "zero one two three four five six seven eight nine oh".split()
-PEOPLE = ("the old captain|a young nurse|my neighbour|her brother|every farmer|the judge|our teacher|"
-          "some children").split("|")
-DEEDS = ("carried|watched|painted|measured|forgot about|laughed at|quickly sold|would never touch|had to wash|"
-         "is going to fix|should have thrown|enjoys").split("|")
-THINGS = ("a yellow boat|those heavy boxes|the broken chair|five green apples|a piece of chalk|the long rope|"
-          "their new shoes|an orange cup|the village church|a very thick book|cold water|the little dog").split("|")
-PLACES = ("by the river|before noon|in the garden|under the bridge|last thursday|without a word|near the south gate|"
-          "for a joke|while it rained|because of the noise|after the show|with both hands").split("|")
-VOICES = ([("flite", name) for name in ("kal", "kal16", "awb", "rms", "slt")] * 2
-          + [("festival", name) for name in ("kal_diphone", "ked_diphone", "cmu_us_slt_arctic_hts")] * 2
-          + [("espeak-ng", f"{accent}+{kind}") for accent, kind in zip(["en-us", "en-us", "en-gb"] * 4, (
-              "m1", "m2", "m3", "m4", "m5", "m7", "f1", "f2", "f3", "f4", "f5", "klatt2"), strict=True)])
+PEOPLE = (
+    "the old captain|a young nurse|my neighbour|her brother|every farmer|the judge|our teacher|some children"
+).split("|")
+DEEDS = (
+    "carried|watched|painted|measured|forgot about|laughed at|quickly sold|would never touch|had to wash|"
+    "is going to fix|should have thrown|enjoys"
+).split("|")
+THINGS = (
+    "a yellow boat|those heavy boxes|the broken chair|five green apples|a piece of chalk|the long rope|"
+    "their new shoes|an orange cup|the village church|a very thick book|cold water|the little dog"
+).split("|")
+PLACES = (
+    "by the river|before noon|in the garden|under the bridge|last thursday|without a word|near the south gate|"
+    "for a joke|while it rained|because of the noise|after the show|with both hands"
+).split("|")
+VOICES = (
+    [("flite", name) for name in ("kal", "kal16", "awb", "rms", "slt")] * 2
+    + [("festival", name) for name in ("kal_diphone", "ked_diphone", "cmu_us_slt_arctic_hts")] * 2
+    + [
+        ("espeak-ng", f"{accent}+{kind}")
+        for accent, kind in zip(
+            ["en-us", "en-us", "en-gb"] * 4,
+            ("m1", "m2", "m3", "m4", "m5", "m7", "f1", "f2", "f3", "f4", "f5", "klatt2"),
+            strict=True,
+        )
+    ]
+)
 
 
 def say(text: str, voice: tuple[str, str], hasty: float) -> np.ndarray:
@@ -41,11 +56,19 @@ def say(text: str, voice: tuple[str, str], hasty: float) -> np.ndarray:
     program, name = voice
     with tempfile.NamedTemporaryFile(suffix=".wav") as file:
         stretch = f"{1 / hasty:.2f}"
-        commands = {"flite": ["flite", "-voice", name, "--setf", f"duration_stretch={stretch}", "-t", text,
-                              "-o", file.name],
-                    "festival": ["text2wave", "-o", file.name, "-eval", f"(voice_{name})",
-                                 "-eval", f"(Parameter.set 'Duration_Stretch {stretch})"],
-                    "espeak-ng": ["espeak-ng", "-v", name, "-s", str(round(150 * hasty)), "-w", file.name, text]}
+        commands = {
+            "flite": ["flite", "-voice", name, "--setf", f"duration_stretch={stretch}", "-t", text, "-o", file.name],
+            "festival": [
+                "text2wave",
+                "-o",
+                file.name,
+                "-eval",
+                f"(voice_{name})",
+                "-eval",
+                f"(Parameter.set 'Duration_Stretch {stretch})",
+            ],
+            "espeak-ng": ["espeak-ng", "-v", name, "-s", str(round(150 * hasty)), "-w", file.name, text],
+        }
         subprocess.run(commands[program], input=text, text=True, check=True, capture_output=True)
         samples, rate = soundfile.read(file.name)
     return soxr.resample(samples, rate, SAMPLE_RATE_HZ)
@@ -53,9 +76,9 @@ def say(text: str, voice: tuple[str, str], hasty: float) -> np.ndarray:
 
 def cut_close(samples: np.ndarray) -> np.ndarray:
     """What lies between the first and the last 10 ms that are at most 45 dB under the loudest."""
-    level = np.sqrt(np.mean(samples[:len(samples) // 160 * 160].reshape(-1, 160) ** 2, axis=1))
+    level = np.sqrt(np.mean(samples[: len(samples) // 160 * 160].reshape(-1, 160) ** 2, axis=1))
     heard = np.flatnonzero(level >= level.max() * 10.0 ** (-45.0 / 20.0))
-    return samples[heard[0] * 160:(heard[-1] + 1) * 160]
+    return samples[heard[0] * 160 : (heard[-1] + 1) * 160]
 
 
 def sentence(chance: random.Random) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 
 SAMPLE_RATE_HZ = 16_000
-PEAK = 0.7                   # of full scale: room for the filters that follow
+PEAK = 0.7  # of full scale: room for the filters that follow
 LICENCE = "Carnegie Mellon University's permissive licence (see MODEL_CARD.md)"
 
 TARGET_TEXTS = [
@@ -75,11 +75,20 @@ def make_voice(folder: Path, speaker: str, sex: str, texts: list[str]) -> None:
         name = f"{speaker}_{number:02d}.flac"
         soundfile.write(folder / name, samples, SAMPLE_RATE_HZ, subtype="PCM_16", compression_level=1.0)
         clips.append({"file": name, "seconds": round(len(samples) / SAMPLE_RATE_HZ, 3), "text": text})
-    manifest = {"speaker": f"flite {speaker}", "sex": sex, "language": "en", "sample_rate": SAMPLE_RATE_HZ,
-                "synthesiser": "flite 2.2", "licence": LICENCE, "clips": clips}
+    manifest = {
+        "speaker": f"flite {speaker}",
+        "sex": sex,
+        "language": "en",
+        "sample_rate": SAMPLE_RATE_HZ,
+        "synthesiser": "flite 2.2",
+        "licence": LICENCE,
+        "clips": clips,
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=4) + "\n", "utf-8")
-    print(f"{folder.name}: {speaker}, {len(clips)} files, {sum(clip['seconds'] for clip in clips):.1f} s, "
-          f"{sum(path.stat().st_size for path in folder.glob('*.flac')) / 1e6:.2f} MB")
+    print(
+        f"{folder.name}: {speaker}, {len(clips)} files, {sum(clip['seconds'] for clip in clips):.1f} s, "
+        f"{sum(path.stat().st_size for path in folder.glob('*.flac')) / 1e6:.2f} MB"
+    )
 
 
 def main() -> None:

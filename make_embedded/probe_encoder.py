@@ -57,6 +57,7 @@ def by_encoder(path: Path) -> Features:
     def features(samples: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             return encoder(torch.from_numpy(samples)[None])[0].numpy()
+
     return features
 
 
@@ -64,12 +65,12 @@ def phones_by_neighbour(queries: list[np.ndarray], features: list[np.ndarray], l
     """See the module's page; silence is not counted."""
     right = total = 0
     for reader, own in enumerate(queries):
-        others = torch.from_numpy(np.concatenate(features[:reader] + features[reader + 1:]))
-        phones = np.concatenate(labels[:reader] + labels[reader + 1:]) // 3
+        others = torch.from_numpy(np.concatenate(features[:reader] + features[reader + 1 :]))
+        phones = np.concatenate(labels[:reader] + labels[reader + 1 :]) // 3
         nearest = torch.cdist(torch.from_numpy(own), others).topk(NEIGHBOURS, largest=False).indices.numpy()
         named = np.array([np.bincount(row[row >= 0], minlength=1).argmax() for row in phones[nearest]])
-        spoken = labels[reader][:len(own)] >= 3
-        right += int((named == labels[reader][:len(own)] // 3)[spoken].sum())
+        spoken = labels[reader][: len(own)] >= 3
+        right += int((named == labels[reader][: len(own)] // 3)[spoken].sum())
         total += int(spoken.sum())
     return right / total
 
@@ -77,13 +78,13 @@ def phones_by_neighbour(queries: list[np.ndarray], features: list[np.ndarray], l
 def telephone(samples: np.ndarray) -> np.ndarray:
     """Nothing above 4 kHz, in 16 bits."""
     narrow = soxr.resample(soxr.resample(samples, 16_000, 8_000), 8_000, 16_000)
-    return (np.round(narrow[:len(samples)] * 32768.0) / 32768.0).astype(np.float32)
+    return (np.round(narrow[: len(samples)] * 32768.0) / 32768.0).astype(np.float32)
 
 
 def noisy(samples: np.ndarray) -> np.ndarray:
     """White noise 10 dB under the voice."""
     noise = np.random.default_rng(0).standard_normal(len(samples))
-    return (samples + noise * np.sqrt(np.mean(samples ** 2) / 10.0)).astype(np.float32)
+    return (samples + noise * np.sqrt(np.mean(samples**2) / 10.0)).astype(np.float32)
 
 
 def in_a_room(samples: np.ndarray) -> np.ndarray:
@@ -94,7 +95,7 @@ def in_a_room(samples: np.ndarray) -> np.ndarray:
     impulse[0] = 1.0
     size = 1 << (len(samples) + 8_000).bit_length()
     wet = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(impulse, size), size)
-    return wet[:len(samples)].astype(np.float32)
+    return wet[: len(samples)].astype(np.float32)
 
 
 def in_pieces(extract: Features) -> Features:
@@ -102,22 +103,26 @@ def in_pieces(extract: Features) -> Features:
     voice, silence = 20 * 320, 25 * 320
 
     def features(samples: np.ndarray) -> np.ndarray:
-        pieces = samples[:len(samples) // voice * voice].reshape(-1, voice)
+        pieces = samples[: len(samples) // voice * voice].reshape(-1, voice)
         heard = extract(np.pad(pieces, ((0, 0), (0, silence))).ravel())
         heard = np.pad(heard, ((0, 45 * len(pieces) - len(heard)), (0, 0)))
         return np.ascontiguousarray(heard.reshape(len(pieces), 45, -1)[:, :20].reshape(20 * len(pieces), -1))
+
     return features
 
 
 def speaker_named(features: list[np.ndarray]) -> float:
     """See the module's page."""
+
     def fingerprint(piece: np.ndarray) -> np.ndarray:
         return np.concatenate([piece.mean(0), piece.std(0)])
 
-    known = np.stack([fingerprint(own[:len(own) // 2]) for own in features])
-    hits = [np.linalg.norm(known - fingerprint(own[start:start + PIECE_FRAMES]), axis=1).argmin() == reader
-            for reader, own in enumerate(features)
-            for start in range(len(own) // 2, len(own) - PIECE_FRAMES + 1, PIECE_FRAMES)]
+    known = np.stack([fingerprint(own[: len(own) // 2]) for own in features])
+    hits = [
+        np.linalg.norm(known - fingerprint(own[start : start + PIECE_FRAMES]), axis=1).argmin() == reader
+        for reader, own in enumerate(features)
+        for start in range(len(own) // 2, len(own) - PIECE_FRAMES + 1, PIECE_FRAMES)
+    ]
     return float(np.mean(hits))
 
 
@@ -143,8 +148,11 @@ def main() -> None:
     def samples_of(path: Path) -> np.ndarray:
         return soundfile.read(path, dtype="float32")[0]
 
-    paths = [path for path in sorted(arguments.recordings.glob("*.flac"))[::10]
-             if (arguments.labels / f"{path.stem}.npy").exists()]
+    paths = [
+        path
+        for path in sorted(arguments.recordings.glob("*.flac"))[::10]
+        if (arguments.labels / f"{path.stem}.npy").exists()
+    ]
     readers = [samples_of(path) for path in paths]
     for name, extract in (("encoder", by_encoder(arguments.encoder)), ("baseline", baseline(readers))):
         features = [extract(samples) for samples in readers]
@@ -152,18 +160,25 @@ def main() -> None:
         frames = [min(len(own), len(said)) for own, said in zip(features, labels, strict=True)]
         features = [own[:count] for own, count in zip(features, frames, strict=True)]
         labels = [said[:count] for said, count in zip(labels, frames, strict=True)]
-        heard = {spoil.__name__: [extract(spoil(samples)) for samples in readers]
-                 for spoil in (telephone, noisy, in_a_room)}
+        heard = {
+            spoil.__name__: [extract(spoil(samples)) for samples in readers] for spoil in (telephone, noisy, in_a_room)
+        }
         heard["pieces"] = [in_pieces(extract)(samples) for samples in readers]
         bad = {}
         for kind, queries in heard.items():
             cut = [own[:count] for own, count in zip(queries, frames, strict=True)]
             bad[kind] = phones_by_neighbour(cut, features, labels)
-        figures = {"readers": len(readers), "phones_by_neighbour": phones_by_neighbour(features, features, labels),
-                   **bad, "disguised": float(np.mean([*bad.values()])), "speaker_named": speaker_named(features)}
+        figures = {
+            "readers": len(readers),
+            "phones_by_neighbour": phones_by_neighbour(features, features, labels),
+            **bad,
+            "disguised": float(np.mean([*bad.values()])),
+            "speaker_named": speaker_named(features),
+        }
         if arguments.parallel:
             figures["same_to_different"] = same_to_different(
-                {tuple(path.stem.split("_")): extract(samples_of(path)) for path in arguments.parallel.glob("*.flac")})
+                {tuple(path.stem.split("_")): extract(samples_of(path)) for path in arguments.parallel.glob("*.flac")}
+            )
         print(name, json.dumps({key: round(value, 3) for key, value in figures.items()}), flush=True)
 
 

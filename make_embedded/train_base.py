@@ -54,31 +54,45 @@ class DisguisedClips(ClipStore):
         if (chosen := random.randrange(-1, len(sets))) < 0:
             return clip
         content = sets[chosen].repeat_interleave(2, 0).float()
-        return replace(clip, content=F.pad(content, (0, 0, 0, max(0, clip.frames - len(content))))[:clip.frames])
+        return replace(clip, content=F.pad(content, (0, 0, 0, max(0, clip.frames - len(content))))[: clip.frames])
 
 
 def clips_of(layout: Layout, spec: VoiceSpec) -> ClipStore:
     """All training clips, each with its reader's row: the number of the recording, from 1."""
-    files = [replace(file, speaker=1 + int(file.wave.stem.split("_")[0])) for file in read_filelist(layout.filelist)
-             if file.wave.parent == layout.clips]
+    files = [
+        replace(file, speaker=1 + int(file.wave.stem.split("_")[0]))
+        for file in read_filelist(layout.filelist)
+        if file.wave.parent == layout.clips
+    ]
     return DisguisedClips(files, spec, sorted(layout.root.glob("disguised_*")))
 
 
 def average_gradients(optimizer: torch.optim.Optimizer, *_: object) -> None:
     """Average the gradients of all processes, in one message."""
-    gradients = [parameter.grad for group in optimizer.param_groups for parameter in group["params"]
-                 if parameter.grad is not None]
+    gradients = [
+        parameter.grad
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if parameter.grad is not None
+    ]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     distributed.all_reduce(flat)
-    for gradient, mean in zip(gradients, (flat / distributed.get_world_size()).split([g.numel() for g in gradients]),
-                              strict=True):
+    for gradient, mean in zip(
+        gradients, (flat / distributed.get_world_size()).split([g.numel() for g in gradients]), strict=True
+    ):
         gradient.copy_(mean.view_as(gradient))
 
 
 def warm_step(networks: Networks, batch: Batch, spec: VoiceSpec) -> dict[str, float]:
     """Move the generator by mel and KL alone."""
-    output = networks.generator(content=batch.content, lengths=batch.lengths, coarse=batch.f0_coarse,
-                                f0_hz=batch.f0_hz, spectrogram=batch.spectrogram, speaker=batch.speaker)
+    output = networks.generator(
+        content=batch.content,
+        lengths=batch.lengths,
+        coarse=batch.f0_coarse,
+        f0_hz=batch.f0_hz,
+        spectrogram=batch.spectrogram,
+        speaker=batch.speaker,
+    )
     real = mel_of_linear(take_segments(batch.spectrogram, output.starts, spec.segment_frames), spec)
     mel = MEL_WEIGHT * mel_loss(real, mel_spectrogram(output.audio.float(), spec))
     kl = kl_loss(output.z_p, output.logs_q, output.m_p, output.logs_p, output.mask)
@@ -139,21 +153,27 @@ def main() -> None:
             module.load_state_dict(content)
     for optimizer in optimizers:
         optimizer.register_step_pre_hook(average_gradients)
-    torch.manual_seed(1000 * rank + step)                 # each process draws its own segments and noise
+    torch.manual_seed(1000 * rank + step)  # each process draws its own segments and noise
     began, saved = time.monotonic() - 60 * spent, time.monotonic()
     while True:
         for batch in clips.batches(BATCH_SIZE, seed=(rank, step), skip=0, device=arguments.device):
             clock = torch.tensor([(time.monotonic() - began) / 60, time.monotonic() - saved])
-            distributed.broadcast(clock, 0)               # all processes change their minds together
+            distributed.broadcast(clock, 0)  # all processes change their minds together
             spent, unsaved = clock.tolist()
             if unsaved > SAVE_SECONDS or spent >= arguments.minutes:
                 saved = time.monotonic()
                 if rank == 0:
                     fill_first_row(networks)
-                    torch.save({"step": step, "minutes": spent,
-                                "modules": [module.state_dict() for module in modules]}, arguments.checkpoint)
-                    print(json.dumps({"step": step, "minutes": round(spent, 1), **values,
-                                      **examiner(networks.generator).values}), flush=True)
+                    torch.save(
+                        {"step": step, "minutes": spent, "modules": [module.state_dict() for module in modules]},
+                        arguments.checkpoint,
+                    )
+                    print(
+                        json.dumps(
+                            {"step": step, "minutes": round(spent, 1), **values, **examiner(networks.generator).values}
+                        ),
+                        flush=True,
+                    )
                     if arguments.export:
                         export(networks, arguments.export)
                 distributed.barrier()

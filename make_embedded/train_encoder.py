@@ -38,12 +38,12 @@ from rvc_core.nn.embedded_encoder import (
 )
 
 PITCH_SCALES = (0.8, 0.9, 1.0, 1.12, 1.25)
-FORMANT_SPREAD = 0.2         # of the natural logarithm: vocal tracts from a child's to a large man's
-CHUNK_FRAMES = 400           # 4 s
-NOISE_SHARE = 0.6            # of the passages
-SPOKEN_SHARE = 0.35          # of the passages, if there are any
+FORMANT_SPREAD = 0.2  # of the natural logarithm: vocal tracts from a child's to a large man's
+CHUNK_FRAMES = 400  # 4 s
+NOISE_SHARE = 0.6  # of the passages
+SPOKEN_SHARE = 0.35  # of the passages, if there are any
 PAUSED_SHARE = 0.3
-MEAN_DECAY = 0.995           # of the running mean of the weights
+MEAN_DECAY = 0.995  # of the running mean of the weights
 AXIS = torch.linspace(0.0, 1.0, FFT_BINS)
 WARPS = torch.linspace(-0.45, 0.45, 61)
 
@@ -52,7 +52,7 @@ WARPS = torch.linspace(-0.45, 0.45, 61)
 class Recording:
     """One reader's recording: phone labels, and log power at several pitches with its timing kept."""
 
-    labels: Tensor           # (frames,) int64, 100 per second
+    labels: Tensor  # (frames,) int64, 100 per second
     log_power: list[Tensor]  # for each of PITCH_SCALES (frames, bins) float16
 
 
@@ -84,7 +84,7 @@ class Passage:
     """Frames of a recording as they will follow each other; -1 is a pause put in."""
 
     recording: Recording
-    frames: Tensor           # (CHUNK_FRAMES,) int64
+    frames: Tensor  # (CHUNK_FRAMES,) int64
 
     def labels(self) -> Tensor:
         """Class of every second frame; a pause put in is silence."""
@@ -133,12 +133,12 @@ class Views:
             other = torch.stack([self.passage().power(2) for _ in range(self.random.integers(1, 4))]).sum(0)
         else:
             slope = torch.exp(-self.random.uniform(0.0, 7.0) * AXIS)
-            other = slope * -torch.log(torch.rand(power.shape).clamp(min=1e-6))     # noise power is exponential
+            other = slope * -torch.log(torch.rand(power.shape).clamp(min=1e-6))  # noise power is exponential
         return other * (power.mean() / other.mean())
 
     def reverberant(self, power: Tensor) -> Tensor:
         """Each frame's power dies away over the frames that follow."""
-        decay = math.exp(-0.138 / self.random.uniform(0.15, 0.9))       # 60 dB over the room's time, frames of 10 ms
+        decay = math.exp(-0.138 / self.random.uniform(0.15, 0.9))  # 60 dB over the room's time, frames of 10 ms
         age = torch.arange(CHUNK_FRAMES)[:, None] - torch.arange(CHUNK_FRAMES)
         tail = torch.where(age > 0, decay ** age.clamp(min=0), 0.0) * (1.0 - decay) * self.random.uniform(0.05, 0.8)
         return power + tail @ power
@@ -150,25 +150,27 @@ class Views:
         gain_db = -((hertz - top).clamp(min=0.0) * sharp).clamp(max=self.random.uniform(40.0, 90.0))
         if self.often(0.4):
             below = torch.log2(self.random.uniform(80.0, 300.0) / hertz.clamp(min=30.0)).clamp(min=0.0)
-            gain_db = gain_db - 12.0 * below                            # for each octave
+            gain_db = gain_db - 12.0 * below  # for each octave
         return power * 10.0 ** (gain_db / 10.0)
 
     def disguised(self, power: Tensor) -> Tensor:
         """Another microphone, room, noise, line and level."""
         random = self.random
-        colour_db = sum(random.normal(0.0, 5.0 / (wave + 1)) * torch.cos(torch.pi * wave * AXIS + random.uniform(0, 6))
-                        for wave in range(5))
+        colour_db = sum(
+            random.normal(0.0, 5.0 / (wave + 1)) * torch.cos(torch.pi * wave * AXIS + random.uniform(0, 6))
+            for wave in range(5)
+        )
         power = power * torch.exp(colour_db * 0.23)
         if self.often(0.3):
             power = self.reverberant(power)
-        late = self.often(0.4)                                          # the line, then the noise, or the reverse
+        late = self.often(0.4)  # the line, then the noise, or the reverse
         if late and self.often(0.8):
             power = self.banded(power)
         if self.often(NOISE_SHARE):
             power = power + self.noise(power) * 10.0 ** (-random.uniform(0.0, 35.0) / 10.0)
         if not late and self.often(0.5):
             power = self.banded(power)
-        if self.often(0.15):                                            # a codec drops what its neighbours mask
+        if self.often(0.15):  # a codec drops what its neighbours mask
             heard = power.mean(1, keepdim=True) * 10.0 ** -random.uniform(1.0, 3.0)
             power = power * torch.where(power < heard, 1e-3, 1.0)
         return power * float(np.exp(random.normal(0.0, 1.5)))
@@ -182,12 +184,12 @@ class Views:
         if disguise:
             power = self.disguised(power)
             if self.often(0.5):
-                power[passage.frames < 0] = FLOOR_POWER                 # digital silence
+                power[passage.frames < 0] = FLOOR_POWER  # digital silence
         log_mel = normalised_log_mel(power[None], filters)[0]
-        if disguise and self.often(0.5):                                # a stretch of bands or of time is missing
+        if disguise and self.often(0.5):  # a stretch of bands or of time is missing
             band, moment = self.random.integers(0, len(log_mel) - 12), self.random.integers(0, CHUNK_FRAMES - 20)
-            log_mel[band:band + int(self.random.integers(1, 12))] = 0.0
-            log_mel[:, moment:moment + int(self.random.integers(1, 20))] = 0.0
+            log_mel[band : band + int(self.random.integers(1, 12))] = 0.0
+            log_mel[:, moment : moment + int(self.random.integers(1, 20))] = 0.0
         return log_mel
 
     def batch(self, size: int) -> tuple[Tensor, Tensor]:
@@ -211,7 +213,7 @@ def accuracy(encoder: EmbeddedEncoder, recordings: list[Recording]) -> dict[str,
         power = torch.exp(recording.log_power[PITCH_SCALES.index(1.0)].float())[None]
         said = encoder.namer(encoder.encode(normalised_log_mel(power, plain).to(device)))[0].argmax(-1).cpu()
         meant = recording.labels[::2]
-        known = meant >= 3                                     # silence is easy
+        known = meant >= 3  # silence is easy
         thirds += int((said == meant)[known].sum())
         phones += int((said // 3 == meant // 3)[known].sum())
         total += int(known.sum())
@@ -266,7 +268,7 @@ def main() -> None:
     encoder = EmbeddedEncoder().train()
     if arguments.start:
         begin(encoder, arguments.start)
-    encoder.to(device).detail.requires_grad_(False)            # fitted by export_encoder.py
+    encoder.to(device).detail.requires_grad_(False)  # fitted by export_encoder.py
     parameters = [*filter(lambda parameter: parameter.requires_grad, encoder.parameters())]
     optimizer = torch.optim.AdamW(parameters, lr=arguments.learning_rate, weight_decay=0.02)
     mean = copy.deepcopy(encoder).eval()
@@ -281,7 +283,7 @@ def main() -> None:
 
     started = saved = time.process_time()
     while (spent := (time.process_time() - started) / 60.0) < arguments.minutes:
-        for group in optimizer.param_groups:                   # warm up, then fall to nothing over this run's minutes
+        for group in optimizer.param_groups:  # warm up, then fall to nothing over this run's minutes
             fall = 0.5 * (1.0 + math.cos(math.pi * spent / arguments.minutes))
             group["lr"] = arguments.learning_rate * min(1.0, (step + 1) / 100) * max(fall, 0.01)
         log_mel, labels = (tensor.to(device) for tensor in views.batch(arguments.batch_size))
@@ -300,10 +302,27 @@ def main() -> None:
         last = (time.process_time() - started) / 60.0 >= arguments.minutes
         if last or time.process_time() - saved > 60.0:
             saved = time.process_time()
-            torch.save({"encoder": mean.state_dict(), "latest": encoder.state_dict(),
-                        "optimizer": optimizer.state_dict(), "step": step}, arguments.checkpoint)
-            print(json.dumps({"step": step, "minutes": round(spent, 1), "classes": round(classes.item(), 3),
-                              "apart": round(apart.item(), 3), **accuracy(mean, heldout)}), flush=True)
+            torch.save(
+                {
+                    "encoder": mean.state_dict(),
+                    "latest": encoder.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "step": step,
+                },
+                arguments.checkpoint,
+            )
+            print(
+                json.dumps(
+                    {
+                        "step": step,
+                        "minutes": round(spent, 1),
+                        "classes": round(classes.item(), 3),
+                        "apart": round(apart.item(), 3),
+                        **accuracy(mean, heldout),
+                    }
+                ),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

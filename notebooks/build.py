@@ -21,10 +21,11 @@ from rvc_core.system.platforms import detect
 HERE = Path(__file__).parent
 SETTINGS = {"batch_train": TRAIN_SETTINGS, "batch_convert": CONVERT_SETTINGS, "compare_checkpoints": CONVERT_SETTINGS}
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
-PLATFORMS = {   # the mark that `platforms.detect` knows each by, and where a project lies that a user brought there
+PLATFORMS = {  # the mark that `platforms.detect` knows each by, and where a project lies that a user brought there
     "colab": ("COLAB_RELEASE_TAG", ("/content",)),
     "kaggle": ("KAGGLE_KERNEL_RUN_TYPE", ("/kaggle/input", "/kaggle/input/datasets")),
-    "lightning": ("LIGHTNING_CLOUD_SPACE_ID", ("..", "/teamspace/studios/this_studio"))}
+    "lightning": ("LIGHTNING_CLOUD_SPACE_ID", ("..", "/teamspace/studios/this_studio")),
+}
 
 
 def notebooks() -> Iterator[tuple[Path, str]]:
@@ -43,23 +44,26 @@ def _text(stem: str, cells: list[nbformat.NotebookNode]) -> str:
         cell.id = f"{stem}-{number}".replace("_", "-")
         if "parameters" in cell.metadata.get("tags", []) and stem in SETTINGS:
             cell.source += "\n" + parameters_cell(*SETTINGS[stem])
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL,
-                                                               "language_info": {"name": "python"}})
+    notebook = nbformat.v4.new_notebook(
+        cells=cells, metadata={"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    )
     return nbformat.writes(notebook) + "\n"
 
 
 def _journey(platform: str, code: str) -> list[nbformat.NotebookNode]:
     """The cells of the journey on one platform: where it has texts of its own, they follow the common ones."""
     prose, (mark, places) = texts(code)["prose"], PLATFORMS[platform]
-    limits = "\n".join(f"- {texts(code).get('limits', {}).get(one.text, one.text)} ({one.date}, {one.source})"
-                       for one in detect({mark: ""}, exists=lambda path: False).limits)
+    limits = "\n".join(
+        f"- {texts(code).get('limits', {}).get(one.text, one.text)} ({one.date}, {one.source})"
+        for one in detect({mark: ""}, exists=lambda path: False).limits
+    )
 
     def told(match: re.Match[str]) -> str:
         found = [prose[key] for key in (match[1], f"{match[1]}_{platform}") if key in prose] or [match[0]]
         return "\n\n".join(text.strip() for text in found).replace("{limits}", limits)
 
     cells = []
-    for cell in jupytext.read(HERE / "source" / "journey.py").cells[1:]:      # the first says what the file is
+    for cell in jupytext.read(HERE / "source" / "journey.py").cells[1:]:  # the first says what the file is
         if cell.metadata.pop("platform", platform) != platform:
             continue
         cell.source = re.sub(r"\{(\w+)\}", told, cell.source)

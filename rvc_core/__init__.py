@@ -12,18 +12,24 @@ __version__ = "0.1.0"
 
 # Importing the package is instant and pure: each public name is looked up in its module at first use.
 _PUBLIC = {
-    "Audio": "audio.waveform", "read_audio": "audio.waveform",
-    "Experiment": "experiment", "Voice": "voice",
+    "Audio": "audio.waveform",
+    "read_audio": "audio.waveform",
+    "Experiment": "experiment",
+    "Voice": "voice",
     "RVCError": "errors",
-    "PrepareSettings": "settings", "ExtractSettings": "settings", "TrainSettings": "settings",
-    "IndexSettings": "settings", "ConvertSettings": "settings", "RuntimeSettings": "settings",
+    "PrepareSettings": "settings",
+    "ExtractSettings": "settings",
+    "TrainSettings": "settings",
+    "IndexSettings": "settings",
+    "ConvertSettings": "settings",
+    "RuntimeSettings": "settings",
     "MirrorSettings": "settings",
 }
 __all__ = [*_PUBLIC, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "compare":   # where notebooks that people saved look for it
+    if name == "compare":  # where notebooks that people saved look for it
         return importlib.import_module(".notebook.compare", __name__)
     if name not in _PUBLIC:
         raise AttributeError(f"module 'rvc_core' has no attribute {name!r}")

@@ -65,15 +65,20 @@ def train_voice(name: str, dataset: str, result: str, parameters: Mapping[str, A
     RVCError
         Whatever a stage raises; the notebook fails with it.
     """
-    lab = Experiment.open(name, dataset, runtime=settings_from(RuntimeSettings, parameters),
-                          progress=Terminal(line_every_seconds=_LINE_EVERY_SECONDS))
+    lab = Experiment.open(
+        name,
+        dataset,
+        runtime=settings_from(RuntimeSettings, parameters),
+        progress=Terminal(line_every_seconds=_LINE_EVERY_SECONDS),
+    )
     reports = lab.run(*(settings_from(settings, parameters) for settings in _STAGES))
     write_json(Path(result), reports)
     return reports
 
 
-def convert_folder(voice: str, inputs: str, output: str, result: str, parameters: Mapping[str, Any],
-                   index: str = "auto") -> dict[str, Any]:
+def convert_folder(
+    voice: str, inputs: str, output: str, result: str, parameters: Mapping[str, Any], index: str = "auto"
+) -> dict[str, Any]:
     """Convert a recording, or each of a folder, and write what came out to the file `result`.
 
     Parameters
@@ -98,8 +103,9 @@ def convert_folder(voice: str, inputs: str, output: str, result: str, parameters
     reports = {"files": [item.as_json() for item in results]}
     write_json(Path(result), reports)
     if failed := [item for item in results if isinstance(item, FailedFile)]:
-        raise RVCError(f"{len(failed)} of {len(results)} files failed: {failed[0].source}: {failed[0].error}",
-                       hint=failed[0].hint)
+        raise RVCError(
+            f"{len(failed)} of {len(results)} files failed: {failed[0].source}: {failed[0].error}", hint=failed[0].hint
+        )
     return reports
 
 
@@ -135,15 +141,25 @@ def execute(notebook: str, place: Path, parameters: Mapping[str, Any], progress:
     output, result = place.with_name(f"{place.name}.ipynb"), place.with_name(f"{place.name}.json")
     result.unlink(missing_ok=True)
     try:
-        papermill.execute_notebook(source, output, {**parameters, "result": str(result)}, log_output=False,
-                                   progress_bar=False, cwd=place.parent, kernel_name="python3", iopub_timeout=60,
-                                   extra_arguments=["--IPKernelApp.log_level=40"],   # errors, no talk about itself
-                                   stderr_file=_Relay(progress))
+        papermill.execute_notebook(
+            source,
+            output,
+            {**parameters, "result": str(result)},
+            log_output=False,
+            progress_bar=False,
+            cwd=place.parent,
+            kernel_name="python3",
+            iopub_timeout=60,
+            extra_arguments=["--IPKernelApp.log_level=40"],  # errors, no talk about itself
+            stderr_file=_Relay(progress),
+        )
     except papermill.PapermillExecutionError as error:
         raise RVCError(f"{notebook}.ipynb failed: {error.evalue}", hint=f"the whole output is in {output}") from error
     except DeadKernelError as error:
-        raise RVCError(f"the process that ran {notebook}.ipynb was killed",
-                       hint="most often for lack of memory: close other programs, and run this again") from error
+        raise RVCError(
+            f"the process that ran {notebook}.ipynb was killed",
+            hint="most often for lack of memory: close other programs, and run this again",
+        ) from error
     return read_json(result, "run this again")
 
 
@@ -192,14 +208,19 @@ def read_plans(file: Path) -> list[Plan]:
         When it is no such file, or a value does not fit; nothing was run.
     """
     import yaml
+
     try:
         content = yaml.safe_load(file.read_text("utf-8"))
     except FileNotFoundError:
         raise SettingsError(f"there is no {file}", hint="give the YAML file that lists the voices") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file} is no YAML: {' '.join(str(error).split())}", hint=_YAML) from error
-    if not isinstance(content, dict) or not isinstance(content.get("runs"), list) or content.keys() - {
-            "runs", "defaults"} or not isinstance(content.get("defaults", {}), dict):
+    if (
+        not isinstance(content, dict)
+        or not isinstance(content.get("runs"), list)
+        or content.keys() - {"runs", "defaults"}
+        or not isinstance(content.get("defaults", {}), dict)
+    ):
         raise SettingsError(f"{file} does not list runs", hint=_YAML)
     plans = []
     for number, row in enumerate(content["runs"], start=1):
@@ -214,11 +235,14 @@ def read_plans(file: Path) -> list[Plan]:
 def _plan(file: Path, row: dict[str, Any]) -> Plan:
     def absolute(text: str) -> str:
         return str(file.absolute().parent / Path(text).expanduser()) if text else ""
+
     settings = {name: value for name, value in row.items() if name not in ("name", "dataset", "convert")}
     known = {name for one in (*TRAIN_SETTINGS, ConvertSettings) for name in one.model_fields}
     if unknown := sorted(settings.keys() - known):
-        raise SettingsError(f"{file}: {row['name']}: no such setting: {', '.join(unknown)}",
-                            hint=f"there are: {', '.join(sorted(known))}")
+        raise SettingsError(
+            f"{file}: {row['name']}: no such setting: {', '.join(unknown)}",
+            hint=f"there are: {', '.join(sorted(known))}",
+        )
     try:
         for one in (*TRAIN_SETTINGS, ConvertSettings):
             settings_from(one, settings)
@@ -264,18 +288,26 @@ def _run(plan: Plan, place: Path, progress: Progress) -> str:
     """Do what is planned, unless that was done; ``done`` or ``skipped``."""
     mark, stamp = place.with_name(f"{place.name}.stamp.json"), signature([*_depends(plan)])
     kept = read_json(mark, "delete it") if mark.exists() else {}
-    if kept.get("stamp") == stamp and all(Path(made).is_file() and sha256_of(Path(made)) == digest
-                                          for made, digest in kept["sha256"].items()):
+    if kept.get("stamp") == stamp and all(
+        Path(made).is_file() and sha256_of(Path(made)) == digest for made, digest in kept["sha256"].items()
+    ):
         return "skipped"
     mark.unlink(missing_ok=True)
     trained = execute("batch_train", place, {"name": plan.name, "dataset": plan.dataset, **plan.settings}, progress)
     made = [trained["train"]["voice"], f"{place}.json"]
     if plan.inputs:
         converted = place.with_name(f"{place.name}_converted")
-        settings = {name: value for name, value in plan.settings.items()
-                    if any(name in one.model_fields for one in CONVERT_SETTINGS)}
-        report = execute("batch_convert", converted, {"voice": plan.name, "inputs": plan.inputs,
-                                                      "output": str(converted), **settings}, progress)
+        settings = {
+            name: value
+            for name, value in plan.settings.items()
+            if any(name in one.model_fields for one in CONVERT_SETTINGS)
+        }
+        report = execute(
+            "batch_convert",
+            converted,
+            {"voice": plan.name, "inputs": plan.inputs, "output": str(converted), **settings},
+            progress,
+        )
         made += [one["output"] for one in report["files"]]
     write_json(mark, {"stamp": stamp, "sha256": {path: sha256_of(Path(path)) for path in made}})
     return "done"

@@ -2,7 +2,7 @@
 
 import re
 
-_STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")   # controls, lines, directions
+_STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")  # controls, lines, directions
 
 
 def printable(text: str) -> str:

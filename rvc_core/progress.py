@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-_STALL_FACTOR = 10.0            # of a usual unit of work
+_STALL_FACTOR = 10.0  # of a usual unit of work
 _SHORTEST_STALL_SECONDS = 60.0  # a validation, after which steps go on
-_FIRST_UNIT_SECONDS = 600.0     # loading, compiling: nothing is usual yet
+_FIRST_UNIT_SECONDS = 600.0  # loading, compiling: nothing is usual yet
 
 
 class Progress(Protocol):
@@ -157,8 +157,10 @@ class Beacon:
                 self._written = time.monotonic()
                 usual = statistics.median(self._seconds) if self._seconds else None
                 temporary = self._file.with_name(f".part-{os.getpid()}-{self._file.name}")
-                temporary.write_text(json.dumps({**self._state, "lines": [*self._lines], "usual_seconds": usual,
-                                                 "time": time.time()}), "utf-8")
+                temporary.write_text(
+                    json.dumps({**self._state, "lines": [*self._lines], "usual_seconds": usual, "time": time.time()}),
+                    "utf-8",
+                )
                 temporary.replace(self._file)
 
 
@@ -183,10 +185,10 @@ class Follower:
         """Show what is new since the last look, and say once when nothing moves any more."""
         try:
             now = json.loads(self._file.read_text("utf-8"))
-        except (OSError, ValueError):    # not yet there
+        except (OSError, ValueError):  # not yet there
             return
         seen = self._seen
-        lines = now["lines"][seen["said"] - now["said"]:] if now["said"] > seen["said"] else []
+        lines = now["lines"][seen["said"] - now["said"] :] if now["said"] > seen["said"] else []
         for line in lines:
             self._progress.say(line)
         if (now["label"], now["total"]) != (seen["label"], seen["total"]) or now["done"] < seen["done"]:
@@ -215,8 +217,11 @@ def stalled(state: dict[str, Any], now: float | None = None) -> str:
     longest = _FIRST_UNIT_SECONDS if usual is None else max(_SHORTEST_STALL_SECONDS, _STALL_FACTOR * usual + 1)
     if silent < longest or not state["label"]:
         return ""
-    return (f"{state['label']}: no step for {silent:.0f} s" + (f", and {usual:.1f} s are usual" if usual else "")
-            + "; the machine may be busy, asleep or out of memory")
+    return (
+        f"{state['label']}: no step for {silent:.0f} s"
+        + (f", and {usual:.1f} s are usual" if usual else "")
+        + "; the machine may be busy, asleep or out of memory"
+    )
 
 
 class Stop:

@@ -13,7 +13,7 @@ from .presets import PRESETS
 
 F0Method = Literal["auto", "rmvpe", "fcpe", "crepe", "harvest", "dio", "pm"]
 ContentName = Literal["auto", "embedded", "contentvec"]
-PresetName = Literal[*PRESETS]   # type: ignore[valid-type]
+PresetName = Literal[*PRESETS]  # type: ignore[valid-type]
 S = TypeVar("S", bound="Settings")
 
 
@@ -63,11 +63,16 @@ class Settings(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            problems = [f"{problem['loc'][0] if problem['loc'] else cls.__name__}: {problem['msg']}"
-                        f" (got {problem['input']!r})" for problem in error.errors()]
+            problems = [
+                f"{problem['loc'][0] if problem['loc'] else cls.__name__}: {problem['msg']} (got {problem['input']!r})"
+                for problem in error.errors()
+            ]
             fields = [str(problem["loc"][0]) for problem in error.errors() if problem["loc"]]
-            help_lines = [f"{name}: {cls.model_fields[name].description}" for name in dict.fromkeys(fields)
-                          if name in cls.model_fields]
+            help_lines = [
+                f"{name}: {cls.model_fields[name].description}"
+                for name in dict.fromkeys(fields)
+                if name in cls.model_fields
+            ]
             hint = "; ".join(help_lines) or f"known settings: {', '.join(cls.model_fields)}"
             raise SettingsError("; ".join(problems), hint=hint) from error
 
@@ -80,23 +85,36 @@ class PrepareSettings(Settings):
     """How recordings become training clips."""
 
     preset: PresetName = Field("v2-40k", description="architecture and sample rate of the voice")
-    uses_f0: bool = Field(True, description=(
-        "whether the voice follows pitch; off only for voices without a melody, as RVC's no-f0 models"))
-    speakers: Literal["one", "folders"] = Field("one", description=(
-        "one: all recordings are of one person; folders: each folder inside the dataset is a person of its own"))
+    uses_f0: bool = Field(
+        True,
+        description=("whether the voice follows pitch; off only for voices without a melody, as RVC's no-f0 models"),
+    )
+    speakers: Literal["one", "folders"] = Field(
+        "one",
+        description=(
+            "one: all recordings are of one person; folders: each folder inside the dataset is a person of its own"
+        ),
+    )
     silence_db: float = Field(-42.0, ge=-90, le=-10, description="dB of full scale below which a frame is silence")
     min_silence_ms: int = Field(400, ge=100, le=2000, description="shortest pause, in ms, that separates phrases")
     max_kept_silence_ms: int = Field(500, ge=15, le=2000, description="longest pause, in ms, kept at a phrase's edges")
-    holdout_minutes: float | None = Field(None, ge=0, le=30, description=(
-        "minutes of recordings kept out of training to judge it; empty: a tenth, none below three minutes of data"))
+    holdout_minutes: float | None = Field(
+        None,
+        ge=0,
+        le=30,
+        description=(
+            "minutes of recordings kept out of training to judge it; empty: a tenth, none below three minutes of data"
+        ),
+    )
     seed: int = Field(1234, ge=0, description=_SEED_MEANING)
 
 
 class ExtractSettings(Settings):
     """How clips become pitch and content features."""
 
-    f0_method: F0Method = Field("auto", description=(
-        "pitch estimator; auto: the one these clips have, else rmvpe where its file is, else fcpe"))
+    f0_method: F0Method = Field(
+        "auto", description=("pitch estimator; auto: the one these clips have, else rmvpe where its file is, else fcpe")
+    )
     content: ContentName = Field("auto", description="content encoder; auto: the preset's own")
 
 
@@ -104,30 +122,57 @@ class TrainSettings(Settings):
     """How a voice is trained."""
 
     epochs: int = Field(200, ge=1, le=100_000, description="passes over the clips, counted from the very first")
-    batch_size: BatchSize = Field(8, description=(
-        "clips in one step on each GPU, so two GPUs take twice as many in all; auto: as many as fit, 16 at most"))
-    max_minutes: float | None = Field(None, gt=0, description=(
-        "wall time after which training saves and ends; a session's known end counts too"))
+    batch_size: BatchSize = Field(
+        8,
+        description=(
+            "clips in one step on each GPU, so two GPUs take twice as many in all; auto: as many as fit, 16 at most"
+        ),
+    )
+    max_minutes: float | None = Field(
+        None, gt=0, description=("wall time after which training saves and ends; a session's known end counts too")
+    )
     save_every_epochs: int = Field(15, ge=1, le=10_000, description="epochs between two checkpoints and voices")
     save_every_minutes: float = Field(10, gt=0, description="minutes between two checkpoints, also within an epoch")
-    validate_every_epochs: int = Field(0, ge=0, le=10_000, description=(
-        "epochs between two validations; 0: as often as a twentieth of the time allows"))
-    unlike: str = Field("auto", description=(
-        "other people's recordings that a validation converts: auto (the package's), none, or a folder"))
-    auto_stop: int = Field(0, ge=0, le=100_000, description=(
-        "epochs past the best voice after which an overtrained training ends by itself; 0: never"))
+    validate_every_epochs: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description=("epochs between two validations; 0: as often as a twentieth of the time allows"),
+    )
+    unlike: str = Field(
+        "auto",
+        description=("other people's recordings that a validation converts: auto (the package's), none, or a folder"),
+    )
+    auto_stop: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description=("epochs past the best voice after which an overtrained training ends by itself; 0: never"),
+    )
     keep_checkpoints: int = Field(2, ge=1, le=1000, description="complete checkpoint pairs kept on the disk")
-    keep_voices: int = Field(10, ge=1, le=10_000, description=(
-        "saved voices kept: the best by the verdict, and the newest; all, while there is nothing to judge by"))
-    learning_rate: StepSize = Field("auto", description=(
-        "AdamW step size at the first epoch; auto: the architecture's own"))
+    keep_voices: int = Field(
+        10,
+        ge=1,
+        le=10_000,
+        description=(
+            "saved voices kept: the best by the verdict, and the newest; all, while there is nothing to judge by"
+        ),
+    )
+    learning_rate: StepSize = Field(
+        "auto", description=("AdamW step size at the first epoch; auto: the architecture's own")
+    )
     learning_rate_decay: float = Field(0.999875, gt=0.9, le=1, description="factor on the step size after each epoch")
     base_generator: str = Field("auto", description="G weights to start from: auto, none, or a path")
     base_discriminator: str = Field("auto", description="D weights to start from: auto, none, or a path")
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field("auto", description=(
-        "number format of matrix products; auto: what the GPU is made for, if a comparison with fp32 shows it right"))
-    mel_epsilons: Literal["2023", "2026"] = Field("2023", description=(
-        "floors inside spectrograms: of the base models (2023), or of RVC WebUI since July 2026"))
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+        "auto",
+        description=(
+            "number format of matrix products; auto: what the GPU is made for, if a comparison with fp32 shows it right"
+        ),
+    )
+    mel_epsilons: Literal["2023", "2026"] = Field(
+        "2023", description=("floors inside spectrograms: of the base models (2023), or of RVC WebUI since July 2026")
+    )
     seed: int = Field(1234, ge=0, description=_SEED_MEANING)
 
 
@@ -142,19 +187,28 @@ class IndexSettings(Settings):
 class ConvertSettings(Settings):
     """How a recording is converted."""
 
-    transpose: Semitones = Field("auto", description=(
-        "semitones added to the pitch; auto: from the source's median to the voice's; songs with backing: 0, 12, "
-        "-12"))
+    transpose: Semitones = Field(
+        "auto",
+        description=(
+            "semitones added to the pitch; auto: from the source's median to the voice's; songs with backing: 0, 12, "
+            "-12"
+        ),
+    )
     index_rate: float = Field(0.75, ge=0, le=1, description="share of the index's features in the mix")
     protect: float = Field(0.33, ge=0, le=0.5, description="consonant protection; 0.5 turns it off, lower is stronger")
     rms_mix_rate: float = Field(0.25, ge=0, le=1, description="loudness: 0 follows the source, 1 the voice")
     f0_method: F0Method = Field("auto", description="pitch estimator; auto: rmvpe where its file is, else fcpe")
-    f0_curve: str = Field("", description=(
-        "file of lines seconds,hz that is the recording's pitch, instead of an estimate; rvc f0 writes one"))
+    f0_curve: str = Field(
+        "",
+        description=(
+            "file of lines seconds,hz that is the recording's pitch, instead of an estimate; rvc f0 writes one"
+        ),
+    )
     speaker: int = Field(0, ge=0, le=1000, description="speaker row of a voice with several")
     noise_scale: float = Field(0.66666, ge=0, le=2, description="spread of the prior's noise")
-    output_rate_hz: Annotated[int, AfterValidator(_zero_or_rate)] = Field(0, ge=0, le=192_000, description=(
-        "resample the result to this rate, at least 8000; 0: the voice's own"))
+    output_rate_hz: Annotated[int, AfterValidator(_zero_or_rate)] = Field(
+        0, ge=0, le=192_000, description=("resample the result to this rate, at least 8000; 0: the voice's own")
+    )
     output_format: Literal["wav", "flac", "ogg", "mp3", "m4a"] = Field("wav", description="file format of the result")
     seed: int = Field(0, ge=0, description="start of the random draws: same seed, same audio")
 
@@ -170,7 +224,11 @@ class RuntimeSettings(Settings):
 class MirrorSettings(Settings):
     """Where a training is saved to while it goes on, so that it survives the loss of its machine."""
 
-    mirror: str = Field("auto", description=(
-        "a folder, kaggle:OWNER/DATASET, or none; auto: the platform's storage, unless the experiment is there "
-        "anyway"))
+    mirror: str = Field(
+        "auto",
+        description=(
+            "a folder, kaggle:OWNER/DATASET, or none; auto: the platform's storage, unless the experiment is there "
+            "anyway"
+        ),
+    )
     mirror_every_minutes: float = Field(10, gt=0, description="minutes between two saves; a new best is saved too")

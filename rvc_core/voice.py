@@ -11,7 +11,7 @@ from .settings import ConvertSettings, RuntimeSettings
 from .system.files import slug_of
 from .workspace.layout import Layout, voice_path
 
-if TYPE_CHECKING:   # importing these loads torch
+if TYPE_CHECKING:  # importing these loads torch
     from .audio.waveform import Audio
     from .conversion.convert import Converter, ConvertResult
     from .evaluation.evaluate import EvaluateReport
@@ -35,8 +35,9 @@ class Voice:
     warnings: list[str] = field(default_factory=list)
 
     @classmethod
-    def load(cls, path: str | Path, index: str | Path | None = "auto", *,
-             runtime: RuntimeSettings = RuntimeSettings()) -> "Voice":
+    def load(
+        cls, path: str | Path, index: str | Path | None = "auto", *, runtime: RuntimeSettings = RuntimeSettings()
+    ) -> "Voice":
         """Open a voice file, RVC's or ours.
 
         Parameters
@@ -58,6 +59,7 @@ class Voice:
         from .features.retrieval import FeatureIndex
         from .voices.library import find_index
         from .workspace.voice_file import load_voice
+
         file = voice_path(path)
         voice = load_voice(file)
         chosen, warnings = find_index(file, voice) if index == "auto" else (index, [])
@@ -69,11 +71,18 @@ class Voice:
         """Human name."""
         return self.converter.voice.info.name or self.path.stem
 
-    def convert(self, source: "str | Path | Audio", settings: ConvertSettings = ConvertSettings(), *,
-                output: str | Path | None = None, progress: Progress = Silent()) -> "ConvertResult":
+    def convert(
+        self,
+        source: "str | Path | Audio",
+        settings: ConvertSettings = ConvertSettings(),
+        *,
+        output: str | Path | None = None,
+        progress: Progress = Silent(),
+    ) -> "ConvertResult":
         """Convert a recording; with `output`, write it there, tagged as converted, and measure what was written."""
         from .audio.waveform import Audio, read_audio
         from .conversion.convert import convert_to_file
+
         audio = source if isinstance(source, Audio) else read_audio(Path(source))
         if output is None:
             result = self.converter.convert(audio, settings, progress=progress)
@@ -83,9 +92,14 @@ class Voice:
             return result
         return replace(result, index=self.index, warnings=[*result.warnings, *self.warnings])
 
-    def convert_all(self, inputs: Iterable[str | Path], folder: str | Path,
-                    settings: ConvertSettings = ConvertSettings(), *,
-                    progress: Progress = Silent()) -> "list[ConvertResult | FailedFile]":
+    def convert_all(
+        self,
+        inputs: Iterable[str | Path],
+        folder: str | Path,
+        settings: ConvertSettings = ConvertSettings(),
+        *,
+        progress: Progress = Silent(),
+    ) -> "list[ConvertResult | FailedFile]":
         """Convert many recordings into `folder`; a file that fails does not stop the others."""
         results: list[ConvertResult | FailedFile] = []
         for source, output in outputs_for([Path(item) for item in inputs], Path(folder), self.name, settings):
@@ -96,9 +110,16 @@ class Voice:
                 results.append(FailedFile(str(source), str(error), hint))
         return results
 
-    def evaluate(self, sources: Iterable[str | Path], target: Iterable[str | Path] = (), text: str | None = None,
-                 settings: ConvertSettings = ConvertSettings(), *, output: str | Path | None = None,
-                 progress: Progress = Silent()) -> "EvaluateReport":
+    def evaluate(
+        self,
+        sources: Iterable[str | Path],
+        target: Iterable[str | Path] = (),
+        text: str | None = None,
+        settings: ConvertSettings = ConvertSettings(),
+        *,
+        output: str | Path | None = None,
+        progress: Progress = Silent(),
+    ) -> "EvaluateReport":
         """Convert recordings of other people and measure how well that went.
 
         Parameters
@@ -122,17 +143,27 @@ class Voice:
         from .evaluation.evaluate import evaluate
         from .scoring.target_speech import target_speech
         from .scoring.transcripts import texts_of
+
         files = recordings_in(sources)
         texts = texts_of(files, text)
         made_in = Layout(self.path.absolute().parent, self.name)
         speech = target_speech(target, made_in.clips, made_in.heldout.clips)
         progress.start("converting", len(files))
         cases = []
-        for (source, file), words in zip(outputs_for(files, Path(output or ""), self.name, settings), texts,
-                                         strict=True):
+        for (source, file), words in zip(
+            outputs_for(files, Path(output or ""), self.name, settings), texts, strict=True
+        ):
             made = self.convert(source, settings, output=file if output else None)
-            cases.append(Case(source, made.audio, made.output, words, {
-                "transpose": made.transpose, "real_time_factor": made.real_time_factor}, made.warnings))
+            cases.append(
+                Case(
+                    source,
+                    made.audio,
+                    made.output,
+                    words,
+                    {"transpose": made.transpose, "real_time_factor": made.real_time_factor},
+                    made.warnings,
+                )
+            )
             progress.advance(source.name)
         return evaluate(cases, speech, progress=progress)
 
@@ -150,8 +181,9 @@ class FailedFile:
         return dict(vars(self))
 
 
-def outputs_for(inputs: list[Path], folder: Path, voice_name: str,
-                settings: ConvertSettings) -> list[tuple[Path, Path]]:
+def outputs_for(
+    inputs: list[Path], folder: Path, voice_name: str, settings: ConvertSettings
+) -> list[tuple[Path, Path]]:
     """Each input, folders and their sub-folders opened, beside the file its result goes to; two never share one.
 
     Results of an earlier call are no inputs: what lies in `folder` is left out where that is a sub-folder of an input.
@@ -162,13 +194,14 @@ def outputs_for(inputs: list[Path], folder: Path, voice_name: str,
         When there is nothing to convert, or one f0 curve for several recordings.
     """
     from .features.pitch import read_curve
+
     files = [file for item in inputs for file in (_recordings_in(item, folder) if item.is_dir() else [item])]
     if not files:
         raise SettingsError("nothing to convert", hint="name recordings, or a folder that holds some")
     if settings.f0_curve and len(files) > 1:
         raise SettingsError(f"one f0 curve for {len(files)} recordings", hint="convert each with its own curve")
     if settings.f0_curve:
-        read_curve(Path(settings.f0_curve).expanduser())   # fails now, and once
+        read_curve(Path(settings.f0_curve).expanduser())  # fails now, and once
     taken: set[Path] = set()
     pairs = []
     for file in files:
@@ -182,6 +215,7 @@ def outputs_for(inputs: list[Path], folder: Path, voice_name: str,
 
 def _recordings_in(inputs: Path, results: Path) -> list[Path]:
     from .audio.recordings import find_recordings
+
     inputs, results = inputs.absolute(), results.absolute()
     found = find_recordings(inputs).recordings.values()
     return [path for path in found if results == inputs or not path.is_relative_to(results)]

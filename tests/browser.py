@@ -27,8 +27,10 @@ TESTS = Path(__file__).parent
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 _TOKEN = "tests"
 # Without windows that nobody asked for; and cells keep their place in the page when they are scrolled out of sight.
-_SETTINGS = {"apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
-             "notebook-extension/tracker": {"windowingMode": "none"}}
+_SETTINGS = {
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "notebook-extension/tracker": {"windowingMode": "none"},
+}
 
 
 def need_browser() -> None:
@@ -50,13 +52,29 @@ def jupyter_lab(folder: Path, environment: Mapping[str, str] = os.environ) -> It
         file = folder / ".jupyter" / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(values))
-    own = {"JUPYTER_CONFIG_DIR": str(folder / ".jupyter"), "JUPYTERLAB_SETTINGS_DIR": str(folder / ".jupyter/settings"),
-           "JUPYTERLAB_WORKSPACES_DIR": str(folder / ".jupyter/workspaces"), "PYTHONPATH": paths}
+    own = {
+        "JUPYTER_CONFIG_DIR": str(folder / ".jupyter"),
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / ".jupyter/settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(folder / ".jupyter/workspaces"),
+        "PYTHONPATH": paths,
+    }
     server = subprocess.Popen(
-        [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}",
-         f"--notebook-dir={folder}", f"--IdentityProvider.token={_TOKEN}", "--LabApp.expose_app_in_browser=True"],
+        [
+            sys.executable,
+            "-m",
+            "jupyterlab",
+            "--no-browser",
+            "--allow-root",
+            f"--port={port}",
+            f"--notebook-dir={folder}",
+            f"--IdentityProvider.token={_TOKEN}",
+            "--LabApp.expose_app_in_browser=True",
+        ],
         env={**environment, **own},
-        stdout=subprocess.DEVNULL, stderr=(folder / "jupyter.log").open("wb"), start_new_session=True)
+        stdout=subprocess.DEVNULL,
+        stderr=(folder / "jupyter.log").open("wb"),
+        start_new_session=True,
+    )
     try:
         for _ in range(600):
             with contextlib.suppress(urllib.error.URLError):
@@ -73,6 +91,7 @@ def jupyter_lab(folder: Path, environment: Mapping[str, str] = os.environ) -> It
 def chromium() -> Iterator[Any]:
     """A Playwright browser."""
     from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
@@ -97,12 +116,14 @@ class Notebook:
             self.command("apputils:change-theme", theme="JupyterLab Dark")
         self.page.wait_for_function(
             "window.jupyterapp.shell.currentWidget?.context?.sessionContext?.session?.kernel?.status === 'idle'",
-            timeout=120_000)
+            timeout=120_000,
+        )
 
     def command(self, name: str, **arguments: object) -> None:
         """One of JupyterLab's commands."""
-        self.page.evaluate("([name, options]) => { window.jupyterapp.commands.execute(name, options); }",
-                           [name, arguments])
+        self.page.evaluate(
+            "([name, options]) => { window.jupyterapp.commands.execute(name, options); }", [name, arguments]
+        )
 
     def run_all(self) -> None:
         """Begin to run all cells."""
@@ -110,8 +131,11 @@ class Notebook:
 
     def cell(self, cell: int | str) -> Any:
         """A cell, by its number or by its code, a Playwright locator."""
-        return self.page.locator(".jp-Cell").nth(cell) if isinstance(cell, int) else self.page.locator(
-            ".jp-CodeCell").filter(has=self.page.locator(".jp-InputArea", has_text=cell))
+        return (
+            self.page.locator(".jp-Cell").nth(cell)
+            if isinstance(cell, int)
+            else self.page.locator(".jp-CodeCell").filter(has=self.page.locator(".jp-InputArea", has_text=cell))
+        )
 
     def output(self, cell: int | str) -> Any:
         """What a cell shows, a Playwright locator."""

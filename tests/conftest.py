@@ -8,9 +8,9 @@ from pathlib import Path
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 os.environ.setdefault("MPLBACKEND", "agg")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")           # the suite runs offline, and must not wait for a network
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the suite runs offline, and must not wait for a network
 os.environ.setdefault("JUPYTER_PREFER_ENV_PATH", "1")
-sys.path.insert(0, str(Path(__file__).parent))         # tests share tests/synth.py
+sys.path.insert(0, str(Path(__file__).parent))  # tests share tests/synth.py
 
 import pytest  # noqa: E402
 
@@ -40,4 +40,5 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the preset ``nano`` a voice that trains within a test."""
     from rvc_core import presets
     from tiny import TINY
+
     monkeypatch.setitem(presets.PRESETS, "nano", TINY)

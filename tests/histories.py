@@ -10,12 +10,23 @@ from typing import Any
 
 import numpy as np
 
-KINDS = ("U-shape", "long plateau, then a turn", "plateau to the end", "slow convergence", "small set",
-         "g/total rises, held-out does not", "similarity rises after the turn")
+KINDS = (
+    "U-shape",
+    "long plateau, then a turn",
+    "plateau to the end",
+    "slow convergence",
+    "small set",
+    "g/total rises, held-out does not",
+    "similarity rises after the turn",
+)
 TIMES = np.linspace(0, 1, 1001)
 # start and end of the fall; similarity is better the higher
-_METRICS = {"heldout/mel": (0.80, 0.55), "heldout/f0_cents": (70.0, 25.0), "unlike/content": (0.60, 0.30),
-            "unlike/similarity": (0.60, 0.85)}
+_METRICS = {
+    "heldout/mel": (0.80, 0.55),
+    "heldout/f0_cents": (70.0, 25.0),
+    "unlike/content": (0.60, 0.30),
+    "unlike/similarity": (0.60, 0.85),
+}
 
 
 @dataclass(frozen=True)
@@ -57,10 +68,16 @@ def simulate(seed: int) -> Simulated:
     best = float(TIMES[truth.argmin()])
     epochs = int(random.uniform(60, 600))
     validations = int(np.exp(random.uniform(*np.log((10, 17) if kind == KINDS[4] else (20, 100)))))
-    state = ("overtrained" if truth[-1] - truth.min() > 0.05 else
-             "improving" if best == 1 and truth[800] - truth[-1] > 0.02 else "level")
-    records = _records(random, curves, fall, epochs, min(validations, epochs),
-                       g_total_rises=kind == KINDS[5] or random.random() < 0.3)
+    state = (
+        "overtrained"
+        if truth[-1] - truth.min() > 0.05
+        else "improving"
+        if best == 1 and truth[800] - truth[-1] > 0.02
+        else "level"
+    )
+    records = _records(
+        random, curves, fall, epochs, min(validations, epochs), g_total_rises=kind == KINDS[5] or random.random() < 0.3
+    )
     if random.random() < 0.3:
         records = _restarted(random, records)
     return Simulated(kind, records, epochs, best, truth, state)
@@ -69,8 +86,11 @@ def simulate(seed: int) -> Simulated:
 def _fall(random: np.random.Generator, *, slow: bool) -> np.ndarray:
     """From 1 towards 0."""
     pace = random.uniform(0.35, 1.2) if slow else np.exp(random.uniform(np.log(0.02), np.log(0.2)))
-    return [np.exp(-TIMES / pace), (1 + TIMES / pace) ** -random.uniform(0.7, 2),
-            0.6 * np.exp(-5 * TIMES / pace) + 0.4 * np.exp(-TIMES / pace / 1.5)][random.integers(3)]
+    return [
+        np.exp(-TIMES / pace),
+        (1 + TIMES / pace) ** -random.uniform(0.7, 2),
+        0.6 * np.exp(-5 * TIMES / pace) + 0.4 * np.exp(-TIMES / pace / 1.5),
+    ][random.integers(3)]
 
 
 def _rise(onset: float, shape: int) -> np.ndarray:
@@ -78,19 +98,26 @@ def _rise(onset: float, shape: int) -> np.ndarray:
     since = np.maximum(TIMES - onset, 0) / (1 - onset)
     soft = np.logaddexp(0, (TIMES - onset) / 0.06)
     levelling = (1 - np.exp(-3 * since)) / (1 - np.exp(-3))
-    return [since, since ** 1.8, levelling, (soft - soft[0]) / (soft[-1] - soft[0])][shape]
+    return [since, since**1.8, levelling, (soft - soft[0]) / (soft[-1] - soft[0])][shape]
 
 
 def noise_of(random: np.random.Generator, count: int, alike: float) -> np.ndarray:
     """Standard normal; neighbours correlate by `alike`."""
     noise = random.normal(size=count)
     for at in range(1, count):
-        noise[at] = alike * noise[at - 1] + np.sqrt(1 - alike ** 2) * noise[at]
+        noise[at] = alike * noise[at - 1] + np.sqrt(1 - alike**2) * noise[at]
     return noise
 
 
-def _records(random: np.random.Generator, curves: dict[str, np.ndarray], fall: np.ndarray, epochs: int,
-             validations: int, *, g_total_rises: bool) -> list[dict[str, Any]]:
+def _records(
+    random: np.random.Generator,
+    curves: dict[str, np.ndarray],
+    fall: np.ndarray,
+    epochs: int,
+    validations: int,
+    *,
+    g_total_rises: bool,
+) -> list[dict[str, Any]]:
     """Steps, validations and voices in the order in which a trainer writes them."""
     epoch_steps = int(np.clip(random.integers(3, 20), 1, 4000 // epochs))
     every = max(1, epochs // validations)
@@ -109,8 +136,14 @@ def _records(random: np.random.Generator, curves: dict[str, np.ndarray], fall: n
     rows: list[dict[str, Any]] = []
     for epoch in range(epochs + 1):
         for step in range((epoch - 1) * epoch_steps, epoch * epoch_steps) if epoch else ():
-            rows.append({"kind": "step", "step": step + 1, "epoch": epoch,
-                         **{name: float(loss[step]) for name, loss in losses.items()}})
+            rows.append(
+                {
+                    "kind": "step",
+                    "step": step + 1,
+                    "epoch": epoch,
+                    **{name: float(loss[step]) for name, loss in losses.items()},
+                }
+            )
         at = {"step": epoch * epoch_steps, "epoch": epoch}
         if epoch in heard:
             number = int(np.searchsorted(heard, epoch))
@@ -138,6 +171,8 @@ def _restarted(random: np.random.Generator, rows: list[dict[str, Any]]) -> list[
     """As if killed somewhere, and continued from an earlier checkpoint: the steps between come twice."""
     killed = int(random.uniform(0.2, 0.9) * len(rows))
     resumed = killed - int(random.uniform(0.02, 0.15) * len(rows))
-    lost = [{name: value * 1.01 if isinstance(value, float) else value for name, value in row.items()}
-            for row in rows[resumed:killed]]
+    lost = [
+        {name: value * 1.01 if isinstance(value, float) else value for name, value in row.items()}
+        for row in rows[resumed:killed]
+    ]
     return [*rows[:resumed], *lost, *rows[resumed:]]

@@ -12,13 +12,15 @@ from typing import Any
 from rvc_core.workspace.layout import Layout
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["matplotlib", "torch.utils.tensorboard", "torchfcpe", "rvc_core.training.trainer",
-                                "tiny"])
+CONTEXT.set_forkserver_preload(
+    ["matplotlib", "torch.utils.tensorboard", "torchfcpe", "rvc_core.training.trainer", "tiny"]
+)
 _FILES_OF_A_SET = 3
 
 
-def train_until_killed(layout: Layout, settings: dict[str, Any], *, seconds: float | None = None,
-                       write: int | None = None) -> int | None:
+def train_until_killed(
+    layout: Layout, settings: dict[str, Any], *, seconds: float | None = None, write: int | None = None
+) -> int | None:
     """Train the tiny voice; SIGKILL it `seconds` after its first step, or in the middle of its `write`-th file.
 
     Returns the steps that it had made, counted from this start; None when it came to its end before.
@@ -54,6 +56,7 @@ def _train(layout: Layout, settings: dict[str, Any], write: int | None, steps: A
         result = step(*arguments, **options)
         steps.value += 1
         return result
+
     module.train_step = counted
     if write is not None:
         checkpoint.torch = _Dying(checkpoint.torch, write)
@@ -78,7 +81,7 @@ class _Dying:
         whole = io.BytesIO()
         self._torch.save(content, whole)
         with path.open("wb") as file:
-            file.write(whole.getvalue()[:len(whole.getvalue()) // 2])
+            file.write(whole.getvalue()[: len(whole.getvalue()) // 2])
             file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -14,7 +14,7 @@ TEXTS = {clip["file"]: clip["text"] for clip in json.loads((FOLDER / "manifest.j
 def shuffled(audio: Audio, seconds: float = 0.08) -> Audio:
     """The recording in pieces, in another order: the sounds are there and the words are not."""
     size = round(seconds * audio.sample_rate)
-    pieces = [audio.samples[start:start + size] for start in range(0, len(audio.samples), size)]
+    pieces = [audio.samples[start : start + size] for start in range(0, len(audio.samples), size)]
     order = np.random.default_rng(0).permutation(len(pieces))
     return Audio(np.concatenate([pieces[number] for number in order]), audio.sample_rate)
 

@@ -25,8 +25,12 @@ class Speaker:
     f0_hz: float
 
 
-SPEAKERS = (Speaker(1.0, -9.0, 120.0), Speaker(1.18, -12.0, 210.0), Speaker(0.88, -7.0, 95.0),
-            Speaker(1.3, -10.0, 290.0))
+SPEAKERS = (
+    Speaker(1.0, -9.0, 120.0),
+    Speaker(1.18, -12.0, 210.0),
+    Speaker(0.88, -7.0, 95.0),
+    Speaker(1.3, -10.0, 290.0),
+)
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,15 @@ class Phrase:
     voiced: np.ndarray
 
 
-def phrase(seed: int, f0_hz: float | None = None, seconds: float = 3.0, speaker: int = 0, *, sample_rate: int = 16_000,
-           noise_db: float | None = None) -> Phrase:
+def phrase(
+    seed: int,
+    f0_hz: float | None = None,
+    seconds: float = 3.0,
+    speaker: int = 0,
+    *,
+    sample_rate: int = 16_000,
+    noise_db: float | None = None,
+) -> Phrase:
     """Speak random syllables.
 
     Parameters
@@ -91,8 +102,9 @@ def glide(start_hz: float, stop_hz: float, seconds: float = 2.0, *, sample_rate:
     return _at_100_frames(samples, sample_rate, contour_hz, np.ones(len(time), bool))
 
 
-def vowel(f0_hz: np.ndarray, phase: np.ndarray, formants_hz: np.ndarray, voice: Speaker,
-          sample_rate: int) -> np.ndarray:
+def vowel(
+    f0_hz: np.ndarray, phase: np.ndarray, formants_hz: np.ndarray, voice: Speaker, sample_rate: int
+) -> np.ndarray:
     """Voiced sound that moves from one vowel to another; `formants_hz` (2, 3), `f0_hz` and `phase` (N,), RMS 0.15."""
     mix = np.linspace(0, 1, len(f0_hz))
     moving = [voice.formant_scale * (first + (last - first) * mix) for first, last in formants_hz.T]
@@ -111,8 +123,9 @@ def _at_100_frames(samples: np.ndarray, sample_rate: int, contour_hz: np.ndarray
     """Scale the sound to a peak of 0.5 and read its truth at every hundredth of a second."""
     ticks = np.arange(len(samples) * FRAMES_PER_SECOND // sample_rate) * sample_rate // FRAMES_PER_SECOND
     f0_hz = np.where(voiced, contour_hz, 0)[ticks]
-    return Phrase((samples * 0.5 / np.abs(samples).max()).astype(np.float32), sample_rate, f0_hz.astype(np.float32),
-                  voiced[ticks])
+    return Phrase(
+        (samples * 0.5 / np.abs(samples).max()).astype(np.float32), sample_rate, f0_hz.astype(np.float32), voiced[ticks]
+    )
 
 
 def _contour(time: np.ndarray, middle_hz: float, random: np.random.Generator) -> np.ndarray:

@@ -18,15 +18,22 @@ sys.path.append(str(ROOT / "docs"))
 from module_tables import DATA, ORDER  # noqa: E402
 
 STEP_OF = {name: step for step, names in enumerate(ORDER) for name in ([names] if isinstance(names, str) else names)}
-STEP_OF[DATA] = -1   # package data: it only says where its files are
+STEP_OF[DATA] = -1  # package data: it only says where its files are
 
 # What a notebook's kernel, the keeper of a training and its mirror are made of.
 WITHOUT_TORCH = [
-    *ORDER[0], *(f"system.{name}" for name in ("files", "download", "platforms", "threads", "pickle_scan")),
+    *ORDER[0],
+    *(f"system.{name}" for name in ("files", "download", "platforms", "threads", "pickle_scan")),
     *(f"audio.{name}" for name in ("recordings", "waveform", "slicer", "quality")),
     *(f"workspace.{name}" for name in ("layout", "manifest", "stamps", "filelist", "retention", "metrics")),
-    "storage.places", "storage.snapshot", "storage.mirror", "training.detached", *ORDER[-4],
-    *(f"notebook.{name}" for name in ("cells", "results", "watching", "tensorboard_server")), "cli"]
+    "storage.places",
+    "storage.snapshot",
+    "storage.mirror",
+    "training.detached",
+    *ORDER[-4],
+    *(f"notebook.{name}" for name in ("cells", "results", "watching", "tensorboard_server")),
+    "cli",
+]
 
 HEAVY = {"torch", "torchaudio", "transformers", "librosa", "faiss", "matplotlib", "ipywidgets", "scipy", "numba"}
 
@@ -45,10 +52,10 @@ def imported(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
-            found |= {alias.name[len("rvc_core."):] for alias in node.names if alias.name.startswith("rvc_core.")}
+            found |= {alias.name[len("rvc_core.") :] for alias in node.names if alias.name.startswith("rvc_core.")}
         elif isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "rvc_core"):
             module = tuple(node.module.split(".")) if node.module else ()
-            base = inside[:len(inside) - (node.level - 1)] + module if node.level else module[1:]
+            base = inside[: len(inside) - (node.level - 1)] + module if node.level else module[1:]
             found |= {".".join((*base, alias.name) if is_module((*base, alias.name)) else base) for alias in node.names}
     return found - {"", "__version__"}
 
@@ -61,7 +68,7 @@ def is_module(parts: tuple[str, ...]) -> bool:
 @pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
 def test_imports_go_down_only(path):
     if path == PACKAGE / "__init__.py":
-        return   # resolves public names lazily; the purity test holds it
+        return  # resolves public names lazily; the purity test holds it
     unit = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     assert unit in STEP_OF, f"give {unit} its place in ORDER of docs/module_tables.py"
     upwards = {target for target in imported(path) if STEP_OF[target.split(".")[0]] > STEP_OF[unit]}
@@ -69,8 +76,10 @@ def test_imports_go_down_only(path):
 
 
 def test_imports_run_in_no_circle():
-    modules = {".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): imported(path)
-               for path in MODULES}
+    modules = {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): imported(path)
+        for path in MODULES
+    }
     while free := [name for name, targets in modules.items() if not targets & (modules.keys() - {name})]:
         for name in free:
             del modules[name]
@@ -83,10 +92,16 @@ def test_the_map_is_in_step_with_the_code():
 
 
 def test_importing_the_package_is_instant_and_pure():
-    code = ("import json, sys, time; before = set(sys.modules); start = time.perf_counter(); import rvc_core;"
-            "print(json.dumps([time.perf_counter() - start, sorted(set(sys.modules) - before)]))")
-    reports = [json.loads(subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True,
-                                         check=True).stdout) for _ in range(3)]
+    code = (
+        "import json, sys, time; before = set(sys.modules); start = time.perf_counter(); import rvc_core;"
+        "print(json.dumps([time.perf_counter() - start, sorted(set(sys.modules) - before)]))"
+    )
+    reports = [
+        json.loads(
+            subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        )
+        for _ in range(3)
+    ]
     assert min(seconds for seconds, _ in reports) < 0.3
     assert not {module.split(".")[0] for module in reports[0][1]} & (HEAVY | {"numpy", "pydantic"})
 
@@ -104,8 +119,7 @@ def test_modules_and_functions_stay_small(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = node.end_lineno - node.lineno + 1
             assert lines <= 60, f"{node.name} has {lines} lines"
-            arguments = [argument.arg for argument in
-                         [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]]
+            arguments = [argument.arg for argument in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]]
             count = len([argument for argument in arguments if argument not in ("self", "cls")])
             assert count <= 7, f"{node.name} has {count} parameters"
 
@@ -154,8 +168,9 @@ def test_examples_run(path, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("command", [["check", "--output-format", "concise"], ["format", "--check"]], ids="-".join)
 def test_the_linter_is_content(command):
-    linter = subprocess.run([sys.executable, "-m", "ruff", *command, "--no-cache", "."], cwd=ROOT, capture_output=True,
-                            text=True)
+    linter = subprocess.run(
+        [sys.executable, "-m", "ruff", *command, "--no-cache", "."], cwd=ROOT, capture_output=True, text=True
+    )
     assert linter.returncode == 0, linter.stdout + linter.stderr
 
 

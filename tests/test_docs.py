@@ -23,8 +23,12 @@ def test_commands_of_the_readme_exist() -> None:
 
 
 def test_notebooks_are_in_step_with_their_sources() -> None:
-    done = subprocess.run([sys.executable, str(ROOT / "notebooks" / "build.py"), "--check"], capture_output=True,
-                          text=True, env={"PYTHONPATH": str(ROOT), "PATH": ""})
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "notebooks" / "build.py"), "--check"],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -45,19 +49,35 @@ def test_notebooks_are_clean_short_and_take_every_setting(path: Path) -> None:
             assert values[name] == field.default, name
 
 
-@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.stem.startswith("rvc_")],
-                         ids=lambda path: f"{path.parent.name}-{path.stem}")
+@pytest.mark.parametrize(
+    "path",
+    [path for path in NOTEBOOKS if path.stem.startswith("rvc_")],
+    ids=lambda path: f"{path.parent.name}-{path.stem}",
+)
 def test_the_journey_has_a_text_before_each_cell_and_none_of_what_platforms_bar(path: Path) -> None:
     cells = json.loads(path.read_text("utf-8"))["cells"]
     assert cells[0]["cell_type"] == "markdown" and "{" not in "".join(
-        "".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown").replace('{"epochs"', "")
+        "".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"
+    ).replace('{"epochs"', "")
     for cell in cells[1:]:
         if cell["cell_type"] == "markdown":
             title, duration = cell["source"][:2]
-            assert title.startswith("## ") and duration.startswith("*"), title       # what it is, how long it takes
+            assert title.startswith("## ") and duration.startswith("*"), title  # what it is, how long it takes
     text = path.read_text("utf-8").lower()
-    assert not [word for word in ("ngrok", "localtunnel", "gradio", "rvc-project", "applio", "rot13", "base64",
-                                  "retrieval-based-voice-conversion-webui") if word in text]
+    assert not [
+        word
+        for word in (
+            "ngrok",
+            "localtunnel",
+            "gradio",
+            "rvc-project",
+            "applio",
+            "rot13",
+            "base64",
+            "retrieval-based-voice-conversion-webui",
+        )
+        if word in text
+    ]
 
 
 def test_the_ten_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,8 +38,12 @@ def test_two_inputs_never_share_an_output(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "song.wav").touch()
     (tmp_path / "b" / "notes.txt").touch()
-    pairs = outputs_for([tmp_path / "a", tmp_path / "b", tmp_path / "a" / "song.wav"], tmp_path / "out", "Алиса",
-                        ConvertSettings.of(output_format="flac"))
+    pairs = outputs_for(
+        [tmp_path / "a", tmp_path / "b", tmp_path / "a" / "song.wav"],
+        tmp_path / "out",
+        "Алиса",
+        ConvertSettings.of(output_format="flac"),
+    )
     assert [source.name for source, _ in pairs] == ["song.wav"] * 3
     assert len({output for _, output in pairs}) == 3
     assert all(output.suffix == ".flac" and output.name.isascii() for _, output in pairs)
@@ -49,8 +53,10 @@ def test_folders_are_opened_to_the_bottom_and_results_are_no_inputs(tmp_path: Pa
     for name in ("b.wav", "album/a.flac", "album/disc 2/a.wav", ".trash/c.wav", "converted/b_v.flac"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    for results, names in ((tmp_path / "converted", ["album/a.flac", "album/disc 2/a.wav", "b.wav"]),
-                           (tmp_path, ["album/a.flac", "album/disc 2/a.wav", "b.wav", "converted/b_v.flac"])):
+    for results, names in (
+        (tmp_path / "converted", ["album/a.flac", "album/disc 2/a.wav", "b.wav"]),
+        (tmp_path, ["album/a.flac", "album/disc 2/a.wav", "b.wav", "converted/b_v.flac"]),
+    ):
         pairs = outputs_for([tmp_path], results, "v", ConvertSettings())
         assert [source.relative_to(tmp_path).as_posix() for source, _ in pairs] == names
         assert len({output for _, output in pairs}) == len(names)
@@ -67,8 +73,9 @@ def test_voices_are_found_by_name_and_a_wrong_one_lists_the_others(tiny: None, t
     with pytest.raises(StageOrderError) as caught:
         lab.voice()
     assert "rvc train" in caught.value.hint
-    train(experiment(tmp_path), TrainSettings.of(epochs=1, batch_size=4, base_generator="none",
-                                                 base_discriminator="none"))
+    train(
+        experiment(tmp_path), TrainSettings.of(epochs=1, batch_size=4, base_generator="none", base_discriminator="none")
+    )
     with pytest.raises(WeightsError) as missing:
         lab.voice("tiny_e99_s99.pth")
     assert "tiny_e1_s2.pth" in missing.value.hint and "tiny.pth" in missing.value.hint
@@ -102,8 +109,9 @@ DIO = ConvertSettings.of(f0_method="dio", transpose=0)
 
 
 @pytest.mark.parametrize("name", ["voice 2.0", "alice"])
-def test_an_experiment_is_found_by_name_whatever_the_name_looks_like(tmp_path: Path, name: str,
-                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_experiment_is_found_by_name_whatever_the_name_looks_like(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RVC_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).mkdir()
@@ -113,9 +121,16 @@ def test_an_experiment_is_found_by_name_whatever_the_name_looks_like(tmp_path: P
     assert Voice.load(name, index).index == index.name
 
 
-@pytest.mark.parametrize(("file", "name", "owner"), [
-    ("alice.pth", "", "alice"), ("alice_e60_s120.pth", "", "alice"), ("renamed.pth", "alice", "alice"),
-    ("x.pth", "Алиса", slug_of("Алиса")), ("my voice.pth", "", "my voice")])
+@pytest.mark.parametrize(
+    ("file", "name", "owner"),
+    [
+        ("alice.pth", "", "alice"),
+        ("alice_e60_s120.pth", "", "alice"),
+        ("renamed.pth", "alice", "alice"),
+        ("x.pth", "Алиса", slug_of("Алиса")),
+        ("my voice.pth", "", "my voice"),
+    ],
+)
 def test_a_voice_takes_its_own_index_and_says_which(tmp_path: Path, file: str, name: str, owner: str) -> None:
     own = _save_index(tmp_path, owner)
     foreign = _save_index(tmp_path, f"not_{owner}")
@@ -185,8 +200,15 @@ def test_unattended_conversion_takes_an_index_and_where_to_run(tmp_path: Path, i
     asked = str(tmp_path / names[index]) if index in names else index
 
     def convert(**runtime: object) -> dict[str, Any]:
-        return batch.convert_folder(str(voice), str(tmp_path / "song.wav"), str(tmp_path / "out"),
-                                    str(tmp_path / "result.json"), {"f0_method": "dio", **runtime}, asked)
+        return batch.convert_folder(
+            str(voice),
+            str(tmp_path / "song.wav"),
+            str(tmp_path / "out"),
+            str(tmp_path / "result.json"),
+            {"f0_method": "dio", **runtime},
+            asked,
+        )
+
     [file] = convert(device="cpu", threads=1)["files"]
     assert file["index"] == names[used]
     with pytest.raises(SettingsError, match="threads"):
@@ -208,6 +230,7 @@ def test_a_stage_that_was_stopped_ends_the_run(tmp_path: Path, monkeypatch: pyte
 
     def stub(name: str, report: PrepareReport | ExtractReport) -> None:
         monkeypatch.setattr(Experiment, name, lambda *arguments: done.append(name) or report)
+
     stub("prepare", PrepareReport(stopped=stage == "prepare"))
     stub("extract", ExtractReport(stopped=stage == "extract"))
     stub("build_index", ExtractReport())
@@ -224,11 +247,18 @@ def test_a_twin_is_trained_on_everything_up_to_the_best_epoch(tmp_path: Path, mo
     lab = Experiment.open("alice", tmp_path / "takes")
     lab.prepare(PrepareSettings.of(preset="nano", holdout_minutes=0.05, silence_db=-50))
     lab.extract(ExtractSettings.of(f0_method="dio"))
-    write_jsonl(lab.layout.metrics, [{"kind": "validation", "step": 3 * epoch, "epoch": epoch, "heldout/mel": 0.5}
-                                     for epoch in range(6)])
+    write_jsonl(
+        lab.layout.metrics,
+        [{"kind": "validation", "step": 3 * epoch, "epoch": epoch, "heldout/mel": 0.5} for epoch in range(6)],
+    )
     trained: list[tuple[str, int, int]] = []
-    monkeypatch.setattr(Experiment, "train", lambda self, settings, **_: trained.append(
-        (self.layout.name, settings.epochs, len(Manifest.load(self.layout).training))) or REPORT)
+    monkeypatch.setattr(
+        Experiment,
+        "train",
+        lambda self, settings, **_: (
+            trained.append((self.layout.name, settings.epochs, len(Manifest.load(self.layout).training))) or REPORT
+        ),
+    )
     best = lab.verdict().best
     assert best is not None and Manifest.load(lab.layout).heldout
     for more in ([], ["--until", "7"]):
@@ -238,4 +268,6 @@ def test_a_twin_is_trained_on_everything_up_to_the_best_epoch(tmp_path: Path, mo
     twin = Layout.of("alice everything")
     assert content_of(twin, "f0")["method"] == "dio" and not twin.heldout.clips.exists()
     assert content_of(twin, "prepare")["settings"] == {
-        **content_of(lab.layout, "prepare")["settings"], "holdout_minutes": 0.0}
+        **content_of(lab.layout, "prepare")["settings"],
+        "holdout_minutes": 0.0,
+    }

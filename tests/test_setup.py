@@ -24,8 +24,16 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "setup_env.sh"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 CONDA_NAMES = {"torch": "pytorch", "soundfile": "pysoundfile", "soxr": "soxr-python"}
-MARKS = ("KAGGLE_KERNEL_RUN_TYPE", "LIGHTNING_CLOUD_SPACE_ID", "COLAB_RELEASE_TAG", "CONDA_PREFIX", "RVC_PYTHON",
-         "CONDA_DEFAULT_ENV", "RVC_USE_CURRENT_ENV", "RVC_TORCH_INDEX")
+MARKS = (
+    "KAGGLE_KERNEL_RUN_TYPE",
+    "LIGHTNING_CLOUD_SPACE_ID",
+    "COLAB_RELEASE_TAG",
+    "CONDA_PREFIX",
+    "RVC_PYTHON",
+    "CONDA_DEFAULT_ENV",
+    "RVC_USE_CURRENT_ENV",
+    "RVC_TORCH_INDEX",
+)
 
 
 def bash(code: str, script: Path = SCRIPT, **environment: str) -> subprocess.CompletedProcess:
@@ -61,8 +69,14 @@ def test_conda_has_the_same_set():
     conda = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))["dependencies"]
     [pip] = [entry["pip"] for entry in conda if isinstance(entry, dict)]
     extras = PROJECT["optional-dependencies"]
-    wanted = [*PROJECT["dependencies"], *extras["faiss"], *extras["world"], *extras["evaluate"], *extras["onnx"],
-              *extras["test"]]
+    wanted = [
+        *PROJECT["dependencies"],
+        *extras["faiss"],
+        *extras["world"],
+        *extras["evaluate"],
+        *extras["onnx"],
+        *extras["test"],
+    ]
     as_conda = set()
     for requirement in wanted:
         name, version = re.fullmatch(r"([\w-]+)(.*)", requirement).groups()
@@ -74,7 +88,7 @@ def test_conda_has_the_same_set():
 def test_the_script_installs_the_extras_that_exist():
     lines = dict(re.findall(r'^(extras_\w+)="(.+)"$', SCRIPT.read_text("utf-8"), re.MULTILINE))
     names = lines["extras_test"].replace("$extras_base", lines["extras_base"]).split(",")
-    assert set(names) == set(PROJECT["optional-dependencies"]) - {"gpu", "praat"}   # one GPL, one beside another faiss
+    assert set(names) == set(PROJECT["optional-dependencies"]) - {"gpu", "praat"}  # one GPL, one beside another faiss
     assert not any("parselmouth" in requirement for requirement in PROJECT["dependencies"])
 
 
@@ -108,7 +122,7 @@ def test_an_unknown_sub_command_is_one_line_and_status_2():
 
 def test_an_old_python_is_one_line_and_status_1(tmp_path):
     old = tmp_path / "python3.9"
-    old.write_text("#!/bin/sh\nexit 1\n")   # what its answer to "are you 3.11 or newer?" looks like
+    old.write_text("#!/bin/sh\nexit 1\n")  # what its answer to "are you 3.11 or newer?" looks like
     old.chmod(0o755)
     copy = Path(shutil.copy(SCRIPT, tmp_path))
     result = bash("install base", copy, RVC_PYTHON=str(old))
@@ -135,19 +149,27 @@ def test_check_changes_nothing(tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("marks", [
-    {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "COLAB_RELEASE_TAG": "r"}, {"COLAB_RELEASE_TAG": "r"},
-    {"LIGHTNING_CLOUD_SPACE_ID": "x", "CONDA_PREFIX": "/c", "CONDA_DEFAULT_ENV": "cloudspace"},
-])
+@pytest.mark.parametrize(
+    "marks",
+    [
+        {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "COLAB_RELEASE_TAG": "r"},
+        {"COLAB_RELEASE_TAG": "r"},
+        {"LIGHTNING_CLOUD_SPACE_ID": "x", "CONDA_PREFIX": "/c", "CONDA_DEFAULT_ENV": "cloudspace"},
+    ],
+)
 def test_script_and_package_agree_on_the_platform(marks):
     assert bash("platform", **marks).stdout.strip() == detect(marks, lambda path: False).name
 
 
-@pytest.mark.parametrize(("marks", "expected"), [
-    ({}, "bare machine"), ({"RVC_USE_CURRENT_ENV": "1"}, "current environment"),
-    ({"CONDA_PREFIX": "/c", "CONDA_DEFAULT_ENV": "rvc_core"}, "conda environment"),
-    ({"CONDA_PREFIX": "/c", "CONDA_DEFAULT_ENV": "base"}, "bare machine"),
-])
+@pytest.mark.parametrize(
+    ("marks", "expected"),
+    [
+        ({}, "bare machine"),
+        ({"RVC_USE_CURRENT_ENV": "1"}, "current environment"),
+        ({"CONDA_PREFIX": "/c", "CONDA_DEFAULT_ENV": "rvc_core"}, "conda environment"),
+        ({"CONDA_PREFIX": "/c", "CONDA_DEFAULT_ENV": "base"}, "bare machine"),
+    ],
+)
 def test_where_to_install_elsewhere(marks, expected):
     assert bash("platform", **marks).stdout.strip() == expected
 
@@ -159,13 +181,21 @@ CPU_WHEELS, CUDA_WHEELS = "brings_cuda() { false; };", "brings_cuda() { true; };
 SHOW = 'pip_install() { echo "pip $*"; };'
 
 
-@pytest.mark.parametrize(("machine", "environment", "shown", "asked"), [
-    (NO_GPU + ONLINE, {}, "pip --index-url https://download.pytorch.org/whl/cpu torch>=2.8", "torch>=2.8"),
-    (NO_GPU + OFFLINE + CPU_WHEELS, {}, "", "torch>=2.8,<2.14"),
-    (GPU + ONLINE, {}, "with CUDA, about 3 GB", "torch>=2.8"),
-    (GPU + OFFLINE, {"RVC_TORCH_INDEX": "http://mirror/cu126"}, "pip --index-url http://mirror/cu126", "torch>=2.8"),
-    (NO_GPU + ONLINE + CUDA_WHEELS, {"RVC_TORCH_INDEX": "default"}, "with CUDA, about 3 GB", "torch>=2.8,<2.14"),
-])
+@pytest.mark.parametrize(
+    ("machine", "environment", "shown", "asked"),
+    [
+        (NO_GPU + ONLINE, {}, "pip --index-url https://download.pytorch.org/whl/cpu torch>=2.8", "torch>=2.8"),
+        (NO_GPU + OFFLINE + CPU_WHEELS, {}, "", "torch>=2.8,<2.14"),
+        (GPU + ONLINE, {}, "with CUDA, about 3 GB", "torch>=2.8"),
+        (
+            GPU + OFFLINE,
+            {"RVC_TORCH_INDEX": "http://mirror/cu126"},
+            "pip --index-url http://mirror/cu126",
+            "torch>=2.8",
+        ),
+        (NO_GPU + ONLINE + CUDA_WHEELS, {"RVC_TORCH_INDEX": "default"}, "with CUDA, about 3 GB", "torch>=2.8,<2.14"),
+    ],
+)
 def test_the_torch_that_fits_the_machine(python, machine, environment, shown, asked):
     result = bash(f'python="{python}"; {SHOW} {machine} choose_torch; echo "asked: $torch"', **environment)
     assert result.returncode == 0, result.stderr
@@ -183,8 +213,13 @@ def test_a_torch_that_is_there_is_kept(python):
     kept = bash(f'python="{python}"; where=colab; {SHOW} {GPU} {ONLINE} choose_torch; constraints')
     lines = kept.stdout.splitlines()
     assert lines[0].endswith("keeping torch 2.10.0+cu128")
-    assert {"torch==2.10.0+cu128", "numpy==2.0.2", "protobuf==5.29.5", "ipywidgets==7.7.1",
-            "torchaudio==2.10.*"} == set(lines[1:])
+    assert {
+        "torch==2.10.0+cu128",
+        "numpy==2.0.2",
+        "protobuf==5.29.5",
+        "ipywidgets==7.7.1",
+        "torchaudio==2.10.*",
+    } == set(lines[1:])
 
 
 def test_an_old_gpu_gets_a_torch_with_code_for_it_or_is_refused_before_anything_is_downloaded(python, tmp_path):
@@ -197,7 +232,8 @@ def test_an_old_gpu_gets_a_torch_with_code_for_it_or_is_refused_before_anything_
     pretend_installed(python, torch="2.10.0+cu128")
     (tmp_path / "packages" / "torch.py").write_text(
         "from types import SimpleNamespace as N\n__version__ = '2.10.0+cu128'\ncuda = N(is_available=lambda: True, "
-        "get_device_capability=lambda n: (6, 0), get_arch_list=lambda: ['sm_75'], get_device_name=lambda n: 'P100')\n")
+        "get_device_capability=lambda n: (6, 0), get_arch_list=lambda: ['sm_75'], get_device_name=lambda n: 'P100')\n"
+    )
     kept = bash(f'python="{python}"; {SHOW} {GPU} choose_torch; echo more', **path)
     assert kept.returncode == 1 and "more" not in kept.stdout and len(kept.stderr.splitlines()) == 1
     assert "not built for the P100 (compute capability 6.0)" in kept.stderr and "cu126" in kept.stderr
@@ -227,11 +263,14 @@ def pretend_torchaudio(python: Path, source: str) -> Path:
     return library
 
 
-@pytest.mark.parametrize(("source", "status", "aside"), [
-    (BROKEN_BESIDE_ITS_LIBRARY, 0, True),             # the measured trap
-    ("", 0, False),                                   # it works: nothing is touched
-    ("raise ImportError('other reason')", 1, False),  # setting it aside did not help: it is put back
-])
+@pytest.mark.parametrize(
+    ("source", "status", "aside"),
+    [
+        (BROKEN_BESIDE_ITS_LIBRARY, 0, True),  # the measured trap
+        ("", 0, False),  # it works: nothing is touched
+        ("raise ImportError('other reason')", 1, False),  # setting it aside did not help: it is put back
+    ],
+)
 def test_torchaudios_library_is_set_aside_only_if_that_helps(python, source, status, aside):
     library = pretend_torchaudio(python, source)
     result = bash(f'python="{python}"; repair_torchaudio')
@@ -248,8 +287,10 @@ def test_a_second_run_does_nothing_until_something_changes(python, tmp_path):
         shutil.copy(ROOT / name, home)
     pretend_installed(python, torch="2.13.0+cpu", Resemblyzer="0.1.4", speechmos="0.0.1.1")
     library = pretend_torchaudio(python, BROKEN_BESIDE_ITS_LIBRARY)
-    stubs = (f'locate() {{ where=colab; python="{python}"; }}; {SHOW}'
-             f'stamp_file() {{ echo "{tmp_path}/stamp-$1"; }}; install "$which"')
+    stubs = (
+        f'locate() {{ where=colab; python="{python}"; }}; {SHOW}'
+        f'stamp_file() {{ echo "{tmp_path}/stamp-$1"; }}; install "$which"'
+    )
 
     def run(which: str) -> str:
         result = bash(f"which={which}; {stubs}", home / "setup_env.sh")
@@ -261,20 +302,20 @@ def test_a_second_run_does_nothing_until_something_changes(python, tmp_path):
     assert run("base") == ""
     assert "[faiss,world,evaluate,onnx,test]" in run("test")
     assert run("base") == run("test") == ""
-    library.write_bytes(b"ELF")                              # somebody reinstalled torchaudio
+    library.write_bytes(b"ELF")  # somebody reinstalled torchaudio
     assert "set aside" in run("base")
     (home / "pyproject.toml").open("a").write("\n# changed\n")
     assert "pip " in run("base")
     pretend_installed(python, **{"faiss_gpu": "1.15.1"})
     (home / "pyproject.toml").open("a").write("\n# changed again\n")
-    assert f"{home}[world,evaluate]" in run("base")          # never a second faiss
+    assert f"{home}[world,evaluate]" in run("base")  # never a second faiss
 
 
 def test_notebooks_run_on_the_python_that_runs_papermill(tmp_path, monkeypatch):
     other = tmp_path / "kernels" / "python3"
     other.mkdir(parents=True)
     (other / "kernel.json").write_text(json.dumps({"argv": ["/nowhere/python", "-m", "x"], "display_name": "other"}))
-    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path))   # where a user's own kernels are registered
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path))  # where a user's own kernels are registered
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import sys; print(sys.prefix)")])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, tmp_path / "in.ipynb")
@@ -296,26 +337,34 @@ def test_a_fresh_clone_is_set_up_within_three_minutes(tmp_path):
 
     assert seconds_of_set_up() < 180
     assert seconds_of_set_up() < 10
-    code = ("from resemblyzer import VoiceEncoder; import onnxruntime, pocketsphinx, speechmos;"
-            "import pyworld, torchcrepe, torchfcpe, faiss, rvc_core")
+    code = (
+        "from resemblyzer import VoiceEncoder; import onnxruntime, pocketsphinx, speechmos;"
+        "import pyworld, torchcrepe, torchfcpe, faiss, rvc_core"
+    )
     subprocess.run([str(clone / ".venv/bin/python"), "-c", code], check=True, cwd=tmp_path)
     subprocess.run([str(clone / ".venv/bin/rvc"), "--version"], check=True, cwd=tmp_path)
 
 
 # What the platforms bring: Colab's backend-info of 2026-08-19 and its older runtime 2026.07, Kaggle's docker-python of
 # 2026-08-12 on Colab's image of 2026-05-14. torch's local tag is left out, as no index has these builds.
-COLAB = ("torch==2.11.0 torchaudio==2.11.0 numpy==2.1.3 scipy==1.16.3 numba==0.61.2 librosa==0.11.0 "
-         "transformers==5.15.0 huggingface_hub==1.27.0 matplotlib==3.10.0 ipywidgets==7.7.1 widgetsnbextension==3.6.10 "
-         "jupyterlab_widgets==3.0.16 ipython==7.34.0 ipykernel==6.17.1 traitlets==5.7.1 notebook==6.5.7 "
-         "nbclient==0.10.4 nbformat==5.11.1 nbconvert==7.17.1 tensorboard==2.20.0 protobuf==5.29.6 setuptools==75.2.0")
-KAGGLE = ("torch==2.10.0 torchaudio==2.10.0 numpy==2.0.2 ipywidgets==8.1.5 ipython==7.34.0 nbconvert==6.4.5 "
-          "tensorboard==2.20.0 protobuf==5.29.5 setuptools==75.2.0")
+COLAB = (
+    "torch==2.11.0 torchaudio==2.11.0 numpy==2.1.3 scipy==1.16.3 numba==0.61.2 librosa==0.11.0 "
+    "transformers==5.15.0 huggingface_hub==1.27.0 matplotlib==3.10.0 ipywidgets==7.7.1 widgetsnbextension==3.6.10 "
+    "jupyterlab_widgets==3.0.16 ipython==7.34.0 ipykernel==6.17.1 traitlets==5.7.1 notebook==6.5.7 "
+    "nbclient==0.10.4 nbformat==5.11.1 nbconvert==7.17.1 tensorboard==2.20.0 protobuf==5.29.6 setuptools==75.2.0"
+)
+KAGGLE = (
+    "torch==2.10.0 torchaudio==2.10.0 numpy==2.0.2 ipywidgets==8.1.5 ipython==7.34.0 nbconvert==6.4.5 "
+    "tensorboard==2.20.0 protobuf==5.29.5 setuptools==75.2.0"
+)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("version", "brought"), [
-    ("3.13", COLAB), ("3.12", COLAB.replace("numpy==2.1.3", "numpy==2.0.2")), ("3.12", KAGGLE)],
-    ids=["colab", "colab-2026.07", "kaggle"])
+@pytest.mark.parametrize(
+    ("version", "brought"),
+    [("3.13", COLAB), ("3.12", COLAB.replace("numpy==2.1.3", "numpy==2.0.2")), ("3.12", KAGGLE)],
+    ids=["colab", "colab-2026.07", "kaggle"],
+)
 def test_nothing_that_a_platform_brings_is_replaced(version: str, brought: str, python: Path, tmp_path: Path) -> None:
     """pip resolves what set-up asks for, for the platform's Python and beside its packages."""
     there = dict(line.split("==") for line in brought.split())
@@ -326,7 +375,9 @@ def test_nothing_that_a_platform_brings_is_replaced(version: str, brought: str, 
     bundle._pip("wheel", "--no-deps", "--wheel-dir", tmp_path, ROOT)
     [own] = tmp_path.glob("rvc_core-*.whl")
     bundle._stand_ins(tmp_path, bundle.Target(version, there))
-    found = {canonicalize_name(one["metadata"]["name"]): one["metadata"]["version"].partition("+")[0] for one in
-             bundle._resolve([f"{own}[{bundle.EXTRAS}]", "setuptools"], tmp_path, version, bundle._flags(version))}
+    found = {
+        canonicalize_name(one["metadata"]["name"]): one["metadata"]["version"].partition("+")[0]
+        for one in bundle._resolve([f"{own}[{bundle.EXTRAS}]", "setuptools"], tmp_path, version, bundle._flags(version))
+    }
     assert {name: found.get(canonicalize_name(name), wanted) for name, wanted in there.items()} == there
     assert {"torch", "numpy", "ipywidgets", "tensorboard", "protobuf", "setuptools"} <= found.keys()

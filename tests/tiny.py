@@ -14,10 +14,24 @@ from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.manifest import ExperimentRecord
 from synth import phrase
 
-TINY = replace(presets.PRESETS["nano"], content_width=8, inter_channels=16, hidden_channels=16, filter_channels=32,
-               layers=1, posterior_layers=2, upsample_channels=32, source_filter_channels=32, resblock_kernels=(3,),
-               resblock_dilations=((1, 3, 5),), speaker_channels=8, speakers=4, segment_frames=16,
-               discriminator_periods=(2, 3), discriminator_divisor=16)
+TINY = replace(
+    presets.PRESETS["nano"],
+    content_width=8,
+    inter_channels=16,
+    hidden_channels=16,
+    filter_channels=32,
+    layers=1,
+    posterior_layers=2,
+    upsample_channels=32,
+    source_filter_channels=32,
+    resblock_kernels=(3,),
+    resblock_dilations=((1, 3, 5),),
+    speaker_channels=8,
+    speakers=4,
+    segment_frames=16,
+    discriminator_periods=(2, 3),
+    discriminator_divisor=16,
+)
 
 
 class AfterSteps(Stop):
@@ -44,8 +58,18 @@ def experiment(home: Path, name: str = "tiny", *, clips: int = 5, heldout: int =
         _clip(layout if number < clips else layout.heldout, f"{number}_0", seed=number, seconds=seconds)
     names = [f"{number}_0" for number in range(clips)]
     folders = (layout.clips, layout.features(8), layout.f0_coarse, layout.f0_hz)
-    lines = ["|".join([*(str(folder / f"{name}{end}") for folder, end in
-                         zip(folders, (".wav", ".npy", ".wav.npy", ".wav.npy"), strict=True)), "0"]) for name in names]
+    lines = [
+        "|".join(
+            [
+                *(
+                    str(folder / f"{name}{end}")
+                    for folder, end in zip(folders, (".wav", ".npy", ".wav.npy", ".wav.npy"), strict=True)
+                ),
+                "0",
+            ]
+        )
+        for name in names
+    ]
     layout.filelist.write_text("\n".join(lines), "utf-8")
     stamps.stamp(layout, "content", {"name": "embedded", "identity": "tiny"})
     return layout

@@ -8,8 +8,10 @@ from rvc_core.training import detached
 if __name__ == "__main__":
     if sys.argv[1] != "keep":
         from tiny import TINY
+
         presets.PRESETS["nano"] = TINY
     if sys.argv[1] == "rvc":
         from rvc_core import cli
+
         sys.exit(cli.main(sys.argv[2:]))
     sys.exit(detached.main(sys.argv[1:]))

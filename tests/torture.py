@@ -28,8 +28,9 @@ def voice(seconds: float, seed: int = 0, rate_hz: int = RATE_HZ) -> np.ndarray:
     return (0.1 * tones).astype(np.float32)
 
 
-def encode(path: Path, samples: np.ndarray, rate_hz: int, codec: str, *, cover: bool = False,
-           video: bool = False) -> None:
+def encode(
+    path: Path, samples: np.ndarray, rate_hz: int, codec: str, *, cover: bool = False, video: bool = False
+) -> None:
     """Write samples (N,) with any of FFmpeg's encoders, with a cover picture or beside a moving one."""
     with av.open(str(path), "w") as container:
         picture = None
@@ -72,14 +73,35 @@ def torture_set(folder: Path) -> dict[str, Expected]:
     add("extensible.wav", 1.2).write_bytes(extensible_wav(voice(1.2, 10), RATE_HZ))
     left = voice(2.0, 11, 44_100)
     soundfile.write(add("out of phase.wav", 2.0), np.stack([left, -left], axis=1), 44_100)
-    for number, name in enumerate(("мой голос.flac", "我的声音.ogg", "it's \"quoted\" 😀.wav",
-                                   "sub/folder/line\u2028nested.WAV", "a.wav", "a.flac")):
+    for number, name in enumerate(
+        (
+            "мой голос.flac",
+            "我的声音.ogg",
+            'it\'s "quoted" 😀.wav',
+            "sub/folder/line\u2028nested.WAV",
+            "a.wav",
+            "a.flac",
+        )
+    ):
         soundfile.write(add(name, 1.3), voice(1.3, 20 + number), RATE_HZ)
-    for number, (name, codec) in enumerate((("cover.mp3", "libmp3lame"), ("phone.m4a", "aac"), ("film.mp4", "aac"),
-                                            ("old.wma", "wmav2"), ("call.opus", "libopus"))):
+    for number, (name, codec) in enumerate(
+        (
+            ("cover.mp3", "libmp3lame"),
+            ("phone.m4a", "aac"),
+            ("film.mp4", "aac"),
+            ("old.wma", "wmav2"),
+            ("call.opus", "libopus"),
+        )
+    ):
         rate_hz = 48_000 if codec == "libopus" else 44_100
-        encode(add(name, 2.0), voice(2.0, 30 + number, rate_hz), rate_hz, codec, cover=name == "cover.mp3",
-               video=name == "film.mp4")
+        encode(
+            add(name, 2.0),
+            voice(2.0, 30 + number, rate_hz),
+            rate_hz,
+            codec,
+            cover=name == "cover.mp3",
+            video=name == "film.mp4",
+        )
     soundfile.write(add("ha.wav", 0.3), voice(0.3, 40), RATE_HZ)
     soundfile.write(add("click.wav", 0.02, "too short"), voice(0.02, 41), RATE_HZ)
     soundfile.write(add("silence.wav", 3.0, "silent"), np.zeros(3 * RATE_HZ, np.float32), RATE_HZ)

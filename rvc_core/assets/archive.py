@@ -21,7 +21,7 @@ from ..system.files import ensure_room, replace_atomically
 from . import registry
 
 _BLOCK_BYTES = 1 << 20
-BESIDE = ("setup_env.sh", "pyproject.toml")                     # the bundle alone can set a machine up
+BESIDE = ("setup_env.sh", "pyproject.toml")  # the bundle alone can set a machine up
 _NAME = re.compile(r"wheels/[\w.+-]+\.whl|weights(/\w[\w.-]*)+|" + "|".join(map(re.escape, BESIDE)), re.ASCII)
 
 
@@ -56,8 +56,9 @@ def unpack(bundle: Path, wheels: Path) -> list[Path]:
             target = {"wheels": wheels / rest, "weights": registry.places(rest)[0]}.get(kind)
             if kind == "weights":
                 if rest not in registry.assets() or registry.assets()[rest].sha256 != entry["sha256"]:
-                    raise UnsafeFileError(f"{bundle} has a file {rest} that is not the known one",
-                                          hint="do not use it; make your own")
+                    raise UnsafeFileError(
+                        f"{bundle} has a file {rest} that is not the known one", hint="do not use it; make your own"
+                    )
                 if present := registry.find(rest):
                     registry.require_hash(present, entry["sha256"])
                     placed.append(present)
@@ -79,7 +80,7 @@ def open_archive(bundle: Path) -> Iterator[Callable[[str], IO[bytes]]]:
     try:
         with zipfile.ZipFile(bundle) as archive:
             yield archive.open
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:   # RuntimeError: encrypted, odd methods
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted, odd methods
         raise WeightsError(f"{bundle} is no whole archive: {error}", hint="copy it again, whole") from error
 
 
@@ -91,16 +92,19 @@ def _files_of(bundle: Path, read: Callable[[str], IO[bytes]]) -> dict[str, dict[
         files, made_for = manifest["files"], (manifest["python"], manifest["machine"])
         whole = all(isinstance(entry["bytes"], int) and len(entry["sha256"]) == 64 for entry in files.values())
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise WeightsError(f"{bundle} is not a bundle: its manifest.json cannot be read",
-                           hint="make one with: rvc weights bundle") from error
+        raise WeightsError(
+            f"{bundle} is not a bundle: its manifest.json cannot be read", hint="make one with: rvc weights bundle"
+        ) from error
     if manifest.get("format") != 1 or not whole:
         raise WeightsError(f"{bundle} is a bundle of another kind", hint="make one with this version of rvc_core")
     if bad := next((name for name in files if not _NAME.fullmatch(name)), None):
         raise UnsafeFileError(f"{bundle} has a file of the name {bad!r}", hint="do not use it; make your own")
     here = f"{sys.version_info.major}.{sys.version_info.minor}", machine.machine()
     if made_for != here:
-        raise ResourceError(f"this bundle is for Python {made_for[0]} on {made_for[1]}; this is {here[0]} on {here[1]}",
-                            hint="choose that Python (RVC_PYTHON=/path/to/python), or make a bundle for this one")
+        raise ResourceError(
+            f"this bundle is for Python {made_for[0]} on {made_for[1]}; this is {here[0]} on {here[1]}",
+            hint="choose that Python (RVC_PYTHON=/path/to/python), or make a bundle for this one",
+        )
     return files
 
 
@@ -108,7 +112,7 @@ def verified(read: Callable[[str], IO[bytes]], name: str, entry: dict[str, Any],
     """Check one file's hash, and copy it if there is a target; it appears only when it is right."""
     with contextlib.ExitStack() as stack:
         temporary = stack.enter_context(replace_atomically(target)) if target else Path("/dev/null")
-        digest, left_bytes = hashlib.sha256(), entry["bytes"] + 1   # one more would be found, a bomb not unpacked
+        digest, left_bytes = hashlib.sha256(), entry["bytes"] + 1  # one more would be found, a bomb not unpacked
         try:
             with read(name) as file, temporary.open("wb") as copy:
                 while left_bytes and (block := file.read(min(_BLOCK_BYTES, left_bytes))):
@@ -118,5 +122,7 @@ def verified(read: Callable[[str], IO[bytes]], name: str, entry: dict[str, Any],
         except (KeyError, FileNotFoundError):
             raise WeightsError(f"{name} is missing from the bundle", hint="copy the bundle again, whole") from None
         if digest.hexdigest() != entry["sha256"]:
-            raise WeightsError(f"{name} has the sha256 {digest.hexdigest()}, not {entry['sha256']}",
-                               hint="the bundle is damaged: copy it again, or make it anew")
+            raise WeightsError(
+                f"{name} has the sha256 {digest.hexdigest()}, not {entry['sha256']}",
+                hint="the bundle is damaged: copy it again, or make it anew",
+            )

@@ -23,11 +23,11 @@ from ..system.files import ensure_room, replace_atomically, sha256_of
 from . import registry
 from .archive import BESIDE, open_archive, verified
 
-EXTRAS = "faiss,world,evaluate"                                  # as setup_env.sh installs them
+EXTRAS = "faiss,world,evaluate"  # as setup_env.sh installs them
 WITHOUT_DEPENDENCIES = ("Resemblyzer>=0.1.4", "speechmos>=0.0.1.1")
-_BUILD_BACKEND = "flit_core>=3.11"                               # a clone is installed in place, which builds
+_BUILD_BACKEND = "flit_core>=3.11"  # a clone is installed in place, which builds
 _TORCH = ("torch", "torchaudio")
-_ANY_TORCH = "2.13.0"                                            # what to resolve for when none is known
+_ANY_TORCH = "2.13.0"  # what to resolve for when none is known
 
 
 @dataclass(frozen=True)
@@ -50,25 +50,61 @@ class Target:
 
 
 TARGETS = {
-    "kaggle": Target("3.12", {
-        "torch": "2.10.0", "torchaudio": "2.10.0", "numpy": "2.0.2", "tensorboard": "2.20.0", "protobuf": "5.29.5",
-        "ipywidgets": "8.1.5"}, "Kaggle's docker-python repository, 2026-08-12"),
-    "colab": Target("3.13", {
-        "torch": "2.11.0", "torchaudio": "2.11.0", "numpy": "2.1.3", "scipy": "1.16.3", "numba": "0.61.2",
-        "librosa": "0.11.0", "transformers": "5.15.0", "huggingface_hub": "1.27.0", "matplotlib": "3.10.0",
-        "tensorboard": "2.20.0", "protobuf": "5.29.6", "setuptools": "75.2.0", "ipywidgets": "7.7.1",
-        "ipython": "7.34.0", "ipykernel": "6.17.1", "traitlets": "5.7.1", "nbclient": "0.10.4", "nbformat": "5.11.1",
-        "nbconvert": "7.17.1"}, "Colab's backend-info repository, 2026-08-19"),
+    "kaggle": Target(
+        "3.12",
+        {
+            "torch": "2.10.0",
+            "torchaudio": "2.10.0",
+            "numpy": "2.0.2",
+            "tensorboard": "2.20.0",
+            "protobuf": "5.29.5",
+            "ipywidgets": "8.1.5",
+        },
+        "Kaggle's docker-python repository, 2026-08-12",
+    ),
+    "colab": Target(
+        "3.13",
+        {
+            "torch": "2.11.0",
+            "torchaudio": "2.11.0",
+            "numpy": "2.1.3",
+            "scipy": "1.16.3",
+            "numba": "0.61.2",
+            "librosa": "0.11.0",
+            "transformers": "5.15.0",
+            "huggingface_hub": "1.27.0",
+            "matplotlib": "3.10.0",
+            "tensorboard": "2.20.0",
+            "protobuf": "5.29.6",
+            "setuptools": "75.2.0",
+            "ipywidgets": "7.7.1",
+            "ipython": "7.34.0",
+            "ipykernel": "6.17.1",
+            "traitlets": "5.7.1",
+            "nbclient": "0.10.4",
+            "nbformat": "5.11.1",
+            "nbconvert": "7.17.1",
+        },
+        "Colab's backend-info repository, 2026-08-19",
+    ),
 }
 
 
 _WITHOUT_TORCH = {
-    "kaggle": "left out: Kaggle brings it", "colab": "left out: Colab brings it",
-    "here": "left out: the other machine needs torch 2.8 or newer of its own, or a bundle made with --with-torch"}
+    "kaggle": "left out: Kaggle brings it",
+    "colab": "left out: Colab brings it",
+    "here": "left out: the other machine needs torch 2.8 or newer of its own, or a bundle made with --with-torch",
+}
 
 
-def make_bundle(target: str, output: Path, names: list[str] | None = None, *, with_torch: bool = False,
-                progress: Progress | None = None) -> dict[str, Any]:
+def make_bundle(
+    target: str,
+    output: Path,
+    names: list[str] | None = None,
+    *,
+    with_torch: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
     """Write a bundle and read it again.
 
     Parameters
@@ -98,8 +134,10 @@ def make_bundle(target: str, output: Path, names: list[str] | None = None, *, wi
     if with_torch and target != "here":
         raise SettingsError(f"{target} brings its own torch", hint="leave out --with-torch")
     if not all((source / name).is_file() for name in BESIDE):
-        raise ResourceError("rvc_core is not installed from a clone of its repository, which a bundle is made of",
-                            hint="clone it, run: bash setup_env.sh, and make the bundle there")
+        raise ResourceError(
+            "rvc_core is not installed from a clone of its repository, which a bundle is made of",
+            hint="clone it, run: bash setup_env.sh, and make the bundle there",
+        )
     files = {f"weights/{asset.name}": path for asset, path in _present(names).items()}
     with tempfile.TemporaryDirectory() as folder:
         for path in _collect(source, Path(folder), target, facts, with_torch, progress):
@@ -108,14 +146,26 @@ def make_bundle(target: str, output: Path, names: list[str] | None = None, *, wi
         progress.say("writing the archive")
         _write(output, files, _description(target, facts.python, with_torch))
     torch = "included" if with_torch else _WITHOUT_TORCH[target]
-    return {"path": str(output), "bytes": output.stat().st_size, "python": facts.python, "torch": torch,
-            "wheels": sum(name.startswith("wheels/") for name in files),
-            "weights": [name.removeprefix("weights/") for name in files if name.startswith("weights/")]}
+    return {
+        "path": str(output),
+        "bytes": output.stat().st_size,
+        "python": facts.python,
+        "torch": torch,
+        "wheels": sum(name.startswith("wheels/") for name in files),
+        "weights": [name.removeprefix("weights/") for name in files if name.startswith("weights/")],
+    }
 
 
 def _description(target: str, python: str, with_torch: bool) -> dict[str, Any]:
-    return {"format": 1, "target": target, "python": python, "machine": machine.machine(),
-            "made": date.today().isoformat(), "rvc_core": __version__, "with_torch": with_torch}
+    return {
+        "format": 1,
+        "target": target,
+        "python": python,
+        "machine": machine.machine(),
+        "made": date.today().isoformat(),
+        "rvc_core": __version__,
+        "with_torch": with_torch,
+    }
 
 
 def _write(output: Path, files: dict[str, Path], facts: dict[str, Any]) -> None:
@@ -123,7 +173,7 @@ def _write(output: Path, files: dict[str, Path], facts: dict[str, Any]) -> None:
     entries = {name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for name, path in files.items()}
     ensure_room(output.parent, sum(path.stat().st_size for path in files.values()))
     with replace_atomically(output) as temporary:
-        with zipfile.ZipFile(temporary, "w") as archive:   # stored: wheels and weights are compressed already
+        with zipfile.ZipFile(temporary, "w") as archive:  # stored: wheels and weights are compressed already
             archive.writestr("manifest.json", json.dumps({**facts, "files": entries}, indent=1))
             for name, path in files.items():
                 archive.write(path, name)
@@ -135,8 +185,10 @@ def _write(output: Path, files: dict[str, Path], facts: dict[str, Any]) -> None:
 def _target(name: str) -> Target:
     if name == "here":
         installed = {package: _installed(package) for package in _TORCH}
-        return Target(f"{sys.version_info.major}.{sys.version_info.minor}",
-                      {package: version for package, version in installed.items() if version})
+        return Target(
+            f"{sys.version_info.major}.{sys.version_info.minor}",
+            {package: version for package, version in installed.items() if version},
+        )
     if name not in TARGETS:
         raise SettingsError(f"no bundles are made for {name!r}", hint=f"choose {', '.join(TARGETS)} or here")
     return TARGETS[name]
@@ -161,8 +213,9 @@ def _present(names: list[str] | None) -> dict[registry.Asset, Path]:
     return present
 
 
-def _collect(source: Path, folder: Path, target: str, facts: Target, with_torch: bool,
-             progress: Progress) -> list[Path]:
+def _collect(
+    source: Path, folder: Path, target: str, facts: Target, with_torch: bool, progress: Progress
+) -> list[Path]:
     """Build our own wheel and fetch those of everything that it needs on the target."""
     progress.say("building the wheel of rvc_core")
     wheels = folder / "wheels"
@@ -175,9 +228,13 @@ def _collect(source: Path, folder: Path, target: str, facts: Target, with_torch:
     progress.say(f"asking which packages Python {facts.python} needs")
     needed = _resolve([f"{own}[{EXTRAS}]", _BUILD_BACKEND], folder, facts.python, foreign)
     fetched = [item for item in needed if item["metadata"]["name"] not in ("rvc_core", *kept)]
-    (folder / "needed.txt").write_text("".join(
-        f"{item['metadata']['name']}=={item['metadata']['version']} "
-        f"--hash=sha256:{item['download_info']['archive_info']['hashes']['sha256']}\n" for item in fetched))
+    (folder / "needed.txt").write_text(
+        "".join(
+            f"{item['metadata']['name']}=={item['metadata']['version']} "
+            f"--hash=sha256:{item['download_info']['archive_info']['hashes']['sha256']}\n"
+            for item in fetched
+        )
+    )
     progress.say(f"fetching {len(fetched)} wheels")
     common: list[str | Path] = ["download", "--no-deps", "--only-binary", ":all:", "--dest", wheels, *foreign]
     _pip(*common, "--require-hashes", "--requirement", folder / "needed.txt")
@@ -193,8 +250,9 @@ def _stand_ins(folder: Path, facts: Target) -> dict[str, str]:
         versions[name] = f"{facts.brings.get(name, _ANY_TORCH).partition('+')[0]}+there"
         stem = f"{name}-{versions[name]}"
         with zipfile.ZipFile(folder / "stand-ins" / f"{stem}-py3-none-any.whl", "w") as wheel:
-            wheel.writestr(f"{stem}.dist-info/METADATA",
-                           f"Metadata-Version: 2.1\nName: {name}\nVersion: {versions[name]}\n")
+            wheel.writestr(
+                f"{stem}.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {versions[name]}\n"
+            )
             wheel.writestr(f"{stem}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             wheel.writestr(f"{stem}.dist-info/RECORD", "")
     return versions
@@ -206,8 +264,13 @@ def _flags(python: str) -> list[str]:
     flags = ["--python-version", python, "--implementation", "cp"]
     for abi in (tag, "abi3", "none"):
         flags += ["--abi", abi]
-    for name in (*(f"manylinux_2_{minor}" for minor in range(35, 4, -1)), "manylinux2014", "manylinux2010",
-                 "manylinux1", "linux"):
+    for name in (
+        *(f"manylinux_2_{minor}" for minor in range(35, 4, -1)),
+        "manylinux2014",
+        "manylinux2010",
+        "manylinux1",
+        "linux",
+    ):
         flags += ["--platform", f"{name}_x86_64"]
     return flags
 
@@ -215,16 +278,31 @@ def _flags(python: str) -> list[str]:
 def _resolve(wanted: list[str], folder: Path, python: str, foreign: list[str]) -> list[dict[str, Any]]:
     """What pip would install, as its report has it."""
     report = folder / "report.json"
-    for _ in range(5):   # what is added may need more
-        _pip("install", "--dry-run", "--ignore-installed", "--only-binary", ":all:", "--report", report,
-             "--target", folder / "nowhere", "--find-links", folder / "stand-ins", *foreign,
-             "--constraint", folder / "constraints.txt", *wanted)
+    for _ in range(5):  # what is added may need more
+        _pip(
+            "install",
+            "--dry-run",
+            "--ignore-installed",
+            "--only-binary",
+            ":all:",
+            "--report",
+            report,
+            "--target",
+            folder / "nowhere",
+            "--find-links",
+            folder / "stand-ins",
+            *foreign,
+            "--constraint",
+            folder / "constraints.txt",
+            *wanted,
+        )
         needed = json.loads(report.read_text("utf-8"))["install"]
         if not (added := _overlooked(needed, python)):
             return needed
         wanted = [*wanted, *added]
-    raise ResourceError(f"pip finds no complete set of packages for Python {python}",
-                        hint="make the bundle with that version of Python")
+    raise ResourceError(
+        f"pip finds no complete set of packages for Python {python}", hint="make the bundle with that version of Python"
+    )
 
 
 def _overlooked(needed: list[dict[str, Any]], python: str) -> list[str]:
@@ -240,8 +318,10 @@ def _overlooked(needed: list[dict[str, Any]], python: str) -> list[str]:
     for item in needed:
         for line in item["metadata"].get("requires_dist", ()):
             requirement = Requirement(line)
-            if requirement.marker and not any(requirement.marker.evaluate({**environment, "extra": extra})
-                                              for extra in ("", *item.get("requested_extras", ()))):
+            if requirement.marker and not any(
+                requirement.marker.evaluate({**environment, "extra": extra})
+                for extra in ("", *item.get("requested_extras", ()))
+            ):
                 continue
             if canonicalize_name(requirement.name) not in there:
                 requirement.marker = None
@@ -254,7 +334,7 @@ def _pip(*arguments: str | Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-        raise ResourceError(f"pip {arguments[0]} failed: {errors[0] if errors else 'no reason given'}",
-                            hint="a bundle is made with a network, in an environment that has pip")
-
-
+        raise ResourceError(
+            f"pip {arguments[0]} failed: {errors[0] if errors else 'no reason given'}",
+            hint="a bundle is made with a network, in an environment that has pip",
+        )

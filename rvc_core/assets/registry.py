@@ -63,8 +63,9 @@ def assets() -> dict[str, Asset]:
     '6d62215f'
     """
     rows = json.loads(Path(__file__).with_name("weights.json").read_text("utf-8"))
-    return {row["name"]: Asset(row["name"], row["hub_path"], row["sha256"], row["bytes"], row["licence"])
-            for row in rows}
+    return {
+        row["name"]: Asset(row["name"], row["hub_path"], row["sha256"], row["bytes"], row["licence"]) for row in rows
+    }
 
 
 def choose(names: list[str]) -> list[Asset]:
@@ -91,8 +92,10 @@ def choose(names: list[str]) -> list[Asset]:
             found = found or [asset for asset in assets().values() if asset.name.endswith(f"/{part}")]
             if not found or len(found) > 1 and found[0].name.endswith(f"/{part}"):
                 several = ", ".join(asset.name for asset in found)
-                raise SettingsError(f"{name} is no file of weights" if not found else f"{name} may be {several}",
-                                    hint="rvc weights list shows all names; a folder or a preset (v2-40k) is one too")
+                raise SettingsError(
+                    f"{name} is no file of weights" if not found else f"{name} may be {several}",
+                    hint="rvc weights list shows all names; a folder or a preset (v2-40k) is one too",
+                )
             chosen |= {asset.name: asset for asset in found}
     return list(chosen.values())
 
@@ -112,8 +115,9 @@ def find(name: str) -> Path | None:
 
 def missing(name: str, what: str, otherwise: str = "") -> WeightsError:
     """Build the error for a file or folder that is nowhere: which one, where to get it, where to put it."""
-    return WeightsError(f"{what} is not at {places(name)[0]}",
-                        hint=f"get it with: rvc weights fetch {name}; or put it there{otherwise}")
+    return WeightsError(
+        f"{what} is not at {places(name)[0]}", hint=f"get it with: rvc weights fetch {name}; or put it there{otherwise}"
+    )
 
 
 def fetch(asset: Asset, progress: Progress | None = None, patience: Patience = Patience()) -> Path:
@@ -133,8 +137,10 @@ def fetch(asset: Asset, progress: Progress | None = None, patience: Patience = P
 def require_hash(path: Path, sha256: str) -> None:
     """Raise a WeightsError that names both hashes when a file has another one."""
     if (found := sha256_of(path)) != sha256:
-        raise WeightsError(f"{path} has the sha256 {found}, not {sha256}",
-                           hint="it is damaged, or another file of that name: move it away, then fetch it")
+        raise WeightsError(
+            f"{path} has the sha256 {found}, not {sha256}",
+            hint="it is damaged, or another file of that name: move it away, then fetch it",
+        )
 
 
 def state_of(asset: Asset, verify: bool = False) -> str:

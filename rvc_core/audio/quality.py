@@ -7,11 +7,11 @@ import numpy as np
 from .waveform import Audio, frame_rms
 
 _FLOOR_DB = -100.0
-_SILENCE_DB = -42.0           # of full scale: what the slicer takes for silence
+_SILENCE_DB = -42.0  # of full scale: what the slicer takes for silence
 _NOISE_SHARE = 0.02
-_FLAT, _FLAT_SAMPLES = 1e-4, 4   # so many samples in a row this close to the peak are a flat top, not a crest
+_FLAT, _FLAT_SAMPLES = 1e-4, 4  # so many samples in a row this close to the peak are a flat top, not a crest
 _SPECTRUM_SAMPLES = 2048
-_HEARD_DB = -75.0             # of the strongest bin: below it a band counts as empty
+_HEARD_DB = -75.0  # of the strongest bin: below it a band counts as empty
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,18 @@ def measure(audio: Audio) -> Quality:
     rms = frame_rms(samples, hop, 4)
     silent = rms < 10 ** (_SILENCE_DB / 20)
     level_db = _decibels(rms if silent.all() else rms[~silent])
-    short = frame_rms(samples, hop, 2)[1:-1]   # the others reach beyond the ends
+    short = frame_rms(samples, hop, 2)[1:-1]  # the others reach beyond the ends
     sounding = np.sort(short[short > 10 ** (_FLOOR_DB / 20)])
-    noise_db = _decibels(sounding[:1 + round(_NOISE_SHARE * len(sounding))])
-    return Quality(level_db, noise_db, level_db - noise_db, clipped_share(audio.samples), bandwidth_hz(audio),
-                   float(silent.mean()), offset)
+    noise_db = _decibels(sounding[: 1 + round(_NOISE_SHARE * len(sounding))])
+    return Quality(
+        level_db,
+        noise_db,
+        level_db - noise_db,
+        clipped_share(audio.samples),
+        bandwidth_hz(audio),
+        float(silent.mean()),
+        offset,
+    )
 
 
 def clipped_share(samples: np.ndarray) -> float:
@@ -95,8 +102,8 @@ def bandwidth_hz(audio: Audio) -> float:
     samples = np.pad(audio.samples, (0, max(0, _SPECTRUM_SAMPLES - len(audio.samples))))
     frames = np.lib.stride_tricks.sliding_window_view(samples, _SPECTRUM_SAMPLES)[::_SPECTRUM_SAMPLES]
     power = np.zeros(_SPECTRUM_SAMPLES // 2 + 1)
-    for start in range(0, len(frames), 512):   # an hour at once would need gigabytes
-        power += (np.abs(np.fft.rfft(frames[start:start + 512] * window)) ** 2).sum(axis=0)
+    for start in range(0, len(frames), 512):  # an hour at once would need gigabytes
+        power += (np.abs(np.fft.rfft(frames[start : start + 512] * window)) ** 2).sum(axis=0)
     power = np.convolve(power, np.full(5, 0.2), "same")
     heard = np.flatnonzero(power > power.max() * 10 ** (_HEARD_DB / 10))
     return float(heard[-1] * audio.sample_rate / _SPECTRUM_SAMPLES) if len(heard) else 0.0

@@ -14,14 +14,16 @@ class DatasetFiles:
     """What lies in a dataset, by name within it."""
 
     recordings: dict[str, Path]
-    ignored: dict[str, Path]     # recordings inside ignored folders
+    ignored: dict[str, Path]  # recordings inside ignored folders
     not_audio: dict[str, Path]
     ignored_folders: list[str]
 
     def fingerprint(self) -> list[tuple[str, int, int]]:
         """Name, size and time of change of every recording: what the clips depend on."""
-        return [(name, (status := path.stat() if path.exists() else path.lstat()).st_size, status.st_mtime_ns)
-                for name, path in {**self.recordings, **self.ignored, **self.not_audio}.items()]
+        return [
+            (name, (status := path.stat() if path.exists() else path.lstat()).st_size, status.st_mtime_ns)
+            for name, path in {**self.recordings, **self.ignored, **self.not_audio}.items()
+        ]
 
 
 def find_recordings(dataset: Path) -> DatasetFiles:

@@ -12,7 +12,7 @@ import numpy as np
 from .waveform import Audio, frame_rms
 
 WINDOW_SECONDS, OVERLAP_SECONDS = 3.7, 0.3
-SHORTEST_SECONDS = 0.8   # RVC's sampler drops clips below about 0.76 s
+SHORTEST_SECONDS = 0.8  # RVC's sampler drops clips below about 0.76 s
 _HOP_SECONDS, _HOPS_PER_FRAME = 0.015, 4
 _MIN_PHRASE_SECONDS = 1.5
 
@@ -28,8 +28,9 @@ class Span:
         return self.stop - self.start
 
 
-def find_phrases(audio: Audio, *, silence_db: float = -42.0, min_silence_ms: float = 400.0,
-                 max_kept_silence_ms: float = 500.0) -> list[Span]:
+def find_phrases(
+    audio: Audio, *, silence_db: float = -42.0, min_silence_ms: float = 400.0, max_kept_silence_ms: float = 500.0
+) -> list[Span]:
     """The parts of a recording that are not long silence.
 
     A pause that is at least `min_silence_ms` long, at least 1.5 s after the previous cut, separates two phrases. Up to
@@ -56,9 +57,13 @@ def find_phrases(audio: Audio, *, silence_db: float = -42.0, min_silence_ms: flo
     hop = round(_HOP_SECONDS * audio.sample_rate)
     rms = frame_rms(audio.samples, hop, _HOPS_PER_FRAME)
     frames_per_ms = audio.sample_rate / 1000 / hop
-    pauses = _pauses(rms, 10 ** (silence_db / 20), min_silence=round(min_silence_ms * frames_per_ms),
-                     max_kept=round(max_kept_silence_ms * frames_per_ms),
-                     min_phrase=round(1000 * _MIN_PHRASE_SECONDS * frames_per_ms))
+    pauses = _pauses(
+        rms,
+        10 ** (silence_db / 20),
+        min_silence=round(min_silence_ms * frames_per_ms),
+        max_kept=round(max_kept_silence_ms * frames_per_ms),
+        min_phrase=round(1000 * _MIN_PHRASE_SECONDS * frames_per_ms),
+    )
     total = len(audio.samples)
     edges = [0, *(min(frame * hop, total) for pause in pauses for frame in (pause.start, pause.stop)), total]
     phrases = [Span(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True) if stop > start]
@@ -73,8 +78,9 @@ def windows(phrase: Span, sample_rate: int) -> list[Span]:
     >>> [(span.start, span.stop) for span in windows(Span(0, 1000), 100)]
     [(0, 370), (340, 710), (680, 1000)]
     """
-    length, overlap, shortest = (round(seconds * sample_rate)
-                                 for seconds in (WINDOW_SECONDS, OVERLAP_SECONDS, SHORTEST_SECONDS))
+    length, overlap, shortest = (
+        round(seconds * sample_rate) for seconds in (WINDOW_SECONDS, OVERLAP_SECONDS, SHORTEST_SECONDS)
+    )
     spans, start = [], phrase.start
     while phrase.stop - start > length + overlap:
         spans.append(Span(start, start + length))
@@ -93,7 +99,7 @@ def lengthened(phrases: list[Span], total: int, shortest: int) -> list[Span]:
     [Span(start=0, stop=52), Span(start=52, stop=150)]
     """
     result: list[Span] = []
-    waiting: int | None = None   # start of a phrase too short to stand alone, with no phrase before it to join
+    waiting: int | None = None  # start of a phrase too short to stand alone, with no phrase before it to join
     for number, phrase in enumerate(phrases):
         floor = result[-1].stop if result else 0
         ceiling = phrases[number + 1].start if number + 1 < len(phrases) else total
@@ -152,8 +158,11 @@ def inside(spans: list[Span], bounds: Span) -> list[Span]:
     >>> inside([Span(0, 4), Span(6, 9), Span(12, 13)], Span(3, 8))
     [Span(start=3, stop=4), Span(start=6, stop=8)]
     """
-    return [Span(max(span.start, bounds.start), min(span.stop, bounds.stop)) for span in spans
-            if span.start < bounds.stop and bounds.start < span.stop]
+    return [
+        Span(max(span.start, bounds.start), min(span.stop, bounds.stop))
+        for span in spans
+        if span.start < bounds.stop and bounds.start < span.stop
+    ]
 
 
 def _pauses(rms: np.ndarray, threshold: float, *, min_silence: int, max_kept: int, min_phrase: int) -> list[Span]:
@@ -173,10 +182,10 @@ def _pauses(rms: np.ndarray, threshold: float, *, min_silence: int, max_kept: in
             if stop - start >= min_silence:
                 pauses.append(Span(first, stop))
         elif stop - start >= min_silence and stop - (pauses[-1].stop if pauses else 0) >= min_phrase:
-            pauses.append(Span(first, last))   # first <= last: were both in both searches, they would be one frame
+            pauses.append(Span(first, last))  # first <= last: were both in both searches, they would be one frame
     return pauses
 
 
 def _quietest(rms: np.ndarray, start: int, stop: int) -> int:
     """Frame of least RMS from `start` to `stop`, both included."""
-    return start + int(rms[start:stop + 1].argmin())
+    return start + int(rms[start : stop + 1].argmin())

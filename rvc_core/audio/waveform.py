@@ -15,14 +15,17 @@ from ..system.files import replace_atomically
 
 AUDIO_SUFFIXES = frozenset(
     ".wav .wave .w64 .rf64 .flac .ogg .oga .opus .mp3 .mp2 .mpga .m4a .m4b .aac .ac3 .wma .aif .aiff .aifc .au .snd "
-    ".caf .amr .mka .mp4 .m4v .mkv .webm .mov .avi .3gp .mpg .mpeg .wmv .flv .ts".split())
+    ".caf .amr .mka .mp4 .m4v .mkv .webm .mov .avi .3gp .mpg .mpeg .wmv .flv .ts".split()
+)
 _SUBTYPES = {".wav": "PCM_16", ".flac": "PCM_24", ".ogg": "VORBIS"}
 # The encoders of these two know only some sample rates; sound at another is resampled to the next one up.
-_ENCODERS = {".mp3": ("libmp3lame", (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)),
-             ".m4a": ("aac", (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000))}
+_ENCODERS = {
+    ".mp3": ("libmp3lame", (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)),
+    ".m4a": ("aac", (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)),
+}
 _BIT_RATE = 160_000
 _HIGHPASS_HZ, _HIGHPASS_ORDER = 48.0, 5
-_CANCELLED_SHARE = 0.1   # a mean of channels with less than this share of the loudest one's energy has lost the sound
+_CANCELLED_SHARE = 0.1  # a mean of channels with less than this share of the loudest one's energy has lost the sound
 
 
 class NonFiniteError(AudioError):
@@ -62,12 +65,17 @@ class Audio:
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 1 or self.samples.dtype != np.float32:
-            raise AudioError(f"expected mono float32 samples, got {self.samples.dtype} {self.samples.shape}",
-                             hint="use read_audio(), which converts")
+            raise AudioError(
+                f"expected mono float32 samples, got {self.samples.dtype} {self.samples.shape}",
+                hint="use read_audio(), which converts",
+            )
         broken = len(self.samples) - np.count_nonzero(np.isfinite(self.samples))
         if broken:
-            raise NonFiniteError(f"{broken} of {len(self.samples)} samples are NaN or infinite",
-                                 hint="export the recording again from its source", seconds=self.seconds)
+            raise NonFiniteError(
+                f"{broken} of {len(self.samples)} samples are NaN or infinite",
+                hint="export the recording again from its source",
+                seconds=self.seconds,
+            )
 
     @property
     def seconds(self) -> float:
@@ -76,8 +84,9 @@ class Audio:
 
     def __getitem__(self, span: slice) -> "Audio":
         """Cut by seconds: ``audio[1.5:3.0]``."""
-        start, stop = (None if second is None else round(second * self.sample_rate)
-                       for second in (span.start, span.stop))
+        start, stop = (
+            None if second is None else round(second * self.sample_rate) for second in (span.start, span.stop)
+        )
         return replace(self, samples=self.samples[start:stop])
 
     def resample(self, rate_hz: int) -> "Audio":
@@ -85,6 +94,7 @@ class Audio:
         if rate_hz == self.sample_rate:
             return self
         import soxr
+
         return Audio(soxr.resample(self.samples, self.sample_rate, rate_hz, quality="HQ"), rate_hz)
 
     def save(self, path: Path | str, *, float32: bool = False, comment: str = "") -> None:
@@ -110,11 +120,14 @@ class Audio:
         path = Path(path)
         suffix = path.suffix.lower()
         if suffix not in {*_SUBTYPES, *_ENCODERS} or (float32 and suffix != ".wav"):
-            raise AudioError(f"cannot write {path.name!r}{' as 32-bit float' if float32 else ''}",
-                             hint=f"formats: {', '.join([*_SUBTYPES, *_ENCODERS])}; 32-bit float in .wav only")
+            raise AudioError(
+                f"cannot write {path.name!r}{' as 32-bit float' if float32 else ''}",
+                hint=f"formats: {', '.join([*_SUBTYPES, *_ENCODERS])}; 32-bit float in .wav only",
+            )
         with replace_atomically(path) as temporary:
-            if float32:   # libsndfile would add a chunk with the time of day, which RVC's reader warns of
+            if float32:  # libsndfile would add a chunk with the time of day, which RVC's reader warns of
                 from scipy.io import wavfile
+
                 wavfile.write(temporary, self.sample_rate, self.samples)
             elif suffix in _SUBTYPES:
                 _write_with_soundfile(self, temporary, _SUBTYPES[suffix], comment)
@@ -193,6 +206,7 @@ def header_seconds(path: Path) -> float:
     """Length that the file's header states, without decoding; 0 where nothing can be learnt."""
     import av
     import soundfile
+
     try:
         with soundfile.SoundFile(str(path)) as file:
             return file.frames / file.samplerate
@@ -215,6 +229,7 @@ def highpass(audio: Audio, *, zero_phase: bool) -> Audio:
         are made.
     """
     from scipy import signal
+
     numerator, denominator = signal.butter(_HIGHPASS_ORDER, _HIGHPASS_HZ, "highpass", fs=audio.sample_rate)
     if zero_phase:
         padding = min(3 * len(denominator), len(audio.samples) - 1)
@@ -240,7 +255,7 @@ def frame_rms(samples: np.ndarray, hop_samples: int, hops_per_frame: int) -> np.
     ndarray (1 + N // hop_samples,), float64
     """
     blocks = len(samples) // hop_samples + hops_per_frame
-    padded = np.pad(samples, hops_per_frame // 2 * hop_samples)[:blocks * hop_samples].reshape(blocks, hop_samples)
+    padded = np.pad(samples, hops_per_frame // 2 * hop_samples)[: blocks * hop_samples].reshape(blocks, hop_samples)
     sums = np.concatenate([[0.0], np.cumsum(np.einsum("bh,bh->b", padded, padded, dtype=np.float64))])
     energies = sums[hops_per_frame:] - sums[:-hops_per_frame]
     return np.sqrt(np.maximum(energies, 0) / (hops_per_frame * hop_samples))
@@ -254,6 +269,7 @@ def rms_envelope(audio: Audio) -> np.ndarray:
 def _read_channels(path: Path) -> tuple[np.ndarray, int]:
     """Samples (N, C) float32 and their rate: soundfile first, PyAV for all that it refuses."""
     import soundfile
+
     try:
         return soundfile.read(str(path), dtype="float32", always_2d=True)
     except soundfile.LibsndfileError:
@@ -263,6 +279,7 @@ def _read_channels(path: Path) -> tuple[np.ndarray, int]:
 def _read_with_av(path: Path) -> tuple[np.ndarray, int]:
     """As `_read_channels`, through FFmpeg's decoders; damaged packets are left out, as players do."""
     import av
+
     pieces: list[np.ndarray] = []
     try:
         # Only local files: a playlist that poses as a recording must not reach out.
@@ -275,17 +292,22 @@ def _read_with_av(path: Path) -> tuple[np.ndarray, int]:
             for packet in container.demux(stream):
                 pieces += _decoded(packet, resampler)
     except (av.FFmpegError, OSError) as error:
-        raise AudioError(f"{path.name!r} cannot be decoded as audio", hint=(
-            "play it to see whether it is a recording at all; if it plays, convert it to wav or flac")) from error
+        raise AudioError(
+            f"{path.name!r} cannot be decoded as audio",
+            hint=("play it to see whether it is a recording at all; if it plays, convert it to wav or flac"),
+        ) from error
     if not pieces:
-        raise AudioError(f"{path.name!r} cannot be decoded as audio: no frame of it is whole",
-                         hint="copy or download the recording again")
+        raise AudioError(
+            f"{path.name!r} cannot be decoded as audio: no frame of it is whole",
+            hint="copy or download the recording again",
+        )
     return np.concatenate(pieces, axis=1).T, rate_hz
 
 
 def _decoded(packet: Any, resampler: Any) -> list[np.ndarray]:
     """Planes (C, n) of float32 that one packet holds; the last, empty packet flushes the resampler."""
     import av
+
     try:
         frames = packet.decode()
     except av.error.InvalidDataError:
@@ -298,15 +320,17 @@ def _decoded(packet: Any, resampler: Any) -> list[np.ndarray]:
 
 def _write_with_soundfile(audio: Audio, path: Path, subtype: str, comment: str) -> None:
     import soundfile
+
     with soundfile.SoundFile(str(path), "w", audio.sample_rate, 1, subtype) as file:
         if comment:
             file.comment = comment
-        for start in range(0, len(audio.samples), 1 << 16):   # libsndfile's Vorbis overflows its stack on long blocks
-            file.write(audio.samples[start:start + (1 << 16)])
+        for start in range(0, len(audio.samples), 1 << 16):  # libsndfile's Vorbis overflows its stack on long blocks
+            file.write(audio.samples[start : start + (1 << 16)])
 
 
 def _write_with_av(audio: Audio, path: Path, comment: str) -> None:
     import av
+
     codec, rates_hz = _ENCODERS[path.suffix.lower()]
     audio = audio.resample(next((rate for rate in rates_hz if rate >= audio.sample_rate), rates_hz[-1]))
     with av.open(str(path), "w") as container:
@@ -315,8 +339,9 @@ def _write_with_av(audio: Audio, path: Path, comment: str) -> None:
         stream: Any = container.add_stream(codec, rate=audio.sample_rate, layout="mono")
         stream.bit_rate = _BIT_RATE
         for start in range(0, len(audio.samples), 1 << 16):
-            frame = av.AudioFrame.from_ndarray(audio.samples[None, start:start + (1 << 16)].clip(-1, 1),
-                                               format="fltp", layout="mono")
+            frame = av.AudioFrame.from_ndarray(
+                audio.samples[None, start : start + (1 << 16)].clip(-1, 1), format="fltp", layout="mono"
+            )
             frame.sample_rate, frame.pts = audio.sample_rate, start
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

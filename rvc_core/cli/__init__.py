@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         status = _execute(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:      # whoever reads has seen enough, as in `rvc weights list | head`
+    except BrokenPipeError:  # whoever reads has seen enough, as in `rvc weights list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status
@@ -109,8 +109,13 @@ def add_settings(parser: argparse.ArgumentParser, settings: type[Settings]) -> N
             continue
         default = "" if field.default in (None, PydanticUndefined) else f" (default: {field.default})"
         metavar = "true|false" if field.annotation is bool else name.split("_")[-1].upper()
-        group.add_argument(f"--{name.replace('_', '-')}", dest=name, default=argparse.SUPPRESS, metavar=metavar,
-                           help=f"{field.description}{default}".replace("%", "%%"))
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=name,
+            default=argparse.SUPPRESS,
+            metavar=metavar,
+            help=f"{field.description}{default}".replace("%", "%%"),
+        )
 
 
 def _show(result: Result, indent: str = "") -> None:

@@ -29,8 +29,14 @@ from ..workspace.layout import Layout
 from ..workspace.metrics import history
 
 NAME = "demo"
-_TRAINING = {"preset": "nano", "epochs": 1000, "max_minutes": 3.8, "save_every_epochs": 1000,
-             "holdout_minutes": 0.2, "batch_size": 8}
+_TRAINING = {
+    "preset": "nano",
+    "epochs": 1000,
+    "max_minutes": 3.8,
+    "save_every_epochs": 1000,
+    "holdout_minutes": 0.2,
+    "batch_size": 8,
+}
 _LEAST_MEL_FALL, _LEAST_GAIN, _LEAST_PITCH_SHARE = 0.25, 0.2, 0.7
 
 
@@ -92,11 +98,19 @@ def demo(folder: Path, *, progress: Progress = Silent()) -> DemoReport:
     folder.mkdir(parents=True, exist_ok=True)
     with _home(folder):
         progress.say("1/3 training a voice for about four minutes (notebooks/batch_train.ipynb)")
-        trained = execute("batch_train", folder / "batch_train", {
-            "name": NAME, "dataset": str(voice_folder("target")), **_TRAINING}, progress)
+        trained = execute(
+            "batch_train",
+            folder / "batch_train",
+            {"name": NAME, "dataset": str(voice_folder("target")), **_TRAINING},
+            progress,
+        )
         progress.say("2/3 converting another person's sentences (notebooks/batch_convert.ipynb)")
-        converted = execute("batch_convert", folder / "batch_convert", {
-            "voice": NAME, "inputs": str(voice_folder("source")), "output": str(folder / "converted")}, progress)
+        converted = execute(
+            "batch_convert",
+            folder / "batch_convert",
+            {"voice": NAME, "inputs": str(voice_folder("source")), "output": str(folder / "converted")},
+            progress,
+        )
         progress.say("3/3 measuring")
     report = _report(layout, trained, converted, started)
     write_json(folder / "figures.json", report.as_json())
@@ -125,29 +139,40 @@ def _report(layout: Layout, trained: dict[str, Any], converted: dict[str, Any], 
     centre = scorer.centre([_joined(layout.clips)])
     unheard = scorer.embed(_joined(layout.heldout.clips))
     source_voice, output_voice = (np.stack([scorer.embed(audio) for audio in group]) for group in (sources, outputs))
-    shares = [pitch_share(estimator(source.samples), estimator(output.resample(16000).samples))
-              for source, output in zip(sources, outputs, strict=True)]
+    shares = [
+        pitch_share(estimator(source.samples), estimator(output.resample(16000).samples))
+        for source, output in zip(sources, outputs, strict=True)
+    ]
     training = trained["train"]
     figures = {
-        "training_minutes": round(trained["prepare"]["seconds_kept"] / 60, 2), "epochs": training["epochs"],
+        "training_minutes": round(trained["prepare"]["seconds_kept"] / 60, 2),
+        "epochs": training["epochs"],
         "heldout_mel_first": round(training["heldout_mel_first"], 4),
         "heldout_mel_last": round(training["heldout_mel_last"], 4),
         "similarity_target": round(speaker_similarity(output_voice, centre), 3),
         "similarity_source": round(speaker_similarity(output_voice, source_voice.mean(axis=0)), 3),
         "similarity_gain": round(similarity_gain(output_voice, source_voice, unheard, centre), 3),
-        "pitch_share": round(float(np.mean(shares)), 3)}
+        "pitch_share": round(float(np.mean(shares)), 3),
+    }
     picture = layout.root.parent.parent / "demo.png"
     _draw(picture, layout, sources[0], _joined(layout.heldout.clips), outputs[0])
-    return DemoReport(**figures, output=converted["files"][0]["output"], picture=str(picture),
-                      seconds=round(time.monotonic() - started, 1), failures=_failures(figures))
+    return DemoReport(
+        **figures,
+        output=converted["files"][0]["output"],
+        picture=str(picture),
+        seconds=round(time.monotonic() - started, 1),
+        failures=_failures(figures),
+    )
 
 
 def _failures(figures: dict[str, Any]) -> list[str]:
     """The bars that were not reached, in words."""
     fall = 1 - figures["heldout_mel_last"] / figures["heldout_mel_first"]
-    bars = [("held-out mel fell by", fall, _LEAST_MEL_FALL),
-            ("similarity gain", figures["similarity_gain"], _LEAST_GAIN),
-            ("pitch share", figures["pitch_share"], _LEAST_PITCH_SHARE)]
+    bars = [
+        ("held-out mel fell by", fall, _LEAST_MEL_FALL),
+        ("similarity gain", figures["similarity_gain"], _LEAST_GAIN),
+        ("pitch share", figures["pitch_share"], _LEAST_PITCH_SHARE),
+    ]
     return [f"{what} {value:.2f}, at least {bar:.2f} is wanted" for what, value, bar in bars if not value >= bar]
 
 
@@ -179,8 +204,11 @@ def _draw(path: Path, layout: Layout, source: Audio, target: Audio, output: Audi
     right.set(ylabel="unheard", ylim=(0, None))
     figure.legend(loc="outside upper right", ncols=2)
     spec = preset("nano")
-    shown = (("source", source), ("target, unheard in training", target),
-             ("output: the source's words in the target's voice", output))
+    shown = (
+        ("source", source),
+        ("target, unheard in training", target),
+        ("output: the source's words in the target's voice", output),
+    )
     for axes, (title, audio) in zip(pictures, shown, strict=True):
         wave = torch.from_numpy(audio.resample(spec.sample_rate)[:5.0].samples)[None]
         mel = mel_spectrogram(wave, spec)[0].numpy()

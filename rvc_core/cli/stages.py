@@ -24,9 +24,15 @@ Result = dict[str, Any]
 Option = tuple[str, dict[str, Any]]
 
 SETTINGS_OF: dict[str, tuple[type[Settings], ...]] = {
-    "prepare": (PrepareSettings,), "extract": (ExtractSettings,), "train": (TrainSettings, MirrorSettings),
-    "index": (IndexSettings,), "convert": (ConvertSettings,), "f0": (), "evaluate": (ConvertSettings,),
-    "run": (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings, MirrorSettings)}
+    "prepare": (PrepareSettings,),
+    "extract": (ExtractSettings,),
+    "train": (TrainSettings, MirrorSettings),
+    "index": (IndexSettings,),
+    "convert": (ConvertSettings,),
+    "f0": (),
+    "evaluate": (ConvertSettings,),
+    "run": (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings, MirrorSettings),
+}
 
 
 def complain(error: str, hint: str) -> None:
@@ -36,6 +42,7 @@ def complain(error: str, hint: str) -> None:
 
 def _check(arguments: argparse.Namespace) -> Result:
     from ..system.installation import check
+
     report = check()
     if report["problems"]:
         first = report["problems"][0]
@@ -45,6 +52,7 @@ def _check(arguments: argparse.Namespace) -> Result:
 
 def _inspect(arguments: argparse.Namespace) -> Result:
     from ..preparation.survey import inspect
+
     report = inspect(Path(arguments.dataset), progress=_progress(arguments))
     if arguments.json:
         return report.as_json()
@@ -62,6 +70,7 @@ def _extract(arguments: argparse.Namespace) -> Result:
 
 def _train(arguments: argparse.Namespace) -> Result:
     from ..training import detached
+
     settings, lab = _settings(TrainSettings, arguments), _experiment(arguments)
     mirror = _settings(MirrorSettings, arguments)
     if arguments.on_everything:
@@ -79,21 +88,28 @@ def _train(arguments: argparse.Namespace) -> Result:
 def _watched(lab: Experiment) -> Result:
     """The report of the training in the background; Ctrl-C leaves that alone."""
     from ..training import detached
+
     try:
         return detached.watch(lab.layout, lab.progress)
     except KeyboardInterrupt:
-        return {"running": True, "log": str(lab.layout.log), "to_see_it": f"rvc train {lab.layout.name}",
-                "to_end_it": f"rvc stop {lab.layout.name}"}
+        return {
+            "running": True,
+            "log": str(lab.layout.log),
+            "to_see_it": f"rvc train {lab.layout.name}",
+            "to_end_it": f"rvc stop {lab.layout.name}",
+        }
 
 
 def _stop(arguments: argparse.Namespace) -> Result:
     from ..training import detached
+
     lab = _experiment(arguments)
     return _watched(lab) if detached.stop(lab.layout) else {"running": False}
 
 
 def _pin(arguments: argparse.Namespace) -> Result:
     from ..workspace.retention import pin
+
     return {"pinned": pin(_experiment(arguments).layout, arguments.step)}
 
 
@@ -114,11 +130,16 @@ def _convert(arguments: argparse.Namespace) -> Result:
     failures = [result for result in results if isinstance(result, FailedFile)]
     for failure in failures:
         complain(f"{failure.source}: {failure.error}", failure.hint)
-    summary: Result = {"files": [result.as_json() for result in results], "failed": len(failures),
-                       "failed_command": bool(failures)}
+    summary: Result = {
+        "files": [result.as_json() for result in results],
+        "failed": len(failures),
+        "failed_command": bool(failures),
+    }
     if failures:
-        summary |= {"error": f"{len(failures)} of {len(results)} files failed: {failures[0].error}",
-                    "hint": failures[0].hint}
+        summary |= {
+            "error": f"{len(failures)} of {len(results)} files failed: {failures[0].error}",
+            "hint": failures[0].hint,
+        }
     return summary
 
 
@@ -126,29 +147,45 @@ def _f0(arguments: argparse.Namespace) -> Result:
     from ..audio.waveform import read_audio
     from ..conversion.convert import source_pitch
     from ..features.pitch import pitch_method, write_curve
+
     method, output = pitch_method(arguments.f0_method), Path(arguments.output)
     track = source_pitch(read_audio(Path(arguments.input)), method, _settings(RuntimeSettings, arguments))
     write_curve(output, track)
-    return {"path": str(output), "f0_method": method, "frames": len(track.f0_hz), "voiced": int(track.voiced.sum()),
-            "median_hz": round(track.median_hz, 2)}
+    return {
+        "path": str(output),
+        "f0_method": method,
+        "frames": len(track.f0_hz),
+        "voiced": int(track.voiced.sum()),
+        "median_hz": round(track.median_hz, 2),
+    }
 
 
 def _evaluate(arguments: argparse.Namespace) -> Result:
     from ..evaluation.evaluate import evaluate_files
+
     settings = _settings(ConvertSettings, arguments)
     if len(arguments.outputs) > 1 or _is_recorded(arguments.outputs[0]):
         if given := [name for name in ConvertSettings.model_fields if hasattr(arguments, name)]:
-            raise SettingsError(f"{given[0]} has no effect on files that are converted already",
-                                hint="leave it out, or name a voice instead of files")
-        report = evaluate_files(arguments.outputs, arguments.source, arguments.target, arguments.text,
-                                progress=_progress(arguments))
+            raise SettingsError(
+                f"{given[0]} has no effect on files that are converted already",
+                hint="leave it out, or name a voice instead of files",
+            )
+        report = evaluate_files(
+            arguments.outputs, arguments.source, arguments.target, arguments.text, progress=_progress(arguments)
+        )
     else:
         if arguments.output:
             _ensure_folder(Path(arguments.output))
         index = None if arguments.index == "none" else arguments.index
         voice = Voice.load(arguments.outputs[0], index, runtime=_settings(RuntimeSettings, arguments))
-        report = voice.evaluate(arguments.source, arguments.target, arguments.text, settings, output=arguments.output,
-                                progress=_progress(arguments))
+        report = voice.evaluate(
+            arguments.source,
+            arguments.target,
+            arguments.text,
+            settings,
+            output=arguments.output,
+            progress=_progress(arguments),
+        )
     for scorer in report.absent:
         complain(f"without {scorer['scorer']}", scorer["install"])
     if arguments.json:
@@ -161,6 +198,7 @@ def _is_recorded(name: str) -> bool:
     """Whether this names recordings: an experiment with a voice comes before a folder that is called the same."""
     from ..audio.waveform import AUDIO_SUFFIXES
     from ..workspace.layout import Layout
+
     place = Path(name)
     if place.is_dir():
         return not (name.strip(". /") and Layout.of(name).voices())
@@ -170,6 +208,7 @@ def _is_recorded(name: str) -> bool:
 def _verdict(arguments: argparse.Namespace) -> Result:
     from ..verdict.overtraining import judge_experiment, judge_file
     from ..workspace.layout import Layout
+
     if bool(arguments.name) == bool(arguments.metrics):
         raise SettingsError("one history at a time", hint="give the name of an experiment, or --metrics FILE")
     verdict = judge_file(Path(arguments.metrics)) if arguments.metrics else judge_experiment(Layout.of(arguments.name))
@@ -181,6 +220,7 @@ def _verdict(arguments: argparse.Namespace) -> Result:
 
 def _info(arguments: argparse.Namespace) -> Result:
     from ..voices.describe import describe
+
     return describe(Path(arguments.file))
 
 
@@ -188,6 +228,7 @@ def _golden(arguments: argparse.Namespace) -> Result:
     from dataclasses import asdict
 
     from ..evaluation.golden import golden
+
     report = golden(Path(arguments.folder))
     failure = {} if report.passed else {"error": "the networks differ from the reference", "hint": "see cases"}
     return {**asdict(report), "passed": report.passed, **failure, "failed_command": not report.passed}
@@ -195,10 +236,14 @@ def _golden(arguments: argparse.Namespace) -> Result:
 
 def _demo(arguments: argparse.Namespace) -> Result:
     from .demo import demo
+
     _ensure_folder(Path(arguments.output))
     report = demo(Path(arguments.output), progress=_progress(arguments))
-    failure = {"error": "; ".join(report.failures), "hint": f"look at {report.picture} and listen to {report.output}",
-               "failed_command": True}
+    failure = {
+        "error": "; ".join(report.failures),
+        "hint": f"look at {report.picture} and listen to {report.output}",
+        "failed_command": True,
+    }
     return report.as_json() | (failure if report.failures else {})
 
 
@@ -215,8 +260,12 @@ def _ensure_folder(output: Path) -> None:
 
 
 def _experiment(arguments: argparse.Namespace) -> Experiment:
-    return Experiment.open(arguments.name, getattr(arguments, "dataset", None),
-                           runtime=_settings(RuntimeSettings, arguments), progress=_progress(arguments))
+    return Experiment.open(
+        arguments.name,
+        getattr(arguments, "dataset", None),
+        runtime=_settings(RuntimeSettings, arguments),
+        progress=_progress(arguments),
+    )
 
 
 def _progress(arguments: argparse.Namespace) -> Silent | Terminal:
@@ -226,54 +275,120 @@ def _progress(arguments: argparse.Namespace) -> Silent | Terminal:
 _INDEX = ("--index", {"default": "auto", "metavar": "FILE", "help": "auto, none, or an .index file"})
 _TRAINED: tuple[Option, ...] = (
     ("--foreground", {"action": "store_true", "help": "train in this process, which Ctrl-C ends"}),
-    ("--on-everything", {"action": "store_true", "help": (
-        "train a second voice, 'NAME everything', from the beginning, on the held-out recordings too")}),
-    ("--until", {"type": int, "metavar": "EPOCH", "help": (
-        "with --on-everything: where to end; default: the epoch of the best voice by the verdict")}))
+    (
+        "--on-everything",
+        {
+            "action": "store_true",
+            "help": ("train a second voice, 'NAME everything', from the beginning, on the held-out recordings too"),
+        },
+    ),
+    (
+        "--until",
+        {
+            "type": int,
+            "metavar": "EPOCH",
+            "help": ("with --on-everything: where to end; default: the epoch of the best voice by the verdict"),
+        },
+    ),
+)
 _EVALUATED: tuple[Option, ...] = (
-    ("outputs", {"metavar": "NAME|FILE", "nargs": "+", "help": (
-        "an experiment or a .pth, which converts the sources; or converted files, in the sources' order or "
-        "named after them")}),
-    ("--source", {"required": True, "nargs": "+", "metavar": "FILE",
-                  "help": "recordings, or folders of them, sub-folders too"}),
-    ("--target", {"default": [], "nargs": "+", "metavar": "FILE", "help": (
-        "the target's own recordings, unheard by the voice; default: those that the experiment held out")}),
-    ("--text", {"metavar": "TEXT", "help": (
-        "what is said: a .tsv of file<TAB>text, a folder of <name>.txt, or the text of a single source; "
-        "default: the .txt beside each source")}),
-    ("--output", {"metavar": "DIR", "help": "folder that keeps the converted files"}))
+    (
+        "outputs",
+        {
+            "metavar": "NAME|FILE",
+            "nargs": "+",
+            "help": (
+                "an experiment or a .pth, which converts the sources; or converted files, in the sources' order or "
+                "named after them"
+            ),
+        },
+    ),
+    (
+        "--source",
+        {"required": True, "nargs": "+", "metavar": "FILE", "help": "recordings, or folders of them, sub-folders too"},
+    ),
+    (
+        "--target",
+        {
+            "default": [],
+            "nargs": "+",
+            "metavar": "FILE",
+            "help": ("the target's own recordings, unheard by the voice; default: those that the experiment held out"),
+        },
+    ),
+    (
+        "--text",
+        {
+            "metavar": "TEXT",
+            "help": (
+                "what is said: a .tsv of file<TAB>text, a folder of <name>.txt, or the text of a single source; "
+                "default: the .txt beside each source"
+            ),
+        },
+    ),
+    ("--output", {"metavar": "DIR", "help": "folder that keeps the converted files"}),
+)
 _NAME = ("name", {"metavar": "NAME", "help": "name of the experiment, in any script"})
 _DATASET = ("--dataset", {"metavar": "DIR", "help": "folder of recordings, or one recording"})
 COMMANDS: dict[str, tuple[Any, ...]] = {
     "check": (_check, "report versions, device and problems"),
-    "demo": (_demo, "train a voice and convert with it, on recordings inside the package",
-             ("--output", {"default": "demo", "metavar": "DIR", "help": "where results go"})),
+    "demo": (
+        _demo,
+        "train a voice and convert with it, on recordings inside the package",
+        ("--output", {"default": "demo", "metavar": "DIR", "help": "where results go"}),
+    ),
     "inspect": (_inspect, "say what a folder of recordings is like", ("dataset", {"metavar": "DIR"})),
     "prepare": (_prepare, "cut recordings into clips", _NAME, _DATASET),
     "extract": (_extract, "compute pitch and content of every clip", _NAME),
     "index": (_index, "build the index of content features", _NAME),
-    "train": (_train, "train the voice in the background, or go on, and show it: Ctrl-C only ends the showing",
-              _NAME, *_TRAINED),
+    "train": (
+        _train,
+        "train the voice in the background, or go on, and show it: Ctrl-C only ends the showing",
+        _NAME,
+        *_TRAINED,
+    ),
     "stop": (_stop, "let the training of a voice save and end", _NAME),
-    "pin": (_pin, "keep the checkpoint and the voice of a step for ever", _NAME,
-            ("step", {"metavar": "STEP", "type": int, "help": "as in G_STEP.pth"})),
+    "pin": (
+        _pin,
+        "keep the checkpoint and the voice of a step for ever",
+        _NAME,
+        ("step", {"metavar": "STEP", "type": int, "help": "as in G_STEP.pth"}),
+    ),
     "run": (_run, "prepare, extract, index and train in one go", _NAME, _DATASET),
-    "convert": (_convert, "convert recordings with a voice",
-                ("voice", {"metavar": "VOICE", "help": "a .pth, or the name of an experiment"}),
-                ("inputs", {"metavar": "INPUT", "nargs": "+",
-                            "help": "recordings, or folders of them, sub-folders too"}),
-                ("--output", {"default": "converted", "metavar": "DIR", "help": "folder for the results"}), _INDEX),
-    "f0": (_f0, "write the pitch of a recording, to be edited and read by rvc convert --f0-curve",
-           ("input", {"metavar": "INPUT", "help": "a recording"}),
-           ("--output", {"default": "f0.csv", "metavar": "FILE", "help": "the curve: lines of seconds,hz"}),
-           ("--f0-method", {"default": "auto", "metavar": "METHOD",
-                            "help": ConvertSettings.model_fields["f0_method"].description})),
-    "evaluate": (_evaluate, "measure a voice on other people's recordings, or files converted with it",
-                 *_EVALUATED, _INDEX),
-    "verdict": (_verdict, "say which voice of a training is the best, whether it went too far, and why",
-                ("name", {"metavar": "NAME", "nargs": "?", "help": "name of the experiment"}),
-                ("--metrics", {"metavar": "FILE", "help": "a bare history (metrics.jsonl) instead"})),
-    "info": (_info, "say what is known about a voice, checkpoint, base model, index or zip",
-             ("file", {"metavar": "FILE"})),
+    "convert": (
+        _convert,
+        "convert recordings with a voice",
+        ("voice", {"metavar": "VOICE", "help": "a .pth, or the name of an experiment"}),
+        ("inputs", {"metavar": "INPUT", "nargs": "+", "help": "recordings, or folders of them, sub-folders too"}),
+        ("--output", {"default": "converted", "metavar": "DIR", "help": "folder for the results"}),
+        _INDEX,
+    ),
+    "f0": (
+        _f0,
+        "write the pitch of a recording, to be edited and read by rvc convert --f0-curve",
+        ("input", {"metavar": "INPUT", "help": "a recording"}),
+        ("--output", {"default": "f0.csv", "metavar": "FILE", "help": "the curve: lines of seconds,hz"}),
+        (
+            "--f0-method",
+            {"default": "auto", "metavar": "METHOD", "help": ConvertSettings.model_fields["f0_method"].description},
+        ),
+    ),
+    "evaluate": (
+        _evaluate,
+        "measure a voice on other people's recordings, or files converted with it",
+        *_EVALUATED,
+        _INDEX,
+    ),
+    "verdict": (
+        _verdict,
+        "say which voice of a training is the best, whether it went too far, and why",
+        ("name", {"metavar": "NAME", "nargs": "?", "help": "name of the experiment"}),
+        ("--metrics", {"metavar": "FILE", "help": "a bare history (metrics.jsonl) instead"}),
+    ),
+    "info": (
+        _info,
+        "say what is known about a voice, checkpoint, base model, index or zip",
+        ("file", {"metavar": "FILE"}),
+    ),
     "golden": (_golden, "compare the networks with reference numbers", ("folder", {"metavar": "DIR"})),
 }

@@ -37,7 +37,7 @@ from .windows import (
 SOURCE_RATE_HZ = 16000
 _PEAK = 0.99
 _SILENT_RMS = 1e-4
-_CODEC_SECONDS = {".mp3": 0.15, ".m4a": 0.15}   # these codecs add frames at either end
+_CODEC_SECONDS = {".mp3": 0.15, ".m4a": 0.15}  # these codecs add frames at either end
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,14 @@ class Converter:
         When index or encoder do not belong to the voice, or the encoder is one that is not known here.
     """
 
-    def __init__(self, voice: VoiceFile, index: FeatureIndex | None = None,
-                 runtime: RuntimeSettings = RuntimeSettings()) -> None:
+    def __init__(
+        self, voice: VoiceFile, index: FeatureIndex | None = None, runtime: RuntimeSettings = RuntimeSettings()
+    ) -> None:
         if index is not None and index.dimension != voice.spec.content_width:
-            raise MismatchError(f"the index holds features of {index.dimension} values, the voice wants "
-                                f"{voice.spec.content_width}", hint="use the index that was built with this voice")
+            raise MismatchError(
+                f"the index holds features of {index.dimension} values, the voice wants {voice.spec.content_width}",
+                hint="use the index that was built with this voice",
+            )
         self.device = torch.device(choose_device(runtime.device).name)
         set_threads(runtime.threads)
         self.voice, self.index = voice, index.on(str(self.device)) if index else None
@@ -107,17 +110,28 @@ class Converter:
     def _matching_encoder(self, voice: VoiceFile) -> ContentEncoder:
         name = voice.encoder
         if name not in ENCODERS:
-            raise MismatchError(f"the voice was trained with the content encoder {name!r}, which is not known here",
-                                hint=f"use a voice that was trained with {' or '.join(ENCODERS)}")
+            raise MismatchError(
+                f"the voice was trained with the content encoder {name!r}, which is not known here",
+                hint=f"use a voice that was trained with {' or '.join(ENCODERS)}",
+            )
         encoder = content_encoder(name, voice.spec.content_width, device=str(self.device))
         recorded = voice.info.content_identity
         if recorded and recorded != encoder.identity:
-            raise MismatchError(f"the voice was trained with another {name} encoder ({recorded}) than the one here "
-                                f"({encoder.identity})", hint="use the encoder it was trained with, or train it again")
+            raise MismatchError(
+                f"the voice was trained with another {name} encoder ({recorded}) than the one here "
+                f"({encoder.identity})",
+                hint="use the encoder it was trained with, or train it again",
+            )
         return encoder
 
-    def convert(self, source: Audio, settings: ConvertSettings = ConvertSettings(), *,
-                progress: Progress = Silent(), stop: Stop | None = None) -> ConvertResult:
+    def convert(
+        self,
+        source: Audio,
+        settings: ConvertSettings = ConvertSettings(),
+        *,
+        progress: Progress = Silent(),
+        stop: Stop | None = None,
+    ) -> ConvertResult:
         """Convert one recording; the result is as long as the source, to the sample.
 
         Raises
@@ -130,8 +144,10 @@ class Converter:
         started = time.monotonic()
         names, rows = [*self.voice.info.speakers], len(self.voice.info.speakers) or self.voice.spec.speakers
         if settings.speaker >= rows:
-            raise SettingsError(f"speaker {settings.speaker} of a voice with {rows} speakers", hint="choose " + (
-                ", ".join(f"{row} ({name})" for row, name in enumerate(names)) or f"0 to {rows - 1}"))
+            raise SettingsError(
+                f"speaker {settings.speaker} of a voice with {rows} speakers",
+                hint="choose " + (", ".join(f"{row} ({name})" for row, name in enumerate(names)) or f"0 to {rows - 1}"),
+            )
         samples = _prepared(source)
         padded = _padded(samples)
         pitch, transpose, warnings = self._pitch(padded, settings)
@@ -153,9 +169,15 @@ class Converter:
         audio = _finished(mixed, settings.output_rate_hz)
         seconds = time.monotonic() - started
         method = "curve" if settings.f0_curve else pitch_method(settings.f0_method)
-        return ConvertResult(audio, transpose, round(audio.seconds, 3), round(seconds / source.seconds, 4),
-                             check_sanity(audio, source), warnings,
-                             f0_method=method if self.voice.spec.uses_f0 else "")
+        return ConvertResult(
+            audio,
+            transpose,
+            round(audio.seconds, 3),
+            round(seconds / source.seconds, 4),
+            check_sanity(audio, source),
+            warnings,
+            f0_method=method if self.voice.spec.uses_f0 else "",
+        )
 
     def _pitch(self, padded: np.ndarray, settings: ConvertSettings) -> tuple[PitchTrack, float, list[str]]:
         """Pitch of the padded source in the voice's range, the semitones that took, and what is odd about it."""
@@ -180,11 +202,10 @@ class Converter:
         return track.transposed(semitones), semitones, warnings
 
     @torch.inference_mode()
-    def _window(self, padded: np.ndarray, pitch: PitchTrack, window: Window,
-                settings: ConvertSettings) -> np.ndarray:
+    def _window(self, padded: np.ndarray, pitch: PitchTrack, window: Window, settings: ConvertSettings) -> np.ndarray:
         """Synthesise one window; returns its own part and half a fade on either side that has a neighbour."""
         start, stop = window.heard
-        content = self._encoder(padded[start * FRAME_SAMPLES:stop * FRAME_SAMPLES])
+        content = self._encoder(padded[start * FRAME_SAMPLES : stop * FRAME_SAMPLES])
         voiced = pitch.voiced[start:stop]
         mixed = self.index.mix(content, settings.index_rate) if self.index and settings.index_rate else content
         content, mixed = repeat_to_100fps(content), repeat_to_100fps(mixed)
@@ -193,13 +214,15 @@ class Converter:
             mixed = protect_consonants(mixed[:frames], content[:frames], voiced[:frames], settings.protect)
         audio = self._synthesizer.infer(
             self._tensor(mixed[:frames]),
-            self._tensor(pitch.coarse()[start:start + frames]) if uses_f0 else None,
-            self._tensor(pitch.f0_hz[start:start + frames]) if uses_f0 else None,
-            torch.tensor([settings.speaker], device=self.device), settings.noise_scale,
-            noise=self._noise(pitch, start, start + frames, settings.seed))
+            self._tensor(pitch.coarse()[start : start + frames]) if uses_f0 else None,
+            self._tensor(pitch.f0_hz[start : start + frames]) if uses_f0 else None,
+            torch.tensor([settings.speaker], device=self.device),
+            settings.noise_scale,
+            noise=self._noise(pitch, start, start + frames, settings.seed),
+        )
         hop = self.voice.spec.hop_samples
         begin, end = (frame - start for frame in window.gives)
-        return audio[0, 0, begin * hop:end * hop].float().cpu().numpy()
+        return audio[0, 0, begin * hop : end * hop].float().cpu().numpy()
 
     def _noise(self, pitch: PitchTrack, start: int, stop: int, seed: int) -> SynthesisNoise:
         """All that is random in frames start..stop, the same for every window that holds them."""
@@ -215,8 +238,9 @@ class Converter:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)[None]
 
 
-def convert_to_file(converter: Converter, source: Audio, output: Path, settings: ConvertSettings, *,
-                    progress: Progress = Silent()) -> ConvertResult:
+def convert_to_file(
+    converter: Converter, source: Audio, output: Path, settings: ConvertSettings, *, progress: Progress = Silent()
+) -> ConvertResult:
     """Convert a recording, write the result tagged as converted, open it again and measure what was written.
 
     Raises
@@ -258,8 +282,10 @@ def mix_loudness(made: Audio, source: Audio, rms_mix_rate: float) -> Audio:
     if rms_mix_rate >= 1:
         return made
     length = len(made.samples)
-    wanted, present = (np.interp(np.linspace(0, 1, length), np.linspace(0, 1, len(envelope)), envelope)
-                       for envelope in (rms_envelope(source), rms_envelope(made)))
+    wanted, present = (
+        np.interp(np.linspace(0, 1, length), np.linspace(0, 1, len(envelope)), envelope)
+        for envelope in (rms_envelope(source), rms_envelope(made))
+    )
     gain = (wanted / np.maximum(present, 1e-6)) ** (1 - rms_mix_rate)
     return Audio((made.samples * gain).astype(np.float32), made.sample_rate)
 
@@ -288,10 +314,14 @@ def _drawn_pitch(path: Path, frames: int) -> tuple[PitchTrack, list[str]]:
     """The pitch in a file, padded to `frames` as `_padded` pads the source, and what is odd about it."""
     curve, wanted = read_curve(path), frames - 2 * CONTEXT_FRAMES - 4
     odd = abs(len(curve.f0_hz) - wanted) > 100
-    f0_hz = np.pad(curve.fitted(max(1, wanted)).f0_hz, (CONTEXT_FRAMES, CONTEXT_FRAMES + 4),
-                   mode="reflect" if wanted > 1 else "edge")
+    f0_hz = np.pad(
+        curve.fitted(max(1, wanted)).f0_hz,
+        (CONTEXT_FRAMES, CONTEXT_FRAMES + 4),
+        mode="reflect" if wanted > 1 else "edge",
+    )
     return PitchTrack(f0_hz, f0_hz > 0).fitted(frames), [
-        f"{path.name} is {len(curve.f0_hz) / 100:.1f} s long, the recording {wanted / 100:.1f} s"] if odd else []
+        f"{path.name} is {len(curve.f0_hz) / 100:.1f} s long, the recording {wanted / 100:.1f} s"
+    ] if odd else []
 
 
 def _padded(samples: np.ndarray) -> np.ndarray:
@@ -325,6 +355,8 @@ def check_sanity(made: Audio, source: Audio, *, tolerance_seconds: float = 0.02)
         raise AudioError("the result is silent", hint="the voice is damaged or untrained: use another checkpoint")
     if abs(difference) > tolerance_seconds:
         raise AudioError(f"the result's length differs by {difference:+.2f} s from the source's", hint="convert as wav")
-    return {"rms_db": round(20 * np.log10(rms), 2),
-            "peak_db": round(20 * float(np.log10(np.abs(made.samples).max())), 2),
-            "seconds_difference": round(difference, 4)}
+    return {
+        "rms_db": round(20 * np.log10(rms), 2),
+        "peak_db": round(20 * float(np.log10(np.abs(made.samples).max())), 2),
+        "seconds_difference": round(difference, 4),
+    }

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-FRAME_SAMPLES = 160            # at 16 kHz: 100 frames per second
+FRAME_SAMPLES = 160  # at 16 kHz: 100 frames per second
 
-WINDOW_FRAMES = 1000           # what one window contributes
-CONTEXT_FRAMES = 100           # what it hears beyond that on either side
-FADE_FRAMES = 10               # over which neighbouring windows are faded
+WINDOW_FRAMES = 1000  # what one window contributes
+CONTEXT_FRAMES = 100  # what it hears beyond that on either side
+FADE_FRAMES = 10  # over which neighbouring windows are faded
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,14 @@ def frame_noise(start: int, stop: int, channels: int, seed: int) -> np.ndarray:
     True
     """
     blocks = range(start // WINDOW_FRAMES, (stop - 1) // WINDOW_FRAMES + 1)
-    noise = np.concatenate([np.random.default_rng((seed, block)).standard_normal((WINDOW_FRAMES, channels), np.float32)
-                            for block in blocks])
+    noise = np.concatenate(
+        [
+            np.random.default_rng((seed, block)).standard_normal((WINDOW_FRAMES, channels), np.float32)
+            for block in blocks
+        ]
+    )
     offset = start - blocks[0] * WINDOW_FRAMES
-    return noise[offset:offset + stop - start]
+    return noise[offset : offset + stop - start]
 
 
 def phase_at(f0_hz: np.ndarray, frame: int) -> float:

@@ -56,12 +56,16 @@ def match_outputs(sources: Sequence[Path], outputs: Sequence[Path]) -> list[tupl
         return [(source, output) for source, output in zip(named, outputs, strict=True) if source]
     if len(sources) != len(outputs):
         lost = next((output for output, source in zip(outputs, named, strict=True) if not source), outputs[0])
-        raise SettingsError(f"{len(outputs)} files and {len(sources)} sources: which was {lost.name!r} made of?",
-                            hint="name the files after their sources (hello_alice.wav of hello.wav), or give as many")
+        raise SettingsError(
+            f"{len(outputs)} files and {len(sources)} sources: which was {lost.name!r} made of?",
+            hint="name the files after their sources (hello_alice.wav of hello.wav), or give as many",
+        )
     for source, output, other in zip(sources, outputs, named, strict=True):
         if other not in (None, source) and named.count(other) == 1:
-            raise SettingsError(f"{output.name!r} stands where {source.name!r} does, and is named after {other.name!r}",
-                                hint="give files and sources in one order, or name every file after its source")
+            raise SettingsError(
+                f"{output.name!r} stands where {source.name!r} does, and is named after {other.name!r}",
+                hint="give files and sources in one order, or name every file after its source",
+            )
     return list(zip(sources, outputs, strict=True))
 
 

@@ -64,11 +64,16 @@ class EvaluateReport:
         lines = [f"{len(self.files)} files; means:"]
         lines += [f"  {name}: {value:.3f}" for name, value in self.mean.items() if value is not None]
         for what, score, figure in (("words", self.words, "error_rate"), ("digits", self.digits, "accuracy")):
-            lines += [f"  {what}, {whose}: {figure.replace('_', ' ')} {row[figure]:.3f} "
-                      f"(95 %: {row['interval'][0]:.3f} to {row['interval'][1]:.3f}; {row['words']} words)"
-                      for whose, row in (score or {}).items()]
-        lines += [f"{row['source']}: {problem}" for row in self.files
-                  for problem in (*row["notes"], *row["sanity"]["problems"])]
+            lines += [
+                f"  {what}, {whose}: {figure.replace('_', ' ')} {row[figure]:.3f} "
+                f"(95 %: {row['interval'][0]:.3f} to {row['interval'][1]:.3f}; {row['words']} words)"
+                for whose, row in (score or {}).items()
+            ]
+        lines += [
+            f"{row['source']}: {problem}"
+            for row in self.files
+            for problem in (*row["notes"], *row["sanity"]["problems"])
+        ]
         return "\n".join([*lines, *self.notes])
 
 
@@ -105,12 +110,26 @@ def evaluate(cases: Sequence[Case], target: TargetSpeech, *, progress: Progress 
     facts = {key: value for scorer in scorers for key, value in scorer.of_target.items()}
     notes = [note for scorer in scorers for note in scorer.notes]
     spoken = [row for row in rows if row["seconds"] >= _SHORT_SECONDS and not is_digits(row["text"])]
-    return EvaluateReport(rows, _means(rows), _means(spoken) if spoken else None, _word_figures(rows, False),
-                          _word_figures(rows, True), facts, absent, notes)
+    return EvaluateReport(
+        rows,
+        _means(rows),
+        _means(spoken) if spoken else None,
+        _word_figures(rows, False),
+        _word_figures(rows, True),
+        facts,
+        absent,
+        notes,
+    )
 
 
-def evaluate_files(outputs: Sequence[Path | str], sources: Sequence[Path | str], target: Sequence[Path | str],
-                   text: str | None = None, *, progress: Progress = Silent()) -> EvaluateReport:
+def evaluate_files(
+    outputs: Sequence[Path | str],
+    sources: Sequence[Path | str],
+    target: Sequence[Path | str],
+    text: str | None = None,
+    *,
+    progress: Progress = Silent(),
+) -> EvaluateReport:
     """Measure files that were converted elsewhere; the target's recordings stand for each other in turn.
 
     Parameters
@@ -128,21 +147,34 @@ def evaluate_files(outputs: Sequence[Path | str], sources: Sequence[Path | str],
     pairs = match_outputs(recordings_in(sources), recordings_in(outputs))
     texts = texts_of([source for source, _ in pairs], text)
     speech = target_speech(target)
-    return evaluate([Case(source, read_audio(output), str(output), words)
-                     for (source, output), words in zip(pairs, texts, strict=True)], speech, progress=progress)
+    return evaluate(
+        [
+            Case(source, read_audio(output), str(output), words)
+            for (source, output), words in zip(pairs, texts, strict=True)
+        ],
+        speech,
+        progress=progress,
+    )
 
 
 def _row(case: Case, scorers: "Sequence[Scorer]") -> Row:
     """All figures of one output; those of absent scorers are None."""
     source = read_audio(case.source)
     short = [f"under {_SHORT_SECONDS:g} s: any voice scores lower; judge on sentences"]
-    row: Row = {"source": str(case.source), "output": case.file, "seconds": source.seconds, "text": case.text,
-                **case.facts}
+    row: Row = {
+        "source": str(case.source),
+        "output": case.file,
+        "seconds": source.seconds,
+        "text": case.text,
+        **case.facts,
+    }
     row |= {name: None for kind in SCORERS for name in kind.figures}
     for scorer in scorers:
         row |= scorer(case, source)
-    return row | {"sanity": sanity(source, case.output),
-                  "notes": [*case.notes, *(short if source.seconds < _SHORT_SECONDS else [])]}
+    return row | {
+        "sanity": sanity(source, case.output),
+        "notes": [*case.notes, *(short if source.seconds < _SHORT_SECONDS else [])],
+    }
 
 
 def sanity(source: Audio, output: Audio) -> Row:
@@ -158,23 +190,35 @@ def sanity(source: Audio, output: Audio) -> Row:
     longer = output.seconds - source.seconds
     findings = [
         (abs(longer) > 0.05, f"{abs(longer):.2f} s {'longer' if longer > 0 else 'shorter'} than its source"),
-        (made.silent_share > original.silent_share + 0.5, f"{100 * made.silent_share:.0f} % silent, "
-                                                          f"its source {100 * original.silent_share:.0f} %"),
+        (
+            made.silent_share > original.silent_share + 0.5,
+            f"{100 * made.silent_share:.0f} % silent, its source {100 * original.silent_share:.0f} %",
+        ),
         (made.clipped_share > 1e-4, f"{100 * made.clipped_share:.2f} % of it clipped"),
         (abs(made.offset) > 0.01, f"constant offset of {made.offset:.2f}"),
-        (made.bandwidth_hz < 0.5 * min(original.bandwidth_hz, 8000.0), f"nothing above {made.bandwidth_hz:.0f} Hz")]
-    return {"level_db": made.level_db, "silent_share": made.silent_share, "clipped_share": made.clipped_share,
-            "offset": made.offset, "bandwidth_hz": made.bandwidth_hz, "seconds_difference": longer,
-            "problems": [words for applies, words in findings if applies]}
+        (made.bandwidth_hz < 0.5 * min(original.bandwidth_hz, 8000.0), f"nothing above {made.bandwidth_hz:.0f} Hz"),
+    ]
+    return {
+        "level_db": made.level_db,
+        "silent_share": made.silent_share,
+        "clipped_share": made.clipped_share,
+        "offset": made.offset,
+        "bandwidth_hz": made.bandwidth_hz,
+        "seconds_difference": longer,
+        "problems": [words for applies, words in findings if applies],
+    }
 
 
 # -- all files together --------------------------------------------------------------------------------------------
 def _means(rows: Sequence[Row]) -> dict[str, float | None]:
     names = [*Similarity.figures, *Pitch.figures, *Cleanness.figures, "real_time_factor"]
-    values = {name: [row[name] for row in rows if row.get(name) is not None and math.isfinite(row[name])]
-              for name in names if name in rows[0]}
+    values = {
+        name: [row[name] for row in rows if row.get(name) is not None and math.isfinite(row[name])]
+        for name in names
+        if name in rows[0]
+    }
     means = {name: float(np.mean(found)) if found else None for name, found in values.items()}
-    if means["pitch_share"] and means["pitch_share_copy"]:   # one noisy source would carry away a mean of ratios
+    if means["pitch_share"] and means["pitch_share_copy"]:  # one noisy source would carry away a mean of ratios
         means["pitch_share_of_copy"] = means["pitch_share"] / means["pitch_share_copy"]
     return means
 
@@ -186,8 +230,11 @@ def _word_figures(rows: Sequence[Row], digits: bool) -> Row | None:
     for whose, errors in (("output", "word_errors"), ("source", "source_word_errors")):
         score = sum((WordScore(row[errors], row["words"]) for row in chosen), WordScore())
         low, high = score.interval
-        figures[whose] = ({"accuracy": max(0.0, 1 - score.rate), "interval": [max(0.0, 1 - high), max(0.0, 1 - low)]}
-                          if digits else {"error_rate": score.rate, "interval": [low, high]})
+        figures[whose] = (
+            {"accuracy": max(0.0, 1 - score.rate), "interval": [max(0.0, 1 - high), max(0.0, 1 - low)]}
+            if digits
+            else {"error_rate": score.rate, "interval": [low, high]}
+        )
         figures[whose] |= {"errors": score.errors, "words": score.words}
     return figures if chosen else None
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 N = TypeVar("N", bound="nn.Module")
 TOLERANCE = 1e-4
-_FRAME_STRIDE = 4                          # stored latents keep every fourth frame
+_FRAME_STRIDE = 4  # stored latents keep every fourth frame
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,10 @@ def golden(folder: Path, on_case: Callable[[GoldenCase], None] = lambda case: No
             cases.append(case)
             on_case(case)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise RVCError(f"no golden numbers in {folder}: {error}",
-                       hint="name a folder with index.json and its .npz files, such as tests/golden") from error
+        raise RVCError(
+            f"no golden numbers in {folder}: {error}",
+            hint="name a folder with index.json and its .npz files, such as tests/golden",
+        ) from error
     if not cases:
         raise RVCError(f"no golden numbers in {folder}: index.json lists no case", hint="use tests/golden")
     return GoldenReport(max(case.worst_relative_error for case in cases), tuple(cases))
@@ -101,7 +103,7 @@ def noise(count: int, seed: int) -> "Tensor":
     import torch
 
     numbers = torch.arange(count, dtype=torch.float64)
-    for block in numbers.split(1 << 15):   # blocks that stay in the cache
+    for block in numbers.split(1 << 15):  # blocks that stay in the cache
         block.mul_(12.9898).add_(78.233 * seed).sin_().mul_(43758.5453)
         block.sub_(block.floor()).mul_(2).sub_(1)
     return numbers
@@ -121,7 +123,7 @@ def golden_weights(network: "nn.Module") -> dict[str, "Tensor"]:
         else:
             values = 1 + 0.1 * values if key.endswith("gamma") else 0.02 * values
         weights[key] = values.float()
-    for key in [key for key in weights if key.endswith("weight_v")]:       # weight norm becomes the identity
+    for key in [key for key in weights if key.endswith("weight_v")]:  # weight norm becomes the identity
         weights[key[:-1] + "g"] = torch.norm_except_dim(weights[key], 2, 0)
     return weights
 
@@ -177,11 +179,19 @@ def _synthesizer_error(path: Path, row: dict[str, Any]) -> float:
     _, m_q, _ = network.enc_q(spectrogram, mask, identity)
     silent = SynthesisNoise.zeros(spec, frames)
     audio = network.infer(content, coarse, f0_hz, speaker, noise=silent)[0, 0]
-    latents = {"m_p": m_p, "z": network.flow(m_p, mask, identity, reverse=True),
-               "m_q": m_q, "z_flow": network.flow(m_q, mask, identity)}
+    latents = {
+        "m_p": m_p,
+        "z": network.flow(m_p, mask, identity, reverse=True),
+        "m_q": m_q,
+        "z_flow": network.flow(m_q, mask, identity),
+    }
     errors = [relative_error(latent[0, :, ::_FRAME_STRIDE], expected[name]) for name, latent in latents.items()]
-    return max(*errors, relative_error(audio, expected["audio"]),
-               relative_error(audio.square().mean().sqrt(), row["rms"]), relative_error(audio.abs().max(), row["peak"]))
+    return max(
+        *errors,
+        relative_error(audio, expected["audio"]),
+        relative_error(audio.square().mean().sqrt(), row["rms"]),
+        relative_error(audio.abs().max(), row["peak"]),
+    )
 
 
 def _mel_error(path: Path) -> float:
@@ -199,17 +209,20 @@ def _discriminator_error(row: dict[str, Any]) -> float:
     from ..nn.losses import discriminator_loss, feature_loss, generator_loss
 
     network = _with_golden_weights(lambda: Discriminator.of(_spec_of(f"{row['version']}_40k")))
-    real, fake = (network(0.3 * noise(row["n"], seed).float().view(1, 1, -1))
-                  for seed in (row["seed"], row["seed"] + 1))
+    real, fake = (
+        network(0.3 * noise(row["n"], seed).float().view(1, 1, -1)) for seed in (row["seed"], row["seed"] + 1)
+    )
     shapes = [[list(feature.shape) for feature in maps] for maps in real.features]
     if shapes != row["fmap_shapes"]:
         return 1.0
-    return max(relative_error(discriminator_loss(real.logits, fake.logits), row["loss_d"]),
-               relative_error(generator_loss(fake.logits), row["loss_g"]),
-               relative_error(feature_loss(real.features, fake.features), row["loss_fm"]),
-               relative_error([logits.mean() for logits in real.logits], row["logit_means"]))
+    return max(
+        relative_error(discriminator_loss(real.logits, fake.logits), row["loss_d"]),
+        relative_error(generator_loss(fake.logits), row["loss_g"]),
+        relative_error(feature_loss(real.features, fake.features), row["loss_fm"]),
+        relative_error([logits.mean() for logits in real.logits], row["logit_means"]),
+    )
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path) as file:                    # pickled objects are refused by default
+    with np.load(path) as file:  # pickled objects are refused by default
         return dict(file)

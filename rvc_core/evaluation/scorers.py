@@ -16,7 +16,7 @@ from ..scoring.target_speech import TargetSpeech, spread
 from ..scoring.words import WordRecogniser, is_digits
 from .cases import Case
 
-_MOST_RATED = 6           # pieces of the target that DNSMOS listens to
+_MOST_RATED = 6  # pieces of the target that DNSMOS listens to
 Row = dict[str, Any]
 
 
@@ -26,7 +26,7 @@ class Scorer(Protocol):
     scorer: ClassVar[str]
     install: ClassVar[str]
     figures: ClassVar[tuple[str, ...]]
-    of_target: Row          # figures of the target's own speech
+    of_target: Row  # figures of the target's own speech
     notes: list[str]
 
     def __init__(self, cases: Sequence[Case], target: TargetSpeech) -> None: ...
@@ -51,12 +51,16 @@ class Similarity(Scorer):
         if unheard:
             self._ceiling = speaker_similarity(np.stack(unheard), self._centre)
         else:
-            own = [speaker_similarity(np.stack(voices), _centre(known[:left] + known[left + 1:]))
-                   for left, voices in enumerate(known)]
+            own = [
+                speaker_similarity(np.stack(voices), _centre(known[:left] + known[left + 1 :]))
+                for left, voices in enumerate(known)
+            ]
             self._ceiling = float(np.mean(own))
-        self.of_target = {"similarity": self._ceiling,
-                          "similarity_from": "held-out recordings" if unheard else "each recording left out in turn",
-                          "recordings": len(target.heldout) if unheard else len(known)}
+        self.of_target = {
+            "similarity": self._ceiling,
+            "similarity_from": "held-out recordings" if unheard else "each recording left out in turn",
+            "recordings": len(target.heldout) if unheard else len(known),
+        }
 
     def _voices(self, pieces: Sequence[Audio]) -> list[np.ndarray]:
         """Embeddings of the pieces that hold speech."""
@@ -64,7 +68,7 @@ class Similarity(Scorer):
         for piece in pieces:
             try:
                 voices.append(self._scorer.embed(piece))
-            except AudioError:   # a pause of a longer recording
+            except AudioError:  # a pause of a longer recording
                 continue
         return voices
 
@@ -78,8 +82,12 @@ class Similarity(Scorer):
         before = self._voice(source, case.source.name)
         after = self._voice(case.output, case.file or f"what was made of {case.source.name}")
         floor, reached = (speaker_similarity(voice, self._centre) for voice in (before, after))
-        return {"similarity_target": reached, "similarity_source": speaker_similarity(after, before),
-                "similarity_floor": floor, "similarity_gain": gain_between(reached, floor, self._ceiling)}
+        return {
+            "similarity_target": reached,
+            "similarity_source": speaker_similarity(after, before),
+            "similarity_floor": floor,
+            "similarity_gain": gain_between(reached, floor, self._ceiling),
+        }
 
 
 def _centre(recordings: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
@@ -101,9 +109,12 @@ class Pitch(Scorer):
         before, after = (self._estimate(audio.resample(16_000).samples) for audio in (source, case.output))
         share = pitch_share(before, after)
         copy = pitch_share(before, self._estimate(world_copy(source).samples))
-        return {"pitch_share": share, "pitch_share_copy": copy,
-                "pitch_share_of_copy": share / copy if copy else math.nan,
-                "vuv_agreement": vuv_agreement(before, after)}
+        return {
+            "pitch_share": share,
+            "pitch_share_copy": copy,
+            "pitch_share_of_copy": share / copy if copy else math.nan,
+            "vuv_agreement": vuv_agreement(before, after),
+        }
 
 
 class Cleanness(Scorer):
@@ -120,9 +131,14 @@ class Cleanness(Scorer):
 
     def __call__(self, case: Case, source: Audio) -> Row:
         made, before = self._rate(case.output), self._rate(source).overall
-        return {"dnsmos": made.overall, "dnsmos_signal": made.signal, "dnsmos_background": made.background,
-                "dnsmos_source": before, "dnsmos_to_source": made.overall - before,
-                "dnsmos_to_lower": made.overall - min(before, self._target)}
+        return {
+            "dnsmos": made.overall,
+            "dnsmos_signal": made.signal,
+            "dnsmos_background": made.background,
+            "dnsmos_source": before,
+            "dnsmos_to_source": made.overall - before,
+            "dnsmos_to_lower": made.overall - min(before, self._target),
+        }
 
 
 class Words(Scorer):
@@ -133,8 +149,11 @@ class Words(Scorer):
 
     def __init__(self, cases: Sequence[Case], target: TargetSpeech) -> None:
         texts = [case.text for case in cases if case.text]
-        self._recognisers = {digits: WordRecogniser(group) for digits in (False, True)
-                             if (group := [text for text in texts if is_digits(text) == digits])}
+        self._recognisers = {
+            digits: WordRecogniser(group)
+            for digits in (False, True)
+            if (group := [text for text in texts if is_digits(text) == digits])
+        }
         unknown = sorted({word for recogniser in self._recognisers.values() for word in recogniser.unknown})
         self.of_target = {}
         self.notes = [f"not in the recogniser's dictionary and not counted: {', '.join(unknown)}"] if unknown else []
@@ -147,8 +166,12 @@ class Words(Scorer):
         recogniser = self._recognisers[is_digits(case.text)]
         heard = recogniser.hear(case.output)
         score = recogniser.score(case.text, heard)
-        return {"heard": " ".join(heard), "words": score.words, "word_errors": score.errors,
-                "source_word_errors": recogniser.score(case.text, recogniser.hear(source)).errors}
+        return {
+            "heard": " ".join(heard),
+            "words": score.words,
+            "word_errors": score.errors,
+            "source_word_errors": recogniser.score(case.text, recogniser.hear(source)).errors,
+        }
 
 
 SCORERS: tuple[type[Scorer], ...] = (Similarity, Pitch, Cleanness, Words)

@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ENCODERS = ("contentvec", "embedded")
-FIELD_SAMPLES, STRIDE_SAMPLES = 400, 320     # frame t sees samples 320 t to 320 t + 400, at 16 kHz
-_BLOCK_FRAMES, _CONTEXT_FRAMES = 1300, 300   # 26 s; 6 s on both sides, more than the embedded encoder sees
-_CONTENTVEC_LAYERS = {256: 9, 768: 12}       # width → layer that RVC reads: v1 (then projected), v2
+FIELD_SAMPLES, STRIDE_SAMPLES = 400, 320  # frame t sees samples 320 t to 320 t + 400, at 16 kHz
+_BLOCK_FRAMES, _CONTEXT_FRAMES = 1300, 300  # 26 s; 6 s on both sides, more than the embedded encoder sees
+_CONTENTVEC_LAYERS = {256: 9, 768: 12}  # width → layer that RVC reads: v1 (then projected), v2
 _FAIRSEQ_FILE = "hubert_base.pt"
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", _FAIRSEQ_FILE)
-_FOLDERS = (CONTENTVEC, "content-vec-best", "hubert")   # of RVC WebUI, of the hub, and RVC's own until 2026
+_FOLDERS = (CONTENTVEC, "content-vec-best", "hubert")  # of RVC WebUI, of the hub, and RVC's own until 2026
 _TRAINING_ONLY = ("masked_spec_embed", "label_embs_concat")
 _WEIGHT_NORM = {".weight_g": ".parametrizations.weight.original0", ".weight_v": ".parametrizations.weight.original1"}
 
-Encode = Callable[[np.ndarray, str], np.ndarray]   # samples (n,), device → (frames, width)
+Encode = Callable[[np.ndarray, str], np.ndarray]  # samples (n,), device → (frames, width)
 
 
 class ContentEncoder(Protocol):
@@ -82,8 +82,10 @@ class WindowedEncoder:
         if not np.isfinite(features).all() and self.device != "cpu":
             features = self._in_windows(samples, "cpu")
         if not np.isfinite(features).all():
-            raise AudioError(f"the {self.name} encoder gives features that are not finite",
-                             hint="listen to this recording; replace it or leave it out")
+            raise AudioError(
+                f"the {self.name} encoder gives features that are not finite",
+                hint="listen to this recording; replace it or leave it out",
+            )
         return features
 
     def _in_windows(self, samples: np.ndarray, device: str) -> np.ndarray:
@@ -91,9 +93,9 @@ class WindowedEncoder:
         features = np.empty((frames, self.width), np.float32)
         for start in range(0, frames, _BLOCK_FRAMES):
             first, stop = max(0, start - _CONTEXT_FRAMES), min(frames, start + _BLOCK_FRAMES + _CONTEXT_FRAMES)
-            end = len(samples) if stop == frames else (stop - 1) * STRIDE_SAMPLES + FIELD_SAMPLES   # HuBERT
-            window = samples[first * STRIDE_SAMPLES:end]   # normalises over all it is given, the odd end included
-            features[start:start + _BLOCK_FRAMES] = self.encode(window, device)[start - first:][:_BLOCK_FRAMES]
+            end = len(samples) if stop == frames else (stop - 1) * STRIDE_SAMPLES + FIELD_SAMPLES  # HuBERT
+            window = samples[first * STRIDE_SAMPLES : end]  # normalises over all it is given, the odd end included
+            features[start : start + _BLOCK_FRAMES] = self.encode(window, device)[start - first :][:_BLOCK_FRAMES]
         return features
 
 
@@ -155,8 +157,10 @@ def _weights_of(name: str, width: int) -> Path:
     if name not in ENCODERS:
         raise SettingsError(f"unknown content encoder {name!r}", hint=f"choose {' or '.join(ENCODERS)}")
     if width not in ((256,) if name == "embedded" else _CONTENTVEC_LAYERS):
-        raise MismatchError(f"the {name} encoder has no features of width {width}",
-                            hint="use contentvec with v1 and v2 voices; embedded fits nano and v1")
+        raise MismatchError(
+            f"the {name} encoder has no features of width {width}",
+            hint="use contentvec with v1 and v2 voices; embedded fits nano and v1",
+        )
     if name == "embedded":
         if not ENCODER_FILE.is_file():
             raise WeightsError(f"{ENCODER_FILE.name} is not in the package", hint="reinstall rvc_core")
@@ -167,8 +171,10 @@ def _weights_of(name: str, width: int) -> Path:
     if (found := next((file for file in files if file.is_file()), None)) is not None:
         return found
     if chosen:
-        raise WeightsError(f"ContentVec is not at {folders[0]}, which RVC_HUBERT names", hint=(
-            "name the folder hubert_base (config.json, pytorch_model.bin) there, or unset RVC_HUBERT"))
+        raise WeightsError(
+            f"ContentVec is not at {folders[0]}, which RVC_HUBERT names",
+            hint=("name the folder hubert_base (config.json, pytorch_model.bin) there, or unset RVC_HUBERT"),
+        )
     raise missing(CONTENTVEC, "ContentVec", ", or name its place in RVC_HUBERT; without it, use the preset nano")
 
 
@@ -181,45 +187,52 @@ def _embedded(path: Path) -> tuple[Encode, str]:
     import torch
 
     from ..nn.embedded_encoder import EmbeddedEncoder
+
     model = EmbeddedEncoder.from_file(path)
 
     @torch.inference_mode()
     def encode(samples: np.ndarray, device: str) -> np.ndarray:
         return model.to(device)(torch.from_numpy(samples)[None].to(device))[0].cpu().numpy()
+
     return encode, _short_hash(path, path.stat().st_mtime_ns)
 
 
 def _contentvec(path: Path, width: int) -> tuple[Encode, str]:
     """ContentVec (Qian et al., 2022) with as many layers as are used, in v1 projected to 256; and its identity."""
     import torch
+
     try:
         from huggingface_hub import errors as hub
         from transformers import HubertConfig, HubertModel
     except ImportError as error:
         raise ResourceError(f"transformers cannot be imported: {error}", hint="pip install transformers") from error
     from ..system.untrusted import DAMAGE
+
     described = path.with_name("config.json")
     weights = _contentvec_weights(path, width)
-    try:   # fairseq's file describes itself in fairseq's words; it is of the base form, which is the default
+    try:  # fairseq's file describes itself in fairseq's words; it is of the base form, which is the default
         fairseq = path.name == _FAIRSEQ_FILE and not described.is_file()
         config: Any = HubertConfig() if fairseq else HubertConfig.from_json_file(described)
-        config.num_hidden_layers = _CONTENTVEC_LAYERS[width]   # layer 9 of 12 is the last layer of nine
-        with torch.device("meta"):   # initial weights would be drawn for nothing
+        config.num_hidden_layers = _CONTENTVEC_LAYERS[width]  # layer 9 of 12 is the last layer of nine
+        with torch.device("meta"):  # initial weights would be drawn for nothing
             model: Any = HubertModel(config)
             if width != config.hidden_size:
                 model.final_proj = torch.nn.Linear(config.hidden_size, width)
-        masked = {"masked_spec_embed": torch.zeros(config.hidden_size)}   # a part of training, which some files lack
+        masked = {"masked_spec_embed": torch.zeros(config.hidden_size)}  # a part of training, which some files lack
         model.load_state_dict(masked | weights, assign=True)
-    except (*DAMAGE, getattr(hub, "StrictDataclassError", ValueError)) as error:   # of newer releases
+    except (*DAMAGE, getattr(hub, "StrictDataclassError", ValueError)) as error:  # of newer releases
         reason = " ".join(str(error).split())[:160]
-        raise WeightsError(f"{path.parent} does not hold ContentVec: {reason}", hint=(
-            "use the whole folder hubert_base of RVC, whose model has 12 layers and final_proj")) from error
+        raise WeightsError(
+            f"{path.parent} does not hold ContentVec: {reason}",
+            hint=("use the whole folder hubert_base of RVC, whose model has 12 layers and final_proj"),
+        ) from error
     model.eval()
 
     @torch.inference_mode()
     def encode(samples: np.ndarray, device: str) -> np.ndarray:
         hidden = model.to(device)(torch.from_numpy(samples)[None].to(device)).last_hidden_state
         return (model.final_proj(hidden) if hasattr(model, "final_proj") else hidden)[0].cpu().numpy()
+
     return encode, _identity_of(weights)
 
 
@@ -229,9 +242,11 @@ def _contentvec_weights(path: Path, width: int) -> "dict[str, Tensor]":
 
     from ..system.untrusted import AGAIN, load_torch
     from .fairseq_file import load_fairseq
+
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
+
         try:
             table = load_file(path)
         except (OSError, SafetensorError) as error:

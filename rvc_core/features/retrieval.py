@@ -17,12 +17,12 @@ from .faiss_file import IndexArrays, load_arrays, parse, save_arrays
 
 NEIGHBOURS = 8
 _CANDIDATES = 32
-_EXACT = 1e-8            # squared distance below which a neighbour is the same sound; it then outweighs the others
-_BLOCK_FRAMES = 256      # of queries: bounds memory at 256 * 200,000 distances
+_EXACT = 1e-8  # squared distance below which a neighbour is the same sound; it then outweighs the others
+_BLOCK_FRAMES = 256  # of queries: bounds memory at 256 * 200,000 distances
 _ADDED_AT_ONCE = 8192
 _KMEANS_ROUNDS, _KMEANS_VECTORS_PER_CENTRE = 4, 20
 
-Neighbours = tuple[np.ndarray, np.ndarray]   # squared distances (T, K), inf where missing; their features (T, K, D)
+Neighbours = tuple[np.ndarray, np.ndarray]  # squared distances (T, K), inf where missing; their features (T, K, D)
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,9 @@ class FeatureIndex:
     _whole_search: Callable[[np.ndarray], Neighbours] | None = None
 
     @classmethod
-    def build(cls, features: np.ndarray, settings: IndexSettings = IndexSettings(),
-              note: dict[str, str] | None = None) -> "FeatureIndex":
+    def build(
+        cls, features: np.ndarray, settings: IndexSettings = IndexSettings(), note: dict[str, str] | None = None
+    ) -> "FeatureIndex":
         """Index features (N, D) the way RVC does: ``IVF{n},Flat``, L2, one list probed, k-means above a limit.
 
         Parameters
@@ -59,17 +60,23 @@ class FeatureIndex:
         features = features[np.random.default_rng(settings.seed).permutation(len(features))]
         faiss = _faiss()
         if faiss is None:
-            return cls.of(replace(IndexArrays.flat(features[:settings.max_vectors]), note=note or {}))
+            return cls.of(replace(IndexArrays.flat(features[: settings.max_vectors]), note=note or {}))
         if len(features) > settings.max_vectors:
-            kmeans = faiss.Kmeans(features.shape[1], settings.reduced_vectors, niter=_KMEANS_ROUNDS, seed=settings.seed,
-                                  min_points_per_centroid=1, max_points_per_centroid=_KMEANS_VECTORS_PER_CENTRE)
+            kmeans = faiss.Kmeans(
+                features.shape[1],
+                settings.reduced_vectors,
+                niter=_KMEANS_ROUNDS,
+                seed=settings.seed,
+                min_points_per_centroid=1,
+                max_points_per_centroid=_KMEANS_VECTORS_PER_CENTRE,
+            )
             kmeans.train(features)
             features = kmeans.centroids
         index = faiss.index_factory(features.shape[1], f"IVF{lists_for(len(features))},Flat", faiss.METRIC_L2)
-        index.nprobe, index.cp.seed, index.cp.min_points_per_centroid = 1, settings.seed, 1   # 1: faiss stays quiet
+        index.nprobe, index.cp.seed, index.cp.min_points_per_centroid = 1, settings.seed, 1  # 1: faiss stays quiet
         index.train(features)
         for start in range(0, len(features), _ADDED_AT_ONCE):
-            index.add(features[start:start + _ADDED_AT_ONCE])
+            index.add(features[start : start + _ADDED_AT_ONCE])
         return cls.of(replace(parse(faiss.serialize_index(index)), note=note or {}))
 
     @classmethod
@@ -126,8 +133,7 @@ class FeatureIndex:
     def on(self, device: str) -> "FeatureIndex":
         """The same index, searched on this torch device: on a GPU exactly, all features at once."""
         whole = device.startswith("cuda") or self.arrays.probes >= self.lists
-        return replace(self, device=device,
-                       _whole_search=whole_search(self.arrays.vectors, device) if whole else None)
+        return replace(self, device=device, _whole_search=whole_search(self.arrays.vectors, device) if whole else None)
 
     def refuse_other_encoder(self, content_identity: str) -> None:
         """Raise if this index is known to hold the features of another encoder.
@@ -139,8 +145,10 @@ class FeatureIndex:
         """
         ours = self.note.get("content_identity", "")
         if ours and content_identity and ours != content_identity:
-            raise MismatchError(f"the index was made with content encoder {ours}, the voice with {content_identity}",
-                                hint="build the index again (rvc index NAME), or convert without one")
+            raise MismatchError(
+                f"the index was made with content encoder {ours}, the voice with {content_identity}",
+                hint="build the index again (rvc index NAME), or convert without one",
+            )
 
     def mix(self, query: np.ndarray, rate: float) -> np.ndarray:
         """Blend each frame with the weighted mean of its nearest neighbours.
@@ -161,13 +169,15 @@ class FeatureIndex:
             When query and index differ in width.
         """
         if query.shape[1] != self.dimension:
-            raise MismatchError(f"the index holds features of {self.dimension} values, these have {query.shape[1]}",
-                                hint="use the index that was built with this voice")
+            raise MismatchError(
+                f"the index holds features of {self.dimension} values, these have {query.shape[1]}",
+                hint="use the index that was built with this voice",
+            )
         query = np.ascontiguousarray(query, np.float32)
         if rate == 0 or not len(query):
             return query
         search = self._whole_search or self._list_search
-        blocks = [query[start:start + _BLOCK_FRAMES] for start in range(0, len(query), _BLOCK_FRAMES)]
+        blocks = [query[start : start + _BLOCK_FRAMES] for start in range(0, len(query), _BLOCK_FRAMES)]
         return np.concatenate([mix_neighbours(block, *search(block), rate) for block in blocks])
 
     def _list_search(self, query: np.ndarray) -> Neighbours:
@@ -175,30 +185,32 @@ class FeatureIndex:
         centres, probes = self.arrays.centres, self.arrays.probes
         stops = np.cumsum(self.arrays.sizes)
         starts = stops - self.arrays.sizes
-        to_centre = (centres**2).sum(1) - 2 * query @ centres.T     # but for the query's own square
+        to_centre = (centres**2).sum(1) - 2 * query @ centres.T  # but for the query's own square
         probed = np.argpartition(to_centre, probes - 1, axis=1)[:, :probes]
         distances = np.full((len(query), NEIGHBOURS), np.inf, np.float32)
         neighbours = np.zeros((len(query), NEIGHBOURS, self.dimension), np.float32)
         for row, lists in enumerate(probed):
-            near = np.concatenate([self.arrays.vectors[starts[number]:stops[number]] for number in lists])
-            distance = ((near - query[row])**2).sum(1)
+            near = np.concatenate([self.arrays.vectors[starts[number] : stops[number]] for number in lists])
+            distance = ((near - query[row]) ** 2).sum(1)
             best = np.argsort(distance)[:NEIGHBOURS]
-            distances[row, :len(best)], neighbours[row, :len(best)] = distance[best], near[best]
+            distances[row, : len(best)], neighbours[row, : len(best)] = distance[best], near[best]
         return distances, neighbours
 
 
 def whole_search(vectors: np.ndarray, device: str) -> Callable[[np.ndarray], Neighbours]:
     """Exact search among vectors (N, D), in torch on this device."""
     import torch
+
     searched = torch.from_numpy(vectors).to(device)
     squares = (searched**2).sum(1)
 
     def search(query: np.ndarray) -> Neighbours:
         asked = torch.from_numpy(query).to(device)
-        roughly = squares - 2 * asked @ searched.T     # a difference of large numbers: good for a first choice only
+        roughly = squares - 2 * asked @ searched.T  # a difference of large numbers: good for a first choice only
         found = searched[roughly.topk(min(_CANDIDATES, len(vectors)), largest=False).indices]
-        exactly, best = ((found - asked[:, None])**2).sum(2).topk(min(NEIGHBOURS, len(vectors)), largest=False)
+        exactly, best = ((found - asked[:, None]) ** 2).sum(2).topk(min(NEIGHBOURS, len(vectors)), largest=False)
         return exactly.cpu().numpy(), found.take_along_dim(best[..., None], 1).cpu().numpy()
+
     return search
 
 

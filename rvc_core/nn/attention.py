@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from .layers import ChannelNorm, Conv1d
 
-WINDOW_FRAMES = 10   # farther frames are attended to as well, without a position
-UNSEEN = -1e4        # score of the frames behind a clip's end: their weight is exactly 0, and it fits into float16
+WINDOW_FRAMES = 10  # farther frames are attended to as well, without a position
+UNSEEN = -1e4  # score of the frames behind a clip's end: their weight is exactly 0, and it fits into float16
 
 
 class Band:
@@ -24,7 +24,7 @@ class Band:
     def __init__(self, frames: int, device: torch.device) -> None:
         offsets = torch.arange(-WINDOW_FRAMES, WINDOW_FRAMES + 1, device=device)
         columns = torch.arange(frames, device=device)[:, None] + offsets
-        self.inside = (columns >= 0) & (columns < frames)           # (T, 21)
+        self.inside = (columns >= 0) & (columns < frames)  # (T, 21)
         self.columns = columns.clamp(0, frames - 1)
 
     def add_to(self, square: Tensor, band: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class RelativeAttention(nn.Module):
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.heads, width = heads, channels // heads
-        offsets = (1, 2 * WINDOW_FRAMES + 1, width)      # shared by the heads
+        offsets = (1, 2 * WINDOW_FRAMES + 1, width)  # shared by the heads
         self.emb_rel_k = nn.Parameter(torch.randn(offsets) / math.sqrt(width))
         self.emb_rel_v = nn.Parameter(torch.randn(offsets) / math.sqrt(width))
         self.conv_q = Conv1d(channels, channels, 1)
@@ -55,11 +55,13 @@ class RelativeAttention(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor, band: Band) -> Tensor:
         """Attend within x (B, C, T); bias (B, 1, T) is `UNSEEN` on frames behind a clip's end and 0 elsewhere."""
-        query, key, value = (conv(x).unflatten(1, (self.heads, -1)).flatten(0, 1)       # (B * heads, C / heads, T)
-                             for conv in (self.conv_q, self.conv_k, self.conv_v))
+        query, key, value = (
+            conv(x).unflatten(1, (self.heads, -1)).flatten(0, 1)  # (B * heads, C / heads, T)
+            for conv in (self.conv_q, self.conv_k, self.conv_v)
+        )
         query = query.transpose(1, 2) / math.sqrt(query.shape[1])
         scores = torch.baddbmm(bias.to(query.dtype).repeat_interleave(self.heads, dim=0), query, key)
-        weights = band.add_to(scores, query @ self.emb_rel_k[0].T).softmax(dim=-1)      # (B * heads, T, T)
+        weights = band.add_to(scores, query @ self.emb_rel_k[0].T).softmax(dim=-1)  # (B * heads, T, T)
         mixed = weights @ value.transpose(1, 2) + band.of(weights) @ self.emb_rel_v[0]
         return self.conv_o(mixed.transpose(1, 2).reshape(x.shape))
 
@@ -91,8 +93,9 @@ class TransformerEncoder(nn.Module):
         """Transform x (B, C, T) under mask (B, 1, T)."""
         bias, band = UNSEEN * (1 - mask), Band(x.shape[2], x.device)
         x = x * mask
-        for attend, norm_1, feed, norm_2 in zip(self.attn_layers, self.norm_layers_1, self.ffn_layers,
-                                                self.norm_layers_2, strict=True):
+        for attend, norm_1, feed, norm_2 in zip(
+            self.attn_layers, self.norm_layers_1, self.ffn_layers, self.norm_layers_2, strict=True
+        ):
             x = norm_1(x + attend(x, bias, band))
             x = norm_2(x + feed(x, mask))
         return x * mask

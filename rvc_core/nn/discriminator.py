@@ -35,9 +35,16 @@ class ScaleDiscriminator(nn.Module):
         widths = [1, *(width // divisor for width in (16, 64, 256, 1024, 1024, 1024))]
         kernels, strides = (15, 41, 41, 41, 41, 5), (1, 4, 4, 4, 4, 1)
         self.convs = nn.ModuleList(
-            NormedConv1d(before, after, kernel, stride=stride, padding=kernel // 2,
-                         groups=max(1, before // 4) if kernel == 41 else 1)     # four channels a group
-            for before, after, kernel, stride in zip(widths, widths[1:], kernels, strides, strict=False))
+            NormedConv1d(
+                before,
+                after,
+                kernel,
+                stride=stride,
+                padding=kernel // 2,
+                groups=max(1, before // 4) if kernel == 41 else 1,
+            )  # four channels a group
+            for before, after, kernel, stride in zip(widths, widths[1:], kernels, strides, strict=False)
+        )
         self.conv_post = NormedConv1d(widths[-1], 1, 3, padding=1)
 
     def forward(self, audio: Tensor) -> list[Tensor]:
@@ -68,8 +75,10 @@ class PeriodDiscriminator(nn.Module):
         super().__init__()
         self.period = period
         widths = [1, *(width // divisor for width in (32, 128, 512, 1024, 1024))]
-        self.convs = nn.ModuleList(NormedConv2d(before, after, 5, stride) for before, after, stride
-                                   in zip(widths, widths[1:], (3, 3, 3, 3, 1), strict=False))
+        self.convs = nn.ModuleList(
+            NormedConv2d(before, after, 5, stride)
+            for before, after, stride in zip(widths, widths[1:], (3, 3, 3, 3, 1), strict=False)
+        )
         self.conv_post = NormedConv2d(widths[-1], 1, 3, 1)
 
     def forward(self, audio: Tensor) -> list[Tensor]:
@@ -97,7 +106,8 @@ class Discriminator(nn.Module):
     def __init__(self, periods: tuple[int, ...], divisor: int = 1) -> None:
         super().__init__()
         self.discriminators = nn.ModuleList(
-            [ScaleDiscriminator(divisor), *(PeriodDiscriminator(period, divisor) for period in periods)])
+            [ScaleDiscriminator(divisor), *(PeriodDiscriminator(period, divisor) for period in periods)]
+        )
 
     @classmethod
     def of(cls, spec: VoiceSpec) -> "Discriminator":

@@ -16,17 +16,17 @@ from ..system.files import replace_atomically
 
 SAMPLE_RATE_HZ = 16_000
 WINDOW_SAMPLES = 400
-HOP_SAMPLES = 160            # the front end runs at 100 frames per second; the stem halves that
+HOP_SAMPLES = 160  # the front end runs at 100 frames per second; the stem halves that
 FFT_BINS = 257
 MEL_BANDS = 80
 WIDTH = 256
 DILATIONS = (1, 1, 2, 2, 3, 3, 1, 2)
-SOUNDS = 126                 # thirds of the 42 phones and noises that the encoder was taught to name
-DROPPED_SHARE = 0.1          # of a block's inner channels, while it is trained
-DETAIL_SHARE = 0.3           # of what the names leave out; measured: it costs the probes nothing
-FLOOR_POWER = 1e-6           # about -80 dB of full scale: below it lies only rounding
-RELATIVE_FLOOR = 1e-5        # 50 dB under the passage's own power: what lies below is not speech
-NORM_FRAMES = 301            # 3 s: long enough to average over many sounds, short enough to follow a change of voice
+SOUNDS = 126  # thirds of the 42 phones and noises that the encoder was taught to name
+DROPPED_SHARE = 0.1  # of a block's inner channels, while it is trained
+DETAIL_SHARE = 0.3  # of what the names leave out; measured: it costs the probes nothing
+FLOOR_POWER = 1e-6  # about -80 dB of full scale: below it lies only rounding
+RELATIVE_FLOOR = 1e-5  # 50 dB under the passage's own power: what lies below is not speech
+NORM_FRAMES = 301  # 3 s: long enough to average over many sounds, short enough to follow a change of voice
 
 
 def mel_filters(warp: float = 1.0) -> Tensor:
@@ -42,7 +42,7 @@ def mel_filters(warp: float = 1.0) -> Tensor:
     edges = (edges_hz / warp).clamp(max=SAMPLE_RATE_HZ / 2) / SAMPLE_RATE_HZ * 2 * (FFT_BINS - 1)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     bins = torch.arange(FFT_BINS, dtype=torch.float32)[:, None]
-    rise = (bins - left) / (centre - left).clamp(min=1.0)   # a bin wide at least, or narrow bands come out empty
+    rise = (bins - left) / (centre - left).clamp(min=1.0)  # a bin wide at least, or narrow bands come out empty
     fall = (right - bins) / (right - centre).clamp(min=1.0)
     filters = torch.minimum(rise, fall).clamp(min=0.0)
     return filters / filters.sum(0).clamp(min=1e-3)
@@ -66,6 +66,7 @@ def normalised_log_mel(power: Tensor, filters: Tensor) -> Tensor:
     power : Tensor (B, frames, bins)
     filters : Tensor (bins, bands) or (B, bins, bands)
     """
+
     def local(values: Tensor) -> Tensor:
         return F.avg_pool1d(values, NORM_FRAMES, stride=1, padding=NORM_FRAMES // 2, count_include_pad=False)
 
@@ -123,7 +124,7 @@ class EmbeddedEncoder(nn.Module):
         """
         hidden = self.encode(normalised_log_mel(power_spectrum(samples), self.filters))
         names = torch.softmax(self.namer(hidden), -1).sqrt()
-        return torch.cat([names * WIDTH ** 0.5, self.detail(hidden) * DETAIL_SHARE], -1)
+        return torch.cat([names * WIDTH**0.5, self.detail(hidden) * DETAIL_SHARE], -1)
 
     def encode(self, log_mel: Tensor) -> Tensor:
         """Hidden layer (B, T, 256) of a normalised log-mel (B, bands, frames), two frames to each T.
@@ -148,8 +149,10 @@ class EmbeddedEncoder(nn.Module):
         try:
             encoder.load_state_dict({key: value.float() for key, value in load_file(path).items()})
         except (OSError, SafetensorError, RuntimeError) as error:
-            raise WeightsError(f"{path.name} is not the embedded encoder: {str(error).splitlines()[0]}",
-                               hint="reinstall rvc_core, which carries the file") from error
+            raise WeightsError(
+                f"{path.name} is not the embedded encoder: {str(error).splitlines()[0]}",
+                hint="reinstall rvc_core, which carries the file",
+            ) from error
         return encoder.eval()
 
     def save(self, path: Path) -> None:

@@ -24,8 +24,9 @@ class PriorEncoder(nn.Module):
         self.emb_phone = nn.Linear(spec.content_width, spec.hidden_channels)
         if spec.uses_f0:
             self.emb_pitch = nn.Embedding(COARSE_PITCHES, spec.hidden_channels)
-        self.encoder = TransformerEncoder(spec.hidden_channels, spec.filter_channels, spec.heads, spec.layers,
-                                          spec.kernel_size)
+        self.encoder = TransformerEncoder(
+            spec.hidden_channels, spec.filter_channels, spec.heads, spec.layers, spec.kernel_size
+        )
         self.proj = Conv1d(spec.hidden_channels, 2 * spec.inter_channels, 1)
 
     def forward(self, content: Tensor, coarse: Tensor | None, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,8 +48,9 @@ class PosteriorEncoder(nn.Module):
         self.enc = WaveNet(spec.hidden_channels, spec.posterior_layers, spec.speaker_channels)
         self.proj = Conv1d(spec.hidden_channels, 2 * spec.inter_channels, 1)
 
-    def forward(self, spectrogram: Tensor, mask: Tensor, speaker: Tensor,
-                noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, spectrogram: Tensor, mask: Tensor, speaker: Tensor, noise: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Read spectrogram (B, F, T) of speaker (B, C, 1) → sample, mean, log deviation: (B, inter, T) each.
 
         Standard normal noise (B, inter, T) is drawn if not given.

@@ -13,9 +13,9 @@ from ..presets import VoiceSpec
 from .layers import LEAKY_SLOPE, Conv1d, NormedConvTranspose1d, ResBlock, channels_last
 
 SINE_AMPLITUDE = 0.1
-VOICED_NOISE = 0.003                    # standard deviation beside the sine
-UNVOICED_NOISE = SINE_AMPLITUDE / 3     # standard deviation where there is no pitch
-FINAL_SLOPE = 0.01                      # PyTorch's default, which the reference's last activation fell back to
+VOICED_NOISE = 0.003  # standard deviation beside the sine
+UNVOICED_NOISE = SINE_AMPLITUDE / 3  # standard deviation where there is no pitch
+FINAL_SLOPE = 0.01  # PyTorch's default, which the reference's last activation fell back to
 
 
 def frame_phase(f0_hz: Tensor, hop_samples: int, sample_rate: int) -> Tensor:
@@ -45,7 +45,7 @@ def sine(f0_hz: Tensor, hop_samples: int, sample_rate: int, start: Tensor | None
     if start is not None:
         phase = (phase + start[:, None]) % 1.0
     within = torch.arange(1, hop_samples + 1, device=f0_hz.device) / sample_rate
-    cycles = phase.float().unsqueeze(2) + f0_hz.float().unsqueeze(2) * within        # (B, T, hop): below 20 cycles
+    cycles = phase.float().unsqueeze(2) + f0_hz.float().unsqueeze(2) * within  # (B, T, hop): below 20 cycles
     return (SINE_AMPLITUDE * torch.sin(2 * math.pi * cycles) * (f0_hz > 0).unsqueeze(2)).flatten(1).unsqueeze(1)
 
 
@@ -84,16 +84,25 @@ class Generator(nn.Module):
         self.conv_pre = Conv1d(spec.inter_channels, widest, 7, padding=3)
         self.ups = nn.ModuleList(
             NormedConvTranspose1d(width, width // 2, kernel, stride=rate, padding=(kernel - rate) // 2)
-            for width, rate, kernel in zip(widths, rates, spec.upsample_kernels, strict=False))
+            for width, rate, kernel in zip(widths, rates, spec.upsample_kernels, strict=False)
+        )
         self.resblocks = nn.ModuleList(
-            ResBlock(width, kernel, dilations) for width in widths[1:]
-            for kernel, dilations in zip(spec.resblock_kernels, spec.resblock_dilations, strict=True))
+            ResBlock(width, kernel, dilations)
+            for width in widths[1:]
+            for kernel, dilations in zip(spec.resblock_kernels, spec.resblock_dilations, strict=True)
+        )
         self.conv_post = Conv1d(widths[-1], 1, 7, padding=3, bias=False)
         self.cond = Conv1d(spec.speaker_channels, widest, 1)
         self.uses_f0, self.blocks_per_stage = spec.uses_f0, len(spec.resblock_kernels)
 
-    def forward(self, latent: Tensor, speaker: Tensor, f0_hz: Tensor | None = None, noise: Tensor | None = None,
-                start: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        latent: Tensor,
+        speaker: Tensor,
+        f0_hz: Tensor | None = None,
+        noise: Tensor | None = None,
+        start: Tensor | None = None,
+    ) -> Tensor:
         """Decode latent (B, inter, T), speaker (B, C, 1), f0_hz (B, T), noise and start as in `SourceModule`."""
         source = self.m_source(f0_hz, noise, start) if self.uses_f0 else None
         x = self.conv_pre(channels_last(latent)) + self.cond(speaker)
@@ -101,6 +110,6 @@ class Generator(nn.Module):
             x = upsample(functional.leaky_relu_(x, LEAKY_SLOPE))
             if source is not None:
                 x = x + channels_last(self.noise_convs[stage](source))
-            first, *others = self.resblocks[stage * self.blocks_per_stage:(stage + 1) * self.blocks_per_stage]
+            first, *others = self.resblocks[stage * self.blocks_per_stage : (stage + 1) * self.blocks_per_stage]
             x = sum((block(x) for block in others), start=first(x)) / self.blocks_per_stage
         return torch.tanh(self.conv_post(functional.leaky_relu_(x, FINAL_SLOPE)))

@@ -24,8 +24,9 @@ class Conv1d(nn.Conv1d):
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if x.stride(1) != 1 or self.groups > 1 or x.is_cuda or torch.jit.is_tracing():
             return super()._conv_forward(x, weight, bias)
-        return functional.conv2d(x.unsqueeze(2), weight.unsqueeze(2), bias, (1, *self.stride),
-                                 (0, int(self.padding[0])), (1, *self.dilation)).squeeze(2)
+        return functional.conv2d(
+            x.unsqueeze(2), weight.unsqueeze(2), bias, (1, *self.stride), (0, int(self.padding[0])), (1, *self.dilation)
+        ).squeeze(2)
 
 
 class WeightNorm(nn.modules.conv._ConvNd):
@@ -45,7 +46,7 @@ class WeightNorm(nn.modules.conv._ConvNd):
         """The kernel to convolve with; computed anew at each call until `fuse` has fixed it."""
         if "weight" in self._parameters:
             return self.weight
-        return torch._weight_norm(self.weight_v, self.weight_g, 0)   # three times faster than the written-out formula
+        return torch._weight_norm(self.weight_v, self.weight_g, 0)  # three times faster than the written-out formula
 
     def fuse(self) -> None:
         """Fix the kernel for inference."""
@@ -77,8 +78,9 @@ class NormedConvTranspose1d(WeightNorm, nn.ConvTranspose1d):
         """Convolve x (B, C, T)."""
         if x.stride(1) != 1 or x.is_cuda or torch.jit.is_tracing():
             return functional.conv_transpose1d(x, self.kernel(), self.bias, self.stride[0], int(self.padding[0]))
-        return functional.conv_transpose2d(x.unsqueeze(2), self.kernel().unsqueeze(2), self.bias, (1, *self.stride),
-                                           (0, int(self.padding[0]))).squeeze(2)
+        return functional.conv_transpose2d(
+            x.unsqueeze(2), self.kernel().unsqueeze(2), self.bias, (1, *self.stride), (0, int(self.padding[0]))
+        ).squeeze(2)
 
 
 def fuse_weight_norm(network: nn.Module) -> None:
@@ -99,7 +101,7 @@ class Blueprint(TorchFunctionMode):
         named = kwargs or {}
         if getattr(function, "__module__", "") == "torch.nn.init":
             return named["tensor"]
-        if function is torch.norm_except_dim:   # of the kernel's shape, but for its first dimension
+        if function is torch.norm_except_dim:  # of the kernel's shape, but for its first dimension
             function, args, named = torch.empty, (len(args[0]), *[1] * (args[0].dim() - 1)), {}
         return function(*args, **(named | {"device": "meta"} if function is torch.empty else named))
 
@@ -137,7 +139,8 @@ class WaveNet(nn.Module):
         self.channels = channels
         self.in_layers = nn.ModuleList(NormedConv1d(channels, 2 * channels, 5, padding=2) for _ in range(layers))
         self.res_skip_layers = nn.ModuleList(
-            NormedConv1d(channels, 2 * channels if layer < layers - 1 else channels, 1) for layer in range(layers))
+            NormedConv1d(channels, 2 * channels if layer < layers - 1 else channels, 1) for layer in range(layers)
+        )
         self.cond_layer = NormedConv1d(speaker_channels, 2 * channels * layers, 1)
 
     def forward(self, x: Tensor, mask: Tensor, speaker: Tensor) -> Tensor:
@@ -147,7 +150,7 @@ class WaveNet(nn.Module):
         for in_layer, res_skip_layer, condition in zip(self.in_layers, self.res_skip_layers, conditions, strict=True):
             signal, gate = (in_layer(x) + condition).chunk(2, dim=1)
             mixed = res_skip_layer(torch.tanh(signal) * torch.sigmoid(gate))
-            if mixed.shape[1] > self.channels:      # the last layer has no residual half
+            if mixed.shape[1] > self.channels:  # the last layer has no residual half
                 residual, mixed = mixed.chunk(2, dim=1)
                 x = (x + residual) * mask
             skipped = skipped + mixed
@@ -160,8 +163,10 @@ class ResBlock(nn.Module):
     def __init__(self, channels: int, kernel_size: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
         half = kernel_size // 2
-        self.convs1 = nn.ModuleList(NormedConv1d(channels, channels, kernel_size, padding=half * dilation,
-                                                 dilation=dilation) for dilation in dilations)
+        self.convs1 = nn.ModuleList(
+            NormedConv1d(channels, channels, kernel_size, padding=half * dilation, dilation=dilation)
+            for dilation in dilations
+        )
         self.convs2 = nn.ModuleList(NormedConv1d(channels, channels, kernel_size, padding=half) for _ in dilations)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,8 +5,14 @@ import torch
 from ..errors import MismatchError
 
 
-def load_strictly(network: torch.nn.Module, weights: dict[str, torch.Tensor], name: str, *, assign: bool = False,
-                  hint: str = "use a file of the same version, sample rate and f0 choice") -> None:
+def load_strictly(
+    network: torch.nn.Module,
+    weights: dict[str, torch.Tensor],
+    name: str,
+    *,
+    assign: bool = False,
+    hint: str = "use a file of the same version, sample rate and f0 choice",
+) -> None:
     """Put weights into a network, all of them or none; `assign` puts them in the place of its own tensors.
 
     Raises

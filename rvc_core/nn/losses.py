@@ -41,13 +41,19 @@ def generator_loss(fake: list[Tensor]) -> Tensor:
 
 def feature_loss(real: list[list[Tensor]], fake: list[list[Tensor]]) -> Tensor:
     """Twice the sum over all layers of the mean distance between the features of real and generated waveforms."""
-    return 2 * torch.stack([functional.l1_loss(fake_map.float(), real_map.detach().float())
-                            for real_maps, fake_maps in zip(real, fake, strict=True)
-                            for real_map, fake_map in zip(real_maps, fake_maps, strict=True)]).sum()
+    return (
+        2
+        * torch.stack(
+            [
+                functional.l1_loss(fake_map.float(), real_map.detach().float())
+                for real_maps, fake_maps in zip(real, fake, strict=True)
+                for real_map, fake_map in zip(real_maps, fake_maps, strict=True)
+            ]
+        ).sum()
+    )
 
 
-def kl_loss(z_p: Tensor, logs_q: Tensor, m_p: Tensor, logs_p: Tensor, mask: Tensor, *,
-            frames: int = 0) -> Tensor:
+def kl_loss(z_p: Tensor, logs_q: Tensor, m_p: Tensor, logs_p: Tensor, mask: Tensor, *, frames: int = 0) -> Tensor:
     """Divergence of the posterior, seen through the flow, from the prior, per frame: a sum over channels.
 
     All (B, C, T) but mask (B, 1, T). One sample stands for the expectation over z.

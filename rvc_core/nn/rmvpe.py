@@ -14,12 +14,12 @@ from torch.nn import functional
 from .spectrogram import area_triangles
 
 MELS, BINS = 128, 360
-GRID_FRAMES = 32                        # the U-Net halves time five times, so it sees frames in groups of 32
+GRID_FRAMES = 32  # the U-Net halves time five times, so it sees frames in groups of 32
 _SAMPLE_RATE, _FFT_SAMPLES, _HOP_SAMPLES = 16_000, 1024, 160
 _LOWEST_HZ, _HIGHEST_HZ = 30, 8000
 _FLOOR = 1e-5
 _LEVELS, _BLOCKS, _HIDDEN = 5, 4, 256
-_CENTS_PER_BIN, _FIRST_BIN_CENTS = 20, 1997.3794084376191   # over 10 Hz; CREPE's bins, so the first is at 31.7 Hz
+_CENTS_PER_BIN, _FIRST_BIN_CENTS = 20, 1997.3794084376191  # over 10 Hz; CREPE's bins, so the first is at 31.7 Hz
 _NEAR_BINS = 4
 
 
@@ -36,19 +36,26 @@ class RMVPE(nn.Module):
         super().__init__()
         self.unet = _UNet(channels)
         self.cnn = nn.Conv2d(channels, 3, 3, padding=1)
-        self.fc = nn.Sequential(_BidirectionalGRU(3 * MELS, _HIDDEN), nn.Linear(2 * _HIDDEN, BINS), nn.Dropout(0.25),
-                                nn.Sigmoid())
+        self.fc = nn.Sequential(
+            _BidirectionalGRU(3 * MELS, _HIDDEN), nn.Linear(2 * _HIDDEN, BINS), nn.Dropout(0.25), nn.Sigmoid()
+        )
 
     def forward(self, log_mel: Tensor) -> Tensor:
         frames = log_mel.shape[-1]
-        image = functional.pad(log_mel, (0, -frames % GRID_FRAMES)).transpose(1, 2).unsqueeze(1)   # (B, 1, T', 128)
+        image = functional.pad(log_mel, (0, -frames % GRID_FRAMES)).transpose(1, 2).unsqueeze(1)  # (B, 1, T', 128)
         return self.fc(self.cnn(self.unet(image)).transpose(1, 2).flatten(2))[:, :frames]
 
 
 def log_mel(audio: Tensor) -> Tensor:
     """What the network hears: audio (B, N) at 16 kHz, N > 512 → (B, 128, N // 160 + 1), frame t centred on 160 t."""
-    bins = torch.stft(audio.float(), _FFT_SAMPLES, _HOP_SAMPLES, center=True, return_complex=True,
-                      window=torch.hann_window(_FFT_SAMPLES, device=audio.device))
+    bins = torch.stft(
+        audio.float(),
+        _FFT_SAMPLES,
+        _HOP_SAMPLES,
+        center=True,
+        return_complex=True,
+        window=torch.hann_window(_FFT_SAMPLES, device=audio.device),
+    )
     return (_filters(audio.device) @ bins.abs()).clamp(min=_FLOOR).log()
 
 
@@ -63,7 +70,7 @@ def peak_hz(salience: Tensor) -> Tensor:
     [201.28]
     """
     steps = torch.arange(2 * _NEAR_BINS + 1, device=salience.device)
-    near = salience.argmax(1, keepdim=True) + steps                      # in `padded`: bin 0 stands at 4
+    near = salience.argmax(1, keepdim=True) + steps  # in `padded`: bin 0 stands at 4
     padded = functional.pad(salience.double(), (_NEAR_BINS, _NEAR_BINS))
     weight = padded.gather(1, near)
     cents = _CENTS_PER_BIN * (near.double() - _NEAR_BINS) + _FIRST_BIN_CENTS
@@ -77,8 +84,9 @@ class _UNet(nn.Module):
         self.encoder = _Encoder(widths[:-1])
         inner = nn.Sequential(_Stage(widths[-2], widths[-1]), *(_Stage(widths[-1], widths[-1]) for _ in range(3)))
         self.intermediate = nn.Sequential(OrderedDict(layers=inner))
-        self.decoder = nn.ModuleDict({"layers": nn.ModuleList(
-            _UpStage(widths[level + 1], widths[level]) for level in reversed(range(_LEVELS)))})
+        self.decoder = nn.ModuleDict(
+            {"layers": nn.ModuleList(_UpStage(widths[level + 1], widths[level]) for level in reversed(range(_LEVELS)))}
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         image, skipped = self.encoder(image)
@@ -119,7 +127,9 @@ class _UpStage(nn.Module):
         super().__init__()
         self.conv1 = nn.Sequential(
             nn.ConvTranspose2d(before, width, 3, stride=2, padding=1, output_padding=1, bias=False),
-            nn.BatchNorm2d(width), nn.ReLU())
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+        )
         self.conv2 = _residual_blocks(2 * width, width)
 
     def forward(self, image: Tensor, skipped: Tensor) -> Tensor:
@@ -136,8 +146,13 @@ class _Block(nn.Module):
     def __init__(self, before: int, width: int) -> None:
         super().__init__()
         self.conv = nn.Sequential(
-            nn.Conv2d(before, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+            nn.Conv2d(before, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+        )
         if before != width:
             self.shortcut = nn.Conv2d(before, width, 1)
 
@@ -159,5 +174,5 @@ def _filters(device: torch.device) -> Tensor:
     """Mel bands from 30 to 8000 Hz on HTK's scale (S. Young, The HTK Book): 2595 lg(1 + f / 700)."""
     low, high = (2595 * np.log10(1 + limit / 700) for limit in (_LOWEST_HZ, _HIGHEST_HZ))
     edge_hz = 700 * (10 ** (np.linspace(low, high, MELS + 2) / 2595) - 1)
-    with torch.inference_mode(False):    # a cached tensor outlives the mode that it was first asked for in
+    with torch.inference_mode(False):  # a cached tensor outlives the mode that it was first asked for in
         return torch.from_numpy(area_triangles(edge_hz, _SAMPLE_RATE, _FFT_SAMPLES)).to(device)

@@ -18,8 +18,8 @@ from ..presets import VoiceSpec
 from .generator import frame_phase
 
 LAYERS = 6
-WINDOW_HOPS = 4                       # frames overlap by three quarters
-QUIET_PULSES, QUIET_NOISE = -3.0, -5.0    # logarithms of the gains before training: near those of speech
+WINDOW_HOPS = 4  # frames overlap by three quarters
+QUIET_PULSES, QUIET_NOISE = -3.0, -5.0  # logarithms of the gains before training: near those of speech
 LOUDEST = 4.0
 
 
@@ -44,13 +44,14 @@ def pulse_train(f0_hz: Tensor, hop_samples: int, sample_rate: int, start: Tensor
         phase = (phase + start[:, None]) % 1.0
     within = torch.arange(1, hop_samples + 1, device=f0_hz.device) / sample_rate
     cycles = phase.float().unsqueeze(2) + f0_hz.float().unsqueeze(2) * within
-    cycles = cycles - cycles.round()                                    # in [-1/2, 1/2]: exact sines
+    cycles = cycles - cycles.round()  # in [-1/2, 1/2]: exact sines
     voiced = f0_hz > 0
     harmonics = torch.where(voiced, ((sample_rate / 2 - 1) / f0_hz.clamp(min=1.0)).floor(), 1.0).unsqueeze(2)
     below = torch.sin(math.pi * cycles)
     at_peak = below.abs() < 1e-4
-    kernel = torch.where(at_peak, 2 * harmonics + 1,
-                         torch.sin(math.pi * (2 * harmonics + 1) * cycles) / torch.where(at_peak, 1.0, below))
+    kernel = torch.where(
+        at_peak, 2 * harmonics + 1, torch.sin(math.pi * (2 * harmonics + 1) * cycles) / torch.where(at_peak, 1.0, below)
+    )
     return ((kernel - 1) / 2 * (2 / harmonics).sqrt() * voiced.unsqueeze(2)).flatten(1)
 
 
@@ -92,8 +93,9 @@ class SourceFilter(nn.Module):
             self.filters.weight.mul_(0.1)
             self.filters.bias.copy_(torch.tensor([QUIET_PULSES, 0.0, QUIET_NOISE]).repeat_interleave(self.bins))
 
-    def forward(self, latent: Tensor, speaker: Tensor, f0_hz: Tensor, noise: Tensor | None = None,
-                start: Tensor | None = None) -> Tensor:
+    def forward(
+        self, latent: Tensor, speaker: Tensor, f0_hz: Tensor, noise: Tensor | None = None, start: Tensor | None = None
+    ) -> Tensor:
         """Decode latent (B, inter, T), speaker (B, C, 1), f0_hz (B, T).
 
         Standard normal noise (B, 1, S) is drawn if not given; start (B,) is the phase before the first frame.
@@ -102,7 +104,7 @@ class SourceFilter(nn.Module):
         with torch.autocast(latent.device.type, enabled=False):
             pulses = pulse_train(f0_hz, self.hop_samples, self.sample_rate, start)
             noise = torch.randn_like(pulses) if noise is None else noise.float().flatten(1)
-            bins = (self.spectrum(pulses) * torch.polar(gain, delay) + self.spectrum(noise) * noise_gain)
+            bins = self.spectrum(pulses) * torch.polar(gain, delay) + self.spectrum(noise) * noise_gain
             return self.wave(bins).unsqueeze(1)
 
     def filters_at(self, latent: Tensor, speaker: Tensor, f0_hz: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -117,16 +119,28 @@ class SourceFilter(nn.Module):
     def spectrum(self, wave: Tensor) -> Tensor:
         """Windowed transforms (B, bins, T) of wave (B, T * hop), frame t centred on the middle of its hop."""
         margin = (self.fft_samples - self.hop_samples) // 2
-        return torch.stft(functional.pad(wave, (margin, margin)), self.fft_samples, self.hop_samples,
-                          window=self.window, center=False, return_complex=True)
+        return torch.stft(
+            functional.pad(wave, (margin, margin)),
+            self.fft_samples,
+            self.hop_samples,
+            window=self.window,
+            center=False,
+            return_complex=True,
+        )
 
     def wave(self, bins: Tensor) -> Tensor:
         """The inverse of `spectrum`: (B, bins, T) → (B, T * hop)."""
         frames, margin = bins.shape[2], (self.fft_samples - self.hop_samples) // 2
         pieces = torch.fft.irfft(bins, n=self.fft_samples, dim=1) * self.window[:, None]
         weights = self.window.square()[:, None].expand(1, -1, frames)
-        summed, weight = (functional.fold(part, (1, (frames - 1) * self.hop_samples + self.fft_samples),
-                                          (1, self.fft_samples), stride=(1, self.hop_samples)).flatten(1)
-                          for part in (pieces, weights))
+        summed, weight = (
+            functional.fold(
+                part,
+                (1, (frames - 1) * self.hop_samples + self.fft_samples),
+                (1, self.fft_samples),
+                stride=(1, self.hop_samples),
+            ).flatten(1)
+            for part in (pieces, weights)
+        )
         inside = slice(margin, margin + frames * self.hop_samples)
         return summed[:, inside] / weight[:, inside]

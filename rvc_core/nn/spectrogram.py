@@ -42,7 +42,7 @@ def linear_spectrogram(audio: Tensor, spec: VoiceSpec, epsilons: EpsilonName = "
 def mel_of_linear(linear: Tensor, spec: VoiceSpec, epsilons: EpsilonName = "2023") -> Tensor:
     """Natural logarithm of the mel bands of a linear spectrogram: (B, F, T) → (B, mels, T)."""
     filters = _mel_filters(spec.sample_rate, spec.fft_samples, spec.mels, linear.device)
-    with torch.autocast(linear.device.type, enabled=False):     # half precision would be heard in the quiet bands
+    with torch.autocast(linear.device.type, enabled=False):  # half precision would be heard in the quiet bands
         return (filters @ linear.float()).clamp(min=EPSILONS[epsilons].mel).log()
 
 
@@ -73,7 +73,7 @@ def area_triangles(edge_hz: np.ndarray, sample_rate: int, fft_samples: int) -> n
 
 @lru_cache(maxsize=16)
 def _mel_filters(sample_rate: int, fft_samples: int, mels: int, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):    # a cached tensor outlives the mode that it was first asked for in
+    with torch.inference_mode(False):  # a cached tensor outlives the mode that it was first asked for in
         return torch.from_numpy(mel_filterbank(sample_rate, fft_samples, mels)).to(device)
 
 

@@ -70,9 +70,17 @@ class SynthesisNoise:
     starts: Tensor | None = None
 
     @classmethod
-    def draw(cls, spec: VoiceSpec, frames: int, *, batch: int = 1, generator: torch.Generator | None = None,
-             device: torch.device | str = "cpu") -> "SynthesisNoise":
+    def draw(
+        cls,
+        spec: VoiceSpec,
+        frames: int,
+        *,
+        batch: int = 1,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+    ) -> "SynthesisNoise":
         """Draw for `frames` frames; the same generator state gives the same noise."""
+
         def normal(*shape: int) -> Tensor:
             return torch.randn(shape, generator=generator, device=device)
 
@@ -112,13 +120,22 @@ class Synthesizer(nn.Module):
             self.enc_q = PosteriorEncoder(spec)
         self.flow = Flow(spec)
         self.emb_g = nn.Embedding(spec.speakers, spec.speaker_channels)
-        if spec.version == "v2":     # RVC's v2 registers its prior last, and optimizer states are stored in that order
+        if spec.version == "v2":  # RVC's v2 registers its prior last, and optimizer states are stored in that order
             prior = self.enc_p
             del self.enc_p
             self.enc_p = prior
 
-    def forward(self, *, content: Tensor, lengths: Tensor, coarse: Tensor | None, f0_hz: Tensor | None,
-                spectrogram: Tensor, speaker: Tensor, noise: SynthesisNoise | None = None) -> SynthesizerOutput:
+    def forward(
+        self,
+        *,
+        content: Tensor,
+        lengths: Tensor,
+        coarse: Tensor | None,
+        f0_hz: Tensor | None,
+        spectrogram: Tensor,
+        speaker: Tensor,
+        noise: SynthesisNoise | None = None,
+    ) -> SynthesizerOutput:
         """One training pass: encode whole clips both ways, decode one segment of each.
 
         Parameters
@@ -148,9 +165,17 @@ class Synthesizer(nn.Module):
         return SynthesizerOutput(audio, starts, mask, z, z_p, m_p, logs_p, m_q, logs_q)
 
     @torch.no_grad()
-    def infer(self, content: Tensor, coarse: Tensor | None, f0_hz: Tensor | None, speaker: Tensor,
-              noise_scale: float = NOISE_SCALE, *, generator: torch.Generator | None = None,
-              noise: SynthesisNoise | None = None) -> Tensor:
+    def infer(
+        self,
+        content: Tensor,
+        coarse: Tensor | None,
+        f0_hz: Tensor | None,
+        speaker: Tensor,
+        noise_scale: float = NOISE_SCALE,
+        *,
+        generator: torch.Generator | None = None,
+        noise: SynthesisNoise | None = None,
+    ) -> Tensor:
         """Speak content (B, T, D) at the given pitch in the voice of `speaker` (B,) → audio (B, 1, T * hop).
 
         Content and pitch are as in `forward`, all of one length. With `generator` or `noise` the result is

@@ -4,9 +4,26 @@ import importlib
 from typing import Any
 
 _PUBLIC = {
-    "Form": "forms", "watch": "watching", "tensorboard": "tensorboard_server",
-    **dict.fromkeys(("check", "begin", "lab", "recordings", "songs", "report", "form", "prepare", "start",
-                     "watch_training", "stop", "upload"), "cells"),
+    "Form": "forms",
+    "watch": "watching",
+    "tensorboard": "tensorboard_server",
+    **dict.fromkeys(
+        (
+            "check",
+            "begin",
+            "lab",
+            "recordings",
+            "songs",
+            "report",
+            "form",
+            "prepare",
+            "start",
+            "watch_training",
+            "stop",
+            "upload",
+        ),
+        "cells",
+    ),
     **dict.fromkeys(("listen", "choose", "convert", "export", "clean_up", "job"), "results"),
 }
 __all__ = list(_PUBLIC)

@@ -45,18 +45,24 @@ def check() -> None:
     """
     report = run_command("check", failing=False)
     found = {name: version for name, version in report["versions"].items() if version}
-    print(" · ".join(f"{name} {found[name]}" for name in
-                     ("rvc_core", "python", "torch", "numpy", "ipywidgets", "faiss-cpu", "faiss-gpu") if name in found))
+    print(
+        " · ".join(
+            f"{name} {found[name]}"
+            for name in ("rvc_core", "python", "torch", "numpy", "ipywidgets", "faiss-cpu", "faiss-gpu")
+            if name in found
+        )
+    )
     device = report["device"]
     print(say("computes", title=device["title"], reason=device["reason"]) if device else say("no_torch"))
     for problem in report["problems"]:
         print(f"! {problem['problem']}\n  → {problem['hint']}")
-        if "not built for" in problem["problem"]:      # before anything is downloaded for it
+        if "not built for" in problem["problem"]:  # before anything is downloaded for it
             raise ResourceError(problem["problem"], hint=problem["hint"])
 
 
-def begin(name: str, dataset: str = "", songs: str = "", place: str = "auto",
-          settings: Mapping[str, Any] | None = None) -> Experiment:
+def begin(
+    name: str, dataset: str = "", songs: str = "", place: str = "auto", settings: Mapping[str, Any] | None = None
+) -> Experiment:
     """Open a voice: storage is mounted, and what was saved of the voice elsewhere comes back.
 
     Raises
@@ -70,8 +76,10 @@ def begin(name: str, dataset: str = "", songs: str = "", place: str = "auto",
     bring_back(session)
     layout = session.lab.layout
     left = session_minutes_left()
-    print(say("begun", name=name, folder=layout.root, free=f"{shutil.disk_usage(home()).free / 1e9:.0f}")
-          + (say("minutes_left", minutes=round(left)) if left is not None else ""))
+    print(
+        say("begun", name=name, folder=layout.root, free=f"{shutil.disk_usage(home()).free / 1e9:.0f}")
+        + (say("minutes_left", minutes=round(left)) if left is not None else "")
+    )
     print(state_of(layout))
     return session.lab
 
@@ -149,6 +157,7 @@ def upload(wanted: bool = False) -> None:
     if not wanted:
         return
     from google.colab import files
+
     folder = _uploads(Session.load())
     folder.mkdir(parents=True, exist_ok=True)
     if files.upload(str(folder)):
@@ -181,6 +190,7 @@ def report() -> None:
 def form(*settings: type[Settings]) -> list[Form[Any]]:
     """Show a form for each settings class; what they are changed to is remembered."""
     from IPython.display import display
+
     made = [Session.load().form(one) for one in settings]
     for form in made:
         display(form)
@@ -200,8 +210,9 @@ def prepare() -> None:
     for reason, seconds in made.explained.items():
         if seconds >= 0.1:
             print(f"  {seconds:.1f} s: {reason}")
-    extracted = run_command("extract", session.name,
-                            settings=(session.settings(ExtractSettings), session.settings(RuntimeSettings)))
+    extracted = run_command(
+        "extract", session.name, settings=(session.settings(ExtractSettings), session.settings(RuntimeSettings))
+    )
     index = lab.build_index(session.settings(IndexSettings))
     print(say("extracted", done=extracted["done"], skipped=extracted["skipped"], vectors=index.vectors))
     for warning in [*made.warnings, *extracted["warnings"]]:
@@ -215,8 +226,12 @@ def start() -> None:
     print(say("consent"))
     if not lab_.layout.filelist.is_file():
         prepare()
-    begun = detached.start(lab_.layout, session.settings(TrainSettings), session.settings(RuntimeSettings),
-                         mirror=session.settings(MirrorSettings))
+    begun = detached.start(
+        lab_.layout,
+        session.settings(TrainSettings),
+        session.settings(RuntimeSettings),
+        mirror=session.settings(MirrorSettings),
+    )
     print(say("started" if begun else "is_training", name=session.name))
 
 
@@ -241,6 +256,7 @@ def watch_training() -> None:
         As training did.
     """
     from .watching import watch
+
     lab_ = lab()
     watch(lab_)
     if detached.is_running(lab_.layout):

@@ -12,8 +12,9 @@ from ..settings import Settings
 from ..system.platforms import child_environment
 
 
-def run_command(command: str, *arguments: str, settings: tuple[Settings, ...] = (),
-                failing: bool = True) -> dict[str, Any]:
+def run_command(
+    command: str, *arguments: str, settings: tuple[Settings, ...] = (), failing: bool = True
+) -> dict[str, Any]:
     """Run ``rvc <command>`` in a process of its own, show its progress, and return its JSON object.
 
     Parameters
@@ -26,13 +27,18 @@ def run_command(command: str, *arguments: str, settings: tuple[Settings, ...] = 
     RVCError
         As the command said it.
     """
-    flags = [f"--{name.replace('_', '-')}={str(value).lower() if isinstance(value, bool) else value}"
-             for one in settings for name, value in one.stamp().items() if value is not None]
+    flags = [
+        f"--{name.replace('_', '-')}={str(value).lower() if isinstance(value, bool) else value}"
+        for one in settings
+        for name, value in one.stamp().items()
+        if value is not None
+    ]
     call = [sys.executable, "-m", "rvc_core.cli", command, *arguments, *flags, "--json"]
     said: deque[str] = deque(maxlen=3)
     with tempfile.TemporaryFile("w+", encoding="utf-8") as answer:
-        with subprocess.Popen(call, stdout=answer, stderr=subprocess.PIPE, text=True, encoding="utf-8",
-                              env=child_environment()) as process:
+        with subprocess.Popen(
+            call, stdout=answer, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=child_environment()
+        ) as process:
             assert process.stderr is not None
             for line in process.stderr:
                 print(line, end="")
@@ -40,8 +46,9 @@ def run_command(command: str, *arguments: str, settings: tuple[Settings, ...] = 
         answer.seek(0)
         lines = answer.read().splitlines()
     if not lines:
-        raise RVCError(f"rvc {command} ended with status {process.returncode}",
-                       hint=" ".join(said) or "run the cell again")
+        raise RVCError(
+            f"rvc {command} ended with status {process.returncode}", hint=" ".join(said) or "run the cell again"
+        )
     result = json.loads(lines[-1])
     if "error" in result and (failing or "hint" in result and len(result) == 2):
         raise RVCError(result["error"], hint=result["hint"])

@@ -25,7 +25,7 @@ from ..voice import Voice
 from ..voices.share import export_voice
 from ..workspace.layout import Layout
 
-_LOUDEST = 0.89   # peaks stay one decibel below full scale
+_LOUDEST = 0.89  # peaks stay one decibel below full scale
 
 
 @dataclass(frozen=True)
@@ -50,26 +50,43 @@ class Comparison:
         """Voices with their scores and the choices so far, in Markdown."""
         metrics = [name for name in METRICS if any(name in one.scores for one in self.voices)]
         counted = preferences(self.layout)
-        rows = [["epoch", "why", *(f"{name} {'↑' if METRICS[name][0] else '↓'}" for name in metrics), "preferred"],
-                ["---"] * (len(metrics) + 3)]
+        rows = [
+            ["epoch", "why", *(f"{name} {'↑' if METRICS[name][0] else '↓'}" for name in metrics), "preferred"],
+            ["---"] * (len(metrics) + 3),
+        ]
         for one in self.voices:
             won, heard = counted.get(one.epoch, (0, 0))
-            rows.append([str(one.epoch), ", ".join(one.why), *(f"{one.scores[name]:.3g}" for name in metrics),
-                         f"{won:g} of {heard}" if heard else ""])
+            rows.append(
+                [
+                    str(one.epoch),
+                    ", ".join(one.why),
+                    *(f"{one.scores[name]:.3g}" for name in metrics),
+                    f"{won:g} of {heard}" if heard else "",
+                ]
+            )
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
     def as_json(self) -> dict[str, Any]:
         """For the notebook's result file."""
-        return {"recommended": self.recommended,
-                "voices": [{"epoch": one.epoch, "step": one.step, "path": one.path, "why": list(one.why),
-                            "scores": one.scores} for one in self.voices],
-                "files": [{"epoch": epoch, "clip": str(clip), "path": str(file)}
-                          for (epoch, clip), file in self.files.items()],
-                "preferences": {str(epoch): list(counts) for epoch, counts in preferences(self.layout).items()}}
+        return {
+            "recommended": self.recommended,
+            "voices": [
+                {"epoch": one.epoch, "step": one.step, "path": one.path, "why": list(one.why), "scores": one.scores}
+                for one in self.voices
+            ],
+            "files": [
+                {"epoch": epoch, "clip": str(clip), "path": str(file)} for (epoch, clip), file in self.files.items()
+            ],
+            "preferences": {str(epoch): list(counts) for epoch, counts in preferences(self.layout).items()},
+        }
 
 
-def compare(experiment: Experiment, clips: str = "", settings: ConvertSettings = ConvertSettings(),
-            progress: Progress = Silent()) -> Comparison:
+def compare(
+    experiment: Experiment,
+    clips: str = "",
+    settings: ConvertSettings = ConvertSettings(),
+    progress: Progress = Silent(),
+) -> Comparison:
     """Let each candidate of the verdict speak the same clips; what was made before is taken as it is.
 
     Parameters
@@ -94,8 +111,10 @@ def compare(experiment: Experiment, clips: str = "", settings: ConvertSettings =
     for clip in sources:
         made = {one.epoch: _file_of(layout, one, clip, settings) for one in voices}
         if not all(file.exists() for file in made.values()):
-            spoken = {one.epoch: Voice.load(str(one.path), runtime=experiment.runtime).convert(clip, settings).audio
-                      for one in voices}
+            spoken = {
+                one.epoch: Voice.load(str(one.path), runtime=experiment.runtime).convert(clip, settings).audio
+                for one in voices
+            }
             for epoch, audio in equally_loud(spoken).items():
                 audio.save(made[epoch], comment="converted by rvc_core")
         for one in voices:
@@ -121,11 +140,14 @@ def equally_loud(spoken: Mapping[int, Audio]) -> dict[int, Audio]:
     True
     """
     levels = {epoch: 10 ** (measure(audio).level_db / 20) for epoch, audio in spoken.items()}
-    level = min(_LOUDEST * levels[epoch] / max(float(np.abs(audio.samples).max()), 1e-6)
-                for epoch, audio in spoken.items())
+    level = min(
+        _LOUDEST * levels[epoch] / max(float(np.abs(audio.samples).max()), 1e-6) for epoch, audio in spoken.items()
+    )
     level = min(level, float(np.median(list(levels.values()))))
-    return {epoch: Audio((audio.samples * (level / levels[epoch])).astype(np.float32), audio.sample_rate)
-            for epoch, audio in spoken.items()}
+    return {
+        epoch: Audio((audio.samples * (level / levels[epoch])).astype(np.float32), audio.sample_rate)
+        for epoch, audio in spoken.items()
+    }
 
 
 # -- choices -------------------------------------------------------------------------------------------------------
@@ -163,8 +185,9 @@ def chosen(comparison: Comparison, choice: str = "auto") -> Candidate:
         epoch = max(heard, key=lambda one: (heard[one], one == comparison.recommended), default=comparison.recommended)
         return by_epoch.get(epoch if epoch is not None else -1, comparison.voices[-1])
     if not choice.isdigit() or int(choice) not in by_epoch:
-        raise WeightsError(f"no voice of epoch {choice} was compared",
-                           hint=f"there are auto, {', '.join(map(str, by_epoch))}")
+        raise WeightsError(
+            f"no voice of epoch {choice} was compared", hint=f"there are auto, {', '.join(map(str, by_epoch))}"
+        )
     return by_epoch[int(choice)]
 
 

@@ -60,8 +60,12 @@ class Form(Generic[S]):
     (30, 'a whole number from 1 to 100000')
     """
 
-    def __init__(self, settings: type[S], start: Mapping[str, Any] | None = None,
-                 changed: Callable[[S], None] = lambda value: None) -> None:
+    def __init__(
+        self,
+        settings: type[S],
+        start: Mapping[str, Any] | None = None,
+        changed: Callable[[S], None] = lambda value: None,
+    ) -> None:
         self.settings, self._changed = settings, changed
         self.value: S = settings.of(**(start or {}))
         self.problems: dict[str, str] = {}
@@ -69,16 +73,20 @@ class Form(Generic[S]):
         self.controls: dict[str, Any] = {}
         self._notes: dict[str, Any] = {}
         rows = {name: self._row(name) for name in self._fields}
-        self.widget = _panel([row for name, row in rows.items() if name in _PLAIN],
-                             [row for name, row in rows.items() if name not in _PLAIN])
+        self.widget = _panel(
+            [row for name, row in rows.items() if name in _PLAIN],
+            [row for name, row in rows.items() if name not in _PLAIN],
+        )
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
+
         display(self.widget)
 
     def _row(self, name: str) -> "ipywidgets.VBox":
         """A control, and under it what it means and what is wrong with it."""
         import ipywidgets
+
         control = control_for(name, self._fields[name], getattr(self.value, name))
         self.controls[name], self._notes[name] = control, ipywidgets.HTML()
         self._tell(name)
@@ -95,9 +103,10 @@ class Form(Generic[S]):
                 self.problems |= {name: found[name]} if name in found else {}
                 self._tell(name)
             before = self.value
-            with contextlib.suppress(SettingsError):      # fields that fit, but not each other
-                self.value = self.settings.of(**{name: getattr(before, name) if name in found else shown[name]
-                                                 for name in shown})
+            with contextlib.suppress(SettingsError):  # fields that fit, but not each other
+                self.value = self.settings.of(
+                    **{name: getattr(before, name) if name in found else shown[name] for name in shown}
+                )
             if self.value != before:
                 self._changed(self.value)
 
@@ -110,7 +119,7 @@ class Form(Generic[S]):
                 if not problem["loc"]:
                     continue
                 name = str(problem["loc"][0])
-                own = problem["type"] == "value_error"      # of a validator that knows better than the bounds
+                own = problem["type"] == "value_error"  # of a validator that knows better than the bounds
                 yield name, problem["msg"].partition(", ")[2] if own else expectation(self._fields[name])
 
     def _tell(self, name: str) -> None:
@@ -133,9 +142,14 @@ def control_for(name: str, field: Mapping[str, Any], value: Any) -> Any:
     'FloatText'
     """
     import ipywidgets
+
     unit = _UNITS.get(name.rpartition("_")[2])
-    common = {"value": value, "description": label_of(name) + (f" ({unit})" if unit else ""),
-              "style": {"description_width": _LABEL_WIDTH}, "layout": {"width": "98%", "max_width": _FORM_WIDTH}}
+    common = {
+        "value": value,
+        "description": label_of(name) + (f" ({unit})" if unit else ""),
+        "style": {"description_width": _LABEL_WIDTH},
+        "layout": {"width": "98%", "max_width": _FORM_WIDTH},
+    }
     kind, low, high = field.get("type"), field.get("minimum"), field.get("maximum")
     if "enum" in field:
         return ipywidgets.Dropdown(options=field["enum"], **common)
@@ -145,8 +159,11 @@ def control_for(name: str, field: Mapping[str, Any], value: Any) -> Any:
         return ipywidgets.IntText(**common)
     if kind == "number" and low is not None and high is not None:
         return ipywidgets.FloatText(step=0.05 if high - low <= 2 else 0.5, **common)
-    return ipywidgets.Text(placeholder=expectation(field), continuous_update=False,
-                           **common | {"value": "" if value is None else str(value)})
+    return ipywidgets.Text(
+        placeholder=expectation(field),
+        continuous_update=False,
+        **common | {"value": "" if value is None else str(value)},
+    )
 
 
 def expectation(field: Mapping[str, Any]) -> str:
@@ -166,8 +183,11 @@ def expectation(field: Mapping[str, Any]) -> str:
     if low is not None and high is not None:
         return say("between", kind=kind, low=low, high=high)
     above, below = field.get("exclusiveMinimum"), field.get("exclusiveMaximum")
-    bounds = [say(word, bound=bound) for word, bound in
-              (("at_least", low), ("above", above), ("at_most", high), ("below", below)) if bound is not None]
+    bounds = [
+        say(word, bound=bound)
+        for word, bound in (("at_least", low), ("above", above), ("at_most", high), ("below", below))
+        if bound is not None
+    ]
     return " ".join([kind, say("and").join(bounds)]).strip()
 
 
@@ -187,15 +207,20 @@ def _panel(plain: list[Any], advanced: list[Any]) -> "ipywidgets.VBox":
     Behind a button, as nobody reaches the titles of ipywidgets' Accordion by keyboard.
     """
     import ipywidgets
+
     layout = {"width": "100%", "max_width": "48em"}
     if not plain or not advanced:
         return ipywidgets.VBox(plain or advanced, layout=layout)
-    button = ipywidgets.ToggleButton(description=say("advanced", count=len(advanced)), icon="caret-right",
-                                     layout={"width": "98%", "max_width": _FORM_WIDTH, "margin": "0 0 6px 0"})
+    button = ipywidgets.ToggleButton(
+        description=say("advanced", count=len(advanced)),
+        icon="caret-right",
+        layout={"width": "98%", "max_width": _FORM_WIDTH, "margin": "0 0 6px 0"},
+    )
     folded = ipywidgets.VBox(advanced, layout={"display": "none"})
 
     def fold(change: dict[str, Any]) -> None:
         button.icon = "caret-down" if change["new"] else "caret-right"
         folded.layout.display = "flex" if change["new"] else "none"
+
     button.observe(fold, names="value")
     return ipywidgets.VBox([*plain, button, folded], layout=layout)

@@ -68,18 +68,27 @@ def ab(comparison: Comparison, seed: int | None = None) -> Any:
     heading, ending = ipywidgets.HTML(), ipywidgets.HTML()
     players = [ipywidgets.VBox(), ipywidgets.VBox()]
     source = ipywidgets.VBox()
-    buttons = [ipywidgets.Button(description=text, button_style=style, layout={"width": "auto", "min_width": "7.5em"})
-               for text, style in (("A is better", "primary"), ("no difference", ""), ("B is better", "primary"))]
-    panel = ipywidgets.VBox([ipywidgets.HBox(players, layout={"flex_flow": "row wrap"}),
-                             ipywidgets.HBox(buttons, layout={"flex_flow": "row wrap"}), source])
+    buttons = [
+        ipywidgets.Button(description=text, button_style=style, layout={"width": "auto", "min_width": "7.5em"})
+        for text, style in (("A is better", "primary"), ("no difference", ""), ("B is better", "primary"))
+    ]
+    panel = ipywidgets.VBox(
+        [
+            ipywidgets.HBox(players, layout={"flex_flow": "row wrap"}),
+            ipywidgets.HBox(buttons, layout={"flex_flow": "row wrap"}),
+            source,
+        ]
+    )
 
     def show() -> None:
         if blind.clip is None:
             panel.layout.display = "none"
             heading.value, ending.value = "", outcome(comparison)
             return
-        heading.value = (f"<b>{html.escape(blind.clip.stem)}</b>: which voice is better? "
-                         f"Comparison {blind.done + 1} of {blind.total}")
+        heading.value = (
+            f"<b>{html.escape(blind.clip.stem)}</b>: which voice is better? "
+            f"Comparison {blind.done + 1} of {blind.total}"
+        )
         for box, name, file in zip(players, "AB", blind.files, strict=True):
             box.children = (ipywidgets.HTML(f"<b>{name}</b>"), player(file))
         source.children = (ipywidgets.HTML("what was said, by another voice"), player(blind.clip))
@@ -88,7 +97,9 @@ def ab(comparison: Comparison, seed: int | None = None) -> Any:
         def pressed(_: Any) -> None:
             blind.choose(side)
             show()
+
         return pressed
+
     for button, side in zip(buttons, (0, None, 1), strict=True):
         button.on_click(press(side))
     show()
@@ -99,8 +110,9 @@ def player(file: Path) -> Any:
     """A player of a file; it begins when its button is pressed."""
     import ipywidgets
 
-    return ipywidgets.Audio(value=file.read_bytes(), format=file.suffix[1:], autoplay=False, loop=False,
-                            layout={"width": "19em"})
+    return ipywidgets.Audio(
+        value=file.read_bytes(), format=file.suffix[1:], autoplay=False, loop=False, layout={"width": "19em"}
+    )
 
 
 def outcome(comparison: Comparison) -> str:
@@ -110,6 +122,10 @@ def outcome(comparison: Comparison) -> str:
         return "There is one voice only: nothing to compare."
     rows = "".join(
         f"<tr><td>epoch {epoch}{' (recommended)' if epoch == comparison.recommended else ''}</td>"
-        f"<td style='text-align:right'>{won:g} of {heard}</td></tr>" for epoch, (won, heard) in counted.items())
-    return (f"<b>Done.</b> Preferred, in all comparisons so far:<table>{rows}</table>"
-            "The next cell exports the voice that you preferred most.")
+        f"<td style='text-align:right'>{won:g} of {heard}</td></tr>"
+        for epoch, (won, heard) in counted.items()
+    )
+    return (
+        f"<b>Done.</b> Preferred, in all comparisons so far:<table>{rows}</table>"
+        "The next cell exports the voice that you preferred most."
+    )

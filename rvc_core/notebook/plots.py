@@ -17,16 +17,31 @@ from ..verdict.overtraining import METRICS, Verdict, trends_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDTH_PIXELS = 440          # of a browser; drawn with twice as many
+WIDTH_PIXELS = 440  # of a browser; drawn with twice as many
 _INCHES, _DOTS_AN_INCH = (4.4, 2.75), 200
 _INK, _QUIET, _GRID, _PAPER = "#1f2a37", "#667180", "#e7e9ed", "#fdfdfb"
 _TRAINING, _UNHEARD, _BEST, _LIKELY = "#2a6db0", "#00796b", "#c2410c", "#f0b429"
 _STYLE: dict[Any, Any] = {
-    "font.size": 8.5, "axes.edgecolor": "#c3c9d1", "axes.labelcolor": _QUIET, "axes.linewidth": 0.8,
-    "axes.spines.right": False, "axes.spines.top": False, "axes.grid": True, "axes.axisbelow": True,
-    "grid.color": _GRID, "grid.linewidth": 0.8, "xtick.color": _QUIET, "ytick.color": _QUIET,
-    "text.color": _INK, "figure.facecolor": _PAPER, "axes.facecolor": _PAPER, "lines.solid_capstyle": "round",
-    "legend.frameon": False, "legend.fontsize": 7.5, "font.family": "DejaVu Sans"}
+    "font.size": 8.5,
+    "axes.edgecolor": "#c3c9d1",
+    "axes.labelcolor": _QUIET,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": _QUIET,
+    "ytick.color": _QUIET,
+    "text.color": _INK,
+    "figure.facecolor": _PAPER,
+    "axes.facecolor": _PAPER,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 7.5,
+    "font.family": "DejaVu Sans",
+}
 MEL_TAGS = ("slice/mel_org", "slice/mel_gen")
 _UNITS = {"heldout/f0_cents": "cents"}
 
@@ -53,7 +68,7 @@ def pictures(history: History, verdict: Verdict, mels: Mapping[str, bytes]) -> l
     return [_picture(*drawing) for drawing in drawings]
 
 
-Drawing = tuple[str, str, Callable[["Axes"], None]]   # title, answer, what draws it
+Drawing = tuple[str, str, Callable[["Axes"], None]]  # title, answer, what draws it
 _MELS = ("What it sounds like", "left the recording, right the voice: they should be alike")
 
 
@@ -87,10 +102,12 @@ def _training_curves(history: History, verdict: Verdict) -> Iterator[Drawing]:
             axes.plot(history.epochs(guide[0]), guide[1], color=_TRAINING, linewidth=2)
             _mark(axes, history.epochs(np.array([low["step"]]))[0], guide[1].min(), "lowest")
             _limit(axes, total)
+
         turn = "flat or rising since" if low["turned"] else "no clear turn since"
         yield f"g/total, smoothed {SMOOTHING}", f"the guide's curve: lowest at epoch {low['epoch']}, {turn}", draw_total
     mel_steps, mel = curve_of(history, "loss/g/mel")
     if len(mel_steps):
+
         def draw_mel(axes: "Axes") -> None:
             axes.plot(history.epochs(mel_steps), mel, color=_TRAINING, linewidth=1)
             for one in verdict.candidates:
@@ -100,6 +117,7 @@ def _training_curves(history: History, verdict: Verdict) -> Iterator[Drawing]:
                 else:
                     axes.plot(one.epoch, height, "o", color=_PAPER, markeredgecolor=_BEST, markersize=5)
             _limit(axes, mel)
+
         yield "mel of training, unsmoothed", _candidates_in_words(verdict), draw_mel
 
 
@@ -120,9 +138,12 @@ def _unheard_curves(history: History, verdict: Verdict) -> Iterator[Drawing]:
             continue
         trend = trends.get(metric)
         unit = f" in {_UNITS[metric]}" if metric in _UNITS else ""
-        yield (f"{words[:1].upper()}{words[1:]}{unit}",
-               f"unheard recordings, {'higher' if more else 'lower'} is better: "
-               + _trend_in_words(history, trend, len(values)), _unheard(history, verdict, metric, trend))
+        yield (
+            f"{words[:1].upper()}{words[1:]}{unit}",
+            f"unheard recordings, {'higher' if more else 'lower'} is better: "
+            + _trend_in_words(history, trend, len(values)),
+            _unheard(history, verdict, metric, trend),
+        )
 
 
 def _trend_in_words(history: History, trend: Trend | None, points: int) -> str:
@@ -144,11 +165,16 @@ def _unheard(history: History, verdict: Verdict, metric: str, trend: Trend | Non
             axes.fill_between(epochs, curve - trend.noise, curve + trend.noise, color=_UNHEARD, alpha=0.13, linewidth=0)
             axes.plot(epochs, curve, color=_UNHEARD, linewidth=2)
             if trend.turned:
-                axes.axvspan(*history.epochs(np.array([trend.earliest_step, trend.latest_step])), color=_LIKELY,
-                             alpha=0.3, linewidth=2)   # a line too, where the turn is known to an epoch
+                axes.axvspan(
+                    *history.epochs(np.array([trend.earliest_step, trend.latest_step])),
+                    color=_LIKELY,
+                    alpha=0.3,
+                    linewidth=2,
+                )  # a line too, where the turn is known to an epoch
             if verdict.best:
                 _mark(axes, verdict.best.epoch, sign * trend.at(verdict.best.step), f"epoch {verdict.best.epoch}")
         _limit(axes, values)
+
     return draw
 
 
@@ -160,15 +186,25 @@ def _mark(axes: "Axes", epoch: float, value: float, label: str) -> None:
     axes.axvline(epoch, color=_BEST, linewidth=0.8, linestyle=(0, (3, 3)), zorder=1)
     axes.plot(epoch, value, "o", color=_BEST, markersize=6, markeredgecolor=_PAPER, zorder=5)
     late = epoch > np.mean(axes.get_xlim())
-    axes.annotate(label, (epoch, 1), (-4 if late else 4, -3), xycoords=("data", "axes fraction"), va="top", zorder=6,
-                  textcoords="offset points", color=_BEST, fontweight="bold", ha="right" if late else "left",
-                  path_effects=[withStroke(linewidth=3, foreground=_PAPER)])
+    axes.annotate(
+        label,
+        (epoch, 1),
+        (-4 if late else 4, -3),
+        xycoords=("data", "axes fraction"),
+        va="top",
+        zorder=6,
+        textcoords="offset points",
+        color=_BEST,
+        fontweight="bold",
+        ha="right" if late else "left",
+        path_effects=[withStroke(linewidth=3, foreground=_PAPER)],
+    )
 
 
 def _limit(axes: "Axes", values: np.ndarray) -> None:
     """Heights that show the curve, not its first fall or a lone point."""
     low, high = np.percentile(values, [0, 99 if len(values) > 50 else 100])
-    later = values[len(values) // 20:]
+    later = values[len(values) // 20 :]
     high = min(high, later.max() + 0.5 * np.ptp(later)) if len(later) else high
     room = 0.12 * (high - low) or 0.01
     axes.set_ylim(low - room, high + 1.5 * room)

@@ -40,21 +40,25 @@ class RecordingsForm:
 
     def __init__(self, start: str, folder: Path, changed: Callable[[str], None]) -> None:
         import ipywidgets
+
         self._folder, self._changed = folder, changed
         layout = {"width": "98%", "max_width": "48em"}
         style = {"description_width": "10.5em"}
-        self.path = ipywidgets.Text(value=start, description=say("path"), placeholder=say("path_hint"), style=style,
-                                    layout=layout)
+        self.path = ipywidgets.Text(
+            value=start, description=say("path"), placeholder=say("path_hint"), style=style, layout=layout
+        )
         options = [(say("choose"), ""), *((f"…/{path.parent.name}/{path.name}", str(path)) for path in offered())]
         self.offered = ipywidgets.Dropdown(options=options, description=say("offered"), style=style, layout=layout)
-        self.upload = ipywidgets.FileUpload(accept=_UPLOADED, multiple=True, description=say("upload"),
-                                            layout={"width": "auto", "max_width": "98%"})
+        self.upload = ipywidgets.FileUpload(
+            accept=_UPLOADED, multiple=True, description=say("upload"), layout={"width": "auto", "max_width": "98%"}
+        )
         self.told = ipywidgets.HTML()
         self.path.observe(lambda change: self._take(change["new"]), names="value")
         self.offered.observe(lambda change: self._set(change["new"]), names="value")
         self.upload.observe(lambda change: self._uploaded(change["new"]), names="value")
-        self.widget = ipywidgets.VBox([self.path, self.offered, self.upload, self.told],
-                                      layout={"width": "100%", "max_width": "48em"})
+        self.widget = ipywidgets.VBox(
+            [self.path, self.offered, self.upload, self.told], layout={"width": "100%", "max_width": "48em"}
+        )
         self._tell()
 
     @property
@@ -64,6 +68,7 @@ class RecordingsForm:
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
+
         display(self.widget)
 
     def _set(self, path: str) -> None:
@@ -82,12 +87,23 @@ class RecordingsForm:
 
     def _tell(self) -> None:
         try:
-            text, problem = (say("link") if self.value.startswith(_WEB) else tree_of(Path(self.value).expanduser())
-                             if self.value else say("embedded")), False
+            text, problem = (
+                (
+                    say("link")
+                    if self.value.startswith(_WEB)
+                    else tree_of(Path(self.value).expanduser())
+                    if self.value
+                    else say("embedded")
+                ),
+                False,
+            )
         except DatasetError as error:
             text, problem = f"{error}; {error.hint}", True
-        look = ' role="alert" style="color:#d32f2f;font-weight:600;white-space:pre-wrap"' if problem else (
-            ' style="white-space:pre-wrap;line-height:1.35"')
+        look = (
+            ' role="alert" style="color:#d32f2f;font-weight:600;white-space:pre-wrap"'
+            if problem
+            else (' style="white-space:pre-wrap;line-height:1.35"')
+        )
         self.told.value = f"<pre{look}>{html.escape(text)}</pre>"
 
 
@@ -99,8 +115,11 @@ def uploads(value: Any) -> Iterator[tuple[str, bytes]]:
     >>> list(uploads({"a.wav": {"content": b"x"}})), list(uploads(({"name": "a.wav", "content": b"x"},)))
     ([('a.wav', b'x')], [('a.wav', b'x')])
     """
-    files = [(name, entry) for name, entry in value.items()] if isinstance(value, Mapping) else [
-        (entry["name"], entry) for entry in value]
+    files = (
+        [(name, entry) for name, entry in value.items()]
+        if isinstance(value, Mapping)
+        else [(entry["name"], entry) for entry in value]
+    )
     for name, entry in files:
         yield name, bytes(entry["content"])
 
@@ -116,8 +135,11 @@ def save_upload(folder: Path, name: str, content: bytes) -> Path:
 def offered(here: Platform | None = None) -> list[Path]:
     """Folders with recordings, and zips, where this platform puts what a user attached or uploaded."""
     here = here or detect()
-    roots = {"kaggle": ["/kaggle/input"], "colab": ["/content", "/content/drive/MyDrive"],
-             "lightning": [str(here.home), "/teamspace/uploads"]}.get(here.name, [])
+    roots = {
+        "kaggle": ["/kaggle/input"],
+        "colab": ["/content", "/content/drive/MyDrive"],
+        "lightning": [str(here.home), "/teamspace/uploads"],
+    }.get(here.name, [])
     found: list[Path] = []
     for root in [*map(Path, roots), home() / "recordings"]:
         found += [path for path in _candidates(root, _DEPTH if here.name == "kaggle" else 2) if path not in found]
@@ -152,7 +174,7 @@ def brought(source: str, name: str, progress: Progress = Silent()) -> Path:
     path = Path(source).expanduser()
     if source.startswith(_WEB):
         path = _fetched(source, place, progress)
-    if path.is_dir() and not find_recordings(path).recordings:      # a folder of one archive is what uploads leave
+    if path.is_dir() and not find_recordings(path).recordings:  # a folder of one archive is what uploads leave
         path = next(iter(sorted(path.glob("*.zip"))), path)
     if path.suffix.lower() == ".zip" and path.is_file():
         folder = place / f"{slug_of(path.stem)}-{path.stat().st_size}"
@@ -165,8 +187,13 @@ def brought(source: str, name: str, progress: Progress = Silent()) -> Path:
 def _fetched(link: str, place: Path, progress: Progress) -> Path:
     """The file behind a link; Drive's pages for people are turned into the file itself."""
     shared = _DRIVE_LINK.match(link)
-    address = (f"https://drive.usercontent.google.com/download?id={shared[1]}&export=download&confirm=t" if shared
-               else link.replace("/blob/", "/resolve/") if "huggingface.co/" in link else link)
+    address = (
+        f"https://drive.usercontent.google.com/download?id={shared[1]}&export=download&confirm=t"
+        if shared
+        else link.replace("/blob/", "/resolve/")
+        if "huggingface.co/" in link
+        else link
+    )
     given = PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(link).path))
     known = given.suffix.lower() in {*AUDIO_SUFFIXES, ".zip"}
     target = place / (slug_of(given.stem) + given.suffix if known else slug_of(shared[1] if shared else link) + ".zip")
@@ -174,8 +201,10 @@ def _fetched(link: str, place: Path, progress: Progress) -> Path:
         download(address, target, None, progress)
     if not known and not zipfile.is_zipfile(target):
         target.unlink()
-        raise DatasetError(f"{link} is neither a recording nor a zip", hint="share the file with everybody who has the "
-                           "link, and give the address of the file itself")
+        raise DatasetError(
+            f"{link} is neither a recording nor a zip",
+            hint="share the file with everybody who has the link, and give the address of the file itself",
+        )
     return target
 
 
@@ -204,8 +233,10 @@ def tree_of(path: Path) -> str:
         lines.append(f"├── {say('more_folders', count=len(folders) - _SHOWN_FOLDERS)}")
     left = [*files.not_audio, *(f"{folder}/" for folder in files.ignored_folders)]
     if left:
-        lines.append(f"├── {say('left_out')}: {', '.join(left[:_SHOWN_NAMES])}"
-                     + (say("and_more", count=len(left) - _SHOWN_NAMES) if len(left) > _SHOWN_NAMES else ""))
+        lines.append(
+            f"├── {say('left_out')}: {', '.join(left[:_SHOWN_NAMES])}"
+            + (say("and_more", count=len(left) - _SHOWN_NAMES) if len(left) > _SHOWN_NAMES else "")
+        )
     lines[-1] = lines[-1].replace("├", "└", 1)
     return "\n".join(lines)
 

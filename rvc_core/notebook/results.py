@@ -35,6 +35,7 @@ def voices(layout: Layout) -> list[Path]:
     if not saved:
         raise StageOrderError(f"{layout.name!r} has no voice yet", hint="run the cells Start and Watch")
     from ..verdict.overtraining import judge_experiment
+
     best = judge_experiment(layout).best
     first = [path for path in saved if best and best.path and path.name == Path(best.path).name]
     return [*first, *(path for path in saved if path not in first)]
@@ -46,7 +47,7 @@ def listen(most: int = 2) -> None:
     found = voices(session.lab.layout)
     print(session.lab.verdict())
     source = sorted(find_recordings(Path(session.songs or voice_folder("source"))).recordings.values())[0]
-    dated = [path for path in found if path != session.lab.layout.final_voice]     # one of them is the final voice too
+    dated = [path for path in found if path != session.lab.layout.final_voice]  # one of them is the final voice too
     for path in (dated or found)[:most]:
         [made] = converted(session, path, [source], home() / "listen" / path.stem)
         play(path.name, source, Path(made["output"]))
@@ -78,8 +79,15 @@ def convert() -> list[dict[str, Any]]:
 def converted(session: Session, voice: Path, sources: list[Path], output: Path) -> list[dict[str, Any]]:
     """Convert in a process of its own; a file that fails is among the results, with its error."""
     files = [file for source in sources for file in sorted(find_recordings(source).recordings.values())]
-    reports = run_command("convert", str(voice), *map(str, files), "--output", str(output), failing=False,
-                    settings=(session.settings(ConvertSettings), session.settings(RuntimeSettings)))["files"]
+    reports = run_command(
+        "convert",
+        str(voice),
+        *map(str, files),
+        "--output",
+        str(output),
+        failing=False,
+        settings=(session.settings(ConvertSettings), session.settings(RuntimeSettings)),
+    )["files"]
     return [{"source": str(file), **report} for file, report in zip(files, reports, strict=True)]
 
 
@@ -98,6 +106,7 @@ def export(download: bool = False) -> list[str]:
         print(say("exported", path=path, size=f"{Path(path).stat().st_size / 1e6:.1f}"))
         if download and here.name == "colab":
             from google.colab import files
+
             files.download(path)
     return paths
 
@@ -110,10 +119,13 @@ def _chosen_voice(session: Session) -> Path:
 def play(title: str, source: Path, output: Path) -> None:
     """Two players, of the source and of what became of it."""
     from IPython.display import HTML, Audio, display
+
     players = "".join(
-        f'<div style="width:300px;max-width:100%">{label}<br>' + Audio(filename=str(path))._repr_html_().replace(
-            "<audio", f'<audio aria-label="{label}" style="width:100%"') + "</div>"
-        for path, label in ((source, say("before")), (output, say("after"))))
+        f'<div style="width:300px;max-width:100%">{label}<br>'
+        + Audio(filename=str(path))._repr_html_().replace("<audio", f'<audio aria-label="{label}" style="width:100%"')
+        + "</div>"
+        for path, label in ((source, say("before")), (output, say("after")))
+    )
     display(HTML(f'<b>{html.escape(title)}</b><div style="display:flex;flex-wrap:wrap;gap:12px">{players}</div>'))
 
 
@@ -136,13 +148,18 @@ def clean_up(clips: bool = False, checkpoints: bool = False) -> None:
     layout = lab().layout
     if (clips or checkpoints) and detached.is_running(layout):
         raise StageOrderError(f"{layout.name!r} is being trained", hint="run the cell Stop first")
-    groups = {"clips": [path for path in layout.root.glob("*") if path.is_dir() and path.name != "incomplete"],
-              "checkpoints": [*layout.root.glob("[GD]_*.pth"), *layout.root.glob("state_*.pt")],
-              "voices": layout.voices(), "index": layout.indexes()}
+    groups = {
+        "clips": [path for path in layout.root.glob("*") if path.is_dir() and path.name != "incomplete"],
+        "checkpoints": [*layout.root.glob("[GD]_*.pth"), *layout.root.glob("state_*.pt")],
+        "voices": layout.voices(),
+        "index": layout.indexes(),
+    }
     for group, paths in groups.items():
         print(f"{say(group):<24}{sum(map(_bytes_of, paths)) / 1e6:>10.1f} MB")
-    gone = [*(groups["clips"] + [layout.filelist] if clips else []),
-            *(groups["checkpoints"] + [layout.checkpoints] if checkpoints else [])]
+    gone = [
+        *(groups["clips"] + [layout.filelist] if clips else []),
+        *(groups["checkpoints"] + [layout.checkpoints] if checkpoints else []),
+    ]
     for path in gone:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     print(say("disk", removed=len(gone), free=f"{shutil.disk_usage(home()).free / 1e9:.1f}"))
@@ -157,13 +174,19 @@ def job() -> None:
     """Print how to train this voice, as the forms say, in a Job of Lightning.AI, which needs no open page."""
     session, project = Session.load(), shlex.quote(str(Path(__file__).parents[2]))
     chosen = [session.settings(one) for one in TRAIN_SETTINGS]
-    given = {name: value for one in chosen for name, value in one.model_dump().items()
-             if value != type(one).model_fields[name].default}
-    dataset = (brought(session.dataset, session.name, session.lab.progress) if session.dataset
-               else voice_folder("target"))
+    given = {
+        name: value
+        for one in chosen
+        for name, value in one.model_dump().items()
+        if value != type(one).model_fields[name].default
+    }
+    dataset = (
+        brought(session.dataset, session.name, session.lab.progress) if session.dataset else voice_folder("target")
+    )
     given |= {"name": session.name, "dataset": str(dataset.absolute())}
-    flags = " ".join(f"-{'r' if isinstance(value, str) else 'p'} {name} {shlex.quote(str(value))}"
-                     for name, value in given.items())
+    flags = " ".join(
+        f"-{'r' if isinstance(value, str) else 'p'} {name} {shlex.quote(str(value))}" for name, value in given.items()
+    )
     python, preset = shlex.quote(sys.executable), given.get("preset", PrepareSettings().preset)
     weights = f"\n    {python} -m rvc_core.cli weights fetch {preset}" if preset.startswith("v") else ""
     print(f"""from lightning_sdk import Job, Machine

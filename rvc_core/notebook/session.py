@@ -32,8 +32,15 @@ from ..system.platforms import home
 from .forms import Form, in_turn
 from .texts import language
 
-_CLASSES: tuple[type[Settings], ...] = (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings,
-                                        ConvertSettings, MirrorSettings, RuntimeSettings)
+_CLASSES: tuple[type[Settings], ...] = (
+    PrepareSettings,
+    ExtractSettings,
+    TrainSettings,
+    IndexSettings,
+    ConvertSettings,
+    MirrorSettings,
+    RuntimeSettings,
+)
 _LINE_EVERY_SECONDS = 15.0
 
 
@@ -96,9 +103,12 @@ class Session:
     @property
     def lab(self) -> Experiment:
         """The experiment, telling its progress in lines."""
-        return Experiment.open(self.name, self.dataset or voice_folder("target"),
-                               runtime=self.settings(RuntimeSettings),
-                               progress=Terminal(line_every_seconds=_LINE_EVERY_SECONDS))
+        return Experiment.open(
+            self.name,
+            self.dataset or voice_folder("target"),
+            runtime=self.settings(RuntimeSettings),
+            progress=Terminal(line_every_seconds=_LINE_EVERY_SECONDS),
+        )
 
     def settings(self, settings: type[S]) -> S:
         """What holds for a stage: the declared defaults, the parameters cell, what was chosen in a form.
@@ -119,14 +129,15 @@ class Session:
 
         def remember(value: S) -> None:
             session = Session.load()
-            session.chosen[settings.__name__] = {name: new for name, new in value.stamp().items()
-                                              if new != before.stamp()[name]}
+            session.chosen[settings.__name__] = {
+                name: new for name, new in value.stamp().items() if new != before.stamp()[name]
+            }
             session.save()
+
         return Form(settings, before.model_dump(), remember)
 
 
-def opened(name: str, dataset: str = "", songs: str = "",
-           settings: Mapping[str, Any] | None = None) -> Session:
+def opened(name: str, dataset: str = "", songs: str = "", settings: Mapping[str, Any] | None = None) -> Session:
     """The session for these parameters; what forms were changed to is kept while the parameters stay the same.
 
     Raises

@@ -24,8 +24,8 @@ from ..workspace.metrics import history
 _START_SECONDS = 60.0
 _RELOAD_SECONDS = 5
 _HEIGHT_PIXELS = 720
-_POINTS = 1_000_000     # all of them; with 0, "all" in its manual until lately, it shows none (its issue 5550)
-_KAGGLE = "kkb-production.jupyter-proxy.kaggle.net"   # seen in public notebooks of 2026
+_POINTS = 1_000_000  # all of them; with 0, "all" in its manual until lately, it shows none (its issue 5550)
+_KAGGLE = "kkb-production.jupyter-proxy.kaggle.net"  # seen in public notebooks of 2026
 # Under the name that this page was opened with: browsers deny storage, without which TensorBoard shows nothing, to
 # a frame of another name, and 127.0.0.1 and localhost are two.
 _FRAME = """<iframe id="%(id)s" title="TensorBoard" width="100%%" height="%(height)d" style="border:0"></iframe><script>
@@ -35,8 +35,10 @@ _SECRET = " (it holds the key of your session: give it to nobody, and press agai
 _LIGHTNING = "cloudspaces.litng.ai"
 _TAGS = "^loss/g/(total|mel)|heldout|unlike"
 # What the page reads of its address: the time-series view before #, the classic scalars view behind it.
-GUIDE_VIEW = (f"?smoothing={SMOOTHING}&tagFilter={quote(_TAGS)}"
-              f"#scalars&_smoothingWeight={SMOOTHING}&tagFilter={quote(_TAGS)}&_ignoreYOutliers=true")
+GUIDE_VIEW = (
+    f"?smoothing={SMOOTHING}&tagFilter={quote(_TAGS)}"
+    f"#scalars&_smoothingWeight={SMOOTHING}&tagFilter={quote(_TAGS)}&_ignoreYOutliers=true"
+)
 HELP = """If the page stays empty or still:
 
 - *No dashboards are active*: no point was written yet. The first comes at the end of the first epoch.
@@ -89,10 +91,27 @@ def start(layout: Layout, *, everywhere: bool = False) -> int:
         return info.port
     with tempfile.TemporaryFile() as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "tensorboard.main", "--logdir", str(layout.root.absolute()), "--port", "0",
-             "--samples_per_plugin", f"scalars={_POINTS}", "--reload_interval", str(_RELOAD_SECONDS),
-             "--window_title", layout.name, *(["--bind_all"] if everywhere else [])],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            [
+                sys.executable,
+                "-m",
+                "tensorboard.main",
+                "--logdir",
+                str(layout.root.absolute()),
+                "--port",
+                "0",
+                "--samples_per_plugin",
+                f"scalars={_POINTS}",
+                "--reload_interval",
+                str(_RELOAD_SECONDS),
+                "--window_title",
+                layout.name,
+                *(["--bind_all"] if everywhere else []),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
         deadline = time.monotonic() + _START_SECONDS
         while server.poll() is None and time.monotonic() < deadline:
             for info in manager.get_all():
@@ -102,8 +121,10 @@ def start(layout: Layout, *, everywhere: bool = False) -> int:
         server.terminate()
         log.seek(0)
         said = log.read().decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
-    raise ResourceError(f"TensorBoard does not start: {said[-1]}",
-                        hint="run: bash setup_env.sh; meanwhile the watch cell draws the same curves")
+    raise ResourceError(
+        f"TensorBoard does not start: {said[-1]}",
+        hint="run: bash setup_env.sh; meanwhile the watch cell draws the same curves",
+    )
 
 
 def stop(layout: Layout) -> None:
@@ -115,8 +136,11 @@ def stop(layout: Layout) -> None:
 def _running(layout: Layout) -> list[Any]:
     from tensorboard import manager
 
-    return [info for info in manager.get_all()
-            if info.logdir == str(layout.root.absolute()) and started_ticks(info.pid) is not None]
+    return [
+        info
+        for info in manager.get_all()
+        if info.logdir == str(layout.root.absolute()) and started_ticks(info.pid) is not None
+    ]
 
 
 # -- the page ------------------------------------------------------------------------------------------------------
@@ -129,8 +153,11 @@ def show(port: int, platform: Platform, environment: Mapping[str, str] = os.envi
 
         output.serve_kernel_port_as_iframe(port, path=f"/{GUIDE_VIEW}", height=str(_HEIGHT_PIXELS))
     elif platform.name == "kaggle":
-        display(_kaggle_button(port) if environment["KAGGLE_KERNEL_RUN_TYPE"] == "Interactive" else HTML(
-            "TensorBoard can be opened only while you edit the notebook, not under Save &amp; Run All."))
+        display(
+            _kaggle_button(port)
+            if environment["KAGGLE_KERNEL_RUN_TYPE"] == "Interactive"
+            else HTML("TensorBoard can be opened only while you edit the notebook, not under Save &amp; Run All.")
+        )
     elif platform.name == "lightning":
         host = environment.get("LIGHTNING_CLOUD_SPACE_HOST", f"{environment['LIGHTNING_CLOUD_SPACE_ID']}.{_LIGHTNING}")
         display(HTML(_link(f"https://{port}-{host}/{GUIDE_VIEW}")))
@@ -138,8 +165,17 @@ def show(port: int, platform: Platform, environment: Mapping[str, str] = os.envi
         address = environment["TENSORBOARD_PROXY_URL"].replace("%PORT%", str(port))
         display(IFrame(f"{address.rstrip('/')}/{GUIDE_VIEW}", "100%", _HEIGHT_PIXELS))
     else:
-        display(HTML(_FRAME % {"id": f"tensorboard-{uuid.uuid4()}", "height": _HEIGHT_PIXELS, "port": port,
-                               "view": json.dumps(GUIDE_VIEW)}))
+        display(
+            HTML(
+                _FRAME
+                % {
+                    "id": f"tensorboard-{uuid.uuid4()}",
+                    "height": _HEIGHT_PIXELS,
+                    "port": port,
+                    "view": json.dumps(GUIDE_VIEW),
+                }
+            )
+        )
 
 
 def _link(address: str) -> str:
@@ -154,6 +190,7 @@ def _kaggle_button(port: int) -> Any:
 
     def toggle(change: dict[str, Any]) -> None:
         place.value = _link(kaggle_address(port)) + _SECRET if change["new"] else ""
+
     button.observe(toggle, names="value")
     return ipywidgets.HBox([button, place])
 

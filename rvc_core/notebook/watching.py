@@ -17,9 +17,16 @@ from ..workspace.metrics import history as recorded
 from .plots import MEL_TAGS, WIDTH_PIXELS, Picture, pictures
 
 _SHORTEST_PAUSE_SECONDS = 3.0
-_PAUSE_FACTOR = 8           # of what drawing took: the trainer needs the processor more
-_COLOURS = {"waiting": "#667180", "no step": "#667180", "cannot_tell": "#667180", "undertrained": "#2a6db0",
-            "good": "#00796b", "overtrained": "#c2410c", "collapsed": "#b3261e"}
+_PAUSE_FACTOR = 8  # of what drawing took: the trainer needs the processor more
+_COLOURS = {
+    "waiting": "#667180",
+    "no step": "#667180",
+    "cannot_tell": "#667180",
+    "undertrained": "#2a6db0",
+    "good": "#00796b",
+    "overtrained": "#c2410c",
+    "collapsed": "#b3261e",
+}
 _PLAIN = {"cannot_tell": "too early to tell", "undertrained": "still learning"}
 WAITING = "Waiting for the first step. Loading comes before it: seconds at home, minutes on a fresh cloud machine."
 
@@ -82,11 +89,14 @@ class _Frame:
             state, sentence = ("waiting", WAITING) if running else ("no step", "nothing was trained yet.")
         else:
             state, sentence = self._verdict.state, plain_sentence(self._verdict)
-            status += [f"{one.name} since epoch {one.epoch}: {one.look}. {one.remedy}."
-                       for one in self._verdict.illnesses]
+            status += [
+                f"{one.name} since epoch {one.epoch}: {one.look}. {one.remedy}." for one in self._verdict.illnesses
+            ]
         lines = [line for line in status if line]
-        bundle = {"text/plain": "\n".join([f"{state}: {sentence}", *lines, *(one.words for one in self._pictures)]),
-                  "text/html": _page(state, sentence, lines, _share_done(self._layout, running), self._pictures)}
+        bundle = {
+            "text/plain": "\n".join([f"{state}: {sentence}", *lines, *(one.words for one in self._pictures)]),
+            "text/html": _page(state, sentence, lines, _share_done(self._layout, running), self._pictures),
+        }
         if self._shown:
             self._handle.update(bundle, raw=True)
         else:
@@ -106,7 +116,7 @@ class _Frame:
 
         if self._events is None:
             self._events = EventAccumulator(str(self._layout.root), size_guidance={"images": 1, "scalars": 1})
-        self._events.Reload()           # reads on from where it was
+        self._events.Reload()  # reads on from where it was
         there = self._events.Tags()["images"]
         return {tag: self._events.Images(tag)[-1].encoded_image_string for tag in MEL_TAGS if tag in there}
 
@@ -153,17 +163,27 @@ def _share_done(layout: Layout, running: bool) -> float | None:
 
 def _page(state: str, sentence: str, lines: list[str], share: float | None, shown: list[Picture]) -> str:
     """One block of HTML that wraps to the width of the page; text takes the notebook's own colours."""
-    badge = (f'<span style="background:{_COLOURS[state]};color:#fff;border-radius:4px;padding:1px 8px;'
-             f'font-weight:600">{html.escape(_PLAIN.get(state, state))}</span>')
+    badge = (
+        f'<span style="background:{_COLOURS[state]};color:#fff;border-radius:4px;padding:1px 8px;'
+        f'font-weight:600">{html.escape(_PLAIN.get(state, state))}</span>'
+    )
     round_ = "border-radius:3px;height:6px"
-    bar = "" if share is None else (
-        f'<div style="background:#8a94a033;{round_};max-width:900px;margin:6px 0">'
-        f'<div style="background:{_COLOURS["good"]};{round_};width:{100 * share:.1f}%"></div></div>')
+    bar = (
+        ""
+        if share is None
+        else (
+            f'<div style="background:#8a94a033;{round_};max-width:900px;margin:6px 0">'
+            f'<div style="background:{_COLOURS["good"]};{round_};width:{100 * share:.1f}%"></div></div>'
+        )
+    )
     cards = "".join(
         f'<img alt="{html.escape(one.words)}" width="{WIDTH_PIXELS}" src="data:image/png;base64,'
         f'{base64.b64encode(one.png).decode()}" style="max-width:100%;height:auto;border-radius:6px;margin:0">'
-        for one in shown)
-    return (f'<div style="font-family:sans-serif;font-size:14px;line-height:1.5"><div>{badge} '
-            f'<b>{html.escape(sentence[:1].upper() + sentence[1:])}</b></div>{bar}'
-            + "".join(f"<div>{html.escape(line)}</div>" for line in lines)
-            + f'<div style="display:flex;flex-wrap:wrap;gap:8px;margin-top:8px">{cards}</div></div>')
+        for one in shown
+    )
+    return (
+        f'<div style="font-family:sans-serif;font-size:14px;line-height:1.5"><div>{badge} '
+        f"<b>{html.escape(sentence[:1].upper() + sentence[1:])}</b></div>{bar}"
+        + "".join(f"<div>{html.escape(line)}</div>" for line in lines)
+        + f'<div style="display:flex;flex-wrap:wrap;gap:8px;margin-top:8px">{cards}</div></div>'
+    )

@@ -15,7 +15,7 @@ from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord, Manifest
 from ..workspace.stamps import clear, content_of, is_current, stamp, stamp_of
 
-if TYPE_CHECKING:   # importing it loads torch
+if TYPE_CHECKING:  # importing it loads torch
     pass
 
 
@@ -48,8 +48,9 @@ class IndexReport:
         return asdict(self)
 
 
-def build_index(layout: Layout, settings: IndexSettings = IndexSettings(), *,
-                progress: Progress = Silent()) -> IndexReport:
+def build_index(
+    layout: Layout, settings: IndexSettings = IndexSettings(), *, progress: Progress = Silent()
+) -> IndexReport:
     """Build ``added_IVF…index`` from the content of the training clips: neither held-out clips nor the silent one.
 
     Raises
@@ -71,11 +72,15 @@ def build_index(layout: Layout, settings: IndexSettings = IndexSettings(), *,
         raise DatasetError(f"{layout.name!r} has no features to index", hint=f"run: rvc extract {layout.name}")
 
     encoder = content_of(layout, "content")
-    note = {"name": layout.name, "version": spec.version, "content_name": encoder.get("name", ""),
-            "content_identity": encoder.get("identity", "")}
+    note = {
+        "name": layout.name,
+        "version": spec.version,
+        "content_name": encoder.get("name", ""),
+        "content_identity": encoder.get("identity", ""),
+    }
     index = FeatureIndex.build(_load_features([folder / f"{clip}.npy" for clip in clips], progress), settings, note)
     path = layout.index(max(1, index.lists), spec.version)
-    ensure_room(layout.root, 5 * index.vectors * index.dimension)   # 4 bytes a number, and the lists
+    ensure_room(layout.root, 5 * index.vectors * index.dimension)  # 4 bytes a number, and the lists
     clear(layout, "index")
     index.save(path)
     for other in old:
@@ -92,7 +97,7 @@ def _load_features(paths: list[Path], progress: Progress) -> np.ndarray:
     progress.start("indexing", len(paths))
     row = 0
     for path, (frames, _) in zip(paths, shapes, strict=True):
-        features[row:row + frames] = np.load(path)
+        features[row : row + frames] = np.load(path)
         row += frames
         progress.advance(path.stem)
     return features

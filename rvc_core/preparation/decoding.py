@@ -33,8 +33,9 @@ class Recording:
 class Decoder:
     """Takes one recording after the other, and keeps account of what came of each."""
 
-    def __init__(self, staging: Layout, settings: PrepareSettings, rate_hz: int, lengths: dict[str, float],
-                 speakers: list[str]) -> None:
+    def __init__(
+        self, staging: Layout, settings: PrepareSettings, rate_hz: int, lengths: dict[str, float], speakers: list[str]
+    ) -> None:
         self.recordings: list[Recording] = []
         self.explained: list[Explained] = []
         self.seconds_in = 0.0
@@ -63,7 +64,7 @@ class Decoder:
             self._explain(name, self._lengths[name], "undecodable", str(error))
             return
         missing = self._lengths[name] - audio.seconds
-        if missing > max(0.5, 0.02 * audio.seconds):   # formats that only estimate their length are off by less
+        if missing > max(0.5, 0.02 * audio.seconds):  # formats that only estimate their length are off by less
             self._explain(name, missing, "undecodable", "the file is damaged: the rest of it is missing", audio.seconds)
         first = self._seen.setdefault(hashlib.sha256(audio.samples.data).digest(), name)
         if first != name:
@@ -75,9 +76,12 @@ class Decoder:
 
     def _keep(self, name: str, audio: Audio) -> None:
         sound = highpass(audio.resample(self._rate_hz), zero_phase=False)
-        phrases = find_phrases(sound, silence_db=self._settings.silence_db,
-                               min_silence_ms=self._settings.min_silence_ms,
-                               max_kept_silence_ms=self._settings.max_kept_silence_ms)
+        phrases = find_phrases(
+            sound,
+            silence_db=self._settings.silence_db,
+            min_silence_ms=self._settings.min_silence_ms,
+            max_kept_silence_ms=self._settings.max_kept_silence_ms,
+        )
         if not phrases:
             peak_db = 20 * np.log10(max(1e-9, np.abs(sound.samples).max()))
             self._explain(name, audio.seconds, "silent", f"peak {peak_db:.0f} dB" if peak_db > -70 else "")

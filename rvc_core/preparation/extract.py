@@ -28,7 +28,7 @@ from ..workspace.manifest import ExperimentRecord, Manifest
 from ..workspace.stamps import clear, content_of, is_current, stamp, stamp_of
 
 _MUTE_SECONDS, _MUTE_F0_FRAMES = 3, 301
-Compute = Callable[[np.ndarray], list[np.ndarray]]   # samples at 16 kHz → one array for each file
+Compute = Callable[[np.ndarray], list[np.ndarray]]  # samples at 16 kHz → one array for each file
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class ExtractReport:
 
 @dataclass(frozen=True)
 class _Clip:
-    place: Layout   # the experiment itself, its held-out part, or its silent clip
+    place: Layout  # the experiment itself, its held-out part, or its silent clip
     id: str
 
 
@@ -81,8 +81,14 @@ class _Feature:
         return [folder / (clip.id + self.suffix) for folder in self.folders(clip.place)]
 
 
-def extract(layout: Layout, settings: ExtractSettings = ExtractSettings(), *, progress: Progress = Silent(),
-            stop: Stop | None = None, runtime: RuntimeSettings = RuntimeSettings()) -> ExtractReport:
+def extract(
+    layout: Layout,
+    settings: ExtractSettings = ExtractSettings(),
+    *,
+    progress: Progress = Silent(),
+    stop: Stop | None = None,
+    runtime: RuntimeSettings = RuntimeSettings(),
+) -> ExtractReport:
     """Compute pitch and content of every clip, where they are not up to date, and write ``filelist.txt``.
 
     Writes ``2a_f0``, ``2b-f0nsf`` and ``3_feature…`` for training and held-out clips, and the silent clip ``mute``. A
@@ -100,10 +106,13 @@ def extract(layout: Layout, settings: ExtractSettings = ExtractSettings(), *, pr
     spec = ExperimentRecord.load(layout).spec
     clips = [_Clip(layout.heldout if clip.heldout else layout, clip.id) for clip in Manifest.load(layout).clips]
     features = _features(layout, settings, spec)
-    afresh = [feature for feature in features if not any(
-        is_current(layout, stage, feature.content) for stage in (feature.stage, feature.started))]
+    afresh = [
+        feature
+        for feature in features
+        if not any(is_current(layout, stage, feature.content) for stage in (feature.stage, feature.started))
+    ]
     wanted = _wanted(layout, features, afresh, clips)
-    compute = _ready(layout, wanted, runtime) if wanted else {}   # what fails, fails before anything is removed
+    compute = _ready(layout, wanted, runtime) if wanted else {}  # what fails, fails before anything is removed
     for feature in afresh:
         _begin(layout, feature)
     _write_mute(layout.mute, spec)
@@ -126,6 +135,7 @@ def _features(layout: Layout, settings: ExtractSettings, spec: VoiceSpec) -> lis
         def compute(samples: np.ndarray) -> list[np.ndarray]:
             track = estimate(samples)
             return [track.coarse().astype(np.int32), track.f0_hz]
+
         return compute
 
     def load_content(device: str) -> Compute:
@@ -135,8 +145,15 @@ def _features(layout: Layout, settings: ExtractSettings, spec: VoiceSpec) -> lis
     content = {"name": name, "width": width, "identity": content_identity(name, width), "prepare": prepared}
     features = [_Feature("content", content, lambda place: [place.features(width)], ".npy", load_content)]
     if spec.uses_f0:
-        features.append(_Feature("f0", {"method": method, "prepare": prepared},
-                                 lambda place: [place.f0_coarse, place.f0_hz], ".wav.npy", load_pitch))
+        features.append(
+            _Feature(
+                "f0",
+                {"method": method, "prepare": prepared},
+                lambda place: [place.f0_coarse, place.f0_hz],
+                ".wav.npy",
+                load_pitch,
+            )
+        )
     return features
 
 
@@ -148,8 +165,9 @@ def _pitch_method(layout: Layout, choice: str) -> str:
     return pitch_method(choice)
 
 
-def _wanted(layout: Layout, features: list[_Feature], afresh: list[_Feature],
-            clips: list[_Clip]) -> dict[_Clip, list[_Feature]]:
+def _wanted(
+    layout: Layout, features: list[_Feature], afresh: list[_Feature], clips: list[_Clip]
+) -> dict[_Clip, list[_Feature]]:
     """What each clip lacks: all of a feature that is made afresh, and else what a run that was killed left undone."""
     wanted: dict[_Clip, list[_Feature]] = {}
     for feature in features:
@@ -164,7 +182,7 @@ def _ready(layout: Layout, wanted: dict[_Clip, list[_Feature]], runtime: Runtime
     """Find room on the disk and load, by stage, what computes the features."""
     missing = [feature for features in wanted.values() for feature in features]
     values_per_second = sum(50 * feature.content.get("width", 4) for feature in missing)
-    ensure_room(layout.root, 4 * values_per_second * 4)   # clips of 4 s, numbers of 4 bytes
+    ensure_room(layout.root, 4 * values_per_second * 4)  # clips of 4 s, numbers of 4 bytes
     set_threads(runtime.threads)
     device = choose_device(runtime.device).name
     loaders = {feature.stage: feature.load for feature in missing}
@@ -180,8 +198,15 @@ def _begin(layout: Layout, feature: _Feature) -> None:
     stamp(layout, feature.started, feature.content)
 
 
-def _compute_all(layout: Layout, wanted: dict[_Clip, list[_Feature]], compute: dict[str, Compute],
-                 report: ExtractReport, *, progress: Progress, stop: Stop | None) -> ExtractReport:
+def _compute_all(
+    layout: Layout,
+    wanted: dict[_Clip, list[_Feature]],
+    compute: dict[str, Compute],
+    report: ExtractReport,
+    *,
+    progress: Progress,
+    stop: Stop | None,
+) -> ExtractReport:
     """Compute what is wanted; a clip that fails is named and does not stop the others."""
     failed: dict[str, str] = {}
     unvoiced: list[str] = []
@@ -224,11 +249,15 @@ def _write_mute(mute: Layout, spec: VoiceSpec) -> None:
             Audio(np.zeros(_MUTE_SECONDS * rate_hz, np.float32), rate_hz).save(path)
 
 
-def _finish(layout: Layout, spec: VoiceSpec, features: list[_Feature], clips: list[_Clip],
-            report: ExtractReport) -> ExtractReport:
+def _finish(
+    layout: Layout, spec: VoiceSpec, features: list[_Feature], clips: list[_Clip], report: ExtractReport
+) -> ExtractReport:
     """Stamp what is complete and list the usable training clips."""
-    usable = [clip.id for clip in clips if clip.place == layout
-              and all(path.exists() for feature in features for path in feature.files(clip))]
+    usable = [
+        clip.id
+        for clip in clips
+        if clip.place == layout and all(path.exists() for feature in features for path in feature.files(clip))
+    ]
     if not usable:
         reason = next(iter(report.failed.values()), "all are held out")
         raise DatasetError(f"none of {len(clips)} clips can be trained on: {reason}", hint="check the recordings")

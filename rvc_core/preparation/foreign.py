@@ -32,8 +32,8 @@ from ..workspace.stamps import stamp, stamp_of
 from .foreign_folder import ClipParts, ForeignFolder, clip_parts, read_foreign, said_in, unvoiced_kind
 from .heldout import choose_heldout
 
-_SAME_ENCODER = 0.05                     # difference over largest value: half precision makes 0.01, another encoder 1
-_PER_SECOND = 1000                       # lengths in whole milliseconds
+_SAME_ENCODER = 0.05  # difference over largest value: half precision makes 0.01, another encoder 1
+_PER_SECOND = 1000  # lengths in whole milliseconds
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,20 @@ def open_foreign(folder: Path, layout: Layout, *, progress: Progress = Silent())
         unvoiced = unvoiced_kind(source.pitch_tracks()) if spec.uses_f0 else ""
         _describe(source, staged, layout, spec, clips, {"identity": identity, "unvoiced": unvoiced, "mute": has_mute})
     return ForeignReport(
-        str(layout.root), source.program, f"{spec.version}-{spec.rate_name}", len(clips),
-        sum(clip.heldout for clip in clips), round(sum(clip.seconds for clip in clips), 3),
-        checkpoint.generator["iteration"] if checkpoint else None, unvoiced, identity,
-        [*_odd(source, checkpoint, clips, unvoiced, identity),
-         *([] if has_mute else ["the silent clip was not beside the folder: rvc extract makes one"])])
+        str(layout.root),
+        source.program,
+        f"{spec.version}-{spec.rate_name}",
+        len(clips),
+        sum(clip.heldout for clip in clips),
+        round(sum(clip.seconds for clip in clips), 3),
+        checkpoint.generator["iteration"] if checkpoint else None,
+        unvoiced,
+        identity,
+        [
+            *_odd(source, checkpoint, clips, unvoiced, identity),
+            *([] if has_mute else ["the silent clip was not beside the folder: rvc extract makes one"]),
+        ],
+    )
 
 
 def _architecture(source: ForeignFolder, checkpoint: Checkpoint | None) -> VoiceSpec:
@@ -117,16 +126,20 @@ def _architecture(source: ForeignFolder, checkpoint: Checkpoint | None) -> Voice
         raise DatasetError(f"no clip in {source.folder} is whole", hint="copy the folder again")
     names = [f"{VERSIONS.get(width)}-{rate // 1000}k" for width in widths for rate in rates]
     if len(names) > 1 or names[0] not in PRESETS:
-        raise MismatchError(f"clips of {sorted(rates)} Hz with features of {sorted(widths)} values fit no voice of RVC",
-                            hint="v1 and v2 at 32, 40 and 48 kHz go on here; extract again in that program")
+        raise MismatchError(
+            f"clips of {sorted(rates)} Hz with features of {sorted(widths)} values fit no voice of RVC",
+            hint="v1 and v2 at 32, 40 and 48 kHz go on here; extract again in that program",
+        )
     spec = preset(names[0], uses_f0=source.uses_f0)
     if checkpoint:
         table = checkpoint.generator["model"].get("emb_g.weight")
         spec = replace(spec, speakers=len(table) if table is not None and table.dim() else spec.speakers)
         _refuse_other_networks(spec, checkpoint)
     if max(source.speakers.values()) >= spec.speakers:
-        raise DatasetError(f"the list names speaker {max(source.speakers.values())}, the voice has {spec.speakers}",
-                           hint="extract again in that program")
+        raise DatasetError(
+            f"the list names speaker {max(source.speakers.values())}, the voice has {spec.speakers}",
+            hint="extract again in that program",
+        )
     return spec
 
 
@@ -135,20 +148,26 @@ def _refuse_other_networks(spec: VoiceSpec, checkpoint: Checkpoint) -> None:
     with Blueprint():
         networks = {"G": Synthesizer(spec), "D": Discriminator.of(spec)}
     for (letter, network), part in zip(networks.items(), (checkpoint.generator, checkpoint.discriminator), strict=True):
-        ours, theirs = ({(key, tuple(value.shape)) for key, value in table.items()}
-                        for table in (network.state_dict(), part["model"]))
+        ours, theirs = (
+            {(key, tuple(value.shape)) for key, value in table.items()}
+            for table in (network.state_dict(), part["model"])
+        )
         if odd := sorted(ours ^ theirs):
-            raise MismatchError(f"{letter}_{checkpoint.step}.pth is of another architecture than "
-                                f"{spec.version} {spec.rate_name}: {odd[0][0][:80]}",
-                                hint="only RVC's own networks (HiFi-GAN) go on here; without G_ and D_ the clips do")
+            raise MismatchError(
+                f"{letter}_{checkpoint.step}.pth is of another architecture than "
+                f"{spec.version} {spec.rate_name}: {odd[0][0][:80]}",
+                hint="only RVC's own networks (HiFi-GAN) go on here; without G_ and D_ the clips do",
+            )
 
 
 def _content_identity(source: ForeignFolder, spec: VoiceSpec) -> str:
     """The encoder that the features come from, found by encoding one clip again; empty when that cannot be done."""
     recorded = said_in(source.folder / "model_info.json").get("embedder_model") or "contentvec"
     if recorded != "contentvec":
-        raise MismatchError(f"its features are of the encoder {str(recorded)[:40]!r}, which is not known here",
-                            hint="extract them with contentvec in Applio, and train from a base model for that")
+        raise MismatchError(
+            f"its features are of the encoder {str(recorded)[:40]!r}, which is not known here",
+            hint="extract them with contentvec in Applio, and train from a base model for that",
+        )
     both = {"clips_16k", "features"}
     clip = next((files.paths for files in source.files.values() if both <= files.paths.keys()), None)
     if clip is None:
@@ -161,8 +180,10 @@ def _content_identity(source: ForeignFolder, spec: VoiceSpec) -> str:
     frames = min(len(ours), len(theirs))
     difference = float(np.abs(ours[:frames] - theirs[:frames]).max() / np.abs(ours[:frames]).max())
     if not difference < _SAME_ENCODER:
-        raise MismatchError(f"the features of clip {clip['features'].stem} differ by {difference:.2f} from ours",
-                            hint="another encoder made them: extract them again in that program")
+        raise MismatchError(
+            f"the features of clip {clip['features'].stem} differ by {difference:.2f} from ours",
+            hint="another encoder made them: extract them again in that program",
+        )
     return encoder.identity
 
 
@@ -170,25 +191,28 @@ def _clips_of(source: ForeignFolder, *, hold_out: bool) -> list[Clip]:
     """Every clip, by recording; starts add up, as nothing says where in its recording a clip was."""
     recordings: dict[str, list[str]] = {}
     for stem in sorted(source.files, key=lambda stem: [(len(part), part) for part in stem.split("_")]):
-        recordings.setdefault(stem.rpartition("_")[0] or stem, []).append(stem)   # both name clips RECORDING_NUMBER
-    whole = [Span(0, sum(round(_PER_SECOND * source.files[stem].seconds) for stem in stems))
-             for stems in recordings.values()]
-    hold_out &= len(whole) > 1 and set(source.speakers.values()) == {0}           # validation speaks with row 0
+        recordings.setdefault(stem.rpartition("_")[0] or stem, []).append(stem)  # both name clips RECORDING_NUMBER
+    whole = [
+        Span(0, sum(round(_PER_SECOND * source.files[stem].seconds) for stem in stems)) for stems in recordings.values()
+    ]
+    hold_out &= len(whole) > 1 and set(source.speakers.values()) == {0}  # validation speaks with row 0
     chosen = choose_heldout([[span] for span in whole], _PER_SECOND, minutes=None, seed=0) if hold_out else {}
     clips = []
     for number, (recording, stems) in enumerate(recordings.items()):
         start = 0.0
         for stem in stems:
             seconds = source.files[stem].seconds
-            clips.append(Clip(stem, recording, start, seconds, chosen.get(number) == whole[number],
-                              source.speakers[stem]))
+            clips.append(
+                Clip(stem, recording, start, seconds, chosen.get(number) == whole[number], source.speakers[stem])
+            )
             start += seconds
     return clips
 
 
 # -- what becomes of it --------------------------------------------------------------------------------------------
-def _copy(source: ForeignFolder, staged: Layout, spec: VoiceSpec, clips: list[Clip],
-          checkpoint: Checkpoint | None) -> None:
+def _copy(
+    source: ForeignFolder, staged: Layout, spec: VoiceSpec, clips: list[Clip], checkpoint: Checkpoint | None
+) -> None:
     """Copy clips and checkpoint under our names."""
     pair = [staged.generator(checkpoint.step).name, staged.discriminator(checkpoint.step).name] if checkpoint else []
     paths = [path for files in source.files.values() for path in files.paths.values()]
@@ -200,8 +224,12 @@ def _copy(source: ForeignFolder, staged: Layout, spec: VoiceSpec, clips: list[Cl
 
 
 def _copy_clip(files: ClipParts, place: Layout, spec: VoiceSpec) -> None:
-    folders = {"clips": place.clips, "clips_16k": place.clips_16k, "features": place.features(spec.content_width),
-               **({"f0_coarse": place.f0_coarse, "f0_hz": place.f0_hz} if spec.uses_f0 else {})}
+    folders = {
+        "clips": place.clips,
+        "clips_16k": place.clips_16k,
+        "features": place.features(spec.content_width),
+        **({"f0_coarse": place.f0_coarse, "f0_hz": place.f0_hz} if spec.uses_f0 else {}),
+    }
     for part, folder in folders.items():
         if part in files.paths:
             folder.mkdir(parents=True, exist_ok=True)
@@ -218,39 +246,52 @@ def _copy_mute(source: ForeignFolder, staged: Layout, spec: VoiceSpec) -> bool:
     return files.rate_hz == spec.sample_rate and files.width == spec.content_width
 
 
-def _describe(source: ForeignFolder, staged: Layout, layout: Layout, spec: VoiceSpec, clips: list[Clip],
-              found: dict[str, Any]) -> None:
+def _describe(
+    source: ForeignFolder, staged: Layout, layout: Layout, spec: VoiceSpec, clips: list[Clip], found: dict[str, Any]
+) -> None:
     """Write what later stages read, last of all that this is an experiment; paths are those of `layout`."""
     listed = {clip.id: clip.speaker for clip in clips if source.complete(clip.id) and not clip.heldout}
     Manifest(clips).save(staged)
     stamp(staged, "prepare", {"opened": source.program, "clips": [clip.id for clip in clips]})
     prepared = stamp_of(staged, "prepare")
-    stamp(staged, "content", {"name": "contentvec", "width": spec.content_width, "identity": found["identity"],
-                              "prepare": prepared})
+    stamp(
+        staged,
+        "content",
+        {"name": "contentvec", "width": spec.content_width, "identity": found["identity"], "prepare": prepared},
+    )
     if spec.uses_f0 and all({"f0_coarse", "f0_hz"} <= files.paths.keys() for files in source.files.values()):
         stamp(staged, "f0", {"method": f"{source.program}, {found['unvoiced']}", "prepare": prepared})
     write_text(staged.filelist, filelist_text(layout, spec, listed, with_mute=found["mute"]))
-    ExperimentRecord(layout.name, f"recordings of {source.folder}", f"{spec.version}-{spec.rate_name}", spec.uses_f0,
-                     spec.speakers).save(staged)
+    ExperimentRecord(
+        layout.name, f"recordings of {source.folder}", f"{spec.version}-{spec.rate_name}", spec.uses_f0, spec.speakers
+    ).save(staged)
 
 
-def _odd(source: ForeignFolder, checkpoint: Checkpoint | None, clips: list[Clip], unvoiced: str,
-         identity: str) -> Iterator[str]:
+def _odd(
+    source: ForeignFolder, checkpoint: Checkpoint | None, clips: list[Clip], unvoiced: str, identity: str
+) -> Iterator[str]:
     """What a person should know before training goes on."""
     absent = [stem for stem in source.speakers if stem not in source.files]
     torn = [stem for stem in source.files if not source.complete(stem)]
-    for stems, what in ((absent, "are in its list and not in the folder"),
-                        (torn, "lack a part, or it is torn: rvc extract computes it again")):
+    for stems, what in (
+        (absent, "are in its list and not in the folder"),
+        (torn, "lack a part, or it is torn: rvc extract computes it again"),
+    ):
         if stems:
             yield f"{len(stems)} clips {what}: {', '.join(stems[:5])}{', …' if len(stems) > 5 else ''}"
     if unvoiced in ("interpolated", "mixed"):
-        yield (f"pitch is drawn through unvoiced frames ({unvoiced}), so protect has little effect on this voice: "
-               "rvc extract with a --f0-method computes it again")
+        yield (
+            f"pitch is drawn through unvoiced frames ({unvoiced}), so protect has little effect on this voice: "
+            "rvc extract with a --f0-method computes it again"
+        )
     if not identity:
         yield "the features are taken for ContentVec's: without its file, or a clip at 16 kHz, this cannot be checked"
     if not any(clip.heldout for clip in clips):
-        yield "nothing is held out: " + ("the checkpoint has heard every recording" if checkpoint else
-                                         "whole recordings of one speaker are, of a minute or more, in a copy")
+        yield "nothing is held out: " + (
+            "the checkpoint has heard every recording"
+            if checkpoint
+            else "whole recordings of one speaker are, of a minute or more, in a copy"
+        )
     trained = said_in(source.folder / "config.json").get("train")
     if source.program == "RVC WebUI" and checkpoint and isinstance(trained, dict) and "fp16_run" not in trained:
         yield "it was trained with the spectrograms of RVC WebUI of 2026: go on with --mel-epsilons 2026"

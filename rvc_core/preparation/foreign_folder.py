@@ -18,11 +18,12 @@ from ..system.files import read_json
 from ..workspace.filelist import read_filelist
 from ..workspace.layout import Layout
 
-_STRAIGHT, _STRAIGHT_FRAMES = 1e-6, 4    # pitch that bends less, for so many frames, was drawn with a ruler
+_STRAIGHT, _STRAIGHT_FRAMES = 1e-6, 4  # pitch that bends less, for so many frames, was drawn with a ruler
 _SUFFIXES = {"clips": ".wav", "clips_16k": ".wav", "f0_coarse": ".wav.npy", "f0_hz": ".wav.npy", "features": ".npy"}
 _FOLDERS = {
     "RVC WebUI": {"clips": "0_gt_wavs", "clips_16k": "1_16k_wavs", "f0_coarse": "2a_f0", "f0_hz": "2b-f0nsf"},
-    "Applio": {"clips": "sliced_audios", "clips_16k": "sliced_audios_16k", "f0_coarse": "f0", "f0_hz": "f0_voiced"}}
+    "Applio": {"clips": "sliced_audios", "clips_16k": "sliced_audios_16k", "f0_coarse": "f0", "f0_hz": "f0_voiced"},
+}
 _FEATURES = {"RVC WebUI": ("3_feature768", "3_feature256"), "Applio": ("extracted", "v2_extracted", "v1_extracted")}
 
 
@@ -95,11 +96,15 @@ def read_foreign(folder: Path) -> ForeignFolder:
     """
     program = _program_of(folder)
     if program is None:
-        raise StageOrderError(f"{folder} is no experiment of RVC WebUI or Applio",
-                              hint="name the folder that holds 0_gt_wavs or sliced_audios")
+        raise StageOrderError(
+            f"{folder} is no experiment of RVC WebUI or Applio",
+            hint="name the folder that holds 0_gt_wavs or sliced_audios",
+        )
     if not (folder / "filelist.txt").is_file():
-        raise StageOrderError(f"{folder} has no filelist.txt: features were not extracted there",
-                              hint="extract them in that program, or run: rvc prepare NAME --dataset RECORDINGS")
+        raise StageOrderError(
+            f"{folder} has no filelist.txt: features were not extracted there",
+            hint="extract them in that program, or run: rvc prepare NAME --dataset RECORDINGS",
+        )
     rows = [row for row in read_filelist(folder / "filelist.txt") if not _names(row.wave)[-1].startswith("mute")]
     speakers = {_names(row.wave)[-1].partition(".")[0]: row.speaker for row in rows}
     features = _names(rows[0].features)[-2:][0] if rows else ""
@@ -126,8 +131,12 @@ def clip_parts(folder: Path, parts: dict[str, str], stem: str, wave: str = "") -
     shapes = {part: _shape(path) for part, path in paths.items() if path.suffix == ".npy"}
     whole = {"clips", *(part for part, shape in shapes.items() if len(shape) == (2 if part == "features" else 1))}
     whole |= {"clips_16k"} if paths["clips_16k"].is_file() else set()
-    return ClipParts({part: path for part, path in paths.items() if part in whole}, header.duration, header.samplerate,
-                     shapes["features"][1] if "features" in whole else 0)
+    return ClipParts(
+        {part: path for part, path in paths.items() if part in whole},
+        header.duration,
+        header.samplerate,
+        shapes["features"][1] if "features" in whole else 0,
+    )
 
 
 def _shape(path: Path) -> tuple[int, ...]:

@@ -10,12 +10,13 @@ import numpy as np
 from ..audio.slicer import SHORTEST_SECONDS, Span
 
 _SHARE, _LEAST_SECONDS = 0.1, 20.0
-_LEAST_DATA_SECONDS = 180.0   # below this, training needs all of it
+_LEAST_DATA_SECONDS = 180.0  # below this, training needs all of it
 _LARGEST_SHARE, _SHORTEST_DATA_SECONDS = 1 / 3, 6.0
 
 
-def choose_heldout(phrases: list[list[Span]], rate_hz: int, *, minutes: float | None, seed: int,
-                   speakers: Sequence[int] = ()) -> dict[int, Span]:
+def choose_heldout(
+    phrases: list[list[Span]], rate_hz: int, *, minutes: float | None, seed: int, speakers: Sequence[int] = ()
+) -> dict[int, Span]:
     """Choose what is held out, of each speaker as large a part; always the same for the same phrases and seed.
 
     Parameters
@@ -42,8 +43,12 @@ def choose_heldout(phrases: list[list[Span]], rate_hz: int, *, minutes: float | 
     for speaker in sorted({*speakers}):
         own = [number for number, who in enumerate(speakers) if who == speaker]
         share = sum(lengths[number] for number in own) / sum(lengths)
-        held_of_own = choose_heldout([phrases[number] for number in own], rate_hz, seed=seed,
-                                     minutes=None if minutes is None else share * minutes)
+        held_of_own = choose_heldout(
+            [phrases[number] for number in own],
+            rate_hz,
+            seed=seed,
+            minutes=None if minutes is None else share * minutes,
+        )
         chosen_of_all |= {own[number]: span for number, span in held_of_own.items()}
     if speakers:
         return chosen_of_all
@@ -62,8 +67,9 @@ def choose_heldout(phrases: list[list[Span]], rate_hz: int, *, minutes: float | 
     stretch = min(target, lengths[longest] / 2)
     if held >= stretch:
         return {number: Span(phrases[number][0].start, phrases[number][-1].stop) for number in sorted(chosen)}
-    return {longest: _stretch(phrases[longest], round(stretch), round(limit),
-                              round(SHORTEST_SECONDS * rate_hz), random)}
+    return {
+        longest: _stretch(phrases[longest], round(stretch), round(limit), round(SHORTEST_SECONDS * rate_hz), random)
+    }
 
 
 def _target_seconds(data_seconds: float, minutes: float | None) -> float:

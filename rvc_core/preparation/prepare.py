@@ -30,9 +30,9 @@ from .decoding import Decoder, Recording
 from .heldout import choose_heldout
 
 CONTENT_RATE_HZ = 16_000
-_TOO_LOUD = 2.5                       # a peak beyond this is no recording; RVC's limit
-_NORMAL_PEAK, _OWN_SHARE = 0.675, 0.25   # the clip's peak becomes 0.675 + a quarter of what it was
-_FORMAT = 1                           # raise it when the same settings come to make other clips
+_TOO_LOUD = 2.5  # a peak beyond this is no recording; RVC's limit
+_NORMAL_PEAK, _OWN_SHARE = 0.675, 0.25  # the clip's peak becomes 0.675 + a quarter of what it was
+_FORMAT = 1  # raise it when the same settings come to make other clips
 _STAGES = ("prepare", "f0", "content", "index")
 
 
@@ -75,13 +75,28 @@ class PrepareReport:
         kept, explained = manifest.seconds_kept, manifest.explained_seconds
         total = seconds_in if seconds_in is not None else kept + sum(explained.values())
         recordings = {clip.recording for clip in manifest.clips}
-        return cls(round(total, 3), round(kept, 3), round(sum(explained.values()), 3), len(manifest.clips), explained,
-                   len(recordings), round(Manifest(manifest.heldout).seconds_kept, 3), skipped=skipped,
-                   warnings=_warnings(manifest, kept, total))
+        return cls(
+            round(total, 3),
+            round(kept, 3),
+            round(sum(explained.values()), 3),
+            len(manifest.clips),
+            explained,
+            len(recordings),
+            round(Manifest(manifest.heldout).seconds_kept, 3),
+            skipped=skipped,
+            warnings=_warnings(manifest, kept, total),
+        )
 
 
-def prepare(layout: Layout, dataset: Path | str, settings: PrepareSettings, *, uses_f0: bool = True,
-            progress: Progress = Silent(), stop: Stop | None = None) -> PrepareReport:
+def prepare(
+    layout: Layout,
+    dataset: Path | str,
+    settings: PrepareSettings,
+    *,
+    uses_f0: bool = True,
+    progress: Progress = Silent(),
+    stop: Stop | None = None,
+) -> PrepareReport:
     """Cut the recordings of `dataset` into the training clips of an experiment.
 
     Writes ``0_gt_wavs`` and ``1_16k_wavs``, the same under ``heldout``, ``manifest.jsonl`` and ``experiment.json``.
@@ -134,14 +149,17 @@ def prepare(layout: Layout, dataset: Path | str, settings: PrepareSettings, *, u
     return report
 
 
-def _record(layout: Layout, dataset: Path, files: DatasetFiles, settings: PrepareSettings,
-            uses_f0: bool) -> ExperimentRecord:
+def _record(
+    layout: Layout, dataset: Path, files: DatasetFiles, settings: PrepareSettings, uses_f0: bool
+) -> ExperimentRecord:
     """What the experiment will be; refused where the voice has no row for each speaker."""
     names = speaker_names(layout, files.recordings) if settings.speakers == "folders" else []
     record = ExperimentRecord(layout.name, printable_name(str(dataset)), settings.preset, uses_f0, speaker_names=names)
     if len(names) > record.spec.speakers:
-        raise DatasetError(f"{len(names)} speakers, and a voice of {settings.preset} has {record.spec.speakers} rows",
-                           hint="take fewer folders")
+        raise DatasetError(
+            f"{len(names)} speakers, and a voice of {settings.preset} has {record.spec.speakers} rows",
+            hint="take fewer folders",
+        )
     return record
 
 
@@ -156,32 +174,55 @@ def normalised(samples: np.ndarray) -> np.ndarray:
     return (samples * (_NORMAL_PEAK / np.abs(samples).max() + _OWN_SHARE)).astype(np.float32)
 
 
-def _cut(recordings: list[Recording], staging: Layout, settings: PrepareSettings, rate_hz: int,
-         progress: Progress) -> tuple[list[Clip], list[Explained]]:
+def _cut(
+    recordings: list[Recording], staging: Layout, settings: PrepareSettings, rate_hz: int, progress: Progress
+) -> tuple[list[Clip], list[Explained]]:
     """Write all clips aside; return them, and what of the recordings is in none."""
-    heldout = choose_heldout([recording.phrases for recording in recordings], rate_hz,
-                             minutes=settings.holdout_minutes, seed=settings.seed,
-                             speakers=[recording.speaker for recording in recordings])
+    heldout = choose_heldout(
+        [recording.phrases for recording in recordings],
+        rate_hz,
+        minutes=settings.holdout_minutes,
+        seed=settings.seed,
+        speakers=[recording.speaker for recording in recordings],
+    )
     clips, explained = [], []
     progress.start("cutting", len(recordings))
     for recording in recordings:
         samples = np.load(recording.samples_file, mmap_mode="r")
         everything = Span(0, recording.total_samples)
         held = heldout.get(recording.number, Span(0, 0))
-        phrases = sorted([*inside(recording.phrases, held), *inside(recording.phrases, Span(0, held.start)),
-                          *inside(recording.phrases, Span(held.stop, everything.stop))])
+        phrases = sorted(
+            [
+                *inside(recording.phrases, held),
+                *inside(recording.phrases, Span(0, held.start)),
+                *inside(recording.phrases, Span(held.stop, everything.stop)),
+            ]
+        )
         covered: list[Span] = []
         for number, span in enumerate(window for phrase in phrases for window in windows(phrase, rate_hz)):
             is_held = held.start <= span.start < held.stop
-            if _write_clip(samples[span.start:span.stop], rate_hz, staging.heldout if is_held else staging,
-                           f"{recording.number}_{number}"):
-                clips.append(Clip(f"{recording.number}_{number}", recording.name, span.start / rate_hz,
-                                  len(span) / rate_hz, is_held, recording.speaker))
+            if _write_clip(
+                samples[span.start : span.stop],
+                rate_hz,
+                staging.heldout if is_held else staging,
+                f"{recording.number}_{number}",
+            ):
+                clips.append(
+                    Clip(
+                        f"{recording.number}_{number}",
+                        recording.name,
+                        span.start / rate_hz,
+                        len(span) / rate_hz,
+                        is_held,
+                        recording.speaker,
+                    )
+                )
                 covered.append(span)
         silent = outside(phrases, everything.stop)
         for reason, spans in (("silent", silent), ("too loud", outside(covered + silent, everything.stop))):
-            explained += [Explained(recording.name, span.start / rate_hz, len(span) / rate_hz, reason)
-                          for span in spans]
+            explained += [
+                Explained(recording.name, span.start / rate_hz, len(span) / rate_hz, reason) for span in spans
+            ]
         recording.samples_file.unlink()
         progress.advance(recording.name)
     return clips, explained
@@ -207,13 +248,13 @@ def _write_clip(samples: np.ndarray, rate_hz: int, folder: Layout, name: str) ->
 def _aside(layout: Layout) -> Iterator[Layout]:
     """A folder beside the results that is gone afterwards, as is the experiment's own if nothing came into it."""
     staging = Layout(layout.root / ".preparing", layout.name)
-    shutil.rmtree(staging.root, ignore_errors=True)   # of a run that was killed
+    shutil.rmtree(staging.root, ignore_errors=True)  # of a run that was killed
     try:
         yield staging
     finally:
         shutil.rmtree(staging.root, ignore_errors=True)
         with contextlib.suppress(OSError):
-            layout.root.rmdir()   # only succeeds when it is empty
+            layout.root.rmdir()  # only succeeds when it is empty
 
 
 def _move_into_place(staging: Layout, layout: Layout) -> list[str]:
@@ -221,21 +262,33 @@ def _move_into_place(staging: Layout, layout: Layout) -> list[str]:
     for stage in _STAGES:
         clear(layout, stage)
     widths = sorted({spec.content_width for spec in PRESETS.values()})
-    for folder in (layout.clips, layout.clips_16k, layout.f0_coarse, layout.f0_hz, *map(layout.features, widths),
-                   layout.heldout.root, layout.mute.root):
+    for folder in (
+        layout.clips,
+        layout.clips_16k,
+        layout.f0_coarse,
+        layout.f0_hz,
+        *map(layout.features, widths),
+        layout.heldout.root,
+        layout.mute.root,
+    ):
         if folder.exists():
             shutil.rmtree(folder)
     layout.filelist.unlink(missing_ok=True)
-    for new, place in ((staging.clips, layout.clips), (staging.clips_16k, layout.clips_16k),
-                       (staging.heldout.root, layout.heldout.root)):
+    for new, place in (
+        (staging.clips, layout.clips),
+        (staging.clips_16k, layout.clips_16k),
+        (staging.heldout.root, layout.heldout.root),
+    ):
         if new.exists():
             os.replace(new, place)
     warnings = []
     if layout.indexes():
         warnings.append("the index was built from earlier clips: build it again (rvc index)")
     if layout.generator_steps():
-        warnings.append("training will go on from its checkpoints, now with other clips; for a fresh start take a new "
-                        "experiment name")
+        warnings.append(
+            "training will go on from its checkpoints, now with other clips; for a fresh start take a new "
+            "experiment name"
+        )
     return warnings
 
 
@@ -245,18 +298,25 @@ def _is_complete(layout: Layout) -> bool:
         manifest = Manifest.load(layout)
     except (StageOrderError, DatasetError):
         return False
-    return all({path.name for path in folder.glob("*.wav")} >= {f"{clip.id}.wav" for clip in clips}
-               for place, clips in ((layout, manifest.training), (layout.heldout, manifest.heldout))
-               for folder in (place.clips, place.clips_16k))
+    return all(
+        {path.name for path in folder.glob("*.wav")} >= {f"{clip.id}.wav" for clip in clips}
+        for place, clips in ((layout, manifest.training), (layout.heldout, manifest.heldout))
+        for folder in (place.clips, place.clips_16k)
+    )
 
 
 def _warnings(manifest: Manifest, kept: float, total: float) -> list[str]:
     """What a person should know before going on."""
-    telling = [row for row in manifest.explained if row.reason in ("undecodable", "non-finite", "too loud")
-               or (row.detail and row.reason in ("ignored folder", "not audio"))]
-    warnings = [f"{row.recording}: {row.reason}, {row.seconds:.1f} s not used"
-                + (f" ({row.detail})" if row.detail else "")
-                for row in telling]
+    telling = [
+        row
+        for row in manifest.explained
+        if row.reason in ("undecodable", "non-finite", "too loud")
+        or (row.detail and row.reason in ("ignored folder", "not audio"))
+    ]
+    warnings = [
+        f"{row.recording}: {row.reason}, {row.seconds:.1f} s not used" + (f" ({row.detail})" if row.detail else "")
+        for row in telling
+    ]
     if kept < 0.8 * total:
         reasons = ", ".join(f"{seconds:.1f} s {reason}" for reason, seconds in manifest.explained_seconds.items())
         warnings.append(f"only {100 * kept / total:.0f} % of the input is in clips: {reasons}")

@@ -41,8 +41,9 @@ class DatasetReport:
         return asdict(self)
 
     def __str__(self) -> str:
-        faulty = [f"  {one.recording}: {one.verdict}: {'; '.join(one.problems)}"
-                  for one in self.recordings if one.problems]
+        faulty = [
+            f"  {one.recording}: {one.verdict}: {'; '.join(one.problems)}" for one in self.recordings if one.problems
+        ]
         head = f"{self.minutes:.1f} minutes in {len(self.recordings)} recordings: {self.verdict}. {self.advice}"
         return "\n".join([head, *faulty])
 
@@ -87,12 +88,18 @@ def judge(quality: Quality, sample_rate: int) -> tuple[Grade, list[str]]:
         (clipped_percent > 1, "poor", f"clipped ({clipped_percent:.1f} % of it): record again at a lower level"),
         (0.01 < clipped_percent <= 1, "usable", "clipped now and then: lower the recording level"),
         (snr_db < 12, "poor", f"very noisy, or never at rest ({snr_db:.0f} dB above its quietest part): listen to it"),
-        (12 <= snr_db < 22, "usable", f"noisy ({snr_db:.0f} dB above its noise): record closer to the microphone, or "
-                                      "remove the noise"),
+        (
+            12 <= snr_db < 22,
+            "usable",
+            f"noisy ({snr_db:.0f} dB above its noise): record closer to the microphone, or remove the noise",
+        ),
         (quality.level_db < -35, "usable", f"quiet ({quality.level_db:.0f} dB): raise its level"),
         (bandwidth_khz < 5, "poor", f"nothing above {bandwidth_khz:.1f} kHz, like a telephone: look for a better copy"),
-        (bandwidth_khz >= 5 and rate_khz >= 32 and bandwidth_khz < 0.3 * rate_khz, "usable",
-         f"nothing above {bandwidth_khz:.1f} kHz in a {rate_khz:g} kHz file: look for the original"),
+        (
+            bandwidth_khz >= 5 and rate_khz >= 32 and bandwidth_khz < 0.3 * rate_khz,
+            "usable",
+            f"nothing above {bandwidth_khz:.1f} kHz in a {rate_khz:g} kHz file: look for the original",
+        ),
         (quality.silent_share > 0.6, "usable", f"{100 * quality.silent_share:.0f} % of it is silence: it is cut out"),
         (abs(quality.offset) > 0.02, "usable", "has a constant offset, which is filtered out: check the recorder"),
     ]
@@ -115,8 +122,9 @@ def _overall(reports: list[RecordingReport], minutes: float) -> tuple[Grade, str
     """The verdict that most of the time deserves, and the most useful next step."""
     if minutes < _FEW_MINUTES:
         return "poor", "Too little: collect ten minutes or more of one person."
-    shares = {verdict: sum(one.seconds for one in reports if one.verdict == verdict) / (60 * minutes)
-              for verdict in _RANK}
+    shares = {
+        verdict: sum(one.seconds for one in reports if one.verdict == verdict) / (60 * minutes) for verdict in _RANK
+    }
     if shares["poor"] > 0.3:
         return "poor", "Leave out or replace the recordings marked poor."
     if minutes < _ENOUGH_MINUTES:

@@ -8,10 +8,12 @@ import numpy as np
 from ..audio.waveform import Audio
 from ..errors import AudioError, ResourceError
 
-_DNSMOS_RATE_HZ, _DNSMOS_SECONDS = 16_000, 9.01   # what one look of the network takes, once a second
-_DNSMOS_SCALES = {"signal": (-0.08397278, 1.22083953, 0.0052439),      # its raw answers to mean opinions, as published
-                  "background": (-0.13166888, 1.60915514, -0.39604546),
-                  "overall": (-0.06766283, 1.11546468, 0.04602535)}
+_DNSMOS_RATE_HZ, _DNSMOS_SECONDS = 16_000, 9.01  # what one look of the network takes, once a second
+_DNSMOS_SCALES = {
+    "signal": (-0.08397278, 1.22083953, 0.0052439),  # its raw answers to mean opinions, as published
+    "background": (-0.13166888, 1.60915514, -0.39604546),
+    "overall": (-0.06766283, 1.11546468, 0.04602535),
+}
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,15 @@ class NaturalnessScorer:
     def __init__(self) -> None:
         try:
             import onnxruntime
+
             model = importlib.resources.files("speechmos").joinpath("dnsmos_models", "sig_bak_ovr.onnx").read_bytes()
         except ImportError as error:
-            raise ResourceError(f"DNSMOS needs speechmos and onnxruntime ({error})",
-                                hint="pip install onnxruntime && pip install --no-deps speechmos") from error
+            raise ResourceError(
+                f"DNSMOS needs speechmos and onnxruntime ({error})",
+                hint="pip install onnxruntime && pip install --no-deps speechmos",
+            ) from error
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1   # its waiting threads would hold the other cores
+        options.intra_op_num_threads = 1  # its waiting threads would hold the other cores
         self._network = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, audio: Audio) -> Naturalness:
@@ -73,5 +78,9 @@ class NaturalnessScorer:
             samples = np.concatenate([samples, samples])
         looks = np.lib.stride_tricks.sliding_window_view(samples, length)[::_DNSMOS_RATE_HZ]
         raw = np.stack([self._network.run(None, {"input_1": look[None]})[0][0] for look in looks])
-        return Naturalness(**{name: float(np.polyval(scale, raw[:, column]).mean())
-                              for column, (name, scale) in enumerate(_DNSMOS_SCALES.items())})
+        return Naturalness(
+            **{
+                name: float(np.polyval(scale, raw[:, column]).mean())
+                for column, (name, scale) in enumerate(_DNSMOS_SCALES.items())
+            }
+        )

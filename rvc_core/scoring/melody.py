@@ -67,7 +67,7 @@ def world_copy(audio: Audio) -> Audio:
         raise ResourceError(f"the copy needs pyworld ({error})", hint="pip install pyworld-prebuilt") from error
     samples = audio.resample(_WORLD_RATE_HZ).samples
     copy = pyworld.synthesize(*pyworld.wav2world(samples.astype(np.float64), _WORLD_RATE_HZ), _WORLD_RATE_HZ)
-    return Audio(copy[:len(samples)].astype(np.float32), _WORLD_RATE_HZ)
+    return Audio(copy[: len(samples)].astype(np.float32), _WORLD_RATE_HZ)
 
 
 def vuv_agreement(source: PitchTrack, output: PitchTrack) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 from ..audio.waveform import Audio
 from ..errors import AudioError, ResourceError
 
-SPEAKER_RATE_HZ = 16_000     # what GE2E hears: nothing above 8 kHz is judged
+SPEAKER_RATE_HZ = 16_000  # what GE2E hears: nothing above 8 kHz is judged
 
 
 class SpeakerScorer:
@@ -37,8 +37,10 @@ class SpeakerScorer:
         try:
             import resemblyzer
         except ImportError as error:
-            raise ResourceError(f"speaker similarity needs Resemblyzer ({error})",
-                                hint="pip install webrtcvad-wheels && pip install --no-deps resemblyzer") from error
+            raise ResourceError(
+                f"speaker similarity needs Resemblyzer ({error})",
+                hint="pip install webrtcvad-wheels && pip install --no-deps resemblyzer",
+            ) from error
         self._prepare = resemblyzer.preprocess_wav
         self._encoder = resemblyzer.VoiceEncoder("cpu", verbose=False)
 
@@ -76,8 +78,9 @@ def speaker_similarity(embeddings: np.ndarray, centre: np.ndarray) -> float:
     return float(np.mean(embeddings @ centre / norms))
 
 
-def similarity_gain(output: np.ndarray, source: np.ndarray, target_heldout: np.ndarray,
-                    target_centre: np.ndarray) -> float:
+def similarity_gain(
+    output: np.ndarray, source: np.ndarray, target_heldout: np.ndarray, target_centre: np.ndarray
+) -> float:
     """How far the conversion went from the source's voice (0) to the target's own held-out speech (1).
 
     "Nearer to the target than to the source" would be passed by white noise; this is not. A conversion by signal
@@ -95,8 +98,11 @@ def similarity_gain(output: np.ndarray, source: np.ndarray, target_heldout: np.n
     float
         NaN where the source is as near as the target itself: there is nothing to gain.
     """
-    return gain_between(speaker_similarity(output, target_centre), speaker_similarity(source, target_centre),
-                        speaker_similarity(target_heldout, target_centre))
+    return gain_between(
+        speaker_similarity(output, target_centre),
+        speaker_similarity(source, target_centre),
+        speaker_similarity(target_heldout, target_centre),
+    )
 
 
 def gain_between(similarity: float, floor: float, ceiling: float) -> float:

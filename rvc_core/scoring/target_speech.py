@@ -14,8 +14,8 @@ from ..audio.recordings import recordings_in
 from ..audio.waveform import Audio, highpass, read_audio
 from ..errors import SettingsError
 
-_SENTENCE_SECONDS = 12.0   # similarity grows with length, so the target is heard in pieces as long as sentences
-_CLIPS_A_SENTENCE = 3      # training clips have at most 3.7 s
+_SENTENCE_SECONDS = 12.0  # similarity grows with length, so the target is heard in pieces as long as sentences
+_CLIPS_A_SENTENCE = 3  # training clips have at most 3.7 s
 _MOST_PIECES = 60
 T = TypeVar("T")
 
@@ -36,8 +36,9 @@ class TargetSpeech:
     heldout: list[Audio]
 
 
-def target_speech(places: Iterable[Path | str] = (), clips: Path | None = None,
-                  heldout: Path | None = None) -> TargetSpeech:
+def target_speech(
+    places: Iterable[Path | str] = (), clips: Path | None = None, heldout: Path | None = None
+) -> TargetSpeech:
     """The target's speech: an experiment's clips, or recordings.
 
     Parameters
@@ -59,12 +60,14 @@ def target_speech(places: Iterable[Path | str] = (), clips: Path | None = None,
     trained, unheard = (_joined_clips(folder) if folder else [] for folder in (clips, heldout))
     pieces = [sentences(highpass(audio, zero_phase=False) if trained else audio) for audio in given]
     known, held = (trained, _flat(pieces or unheard)) if trained else (pieces, [])
-    if not held and len(known) == 1:   # a single recording: each of its pieces stands for one
+    if not held and len(known) == 1:  # a single recording: each of its pieces stands for one
         known = [[piece] for piece in known[0]]
     if not held and len(known) < 2:
         what = "one short recording" if known else "no recording"
-        raise SettingsError(f"{what} of the target: how like itself it sounds cannot be told",
-                            hint=f"give --target at least two recordings, or one of more than {_SENTENCE_SECONDS:g} s")
+        raise SettingsError(
+            f"{what} of the target: how like itself it sounds cannot be told",
+            hint=f"give --target at least two recordings, or one of more than {_SENTENCE_SECONDS:g} s",
+        )
     return TargetSpeech(known, held)
 
 
@@ -100,10 +103,13 @@ def _joined_clips(folder: Path) -> list[list[Audio]]:
     for recording, members in groupby(files, key=lambda path: path.stem.partition("_")[0]):
         clips = list(members)
         count = math.ceil(len(clips) / _CLIPS_A_SENTENCE)
-        groups += [(recording, [clips[number] for number in part])
-                   for part in np.array_split(np.arange(len(clips)), count)]
-    return [[_joined(clips) for _, clips in pieces]
-            for _, pieces in groupby(spread(groups, _MOST_PIECES), key=lambda group: group[0])]
+        groups += [
+            (recording, [clips[number] for number in part]) for part in np.array_split(np.arange(len(clips)), count)
+        ]
+    return [
+        [_joined(clips) for _, clips in pieces]
+        for _, pieces in groupby(spread(groups, _MOST_PIECES), key=lambda group: group[0])
+    ]
 
 
 def _joined(files: Sequence[Path]) -> Audio:

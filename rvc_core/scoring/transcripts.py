@@ -24,19 +24,23 @@ def texts_of(sources: Sequence[Path], given: str | None = None) -> list[str]:
     """
     if given is None:
         return [_text_in(source.with_suffix(".txt")) for source in sources]
-    if os.path.isdir(given):   # which, unlike Path.is_dir, takes a text of any length
+    if os.path.isdir(given):  # which, unlike Path.is_dir, takes a text of any length
         texts = [_text_in(Path(given, f"{source.stem}.txt")) for source in sources]
     elif given.lower().endswith(".tsv"):
         rows = [line.partition("\t") for line in _read(Path(given)).splitlines() if line.strip()]
         texts = [_row_of(source, {name.strip(): text.strip() for name, _, text in rows}) for source in sources]
     elif len(sources) > 1:
-        raise SettingsError(f"one text for {len(sources)} sources",
-                            hint="give --text a .tsv of file<TAB>text, or a folder of <name>.txt")
+        raise SettingsError(
+            f"one text for {len(sources)} sources",
+            hint="give --text a .tsv of file<TAB>text, or a folder of <name>.txt",
+        )
     else:
         texts = [_read(Path(given)).strip() if given.lower().endswith(".txt") else given.strip()]
     if not any(texts):
-        raise SettingsError(f"no text of {sources[0].name!r} in --text {given[:60]!r}",
-                            hint="lines of a .tsv are file<TAB>text; files of a folder are called <name>.txt")
+        raise SettingsError(
+            f"no text of {sources[0].name!r} in --text {given[:60]!r}",
+            hint="lines of a .tsv are file<TAB>text; files of a folder are called <name>.txt",
+        )
     return texts
 
 
@@ -56,6 +60,10 @@ def _read(path: Path) -> str:
 def _row_of(source: Path, rows: Mapping[str, str]) -> str:
     """The text whose file name, with as many folders as it has, is the end of the source's path."""
     path = source.absolute()
-    fitting = [(len(parts), text) for name, text in rows.items() if (parts := Path(name).parts)
-               and parts in (path.parts[-len(parts):], path.with_suffix("").parts[-len(parts):])]
+    fitting = [
+        (len(parts), text)
+        for name, text in rows.items()
+        if (parts := Path(name).parts)
+        and parts in (path.parts[-len(parts) :], path.with_suffix("").parts[-len(parts) :])
+    ]
     return max(fitting)[1] if fitting else ""

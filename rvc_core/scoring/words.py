@@ -19,8 +19,8 @@ from ..errors import ResourceError, SettingsError
 
 DIGITS = "zero one two three four five six seven eight nine".split()
 _RATE_HZ = 16_000
-_UNIFORM_SHARE = 0.5    # of the language model: every word may follow every other
-_Z = 1.96               # 95 %
+_UNIFORM_SHARE = 0.5  # of the language model: every word may follow every other
+_Z = 1.96  # 95 %
 
 
 def words_of(text: str) -> list[str]:
@@ -122,9 +122,11 @@ class WordRecogniser:
         spoken = {word: phones for word in vocabulary if (phones := _pronunciations(word, lookup))}
         self.unknown = [word for word in vocabulary if word not in spoken]
         if not spoken:
-            raise SettingsError("none of the text's words is in pocketsphinx's dictionary",
-                                hint="words are judged in English only; leave --text out for other languages")
-        with tempfile.TemporaryDirectory() as folder:   # a dictionary of its own loads twenty times faster
+            raise SettingsError(
+                "none of the text's words is in pocketsphinx's dictionary",
+                hint="words are judged in English only; leave --text out for other languages",
+            )
+        with tempfile.TemporaryDirectory() as folder:  # a dictionary of its own loads twenty times faster
             model, dictionary = Path(folder, "texts.lm"), Path(folder, "texts.dict")
             model.write_text(language_model(sentences, self.unknown), "utf-8")
             dictionary.write_text("".join(line for lines in spoken.values() for line in lines), "utf-8")
@@ -133,7 +135,7 @@ class WordRecogniser:
     def hear(self, audio: Audio) -> list[str]:
         """The words that are heard in a recording."""
         samples = np.clip(audio.resample(_RATE_HZ).samples, -1, 1)
-        self._decoder.reinit_feat()   # else what was heard before changes what is heard now
+        self._decoder.reinit_feat()  # else what was heard before changes what is heard now
         self._decoder.start_utt()
         self._decoder.process_raw((samples * 32767).astype("<i2").tobytes(), full_utt=True)
         self._decoder.end_utt()
@@ -194,9 +196,29 @@ def language_model(sentences: Iterable[Sequence[str]], unknown: Sequence[str] = 
                 followers[first][second] += 1
     words = sorted({*followers, *(word for counts in followers.values() for word in counts)} - {"<s>", "</s>"})
     uniform, back_off = 1 / (len(words) + 1), math.log10(_UNIFORM_SHARE)
-    pairs = [f"{math.log10((1 - _UNIFORM_SHARE) * count / counts.total() + _UNIFORM_SHARE * uniform):.4f} {first} "
-             f"{second}" for first, counts in sorted(followers.items()) for second, count in sorted(counts.items())]
-    single = [f"-99 <s> {back_off:.4f}", f"{math.log10(uniform):.4f} </s>",
-              *(f"{math.log10(uniform):.4f} {word} {back_off if word in followers else 0:.4f}" for word in words)]
-    return "\n".join(["\\data\\", f"ngram 1={len(single)}", f"ngram 2={len(pairs)}", "", "\\1-grams:", *single, "",
-                      "\\2-grams:", *pairs, "", "\\end\\", ""])
+    pairs = [
+        f"{math.log10((1 - _UNIFORM_SHARE) * count / counts.total() + _UNIFORM_SHARE * uniform):.4f} {first} {second}"
+        for first, counts in sorted(followers.items())
+        for second, count in sorted(counts.items())
+    ]
+    single = [
+        f"-99 <s> {back_off:.4f}",
+        f"{math.log10(uniform):.4f} </s>",
+        *(f"{math.log10(uniform):.4f} {word} {back_off if word in followers else 0:.4f}" for word in words),
+    ]
+    return "\n".join(
+        [
+            "\\data\\",
+            f"ngram 1={len(single)}",
+            f"ngram 2={len(pairs)}",
+            "",
+            "\\1-grams:",
+            *single,
+            "",
+            "\\2-grams:",
+            *pairs,
+            "",
+            "\\end\\",
+            "",
+        ]
+    )

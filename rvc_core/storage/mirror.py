@@ -25,17 +25,18 @@ from .places import place_of
 
 _MODULE = "rvc_core.storage.mirror"
 _LOOK_SECONDS = 2.0
-_AGAIN_SECONDS = 60.0          # after a failure
-_LONG_SECONDS = 120.0          # a save that takes longer is told of
-_END_SECONDS = 600.0           # how long the end of a training waits for its last save
+_AGAIN_SECONDS = 60.0  # after a failure
+_LONG_SECONDS = 120.0  # a save that takes longer is told of
+_END_SECONDS = 600.0  # how long the end of a training waits for its last save
 _QUICK_SECONDS = 3.0
-_TAIL_BYTES = 1 << 18          # of the record: a few hundred steps
+_TAIL_BYTES = 1 << 18  # of the record: a few hundred steps
 
 
 # -- for the training, and whoever watches it ----------------------------------------------------------------------
 @contextlib.contextmanager
-def mirroring(layout: Layout, settings: MirrorSettings = MirrorSettings(),
-              say: Callable[[str], None] = lambda line: None) -> Iterator[None]:
+def mirroring(
+    layout: Layout, settings: MirrorSettings = MirrorSettings(), say: Callable[[str], None] = lambda line: None
+) -> Iterator[None]:
     """Save an experiment as long as this lasts; leaving it waits for the last save, ten minutes at most.
 
     Parameters
@@ -54,14 +55,25 @@ def mirroring(layout: Layout, settings: MirrorSettings = MirrorSettings(),
         yield
         return
     process = subprocess.Popen(
-        [sys.executable, "-m", _MODULE, str(layout.root), layout.name, settings.mirror,
-         str(settings.mirror_every_minutes)],
-        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=child_environment(), start_new_session=True)
+        [
+            sys.executable,
+            "-m",
+            _MODULE,
+            str(layout.root),
+            layout.name,
+            settings.mirror,
+            str(settings.mirror_every_minutes),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env=child_environment(),
+        start_new_session=True,
+    )
     try:
         yield
     finally:
         assert process.stdin is not None
-        process.stdin.close()      # its sign to save once more, and to end; so is our own end, however it comes
+        process.stdin.close()  # its sign to save once more, and to end; so is our own end, however it comes
         _wait(process, layout, say)
 
 
@@ -69,8 +81,8 @@ def is_wanted(layout: Layout, settings: MirrorSettings) -> bool:
     """Whether an experiment has to be saved elsewhere; SettingsError when the place means nothing."""
     try:
         there = place_of(settings.mirror, layout) is not None
-        return there and os.environ.get("RANK", "0") == "0"      # of several processes only the first has all
-    except StorageError:           # nothing is mounted: it may be, later
+        return there and os.environ.get("RANK", "0") == "0"  # of several processes only the first has all
+    except StorageError:  # nothing is mounted: it may be, later
         return True
 
 
@@ -132,7 +144,7 @@ def _write(layout: Layout, state: dict[str, Any]) -> None:
 def _mirror(layout: Layout, text: str, every_seconds: float) -> None:
     """Save again and again until the other end of stdin is closed, then once more."""
     state: dict[str, Any] = {"title": "storage", "saved": None, "problem": "", "busy": None}
-    due = quick = 0.0              # when the minutes are over; when a new best may be saved
+    due = quick = 0.0  # when the minutes are over; when a new best may be saved
     best, ending = math.inf, False
     while not ending:
         ending = bool(select.select([sys.stdin], [], [], _LOOK_SECONDS)[0])
@@ -171,7 +183,7 @@ def _attempt(layout: Layout, text: str, state: dict[str, Any]) -> float:
 def main(argv: list[str]) -> int:
     """Mirror an experiment: ``FOLDER NAME PLACE MINUTES``."""
     root, name, place, minutes = argv
-    os.nice(10)                    # hashing must not take the processor from training
+    os.nice(10)  # hashing must not take the processor from training
     _mirror(Layout(Path(root), name), place, 60 * float(minutes))
     return 0
 

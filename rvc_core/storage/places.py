@@ -27,8 +27,8 @@ from .snapshot import Save, restore_save, saves_in, telling, unpack, write_save
 
 _log = logging.getLogger(__name__)
 
-_DEPTH = 3                     # of folders in which saves are looked for
-_EARLIER_DEPTH = 6             # as in /kaggle/input/notebooks/OWNER/NOTEBOOK/logs/NAME
+_DEPTH = 3  # of folders in which saves are looked for
+_EARLIER_DEPTH = 6  # as in /kaggle/input/notebooks/OWNER/NOTEBOOK/logs/NAME
 _KAGGLE_SECONDS = 3600.0
 _KAGGLE = re.compile(r"kaggle:([\w-]+/[\w-]+)")
 
@@ -88,7 +88,7 @@ class KaggleDataset:
     """
 
     handle: str
-    least_seconds: float = 600.0     # Kaggle refuses a version while it still works on the one before
+    least_seconds: float = 600.0  # Kaggle refuses a version while it still works on the one before
 
     @property
     def title(self) -> str:
@@ -103,7 +103,7 @@ class KaggleDataset:
             with tarfile.open(Path(scratch, f"{layout.slug}.tar"), "w") as archive:
                 for path in sorted(whole.iterdir()):
                     archive.add(path, f"{layout.slug}/{path.name}")
-                    path.unlink()                # the disk need not hold it twice
+                    path.unlink()  # the disk need not hold it twice
             shutil.rmtree(whole)
             self._kagglehub("dataset_upload", scratch, f"epoch {save.epoch}, step {save.step}")
         return save
@@ -121,16 +121,26 @@ class KaggleDataset:
     def _kagglehub(self, call: str, *arguments: str) -> str:
         code = f"import sys, kagglehub; print(kagglehub.{call}(*sys.argv[1:]))"
         try:
-            done = subprocess.run([sys.executable, "-c", code, self.handle, *arguments], capture_output=True, text=True,
-                                  timeout=_KAGGLE_SECONDS)
+            done = subprocess.run(
+                [sys.executable, "-c", code, self.handle, *arguments],
+                capture_output=True,
+                text=True,
+                timeout=_KAGGLE_SECONDS,
+            )
         except subprocess.TimeoutExpired as error:
-            raise StorageError(f"{self.title} did not answer for {_KAGGLE_SECONDS / 60:.0f} min",
-                               hint="is the notebook's internet on?") from error
+            raise StorageError(
+                f"{self.title} did not answer for {_KAGGLE_SECONDS / 60:.0f} min", hint="is the notebook's internet on?"
+            ) from error
         if done.returncode:
             said = (done.stderr.strip().splitlines() or ["no word"])[-1]
-            raise StorageError(f"{self.title} refused: {said}", hint=(
-                "run: pip install kagglehub" if "No module named 'kagglehub'" in said else
-                "outside of Kaggle, set KAGGLE_API_TOKEN; after a save, wait until Kaggle has processed it"))
+            raise StorageError(
+                f"{self.title} refused: {said}",
+                hint=(
+                    "run: pip install kagglehub"
+                    if "No module named 'kagglehub'" in said
+                    else "outside of Kaggle, set KAGGLE_API_TOKEN; after a save, wait until Kaggle has processed it"
+                ),
+            )
         return done.stdout.strip().splitlines()[-1]
 
 
@@ -211,7 +221,7 @@ def restore(name: str, place: str = "auto", *, root: Path | None = None) -> Save
     if is_locked(layout.lock):
         raise StorageError(f"{name!r} is being trained on this machine", hint=f"end that first: rvc stop {name}")
     here = None
-    with contextlib.suppress(RVCError, OSError):          # what is here is no reason not to bring back what is there
+    with contextlib.suppress(RVCError, OSError):  # what is here is no reason not to bring back what is there
         here = Save.of_experiment(layout, "this machine")
     with contextlib.ExitStack() as stack:
         for save in _found(place, stack):
@@ -225,9 +235,11 @@ def restore(name: str, place: str = "auto", *, root: Path | None = None) -> Save
             except (StorageError, CheckpointError) as error:
                 faults.append(f"epoch {save.epoch}: {error}")
                 _log.warning("the save of epoch %d is passed over: %s", save.epoch, error)
-    raise StorageError(f"no complete save of {name!r} in {place if place != 'auto' else 'any storage here'}"
-                       + (f" ({'; '.join(faults)})" if faults else ""),
-                       hint="mount the storage that it was saved to, or name it: rvc restore NAME --from PLACE")
+    raise StorageError(
+        f"no complete save of {name!r} in {place if place != 'auto' else 'any storage here'}"
+        + (f" ({'; '.join(faults)})" if faults else ""),
+        hint="mount the storage that it was saved to, or name it: rvc restore NAME --from PLACE",
+    )
 
 
 def _found(text: str, stack: contextlib.ExitStack) -> list[Save]:

@@ -33,12 +33,12 @@ from ..system.files import (
 from ..workspace.layout import Layout
 from ..workspace.retention import best_voices, checkpoint_rows
 
-_CHUNK_BYTES = 8 << 20         # storage that takes a moment for everything is asked for little
+_CHUNK_BYTES = 8 << 20  # storage that takes a moment for everything is asked for little
 _TRIES = 3
-_DATA, _RECORD = "clips.pack", "record.pack"      # tars; called so, Kaggle leaves them packed
+_DATA, _RECORD = "clips.pack", "record.pack"  # tars; called so, Kaggle leaves them packed
 _KEYS = {"name", "time", "step", "epoch", "files", "checkpoint", "data_key", "settings"}
 _OURS = re.compile(r".+\.[0-9a-f]{12}(\.\w+)?|saved-e\d+-s\d+\.json")
-_PREPARED = re.compile(r"\d.*|heldout|mute|stamps")     # folders that training only reads
+_PREPARED = re.compile(r"\d.*|heldout|mute|stamps")  # folders that training only reads
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,17 @@ class Save:
         if not (entries := checkpoint_rows(layout)):
             return None
         name = read_json(layout.experiment, "", error=StorageError)["name"]
-        return cls(layout.root, "", {"name": name, "epoch": entries[-1]["epoch"], "step": entries[-1]["step"],
-                                     "time": layout.checkpoints.stat().st_mtime}, place)
+        return cls(
+            layout.root,
+            "",
+            {
+                "name": name,
+                "epoch": entries[-1]["epoch"],
+                "step": entries[-1]["step"],
+                "time": layout.checkpoints.stat().st_mtime,
+            },
+            place,
+        )
 
     @property
     def name(self) -> str:
@@ -109,9 +118,14 @@ class Save:
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
-        return {"name": self.name, "epoch": self.epoch, "step": self.step, "place": self.place,
-                "time": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.time)),
-                "bytes": sum(row["bytes"] for row in self.rows)}
+        return {
+            "name": self.name,
+            "epoch": self.epoch,
+            "step": self.step,
+            "place": self.place,
+            "time": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.time)),
+            "bytes": sum(row["bytes"] for row in self.rows),
+        }
 
 
 def saves_in(folder: Path, place: str) -> list[Save]:
@@ -133,13 +147,16 @@ def telling(place: str) -> Iterator[None]:
     except (ResourceError, OSError) as error:
         full = ("is full", "free some space there, and empty its trash")
         what, hint = {
-            errno.ENOSPC: full, errno.EDQUOT: full,
+            errno.ENOSPC: full,
+            errno.EDQUOT: full,
             errno.EROFS: ("may only be read", "mount it for writing"),
             errno.EACCES: ("may not be written", "choose a folder of your own"),
             errno.ENOENT: ("is not there", "mount it, or create that folder"),
             errno.ENOTCONN: ("is not there", "mount it again"),
-        }.get(getattr(error, "errno", errno.ENOSPC), (
-            f"does not work: {getattr(error, 'strerror', None) or error}", "mount it again"))
+        }.get(
+            getattr(error, "errno", errno.ENOSPC),
+            (f"does not work: {getattr(error, 'strerror', None) or error}", "mount it again"),
+        )
         raise StorageError(f"{place} {what}", hint=hint) from error
 
 
@@ -172,16 +189,30 @@ def write_save(layout: Layout, folder: Path, place: str) -> Save:
             raise CheckpointError(f"{odd[0]} is damaged on this machine", hint="rvc train goes on from the one before")
         if newest is not None and same_data:
             rows[_DATA] = newest.content["files"][_DATA]
-        save = Save(folder, f"saved-e{entry['epoch']}-s{entry['step']}.json", {
-            "name": layout.name, "time": time.time(), "step": entry["step"], "epoch": entry["epoch"], "files": rows,
-            "checkpoint": entry, "data_key": data_key, "settings": _settings(layout)}, place)
+        save = Save(
+            folder,
+            f"saved-e{entry['epoch']}-s{entry['step']}.json",
+            {
+                "name": layout.name,
+                "time": time.time(),
+                "step": entry["step"],
+                "epoch": entry["epoch"],
+                "files": rows,
+                "checkpoint": entry,
+                "data_key": data_key,
+                "settings": _settings(layout),
+            },
+            place,
+        )
         with telling(place):
             _prune([save, newest] if newest else [save, *before])
             needed = sum(row["bytes"] for row in rows.values() if not (folder / row["as"]).exists())
             room = shutil.disk_usage(folder)
-            if room.total and needed > room.free:      # some storage does not say
-                raise StorageError(f"{place} is full: {needed / 1e6:.0f} MB needed, {room.free / 1e6:.0f} MB free",
-                                   hint="free some space there, and empty its trash")
+            if room.total and needed > room.free:  # some storage does not say
+                raise StorageError(
+                    f"{place} is full: {needed / 1e6:.0f} MB needed, {room.free / 1e6:.0f} MB free",
+                    hint="free some space there, and empty its trash",
+                )
             for name, file in files.items():
                 _put(folder, file, rows[name])
             write_json(folder / save.manifest, save.content)
@@ -194,7 +225,7 @@ def _opened(layout: Layout, stack: contextlib.ExitStack) -> tuple[dict[str, Any]
         if not (entries := checkpoint_rows(layout)):
             break
         paths = [*(layout.root / name for name in entries[-1]["sha256"]), *best_voices(layout), *layout.indexes()]
-        with contextlib.suppress(FileNotFoundError):      # training has just made a newer one, and removed this
+        with contextlib.suppress(FileNotFoundError):  # training has just made a newer one, and removed this
             return entries[-1], {path.name: stack.enter_context(path.open("rb")) for path in paths}
     raise StageOrderError(f"{layout.name!r} has no checkpoint yet", hint=f"run: rvc train {layout.name}")
 
@@ -208,16 +239,29 @@ def _record(layout: Layout) -> list[Path]:
 
 def _prepared(layout: Layout) -> list[Path]:
     """Everything that the stages before training made."""
-    inside = [path for folder in layout.root.iterdir() if folder.is_dir() and _PREPARED.fullmatch(folder.name)
-              for path in folder.rglob("*") if path.is_file() and path != layout.stamp("index")]
+    inside = [
+        path
+        for folder in layout.root.iterdir()
+        if folder.is_dir() and _PREPARED.fullmatch(folder.name)
+        for path in folder.rglob("*")
+        if path.is_file() and path != layout.stamp("index")
+    ]
     return sorted([*inside, *(path for path in (layout.filelist, layout.manifest) if path.exists())])
 
 
 def _data_key(layout: Layout) -> str:
     """Changes when clips or features do; the file list does not count, as it changes when the folder moves."""
-    return signature([(str(path.relative_to(layout.root)), path.stat().st_size,
-                       path.read_text("utf-8") if path.suffix == ".json" else "")
-                      for path in _prepared(layout) if path != layout.filelist])
+    return signature(
+        [
+            (
+                str(path.relative_to(layout.root)),
+                path.stat().st_size,
+                path.read_text("utf-8") if path.suffix == ".json" else "",
+            )
+            for path in _prepared(layout)
+            if path != layout.filelist
+        ]
+    )
 
 
 @contextlib.contextmanager
@@ -239,7 +283,7 @@ def _settings(layout: Layout) -> dict[str, Any]:
 def _row(name: str, file: BinaryIO) -> dict[str, Any]:
     """Where a file is put, its hash, and its size."""
     file.seek(0)
-    digest = hashlib.file_digest(file, "sha256").hexdigest()   # type: ignore[arg-type]
+    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
     return {"as": f"{Path(name).stem}.{digest[:12]}{Path(name).suffix}", "sha256": digest, "bytes": file.tell()}
 
 
@@ -248,7 +292,7 @@ def _put(folder: Path, source: BinaryIO, row: dict[str, Any]) -> None:
     target = folder / row["as"]
     if target.is_file() and target.stat().st_size == row["bytes"]:
         return
-    if not folder.is_dir():      # unmounted: it must not be made anew on the disk below
+    if not folder.is_dir():  # unmounted: it must not be made anew on the disk below
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
     with replace_atomically(target) as temporary:
         with temporary.open("wb") as file:

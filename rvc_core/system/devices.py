@@ -11,9 +11,11 @@ from typing import NamedTuple
 from ..errors import ResourceError, SettingsError
 from .threads import choose_threads
 
-UNBUILT = ("choose another accelerator (on Kaggle GPU T4 x2: it retired the P100 in September 2026); or install torch "
-            "for CUDA 12.6, which trains in fp32 there (setup_env.sh: RVC_TORCH_INDEX=.../cu126); or do without it: "
-            "CUDA_VISIBLE_DEVICES=-1")
+UNBUILT = (
+    "choose another accelerator (on Kaggle GPU T4 x2: it retired the P100 in September 2026); or install torch "
+    "for CUDA 12.6, which trains in fp32 there (setup_env.sh: RVC_TORCH_INDEX=.../cu126); or do without it: "
+    "CUDA_VISIBLE_DEVICES=-1"
+)
 
 
 class Device(NamedTuple):
@@ -104,8 +106,10 @@ def _unbuilt(number: int) -> str | None:
     capability = torch.cuda.get_device_capability(number)
     if _built_for(capability, torch.cuda.get_arch_list()):
         return None
-    return (f"torch {torch.__version__} is not built for the {torch.cuda.get_device_name(number)} "
-            f"(compute capability {capability[0]}.{capability[1]})")
+    return (
+        f"torch {torch.__version__} is not built for the {torch.cuda.get_device_name(number)} "
+        f"(compute capability {capability[0]}.{capability[1]})"
+    )
 
 
 def refuse_unbuilt(name: str = "auto") -> None:

@@ -21,9 +21,9 @@ from ..progress import Progress, Silent
 from .files import ensure_room
 
 _BLOCK_BYTES, _MB = 1 << 16, 1_000_000
-_TRICKLE = 1000                            # bytes a second: slower than this is a stall too
-_LARGEST_BYTES = 8 << 30                   # a server that never ends its answer must not fill the disk
-_PASSING = {408, 425, 429}                 # with every 5xx: worth another try; other refusals are final
+_TRICKLE = 1000  # bytes a second: slower than this is a stall too
+_LARGEST_BYTES = 8 << 30  # a server that never ends its answer must not fill the disk
+_PASSING = {408, 425, 429}  # with every 5xx: worth another try; other refusals are final
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,9 @@ class Patience:
     longest_wait_seconds: float = 60.0
 
 
-def download(url: str, path: Path, sha256: str | None, progress: Progress | None = None,
-             patience: Patience = Patience()) -> Path:
+def download(
+    url: str, path: Path, sha256: str | None, progress: Progress | None = None, patience: Patience = Patience()
+) -> Path:
     """Fetch `url` to `path`, which appears whole and with the right hash, or not at all.
 
     What has arrived stays beside it as ``<name>.partial``, and the next call goes on from there. The hash alone decides
@@ -72,9 +73,11 @@ def download(url: str, path: Path, sha256: str | None, progress: Progress | None
             os.fsync(file.fileno())
             os.replace(file.name, path)
             return path
-        Path(file.name).unlink()   # to resume it would be to fail again
-    raise WeightsError(f"{path.name} from {url} has the sha256 {found}, not {sha256}",
-                       hint="try again; if it stays so, that server has another file: name a mirror in RVC_HUB")
+        Path(file.name).unlink()  # to resume it would be to fail again
+    raise WeightsError(
+        f"{path.name} from {url} has the sha256 {found}, not {sha256}",
+        hint="try again; if it stays so, that server has another file: name a mirror in RVC_HUB",
+    )
 
 
 def partial_of(path: Path) -> Path:
@@ -88,14 +91,15 @@ def _only_writer(partial: Path) -> Iterator[BinaryIO]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise WeightsError(f"{partial.name} is being written by another process",
-                               hint="wait until that one is done") from None
-        except OSError:   # network drives without locks: the hash still holds
+            raise WeightsError(
+                f"{partial.name} is being written by another process", hint="wait until that one is done"
+            ) from None
+        except OSError:  # network drives without locks: the hash still holds
             pass
         try:
             yield file
         finally:
-            if partial.is_file() and not partial.stat().st_size:   # a refusal leaves nothing to go on with
+            if partial.is_file() and not partial.stat().st_size:  # a refusal leaves nothing to go on with
                 partial.unlink()
 
 
@@ -109,7 +113,7 @@ class _Transfer:
         while block := file.read(_BLOCK_BYTES):
             self._count(block)
         self.resumed, self.etag = False, ""
-        self.blind, self.elsewhere = False, ""   # no hash is known; what else a user may do
+        self.blind, self.elsewhere = False, ""  # no hash is known; what else a user may do
 
     def run(self, sha256: str | None) -> str:
         """Try until the hash is right or the server insists on another file; returns the hash."""
@@ -123,7 +127,7 @@ class _Transfer:
             if self.digest.hexdigest() == sha256:
                 break
             if not problem and (self.blind or not self.resumed):
-                break                        # whole, though it may be wrong
+                break  # whole, though it may be wrong
             if not problem:
                 problem = "it does not fit what was fetched before"
                 self._restart()
@@ -131,9 +135,10 @@ class _Transfer:
             most_bytes = max(most_bytes, self.have_bytes)
             if fruitless >= self.patience.attempts:
                 kept = "" if self.blind else ", what has arrived is kept"
-                raise WeightsError(f"{self.url} cannot be fetched: {problem}",
-                                   hint=f"try again later{kept}; or {self.elsewhere}")
-            pause_seconds = max(wish_seconds, self.patience.wait_seconds * 2 ** fruitless)
+                raise WeightsError(
+                    f"{self.url} cannot be fetched: {problem}", hint=f"try again later{kept}; or {self.elsewhere}"
+                )
+            pause_seconds = max(wish_seconds, self.patience.wait_seconds * 2**fruitless)
             pause_seconds = min(pause_seconds, self.patience.longest_wait_seconds)
             self.progress.say(f"{self._name}: {problem}; going on in {pause_seconds:.0f} s")
             time.sleep(pause_seconds)
@@ -150,21 +155,21 @@ class _Transfer:
         if self.have_bytes and (self.etag or not self.blind):
             headers["Range"] = f"bytes={self.have_bytes}-"
             if self.etag:
-                headers["If-Range"] = self.etag   # a file that changed meanwhile is sent from its start
+                headers["If-Range"] = self.etag  # a file that changed meanwhile is sent from its start
         request, opener = urllib.request.Request(self.url, headers=headers), urllib.request.build_opener(_WebOnly)
         try:
             response = opener.open(request, timeout=self.patience.stall_seconds)
         except urllib.error.HTTPError as error:
             with error:
                 return self._refusal(error)
-        except (OSError, HTTPException) as error:   # urllib's URLError is an OSError
+        except (OSError, HTTPException) as error:  # urllib's URLError is an OSError
             return _reason(error), 0.0
         with contextlib.closing(response):
             return self._receive(response), 0.0
 
     def _refusal(self, error: urllib.error.HTTPError) -> tuple[str, float]:
         said = f"the server answers {error.code} {str(error.reason).partition(chr(10))[0]}".rstrip()
-        if error.code == 416:   # there is nothing after what we have, and its hash is wrong
+        if error.code == 416:  # there is nothing after what we have, and its hash is wrong
             self._restart()
             return said, 0.0
         if error.code in _PASSING or error.code >= 500:
@@ -178,9 +183,9 @@ class _Transfer:
             self._restart()
             if start_bytes:
                 return "the server sent another part than was asked for"
-        self.resumed = start_bytes > 0   # what came before may belong to another version of the file
+        self.resumed = start_bytes > 0  # what came before may belong to another version of the file
         self.etag = response.headers.get("ETag", "")
-        if self.etag.startswith("W/"):   # weak: equal in meaning, not in bytes
+        if self.etag.startswith("W/"):  # weak: equal in meaning, not in bytes
             self.etag = ""
         if total_bytes is not None:
             ensure_room(Path(self.file.name).parent, total_bytes - self.have_bytes)
@@ -212,14 +217,14 @@ class _Transfer:
         self.have_bytes += len(block)
 
     def _restart(self) -> None:
-        self.file.truncate(0)   # the file is open for appending, so writing goes on at its start
+        self.file.truncate(0)  # the file is open for appending, so writing goes on at its start
         self.digest, self.have_bytes, self.resumed, self.etag = hashlib.sha256(), 0, False, ""
 
 
 class _WebOnly(urllib.request.HTTPRedirectHandler):
     """Follows redirects, but never away from the web (to ftp: or file:)."""
 
-    def redirect_request(self, req, fp, code, msg, headers, newurl):   # type: ignore[no-untyped-def]
+    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
         _require_web(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from ..errors import ResourceError, RVCError
 
-_MARGIN_BYTES = 32 << 20   # what stays free for logs and the system after a checked write
-_FULL_BYTES = 1_000_000    # a disk with less room than this refuses what anybody here writes
+_MARGIN_BYTES = 32 << 20  # what stays free for logs and the system after a checked write
+_FULL_BYTES = 1_000_000  # a disk with less room than this refuses what anybody here writes
 _LEFTOVER = re.compile(r"\.part-(\d{1,9})-.+")
 
 
@@ -44,18 +44,20 @@ def replace_atomically(path: Path) -> Iterator[Path]:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".part-{os.getpid()}-{path.name}")   # matches no *.pth, [GD]_* or *.index pattern
-    if path.suffix in {".npy", ".npz"}:                              # numpy appends its own suffix to other names
+    temporary = path.with_name(f".part-{os.getpid()}-{path.name}")  # matches no *.pth, [GD]_* or *.index pattern
+    if path.suffix in {".npy", ".npz"}:  # numpy appends its own suffix to other names
         temporary = temporary.with_suffix(path.suffix)
     try:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:   # torch and libsndfile raise RuntimeError, numpy an OSError of no number
+    except (OSError, RuntimeError) as error:  # torch and libsndfile raise RuntimeError, numpy an OSError of no number
         if _is_full(path.parent, error):
-            raise ResourceError(f"the disk is full: {path.name} could not be written",
-                                hint=f"free some space in {path.parent}; the previous file is untouched") from error
+            raise ResourceError(
+                f"the disk is full: {path.name} could not be written",
+                hint=f"free some space in {path.parent}; the previous file is untouched",
+            ) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -88,10 +90,10 @@ def remove_leftovers(folder: Path) -> None:
 
 def _is_running(process: int) -> bool:
     try:
-        os.kill(process, 0)   # sends nothing
+        os.kill(process, 0)  # sends nothing
     except ProcessLookupError:
         return False
-    except PermissionError:   # somebody else's
+    except PermissionError:  # somebody else's
         return True
     return True
 
@@ -100,7 +102,7 @@ def is_locked(path: Path) -> bool:
     """Whether a process that lives holds the lock of this file; a file that is not there locks nothing."""
     try:
         with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)   # given back at once, with the file
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back at once, with the file
     except FileNotFoundError:
         return False
     except BlockingIOError:
@@ -134,12 +136,13 @@ def read_json(path: Path, hint: str, *, error: type[RVCError] = RVCError) -> Any
     """
     try:
         return json.loads(_bytes_of(path, hint, error))
-    except ValueError as problem:   # not JSON, or not text
+    except ValueError as problem:  # not JSON, or not text
         raise error(f"{path} is damaged: it holds no JSON", hint=hint) from problem
 
 
-def read_jsonl(path: Path, hint: str = "restore it from a copy, or remove it", *,
-               error: type[RVCError] = RVCError) -> list[dict[str, Any]]:
+def read_jsonl(
+    path: Path, hint: str = "restore it from a copy, or remove it", *, error: type[RVCError] = RVCError
+) -> list[dict[str, Any]]:
     """Read one JSON object a line; a last line torn by a killed writer is left out.
 
     Raises
@@ -147,7 +150,7 @@ def read_jsonl(path: Path, hint: str = "restore it from a copy, or remove it", *
     RVCError
         Of the class `error`, with `hint`, when the file cannot be read or another line is damaged.
     """
-    *lines, last = _bytes_of(path, hint, error).split(b"\n")   # splitlines() would also split at U+2028 in a name
+    *lines, last = _bytes_of(path, hint, error).split(b"\n")  # splitlines() would also split at U+2028 in a name
     rows = [_object_in(line) for line in lines]
     if None in rows:
         raise error(f"{path} is damaged in line {rows.index(None) + 1}", hint=hint)
@@ -222,4 +225,5 @@ def ensure_room(folder: Path, needed_bytes: int) -> None:
     if free_bytes < needed_bytes:
         raise ResourceError(
             f"not enough room in {folder}: {needed_bytes / 1e6:.0f} MB needed, {free_bytes / 1e6:.0f} MB free",
-            hint="free some space, or set RVC_HOME to a larger disk")
+            hint="free some space, or set RVC_HOME to a larger disk",
+        )

@@ -14,13 +14,31 @@ from .devices import UNBUILT, choose_device, device_title
 from .platforms import detect, home
 from .threads import choose_threads
 
-_REPORTED_PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "librosa", "transformers", "faiss-cpu",
-                      "faiss-gpu", "torchfcpe", "torchcrepe", "pyworld-prebuilt", "praat-parselmouth", "Resemblyzer",
-                      "speechmos", "onnxruntime", "pocketsphinx", "papermill", "ipywidgets", "tensorboard")
+_REPORTED_PACKAGES = (
+    "torch",
+    "torchaudio",
+    "numpy",
+    "scipy",
+    "librosa",
+    "transformers",
+    "faiss-cpu",
+    "faiss-gpu",
+    "torchfcpe",
+    "torchcrepe",
+    "pyworld-prebuilt",
+    "praat-parselmouth",
+    "Resemblyzer",
+    "speechmos",
+    "onnxruntime",
+    "pocketsphinx",
+    "papermill",
+    "ipywidgets",
+    "tensorboard",
+)
 _NEEDED_PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "librosa", "transformers", "torchfcpe", "torchcrepe")
 _OLDEST_TORCH = (2, 8)
 _SET_UP = "run: bash setup_env.sh"
-_COMFORTABLE_BYTES = 5 << 30   # a checkpoint pair of a 48k voice takes 1 GB, and two are kept
+_COMFORTABLE_BYTES = 5 << 30  # a checkpoint pair of a 48k voice takes 1 GB, and two are kept
 
 
 def versions() -> dict[str, str | None]:
@@ -49,9 +67,15 @@ def check() -> dict[str, Any]:
         chosen = choose_device()
         device = {"name": chosen.name, "reason": chosen.reason, "title": device_title(chosen.name)}
     problems = [*_package_problems(found), *_gpu_problems(device), *_disk_problems(home())]
-    return {"platform": here.name, "home": str(home()), "limits": [asdict(limit) for limit in here.limits],
-            "versions": found, "device": device, "threads": choose_threads(),
-            "problems": [{"problem": problem, "hint": hint} for problem, hint in problems]}
+    return {
+        "platform": here.name,
+        "home": str(home()),
+        "limits": [asdict(limit) for limit in here.limits],
+        "versions": found,
+        "device": device,
+        "threads": choose_threads(),
+        "problems": [{"problem": problem, "hint": hint} for problem, hint in problems],
+    }
 
 
 def _package_problems(found: dict[str, str | None]) -> Iterator[tuple[str, str]]:
@@ -63,7 +87,7 @@ def _package_problems(found: dict[str, str | None]) -> Iterator[tuple[str, str]]
     if found["torch"] and found["torchaudio"]:
         try:
             import torchaudio  # noqa: F401
-        except (ImportError, OSError) as error:   # OSError: its compiled part was built for another torch
+        except (ImportError, OSError) as error:  # OSError: its compiled part was built for another torch
             yield f"torchaudio does not import: {str(error).splitlines()[0]}", _SET_UP
     if found["faiss-cpu"] and found["faiss-gpu"]:
         yield "faiss-cpu and faiss-gpu overwrite each other", "uninstall both with pip, then install one of them"
@@ -73,8 +97,12 @@ def _package_problems(found: dict[str, str | None]) -> Iterator[tuple[str, str]]
 
 def _gpu_problems(device: dict[str, str] | None) -> Iterator[tuple[str, str]]:
     if device and device["name"] == "cpu" and shutil.which("nvidia-smi"):
-        yield (f"there is a GPU, but {device['reason']}", UNBUILT if "not built for" in device["reason"] else
-               "install a torch built for it (RVC_TORCH_INDEX, see setup_env.sh), or stay on the CPU")
+        yield (
+            f"there is a GPU, but {device['reason']}",
+            UNBUILT
+            if "not built for" in device["reason"]
+            else "install a torch built for it (RVC_TORCH_INDEX, see setup_env.sh), or stay on the CPU",
+        )
 
 
 def _disk_problems(home: Path) -> Iterator[tuple[str, str]]:

@@ -15,23 +15,37 @@ from typing import IO, Any
 
 from ..errors import printable
 
-_ITEM_BYTES = {f"torch.{kind}Storage": size for kind, size in {
-    "Half": 2, "BFloat16": 2, "Float": 4, "Double": 8, "ComplexFloat": 8, "ComplexDouble": 16, "Byte": 1, "Char": 1,
-    "Bool": 1, "Short": 2, "Int": 4, "Long": 8}.items()} | {"torch.storage.UntypedStorage": 1}
+_ITEM_BYTES = {
+    f"torch.{kind}Storage": size
+    for kind, size in {
+        "Half": 2,
+        "BFloat16": 2,
+        "Float": 4,
+        "Double": 8,
+        "ComplexFloat": 8,
+        "ComplexDouble": 16,
+        "Byte": 1,
+        "Char": 1,
+        "Bool": 1,
+        "Short": 2,
+        "Int": 4,
+        "Long": 8,
+    }.items()
+} | {"torch.storage.UntypedStorage": 1}
 _REBUILD_TENSOR = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
 _PLAIN = {"collections.OrderedDict", "torch._utils._rebuild_parameter", "torch.Size", *_REBUILD_TENSOR, *_ITEM_BYTES}
-_EFFECTS = {   # what somebody gains who gets one function of these modules called
+_EFFECTS = {  # what somebody gains who gets one function of these modules called
     "can run any program": "os posix nt subprocess pty",
     "can run any Python code": "builtins importlib runpy code codeop types marshal pickle _pickle dill "
-                               "cloudpickle joblib operator functools pydoc timeit bdb pdb profile cProfile imp "
-                               "torch.load torch.jit torch.hub torch.serialization.load",
+    "cloudpickle joblib operator functools pydoc timeit bdb pdb profile cProfile imp "
+    "torch.load torch.jit torch.hub torch.serialization.load",
     "can reach the network": "socket urllib http requests httpx aiohttp ftplib smtplib webbrowser asyncio ssl",
     "can read and write files": "shutil pathlib io _io tempfile glob fileinput codecs zipfile tarfile",
     "can run native code": "ctypes _ctypes cffi",
 }
-_OLD_NAMES = {"__builtin__": "builtins", "commands": "subprocess"}   # as protocols 0 to 2 spell them
-_RETURNS_FIRST = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD", "MEMOIZE"}   # what they leave behind
-_MOST_OPCODES = 5_000_000   # a checkpoint with both optimizer moments has a hundred thousand
+_OLD_NAMES = {"__builtin__": "builtins", "commands": "subprocess"}  # as protocols 0 to 2 spell them
+_RETURNS_FIRST = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD", "MEMOIZE"}  # what they leave behind
+_MOST_OPCODES = 5_000_000  # a checkpoint with both optimizer moments has a hundred thousand
 _MOST_DIMENSIONS = 8
 _MOST_TEXT = 120
 _MARK = object()
@@ -94,8 +108,15 @@ class PickleScan:
         """
         whole = [call for call in self.calls if not any(call != other and call in other for other in self.calls)]
         what = f"would call {', then '.join(whole[:2])}" if whole else f"asks for {', '.join(self.foreign[:2])}"
-        effect = next((effect for name in self.foreign for effect, modules in _EFFECTS.items()
-                       if any(f"{name}.".startswith(f"{module}.") for module in modules.split())), "no weights need")
+        effect = next(
+            (
+                effect
+                for name in self.foreign
+                for effect, modules in _EFFECTS.items()
+                if any(f"{name}.".startswith(f"{module}.") for module in modules.split())
+            ),
+            "no weights need",
+        )
         return f"{what}, which {effect}" if whole or self.foreign else ""
 
     def read(self, stream: IO[bytes] | mmap.mmap) -> None:
@@ -176,7 +197,7 @@ class PickleScan:
         if text in _REBUILD_TENSOR:
             self._tensor(*arguments[:4])
         elif text == "collections.OrderedDict":
-            if arguments:   # pairs in a list, whose keys would escape _check_keys
+            if arguments:  # pairs in a list, whose keys would escape _check_keys
                 raise ValueError("an ordered dictionary that torch did not write")
         elif text not in _PLAIN:
             call = f"{text}({', '.join(map(_text, arguments)) if isinstance(arguments, tuple) else '…'})"
@@ -200,8 +221,13 @@ class PickleScan:
         return storage
 
     def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any) -> None:
-        if not (isinstance(storage, _Storage) and isinstance(shape, tuple) and isinstance(strides, tuple)
-                and len(shape) == len(strides) <= _MOST_DIMENSIONS and all(map(_is_size, (offset, *shape, *strides)))):
+        if not (
+            isinstance(storage, _Storage)
+            and isinstance(shape, tuple)
+            and isinstance(strides, tuple)
+            and len(shape) == len(strides) <= _MOST_DIMENSIONS
+            and all(map(_is_size, (offset, *shape, *strides)))
+        ):
             raise ValueError("a tensor without a shape")
         last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
         count = math.prod(shape)
@@ -215,7 +241,7 @@ def _take(stack: list[Any], before: list[Any]) -> list[Any]:
     if pickletools.markobject in before:
         at = max(place for place, value in enumerate(stack) if value is _MARK)
         first = at - before.index(pickletools.markobject)
-        taken = stack[first:at] + stack[at + 1:]
+        taken = stack[first:at] + stack[at + 1 :]
     else:
         first = len(stack) - len(before)
         taken = stack[first:] if first >= 0 else []
@@ -227,13 +253,18 @@ def _take(stack: list[Any], before: list[Any]) -> list[Any]:
 
 def _check_hashing(name: str, taken: list[Any]) -> None:
     """Follow dictionaries and sets, each by the set of its text keys, and refuse what makes them dangerous to use."""
-    hashed = {"SETITEM": taken[1::2], "SETITEMS": taken[1::2], "DICT": taken[::2], "ADDITEMS": taken[1:],
-              "FROZENSET": taken}.get(name, ())
-    if any(isinstance(key, tuple) for key in hashed):   # hashing tuples of tuples of tuples may never end
+    hashed = {
+        "SETITEM": taken[1::2],
+        "SETITEMS": taken[1::2],
+        "DICT": taken[::2],
+        "ADDITEMS": taken[1:],
+        "FROZENSET": taken,
+    }.get(name, ())
+    if any(isinstance(key, tuple) for key in hashed):  # hashing tuples of tuples of tuples may never end
         raise ValueError("a dictionary or set with tuples for keys")
     if name.startswith("SETITEM") and isinstance(taken[0], set):
         taken[0].update(key for key in hashed if isinstance(key, str))
-    if name == "BUILD" and (not isinstance(taken[1], set) or taken[1] - {"_metadata"}):   # could replace its methods
+    if name == "BUILD" and (not isinstance(taken[1], set) or taken[1] - {"_metadata"}):  # could replace its methods
         raise ValueError("an object with attributes of its own")
 
 

@@ -56,21 +56,32 @@ class Platform:
 
 
 _KAGGLE_LIMITS = (
-    Limit("12 hours a session, 30 GPU hours a week", "2026-07", "Kaggle's documentation, as summarised by users",
-          session_hours=(12.0,)),
+    Limit(
+        "12 hours a session, 30 GPU hours a week",
+        "2026-07",
+        "Kaggle's documentation, as summarised by users",
+        session_hours=(12.0,),
+    ),
     Limit("the GPU choice is two T4; the P100 is retired", "2026-09-17", "kaggle-cli issues 1192, 1196"),
     Limit("20 GB in /kaggle/working, kept only by Save & Run All", "2026-08-12", "docker-python repository"),
     Limit("no click reaches a notebook that runs under Save & Run All", "2026-08-12", "docker-python repository"),
 )
 _LIGHTNING_LIMITS = (
-    Limit("one free Studio with 4 CPUs and 10 GB; GPU time is paid from credits by the second", "2026-07-19",
-          "billing FAQ"),
+    Limit(
+        "one free Studio with 4 CPUs and 10 GB; GPU time is paid from credits by the second",
+        "2026-07-19",
+        "billing FAQ",
+    ),
     Limit("a Studio falls asleep when idle; home and installed packages stay", "2026-08-18", "Lightning-AI/skills"),
     Limit("one environment per Studio: no conda env and no venv beside it", "2026-08-18", "environment docs"),
 )
 _COLAB_LIMITS = (
-    Limit("about 90 minutes idle, about 12 hours a session (24 when paid)", "2026-07-30", "google-colab-cli docs",
-          session_hours=(12.0, 24.0)),
+    Limit(
+        "about 90 minutes idle, about 12 hours a session (24 when paid)",
+        "2026-07-30",
+        "google-colab-cli docs",
+        session_hours=(12.0, 24.0),
+    ),
     Limit("no guarantee of a GPU; usually a T4 with 15 GB", "2026-08-19", "backend-info repository"),
     Limit("deepfakes are barred on every tier, web UIs and tunnels on the free one", "2026-10", "Colab FAQ"),
 )
@@ -96,7 +107,7 @@ def detect(environment: Mapping[str, str] = os.environ, exists: Callable[[str], 
     if "KAGGLE_KERNEL_RUN_TYPE" in environment:
         working = Path("/kaggle/working")
         return Platform("kaggle", "Kaggle", working, working, _KAGGLE_LIMITS, Path("/kaggle/input"))
-    if "LIGHTNING_CLOUD_SPACE_ID" in environment:   # a job may not write to the Studio: its files go to the artifacts
+    if "LIGHTNING_CLOUD_SPACE_ID" in environment:  # a job may not write to the Studio: its files go to the artifacts
         home = Path(environment.get("LIGHTNING_ARTIFACTS_DIR") or "/teamspace/studios/this_studio")
         return Platform("lightning", "Lightning.AI", home, home, _LIGHTNING_LIMITS, Path("/teamspace/jobs"))
     if "COLAB_RELEASE_TAG" in environment or exists("/var/colab/hostname"):
@@ -146,7 +157,7 @@ def session_minutes_left(here: Platform | None = None, age_hours: float | None =
     if not ends:
         return None
     age_hours = _session_hours() if age_hours is None else age_hours
-    ahead = [hours for hours in ends if hours > age_hours]   # who is beyond the first has the longer session
+    ahead = [hours for hours in ends if hours > age_hours]  # who is beyond the first has the longer session
     return max(0.0, 60 * (min(ahead) - age_hours) - _SESSION_MARGIN_MINUTES) if ahead else None
 
 

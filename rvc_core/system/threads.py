@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 
 _FIRST_PROBE_STEPS = 3
-_PROBE_AFTER_STEPS = 60      # doubled whenever the other choice was no better
-_SUDDENLY = 4.0              # a step so many times slower than usual calls for a probe at once
+_PROBE_AFTER_STEPS = 60  # doubled whenever the other choice was no better
+_SUDDENLY = 4.0  # a step so many times slower than usual calls for a probe at once
 
 
 def choose_threads(requested: int = 0) -> int:
@@ -30,7 +30,7 @@ def choose_threads(requested: int = 0) -> int:
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return max(1, min(available, round(int(quota) / int(period))))
-    except (OSError, ValueError):   # no such file, or "max": no quota
+    except (OSError, ValueError):  # no such file, or "max": no quota
         return max(1, available)
 
 
@@ -63,7 +63,7 @@ class ThreadTuner:
     def __init__(self, requested: int = 0, most: int | None = None) -> None:
         self.threads = most or choose_threads(requested)
         self._other = None if requested or self.threads == 1 else 1
-        self._usual: float | None = None         # seconds of a step with the present choice
+        self._usual: float | None = None  # seconds of a step with the present choice
         self._probing = False
         self._wait, self._left = _PROBE_AFTER_STEPS, _FIRST_PROBE_STEPS
 

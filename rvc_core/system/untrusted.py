@@ -21,26 +21,53 @@ from ..errors import StorageError, UnsafeFileError, WeightsError
 from .files import ensure_room, folder_atomically
 from .pickle_scan import PickleScan
 
-if TYPE_CHECKING:      # a notebook unpacks recordings, and has no other use for it
+if TYPE_CHECKING:  # a notebook unpacks recordings, and has no other use for it
     import torch
 
 AGAIN = "fetch or copy the file again"
 _ELSEWHERE = "do not open this file with another program either; get the voice from somebody you trust"
 _NO_VOICE = "a voice is the small .pth that training saves"
-DAMAGE = (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, AttributeError,
-          AssertionError, ArithmeticError, MemoryError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+DAMAGE = (
+    OSError,
+    RuntimeError,
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
 # What torch, zipfile and their decoders raise on damaged files, found by trying.
-_TORCH_MAGIC = 0x1950a86a20f9469cfc6c   # first value of torch files older than the archive form
-_SHARED = 4              # tensors may share numbers, but not so that copying them takes many times the file's size
-_LARGEST_RATIO = 100     # of an archive's content to its size; recordings and weights hardly shrink
-_MOST_ENTRIES = 8000     # a G_ checkpoint of v1 48k has 2482: four tensors for each of 619 weights
+_TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # first value of torch files older than the archive form
+_SHARED = 4  # tensors may share numbers, but not so that copying them takes many times the file's size
+_LARGEST_RATIO = 100  # of an archive's content to its size; recordings and weights hardly shrink
+_MOST_ENTRIES = 8000  # a G_ checkpoint of v1 48k has 2482: four tensors for each of 619 weights
 _SLACK_BYTES = 16 << 20  # small archives of text may shrink more
-_STARTS = (              # what a file really is, by its first bytes
-    (b"RIFF", "a WAV recording"), (b"fLaC", "a FLAC recording"), (b"ID3", "an MP3 recording"),
-    (b"OggS", "an Ogg recording"), (b"\x1f\x8b", "a gzip archive"), (b"7z\xbc\xaf", "a 7z archive"),
-    (b"Rar!", "a RAR archive"), (b"%PDF", "a PDF document"), (b"\x89PNG", "a picture"), (b"\xff\xd8\xff", "a picture"),
-    (b"GGUF", "a language model"), (b"\x93NUMPY", "a numpy array"), (b"IwFl", "an index"), (b"IxF", "an index"),
-    (b"<", "a web page: the download went wrong"), (b"version https://git-lfs", "a pointer to a file, not the file"))
+_STARTS = (  # what a file really is, by its first bytes
+    (b"RIFF", "a WAV recording"),
+    (b"fLaC", "a FLAC recording"),
+    (b"ID3", "an MP3 recording"),
+    (b"OggS", "an Ogg recording"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"7z\xbc\xaf", "a 7z archive"),
+    (b"Rar!", "a RAR archive"),
+    (b"%PDF", "a PDF document"),
+    (b"\x89PNG", "a picture"),
+    (b"\xff\xd8\xff", "a picture"),
+    (b"GGUF", "a language model"),
+    (b"\x93NUMPY", "a numpy array"),
+    (b"IwFl", "an index"),
+    (b"IxF", "an index"),
+    (b"<", "a web page: the download went wrong"),
+    (b"version https://git-lfs", "a pointer to a file, not the file"),
+)
 
 
 def load_torch(path: Path) -> Any:
@@ -59,10 +86,11 @@ def load_torch(path: Path) -> Any:
         When it would call anything, or claims more memory than its size warrants; the message says what.
     """
     import torch
+
     check_torch(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:   # the scan allows no more than torch does, so this is a second lock
+    except pickle.UnpicklingError as error:  # the scan allows no more than torch does, so this is a second lock
         raise UnsafeFileError(f"{path.name} is refused by torch's own safe reader", hint=_ELSEWHERE) from error
     except DAMAGE as error:
         raise WeightsError(f"{path.name} is not a torch file, or is truncated", hint=AGAIN) from error
@@ -97,16 +125,24 @@ def checked_weights(table: Any, file_name: str) -> "dict[str, torch.Tensor]":
         Naming the first weight that is not.
     """
     import torch
+
     if not isinstance(table, dict) or not all(
-            isinstance(key, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided
-            and not value.is_quantized for key, value in table.items()):
+        isinstance(key, str)
+        and isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and not value.is_quantized
+        for key, value in table.items()
+    ):
         raise WeightsError(f"{file_name} is damaged: its weights are not a table of tensors", hint=AGAIN)
     if odd := [key for key, value in table.items() if not value.is_floating_point() or value.element_size() == 1]:
-        raise WeightsError(f"{file_name} is damaged: {odd[0][:80]} holds {table[odd[0]].dtype}, which no weight is",
-                           hint=AGAIN)
+        raise WeightsError(
+            f"{file_name} is damaged: {odd[0][:80]} holds {table[odd[0]].dtype}, which no weight is", hint=AGAIN
+        )
     if broken := [key for key, value in table.items() if not torch.isfinite(value).all()]:
-        raise WeightsError(f"{file_name}: {len(broken)} tensors are not finite, first {broken[0][:80]}",
-                           hint="such a voice is noise or silence: use one saved earlier in its training")
+        raise WeightsError(
+            f"{file_name}: {len(broken)} tensors are not finite, first {broken[0][:80]}",
+            hint="such a voice is noise or silence: use one saved earlier in its training",
+        )
     return dict(table)
 
 
@@ -138,8 +174,10 @@ def unzip_safely(archive: Path, folder: Path, suffixes: Collection[str], *, most
         with folder_atomically(folder) as temporary, _opened(archive) as opened:
             size_bytes = sum(opened.getinfo(name).file_size for name in names)
             if size_bytes > most_bytes:
-                raise UnsafeFileError(f"{archive.name} unpacks to {size_bytes / 1e9:.1f} GB",
-                                      hint=f"at most {most_bytes / 1e9:.1f} GB are unpacked here: do it yourself")
+                raise UnsafeFileError(
+                    f"{archive.name} unpacks to {size_bytes / 1e9:.1f} GB",
+                    hint=f"at most {most_bytes / 1e9:.1f} GB are unpacked here: do it yourself",
+                )
             ensure_room(folder, size_bytes)
             for name in names:
                 target = temporary / name
@@ -187,15 +225,16 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-            names = {str(PurePosixPath(entry.filename)).casefold() for entry in entries}   # torch ignores capitals
+            names = {str(PurePosixPath(entry.filename)).casefold() for entry in entries}  # torch ignores capitals
             total, size = sum(entry.file_size for entry in entries), path.stat().st_size
             if len(entries) > _MOST_ENTRIES:
                 raise UnsafeFileError(f"{path.name} holds {len(entries)} files", hint=_NO_VOICE)
             if len(names) < len(entries):
                 raise UnsafeFileError(f"{path.name} holds two files of one name", hint=_ELSEWHERE)
             if total > _LARGEST_RATIO * size + _SLACK_BYTES:
-                raise UnsafeFileError(f"{path.name} has {size / 1e6:.1f} MB and unpacks to {total / 1e6:.0f} MB",
-                                      hint=_ELSEWHERE)
+                raise UnsafeFileError(
+                    f"{path.name} has {size / 1e6:.1f} MB and unpacks to {total / 1e6:.0f} MB", hint=_ELSEWHERE
+                )
             yield archive
     except zipfile.BadZipFile as error:
         raise WeightsError(f"{path.name} is damaged or truncated", hint=AGAIN) from error
@@ -207,11 +246,15 @@ def _check_torch_archive(path: Path, archive: zipfile.ZipFile) -> None:
     if any(name.endswith("/constants.pkl") for name in pickles):
         raise UnsafeFileError(f"{path.name} is a compiled program (TorchScript), not weights", hint=_NO_VOICE)
     if len(pickles) != 1 or not pickles[0].endswith("/data.pkl"):
-        raise WeightsError(f"{path.name} is an archive of other files, not a torch file",
-                           hint="rename it to .zip and import it, or unpack it")
-    if sum(sizes.values()) > path.stat().st_size:   # torch never compresses
-        raise UnsafeFileError(f"{path.name} claims {sum(sizes.values()) / 1e6:.1f} MB in "
-                              f"{path.stat().st_size / 1e6:.1f} MB", hint=_ELSEWHERE)
+        raise WeightsError(
+            f"{path.name} is an archive of other files, not a torch file",
+            hint="rename it to .zip and import it, or unpack it",
+        )
+    if sum(sizes.values()) > path.stat().st_size:  # torch never compresses
+        raise UnsafeFileError(
+            f"{path.name} claims {sum(sizes.values()) / 1e6:.1f} MB in {path.stat().st_size / 1e6:.1f} MB",
+            hint=_ELSEWHERE,
+        )
     scan = PickleScan()
     with archive.open(pickles[0]) as stream:
         scan.read(stream)
@@ -219,8 +262,11 @@ def _check_torch_archive(path: Path, archive: zipfile.ZipFile) -> None:
     folder = pickles[0].removesuffix("data.pkl")
     for key, claimed in scan.storages_bytes.items():
         if claimed != sizes.get(f"{folder}data/{key}", 0 if claimed == 0 else None):
-            raise WeightsError(f"{path.name} is damaged: it claims {claimed} bytes for a block of "
-                               f"{sizes.get(f'{folder}data/{key}', 0)}", hint=AGAIN)
+            raise WeightsError(
+                f"{path.name} is damaged: it claims {claimed} bytes for a block of "
+                f"{sizes.get(f'{folder}data/{key}', 0)}",
+                hint=AGAIN,
+            )
     if archive.testzip() is not None:
         raise WeightsError(f"{path.name} is damaged: its checksums do not fit", hint=AGAIN)
 
@@ -237,8 +283,11 @@ def _check_torch_stream(path: Path) -> None:
     if not is_torch:
         raise WeightsError(f"{path.name} is a pickle, not a torch file", hint=_NO_VOICE)
     if sum(scan.storages_bytes.values()) > path.stat().st_size:
-        raise WeightsError(f"{path.name} claims {sum(scan.storages_bytes.values()) / 1e6:.1f} MB and has "
-                           f"{path.stat().st_size / 1e6:.1f} MB: it is truncated", hint=AGAIN)
+        raise WeightsError(
+            f"{path.name} claims {sum(scan.storages_bytes.values()) / 1e6:.1f} MB and has "
+            f"{path.stat().st_size / 1e6:.1f} MB: it is truncated",
+            hint=AGAIN,
+        )
 
 
 def _judge(path: Path, scan: PickleScan, size_bytes: int) -> None:
@@ -247,8 +296,10 @@ def _judge(path: Path, scan: PickleScan, size_bytes: int) -> None:
     if scan.damage:
         raise WeightsError(f"{path.name} is not a torch file, or is damaged: {scan.damage}", hint=AGAIN)
     if scan.tensors_bytes > _SHARED * size_bytes:
-        raise UnsafeFileError(f"{path.name} has {size_bytes / 1e6:.1f} MB and would take "
-                              f"{scan.tensors_bytes / 1e6:.0f} MB of memory", hint=_ELSEWHERE)
+        raise UnsafeFileError(
+            f"{path.name} has {size_bytes / 1e6:.1f} MB and would take {scan.tensors_bytes / 1e6:.0f} MB of memory",
+            hint=_ELSEWHERE,
+        )
 
 
 def _start_of(path: Path) -> bytes:

@@ -36,9 +36,16 @@ _LOOK_SECONDS = 0.5
 _BEGIN_SECONDS = 5.0
 _DEAF = "the GPUs do not hear each other"
 
+
 # -- for whoever asks ----------------------------------------------------------------------------------------------
-def start(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings = RuntimeSettings(), *,
-          mirror: MirrorSettings = MirrorSettings(), processes: int | None = None) -> bool:
+def start(
+    layout: Layout,
+    settings: TrainSettings,
+    runtime: RuntimeSettings = RuntimeSettings(),
+    *,
+    mirror: MirrorSettings = MirrorSettings(),
+    processes: int | None = None,
+) -> bool:
     """Begin training in the background, unless it is going on already.
 
     Parameters
@@ -63,36 +70,52 @@ def start(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings = Ru
         When there are not that many GPUs.
     """
     processes = processes or _processes(runtime)
-    is_wanted(layout, mirror)                # a place that means nothing is refused now
+    is_wanted(layout, mirror)  # a place that means nothing is refused now
     _refuse_unready(layout)
-    with layout.lock.open("a") as lock:      # two that ask at once: the second finds what the first began
+    with layout.lock.open("a") as lock:  # two that ask at once: the second finds what the first began
         free = _locked_soon(layout, lock)
         if _keeper_lives(layout) or (not free and run_record(layout).get("state") == "running"):
             return False
         if not free:
-            raise ResourceError(f"{layout.name!r} is being trained already", hint=(
-                f"wait for it, or end it with: rvc stop {layout.name}"))
+            raise ResourceError(
+                f"{layout.name!r} is being trained already",
+                hint=(f"wait for it, or end it with: rvc stop {layout.name}"),
+            )
         keeper, begins = _begin_keeper(layout)
-        write_json(layout.run, {
-            **_identity(keeper.pid), "command": _command(layout, processes), "command_of_one": _command(layout, 1),
-            "log_begins": begins, "settings": settings.stamp(), "runtime": runtime.stamp(), "mirror": mirror.stamp(),
-            "state": "running"})
+        write_json(
+            layout.run,
+            {
+                **_identity(keeper.pid),
+                "command": _command(layout, processes),
+                "command_of_one": _command(layout, 1),
+                "log_begins": begins,
+                "settings": settings.stamp(),
+                "runtime": runtime.stamp(),
+                "mirror": mirror.stamp(),
+                "state": "running",
+            },
+        )
     assert keeper.stdin is not None
-    keeper.stdin.close()                     # the keeper waits for this: now it may read run.json
+    keeper.stdin.close()  # the keeper waits for this: now it may read run.json
     return True
 
 
 def _refuse_unready(layout: Layout) -> None:
     ExperimentRecord.load(layout)
     if not layout.filelist.is_file():
-        raise StageOrderError(f"{layout.filelist} is missing: features were not extracted",
-                              hint=f"run: rvc extract {layout.name}")
+        raise StageOrderError(
+            f"{layout.filelist} is missing: features were not extracted", hint=f"run: rvc extract {layout.name}"
+        )
 
 
 def _identity(process: int) -> dict[str, Any]:
     """A process among all that ever had its number."""
-    return {"pid": process, "started_ticks": started_ticks(process), "host": socket.gethostname(),
-            "began": time.strftime("%Y-%m-%d %H:%M:%S")}
+    return {
+        "pid": process,
+        "started_ticks": started_ticks(process),
+        "host": socket.gethostname(),
+        "began": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
 
 
 def _begin_keeper(layout: Layout) -> "tuple[subprocess.Popen[bytes], int]":
@@ -101,9 +124,14 @@ def _begin_keeper(layout: Layout) -> "tuple[subprocess.Popen[bytes], int]":
         leftover.unlink(missing_ok=True)
     with layout.log.open("ab") as log:
         begins = log.tell()
-        return subprocess.Popen([sys.executable, "-m", _MODULE, "keep", str(layout.root), layout.name],
-                                stdin=subprocess.PIPE, stdout=log, stderr=log, env=child_environment(),
-                                start_new_session=True), begins
+        return subprocess.Popen(
+            [sys.executable, "-m", _MODULE, "keep", str(layout.root), layout.name],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env=child_environment(),
+            start_new_session=True,
+        ), begins
 
 
 def _processes(runtime: RuntimeSettings) -> int:
@@ -130,8 +158,12 @@ def _locked_soon(layout: Layout, lock: IO[str]) -> bool:
 
 def _keeper_lives(layout: Layout) -> bool:
     record = run_record(layout)
-    return (record.get("state") == "running" and record["host"] == socket.gethostname()
-            and record["started_ticks"] is not None and started_ticks(record["pid"]) == record["started_ticks"])
+    return (
+        record.get("state") == "running"
+        and record["host"] == socket.gethostname()
+        and record["started_ticks"] is not None
+        and started_ticks(record["pid"]) == record["started_ticks"]
+    )
 
 
 def is_running(layout: Layout) -> bool:
@@ -160,7 +192,7 @@ def watch(layout: Layout, progress: Progress = Silent()) -> dict[str, Any]:
         time.sleep(_LOOK_SECONDS)
     follower.look()
     record = run_record(layout)
-    if record["state"] == "running":         # its keeper was killed too, so nobody has judged yet
+    if record["state"] == "running":  # its keeper was killed too, so nobody has judged yet
         record |= judged(layout, None)
     if record["state"] == "done":
         return record["report"]
@@ -203,7 +235,7 @@ def _keep(layout: Layout) -> int:
             exit_code = _run(layout)
     record = judged(layout, exit_code)
     _log(f"ended: {record['state']}" + (f": {record['error']}" if "error" in record else ""))
-    with contextlib.suppress(RVCError, OSError):     # a disk that refuses this: whoever watches judges for itself
+    with contextlib.suppress(RVCError, OSError):  # a disk that refuses this: whoever watches judges for itself
         write_json(layout.run, record)
     return 0 if record["state"] == "done" else 1
 
@@ -216,14 +248,22 @@ def _change(layout: Layout, note: str, *, alone: bool = False) -> None:
     """Say what is tried now, also to whoever watches, and forget what the try before left."""
     _log(note)
     record = {key: value for key, value in run_record(layout).items() if key not in ("error", "kind", "hint")}
-    write_json(layout.run, record | {"note": note, "command": record["command_of_one" if alone else "command"],
-                                     "log_begins": layout.log.stat().st_size})
+    write_json(
+        layout.run,
+        record
+        | {
+            "note": note,
+            "command": record["command_of_one" if alone else "command"],
+            "log_begins": layout.log.stat().st_size,
+        },
+    )
 
 
 def _run(layout: Layout, **environment: str) -> int:
     """Run the trainer to its end, and say when it stalls."""
-    trainer = subprocess.Popen(run_record(layout)["command"], stdin=subprocess.DEVNULL,
-                               env={**os.environ, **environment})
+    trainer = subprocess.Popen(
+        run_record(layout)["command"], stdin=subprocess.DEVNULL, env={**os.environ, **environment}
+    )
     told_of = ""
     while trainer.poll() is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -249,7 +289,7 @@ def _work(layout: Layout) -> int:
     from .trainer import train
 
     asked = Stop()
-    if layout.stop.exists():                         # since torch is loaded: training would take it for an old one
+    if layout.stop.exists():  # since torch is loaded: training would take it for an old one
         asked.request()
     settings, runtime = TrainSettings.of(**record["settings"]), RuntimeSettings.of(**record["runtime"])
     first = os.environ.get("RANK", "0") == "0"
@@ -261,9 +301,9 @@ def _work(layout: Layout) -> int:
         result = {"report": train(layout, settings, runtime=runtime, progress=progress, stop=asked).as_json()}
     except RVCError as error:
         result = {"kind": type(error).__name__, "error": str(error), "hint": error.hint}
-        _log(f"{error}\n     {error.hint}")       # who watches is told by an error of its own
+        _log(f"{error}\n     {error.hint}")  # who watches is told by an error of its own
     with contextlib.suppress(RVCError, OSError):
-        if "error" not in (now := run_record(layout)) and (first or "error" in result):    # of errors, the first
+        if "error" not in (now := run_record(layout)) and (first or "error" in result):  # of errors, the first
             write_json(layout.run, {**record, **now, **result})
     return 0 if "report" in result else 1
 

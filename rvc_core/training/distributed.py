@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import MismatchError, ResourceError
 
-if TYPE_CHECKING:   # the keeper of a training, which knows this module, goes without
+if TYPE_CHECKING:  # the keeper of a training, which knows this module, goes without
     import torch
 
 UNHEARD = "the processes of this training do not hear each other"
 _HEARING_SECONDS = 30.0
-_TEST_NUMBERS = 1 << 22      # 16 MB: the ways that large transfers take are those that fail
-_LOST = ("the log says what became of it (several machines: that of each); the same command continues from the last "
-         "checkpoint")
+_TEST_NUMBERS = 1 << 22  # 16 MB: the ways that large transfers take are those that fail
+_LOST = (
+    "the log says what became of it (several machines: that of each); the same command continues from the last "
+    "checkpoint"
+)
 
 
 class Ranks:
@@ -108,8 +110,12 @@ class Ranks:
         with _lost():
             torch.distributed.all_gather_object(all_of_them, mine)
         if any(theirs != mine for theirs in all_of_them):
-            raise MismatchError("the machines do not have the same experiment, or not the same settings", hint=(
-                "copy its whole folder from the first one to the others, or share it; give each the same command"))
+            raise MismatchError(
+                "the machines do not have the same experiment, or not the same settings",
+                hint=(
+                    "copy its whole folder from the first one to the others, or share it; give each the same command"
+                ),
+            )
 
     def _add(self, numbers: "torch.Tensor", how: str = "SUM") -> None:
         import torch.distributed
@@ -137,14 +143,15 @@ def joined(device: str) -> Iterator[Ranks]:
     on_gpu = device.startswith("cuda")
     if on_gpu:
         torch.cuda.set_device(device)
-    with _lost():        # numbers on the CPU, which decisions are, go over gloo in any case
-        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-                                             timeout=datetime.timedelta(minutes=30))
+    with _lost():  # numbers on the CPU, which decisions are, go over gloo in any case
+        torch.distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=datetime.timedelta(minutes=30)
+        )
     ranks = Ranks(torch.distributed.get_rank(), count)
-    ranks.wait()         # one process loads torch in a second, another in a minute
+    ranks.wait()  # one process loads torch in a second, another in a minute
     _refuse_deaf(ranks, device)
     yield ranks
-    torch.distributed.destroy_process_group()     # not after an error: that would wait for those that are lost
+    torch.distributed.destroy_process_group()  # not after an error: that would wait for those that are lost
 
 
 def own_device(name: str) -> str:
@@ -166,6 +173,7 @@ def _refuse_deaf(ranks: Ranks, device: str) -> None:
         sys.stderr.write(f"{UNHEARD}: {reason}\n")
         sys.stderr.flush()
         os._exit(1)
+
     watchdog = threading.Timer(_HEARING_SECONDS, give_up, [f"no sum of theirs within {_HEARING_SECONDS:.0f} s"])
     watchdog.start()
     try:
@@ -187,6 +195,7 @@ def _lost() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:     # gloo's and NCCL's word for it
-        raise ResourceError(f"another process of this training is gone: {str(error).splitlines()[0]}",
-                            hint=_LOST) from error
+    except RuntimeError as error:  # gloo's and NCCL's word for it
+        raise ResourceError(
+            f"another process of this training is gone: {str(error).splitlines()[0]}", hint=_LOST
+        ) from error

@@ -36,29 +36,36 @@ def storage_named(layout: Layout) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise ResourceError(f"memory ran out: {(str(error).splitlines() or [''])[0][:100]}", hint=(
-            "close other programs, or use a larger GPU; then the same command continues")) from error
+        raise ResourceError(
+            f"memory ran out: {(str(error).splitlines() or [''])[0][:100]}",
+            hint=("close other programs, or use a larger GPU; then the same command continues"),
+        ) from error
     except OSError as error:
         name = Path(os.fsdecode(error.filename)).name if error.filename else layout.root.name
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(f"the disk is full: {name} could not be written", hint=(
-                f"free some space for {layout.root}; the same command continues from the last checkpoint")) from error
-        raise StorageError(f"{layout.root} cannot be used any more: {error.strerror or error} ({name})", hint=(
-            "bring that storage back, writable; the same command continues from the last checkpoint")) from error
+            raise ResourceError(
+                f"the disk is full: {name} could not be written",
+                hint=(f"free some space for {layout.root}; the same command continues from the last checkpoint"),
+            ) from error
+        raise StorageError(
+            f"{layout.root} cannot be used any more: {error.strerror or error} ({name})",
+            hint=("bring that storage back, writable; the same command continues from the last checkpoint"),
+        ) from error
 
 
 @contextlib.contextmanager
 def alone(layout: Layout, ranks: Ranks) -> Iterator[None]:
     """Refuse to train where somebody trains already: two would write into each other's checkpoints."""
     if not (layout.root.is_dir() and ranks.is_first):
-        yield                      # there is nothing to guard; opening the run says what is missing
+        yield  # there is nothing to guard; opening the run says what is missing
         return
     with layout.lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ResourceError(f"{layout.name!r} is being trained already",
-                                hint=f"wait for it, or end it by creating {layout.stop}") from error
+            raise ResourceError(
+                f"{layout.name!r} is being trained already", hint=f"wait for it, or end it by creating {layout.stop}"
+            ) from error
         yield
 
 
@@ -67,12 +74,13 @@ def gentle_interrupt() -> Iterator[Stop]:
     """Turn the first Ctrl-C, or a system's SIGTERM, into a wish to stop: saving is safe only between two steps."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
-        yield stop                 # only the main thread is told of signals
+        yield stop  # only the main thread is told of signals
         return
 
     def ask(number: int, _: object) -> None:
         stop.request()
         signal.signal(number, before[number])
+
     before: dict[int, Any] = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop

@@ -14,10 +14,10 @@ from typing import TypeVar
 
 import torch
 
-_RESERVE = 0.15          # of the memory, for fragmentation and for other programs
+_RESERVE = 0.15  # of the memory, for fragmentation and for other programs
 _ASK_SECONDS = 5.0
-MOST_CLIPS = 16          # larger batches make fewer steps of the same clips, and learn no better
-_SIGNS = re.compile(r"out of memory|can't allocate memory|ALLOC_FAILED|could not create a primitive$")   # last: oneDNN
+MOST_CLIPS = 16  # larger batches make fewer steps of the same clips, and learn no better
+_SIGNS = re.compile(r"out of memory|can't allocate memory|ALLOC_FAILED|could not create a primitive$")  # last: oneDNN
 T = TypeVar("T")
 
 
@@ -30,7 +30,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     (True, False)
     """
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and _SIGNS.search(str(error)) is not None)
+        isinstance(error, RuntimeError) and _SIGNS.search(str(error)) is not None
+    )
 
 
 class Portions:
@@ -57,7 +58,7 @@ class Portions:
 
     def __init__(self, clips: int) -> None:
         self.clips = clips
-        self.tell: Callable[[str], object] = str     # one line, whenever there are fewer
+        self.tell: Callable[[str], object] = str  # one line, whenever there are fewer
 
     def attempt(self, count: int, work: Callable[[list[slice]], T]) -> T:
         """Do the work on `count` clips, given as slices; again from the start with half as many in each, if need be.
@@ -103,8 +104,11 @@ def measured_memory(device: torch.device) -> Iterator[Memory]:
         release()
         torch.cuda.reset_peak_memory_stats(device)
     yield memory
-    memory.peak_bytes = (torch.cuda.max_memory_reserved(device) if device.type == "cuda" else
-                         1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    memory.peak_bytes = (
+        torch.cuda.max_memory_reserved(device)
+        if device.type == "cuda"
+        else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    )
 
 
 def available_bytes(device: torch.device) -> int:
@@ -112,7 +116,7 @@ def available_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     free = int(re.findall(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[0]) * 1024
-    with contextlib.suppress(OSError, ValueError):       # a container's limit, if it has one; cached files give way
+    with contextlib.suppress(OSError, ValueError):  # a container's limit, if it has one; cached files give way
         limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))
         cached = re.findall(r"^inactive_file (\d+)", Path("/sys/fs/cgroup/memory.stat").read_text(), re.MULTILINE)
         free = min(free, limit - used + sum(map(int, cached)))
@@ -149,8 +153,16 @@ class DeviceUse:
             self._asked_at = time.monotonic()
             with contextlib.suppress(OSError):
                 self._asked = subprocess.Popen(
-                    ["nvidia-smi", f"--id={self._gpu}", "--query-gpu=utilization.gpu,memory.used,memory.total",
-                     "--format=csv,noheader,nounits"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+                    [
+                        "nvidia-smi",
+                        f"--id={self._gpu}",
+                        "--query-gpu=utilization.gpu,memory.used,memory.total",
+                        "--format=csv,noheader,nounits",
+                    ],
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    text=True,
+                )
         return self._answer
 
 

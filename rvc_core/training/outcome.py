@@ -17,24 +17,40 @@ _FULL_BYTES = 1_000_000
 # What the end of a log, or the way in which a process ended, is known to mean: the first that fits is told.
 _CAUSES = (
     (r"No space left on device|Disk quota exceeded", "the disk is full", f"free some space; {_AGAIN}"),
-    (r"CUDA out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED", "the GPU's memory ran out",
-     f"halve --batch-size; {_AGAIN}"),
-    (r"Unable to find a usable device|No CUDA GPUs are available|no kernel image|CUDA driver|NVIDIA driver",
-     "the GPU cannot be used", "rvc check says why; choose another accelerator, or --device cpu"),
-    (r"Transport endpoint|Stale file handle|Input/output error|Read-only file system",
-     "the storage of the experiment vanished or refuses to be written", f"bring it back; {_AGAIN}"),
-    (r"exit(code)?\s*:? -9\b|Signal 9|SIGKILL", "the system killed it (signal 9), most often for lack of memory",
-     f"close other programs, or halve --batch-size; {_AGAIN}"),
+    (
+        r"CUDA out of memory|OutOfMemoryError|CUBLAS_STATUS_ALLOC_FAILED",
+        "the GPU's memory ran out",
+        f"halve --batch-size; {_AGAIN}",
+    ),
+    (
+        r"Unable to find a usable device|No CUDA GPUs are available|no kernel image|CUDA driver|NVIDIA driver",
+        "the GPU cannot be used",
+        "rvc check says why; choose another accelerator, or --device cpu",
+    ),
+    (
+        r"Transport endpoint|Stale file handle|Input/output error|Read-only file system",
+        "the storage of the experiment vanished or refuses to be written",
+        f"bring it back; {_AGAIN}",
+    ),
+    (
+        r"exit(code)?\s*:? -9\b|Signal 9|SIGKILL",
+        "the system killed it (signal 9), most often for lack of memory",
+        f"close other programs, or halve --batch-size; {_AGAIN}",
+    ),
     (r"exit(code)?\s*:? -15\b|SIGTERM", "the system told it to end (signal 15), as at the end of a session", _AGAIN),
-    (r"exit(code)?\s*:? -(4|6|7|8|11)\b|Segmentation fault|Bus error", "it crashed inside a compiled library",
-     "run: bash setup_env.sh; it repairs packages that do not fit each other"),
-    (r"ModuleNotFoundError|ImportError", "a package is missing or does not fit", "run: bash setup_env.sh"))
+    (
+        r"exit(code)?\s*:? -(4|6|7|8|11)\b|Segmentation fault|Bus error",
+        "it crashed inside a compiled library",
+        "run: bash setup_env.sh; it repairs packages that do not fit each other",
+    ),
+    (r"ModuleNotFoundError|ImportError", "a package is missing or does not fit", "run: bash setup_env.sh"),
+)
 
 
 def judged(layout: Layout, exit_code: int | None) -> dict[str, Any]:
     """The record of a training that is over, with the truth about it: ``done`` only if everything says so."""
     record = {**run_record(layout), "exit_code": exit_code}
-    if "error" in record:                            # it knew itself why
+    if "error" in record:  # it knew itself why
         return {**record, "state": "failed"}
     reason = _refuted(layout, record["report"]) if "report" in record else "it ended without a result"
     if not reason and exit_code in (0, None):
@@ -42,9 +58,17 @@ def judged(layout: Layout, exit_code: int | None) -> dict[str, Any]:
     lines = log_of(layout)[-_TAIL_LINES:]
     ending = "" if exit_code is None else f"exit {exit_code}"
     cause, hint = _cause("\n".join([*lines, ending]), layout) or (
-        f"it ended with status {exit_code}" if exit_code else reason, f"look at {layout.log}; {_AGAIN}")
-    return {**record, "state": "failed", "kind": "RVCError", "error": f"training failed: {cause}", "hint": hint,
-            "log": lines}
+        f"it ended with status {exit_code}" if exit_code else reason,
+        f"look at {layout.log}; {_AGAIN}",
+    )
+    return {
+        **record,
+        "state": "failed",
+        "kind": "RVCError",
+        "error": f"training failed: {cause}",
+        "hint": hint,
+        "log": lines,
+    }
 
 
 def _refuted(layout: Layout, report: dict[str, Any]) -> str:

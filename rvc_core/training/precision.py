@@ -18,10 +18,10 @@ from ..workspace.dataset import Batch, ClipTensors, draw_noise
 from .step import Gradients, Networks
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-_TENSOR_CORES = (7, 0)        # the first compute capability for which float16 is faster than float32
-_MOST_NEPERS = 0.1            # mean difference of log mels; a trained voice misses recordings by four times that
-_LEAST_COSINE = 0.8           # of nine in ten weight tensors; bfloat16 has 0.95, what is broken has none
-_LENGTHS = (0.8, 1.25)        # of the median tensor's gradient over float32's; bfloat16 stays within 0.97 and 1.02
+_TENSOR_CORES = (7, 0)  # the first compute capability for which float16 is faster than float32
+_MOST_NEPERS = 0.1  # mean difference of log mels; a trained voice misses recordings by four times that
+_LEAST_COSINE = 0.8  # of nine in ten weight tensors; bfloat16 has 0.95, what is broken has none
+_LENGTHS = (0.8, 1.25)  # of the median tensor's gradient over float32's; bfloat16 stays within 0.97 and 1.02
 _SEED = 20_261
 
 
@@ -56,8 +56,9 @@ def native_precision(device: torch.device) -> Precision:
     return Precision("fp32", f"compute capability {major}.{minor} has no tensor cores")
 
 
-def choose_precision(requested: str, networks: Networks, clip: ClipTensors, spec: VoiceSpec, *,
-                     epsilons: EpsilonName) -> Precision:
+def choose_precision(
+    requested: str, networks: Networks, clip: ClipTensors, spec: VoiceSpec, *, epsilons: EpsilonName
+) -> Precision:
     """Decide by comparison with float32; the networks are not moved.
 
     Parameters
@@ -80,8 +81,9 @@ def choose_precision(requested: str, networks: Networks, clip: ClipTensors, spec
         return Precision(chosen.name, f"{chosen.reason}; beside fp32: {difference}")
     if requested == "auto":
         return Precision("fp32", f"{chosen.name} is wrong on this device: {difference}")
-    raise ResourceError(f"{chosen.name} is wrong on this device: {difference}",
-                        hint="leave --precision at auto, or choose fp32")
+    raise ResourceError(
+        f"{chosen.name} is wrong on this device: {difference}", hint="leave --precision at auto, or choose fp32"
+    )
 
 
 class Difference(NamedTuple):
@@ -104,16 +106,18 @@ class Difference(NamedTuple):
     @property
     def wrong(self) -> bool:
         """Whether training must not use it; what is no number is wrong."""
-        return not (self.nepers <= _MOST_NEPERS and self.cosine >= _LEAST_COSINE
-                    and _LENGTHS[0] <= self.length <= _LENGTHS[1])
+        return not (
+            self.nepers <= _MOST_NEPERS and self.cosine >= _LEAST_COSINE and _LENGTHS[0] <= self.length <= _LENGTHS[1]
+        )
 
     def __str__(self) -> str:
         """In one line."""
         return f"mel {self.nepers:.3f} nepers apart, gradients' cosine {self.cosine:.3f}, length × {self.length:.2f}"
 
 
-def compare(dtype: torch.dtype, networks: Networks, clip: ClipTensors, spec: VoiceSpec, *,
-            epsilons: EpsilonName) -> Difference:
+def compare(
+    dtype: torch.dtype, networks: Networks, clip: ClipTensors, spec: VoiceSpec, *, epsilons: EpsilonName
+) -> Difference:
     """Speak and learn from one clip in float32 and in `dtype`, with the same noise."""
     clip, before = clip.excerpt(0, spec.excerpt_frames), networks.dtype
     results = []
@@ -123,8 +127,11 @@ def compare(dtype: torch.dtype, networks: Networks, clip: ClipTensors, spec: Voi
     networks.compute_in(before)
     (mel, *gradients), (other_mel, *others) = results
     cosines, lengths = zip(*(_likeness(*pair) for pair in zip(gradients, others, strict=True)), strict=True)
-    return Difference(float((mel - other_mel).abs().mean()), min(float(np.quantile(each, 0.1)) for each in cosines),
-                      float(np.median(np.concatenate(lengths))))
+    return Difference(
+        float((mel - other_mel).abs().mean()),
+        min(float(np.quantile(each, 0.1)) for each in cosines),
+        float(np.median(np.concatenate(lengths))),
+    )
 
 
 @torch.no_grad()
@@ -133,15 +140,17 @@ def _spoken(networks: Networks, clip: ClipTensors, spec: VoiceSpec, epsilons: Ep
     device = networks.device
     random = torch.Generator(device).manual_seed(_SEED)
     noise = SynthesisNoise.draw(spec, clip.frames, generator=random, device=device)
-    coarse, f0_hz = ((clip.f0_coarse[None].to(device), clip.f0_hz[None].to(device)) if spec.uses_f0 else (None, None))
+    coarse, f0_hz = (clip.f0_coarse[None].to(device), clip.f0_hz[None].to(device)) if spec.uses_f0 else (None, None)
     with networks.autocast():
-        audio = networks.generator.infer(clip.content[None].to(device), coarse, f0_hz,
-                                         torch.tensor([clip.speaker], device=device), noise=noise)
+        audio = networks.generator.infer(
+            clip.content[None].to(device), coarse, f0_hz, torch.tensor([clip.speaker], device=device), noise=noise
+        )
     return mel_spectrogram(audio, spec, epsilons)
 
 
-def _gradients(networks: Networks, clip: ClipTensors, spec: VoiceSpec,
-               epsilons: EpsilonName) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+def _gradients(
+    networks: Networks, clip: ClipTensors, spec: VoiceSpec, epsilons: EpsilonName
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Both networks' gradients of one step, generator first; float16's are scaled as in training, less each time."""
     noise = draw_noise([clip.frames], spec, seed=(_SEED,), device=networks.device)
     batch, whole = replace(Batch.of([clip], networks.device), noise=noise), [slice(0, 1)]
@@ -151,9 +160,10 @@ def _gradients(networks: Networks, clip: ClipTensors, spec: VoiceSpec,
         work = Gradients(networks, batch, spec, epsilons)
         work.of_discriminator(whole)
         work.of_generator(whole)
-        generator, discriminator = ([weight.grad / networks.scaler.get_scale() for weight in network.parameters()
-                                     if weight.grad is not None]
-                                    for network in (networks.generator, networks.discriminator))
+        generator, discriminator = (
+            [weight.grad / networks.scaler.get_scale() for weight in network.parameters() if weight.grad is not None]
+            for network in (networks.generator, networks.discriminator)
+        )
         if not half or all(bool(gradient.isfinite().all()) for gradient in (*generator, *discriminator)):
             break
     for optimizer in (networks.generator_optimizer, networks.discriminator_optimizer):
@@ -163,7 +173,16 @@ def _gradients(networks: Networks, clip: ClipTensors, spec: VoiceSpec,
 
 def _likeness(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
     """Cosines and quotients of lengths, tensor by tensor; those without any gradient in float32 are left out."""
-    dots = torch.stack([torch.stack([(one * one).sum(), (one * other).sum(), (other * other).sum()])
-                        for one, other in zip(ours, theirs, strict=True)]).double().cpu().numpy()
+    dots = (
+        torch.stack(
+            [
+                torch.stack([(one * one).sum(), (one * other).sum(), (other * other).sum()])
+                for one, other in zip(ours, theirs, strict=True)
+            ]
+        )
+        .double()
+        .cpu()
+        .numpy()
+    )
     own, both, other = dots[dots[:, 0] > 0].T
     return both / np.sqrt(own * np.where(other == 0, 1, other)), np.sqrt(other / own)

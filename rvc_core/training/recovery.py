@@ -13,7 +13,7 @@ from ..workspace.metrics import MetricsLog
 from .precision import DTYPES
 from .run import Run, go_back
 
-DIVERGED = "diverged"     # why an epoch ended
+DIVERGED = "diverged"  # why an epoch ended
 _IN_A_ROW = 3
 _TRIES = 2
 
@@ -47,20 +47,24 @@ def recover(run: Run, log: MetricsLog, progress: Progress) -> None:
     failed, caution = run.step, run.caution
     with run.ranks.in_turn():
         go_back(run)
-    run.ranks.refuse_different((run.step, run.epoch, run.position))      # only the first machine's folder has them all
+    run.ranks.refuse_different((run.step, run.epoch, run.position))  # only the first machine's folder has them all
     run.setbacks = run.setbacks + 1 if run.step == run.setback_step else 1
     run.setback_step = run.step
     if run.setbacks > _TRIES:
-        raise DivergedError(f"the losses are not finite any more at step {failed}, even in fp32 with a small step size",
-                            hint=f"look for broken recordings (rvc inspect), or use --learning-rate "
-                                 f"{run.learning_rate / 4:g}; the checkpoint of step {run.step} is untouched")
+        raise DivergedError(
+            f"the losses are not finite any more at step {failed}, even in fp32 with a small step size",
+            hint=f"look for broken recordings (rvc inspect), or use --learning-rate "
+            f"{run.learning_rate / 4:g}; the checkpoint of step {run.step} is untouched",
+        )
     run.caution = min(caution, run.caution) / 2
     run.only_fp32 = run.only_fp32 or run.setbacks == _TRIES
     if run.only_fp32:
         run.networks.compute_in(DTYPES["fp32"])
     log.rewind(run.step)
-    progress.say(f"{_IN_A_ROW} steps in a row, up to {failed}, had no finite losses: back to step {run.step}, with "
-                 f"--learning-rate {run.learning_rate:g}" + (" and in fp32" if run.only_fp32 else ""))
+    progress.say(
+        f"{_IN_A_ROW} steps in a row, up to {failed}, had no finite losses: back to step {run.step}, with "
+        f"--learning-rate {run.learning_rate:g}" + (" and in fp32" if run.only_fp32 else "")
+    )
 
 
 def end_before(run: Run, log: MetricsLog) -> None:
@@ -72,7 +76,9 @@ def end_before(run: Run, log: MetricsLog) -> None:
         When it never was.
     """
     if run.saved_step < 0:
-        raise DivergedError(f"the losses of step {run.step} are not finite, and nothing was saved before",
-                            hint=f"use --learning-rate {run.learning_rate / 2:g}")
+        raise DivergedError(
+            f"the losses of step {run.step} are not finite, and nothing was saved before",
+            hint=f"use --learning-rate {run.learning_rate / 2:g}",
+        )
     go_back(run)
     log.rewind(run.step)

@@ -36,7 +36,7 @@ from .precision import DTYPES, Precision, choose_precision, native_precision
 from .step import Networks, StepResult, train_step
 from .validate import Examiner, heldout_files
 
-_RESIDENT_SHARE = 0.25      # of a GPU's memory, at the most, for clips: networks and batches need the rest
+_RESIDENT_SHARE = 0.25  # of a GPU's memory, at the most, for clips: networks and batches need the rest
 
 
 @dataclass(frozen=True)
@@ -160,19 +160,29 @@ class Run:
             end = f"{max(0, budget.left_seconds) / 60:.0f} min left, enough for {fit:.0f} epochs"
         use = f" · {self.use}" if str(self.use) else ""
         ill = "".join(f" · {illness.name}!" for illness in self.verdict.illnesses) if self.verdict else ""
-        return (f"epoch {self.epoch + 1}/{self.settings.epochs} · mel {values['loss/g/mel']:.1f} · "
-                f"{self.pace:.2f} s a step · {end}{use}{ill}")
+        return (
+            f"epoch {self.epoch + 1}/{self.settings.epochs} · mel {values['loss/g/mel']:.1f} · "
+            f"{self.pace:.2f} s a step · {end}{use}{ill}"
+        )
 
     def continuation(self) -> dict[str, Any]:
         """What `state_<step>.pt` holds: the position, and what it depends on."""
-        return {"epoch": self.epoch, "position": self.position, "settings": self.settings.stamp(),
-                "clips_per_step": self.clips_per_step, "scaler": self.networks.scaler.state_dict(),
-                "caution": self.caution, "only_fp32": self.only_fp32,
-                "content_identity": self.info.content_identity, "data": stamps.stamp_of(self.layout, "prepare")}
+        return {
+            "epoch": self.epoch,
+            "position": self.position,
+            "settings": self.settings.stamp(),
+            "clips_per_step": self.clips_per_step,
+            "scaler": self.networks.scaler.state_dict(),
+            "caution": self.caution,
+            "only_fp32": self.only_fp32,
+            "content_identity": self.info.content_identity,
+            "data": stamps.stamp_of(self.layout, "prepare"),
+        }
 
 
-def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, progress: Progress, *,
-             ranks: Ranks = ALONE) -> Run:
+def open_run(
+    layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, progress: Progress, *, ranks: Ranks = ALONE
+) -> Run:
     """Networks, data and position: from the newest checkpoint if there is one, else from the base weights.
 
     Raises
@@ -193,23 +203,32 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, 
     device = torch.device(own_device(choose_device(runtime.device).name))
     tuner = ThreadTuner(runtime.threads)
     torch.set_num_threads(tuner.threads)
-    speakers = {name: median_f0_hz([file for file in files if file.speaker == row])
-                for row, name in enumerate(record.speaker_names)}
+    speakers = {
+        name: median_f0_hz([file for file in files if file.speaker == row])
+        for row, name in enumerate(record.speaker_names)
+    }
     info = replace(voice_info(layout, files), mel_epsilons=settings.mel_epsilons, speakers=speakers)
     clips, heldout = (ClipStore(each, spec, settings.mel_epsilons) for each in (files, heldout_files(layout, spec)))
     if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")      # TF32, which convolutions use anyway
+        torch.set_float32_matmul_precision("high")  # TF32, which convolutions use anyway
         clips.reside(device, _RESIDENT_SHARE * available_bytes(device))
-    settings = _with_batch_size(settings, checkpoint, ranks.count, lambda: measured_batch_size(
-        spec, clips, settings, device))
+    settings = _with_batch_size(
+        settings, checkpoint, ranks.count, lambda: measured_batch_size(spec, clips, settings, device)
+    )
     networks = Networks.fresh(spec, seed=settings.seed, device=device)
-    examiner = Examiner(layout, spec, info, heldout, unlike=settings.unlike, epsilons=settings.mel_epsilons,
-                        device=str(device)) if ranks.is_first else None
+    examiner = (
+        Examiner(
+            layout, spec, info, heldout, unlike=settings.unlike, epsilons=settings.mel_epsilons, device=str(device)
+        )
+        if ranks.is_first
+        else None
+    )
     run = Run(layout, settings, spec, device, tuner, networks, clips, heldout, info, examiner, ranks)
-    _ensure_room(run, progress)    # now, not after an hour of training
+    _ensure_room(run, progress)  # now, not after an hour of training
     how = _begin(run, bases) if checkpoint is None else _continue(run, checkpoint)
-    precision = choose_precision("fp32" if run.only_fp32 else settings.precision, run.networks, clips[0], spec,
-                                 epsilons=settings.mel_epsilons)
+    precision = choose_precision(
+        "fp32" if run.only_fp32 else settings.precision, run.networks, clips[0], spec, epsilons=settings.mel_epsilons
+    )
     _compute_in(run, precision.dtype, checkpoint)
     if ranks.is_first:
         write_json(layout.config, experiment_config(run.spec, run.settings, run.batch_size, run.learning_rate))
@@ -217,8 +236,9 @@ def open_run(layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, 
     return run
 
 
-def _with_batch_size(settings: TrainSettings, checkpoint: Checkpoint | None, processes: int,
-                     measured: Callable[[], int]) -> TrainSettings:
+def _with_batch_size(
+    settings: TrainSettings, checkpoint: Checkpoint | None, processes: int, measured: Callable[[], int]
+) -> TrainSettings:
     """Settings whose ``auto`` is a number: the checkpoint's, so that another card continues the same run."""
     if settings.batch_size != "auto":
         return settings
@@ -229,11 +249,16 @@ def _with_batch_size(settings: TrainSettings, checkpoint: Checkpoint | None, pro
 def _announce(run: Run, precision: Precision, how: str, progress: Progress) -> None:
     """Say what is trained, on what, and what validation goes without."""
     ranks = run.ranks
-    together = (f" and {ranks.count - 1} more, {ranks.count} × {run.batch_size} = {run.clips_per_step} clips a "
-                 "step" if ranks.count > 1 else "")
-    progress.say(f"training {run.layout.name!r} on {run.device}{together} in {precision.name} ({precision.reason}): "
-                 f"{how}; {len(run.clips)} clips, {run.steps_per_epoch} steps per epoch, {len(run.heldout)} held-out "
-                 "clips")
+    together = (
+        f" and {ranks.count - 1} more, {ranks.count} × {run.batch_size} = {run.clips_per_step} clips a step"
+        if ranks.count > 1
+        else ""
+    )
+    progress.say(
+        f"training {run.layout.name!r} on {run.device}{together} in {precision.name} ({precision.reason}): "
+        f"{how}; {len(run.clips)} clips, {run.steps_per_epoch} steps per epoch, {len(run.heldout)} held-out "
+        "clips"
+    )
     for gap in run.examiner.missing if run.examiner else []:
         progress.say(f"validation goes without this: {gap}")
 
@@ -241,18 +266,21 @@ def _announce(run: Run, precision: Precision, how: str, progress: Progress) -> N
 def measured_batch_size(spec: VoiceSpec, clips: ClipStore, settings: TrainSettings, device: torch.device) -> int:
     """As many clips as fit into memory, by real steps of networks of their own with the longest clip there is."""
     networks = Networks.fresh(spec, seed=settings.seed, device=device)
-    networks.compute_in((native_precision(device) if settings.precision == "auto" else
-                         Precision(settings.precision, "")).dtype)
+    networks.compute_in(
+        (native_precision(device) if settings.precision == "auto" else Precision(settings.precision, "")).dtype
+    )
     longest = clips[max(range(len(clips)), key=lambda index: clips[index].frames)].excerpt(0, spec.excerpt_frames)
 
     def peak_bytes(count: int) -> int:
         portions = Portions(count)
         with measured_memory(device) as memory:
-            train_step(networks, Batch.of([longest] * count, device), spec, epsilons=settings.mel_epsilons,
-                       portions=portions)
+            train_step(
+                networks, Batch.of([longest] * count, device), spec, epsilons=settings.mel_epsilons, portions=portions
+            )
         if portions.clips < count:
             raise torch.OutOfMemoryError(f"{count} clips do not fit")
         return memory.peak_bytes
+
     return largest_batch(peak_bytes, available_bytes(device), most=min(len(clips), MOST_CLIPS))
 
 
@@ -291,8 +319,10 @@ def _begin(run: Run, bases: tuple[Path | None, Path | None]) -> str:
     """Start from base models, or from random weights; returns which, in words."""
     learnt, here = content_name("auto", run.spec), run.info.content_name
     if bases[0] and run.settings.base_generator == "auto" and here not in ("", learnt):
-        raise MismatchError(f"{bases[0].name} was trained on features of {learnt}, and these are of {here}",
-                            hint="extract with --content auto, or name a --base-generator made for these")
+        raise MismatchError(
+            f"{bases[0].name} was trained on features of {learnt}, and these are of {here}",
+            hint="extract with --content auto, or name a --base-generator made for these",
+        )
     for path, network in zip(bases, (run.networks.generator, run.networks.discriminator), strict=True):
         if path is not None:
             load_strictly(network, load_base(path), path.name)
@@ -303,15 +333,20 @@ def _continue(run: Run, checkpoint: Checkpoint) -> str:
     """Put a checkpoint's weights, optimizers and position into `run`; returns from where, in words."""
     state, networks = checkpoint.state, run.networks
     recorded = state.get("settings", {})
-    for what, before, now in (("mel_epsilons", recorded.get("mel_epsilons"), run.settings.mel_epsilons),
-                              ("the content encoder", state.get("content_identity"), run.info.content_identity)):
+    for what, before, now in (
+        ("mel_epsilons", recorded.get("mel_epsilons"), run.settings.mel_epsilons),
+        ("the content encoder", state.get("content_identity"), run.info.content_identity),
+    ):
         if before and before != now:
-            raise MismatchError(f"this training was begun with {what} {before}, not {now}",
-                                hint="go back to that, or train under another name")
+            raise MismatchError(
+                f"this training was begun with {what} {before}, not {now}",
+                hint="go back to that, or train under another name",
+            )
     other_name = "the checkpoint is of another architecture: train under another name"
     for part, network, optimizer, letter in (
-            (checkpoint.generator, networks.generator, networks.generator_optimizer, "G"),
-            (checkpoint.discriminator, networks.discriminator, networks.discriminator_optimizer, "D")):
+        (checkpoint.generator, networks.generator, networks.generator_optimizer, "G"),
+        (checkpoint.discriminator, networks.discriminator, networks.discriminator_optimizer, "D"),
+    ):
         name = f"{letter}_{checkpoint.step}.pth"
         load_strictly(network, part["model"], name, hint=other_name)
         continue_optimizer(optimizer, part, network, name)
@@ -320,7 +355,7 @@ def _continue(run: Run, checkpoint: Checkpoint) -> str:
     run.step = run.saved_step = run.resumed_from = step
     how = f"continuing from step {step}, epoch {run.epoch}"
     run.only_fp32 = state.get("only_fp32", False)
-    if recorded.get("learning_rate") == run.settings.learning_rate:      # another one was chosen knowing better
+    if recorded.get("learning_rate") == run.settings.learning_rate:  # another one was chosen knowing better
         run.caution = state.get("caution", 1.0)
     if state.get("data") != stamps.stamp_of(run.layout, "prepare"):
         return f"{how}; the recordings have changed, so this epoch begins again"
@@ -333,13 +368,18 @@ def _continue(run: Run, checkpoint: Checkpoint) -> str:
 
 def _ensure_room(run: Run, progress: Progress) -> None:
     """Refuse to begin without room for one checkpoint and voice; say when fewer can be kept than was asked for."""
-    generator, discriminator = (sum(parameter.nbytes for parameter in network.parameters())
-                                for network in (run.networks.generator, run.networks.discriminator))
-    pair, voice = 3 * (generator + discriminator), generator // 2    # weights and two moments; float16
+    generator, discriminator = (
+        sum(parameter.nbytes for parameter in network.parameters())
+        for network in (run.networks.generator, run.networks.discriminator)
+    )
+    pair, voice = 3 * (generator + discriminator), generator // 2  # weights and two moments; float16
     ensure_room(run.layout.root, pair + voice)
-    present = sum(run.layout.generator(step).stat().st_size + run.layout.discriminator(step).stat().st_size
-                  for step in run.layout.generator_steps() if run.layout.discriminator(step).exists())
-    wanted = (run.settings.keep_checkpoints + 1) * pair + voice - present    # a new set is whole before an old one goes
+    present = sum(
+        run.layout.generator(step).stat().st_size + run.layout.discriminator(step).stat().st_size
+        for step in run.layout.generator_steps()
+        if run.layout.discriminator(step).exists()
+    )
+    wanted = (run.settings.keep_checkpoints + 1) * pair + voice - present  # a new set is whole before an old one goes
     try:
         ensure_room(run.layout.root, max(0, wanted))
     except ResourceError as error:

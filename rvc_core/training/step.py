@@ -47,9 +47,15 @@ class Networks:
         discriminator = Discriminator.of(spec).to(device)
         # RVC's scheduler asks a continued optimizer for its "initial_lr"; we need it for nothing.
         of_generator, of_discriminator = (
-            torch.optim.AdamW([{"params": network.parameters(), "initial_lr": spec.learning_rate}],
-                              spec.learning_rate, betas=_BETAS, eps=_EPSILON, fused=True)
-            for network in (generator, discriminator))
+            torch.optim.AdamW(
+                [{"params": network.parameters(), "initial_lr": spec.learning_rate}],
+                spec.learning_rate,
+                betas=_BETAS,
+                eps=_EPSILON,
+                fused=True,
+            )
+            for network in (generator, discriminator)
+        )
         return cls(generator, discriminator, of_generator, of_discriminator)
 
     @property
@@ -86,8 +92,15 @@ class StepResult:
         return dict(zip(self.losses, torch.stack([*self.losses.values()]).tolist(), strict=True))
 
 
-def train_step(networks: Networks, batch: Batch, spec: VoiceSpec, *, epsilons: EpsilonName, ranks: Ranks = ALONE,
-               portions: Portions | None = None) -> StepResult:
+def train_step(
+    networks: Networks,
+    batch: Batch,
+    spec: VoiceSpec,
+    *,
+    epsilons: EpsilonName,
+    ranks: Ranks = ALONE,
+    portions: Portions | None = None,
+) -> StepResult:
     """Move both networks once; every draw is one of the batch's, or else of torch's global generator.
 
     A network whose gradients are not finite, as those of a loss that is not, stays where it is.
@@ -119,7 +132,7 @@ def _move(networks: Networks, network: torch.nn.Module, ranks: Ranks) -> torch.T
     optimizer = networks.generator_optimizer if network is networks.generator else networks.discriminator_optimizer
     networks.scaler.unscale_(optimizer)
     norm = torch.nn.utils.get_total_norm([weight.grad for weight in network.parameters() if weight.grad is not None])
-    optimizer.found_inf = (~norm.isfinite()).float()   # type: ignore[attr-defined]  # heeded by the fused AdamW
+    optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]  # heeded by the fused AdamW
     networks.scaler.step(optimizer)
     return norm
 
@@ -155,12 +168,14 @@ class Gradients:
             with torch.set_grad_enabled(batch is self._batch):
                 output = self._generate(batch)
             if batch is self._batch:
-                self._whole = output         # its graph serves the generator's turn as well
-            with networks.autocast():        # one pass over both is faster than two
+                self._whole = output  # its graph serves the generator's turn as well
+            with networks.autocast():  # one pass over both is faster than two
                 judged = networks.discriminator(torch.cat([self._real(batch, output), output.audio.detach()])).logits
             real_logits, generated_logits = zip(*(logits.chunk(2) for logits in judged), strict=True)
-            real, generated = (batch.share * distances for distances in (distance_to_real(real_logits),
-                                                                         distance_to_fake(generated_logits)))
+            real, generated = (
+                batch.share * distances
+                for distances in (distance_to_real(real_logits), distance_to_fake(generated_logits))
+            )
             total = real.sum() + generated.sum()
             networks.scaler.scale(total).backward()
             _add(losses, {"loss/d/total": total, **_numbered("loss/d_r", real), **_numbered("loss/d_g", generated)})
@@ -171,7 +186,7 @@ class Gradients:
         networks, losses = self._networks, dict[str, torch.Tensor]()
         networks.generator_optimizer.zero_grad(set_to_none=True)
         networks.discriminator.requires_grad_(False)
-        kept, self._whole = self._whole, None         # a second attempt would find its graph used up
+        kept, self._whole = self._whole, None  # a second attempt would find its graph used up
         for batch in map(self._part, parts):
             output = kept if kept is not None and batch is self._batch else self._generate(batch)
             kept = None
@@ -189,14 +204,17 @@ class Gradients:
             judged_real = networks.discriminator(self._real(batch, output))
         with networks.autocast():
             judged = networks.discriminator(output.audio)
-        real_mel = mel_of_linear(take_segments(batch.spectrogram, output.starts, spec.segment_frames), spec,
-                                 self._epsilons)
+        real_mel = mel_of_linear(
+            take_segments(batch.spectrogram, output.starts, spec.segment_frames), spec, self._epsilons
+        )
         generated_mel = mel_spectrogram(output.audio, spec, self._epsilons)
         self.mels = real_mel[0].detach(), generated_mel[0].detach()
         kl = kl_loss(output.z_p, output.logs_q, output.m_p, output.logs_p, output.mask, frames=batch.whole_frames)
-        return {"loss/g/fm": batch.share * feature_loss(judged_real.features, judged.features),
-                "loss/g/mel": MEL_WEIGHT * batch.share * mel_loss(real_mel, generated_mel),
-                "loss/g/kl": KL_WEIGHT * (kl if batch.share else 0 * kl)}, batch.share * distance_to_real(judged.logits)
+        return {
+            "loss/g/fm": batch.share * feature_loss(judged_real.features, judged.features),
+            "loss/g/mel": MEL_WEIGHT * batch.share * mel_loss(real_mel, generated_mel),
+            "loss/g/kl": KL_WEIGHT * (kl if batch.share else 0 * kl),
+        }, batch.share * distance_to_real(judged.logits)
 
     def _part(self, rows: slice) -> Batch:
         return self._batch if rows == slice(0, len(self._batch.lengths)) else self._batch.part(rows)
@@ -205,8 +223,14 @@ class Gradients:
         pitch = (batch.f0_coarse, batch.f0_hz) if self._spec.uses_f0 else (None, None)
         with self._networks.autocast():
             return self._networks.generator(
-                content=batch.content, lengths=batch.lengths, coarse=pitch[0], f0_hz=pitch[1],
-                spectrogram=batch.spectrogram, speaker=batch.speaker, noise=batch.noise)
+                content=batch.content,
+                lengths=batch.lengths,
+                coarse=pitch[0],
+                f0_hz=pitch[1],
+                spectrogram=batch.spectrogram,
+                speaker=batch.speaker,
+                noise=batch.noise,
+            )
 
     def _real(self, batch: Batch, output: SynthesizerOutput) -> torch.Tensor:
         """The recorded segments (B, 1, S) that stand beside the generated ones."""

@@ -33,9 +33,9 @@ from .run import Run, Saving, agree, open_run
 from .step import train_step
 from .validate import speak
 
-_SILENT = 1e-6   # of full scale: less is no voice
-_VALIDATION_SHARE = 0.05   # of the time in steps
-_ENDINGS = ("", "time", "stop", "interrupt")   # where processes differ, the last of them counts
+_SILENT = 1e-6  # of full scale: less is no voice
+_VALIDATION_SHARE = 0.05  # of the time in steps
+_ENDINGS = ("", "time", "stop", "interrupt")  # where processes differ, the last of them counts
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,14 @@ class TrainReport:
         return asdict(self)
 
 
-def train(layout: Layout, settings: TrainSettings, *, runtime: RuntimeSettings = RuntimeSettings(),
-          progress: Progress = Silent(), stop: Stop | None = None) -> TrainReport:
+def train(
+    layout: Layout,
+    settings: TrainSettings,
+    *,
+    runtime: RuntimeSettings = RuntimeSettings(),
+    progress: Progress = Silent(),
+    stop: Stop | None = None,
+) -> TrainReport:
     """Train until the epochs, the minutes or somebody's patience end; a later call continues.
 
     Parameters
@@ -95,12 +101,16 @@ def train(layout: Layout, settings: TrainSettings, *, runtime: RuntimeSettings =
     """
     started = time.monotonic()
     refuse_unbuilt(runtime.device)
-    with (joined(own_device(choose_device(runtime.device).name)) as ranks, storage_named(layout), alone(layout, ranks),
-          gentle_interrupt() as interrupt):
+    with (
+        joined(own_device(choose_device(runtime.device).name)) as ranks,
+        storage_named(layout),
+        alone(layout, ranks),
+        gentle_interrupt() as interrupt,
+    ):
         progress = progress if ranks.is_first else Silent()
         budget = budget_of(settings, progress)
         layout.stop.unlink(missing_ok=True)
-        with ranks.in_turn():        # the first tidies up; the others find it done
+        with ranks.in_turn():  # the first tidies up; the others find it done
             run = open_run(layout, settings, runtime, progress, ranks=ranks)
         ranks.refuse_different((settings.stamp(), run.step, run.epoch, run.position, len(run.clips)))
         agree(run)
@@ -113,8 +123,9 @@ def train(layout: Layout, settings: TrainSettings, *, runtime: RuntimeSettings =
 
 def _to_the_end(run: Run, budget: Budget, progress: Progress, stops: dict[str, Stop]) -> str:
     """Train, save, open again; returns what ended it."""
-    log = (MetricsLog if run.ranks.is_first else NoLog)(run.layout, steps_per_epoch=run.steps_per_epoch,
-                                                        resumed_step=run.step)
+    log = (MetricsLog if run.ranks.is_first else NoLog)(
+        run.layout, steps_per_epoch=run.steps_per_epoch, resumed_step=run.step
+    )
     with contextlib.closing(log), run.writer:
         if run.step == 0:
             _validate(run, log, progress)
@@ -132,8 +143,17 @@ def _report(run: Run, stopped_by: str, seconds: float) -> TrainReport:
     rows = history(run.layout)
     mels = [row["heldout/mel"] for row in rows if row["kind"] == "validation" and "heldout/mel" in row]
     first, last = (mels[0], mels[-1]) if mels else (None, None)
-    return TrainReport(run.epoch, run.step, stopped_by, run.resumed_from, str(run.layout.final_voice), first, last,
-                       seconds, sum(row["kind"] == "skipped" for row in rows))
+    return TrainReport(
+        run.epoch,
+        run.step,
+        stopped_by,
+        run.resumed_from,
+        str(run.layout.final_voice),
+        first,
+        last,
+        seconds,
+        sum(row["kind"] == "skipped" for row in rows),
+    )
 
 
 # -- the loop ------------------------------------------------------------------------------------------------------
@@ -169,15 +189,21 @@ def _fit(run: Run, log: MetricsLog, budget: Budget, progress: Progress, stops: d
 def _epoch(run: Run, log: MetricsLog, budget: Budget, progress: Progress, stops: dict[str, Stop]) -> str | None:
     """The rest of one pass over the clips; returns what ended it early, if anything did."""
     settings = run.settings
-    run.networks.set_learning_rate(run.learning_rate * settings.learning_rate_decay ** run.epoch)
-    batches = run.clips.batches(run.clips_per_step, seed=(settings.seed, run.epoch), skip=run.position,
-                                device=run.device, place=(run.ranks.rank, run.ranks.count))
+    run.networks.set_learning_rate(run.learning_rate * settings.learning_rate_decay**run.epoch)
+    batches = run.clips.batches(
+        run.clips_per_step,
+        seed=(settings.seed, run.epoch),
+        skip=run.position,
+        device=run.device,
+        place=(run.ranks.rank, run.ranks.count),
+    )
     for batch in batches:
         if ending := _ending(run, budget, stops):
             return ending
         began = time.monotonic()
-        result = train_step(run.networks, batch, run.spec, epsilons=settings.mel_epsilons, ranks=run.ranks,
-                            portions=run.portions)
+        result = train_step(
+            run.networks, batch, run.spec, epsilons=settings.mel_epsilons, ranks=run.ranks, portions=run.portions
+        )
         values = result.values()
         run.step, run.position, run.newest = run.step + 1, run.position + 1, result
         values["learning_rate"] = run.networks.generator_optimizer.param_groups[0]["lr"]
@@ -259,12 +285,21 @@ def _save(run: Run, log: MetricsLog, progress: Progress, *, with_voice: bool) ->
         return
     _settle(run, log, progress, wait=True)
     networks = run.networks
-    log.flush()                    # a checkpoint must not know steps that the record does not
-    generator, discriminator = (on_host(
-        {"model": network.state_dict(), "iteration": run.epoch, "optimizer": optimizer.state_dict(),
-         "learning_rate": run.learning_rate})
-        for network, optimizer in ((networks.generator, networks.generator_optimizer),
-                                   (networks.discriminator, networks.discriminator_optimizer)))
+    log.flush()  # a checkpoint must not know steps that the record does not
+    generator, discriminator = (
+        on_host(
+            {
+                "model": network.state_dict(),
+                "iteration": run.epoch,
+                "optimizer": optimizer.state_dict(),
+                "learning_rate": run.learning_rate,
+            }
+        )
+        for network, optimizer in (
+            (networks.generator, networks.generator_optimizer),
+            (networks.discriminator, networks.discriminator_optimizer),
+        )
+    )
     checkpoint = Checkpoint(run.step, generator, discriminator, run.continuation())
     voice = run.layout.voice(run.epoch, run.step) if with_voice else None
     run.saved_at = time.monotonic()
@@ -277,11 +312,13 @@ def _write(run: Run, checkpoint: Checkpoint, voice: Path | None) -> float:
     """The writing thread's work; returns its seconds."""
     began = time.monotonic()
     if not run.layout.root.is_dir():
-        raise StorageError(f"{run.layout.root} is gone", hint=(
-            "bring that storage back; the same command continues from the last checkpoint there"))
+        raise StorageError(
+            f"{run.layout.root} is gone",
+            hint=("bring that storage back; the same command continues from the last checkpoint there"),
+        )
     if voice:
-        _save_voice(run, voice, checkpoint)     # first: what is after a complete checkpoint, a kill might leave out
-    if run.saved_step != checkpoint.step:       # a set is never written over: it may be the only one
+        _save_voice(run, voice, checkpoint)  # first: what is after a complete checkpoint, a kill might leave out
+    if run.saved_step != checkpoint.step:  # a set is never written over: it may be the only one
         save_checkpoint(run.layout, checkpoint, keep=run.settings.keep_checkpoints)
     return time.monotonic() - began
 
@@ -324,8 +361,10 @@ def _finish(run: Run, log: MetricsLog, progress: Progress) -> None:
         _settle(run, log, progress, wait=True)
     checkpoint = load_newest(layout)
     if checkpoint is None or run.saved_step != run.step:
-        raise ResourceError(f"step {run.step} could not be saved: there is no room in {layout.root}", hint=(
-            f"free some space; the same command continues from step {max(0, run.saved_step)}"))
+        raise ResourceError(
+            f"step {run.step} could not be saved: there is no room in {layout.root}",
+            hint=(f"free some space; the same command continues from step {max(0, run.saved_step)}"),
+        )
     _save_voice(run, layout.final_voice, checkpoint)
     _refuse_unheard(run, load_voice(layout.final_voice))
 
@@ -335,5 +374,7 @@ def _refuse_unheard(run: Run, voice: VoiceFile) -> None:
     clip = (run.heldout if len(run.heldout) else run.clips)[0]
     audio = speak(synthesizer_of(voice).to(run.device), clip.excerpt(0, 300))
     if voice.info.step != run.step or not audio.isfinite().all() or audio.std() < _SILENT:
-        raise CheckpointError(f"{run.layout.final_voice.name} does not speak as it should after it was written",
-                              hint="check the disk, then run the same command: the checkpoint is there")
+        raise CheckpointError(
+            f"{run.layout.final_voice.name} does not speak as it should after it was written",
+            hint="check the disk, then run the same command: the checkpoint is there",
+        )

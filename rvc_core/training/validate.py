@@ -35,11 +35,11 @@ from ..workspace.layout import Layout
 from ..workspace.manifest import Manifest
 from ..workspace.voice_file import VoiceInfo
 
-_SEED = 20_260             # the prior's noise is the same at every validation
-_HEARD_FRAMES = 2000       # 20 s of held-out recordings, evenly chosen: more would take time from training
-_SENTENCES = 2             # of other people
+_SEED = 20_260  # the prior's noise is the same at every validation
+_HEARD_FRAMES = 2000  # 20 s of held-out recordings, evenly chosen: more would take time from training
+_SENTENCES = 2  # of other people
 _STFT_SAMPLES = (512, 1024, 2048)
-_STFT_FLOOR = 1e-2         # about 80 dB below the loudest
+_STFT_FLOOR = 1e-2  # about 80 dB below the loudest
 T = TypeVar("T")
 
 
@@ -93,16 +93,28 @@ class Examiner:
         When `unlike` names recordings that are not there or cannot be read.
     """
 
-    def __init__(self, layout: Layout, spec: VoiceSpec, info: VoiceInfo, clips: ClipStore, *, unlike: str = "auto",
-                 epsilons: EpsilonName = "2023", device: str = "cpu") -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        spec: VoiceSpec,
+        info: VoiceInfo,
+        clips: ClipStore,
+        *,
+        unlike: str = "auto",
+        epsilons: EpsilonName = "2023",
+        device: str = "cpu",
+    ) -> None:
         self._spec, self._epsilons, self.missing = spec, epsilons, list[str]()
-        self._median_hz = next(iter(info.speakers.values()), info.f0_median_hz)     # other people become its first row
+        self._median_hz = next(iter(info.speakers.values()), info.f0_median_hz)  # other people become its first row
         held = [clips[number] for number in range(len(clips))]
         self._clips = spread(held, max(1, _HEARD_FRAMES * len(held) // max(1, sum(clip.frames for clip in held))))
         self._pitch = self._if_possible(lambda: pitch_estimator(pitch_method("auto"), device)) if spec.uses_f0 else None
         wanted = unlike != "none" and bool(self._pitch or not spec.uses_f0)
-        self._encoder = self._if_possible(lambda: content_encoder(
-            info.content_name or "embedded", spec.content_width, device)) if wanted else None
+        self._encoder = (
+            self._if_possible(lambda: content_encoder(info.content_name or "embedded", spec.content_width, device))
+            if wanted
+            else None
+        )
         others = self._others(unlike) if self._encoder else []
         self._sentences = [self._sentence(self._encoder, *other) for other in others] if self._encoder else []
         self._likeness = self._if_possible(lambda: _Likeness(layout)) if self._sentences else None
@@ -114,17 +126,27 @@ class Examiner:
         was_training = generator.training
         generator.eval()
         try:
-            made, said = ([speak(generator, clip) for clip in clips]
-                          for clips in (self._clips, [sentence.clip for sentence in self._sentences]))
+            made, said = (
+                [speak(generator, clip) for clip in clips]
+                for clips in (self._clips, [sentence.clip for sentence in self._sentences])
+            )
         finally:
             generator.train(was_training)
         values = heldout_distances(made, self._clips, self._spec, self._epsilons)
-        spoken, told = ([Audio(wave[0].float().cpu().numpy(), self._spec.sample_rate) for wave in waves]
-                        for waves in (made, said))
-        pairs = [(_asked(clip), self._pitch(_heard(audio))) for clip, audio in zip(self._clips, spoken, strict=True)
-                 ] if self._pitch else []
-        values |= _means({"heldout/f0_cents": [pitch_error_cents(*pair) for pair in pairs],
-                          "heldout/vuv": [vuv_agreement(*pair) for pair in pairs]})
+        spoken, told = (
+            [Audio(wave[0].float().cpu().numpy(), self._spec.sample_rate) for wave in waves] for waves in (made, said)
+        )
+        pairs = (
+            [(_asked(clip), self._pitch(_heard(audio))) for clip, audio in zip(self._clips, spoken, strict=True)]
+            if self._pitch
+            else []
+        )
+        values |= _means(
+            {
+                "heldout/f0_cents": [pitch_error_cents(*pair) for pair in pairs],
+                "heldout/vuv": [vuv_agreement(*pair) for pair in pairs],
+            }
+        )
         values |= self._understood(told)
         sounds = {name: audios[0] for name, audios in (("heldout", spoken), ("unlike", told)) if audios}
         return Findings({name: round(value, 5) for name, value in values.items() if math.isfinite(value)}, sounds)
@@ -142,11 +164,18 @@ class Examiner:
         if unlike != "auto":
             files = spread(recordings_in([Path(unlike)]), 2 * _SENTENCES)
             pieces = [sentences(read_audio(path)) for path in files]
-            return [(parts[0], text if len(parts) == 1 else "")
-                    for parts, text in zip(pieces, texts_of(files), strict=True)]
-        voices = [[(read_audio(voice_folder(name) / clip["file"]), clip["text"]) for clip in read_json(
-            voice_folder(name) / "manifest.json", "install rvc_core again")["clips"][:_SENTENCES]]
-            for name in ("source", "target")]
+            return [
+                (parts[0], text if len(parts) == 1 else "") for parts, text in zip(pieces, texts_of(files), strict=True)
+            ]
+        voices = [
+            [
+                (read_audio(voice_folder(name) / clip["file"]), clip["text"])
+                for clip in read_json(voice_folder(name) / "manifest.json", "install rvc_core again")["clips"][
+                    :_SENTENCES
+                ]
+            ]
+            for name in ("source", "target")
+        ]
         if not self._pitch or not self._median_hz:
             return voices[0]
         medians = [self._pitch(_heard(voice[0][0])).median_hz for voice in voices]
@@ -158,22 +187,48 @@ class Examiner:
         track = self._pitch(samples) if self._pitch else PitchTrack(np.zeros(0, np.float32), np.zeros(0, bool))
         track = track.fitted(2 * len(content)).transposed(auto_transpose(track, self._median_hz))
         empty = torch.zeros(0)
-        return _Sentence(ClipTensors(torch.from_numpy(np.repeat(content, 2, axis=0)), torch.from_numpy(track.coarse()),
-                                     torch.from_numpy(track.f0_hz), empty, empty, speaker=0), content, text)
+        return _Sentence(
+            ClipTensors(
+                torch.from_numpy(np.repeat(content, 2, axis=0)),
+                torch.from_numpy(track.coarse()),
+                torch.from_numpy(track.f0_hz),
+                empty,
+                empty,
+                speaker=0,
+            ),
+            content,
+            text,
+        )
 
     def _understood(self, told: Sequence[Audio]) -> dict[str, float]:
         """Whose voice other people got, and what was lost of what they say."""
         if not self._encoder or not told:
             return {}
         pairs = [(sentence, _heard(audio)) for sentence, audio in zip(self._sentences, told, strict=True)]
-        words = sum((self._words.score(sentence.text, self._words.hear(audio)) for sentence, audio
-                     in zip(self._sentences, told, strict=True) if sentence.text), WordScore()) if self._words else None
-        return _means({
-            "unlike/words": [words.rate] if words else [],
-            "unlike/content": [content_distance(one.content, self._encoder(samples)) for one, samples in pairs],
-            "unlike/f0_correlation": [melody_correlation(_asked(one.clip), self._pitch(samples))
-                                      for one, samples in pairs] if self._pitch else [],
-            "unlike/similarity": self._likeness(told) if self._likeness else []})
+        words = (
+            sum(
+                (
+                    self._words.score(sentence.text, self._words.hear(audio))
+                    for sentence, audio in zip(self._sentences, told, strict=True)
+                    if sentence.text
+                ),
+                WordScore(),
+            )
+            if self._words
+            else None
+        )
+        return _means(
+            {
+                "unlike/words": [words.rate] if words else [],
+                "unlike/content": [content_distance(one.content, self._encoder(samples)) for one, samples in pairs],
+                "unlike/f0_correlation": [
+                    melody_correlation(_asked(one.clip), self._pitch(samples)) for one, samples in pairs
+                ]
+                if self._pitch
+                else [],
+                "unlike/similarity": self._likeness(told) if self._likeness else [],
+            }
+        )
 
 
 class _Likeness:
@@ -189,7 +244,7 @@ class _Likeness:
         for audio in audios:
             try:
                 likenesses.append(speaker_similarity(self._scorer.embed(audio), self._target))
-            except AudioError:           # no speech at all: the other figures say so
+            except AudioError:  # no speech at all: the other figures say so
                 continue
         return likenesses
 
@@ -199,30 +254,47 @@ def heldout_files(layout: Layout, spec: VoiceSpec) -> list[ClipFiles]:
     held = layout.heldout
     try:
         rows = {clip.id: clip.speaker for clip in Manifest.load(layout).heldout}
-    except StageOrderError:     # of another program: with several speakers, that holds nothing out
+    except StageOrderError:  # of another program: with several speakers, that holds nothing out
         rows = {}
 
     def pitch(folder: Path, clip: Path) -> Path | None:
         return folder / f"{clip.name}.npy" if spec.uses_f0 else None
-    clips = [ClipFiles(clip, held.features(spec.content_width) / f"{clip.stem}.npy", pitch(held.f0_coarse, clip),
-                       pitch(held.f0_hz, clip), rows.get(clip.stem, 0)) for clip in sorted(held.clips.glob("*.wav"))]
-    return [clip for clip in clips
-            if all(path.exists() for path in (clip.features, clip.f0_coarse, clip.f0_hz) if path)]
+
+    clips = [
+        ClipFiles(
+            clip,
+            held.features(spec.content_width) / f"{clip.stem}.npy",
+            pitch(held.f0_coarse, clip),
+            pitch(held.f0_hz, clip),
+            rows.get(clip.stem, 0),
+        )
+        for clip in sorted(held.clips.glob("*.wav"))
+    ]
+    return [
+        clip for clip in clips if all(path.exists() for path in (clip.features, clip.f0_coarse, clip.f0_hz) if path)
+    ]
 
 
 @torch.inference_mode()
 def speak(generator: Synthesizer, clip: ClipTensors) -> torch.Tensor:
     """What a voice makes of a clip's content and pitch, always with the same noise: samples (1, S)."""
     device = next(generator.parameters()).device
-    coarse, f0_hz = ((clip.f0_coarse[None].to(device), clip.f0_hz[None].to(device)) if generator.spec.uses_f0
-                     else (None, None))
-    return generator.infer(clip.content[None].to(device), coarse, f0_hz, torch.tensor([clip.speaker], device=device),
-                           generator=torch.Generator(device).manual_seed(_SEED))[:, 0]
+    coarse, f0_hz = (
+        (clip.f0_coarse[None].to(device), clip.f0_hz[None].to(device)) if generator.spec.uses_f0 else (None, None)
+    )
+    return generator.infer(
+        clip.content[None].to(device),
+        coarse,
+        f0_hz,
+        torch.tensor([clip.speaker], device=device),
+        generator=torch.Generator(device).manual_seed(_SEED),
+    )[:, 0]
 
 
 @torch.inference_mode()
-def heldout_distances(made: Sequence[torch.Tensor], clips: Sequence[ClipTensors], spec: VoiceSpec,
-                      epsilons: EpsilonName) -> dict[str, float]:
+def heldout_distances(
+    made: Sequence[torch.Tensor], clips: Sequence[ClipTensors], spec: VoiceSpec, epsilons: EpsilonName
+) -> dict[str, float]:
     """How far what a voice made of recordings' content and pitch is from those recordings, and whether it is speech.
 
     The posterior encoder, which sees the recording itself, has no part in it: a voice that only copies its input
@@ -243,8 +315,13 @@ def heldout_distances(made: Sequence[torch.Tensor], clips: Sequence[ClipTensors]
     for wave, clip in zip(made, clips, strict=True):
         true = clip.wave[None].to(wave.device)
         mels = [mel_spectrogram(one, spec, epsilons)[0].cpu().numpy() for one in (wave, true)]
-        rows.append({"heldout/mel": float(np.abs(mels[0] - mels[1]).mean()), "heldout/stft": _stft_distance(wave, true),
-                     **mel_signs(*mels)})
+        rows.append(
+            {
+                "heldout/mel": float(np.abs(mels[0] - mels[1]).mean()),
+                "heldout/stft": _stft_distance(wave, true),
+                **mel_signs(*mels),
+            }
+        )
     lengths = [clip.frames for clip in clips]
     return {name: float(np.average([row[name] for row in rows], weights=lengths)) for name in rows[0]} if rows else {}
 
@@ -252,8 +329,12 @@ def heldout_distances(made: Sequence[torch.Tensor], clips: Sequence[ClipTensors]
 def _stft_distance(made: torch.Tensor, true: torch.Tensor) -> float:
     total = 0.0
     for size in _STFT_SAMPLES:
-        ours, theirs = (torch.stft(wave, size, size // 4, window=torch.hann_window(size, device=wave.device),
-                                   return_complex=True).abs().clamp_min(_STFT_FLOOR) for wave in (made, true))
+        ours, theirs = (
+            torch.stft(wave, size, size // 4, window=torch.hann_window(size, device=wave.device), return_complex=True)
+            .abs()
+            .clamp_min(_STFT_FLOOR)
+            for wave in (made, true)
+        )
         total += ((ours - theirs).norm() / theirs.norm() + (ours.log() - theirs.log()).abs().mean()).item()
     return total / len(_STFT_SAMPLES)
 

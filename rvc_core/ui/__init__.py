@@ -8,5 +8,6 @@ from .. import notebook
 def __getattr__(name: str) -> Any:
     if name == "players":
         from ..notebook import listening
+
         return listening
     return getattr(notebook, name)

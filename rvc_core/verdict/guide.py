@@ -6,9 +6,9 @@ import numpy as np
 
 from .learning_curve import LEAST_POINTS, History, Series, running_median
 
-SMOOTHING = 0.987                # what the guide sets in TensorBoard
-_CURVE_STEPS = 200               # RVC's interval between two points of a curve; small sets have one every epoch
-_CLEAR = 0.2                     # share of the run after the lowest point that makes it "very clear"
+SMOOTHING = 0.987  # what the guide sets in TensorBoard
+_CURVE_STEPS = 200  # RVC's interval between two points of a curve; small sets have one every epoch
+_CLEAR = 0.2  # share of the run after the lowest point that makes it "very clear"
 
 
 def tensorboard_smoothed(values: np.ndarray, weight: float = SMOOTHING) -> np.ndarray:
@@ -59,8 +59,12 @@ def read_as_the_guide(history: History) -> GuideReading:
     padded = np.pad(mel, reach, constant_values=np.inf)
     around = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1).min(1) if len(mel) else mel
     minima = sorted(np.flatnonzero(mel == around), key=lambda at: mel[at])
-    return GuideReading((steps, total), int(steps[low]) if len(total) else None,
-                        after >= max(LEAST_POINTS, _CLEAR * len(total)), [int(mel_steps[at]) for at in minima])
+    return GuideReading(
+        (steps, total),
+        int(steps[low]) if len(total) else None,
+        after >= max(LEAST_POINTS, _CLEAR * len(total)),
+        [int(mel_steps[at]) for at in minima],
+    )
 
 
 def curve_of(history: History, metric: str) -> Series:
@@ -72,6 +76,6 @@ def curve_of(history: History, metric: str) -> Series:
     interval = max(1, min(round(epoch_steps), _CURVE_STEPS))
     shown = np.diff(steps // interval, prepend=0) > 0
     steps, values = steps[shown], values[shown]
-    off = np.abs(values - running_median(values, 2))       # an outlier is a lone point
+    off = np.abs(values - running_median(values, 2))  # an outlier is a lone point
     kept = off <= max(6 * 1.4826 * np.median(off), 0.05 * np.ptp(np.percentile(values, [5, 95])))
     return steps[kept], values[kept]

@@ -15,17 +15,17 @@ import numpy as np
 from ..errors import RVCError
 
 Rows = dict[int, dict[str, Any]]
-Series = tuple[np.ndarray, np.ndarray]   # steps, values
+Series = tuple[np.ndarray, np.ndarray]  # steps, values
 
-LEAST_POINTS = 8                         # fewer cannot tell a turn from chance
-_LARGEST = 1e30                          # beyond it a loss is infinite for our purposes
-_FALLS = 10                              # speeds of falling
-_ONSETS = np.linspace(0, 0.9, 19)        # when a rise begins, as a share of the run
-_GRID = np.linspace(0, 1, 201)           # where trends are evaluated
-_CLIP = 2.5                              # residuals beyond so many standard deviations count as that many
-_EVIDENCE = 12.0                         # twice the log-likelihood that a rise must add
-_RISE = 1.0                              # of the noise of one validation: what a rise must reach
-_MATERIAL = 0.02                         # of all that training moved the metric: what anybody would call a change
+LEAST_POINTS = 8  # fewer cannot tell a turn from chance
+_LARGEST = 1e30  # beyond it a loss is infinite for our purposes
+_FALLS = 10  # speeds of falling
+_ONSETS = np.linspace(0, 0.9, 19)  # when a rise begins, as a share of the run
+_GRID = np.linspace(0, 1, 201)  # where trends are evaluated
+_CLIP = 2.5  # residuals beyond so many standard deviations count as that many
+_EVIDENCE = 12.0  # twice the log-likelihood that a rise must add
+_RISE = 1.0  # of the noise of one validation: what a rise must reach
+_MATERIAL = 0.02  # of all that training moved the metric: what anybody would call a change
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,19 @@ class History:
                 continue
             for name in ("step", "epoch"):
                 if not _is_count(row.get(name)):
-                    raise RVCError(f"record {number} of the history has no {name}",
-                                   hint='each needs a whole number, such as {"kind": "step", "step": 1, "epoch": 1}')
+                    raise RVCError(
+                        f"record {number} of the history has no {name}",
+                        hint='each needs a whole number, such as {"kind": "step", "step": 1, "epoch": 1}',
+                    )
             step = int(row["step"])
             while rows and next(reversed(rows)) > step:
                 rows.popitem()
             rows[step] = {**rows.get(step, {}), **row, "step": step, "epoch": int(row["epoch"])}
         if not any(kinds.values()):
-            raise RVCError("the history holds no step, validation or voice",
-                           hint='give a metrics.jsonl: lines such as {"kind": "step", "step": 1, "epoch": 1, …}')
+            raise RVCError(
+                "the history holds no step, validation or voice",
+                hint='give a metrics.jsonl: lines such as {"kind": "step", "step": 1, "epoch": 1, …}',
+            )
         return cls(kinds["step"], kinds["validation"], kinds["voice"])
 
     @cached_property
@@ -76,8 +80,9 @@ class History:
 
     def epochs(self, steps: np.ndarray) -> np.ndarray:
         """Completed epochs at steps; between two records, in proportion."""
-        pairs = {0: 0} | {row["step"]: row["epoch"] for rows in (self.validations, self.voices)
-                          for row in rows.values()}
+        pairs = {0: 0} | {
+            row["step"]: row["epoch"] for rows in (self.validations, self.voices) for row in rows.values()
+        }
         if self.steps and self.last_step not in pairs:
             pairs[self.last_step] = self.steps[next(reversed(self.steps))]["epoch"]
         known = sorted(pairs)
@@ -90,8 +95,11 @@ class History:
     def series(self, metric: str) -> Series:
         """Steps and values of a metric wherever it was recorded as a finite number; losses from step rows."""
         rows = self.steps if metric.startswith("loss/") else self.validations
-        found = [(step, row[metric]) for step, row in rows.items()
-                 if _is_number(row.get(metric)) and abs(row[metric]) < _LARGEST]
+        found = [
+            (step, row[metric])
+            for step, row in rows.items()
+            if _is_number(row.get(metric)) and abs(row[metric]) < _LARGEST
+        ]
         steps, values = zip(*found, strict=True) if found else ((), ())
         return np.array(steps, float), np.array(values, float)
 
@@ -163,7 +171,7 @@ def _combinations() -> np.ndarray:
 
 
 _MODELS = _combinations()
-_SIZES = 1 + 2 * (_MODELS[:, 1:] > 0).sum(1)   # a height each, and a speed or a moment
+_SIZES = 1 + 2 * (_MODELS[:, 1:] > 0).sum(1)  # a height each, and a speed or a moment
 _RISING = _MODELS[:, 3] > 0
 
 
@@ -171,7 +179,7 @@ def _shapes(times: np.ndarray, points: int) -> np.ndarray:
     """Nothing, a level, falls and rises at `times` within 0..1: (69, T)."""
     falls = [np.exp(-speed * times) for speed in np.geomspace(0.5, 4 * points, _FALLS)]
     since = [np.maximum(times - onset, 0) / (1 - onset) for onset in _ONSETS]
-    rises = [*since, *(x ** 2 for x in since), *(1 - np.exp(-4 * x) for x in since)]
+    rises = [*since, *(x**2 for x in since), *(1 - np.exp(-4 * x) for x in since)]
     return np.stack([0 * times, 1 + 0 * times, *falls, *rises])
 
 
@@ -201,7 +209,7 @@ def fit_trend(steps: np.ndarray, values: np.ndarray) -> Trend:
         projections = (shapes @ calm)[_MODELS]
         heights = np.einsum("mij,mj->mi", inverses, projections)
         errors = np.maximum(calm @ calm - np.einsum("mi,mi->m", heights, projections), 0) + 1e-6 * points
-        errors[(heights[:, 1:] < 0).any(1) | (points - 2 < _SIZES)] = np.inf   # falls fall, rises rise
+        errors[(heights[:, 1:] < 0).any(1) | (points - 2 < _SIZES)] = np.inf  # falls fall, rises rise
         best = int(np.argmin(points * np.log(errors) + _SIZES * np.log(points)))
         fitted = heights[best] @ shapes[_MODELS[best]]
         noise = float(np.sqrt(errors[best] / (points - _SIZES[best])))
@@ -219,9 +227,17 @@ def fit_trend(steps: np.ndarray, values: np.ndarray) -> Trend:
         rise = 0.0
     drop = curve[4 * len(_GRID) // 5] - curve[-1]
     low, middle, high = steps[0] + np.array(lowest) * (steps[-1] - steps[0])
-    return Trend(np.interp(_GRID, times, steps), curve * scale + centre, float(middle), float(low), float(high),
-                 noise * float(scale), float(rise * scale), turned,
-                 not turned and bool(drop > max(noise / 2, _MATERIAL / 2 * np.ptp(curve))))
+    return Trend(
+        np.interp(_GRID, times, steps),
+        curve * scale + centre,
+        float(middle),
+        float(low),
+        float(high),
+        noise * float(scale),
+        float(rise * scale),
+        turned,
+        not turned and bool(drop > max(noise / 2, _MATERIAL / 2 * np.ptp(curve))),
+    )
 
 
 def _average(weights: np.ndarray, heights: np.ndarray, shapes: np.ndarray) -> tuple[np.ndarray, list[float]]:

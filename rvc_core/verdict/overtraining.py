@@ -23,7 +23,7 @@ from .learning_curve import LEAST_POINTS, History, Series, Trend, fit_trend, run
 State = Literal["cannot_tell", "undertrained", "good", "overtrained", "collapsed"]
 
 _CANDIDATES = 6
-METRICS = {   # of unheard recordings: whether more is better, the axis of the choice, plain words
+METRICS = {  # of unheard recordings: whether more is better, the axis of the choice, plain words
     "heldout/mel": (False, "held-out mel", "distance to the target's unheard recordings"),
     "heldout/stft": (False, "", "their distance at several resolutions"),
     "heldout/f0_cents": (False, "f0", "pitch error"),
@@ -31,7 +31,8 @@ METRICS = {   # of unheard recordings: whether more is better, the axis of the c
     "unlike/similarity": (True, "similarity", "likeness to the target, from other people's speech"),
     "unlike/content": (False, "content", "loss of what other people say"),
     "unlike/f0_correlation": (True, "", "melody of other people's speech"),
-    "unlike/words": (False, "", "words of other people misheard")}
+    "unlike/words": (False, "", "words of other people misheard"),
+}
 _AXES = {axis: metric for metric, (_, axis, _) in METRICS.items() if axis}
 
 
@@ -84,18 +85,30 @@ class Verdict:
         return asdict(self)
 
     def __str__(self) -> str:
-        heard = [f"  epoch {one.epoch}{f', {one.path}' if one.path else ''}: {', '.join(one.why)}"
-                 for one in self.candidates]
+        heard = [
+            f"  epoch {one.epoch}{f', {one.path}' if one.path else ''}: {', '.join(one.why)}" for one in self.candidates
+        ]
         ill = [f"  {one.name} since epoch {one.epoch}: {one.look}\n    {one.remedy}" for one in self.illnesses]
-        return "\n".join([f"{self.state}{' (still training)' if self.running else ''}: {self.sentence}",
-                          *(f"  {reason}" for reason in self.reasons), *ill, "worth hearing:" if heard else "", *heard])
+        return "\n".join(
+            [
+                f"{self.state}{' (still training)' if self.running else ''}: {self.sentence}",
+                *(f"  {reason}" for reason in self.reasons),
+                *ill,
+                "worth hearing:" if heard else "",
+                *heard,
+            ]
+        )
 
 
 # -- the held-out reading ------------------------------------------------------------------------------------------
 def trends_of(history: History) -> dict[str, Trend]:
     """The trend of every metric of unheard recordings that has enough points, turned so that less is better."""
-    return {metric: fit_trend(steps, -values if more else values) for metric, (more, _, _) in METRICS.items()
-            for steps, values in [history.series(metric)] if len(values) >= LEAST_POINTS}
+    return {
+        metric: fit_trend(steps, -values if more else values)
+        for metric, (more, _, _) in METRICS.items()
+        for steps, values in [history.series(metric)]
+        if len(values) >= LEAST_POINTS
+    }
 
 
 def together(history: History, trends: dict[str, Trend]) -> Series | None:
@@ -113,7 +126,7 @@ def together(history: History, trends: dict[str, Trend]) -> Series | None:
         for step, value in zip(*history.series(name), strict=True):
             total[int(step)] += trust * ((-value if more else value) - trend.curve.min()) / trend.moved
             weight[int(step)] += trust
-    steps = [step for step in total if weight[step] >= max(weight.values()) / 2]   # words are not heard every time
+    steps = [step for step in total if weight[step] >= max(weight.values()) / 2]  # words are not heard every time
     if len(steps) < LEAST_POINTS:
         return None
     return np.array(steps, float), np.array([total[step] / weight[step] for step in steps])
@@ -172,17 +185,29 @@ def judge(records: Iterable[dict[str, Any]], *, running: bool = False) -> Verdic
         points["loss/g/total"]["turned"] = guide.turned
     if guide.minima:
         points["loss/g/mel"]["low_epochs"] = [history.epoch_at(step) for step in guide.minima]
-    return Verdict(state, running, history.epoch_at(history.last_step), best, candidates,
-                   _sentence(state, best, illnesses), _reasons(history, trends, guide), points, illnesses,
-                   _ranking(history, curve, best))
+    return Verdict(
+        state,
+        running,
+        history.epoch_at(history.last_step),
+        best,
+        candidates,
+        _sentence(state, best, illnesses),
+        _reasons(history, trends, guide),
+        points,
+        illnesses,
+        _ranking(history, curve, best),
+    )
 
 
 def should_stop(verdict: Verdict, patience_epochs: int) -> bool:
     """Whether a training that is to stop by itself has gone on long enough: collapsed, or past its best for so long."""
     if verdict.state == "collapsed":
         return True
-    return (verdict.state == "overtrained" and verdict.best is not None
-            and verdict.epoch - verdict.best.epoch >= patience_epochs)
+    return (
+        verdict.state == "overtrained"
+        and verdict.best is not None
+        and verdict.epoch - verdict.best.epoch >= patience_epochs
+    )
 
 
 def _state(trends: dict[str, Trend], whole: Trend | None, illnesses: list[Illness]) -> State:
@@ -195,8 +220,9 @@ def _state(trends: dict[str, Trend], whole: Trend | None, illnesses: list[Illnes
     return "undertrained" if whole.improving else "good"
 
 
-def _candidates(history: History, trends: dict[str, Trend], whole: Trend | None, guide: GuideReading,
-                healthy_until: int | None) -> list[Candidate]:
+def _candidates(
+    history: History, trends: dict[str, Trend], whole: Trend | None, guide: GuideReading, healthy_until: int | None
+) -> list[Candidate]:
     """The recommended voice, the best on each axis, the guide's, and others that no voice beats in everything."""
     places = history.voices or history.validations or history.steps
     steps = [step for step in places if healthy_until is None or step < healthy_until]
@@ -205,6 +231,7 @@ def _candidates(history: History, trends: dict[str, Trend], whole: Trend | None,
 
     def nearest(step: float) -> int:
         return min(steps, key=lambda one: abs(one - step))
+
     why: dict[int, list[str]] = {}
     if (recommended := _recommended(history, whole, guide, steps)) is not None:
         why.setdefault(recommended, []).append("recommended")
@@ -220,10 +247,14 @@ def _candidates(history: History, trends: dict[str, Trend], whole: Trend | None,
         why[front[index]] = ["unbeaten"]
 
     def scores(step: int) -> dict[str, float]:
-        return {name: round(-trend.at(step) if METRICS[name][0] else trend.at(step), 4)
-                for name, trend in trends.items()}
-    return [Candidate(places[step]["epoch"], step, places[step].get("path"), tuple(why[step]), scores(step))
-            for step in sorted(why, key=lambda one: ("recommended" not in why[one], one))]
+        return {
+            name: round(-trend.at(step) if METRICS[name][0] else trend.at(step), 4) for name, trend in trends.items()
+        }
+
+    return [
+        Candidate(places[step]["epoch"], step, places[step].get("path"), tuple(why[step]), scores(step))
+        for step in sorted(why, key=lambda one: ("recommended" not in why[one], one))
+    ]
 
 
 def _recommended(history: History, whole: Trend | None, guide: GuideReading, steps: list[int]) -> int | None:
@@ -250,15 +281,19 @@ def _unbeaten(steps: list[int], trends: list[Trend]) -> list[int]:
     if not trends:
         return []
     scores = np.array([[trend.at(step) / max(trend.noise, 1e-12) for trend in trends] for step in steps])
-    gaps = scores[:, None] - scores[None]        # how much worse each is than each other
+    gaps = scores[:, None] - scores[None]  # how much worse each is than each other
     beaten = ((gaps > -0.1).all(-1) & (gaps > 0.1).any(-1)).any(1)
     return [step for step, is_beaten in zip(steps, beaten, strict=True) if not is_beaten]
 
 
 def _turning_point(history: History, trend: Trend) -> dict[str, Any]:
-    return {"epoch": history.epoch_at(trend.best_step), "step": round(trend.best_step), "turned": trend.turned,
-            "epochs_likely": [history.epoch_at(trend.earliest_step), history.epoch_at(trend.latest_step)],
-            "improving": trend.improving}
+    return {
+        "epoch": history.epoch_at(trend.best_step),
+        "step": round(trend.best_step),
+        "turned": trend.turned,
+        "epochs_likely": [history.epoch_at(trend.earliest_step), history.epoch_at(trend.latest_step)],
+        "improving": trend.improving,
+    }
 
 
 def _sentence(state: State, best: Candidate | None, illnesses: list[Illness]) -> str:
@@ -266,12 +301,12 @@ def _sentence(state: State, best: Candidate | None, illnesses: list[Illness]) ->
     voice = f"the voice of epoch {best.epoch}" if best else "an earlier voice"
     return {
         "cannot_tell": "there is too little to judge by: hear the voices below and choose"
-                       + (f", beginning with {voice}." if best else "."),
+        + (f", beginning with {voice}." if best else "."),
         "undertrained": f"it is still learning: train on. Until then take {voice}.",
         "good": f"take {voice}: it has learnt what it can from these recordings, and nothing is lost yet.",
         "overtrained": f"take {voice}: after that it learnt its own recordings by heart and got worse on all others.",
         "collapsed": f"this training has failed ({', '.join(one.name for one in illnesses)}): "
-                     + (f"take {voice}, from before that." if best else "no voice was saved before that."),
+        + (f"take {voice}, from before that." if best else "no voice was saved before that."),
     }[state]
 
 
@@ -280,16 +315,26 @@ def _reasons(history: History, trends: dict[str, Trend], guide: GuideReading) ->
     lines = []
     for name, trend in trends.items():
         best, low, high = map(history.epoch_at, (trend.best_step, trend.earliest_step, trend.latest_step))
-        said = (f"best at epoch {best} ({low} to {high} likely), worse since, by {trend.rise / trend.noise:.1f} of its "
-                "noise" if trend.turned else "still improving" if trend.improving else "level within its noise")
+        said = (
+            f"best at epoch {best} ({low} to {high} likely), worse since, by {trend.rise / trend.noise:.1f} of its "
+            "noise"
+            if trend.turned
+            else "still improving"
+            if trend.improving
+            else "level within its noise"
+        )
         lines.append(f"{METRICS[name][2]} ({name}): {said}")
     if not any(name.startswith("heldout/") for name in trends):
-        lines.append(f"recordings of the target that training never heard judge it from {LEAST_POINTS} validations on; "
-                     f"there are {len(history.series('heldout/mel')[0])}")
+        lines.append(
+            f"recordings of the target that training never heard judge it from {LEAST_POINTS} validations on; "
+            f"there are {len(history.series('heldout/mel')[0])}"
+        )
     if guide.lowest is not None:
         since = "flat or rising since: here the guide would speak of overtraining" if guide.turned else "no clear turn"
-        lines.append(f"g/total, smoothed {SMOOTHING}: lowest at epoch {history.epoch_at(guide.lowest)}, {since} "
-                     "(training losses are reported, they do not decide)")
+        lines.append(
+            f"g/total, smoothed {SMOOTHING}: lowest at epoch {history.epoch_at(guide.lowest)}, {since} "
+            "(training losses are reported, they do not decide)"
+        )
     return lines
 
 

@@ -12,9 +12,16 @@ from ..system.untrusted import checked_weights, list_zip, load_torch
 from ..workspace.rvc_config import spec_of_generator
 from ..workspace.voice_file import load_voice, voice_of
 
-_OF_TRAINING = ("mels", "segment_frames", "posterior_layers", "discriminator_periods", "discriminator_divisor",
-                "excerpt_frames", "learning_rate")   # of a preset; no voice file says them
-_VERSIONS_OF_JUDGES = {7: "v1", 9: "v2"}   # by the number of discriminators
+_OF_TRAINING = (
+    "mels",
+    "segment_frames",
+    "posterior_layers",
+    "discriminator_periods",
+    "discriminator_divisor",
+    "excerpt_frames",
+    "learning_rate",
+)  # of a preset; no voice file says them
+_VERSIONS_OF_JUDGES = {7: "v1", 9: "v2"}  # by the number of discriminators
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -58,32 +65,52 @@ def _network(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     weights = checked_weights(content["model"], path.name)
     judges = {key.split(".")[1] for key in weights if key.startswith("discriminators.")}
     if not judges and "enc_q.pre.weight" not in weights:
-        raise CheckpointError(f"{path.name} is a checkpoint of another program: it holds no network of RVC's",
-                              hint="G_ and D_ files and base models are known here")
+        raise CheckpointError(
+            f"{path.name} is a checkpoint of another program: it holds no network of RVC's",
+            hint="G_ and D_ files and base models are known here",
+        )
     epoch = content.get("iteration")
-    known = {"kind": "discriminator" if judges else "generator", "epoch": epoch if isinstance(epoch, int) else None,
-             "can_be_continued": isinstance(content.get("optimizer"), dict), **_sizes(weights)}
+    known = {
+        "kind": "discriminator" if judges else "generator",
+        "epoch": epoch if isinstance(epoch, int) else None,
+        "can_be_continued": isinstance(content.get("optimizer"), dict),
+        **_sizes(weights),
+    }
     if judges:
         return known | {"version": _VERSIONS_OF_JUDGES.get(len(judges), "nano")}
     name, spec = spec_of_generator(weights, path.name)
-    return known | {"architecture": name, "content_width": spec.content_width, "uses_f0": spec.uses_f0,
-                    "speakers": spec.speakers}
+    return known | {
+        "architecture": name,
+        "content_width": spec.content_width,
+        "uses_f0": spec.uses_f0,
+        "speakers": spec.speakers,
+    }
 
 
 def _sizes(weights: dict[str, Any]) -> dict[str, Any]:
     types = Counter(str(value.dtype).removeprefix("torch.") for value in weights.values())
-    return {"tensors": len(weights), "parameters": sum(math.prod(value.shape) for value in weights.values()),
-            "precision": ", ".join(types)}
+    return {
+        "tensors": len(weights),
+        "parameters": sum(math.prod(value.shape) for value in weights.values()),
+        "precision": ", ".join(types),
+    }
 
 
 def _index(path: Path) -> dict[str, Any]:
     arrays = load_arrays(path)
-    return {"kind": "index", "vectors": len(arrays.vectors), "content_width": arrays.vectors.shape[1],
-            "lists": len(arrays.centres), "probes": arrays.probes, **arrays.note}
+    return {
+        "kind": "index",
+        "vectors": len(arrays.vectors),
+        "content_width": arrays.vectors.shape[1],
+        "lists": len(arrays.centres),
+        "probes": arrays.probes,
+        **arrays.note,
+    }
 
 
 def _zip(path: Path) -> dict[str, Any]:
     names = list_zip(path)
     return {"kind": "zip", "files": len(names)} | {
         what: [name for name in names if name.lower().endswith(suffixes)]
-        for what, suffixes in (("voices", (".pth", ".safetensors")), ("indexes", ".index"))}
+        for what, suffixes in (("voices", (".pth", ".safetensors")), ("indexes", ".index"))
+    }

@@ -47,7 +47,7 @@ def find_index(file: Path, voice: VoiceFile) -> tuple[Path | None, list[str]]:
     """
     owners, place = voice_names(file, voice.info.name), file.absolute().parent
     places = [place]
-    if place.name == "weights":   # RVC WebUI keeps voices in assets/weights, formerly in weights, and indexes in logs
+    if place.name == "weights":  # RVC WebUI keeps voices in assets/weights, formerly in weights, and indexes in logs
         places += [parent / "logs" / owner for parent in list(place.parents)[:2] for owner in sorted(owners)]
     for layout in (Layout(folder, voice.info.name) for folder in places):
         by_name = layout.indexes(voice.spec.version, owners)
@@ -79,16 +79,23 @@ def reopened(path: Path, warnings: list[str] | None = None) -> MadeVoice:
     generator = torch.Generator().manual_seed(0)
     content = torch.randn(1, frames, spec.content_width, generator=generator)
     f0_hz = torch.full((1, frames), 200.0) if spec.uses_f0 else None
-    audio = synthesizer_of(voice).infer(content, None if f0_hz is None else (f0_hz / 4).long(), f0_hz,
-                                        torch.tensor([0]), generator=generator)
+    audio = synthesizer_of(voice).infer(
+        content, None if f0_hz is None else (f0_hz / 4).long(), f0_hz, torch.tensor([0]), generator=generator
+    )
     rms = float(audio.square().mean().sqrt())
-    if not rms > _SILENT_RMS:   # nor when it is no number
+    if not rms > _SILENT_RMS:  # nor when it is no number
         raise WeightsError(f"{path.name} gives no sound", hint="it is damaged: use another voice")
     index, _ = find_index(path, voice)
     if index is not None and FeatureIndex.load(index).dimension != spec.content_width:
         raise MismatchError(f"the index {index.name} does not fit {path.name}", hint="leave it out, or build it again")
-    return MadeVoice(str(path), voice.info.name, architecture_of(spec), round(20 * math.log10(rms), 1),
-                     str(index or ""), warnings or [])
+    return MadeVoice(
+        str(path),
+        voice.info.name,
+        architecture_of(spec),
+        round(20 * math.log10(rms), 1),
+        str(index or ""),
+        warnings or [],
+    )
 
 
 def architecture_of(spec: VoiceSpec) -> str:

@@ -57,6 +57,7 @@ def merge_voices(first: Path, second: Path, layout: Layout, *, alpha: float = 0.
         features = np.concatenate([FeatureIndex.load(path).features for path in indexes])
         save_index(staged, FeatureIndex.build(features, IndexSettings()), voice)
         return [odd for _, warnings in found for odd in warnings]
+
     return publish(layout, fill)
 
 
@@ -73,13 +74,17 @@ def mixed(first: VoiceFile, second: VoiceFile, alpha: float, name: str) -> Voice
     for item in fields(VoiceSpec):
         values = [getattr(spec, item.name) for spec in (first.spec, second.spec)]
         if values[0] != values[1] and item.name != "speakers":
-            raise MismatchError(f"{refused}: {item.name} is {values[0]} in one, {values[1]} in the other",
-                                hint="merge voices of the same version, sample rate and pitch choice")
+            raise MismatchError(
+                f"{refused}: {item.name} is {values[0]} in one, {values[1]} in the other",
+                hint="merge voices of the same version, sample rate and pitch choice",
+            )
     encoders = [f"{voice.encoder} {voice.info.content_identity}".strip() for voice in (first, second)]
     identities = {one.content_identity, other.content_identity} - {""}
     if first.encoder != second.encoder or len(identities) > 1:
-        raise MismatchError(f"{refused}: they hear through different content encoders ({' and '.join(encoders)})",
-                            hint="merge voices that were trained with the same encoder")
+        raise MismatchError(
+            f"{refused}: they hear through different content encoders ({' and '.join(encoders)})",
+            hint="merge voices that were trained with the same encoder",
+        )
     speakers = min(first.spec.speakers, second.spec.speakers)
 
     def weight_of(voice: VoiceFile, key: str) -> torch.Tensor:
@@ -88,12 +93,18 @@ def mixed(first: VoiceFile, second: VoiceFile, alpha: float, name: str) -> Voice
     weights = {key: alpha * weight_of(first, key) + (1 - alpha) * weight_of(second, key) for key in first.weights}
     medians_hz = [one.f0_median_hz, other.f0_median_hz]
     info = replace(
-        one, name=name, epoch=0, step=0, dataset_length="", content_identity="".join(identities),
+        one,
+        name=name,
+        epoch=0,
+        step=0,
+        dataset_length="",
+        content_identity="".join(identities),
         f0_median_hz=medians_hz[0] ** alpha * medians_hz[1] ** (1 - alpha) if all(medians_hz) else 0.0,
         speakers=one.speakers if one.speakers.keys() == other.speakers.keys() else {},
         author=", ".join(dict.fromkeys(filter(None, (one.author, other.author)))),
         mel_epsilons=one.mel_epsilons if one.mel_epsilons == other.mel_epsilons else "",
-        note=f"{alpha:g} {one.name} ({_training_of(first)}) + {1 - alpha:g} {other.name} ({_training_of(second)})")
+        note=f"{alpha:g} {one.name} ({_training_of(first)}) + {1 - alpha:g} {other.name} ({_training_of(second)})",
+    )
     return VoiceFile(replace(first.spec, speakers=speakers), weights, info)
 
 
@@ -108,8 +119,9 @@ def annotate(path: Path, *, note: str | None = None, name: str | None = None, au
     Weights and everything else stay. An index goes by the voice's name, so the one beside it is told the new one.
     Nothing to change is a SettingsError.
     """
-    given: dict[str, Any] = {key: value for key, value in {"note": note, "name": name, "author": author}.items()
-                             if value is not None}
+    given: dict[str, Any] = {
+        key: value for key, value in {"note": note, "name": name, "author": author}.items() if value is not None
+    }
     if not given:
         raise SettingsError("nothing to change", hint="give --note, --name or --author")
     voice = load_voice(path)
@@ -142,8 +154,13 @@ def extract_voice(checkpoint: Path, output: Path | None = None, *, name: str = "
     content = load_torch(checkpoint)
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or "emb_g.weight" not in model:
-        what = ("is a voice already" if isinstance(content, dict) and "weight" in content else
-                "is a discriminator" if isinstance(model, dict) else "is no training checkpoint")
+        what = (
+            "is a voice already"
+            if isinstance(content, dict) and "weight" in content
+            else "is a discriminator"
+            if isinstance(model, dict)
+            else "is no training checkpoint"
+        )
         raise CheckpointError(f"{checkpoint.name} {what}", hint="name a generator: G_….pth")
     weights = checked_weights(model, checkpoint.name)
     _, spec = spec_of_generator(weights, checkpoint.name)
@@ -152,8 +169,12 @@ def extract_voice(checkpoint: Path, output: Path | None = None, *, name: str = "
     numbered = _CHECKPOINT.fullmatch(checkpoint.name)
     step = int(numbered[1]) if numbered and int(numbered[1]) != LATEST_ONLY else 0
     epoch, info = content.get("iteration", 0), voice_info(layout, files)
-    info = replace(info, epoch=epoch if isinstance(epoch, int) else 0, step=step,
-                   content_name=info.content_name or content_name("auto", spec))
+    info = replace(
+        info,
+        epoch=epoch if isinstance(epoch, int) else 0,
+        step=step,
+        content_name=info.content_name or content_name("auto", spec),
+    )
     path = output or layout.voice(info.epoch, info.step)
     save_voice(path, VoiceFile(spec, weights, info))
     return reopened(path)
@@ -165,5 +186,5 @@ def _layout_around(checkpoint: Path, name: str) -> Layout:
         return layout
     try:
         return replace(layout, name=ExperimentRecord.load(layout).name)
-    except RVCError:   # another program's experiment, or a file by itself
+    except RVCError:  # another program's experiment, or a file by itself
         return layout

@@ -24,10 +24,10 @@ from ..presets import VoiceSpec
 from ..system.files import ensure_room, replace_atomically
 from ..workspace.voice_file import VoiceFile, load_voice, synthesizer_of
 
-_OPSET = 18                    # RVC's; every onnxruntime since 1.14 reads it
-_SOURCE_NOISE_SECONDS = 4      # of noise kept in the file and repeated: longer than anyone hears a repetition
-_TRACED_FRAMES, _CHECKED_FRAMES = 50, (37, 150)   # the lengths that are checked are not the one that was traced
-_TOLERANCE = 1e-4              # relative to the loudest sample: far below hearing, far above float32's rounding
+_OPSET = 18  # RVC's; every onnxruntime since 1.14 reads it
+_SOURCE_NOISE_SECONDS = 4  # of noise kept in the file and repeated: longer than anyone hears a repetition
+_TRACED_FRAMES, _CHECKED_FRAMES = 50, (37, 150)  # the lengths that are checked are not the one that was traced
+_TOLERANCE = 1e-4  # relative to the loudest sample: far below hearing, far above float32's rounding
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,9 @@ class RealSourceFilter(nn.Module):
         size, bins = source.fft_samples, source.bins
         angles = torch.arange(bins)[:, None] * torch.arange(size) * (2 * math.pi / size)
         window = source.window.double()
-        waves = torch.cat([angles.cos(), -angles.sin()]) * window                     # (2 * bins, size)
+        waves = torch.cat([angles.cos(), -angles.sin()]) * window  # (2 * bins, size)
         twice = torch.full((bins, 1), 2.0)
-        twice[0] = twice[-1] = 1.0                                                    # these bins have no mirror image
+        twice[0] = twice[-1] = 1.0  # these bins have no mirror image
         self.register_buffer("analysis", waves.float()[:, None])
         self.register_buffer("synthesis", (waves * twice.repeat(2, 1) / size).float()[:, None])
         self.register_buffer("weight", window.square().float()[None, None])
@@ -111,10 +111,16 @@ class RealSourceFilter(nn.Module):
         pulses = pulse_train(f0_hz, hop, source.sample_rate).unsqueeze(1)
         (real, imaginary), (noise_real, noise_imaginary) = (
             functional.conv1d(functional.pad(wave, (margin, margin)), self.analysis, stride=hop).chunk(2, 1)
-            for wave in (pulses, noise))
+            for wave in (pulses, noise)
+        )
         cosine, sine = gain * delay.cos(), gain * delay.sin()
-        bins = torch.cat([real * cosine - imaginary * sine + noise_real * noise_gain,
-                          real * sine + imaginary * cosine + noise_imaginary * noise_gain], 1)
+        bins = torch.cat(
+            [
+                real * cosine - imaginary * sine + noise_real * noise_gain,
+                real * sine + imaginary * cosine + noise_imaginary * noise_gain,
+            ],
+            1,
+        )
         summed = functional.conv_transpose1d(bins, self.synthesis, stride=hop)
         weight = functional.conv_transpose1d(torch.ones_like(bins[:1, :1]), self.weight, stride=hop)
         return (summed / weight)[:, :, margin:-margin]
@@ -145,14 +151,19 @@ def export_onnx(voice_path: Path, output: Path) -> OnnxReport:
     spec = voice.spec
     ensure_room(output.parent, 2 * sum(value.nbytes for value in network.state_dict().values()))
     example = _inputs(spec, _TRACED_FRAMES)
-    axes = {name: {tuple(value.shape).index(_TRACED_FRAMES): "frames"} for name, value in example.items()
-            if _TRACED_FRAMES in value.shape[1:]}
+    axes = {
+        name: {tuple(value.shape).index(_TRACED_FRAMES): "frames"}
+        for name, value in example.items()
+        if _TRACED_FRAMES in value.shape[1:]
+    }
     with replace_atomically(output) as temporary:
         _trace(network, example, axes, temporary)
         _describe(onnx, temporary, voice)
         parity = _parity(network, runtime, temporary)
-    shapes = {name: ["frames" if axis in axes.get(name, {}) else size for axis, size in enumerate(value.shape)]
-              for name, value in example.items()}
+    shapes = {
+        name: ["frames" if axis in axes.get(name, {}) else size for axis, size in enumerate(value.shape)]
+        for name, value in example.items()
+    }
     return OnnxReport(str(output), spec.sample_rate, shapes, output.stat().st_size, parity)
 
 
@@ -164,18 +175,38 @@ def _trace(network: OnnxVoice, example: dict[str, Tensor], axes: dict[str, dict[
     """
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        torch.onnx.export(network, tuple(example.values()), str(path), input_names=list(example),
-                          output_names=["audio"], opset_version=_OPSET, dynamo=False,
-                          dynamic_axes={**axes, "audio": {2: "samples"}})
+        torch.onnx.export(
+            network,
+            tuple(example.values()),
+            str(path),
+            input_names=list(example),
+            output_names=["audio"],
+            opset_version=_OPSET,
+            dynamo=False,
+            dynamic_axes={**axes, "audio": {2: "samples"}},
+        )
 
 
 def _describe(onnx: Any, path: Path, voice: VoiceFile) -> None:
     """Write into the file whose voice it is, and what it takes."""
     model, info, spec = onnx.load(str(path)), voice.info, voice.spec
-    onnx.helper.set_model_props(model, {key: str(value) for key, value in {
-        "name": info.name, "sample_rate": spec.sample_rate, "f0": int(spec.uses_f0), "version": spec.version,
-        "content_encoder": info.content_name or "contentvec", "content_width": spec.content_width,
-        "speakers": spec.speakers, "made_by": "rvc_core", "rvc_core": json.dumps(asdict(info))}.items()})
+    onnx.helper.set_model_props(
+        model,
+        {
+            key: str(value)
+            for key, value in {
+                "name": info.name,
+                "sample_rate": spec.sample_rate,
+                "f0": int(spec.uses_f0),
+                "version": spec.version,
+                "content_encoder": info.content_name or "contentvec",
+                "content_width": spec.content_width,
+                "speakers": spec.speakers,
+                "made_by": "rvc_core",
+                "rvc_core": json.dumps(asdict(info)),
+            }.items()
+        },
+    )
     onnx.save(model, str(path))
 
 
@@ -185,22 +216,24 @@ def _packages() -> tuple[Any, Any]:
         import onnx
         import onnxruntime
     except ImportError as error:
-        raise ResourceError(f"ONNX export needs a package that is not there: {error.name}",
-                            hint="pip install onnx onnxruntime") from error
+        raise ResourceError(
+            f"ONNX export needs a package that is not there: {error.name}", hint="pip install onnx onnxruntime"
+        ) from error
     return onnx, onnxruntime
 
 
 def _inputs(spec: VoiceSpec, frames: int) -> dict[str, Tensor]:
     """Inputs of a length by name: a glide with a pause in it, content and noise of chance."""
     generator = torch.Generator().manual_seed(frames)
-    inputs = {"phone": torch.randn(1, frames, spec.content_width, generator=generator),
-              "phone_lengths": torch.tensor([frames])}
+    inputs = {
+        "phone": torch.randn(1, frames, spec.content_width, generator=generator),
+        "phone_lengths": torch.tensor([frames]),
+    }
     if spec.uses_f0:
         f0_hz = torch.linspace(90, 400, frames)
-        f0_hz[frames // 3:frames // 2] = 0
+        f0_hz[frames // 3 : frames // 2] = 0
         inputs |= {"pitch": torch.where(f0_hz > 0, (f0_hz / 2).long(), 1)[None], "pitchf": f0_hz[None]}
-    return inputs | {"ds": torch.tensor([0]),
-                     "rnd": torch.randn(1, spec.inter_channels, frames, generator=generator)}
+    return inputs | {"ds": torch.tensor([0]), "rnd": torch.randn(1, spec.inter_channels, frames, generator=generator)}
 
 
 def _parity(network: OnnxVoice, runtime: Any, path: Path) -> dict[int, float]:
@@ -219,11 +252,18 @@ def _parity(network: OnnxVoice, runtime: Any, path: Path) -> dict[int, float]:
         inputs = _inputs(network.spec, frames)
         [made] = session.run(None, {name: value.numpy() for name, value in inputs.items()})
         source = network.noise_of(frames) if network.spec.uses_f0 else None
-        wanted = network.synthesizer.infer(inputs["phone"], inputs.get("pitch"), inputs.get("pitchf"), inputs["ds"],
-                                           noise=SynthesisNoise(inputs["rnd"], source)).numpy()
+        wanted = network.synthesizer.infer(
+            inputs["phone"],
+            inputs.get("pitch"),
+            inputs.get("pitchf"),
+            inputs["ds"],
+            noise=SynthesisNoise(inputs["rnd"], source),
+        ).numpy()
         same_length = made.shape == wanted.shape
         errors[frames] = float(np.abs(made - wanted).max() / np.abs(wanted).max()) if same_length else math.inf
     if bad := {frames: error for frames, error in errors.items() if not error <= _TOLERANCE}:
-        raise MismatchError(f"the ONNX file differs from the voice by {max(bad.values()):.1e} and is not kept",
-                            hint="update torch, onnx and onnxruntime, and export again")
+        raise MismatchError(
+            f"the ONNX file differs from the voice by {max(bad.values()):.1e} and is not kept",
+            hint="update torch, onnx and onnxruntime, and export again",
+        )
     return errors

@@ -23,7 +23,7 @@ from .library import MadeVoice, architecture_of, find_index, publish, refuse_tak
 
 LAYOUTS, FORMATS = ("rvc", "applio", "zip"), ("pth", "safetensors")
 _SUFFIXES = (".pth", ".safetensors", ".index")
-_DATE = re.compile(r"_e\d+_s\d+$|_\d+e_\d+s(_best_epoch)?$")   # RVC's and ours, Applio's
+_DATE = re.compile(r"_e\d+_s\d+$|_\d+e_\d+s(_best_epoch)?$")  # RVC's and ours, Applio's
 _WEB = ("http://", "https://")
 
 
@@ -68,8 +68,10 @@ def export_voice(source: Path, output: Path, *, layout: str = "rvc", file_format
         When that program could not use the voice.
     """
     if layout not in LAYOUTS or file_format not in FORMATS:
-        raise SettingsError(f"no such layout and format: {layout}, {file_format}",
-                            hint=f"layouts: {', '.join(LAYOUTS)}; formats: {', '.join(FORMATS)}")
+        raise SettingsError(
+            f"no such layout and format: {layout}, {file_format}",
+            hint=f"layouts: {', '.join(LAYOUTS)}; formats: {', '.join(FORMATS)}",
+        )
     voice = load_voice(source)
     if layout != "zip":
         _refuse_strange(voice, layout, file_format)
@@ -93,11 +95,13 @@ def _refuse_strange(voice: VoiceFile, layout: str, file_format: str) -> None:
         raise MismatchError(
             f"{program} cannot speak with {voice.info.name!r}: it hears through the small encoder inside rvc_core, and "
             f"{program} has only ContentVec",
-            hint="share it with --layout zip, for rvc_core; or train with --preset v2-40k")
+            hint="share it with --layout zip, for rvc_core; or train with --preset v2-40k",
+        )
 
 
-def _written(voice: VoiceFile, index: Path | None, target: Path, folder: Path, *,
-             applio: bool) -> tuple[list[Path], float]:
+def _written(
+    voice: VoiceFile, index: Path | None, target: Path, folder: Path, *, applio: bool
+) -> tuple[list[Path], float]:
     """Voice at `target`, index and card in `folder`; the voice comes last: a program that sees it wants the index."""
     paths = [target]
     if index is not None:
@@ -120,7 +124,7 @@ def _zipped(voice: VoiceFile, index: Path | None, output: Path, file_format: str
         folder = Path(scratch) / output.stem
         paths, _ = _written(voice, index, folder / f"{output.stem}.{file_format}", folder, applio=False)
         with replace_atomically(output) as temporary:
-            with zipfile.ZipFile(temporary, "w") as archive:   # weights hardly shrink
+            with zipfile.ZipFile(temporary, "w") as archive:  # weights hardly shrink
                 for path in paths:
                     archive.write(path, path.name)
             again = unzip_safely(temporary, Path(scratch) / "again", _SUFFIXES)
@@ -140,21 +144,33 @@ def card(voice: VoiceFile, files: list[str]) -> str:
     """
     info, spec = voice.info, voice.spec
     median = f"{info.f0_median_hz:.0f} Hz: sources are best transposed to it" if info.f0_median_hz else ""
-    rows = {"files": ", ".join(files), "architecture": architecture_of(spec),
-            "speakers": ", ".join(info.speakers) or spec.speakers,
-            "content encoder": f"{voice.encoder} {info.content_identity}", "epochs": info.epoch or "",
-            "steps": info.step or "", "median pitch": median, "recordings": info.dataset_length, "author": info.author,
-            "note": info.note, "created": info.created, "written by": f"rvc_core {__version__}",
-            "opens in": "rvc_core only" if voice.encoder == "embedded" else "RVC WebUI, Applio, rvc_core"}
+    rows = {
+        "files": ", ".join(files),
+        "architecture": architecture_of(spec),
+        "speakers": ", ".join(info.speakers) or spec.speakers,
+        "content encoder": f"{voice.encoder} {info.content_identity}",
+        "epochs": info.epoch or "",
+        "steps": info.step or "",
+        "median pitch": median,
+        "recordings": info.dataset_length,
+        "author": info.author,
+        "note": info.note,
+        "created": info.created,
+        "written by": f"rvc_core {__version__}",
+        "opens in": "rvc_core only" if voice.encoder == "embedded" else "RVC WebUI, Applio, rvc_core",
+    }
     table = "\n".join(f"| {key} | {str(value).replace('|', '/')} |" for key, value in rows.items() if value)
-    return (f"# {info.name}\n\n| | |\n|---|---|\n{table}\n\n"
-            "Whatever this voice says is synthetic: nobody said it. Tell those who hear it, and let it say only what "
-            "the person behind it would agree to.\n")
+    return (
+        f"# {info.name}\n\n| | |\n|---|---|\n{table}\n\n"
+        "Whatever this voice says is synthetic: nobody said it. Tell those who hear it, and let it say only what "
+        "the person behind it would agree to.\n"
+    )
 
 
 # -- import --------------------------------------------------------------------------------------------------------
-def import_voices(source: str | Path, *, name: str = "", root: Path | None = None,
-                  progress: Progress = Silent()) -> list[MadeVoice]:
+def import_voices(
+    source: str | Path, *, name: str = "", root: Path | None = None, progress: Progress = Silent()
+) -> list[MadeVoice]:
     """Take in the voices of a zip, a folder, a file or an address on the web, each with the index that belongs to it.
 
     Each becomes the folder of an experiment of its name, where conversion finds it: the newest as ``<name>.pth``, older
@@ -203,7 +219,7 @@ def import_voices(source: str | Path, *, name: str = "", root: Path | None = Non
                 made.append(_take(layout, paths, index, [*odd, *(left_out if is_parcel else [])]))
                 progress.say(f"{layout.name}: {made[-1].architecture}")
         except (RVCError, OSError):
-            for voice in made:   # all or nothing
+            for voice in made:  # all or nothing
                 shutil.rmtree(Path(voice.path).parent)
             raise
     return made
@@ -211,6 +227,7 @@ def import_voices(source: str | Path, *, name: str = "", root: Path | None = Non
 
 def _take(layout: Layout, paths: list[Path], index: FeatureIndex | None, warnings: list[str]) -> MadeVoice:
     """Write the voices of one name and their index, in our form, under that name."""
+
     def fill(staged: Layout) -> list[str]:
         for path in paths:
             voice = load_voice(path)
@@ -220,6 +237,7 @@ def _take(layout: Layout, paths: list[Path], index: FeatureIndex | None, warning
         if index is not None:
             save_index(staged, index, voice)
         return warnings
+
     return publish(layout, fill)
 
 
@@ -232,10 +250,15 @@ def _arrived(source: str, scratch: Path, progress: Progress) -> tuple[list[Path]
         file_name = f"{printable(given.stem)[:50]}{given.suffix}" if known else "fetched.pth"
         path = download(source, scratch / file_name, None, progress)
         if not known and zipfile.is_zipfile(path) and not any(item.endswith("/data.pkl") for item in list_zip(path)):
-            path = path.rename(path.with_suffix(".zip"))   # an address like …/download?id=7 says nothing
+            path = path.rename(path.with_suffix(".zip"))  # an address like …/download?id=7 says nothing
     if path.is_dir():
-        return sorted(item for item in path.rglob("*") if item.suffix.lower() in _SUFFIXES and item.is_file() and not
-                      any(part.startswith((".", "__MACOSX")) for part in item.relative_to(path).parts)), True
+        return sorted(
+            item
+            for item in path.rglob("*")
+            if item.suffix.lower() in _SUFFIXES
+            and item.is_file()
+            and not any(part.startswith((".", "__MACOSX")) for part in item.relative_to(path).parts)
+        ), True
     if path.suffix.lower() == ".zip":
         return unzip_safely(path, scratch / "unpacked" / path.stem, _SUFFIXES), True
     return [path, *path.parent.glob("*.index")], False
@@ -262,13 +285,17 @@ def _readable(files: list[Path], source: str) -> tuple[dict[Path, VoiceFile], di
             raise
         except WeightsError as error:
             reasons.append(error)
-            if not path.name.startswith(("G_", "D_", "f0G", "f0D", "trained_")):   # these lie beside voices
+            if not path.name.startswith(("G_", "D_", "f0G", "f0D", "trained_")):  # these lie beside voices
                 left_out.append(f"left out: {error}")
     if not voices:
         if len(files) == len(reasons) == 1:
             raise reasons[0]
-        raise WeightsError(f"no voice in {source}" + (f": {reasons[0]}" if reasons else ""), hint=(
-            "a voice is the small .pth of RVC or Applio; rvc extract-voice makes one of a G_; unpack zips in zips"))
+        raise WeightsError(
+            f"no voice in {source}" + (f": {reasons[0]}" if reasons else ""),
+            hint=(
+                "a voice is the small .pth of RVC or Applio; rvc extract-voice makes one of a G_; unpack zips in zips"
+            ),
+        )
     return voices, indexes, left_out
 
 
@@ -283,21 +310,34 @@ def _name_of(path: Path, voices: dict[Path, VoiceFile]) -> str:
     return path.parent.name if len(same) > 1 and path in same else names[path]
 
 
-def _index_for(voices: dict[Path, VoiceFile], paths: list[Path], indexes: dict[Path, FeatureIndex],
-               others: set[Path], is_parcel: bool) -> tuple[FeatureIndex | None, list[str]]:
+def _index_for(
+    voices: dict[Path, VoiceFile],
+    paths: list[Path],
+    indexes: dict[Path, FeatureIndex],
+    others: set[Path],
+    is_parcel: bool,
+) -> tuple[FeatureIndex | None, list[str]]:
     """The index of a voice among those that arrived, and what is odd about it; `others` are other voices' folders."""
     info, spec = voices[paths[-1]].info, voices[paths[-1]].spec
     owners = set().union(*(voice_names(path, info.name) for path in paths))
 
     def fits(index: FeatureIndex) -> bool:
         identities = {index.note.get("content_identity", ""), info.content_identity} - {""}
-        return (index.dimension == spec.content_width and index.note.get("version") in (None, spec.version)
-                and index.note.get("name") in (None, *owners) and len(identities) < 2)
+        return (
+            index.dimension == spec.content_width
+            and index.note.get("version") in (None, spec.version)
+            and index.note.get("name") in (None, *owners)
+            and len(identities) < 2
+        )
 
-    fitting = sorted((path for path, index in indexes.items() if fits(index)),
-                     key=lambda path: indexes[path].vectors, reverse=True)
-    named = [path for path in fitting if "name" in indexes[path].note
-             or path in Layout(path.parent, "").indexes(spec.version, owners)]
+    fitting = sorted(
+        (path for path, index in indexes.items() if fits(index)), key=lambda path: indexes[path].vectors, reverse=True
+    )
+    named = [
+        path
+        for path in fitting
+        if "name" in indexes[path].note or path in Layout(path.parent, "").indexes(spec.version, owners)
+    ]
     beside = [path for path in fitting if path.parent == paths[-1].parent and path.parent not in others]
     found = named or (beside or (fitting if not others else [])) if is_parcel else named
     if not found:

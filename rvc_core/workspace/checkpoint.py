@@ -63,21 +63,30 @@ def save_checkpoint(layout: Layout, checkpoint: Checkpoint, *, keep: int = 2) ->
     """
     for part in (checkpoint.generator, checkpoint.discriminator):
         if odd := [key for key, value in part["model"].items() if not value.isfinite().all()]:
-            raise DivergedError(f"{odd[0]} is not finite at step {checkpoint.step}, which is therefore not saved",
-                                hint="continue from the checkpoint before, with a smaller --learning-rate")
-    parts = {layout.state(checkpoint.step): checkpoint.state,
-             layout.discriminator(checkpoint.step): checkpoint.discriminator,
-             layout.generator(checkpoint.step): checkpoint.generator}
+            raise DivergedError(
+                f"{odd[0]} is not finite at step {checkpoint.step}, which is therefore not saved",
+                hint="continue from the checkpoint before, with a smaller --learning-rate",
+            )
+    parts = {
+        layout.state(checkpoint.step): checkpoint.state,
+        layout.discriminator(checkpoint.step): checkpoint.discriminator,
+        layout.generator(checkpoint.step): checkpoint.generator,
+    }
     _make_room(layout, sum(_size_bytes(content) for content in parts.values()))
     for path, content in parts.items():
         try:
             with replace_atomically(path) as temporary:
                 torch.save(content, temporary)
-        except RuntimeError as error:   # torch's word for a file that cannot be opened or written
-            raise StorageError(f"{path} cannot be written: {str(error).splitlines()[0]}",
-                               hint="make the folder writable again; the same command continues") from error
-    entry = {"step": checkpoint.step, "epoch": checkpoint.generator["iteration"],
-             "sha256": {path.name: sha256_of(path) for path in parts}}
+        except RuntimeError as error:  # torch's word for a file that cannot be opened or written
+            raise StorageError(
+                f"{path} cannot be written: {str(error).splitlines()[0]}",
+                hint="make the folder writable again; the same command continues",
+            ) from error
+    entry = {
+        "step": checkpoint.step,
+        "epoch": checkpoint.generator["iteration"],
+        "sha256": {path.name: sha256_of(path) for path in parts},
+    }
     rows = [*(row for row in checkpoint_rows(layout) if row["step"] != checkpoint.step), entry]
     _keep_only(layout, rows, _unpinned(layout, rows)[:-keep])
 
@@ -133,8 +142,9 @@ def load_newest(layout: Layout) -> Checkpoint | None:
     _put_torn_aside(layout, whole)
     if len(whole) < len(entries):
         write_json(layout.checkpoints, whole)
-    return Checkpoint(step, _part(layout.generator(step)), _part(layout.discriminator(step)),
-                      load_torch(layout.state(step)))
+    return Checkpoint(
+        step, _part(layout.generator(step)), _part(layout.discriminator(step)), load_torch(layout.state(step))
+    )
 
 
 def load_foreign(layout: Layout) -> Checkpoint | None:
@@ -167,12 +177,15 @@ def _readable(layout: Layout, steps: list[int]) -> Iterator[Checkpoint]:
 
 
 def _none_whole(layout: Layout, count: int) -> CheckpointError:
-    return CheckpointError(f"none of the {count} checkpoints of {layout.name!r} is whole",
-                           hint=f"restore {layout.root} from a copy, or train under another name")
+    return CheckpointError(
+        f"none of the {count} checkpoints of {layout.name!r} is whole",
+        hint=f"restore {layout.root} from a copy, or train under another name",
+    )
 
 
-def continue_optimizer(optimizer: torch.optim.Optimizer, part: dict[str, Any], network: torch.nn.Module,
-                       name: str) -> None:
+def continue_optimizer(
+    optimizer: torch.optim.Optimizer, part: dict[str, Any], network: torch.nn.Module, name: str
+) -> None:
     """Give an optimizer the moments that a checkpoint keeps for its network; its own settings stay.
 
     torch keeps moments by number, in the order in which a program registers its weights: RVC's and Applio's orders
@@ -185,14 +198,21 @@ def continue_optimizer(optimizer: torch.optim.Optimizer, part: dict[str, Any], n
     """
     ours = dict(network.named_parameters())
     theirs = [key for key in part["model"] if key in ours]
-    odd = CheckpointError(f"the optimizer in {name} does not fit its network",
-                          hint="the checkpoint is of another architecture: train under another name")
+    odd = CheckpointError(
+        f"the optimizer in {name} does not fit its network",
+        hint="the checkpoint is of another architecture: train under another name",
+    )
     try:
         moments = part["optimizer"]["state"]
         numbers = dict(zip(theirs, part["optimizer"]["param_groups"][0]["params"], strict=True))
         state = {place: moments[numbers[key]] for place, key in enumerate(ours) if numbers[key] in moments}
-        fits = all(moment[which].shape == weight.shape for place, weight in enumerate(ours.values()) if place in state
-                   for moment in [state[place]] for which in ("exp_avg", "exp_avg_sq"))
+        fits = all(
+            moment[which].shape == weight.shape
+            for place, weight in enumerate(ours.values())
+            if place in state
+            for moment in [state[place]]
+            for which in ("exp_avg", "exp_avg_sq")
+        )
     except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
         raise odd from error
     if not fits:
@@ -203,10 +223,15 @@ def continue_optimizer(optimizer: torch.optim.Optimizer, part: dict[str, Any], n
 def _part(path: Path) -> dict[str, Any]:
     """One file of a pair, if it is one."""
     content = load_torch(path)
-    if not isinstance(content, dict) or not {"model", "iteration", "optimizer"} <= content.keys() or not isinstance(
-            content["iteration"], int):
-        raise CheckpointError(f"{path.name} is not a training checkpoint",
-                              hint=f"move it out of {path.parent}, or train under another name")
+    if (
+        not isinstance(content, dict)
+        or not {"model", "iteration", "optimizer"} <= content.keys()
+        or not isinstance(content["iteration"], int)
+    ):
+        raise CheckpointError(
+            f"{path.name} is not a training checkpoint",
+            hint=f"move it out of {path.parent}, or train under another name",
+        )
     checked_weights(content["model"], path.name)
     return content
 
@@ -250,9 +275,12 @@ def load_base(path: Path) -> dict[str, torch.Tensor]:
     """
     content = load_torch(path)
     if isinstance(content, dict) and "weight" in content:
-        raise CheckpointError(f"{path.name} is a finished voice, not a base model: it has no posterior encoder",
-                              hint="bases are files like f0G40k.pth and f0D40k.pth")
+        raise CheckpointError(
+            f"{path.name} is a finished voice, not a base model: it has no posterior encoder",
+            hint="bases are files like f0G40k.pth and f0D40k.pth",
+        )
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise CheckpointError(f"{path.name} is not a base model: it has no 'model'",
-                              hint="bases are files like f0G40k.pth and f0D40k.pth")
+        raise CheckpointError(
+            f"{path.name} is not a base model: it has no 'model'", hint="bases are files like f0G40k.pth and f0D40k.pth"
+        )
     return {key: value.float() for key, value in checked_weights(content["model"], path.name).items()}

@@ -13,7 +13,7 @@ from ..nn.synthesizer import SynthesisNoise, draw_starts
 from ..presets import VoiceSpec
 from .filelist import ClipFiles
 
-_BUCKET_FRAMES = 100    # RVC's bucket width
+_BUCKET_FRAMES = 100  # RVC's bucket width
 _CACHE_BYTES = 3 << 30  # an hour at 48 kHz; what is beyond is read again in each epoch
 
 
@@ -52,14 +52,26 @@ class ClipTensors:
 
     def to(self, device: torch.device) -> "ClipTensors":
         """The same in a device's memory."""
-        return ClipTensors(self.content.to(device), self.f0_coarse.to(device), self.f0_hz.to(device),
-                           self.spectrogram.to(device), self.wave.to(device), self.speaker)
+        return ClipTensors(
+            self.content.to(device),
+            self.f0_coarse.to(device),
+            self.f0_hz.to(device),
+            self.spectrogram.to(device),
+            self.wave.to(device),
+            self.speaker,
+        )
 
     def excerpt(self, start: int, frames: int) -> "ClipTensors":
         """The part of so many frames from `start` on."""
         hop, part = len(self.wave) // self.frames, slice(start, start + frames)
-        return ClipTensors(self.content[part], self.f0_coarse[part], self.f0_hz[part], self.spectrogram[:, part],
-                           self.wave[start * hop:(start + frames) * hop], self.speaker)
+        return ClipTensors(
+            self.content[part],
+            self.f0_coarse[part],
+            self.f0_hz[part],
+            self.spectrogram[:, part],
+            self.wave[start * hop : (start + frames) * hop],
+            self.speaker,
+        )
 
 
 @dataclass(frozen=True)
@@ -93,25 +105,37 @@ class Batch:
     @classmethod
     def of(cls, clips: list[ClipTensors], device: torch.device) -> "Batch":
         """Pad and stack clips; the wave becomes (B, 1, T * hop)."""
+
         def stack(parts: list[torch.Tensor]) -> torch.Tensor:
             return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True).to(device)
+
         return cls(
-            content=stack([clip.content for clip in clips]), f0_coarse=stack([clip.f0_coarse for clip in clips]),
+            content=stack([clip.content for clip in clips]),
+            f0_coarse=stack([clip.f0_coarse for clip in clips]),
             f0_hz=stack([clip.f0_hz for clip in clips]),
             spectrogram=stack([clip.spectrogram.T for clip in clips]).transpose(1, 2),
             wave=stack([clip.wave for clip in clips]).unsqueeze(1),
             lengths=torch.tensor([clip.frames for clip in clips], device=device),
-            speaker=torch.tensor([clip.speaker for clip in clips], device=device))
+            speaker=torch.tensor([clip.speaker for clip in clips], device=device),
+        )
 
     def part(self, clips: slice) -> "Batch":
         """Some of these clips, as a part of the whole."""
         lengths = self.lengths[clips]
         frames = int(lengths.max())
         hop = self.wave.shape[2] // self.content.shape[1]
-        return Batch(self.content[clips, :frames], self.f0_coarse[clips, :frames], self.f0_hz[clips, :frames],
-                     self.spectrogram[clips, :, :frames], self.wave[clips, :, :frames * hop], lengths,
-                     self.speaker[clips], _part(self.noise, clips, frames) if self.noise else None,
-                     self.share * len(lengths) / len(self.lengths), self.whole_frames or int(self.lengths.sum()))
+        return Batch(
+            self.content[clips, :frames],
+            self.f0_coarse[clips, :frames],
+            self.f0_hz[clips, :frames],
+            self.spectrogram[clips, :, :frames],
+            self.wave[clips, :, : frames * hop],
+            lengths,
+            self.speaker[clips],
+            _part(self.noise, clips, frames) if self.noise else None,
+            self.share * len(lengths) / len(self.lengths),
+            self.whole_frames or int(self.lengths.sum()),
+        )
 
 
 class ClipStore:
@@ -150,8 +174,15 @@ class ClipStore:
         self._clips = {index: clip.to(device) for index, clip in self._clips.items()}
         return True
 
-    def batches(self, batch_size: int, *, seed: tuple[int, int], skip: int, device: torch.device,
-                place: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: tuple[int, int],
+        skip: int,
+        device: torch.device,
+        place: tuple[int, int] = (0, 1),
+    ) -> Iterator[Batch]:
         """The batches of one epoch, a function of `seed` (of the run, and epoch), from the one after `skip` on.
 
         Clips longer than the architecture's `excerpt_frames` give a random excerpt, another one in each epoch. With a
@@ -166,24 +197,36 @@ class ClipStore:
             here = mine if indices[mine] else slice(1)
             batch = Batch.of([self[index].excerpt(int(starts[index]), longest) for index in indices[here]], device)
             noise = draw_noise(lengths, self._spec, seed=(*seed, 2, number), device=device)
-            yield replace(batch, noise=_part(noise, here, max(lengths[here])), whole_frames=sum(lengths),
-                          share=len(indices[mine]) / len(indices))
+            yield replace(
+                batch,
+                noise=_part(noise, here, max(lengths[here])),
+                whole_frames=sum(lengths),
+                share=len(indices[mine]) / len(indices),
+            )
 
 
 def draw_noise(lengths: list[int], spec: VoiceSpec, *, seed: tuple[int, ...], device: torch.device) -> SynthesisNoise:
     """All that is random in a training step of clips of these lengths, a function of `seed`."""
+
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(len(lengths), *shape, generator=random, device=device)
+
     random = torch.Generator(device).manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
     source = normal(1, spec.segment_frames * spec.hop_samples) if spec.uses_f0 else None
-    return SynthesisNoise(normal(spec.inter_channels, max(lengths)), source, starts=draw_starts(
-        torch.tensor(lengths, device=device), spec.segment_frames, random))
+    return SynthesisNoise(
+        normal(spec.inter_channels, max(lengths)),
+        source,
+        starts=draw_starts(torch.tensor(lengths, device=device), spec.segment_frames, random),
+    )
 
 
 def _part(noise: SynthesisNoise, clips: slice, frames: int) -> SynthesisNoise:
     """The noise of some clips, for their first frames."""
-    return SynthesisNoise(noise.latent[clips, :, :frames], None if noise.source is None else noise.source[clips],
-                          starts=None if noise.starts is None else noise.starts[clips])
+    return SynthesisNoise(
+        noise.latent[clips, :, :frames],
+        None if noise.source is None else noise.source[clips],
+        starts=None if noise.starts is None else noise.starts[clips],
+    )
 
 
 def bucket_batches(frames: list[int], batch_size: int, *, seed: tuple[int, int]) -> list[list[int]]:
@@ -208,7 +251,7 @@ def bucket_batches(frames: list[int], batch_size: int, *, seed: tuple[int, int])
     order = random.permutation(len(frames))
     buckets = np.asarray(frames)[order] // _BUCKET_FRAMES
     order = order[np.argsort(buckets, kind="stable")]
-    batches = [order[start:start + batch_size].tolist() for start in range(0, len(order), batch_size)]
+    batches = [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]
     return [batches[position] for position in random.permutation(len(batches))]
 
 
@@ -231,15 +274,22 @@ def load_clip(files: ClipFiles, spec: VoiceSpec, epsilons: EpsilonName) -> ClipT
     except (OSError, ValueError, soundfile.LibsndfileError) as error:
         raise DatasetError(f"clip {files.wave.stem}: {error}", hint="run: rvc extract NAME") from error
     if rate != spec.sample_rate or wave.ndim != 1 or features.ndim != 2 or features.shape[1] != spec.content_width:
-        raise DatasetError(f"clip {files.wave.stem}: {rate} Hz and features {features.shape} do not fit the voice's "
-                           f"{spec.sample_rate} Hz and width {spec.content_width}",
-                           hint="run: rvc prepare, rvc extract")
+        raise DatasetError(
+            f"clip {files.wave.stem}: {rate} Hz and features {features.shape} do not fit the voice's "
+            f"{spec.sample_rate} Hz and width {spec.content_width}",
+            hint="run: rvc prepare, rvc extract",
+        )
     content = np.repeat(features, 2, axis=0)
     frames = min(len(content), len(f0_hz), len(coarse), len(wave) // spec.hop_samples)
     if frames == 0 or not (np.isfinite(content).all() and np.isfinite(f0_hz).all() and np.isfinite(wave).all()):
         raise DatasetError(f"clip {files.wave.stem} is empty or not finite", hint="run: rvc extract NAME")
     wave_tensor = torch.from_numpy(wave)
     spectrogram = linear_spectrogram(wave_tensor[None], spec, epsilons)[0]
-    return ClipTensors(torch.from_numpy(content[:frames]), torch.from_numpy(coarse[:frames]),
-                       torch.from_numpy(f0_hz[:frames]), spectrogram[:, :frames],
-                       wave_tensor[:frames * spec.hop_samples], files.speaker)
+    return ClipTensors(
+        torch.from_numpy(content[:frames]),
+        torch.from_numpy(coarse[:frames]),
+        torch.from_numpy(f0_hz[:frames]),
+        spectrogram[:, :frames],
+        wave_tensor[: frames * spec.hop_samples],
+        files.speaker,
+    )

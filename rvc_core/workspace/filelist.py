@@ -39,6 +39,7 @@ def filelist_text(layout: Layout, spec: VoiceSpec, clips: dict[str, int], *, wit
     with_mute : bool
         Whether the silent clip is there.
     """
+
     def line(place: Layout, wave: Path, stem: str, speaker: int) -> str:
         pitch = [folder / f"{stem}.wav.npy" for folder in (place.f0_coarse, place.f0_hz)] if spec.uses_f0 else []
         paths = [wave, place.features(spec.content_width) / f"{stem}.npy", *pitch]
@@ -67,8 +68,9 @@ def read_filelist(path: Path) -> list[ClipFiles]:
     for number, line in enumerate(filter(None, path.read_text("utf-8").split("\n")), start=1):
         fields = line.replace("\\\\", "\\").split("|")
         if len(fields) not in (3, 5) or not fields[-1].isdigit():
-            raise DatasetError(f"line {number} of {path.name} is not in RVC's form: {line[:80]!r}",
-                               hint="run: rvc extract NAME")
+            raise DatasetError(
+                f"line {number} of {path.name} is not in RVC's form: {line[:80]!r}", hint="run: rvc extract NAME"
+            )
         f0_coarse, f0_hz = (Path(fields[2]), Path(fields[3])) if len(fields) == 5 else (None, None)
         clips.append(ClipFiles(Path(fields[0]), Path(fields[1]), f0_coarse, f0_hz, int(fields[-1])))
     return clips

@@ -12,11 +12,11 @@ from ..errors import SettingsError, WeightsError
 from ..system.files import slug_of
 from ..system.platforms import home
 
-LATEST_ONLY = 2_333_333   # RVC's name for a pair that is overwritten at each save: no step at all
+LATEST_ONLY = 2_333_333  # RVC's name for a pair that is overwritten at each save: no step at all
 
 _GENERATOR = re.compile(r"G_(\d+)\.pth")
 _VOICE = re.compile(r".*_e(\d+)_s(\d+)\.pth")
-_INDEX = re.compile(r"(?:.+_)?added_IVF\d+_Flat_nprobe_\d+_(.+)_(v1|v2|nano)")   # RVC puts a name before its links
+_INDEX = re.compile(r"(?:.+_)?added_IVF\d+_Flat_nprobe_\d+_(.+)_(v1|v2|nano)")  # RVC puts a name before its links
 _DATE = re.compile(r"_e\d+_s\d+$")
 
 
@@ -210,8 +210,11 @@ class Layout:
 
     def voices(self) -> list[Path]:
         """All saved voices in the order of their epochs and steps, the final one last."""
-        dated = sorted((int(match[1]), int(match[2]), path) for path in self.root.glob("*.pth")
-                       if path != self.final_voice and (match := _VOICE.fullmatch(path.name)))
+        dated = sorted(
+            (int(match[1]), int(match[2]), path)
+            for path in self.root.glob("*.pth")
+            if path != self.final_voice and (match := _VOICE.fullmatch(path.name))
+        )
         return [path for _, _, path in dated] + ([self.final_voice] if self.final_voice.exists() else [])
 
     def step_of(self, voice: Path) -> int:
@@ -225,11 +228,16 @@ class Layout:
 
     def indexes(self, version: str = "", owners: Collection[str] = ()) -> list[Path]:
         """Feature indexes in this folder, newest first: all, or those of one version that belong to one of `owners`."""
+
         def belongs(path: Path) -> bool:
             owner, made_for = match.groups() if (match := _INDEX.fullmatch(path.stem)) else (path.stem, version)
-            return owner in owners and made_for == version     # Applio names an index after its voice, and no more
-        found = [path for path in self.root.glob("*.index")
-                 if (belongs(path) if owners else not path.name.startswith("trained_"))]
+            return owner in owners and made_for == version  # Applio names an index after its voice, and no more
+
+        found = [
+            path
+            for path in self.root.glob("*.index")
+            if (belongs(path) if owners else not path.name.startswith("trained_"))
+        ]
         return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
@@ -253,5 +261,7 @@ def voice_path(path: str | Path) -> Path:
     layout = Layout.of(str(path))
     if saved := layout.voices():
         return saved[-1]
-    raise WeightsError(f"{str(path)!r} is neither a voice file nor an experiment with a voice",
-                       hint=f"give the path of a .pth; or train it, with rvc run, until {layout.root} holds one")
+    raise WeightsError(
+        f"{str(path)!r} is neither a voice file nor an experiment with a voice",
+        hint=f"give the path of a .pth; or train it, with rvc run, until {layout.root} holds one",
+    )

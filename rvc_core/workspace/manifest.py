@@ -11,7 +11,7 @@ from ..presets import VoiceSpec, preset
 from ..system.files import read_json, read_jsonl, write_json, write_jsonl
 from .layout import Layout
 
-_DIGITS = 6   # microseconds: below one sample
+_DIGITS = 6  # microseconds: below one sample
 
 
 @dataclass(frozen=True)
@@ -173,9 +173,10 @@ class ExperimentRecord:
             return cls(**read_json(layout.experiment, hint, error=DatasetError))
         except FileNotFoundError:
             raise _not_prepared(layout) from None
-        except TypeError as error:   # other fields, or no object
-            raise DatasetError(f"{layout.experiment} is damaged: it does not describe an experiment",
-                               hint=hint) from error
+        except TypeError as error:  # other fields, or no object
+            raise DatasetError(
+                f"{layout.experiment} is damaged: it does not describe an experiment", hint=hint
+            ) from error
 
     def save(self, layout: Layout) -> None:
         """Write ``experiment.json``."""
@@ -192,8 +193,10 @@ def speaker_names(layout: Layout, recordings: Iterable[str]) -> list[str]:
     """
     folder_of = {name: name.split("/")[0] for name in recordings}
     if beside := [name for name, folder in folder_of.items() if folder == name]:
-        raise DatasetError(f"{beside[0]} is in no speaker's folder", hint=(
-            "with speakers=folders, put the recordings of each person into a folder of their own"))
+        raise DatasetError(
+            f"{beside[0]} is in no speaker's folder",
+            hint=("with speakers=folders, put the recordings of each person into a folder of their own"),
+        )
     try:
         known = ExperimentRecord.load(layout).speaker_names
     except (StageOrderError, DatasetError):
@@ -215,8 +218,10 @@ def covered_seconds(clips: list[Clip]) -> float:
 
 def _not_prepared(layout: Layout) -> StageOrderError:
     if layout.filelist.is_file():
-        return StageOrderError(f"{layout.root} is of another program, and was not opened here yet",
-                               hint=f"run: rvc import {json.dumps(str(layout.root), ensure_ascii=False)}")
+        return StageOrderError(
+            f"{layout.root} is of another program, and was not opened here yet",
+            hint=f"run: rvc import {json.dumps(str(layout.root), ensure_ascii=False)}",
+        )
     return StageOrderError(f"nothing is prepared for {layout.name!r}", hint=_prepare_command(layout))
 
 

@@ -19,10 +19,10 @@ from ..audio.waveform import Audio
 from ..system.files import read_jsonl, write_jsonl
 from .layout import Layout
 
-PICTURE_INTERVAL_STEPS = 200    # RVC's interval for everything; drawing takes as long as a small step
-_SOUND_INTERVAL_SECONDS = 300   # half a megabyte each time
-_LONGEST_INTERVAL_STEPS = 200   # of the curves; small sets get a point every epoch
-_CAPS = {"loss/g/mel": 75.0, "loss/g/kl": 9.0}   # RVC's display limits, which keep the first steps from hiding the rest
+PICTURE_INTERVAL_STEPS = 200  # RVC's interval for everything; drawing takes as long as a small step
+_SOUND_INTERVAL_SECONDS = 300  # half a megabyte each time
+_LONGEST_INTERVAL_STEPS = 200  # of the curves; small sets get a point every epoch
+_CAPS = {"loss/g/mel": 75.0, "loss/g/kl": 9.0}  # RVC's display limits, which keep the first steps from hiding the rest
 
 
 class MetricsLog:
@@ -52,13 +52,15 @@ class MetricsLog:
         from torch.utils.tensorboard import SummaryWriter  # slow import
 
         kept = [row for row in rows if row["step"] <= resumed_step]
-        self.voices, self.validations = ([row for row in kept if row["kind"] == kind]
-                                         for kind in ("voice", "validation"))
+        self.voices, self.validations = (
+            [row for row in kept if row["kind"] == kind] for kind in ("voice", "validation")
+        )
         write_jsonl(self._layout.metrics, kept)
         self._file = self._layout.metrics.open("a", encoding="utf-8")
         self._board, self._eval = (
             SummaryWriter(str(folder), purge_step=resumed_step + 1 if resumed_step else None, flush_secs=10)
-            for folder in (self._layout.root, self._layout.eval_board))
+            for folder in (self._layout.root, self._layout.eval_board)
+        )
         self._sounded_at = -math.inf
         self._told_of = threading.excepthook
         threading.excepthook = self._expect
@@ -143,7 +145,7 @@ class NoLog(MetricsLog):
     def _forget(self, *values: Any) -> None:
         """Do nothing."""
 
-    step = skipped = rewind = epoch = validation = voice = mel = flush = close = _forget    # type: ignore[assignment]
+    step = skipped = rewind = epoch = validation = voice = mel = flush = close = _forget  # type: ignore[assignment]
 
 
 def history(layout: Layout) -> list[dict[str, Any]]:

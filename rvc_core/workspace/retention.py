@@ -42,8 +42,10 @@ def pin(layout: Layout, step: int) -> list[str]:
         if path != layout.final_voice:
             kept.setdefault(layout.step_of(path), []).append(path.name)
     if step not in kept:
-        raise CheckpointError(f"{layout.name!r} has nothing of step {step}",
-                              hint=f"there are the steps {', '.join(map(str, sorted(kept))) or 'of no training yet'}")
+        raise CheckpointError(
+            f"{layout.name!r} has nothing of step {step}",
+            hint=f"there are the steps {', '.join(map(str, sorted(kept))) or 'of no training yet'}",
+        )
     write_json(layout.pinned, sorted(pinned_steps(layout) | {step}))
     return kept[step]
 
@@ -81,7 +83,7 @@ def voice_scores(layout: Layout, last_bytes: int = 0) -> dict[str, float]:
 def best_voices(layout: Layout) -> list[Path]:
     """The final voice, the newest, those that are pinned, and the best few; of unjudged ones the newest."""
     known = voice_scores(layout)
-    with contextlib.suppress(FileNotFoundError, RVCError):   # the verdict's order goes before single figures
+    with contextlib.suppress(FileNotFoundError, RVCError):  # the verdict's order goes before single figures
         ranks = {step: rank for rank, step in enumerate(read_json(layout.verdict, "")["ranking"])}
         known |= {path.name: 1e-9 * ranks[step] for path in layout.voices() if (step := layout.step_of(path)) in ranks}
     with contextlib.suppress(FileNotFoundError, RVCError):
@@ -89,4 +91,4 @@ def best_voices(layout: Layout) -> list[Path]:
     dated = [path for path in layout.voices()[::-1] if path != layout.final_voice]
     best = sorted(dated, key=lambda path: known.get(path.name, float("inf")))
     pins = sum(score < 0 for score in known.values())
-    return [path for path in layout.voices() if path in [*best[:_BEST_VOICES + pins], *dated[:1], layout.final_voice]]
+    return [path for path in layout.voices() if path in [*best[: _BEST_VOICES + pins], *dated[:1], layout.final_voice]]

@@ -14,10 +14,10 @@ from ..presets import PRESETS, VoiceSpec
 from ..settings import TrainSettings
 from ..system.untrusted import AGAIN
 
-_RVC_CONSTANT = 32   # second value of RVC's list: the training slice of its first release, read by nobody
-_RATES_HZ = {"32k": 32000, "40k": 40000, "48k": 48000}   # some tools write the rate as a word, which RVC reads too
-VERSIONS = {256: "v1", 768: "v2"}                        # by the width of the content features
-_LARGEST, _MOST = 8192, 24   # no size, and no count of layers, is near it; a damaged one must not exhaust the machine
+_RVC_CONSTANT = 32  # second value of RVC's list: the training slice of its first release, read by nobody
+_RATES_HZ = {"32k": 32000, "40k": 40000, "48k": 48000}  # some tools write the rate as a word, which RVC reads too
+VERSIONS = {256: "v1", 768: "v2"}  # by the width of the content features
+_LARGEST, _MOST = 8192, 24  # no size, and no count of layers, is near it; a damaged one must not exhaust the machine
 
 
 def spec_of_generator(weights: dict[str, torch.Tensor], file_name: str) -> tuple[str, VoiceSpec]:
@@ -36,21 +36,39 @@ def spec_of_generator(weights: dict[str, torch.Tensor], file_name: str) -> tuple
             network = Synthesizer(spec)
         if {key: value.shape for key, value in network.state_dict().items()} == shapes:
             return name, spec
-    raise MismatchError(f"{file_name} has an architecture that is not known here",
-                        hint="known are RVC's v1 and v2 at 32k, 40k and 48k, and nano")
+    raise MismatchError(
+        f"{file_name} has an architecture that is not known here",
+        hint="known are RVC's v1 and v2 at 32k, 40k and 48k, and nano",
+    )
 
 
 def config_of(spec: VoiceSpec) -> list[Any]:
     """RVC's list of 18 values for an architecture."""
-    return [spec.spectrogram_bins, _RVC_CONSTANT, spec.inter_channels, spec.hidden_channels, spec.filter_channels,
-            spec.heads, spec.layers, spec.kernel_size, 0, "1", list(spec.resblock_kernels),
-            [list(dilations) for dilations in spec.resblock_dilations], list(spec.upsample_rates),
-            spec.upsample_channels, list(spec.upsample_kernels), spec.speakers, spec.speaker_channels,
-            spec.sample_rate]
+    return [
+        spec.spectrogram_bins,
+        _RVC_CONSTANT,
+        spec.inter_channels,
+        spec.hidden_channels,
+        spec.filter_channels,
+        spec.heads,
+        spec.layers,
+        spec.kernel_size,
+        0,
+        "1",
+        list(spec.resblock_kernels),
+        [list(dilations) for dilations in spec.resblock_dilations],
+        list(spec.upsample_rates),
+        spec.upsample_channels,
+        list(spec.upsample_kernels),
+        spec.speakers,
+        spec.speaker_channels,
+        spec.sample_rate,
+    ]
 
 
-def spec_of(config: Any, weights: dict[str, torch.Tensor], version: str, uses_f0: bool | None,
-            file_name: str) -> VoiceSpec:
+def spec_of(
+    config: Any, weights: dict[str, torch.Tensor], version: str, uses_f0: bool | None, file_name: str
+) -> VoiceSpec:
     """The architecture that RVC's list of 18 values describes; the weights decide what neither says.
 
     Raises
@@ -61,24 +79,47 @@ def spec_of(config: Any, weights: dict[str, torch.Tensor], version: str, uses_f0
     try:
         spec, base = _described(config, weights, version)
     except (TypeError, ValueError, LookupError) as error:
-        raise MismatchError(f"{file_name} does not describe a voice that is known here ({error})",
-                            hint="voices of v1, v2 and nano are read") from error
+        raise MismatchError(
+            f"{file_name} does not describe a voice that is known here ({error})",
+            hint="voices of v1, v2 and nano are read",
+        ) from error
     if not _is_consistent(spec):
         raise MismatchError(f"{file_name} is damaged: the numbers of its 'config' contradict each other", hint=AGAIN)
     other_width = spec.content_width != base.content_width and spec.version != "nano"
     if uses_f0 not in (None, spec.uses_f0) or other_width:
-        raise MismatchError(f"{file_name} says {spec.version} {'with' if uses_f0 else 'without'} f0, but its weights "
-                            f"take {spec.content_width} features {'with' if spec.uses_f0 else 'without'} f0",
-                            hint=AGAIN)
+        raise MismatchError(
+            f"{file_name} says {spec.version} {'with' if uses_f0 else 'without'} f0, but its weights "
+            f"take {spec.content_width} features {'with' if spec.uses_f0 else 'without'} f0",
+            hint=AGAIN,
+        )
     return spec
 
 
 def _described(config: Any, weights: dict[str, torch.Tensor], version: str) -> tuple[VoiceSpec, VoiceSpec]:
     """The architecture of a list, and the preset next to it, which has what no list says."""
-    (bins, _, inter, hidden, filters, heads, layers, kernel, _, _, resblock_kernels, dilations, rates, channels,
-     kernels, _, speaker_channels, rate) = config
+    (
+        bins,
+        _,
+        inter,
+        hidden,
+        filters,
+        heads,
+        layers,
+        kernel,
+        _,
+        _,
+        resblock_kernels,
+        dilations,
+        rates,
+        channels,
+        kernels,
+        _,
+        speaker_channels,
+        rate,
+    ) = config
     bins, inter, hidden, filters, heads, layers, kernel, channels, speaker_channels = _sizes(
-        [bins, inter, hidden, filters, heads, layers, kernel, channels, speaker_channels])
+        [bins, inter, hidden, filters, heads, layers, kernel, channels, speaker_channels]
+    )
     sample_rate = _RATES_HZ[rate] if isinstance(rate, str) else _sizes([rate], 192_000)[0]
     width = weights["enc_p.emb_phone.weight"].shape[1]
     version = version or VERSIONS.get(width, "")
@@ -87,20 +128,39 @@ def _described(config: Any, weights: dict[str, torch.Tensor], version: str) -> t
         raise ValueError(f"version {version[:20]!r}")
     base = next((spec for spec in known if spec.sample_rate == sample_rate), known[0])
     return replace(
-        base, version=version, sample_rate=sample_rate, content_width=width,
-        uses_f0="enc_p.emb_pitch.weight" in weights, fft_samples=(bins - 1) * 2, inter_channels=inter,
-        hidden_channels=hidden, filter_channels=filters, heads=heads, layers=layers, kernel_size=kernel,
-        resblock_kernels=_sizes(resblock_kernels), resblock_dilations=tuple(map(_sizes, dilations)),
-        upsample_rates=_sizes(rates), upsample_channels=channels, upsample_kernels=_sizes(kernels),
+        base,
+        version=version,
+        sample_rate=sample_rate,
+        content_width=width,
+        uses_f0="enc_p.emb_pitch.weight" in weights,
+        fft_samples=(bins - 1) * 2,
+        inter_channels=inter,
+        hidden_channels=hidden,
+        filter_channels=filters,
+        heads=heads,
+        layers=layers,
+        kernel_size=kernel,
+        resblock_kernels=_sizes(resblock_kernels),
+        resblock_dilations=tuple(map(_sizes, dilations)),
+        upsample_rates=_sizes(rates),
+        upsample_channels=channels,
+        upsample_kernels=_sizes(kernels),
         source_filter_channels=len(weights.get("dec.pitch.bias", ())),
-        speakers=weights["emb_g.weight"].shape[0], speaker_channels=speaker_channels), base
+        speakers=weights["emb_g.weight"].shape[0],
+        speaker_channels=speaker_channels,
+    ), base
 
 
 def _is_consistent(spec: VoiceSpec) -> bool:
-    return (math.prod(spec.upsample_rates) * 100 == spec.sample_rate and spec.hidden_channels % spec.heads == 0
-            and spec.inter_channels % 2 == 0 and len(spec.upsample_rates) == len(spec.upsample_kernels)
-            and spec.upsample_channels >> len(spec.upsample_rates) > 0
-            and len(spec.resblock_kernels) == len(spec.resblock_dilations) <= _MOST and spec.layers <= _MOST)
+    return (
+        math.prod(spec.upsample_rates) * 100 == spec.sample_rate
+        and spec.hidden_channels % spec.heads == 0
+        and spec.inter_channels % 2 == 0
+        and len(spec.upsample_rates) == len(spec.upsample_kernels)
+        and spec.upsample_channels >> len(spec.upsample_rates) > 0
+        and len(spec.resblock_kernels) == len(spec.resblock_dilations) <= _MOST
+        and spec.layers <= _MOST
+    )
 
 
 def _sizes(values: Any, largest: int = _LARGEST) -> tuple[int, ...]:
@@ -112,21 +172,52 @@ def _sizes(values: Any, largest: int = _LARGEST) -> tuple[int, ...]:
     return tuple(values)
 
 
-def experiment_config(spec: VoiceSpec, settings: TrainSettings, batch_size: int,
-                      learning_rate: float) -> dict[str, Any]:
+def experiment_config(
+    spec: VoiceSpec, settings: TrainSettings, batch_size: int, learning_rate: float
+) -> dict[str, Any]:
     """RVC's ``config.json`` for a training, so that RVC WebUI can continue the folder."""
     return {
-        "data": {"filter_length": spec.fft_samples, "hop_length": spec.hop_samples, "max_wav_value": 32768.0,
-                 "mel_fmax": None, "mel_fmin": 0.0, "n_mel_channels": spec.mels, "sampling_rate": spec.sample_rate,
-                 "win_length": spec.fft_samples},
-        "model": {"filter_channels": spec.filter_channels, "gin_channels": spec.speaker_channels,
-                  "hidden_channels": spec.hidden_channels, "inter_channels": spec.inter_channels,
-                  "kernel_size": spec.kernel_size, "n_heads": spec.heads, "n_layers": spec.layers, "p_dropout": 0,
-                  "resblock": "1", "resblock_dilation_sizes": spec.resblock_dilations,
-                  "resblock_kernel_sizes": spec.resblock_kernels, "spk_embed_dim": spec.speakers,
-                  "upsample_initial_channel": spec.upsample_channels, "upsample_kernel_sizes": spec.upsample_kernels,
-                  "upsample_rates": spec.upsample_rates, "use_spectral_norm": False},
-        "train": {"batch_size": batch_size, "betas": [0.8, 0.99], "c_kl": 1.0, "c_mel": 45, "epochs": 20000,
-                  "eps": 1e-9, "init_lr_ratio": 1, "learning_rate": learning_rate, "log_interval": 200,
-                  "lr_decay": settings.learning_rate_decay, "seed": settings.seed,
-                  "segment_size": spec.segment_frames * spec.hop_samples, "warmup_epochs": 0}}
+        "data": {
+            "filter_length": spec.fft_samples,
+            "hop_length": spec.hop_samples,
+            "max_wav_value": 32768.0,
+            "mel_fmax": None,
+            "mel_fmin": 0.0,
+            "n_mel_channels": spec.mels,
+            "sampling_rate": spec.sample_rate,
+            "win_length": spec.fft_samples,
+        },
+        "model": {
+            "filter_channels": spec.filter_channels,
+            "gin_channels": spec.speaker_channels,
+            "hidden_channels": spec.hidden_channels,
+            "inter_channels": spec.inter_channels,
+            "kernel_size": spec.kernel_size,
+            "n_heads": spec.heads,
+            "n_layers": spec.layers,
+            "p_dropout": 0,
+            "resblock": "1",
+            "resblock_dilation_sizes": spec.resblock_dilations,
+            "resblock_kernel_sizes": spec.resblock_kernels,
+            "spk_embed_dim": spec.speakers,
+            "upsample_initial_channel": spec.upsample_channels,
+            "upsample_kernel_sizes": spec.upsample_kernels,
+            "upsample_rates": spec.upsample_rates,
+            "use_spectral_norm": False,
+        },
+        "train": {
+            "batch_size": batch_size,
+            "betas": [0.8, 0.99],
+            "c_kl": 1.0,
+            "c_mel": 45,
+            "epochs": 20000,
+            "eps": 1e-9,
+            "init_lr_ratio": 1,
+            "learning_rate": learning_rate,
+            "log_interval": 200,
+            "lr_decay": settings.learning_rate_decay,
+            "seed": settings.seed,
+            "segment_size": spec.segment_frames * spec.hop_samples,
+            "warmup_epochs": 0,
+        },
+    }

@@ -39,6 +39,6 @@ def clear(layout: Layout, stage: str) -> None:
 def _read(layout: Layout, stage: str) -> dict[str, Any]:
     try:
         found = read_json(layout.stamp(stage), "")
-    except (FileNotFoundError, RVCError):   # a damaged stamp is none: the stage is done again
+    except (FileNotFoundError, RVCError):  # a damaged stamp is none: the stage is done again
         return {}
     return found if isinstance(found, dict) and isinstance(found.get("content"), dict) else {}

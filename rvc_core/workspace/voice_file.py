@@ -30,9 +30,9 @@ from .filelist import ClipFiles
 from .layout import Layout
 from .rvc_config import config_of, spec_of
 
-_VOCODER = "HiFi-GAN"        # of the decoders that Applio offers, the one that RVC has
+_VOCODER = "HiFi-GAN"  # of the decoders that Applio offers, the one that RVC has
 _ENCODER_NAMES = {"": "contentvec", "hubert_base": "contentvec"}
-_HEADER = "rvc_voice"        # the key of the description in a safetensors file
+_HEADER = "rvc_voice"  # the key of the description in a safetensors file
 # PyTorch's newer weight normalisation names the length and the direction of a kernel differently.
 _SPELLINGS = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v"}
 
@@ -72,8 +72,12 @@ class VoiceInfo:
 def voice_info(layout: Layout, files: list[ClipFiles]) -> VoiceInfo:
     """What the voices of an experiment say about themselves: its name, encoder, and the pitch of its clips."""
     content = stamps.content_of(layout, "content")
-    return VoiceInfo(name=layout.name, content_name=content.get("name", ""),
-                     content_identity=content.get("identity", ""), f0_median_hz=median_f0_hz(files))
+    return VoiceInfo(
+        name=layout.name,
+        content_name=content.get("name", ""),
+        content_identity=content.get("identity", ""),
+        f0_median_hz=median_f0_hz(files),
+    )
 
 
 def median_f0_hz(files: list[ClipFiles]) -> float:
@@ -107,8 +111,11 @@ def save_voice(path: Path, voice: VoiceFile) -> None:
     CheckpointError
         When a weight is not finite: such a voice would be silence or noise.
     """
-    weights = {key: value.detach().to("cpu", torch.float16).contiguous() for key, value in voice.weights.items()
-               if not key.startswith("enc_q.")}
+    weights = {
+        key: value.detach().to("cpu", torch.float16).contiguous()
+        for key, value in voice.weights.items()
+        if not key.startswith("enc_q.")
+    }
     if broken := [key for key, value in weights.items() if not torch.isfinite(value).all()]:
         raise CheckpointError(f"{len(broken)} tensors are not finite, first {broken[0]}", hint="the voice is not saved")
     description = _description_of(voice)
@@ -123,13 +130,26 @@ def _description_of(voice: VoiceFile) -> dict[str, Any]:
     """Everything but the weights: RVC's keys, Applio's, and ours in a dict of their own."""
     info, spec = voice.info, voice.spec
     return {
-        "config": config_of(spec), "info": info.note or f"{info.epoch}epoch", "sr": spec.rate_name,
-        "f0": int(spec.uses_f0), "version": spec.version,
-        "model_name": info.name, "epoch": info.epoch, "step": info.step, "creation_date": info.created,
-        "embedder_model": info.content_name, "author": info.author, "dataset_length": info.dataset_length,
+        "config": config_of(spec),
+        "info": info.note or f"{info.epoch}epoch",
+        "sr": spec.rate_name,
+        "f0": int(spec.uses_f0),
+        "version": spec.version,
+        "model_name": info.name,
+        "epoch": info.epoch,
+        "step": info.step,
+        "creation_date": info.created,
+        "embedder_model": info.content_name,
+        "author": info.author,
+        "dataset_length": info.dataset_length,
         **({} if spec.source_filter_channels else {"vocoder": _VOCODER}),
-        "rvc_core": {"content_identity": info.content_identity, "f0_median_hz": info.f0_median_hz,
-                     "mel_epsilons": info.mel_epsilons, "speakers": info.speakers}}
+        "rvc_core": {
+            "content_identity": info.content_identity,
+            "f0_median_hz": info.f0_median_hz,
+            "mel_epsilons": info.mel_epsilons,
+            "speakers": info.speakers,
+        },
+    }
 
 
 def load_voice(path: Path) -> VoiceFile:
@@ -155,35 +175,49 @@ def voice_of(content: Any, path: Path) -> VoiceFile:
     """The voice that the content of a file describes (see `load_voice`)."""
     name = path.name
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
-        raise WeightsError(f"{name} is a training checkpoint (G_ or D_) or a base model, not a voice",
-                           hint="use the voice saved beside it: NAME_e…_s….pth or NAME.pth")
+        raise WeightsError(
+            f"{name} is a training checkpoint (G_ or D_) or a base model, not a voice",
+            hint="use the voice saved beside it: NAME_e…_s….pth or NAME.pth",
+        )
     if not isinstance(content, dict) or not {"weight", "config"} <= content.keys():
-        raise WeightsError(f"{name} is not a voice: it has no 'weight' and 'config'",
-                           hint="a voice is the small .pth that training saves")
-    weights = {_rvc_spelling(key): value for key, value in checked_weights(content["weight"], name).items()
-               if not key.startswith("enc_q.")}
+        raise WeightsError(
+            f"{name} is not a voice: it has no 'weight' and 'config'",
+            hint="a voice is the small .pth that training saves",
+        )
+    weights = {
+        _rvc_spelling(key): value
+        for key, value in checked_weights(content["weight"], name).items()
+        if not key.startswith("enc_q.")
+    }
     try:
         ours = {} if content.get("rvc_core") is None else dict(content["rvc_core"])
         vocoder = _word(content.get("vocoder")) or _VOCODER
         stated_f0 = None if content.get("f0") is None else bool(int(content["f0"]))
         stated_version = _word(content.get("version"))
         note = _word(content.get("info"))
-        told = re.fullmatch(r"(\d{1,6})epoch", note)   # RVC's own, and its only record of the epoch
+        told = re.fullmatch(r"(\d{1,6})epoch", note)  # RVC's own, and its only record of the epoch
         info = VoiceInfo(
             name=_word(content.get("model_name")) or path.stem,
-            epoch=int(content.get("epoch") or (told and told[1]) or 0), step=int(content.get("step") or 0),
-            content_name=_word(content.get("embedder_model")), content_identity=_word(ours.get("content_identity")),
+            epoch=int(content.get("epoch") or (told and told[1]) or 0),
+            step=int(content.get("step") or 0),
+            content_name=_word(content.get("embedder_model")),
+            content_identity=_word(ours.get("content_identity")),
             f0_median_hz=_finite(ours.get("f0_median_hz", 0.0)),
-            mel_epsilons=_word(ours.get("mel_epsilons")), created=_word(content.get("creation_date")),
-            author=_word(content.get("author")), dataset_length=_word(content.get("dataset_length")),
-            note="" if told else note, speakers={_word(name): _finite(median_hz) for name, median_hz
-                                                 in dict(ours.get("speakers") or {}).items()})
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:   # RuntimeError: tensors where words belong
+            mel_epsilons=_word(ours.get("mel_epsilons")),
+            created=_word(content.get("creation_date")),
+            author=_word(content.get("author")),
+            dataset_length=_word(content.get("dataset_length")),
+            note="" if told else note,
+            speakers={_word(name): _finite(median_hz) for name, median_hz in dict(ours.get("speakers") or {}).items()},
+        )
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # RuntimeError: tensors where words belong
         reason = str(error)[:80]
         raise WeightsError(f"{name} is damaged: its description cannot be read ({reason})", hint=AGAIN) from error
     if vocoder != _VOCODER:
-        raise MismatchError(f"{name} was trained in Applio with the vocoder {vocoder}, which is not known here",
-                            hint=f"only voices with {_VOCODER}, RVC's own, can be read")
+        raise MismatchError(
+            f"{name} was trained in Applio with the vocoder {vocoder}, which is not known here",
+            hint=f"only voices with {_VOCODER}, RVC's own, can be read",
+        )
     spec = spec_of(content["config"], weights, stated_version, stated_f0, name)
     with Blueprint():
         network = Synthesizer(spec, with_posterior=False)
@@ -203,8 +237,9 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
     except (*DAMAGE, safetensors.SafetensorError) as error:
         raise WeightsError(f"{path.name} is no safetensors file, or is damaged", hint=AGAIN) from error
     if not isinstance(content, dict) or not content:
-        raise WeightsError(f"{path.name} holds weights but not what voice they are of",
-                           hint="use the .pth that it was made from")
+        raise WeightsError(
+            f"{path.name} holds weights but not what voice they are of", hint="use the .pth that it was made from"
+        )
     return content | {"weight": weights}
 
 
@@ -236,6 +271,9 @@ def synthesizer_of(voice: VoiceFile) -> Synthesizer:
         When a weight is missing, superfluous or of another shape: half-loaded weights are noise.
     """
     synthesizer = Synthesizer(voice.spec, with_posterior=False)
-    load_strictly(synthesizer, {key: value.float() for key, value in voice.weights.items()
-                                if not key.startswith("enc_q.")}, voice.info.name)
+    load_strictly(
+        synthesizer,
+        {key: value.float() for key, value in voice.weights.items() if not key.startswith("enc_q.")},
+        voice.info.name,
+    )
     return synthesizer.eval().fuse()

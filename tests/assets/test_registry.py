@@ -33,7 +33,7 @@ from rvc_core.system.download import Patience, download, partial_of
 ROOT = Path(__file__).parents[2]
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-ALONE = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]   # Jupyter's kernels need the loopback
+ALONE = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]  # Jupyter's kernels need the loopback
 HASTE = Patience(stall_seconds=0.3, attempts=2, wait_seconds=0.01, longest_wait_seconds=0.02)
 STEADY = dataclasses.replace(HASTE, attempts=6)
 
@@ -65,9 +65,17 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def serve(content: bytes = CONTENT, *, ranges: bool = True, stop_after: int | None = None, stall: bool = False,
-          etag: str = '"one"', stated: int | None = None) -> Callable[[Handler], None]:
+def serve(
+    content: bytes = CONTENT,
+    *,
+    ranges: bool = True,
+    stop_after: int | None = None,
+    stall: bool = False,
+    etag: str = '"one"',
+    stated: int | None = None,
+) -> Callable[[Handler], None]:
     """Send the file as a good server does, but for what the arguments say."""
+
     def answer(handler: Handler) -> None:
         asked, known = handler.headers.get("Range", ""), handler.headers.get("If-Range", etag)
         start = int(asked[6:-1]) if asked and ranges and known == etag else 0
@@ -85,6 +93,7 @@ def serve(content: bytes = CONTENT, *, ranges: bool = True, stop_after: int | No
             handler.wfile.flush()
             handler.server.hold.wait(5)
         handler.close_connection = True
+
     return answer
 
 
@@ -95,6 +104,7 @@ def refuse(status: int, **headers: str) -> Callable[[Handler], None]:
             handler.send_header(name.replace("_", "-"), value)
         handler.send_header("Content-Length", "0")
         handler.end_headers()
+
     return answer
 
 
@@ -116,7 +126,7 @@ def drops(handler: Handler) -> None:
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "*")
     server = Server()
-    server.hold = threading.Event()   # lets stalled answers go when the test is over
+    server.hold = threading.Event()  # lets stalled answers go when the test is over
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield server
@@ -147,24 +157,30 @@ def ranges_asked(server: Server) -> list[str]:
     return [headers.get("Range", "") for _, headers in server.asked]
 
 
-@pytest.mark.parametrize(("answers", "ranges"), [
-    ([serve()], [""]),
-    ([serve(stop_after=100_000), serve()], ["", "bytes=100000-"]),
-    ([serve(stop_after=100_000, stall=True), serve()], ["", "bytes=100000-"]),
-    ([serve(stop_after=0, stall=True), serve()], ["", ""]),
-    ([serve(stop_after=70_000)] * 5 + [serve()], ["", *(f"bytes={70_000 * n}-" for n in range(1, 5))]),
-    ([serve(ranges=False, stop_after=100_000), serve(ranges=False)], ["", "bytes=100000-"]),          # from its start
-    ([serve(bytes(300_000), stop_after=100_000, etag='"old"'), serve(etag='"new"')], ["", "bytes=100000-"]),  # If-Range
-    ([serve(stop_after=100_000, etag='W/"old"'), serve(bytes(300_000)), serve()], ["", "bytes=100000-", ""]),
-    ([serve(stated=400_000)], [""]),                                                # the hash is right: it is whole
-    ([refuse(429, Retry_After="9999"), refuse(500), serve()], ["", "", ""]),
-    ([serve(stop_after=9), refuse(503), serve()], ["", "bytes=9-", "bytes=9-"]),
-])
+@pytest.mark.parametrize(
+    ("answers", "ranges"),
+    [
+        ([serve()], [""]),
+        ([serve(stop_after=100_000), serve()], ["", "bytes=100000-"]),
+        ([serve(stop_after=100_000, stall=True), serve()], ["", "bytes=100000-"]),
+        ([serve(stop_after=0, stall=True), serve()], ["", ""]),
+        ([serve(stop_after=70_000)] * 5 + [serve()], ["", *(f"bytes={70_000 * n}-" for n in range(1, 5))]),
+        ([serve(ranges=False, stop_after=100_000), serve(ranges=False)], ["", "bytes=100000-"]),  # from its start
+        (
+            [serve(bytes(300_000), stop_after=100_000, etag='"old"'), serve(etag='"new"')],
+            ["", "bytes=100000-"],
+        ),  # If-Range
+        ([serve(stop_after=100_000, etag='W/"old"'), serve(bytes(300_000)), serve()], ["", "bytes=100000-", ""]),
+        ([serve(stated=400_000)], [""]),  # the hash is right: it is whole
+        ([refuse(429, Retry_After="9999"), refuse(500), serve()], ["", "", ""]),
+        ([serve(stop_after=9), refuse(503), serve()], ["", "bytes=9-", "bytes=9-"]),
+    ],
+)
 def test_the_file_arrives_in_spite_of_everything(server, tmp_path, answers, ranges):
     server.answers = list(answers)
     start_seconds = time.monotonic()
     path = download(f"{server.url}/file.pth", tmp_path / "new" / "file.pth", SHA256, patience=STEADY)
-    assert time.monotonic() - start_seconds < 5   # a server's wish to wait has a bound
+    assert time.monotonic() - start_seconds < 5  # a server's wish to wait has a bound
     assert path.read_bytes() == CONTENT
     assert ranges_asked(server) == ranges
     assert [entry.name for entry in path.parent.iterdir()] == ["file.pth"]
@@ -196,8 +212,10 @@ def test_leftovers_are_used_or_thrown_away(server, tmp_path, leftover):
     assert len(server.asked) == (0 if leftover == CONTENT else 2)
 
 
-@pytest.mark.parametrize("answer", [
-    serve(bytes(300_000)), serve(CONTENT[:-1]), serve(b"<html>log in</html>"), serve(stated=299_999), serve(b"")])
+@pytest.mark.parametrize(
+    "answer",
+    [serve(bytes(300_000)), serve(CONTENT[:-1]), serve(b"<html>log in</html>"), serve(stated=299_999), serve(b"")],
+)
 def test_another_file_is_an_error_that_names_both_hashes_and_leaves_nothing(server, tmp_path, answer):
     server.answers = [answer]
     with pytest.raises(WeightsError, match=SHA256) as error:
@@ -212,7 +230,7 @@ def test_refusals_are_final_or_tried_again(server, tmp_path, status, times):
     with pytest.raises(WeightsError, match=str(status)) as error:
         download(f"{server.url}/file", tmp_path / "file", SHA256, patience=HASTE)
     assert len(server.asked) == times and f"RVC_HUB, or put the file at {tmp_path / 'file'}" in error.value.hint
-    assert not list(tmp_path.iterdir())   # an empty .partial would count as begun
+    assert not list(tmp_path.iterdir())  # an empty .partial would count as begun
 
 
 def test_a_server_that_only_stalls_is_given_up(server, tmp_path):
@@ -261,7 +279,7 @@ def test_an_endless_answer_does_not_fill_the_disk(server, tmp_path, monkeypatch)
 
 
 def test_a_length_beyond_the_disk_is_refused_before_it_is_written(server, tmp_path):
-    server.answers = [serve(stated=10 ** 15)]
+    server.answers = [serve(stated=10**15)]
     with pytest.raises(ResourceError, match="not enough room"):
         download(f"{server.url}/file", tmp_path / "file", SHA256, patience=HASTE)
 
@@ -296,9 +314,14 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def three_files(monkeypatch):
     """Three small files under the names of real ones."""
-    made = {name: registry.Asset(name, hub_path, SHA256, len(CONTENT), "MIT") for name, hub_path in (
-        ("pretrained_v2/f0G40k.pth", "pretrained_v2/f0G40k.pth"), ("rmvpe/rmvpe.pt", "rmvpe.pt"),
-        ("hubert_base/config.json", "hubert_base/config.json"))}
+    made = {
+        name: registry.Asset(name, hub_path, SHA256, len(CONTENT), "MIT")
+        for name, hub_path in (
+            ("pretrained_v2/f0G40k.pth", "pretrained_v2/f0G40k.pth"),
+            ("rmvpe/rmvpe.pt", "rmvpe.pt"),
+            ("hubert_base/config.json", "hubert_base/config.json"),
+        )
+    }
     monkeypatch.setattr(registry, "assets", lambda: made)
     return made
 
@@ -312,11 +335,21 @@ def put(home: Path, name: str, content: bytes = CONTENT) -> Path:
 
 def test_the_registry_has_every_file_once():
     made = registry.assets()
-    bases = {f"{folder}/{f0}{net}{rate}k.pth" for folder in ("pretrained", "pretrained_v2") for f0 in ("", "f0")
-             for net in "GD" for rate in (32, 40, 48)}
+    bases = {
+        f"{folder}/{f0}{net}{rate}k.pth"
+        for folder in ("pretrained", "pretrained_v2")
+        for f0 in ("", "f0")
+        for net in "GD"
+        for rate in (32, 40, 48)
+    }
     assert len(bases) == 24 and bases <= set(made)
-    assert {"hubert_base/config.json", "hubert_base/preprocessor_config.json", "hubert_base/pytorch_model.bin",
-            "rmvpe/rmvpe.pt", "hubert/hubert_base.pt"} <= set(made)
+    assert {
+        "hubert_base/config.json",
+        "hubert_base/preprocessor_config.json",
+        "hubert_base/pytorch_model.bin",
+        "rmvpe/rmvpe.pt",
+        "hubert/hubert_base.pt",
+    } <= set(made)
     assert len({asset.sha256 for asset in made.values()}) == len({asset.url for asset in made.values()}) == len(made)
     assert all(len(bytes.fromhex(asset.sha256)) == 32 for asset in made.values())
     assert {asset.licence for asset in made.values()} == {"MIT", "unknown"}
@@ -366,10 +399,12 @@ def test_fetch_list_and_verify(server, home, three_files, monkeypatch, capsys):
     status, fetched = result("fetch", "rmvpe", "f0G40k.pth")
     assert status == 0
     assert [path for path, _ in server.asked] == ["/mirror/rmvpe.pt", "/mirror/pretrained_v2/f0G40k.pth"]
-    assert [row["path"] for row in fetched["weights"]] == [str(home / "assets" / "rmvpe" / "rmvpe.pt"),
-                                                           str(home / "assets" / "pretrained_v2" / "f0G40k.pth")]
+    assert [row["path"] for row in fetched["weights"]] == [
+        str(home / "assets" / "rmvpe" / "rmvpe.pt"),
+        str(home / "assets" / "pretrained_v2" / "f0G40k.pth"),
+    ]
     assert all(row["sha256"] == SHA256 and row["state"] == "verified" for row in fetched["weights"])
-    assert result("fetch", "rmvpe")[0] == 0 and len(server.asked) == 2          # there: not fetched again
+    assert result("fetch", "rmvpe")[0] == 0 and len(server.asked) == 2  # there: not fetched again
     put(home, "hubert_base/config.json.partial", b"x")
     assert [row["state"] for row in result("list")[1]["weights"]] == ["there", "there", "partial"]
     assert result("verify")[0] == 0
@@ -377,8 +412,8 @@ def test_fetch_list_and_verify(server, home, three_files, monkeypatch, capsys):
     status, verified = result("verify")
     assert status == 1 and "rmvpe/rmvpe.pt" in verified["error"] and verified["weights"][1]["state"] == "damaged"
     status, failed = result("fetch", "rmvpe")
-    assert status == 1 and SHA256 in failed["error"] and broken.read_bytes() == b"something else"   # perhaps his own
-    assert result("verify", "hubert_base")[0] == 1                              # named and not there
+    assert status == 1 and SHA256 in failed["error"] and broken.read_bytes() == b"something else"  # perhaps his own
+    assert result("verify", "hubert_base")[0] == 1  # named and not there
     assert main(["weights", "list"]) == 0 and "rmvpe/rmvpe.pt" in capsys.readouterr().out
 
 
@@ -386,9 +421,11 @@ def test_fetch_list_and_verify(server, home, three_files, monkeypatch, capsys):
 @pytest.fixture
 def made(home, three_files, tmp_path, monkeypatch) -> Path:
     """A bundle with one file of weights and a small wheel, and a home without them."""
+
     def collect(source: Path, folder: Path, *rest: object) -> list[Path]:
         (folder / "own-1.0-py3-none-any.whl").write_bytes(b"a wheel")
         return [folder / "own-1.0-py3-none-any.whl"]
+
     monkeypatch.setattr(bundle, "_collect", collect)
     put(home, "rmvpe/rmvpe.pt")
     report = make_bundle("here", tmp_path / "bundle.zip")
@@ -399,7 +436,7 @@ def made(home, three_files, tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize("unpacked", [False, True])
 def test_what_was_bundled_is_put_where_it_is_looked_for(made, home, tmp_path, unpacked):
-    if unpacked:   # as Kaggle does with uploads
+    if unpacked:  # as Kaggle does with uploads
         zipfile.ZipFile(made).extractall(tmp_path / "folder")
     [placed] = unpack(tmp_path / "folder" if unpacked else made, tmp_path / "wheels")
     assert placed == registry.find("rmvpe/rmvpe.pt") and placed.read_bytes() == CONTENT
@@ -427,27 +464,32 @@ def entry_of(content: bytes) -> dict:
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-@pytest.mark.parametrize(("change", "contents", "error", "words"), [
-    (lambda m: None, {"wheels/own-1.0-py3-none-any.whl": b"b wheel"}, WeightsError, "has the sha256"),
-    (lambda m: None, {"weights/rmvpe/rmvpe.pt": bytes(50_000_000)}, WeightsError, f"not {SHA256}"),   # a small bomb
-    (lambda m: m["files"].update({"wheels/gone.whl": entry_of(b"")}), {}, WeightsError, "is missing"),
-    (lambda m: m["files"].update({"weights/../../evil": entry_of(b"x")}), {}, UnsafeFileError, "evil"),
-    (lambda m: m["files"].update({"/etc/evil": entry_of(b"x")}), {}, UnsafeFileError, "evil"),
-    (lambda m: m["files"].update({"weights/evil.pth": entry_of(b"x")}), {}, UnsafeFileError, "not the known one"),
-    (lambda m: m["files"].update({"weights/rmvpe/rmvpe.pt": entry_of(b"x")}), {}, UnsafeFileError, "not the known"),
-    (lambda m: m.update(python="3.9"), {}, ResourceError, "for Python 3.9"),
-    (lambda m: m.update(machine="vax"), {}, ResourceError, "on vax"),
-    (lambda m: m.update(format=2), {}, WeightsError, "another kind"),
-    (lambda m: m.pop("files"), {}, WeightsError, "not a bundle"),
-    (lambda m: None, {"manifest.json": b"[]"}, WeightsError, "not a bundle"),
-    (lambda m: m["files"]["wheels/own-1.0-py3-none-any.whl"].update(bytes="7"), {}, WeightsError, "another kind"),
-])
+@pytest.mark.parametrize(
+    ("change", "contents", "error", "words"),
+    [
+        (lambda m: None, {"wheels/own-1.0-py3-none-any.whl": b"b wheel"}, WeightsError, "has the sha256"),
+        (lambda m: None, {"weights/rmvpe/rmvpe.pt": bytes(50_000_000)}, WeightsError, f"not {SHA256}"),  # a small bomb
+        (lambda m: m["files"].update({"wheels/gone.whl": entry_of(b"")}), {}, WeightsError, "is missing"),
+        (lambda m: m["files"].update({"weights/../../evil": entry_of(b"x")}), {}, UnsafeFileError, "evil"),
+        (lambda m: m["files"].update({"/etc/evil": entry_of(b"x")}), {}, UnsafeFileError, "evil"),
+        (lambda m: m["files"].update({"weights/evil.pth": entry_of(b"x")}), {}, UnsafeFileError, "not the known one"),
+        (lambda m: m["files"].update({"weights/rmvpe/rmvpe.pt": entry_of(b"x")}), {}, UnsafeFileError, "not the known"),
+        (lambda m: m.update(python="3.9"), {}, ResourceError, "for Python 3.9"),
+        (lambda m: m.update(machine="vax"), {}, ResourceError, "on vax"),
+        (lambda m: m.update(format=2), {}, WeightsError, "another kind"),
+        (lambda m: m.pop("files"), {}, WeightsError, "not a bundle"),
+        (lambda m: None, {"manifest.json": b"[]"}, WeightsError, "not a bundle"),
+        (lambda m: m["files"]["wheels/own-1.0-py3-none-any.whl"].update(bytes="7"), {}, WeightsError, "another kind"),
+    ],
+)
 def test_a_bundle_that_is_not_ours_is_refused(made, home, tmp_path, change, contents, error, words):
     with pytest.raises(error, match=words) as raised:
         unpack(rewritten(made, change, **contents), tmp_path / "wheels")
     assert raised.value.hint and not list(home.rglob("*.pth"))
-    assert not (home / "assets" / "rmvpe" / "rmvpe.pt").exists() or registry.state_of(
-        registry.assets()["rmvpe/rmvpe.pt"], verify=True) == "verified"
+    assert (
+        not (home / "assets" / "rmvpe" / "rmvpe.pt").exists()
+        or registry.state_of(registry.assets()["rmvpe/rmvpe.pt"], verify=True) == "verified"
+    )
 
 
 def test_no_more_is_read_than_the_manifest_states():
@@ -461,7 +503,7 @@ def test_no_more_is_read_than_the_manifest_states():
 @pytest.mark.parametrize("cut", [0, 100, 0.5, 0.999])
 def test_a_torn_archive_is_refused(made, tmp_path, cut):
     whole = made.read_bytes()
-    made.write_bytes(whole[:int(cut if cut > 1 or cut == 0 else cut * len(whole))])
+    made.write_bytes(whole[: int(cut if cut > 1 or cut == 0 else cut * len(whole))])
     with pytest.raises(WeightsError, match="no whole archive"):
         unpack(made, tmp_path / "wheels")
     with pytest.raises(WeightsError, match="no bundle"):
@@ -491,10 +533,17 @@ def test_wanted_weights_that_are_missing_or_damaged_are_told_before_any_work(hom
 
 
 def test_requirements_of_the_targets_python_alone_are_added():
-    requires = ["standard-aifc; python_version >= '3.99'", "old; python_version < '3.0'", "numpy>=1.22",
-                "pytest; extra == 'test'", "fast[all]>=2,<3; python_version >= '3.99' and extra == 'speed'"]
-    needed = [{"metadata": {"name": "Lib_Rosa", "requires_dist": requires}, "requested_extras": ["speed"]},
-              {"metadata": {"name": "NumPy"}}]
+    requires = [
+        "standard-aifc; python_version >= '3.99'",
+        "old; python_version < '3.0'",
+        "numpy>=1.22",
+        "pytest; extra == 'test'",
+        "fast[all]>=2,<3; python_version >= '3.99' and extra == 'speed'",
+    ]
+    needed = [
+        {"metadata": {"name": "Lib_Rosa", "requires_dist": requires}, "requested_extras": ["speed"]},
+        {"metadata": {"name": "NumPy"}},
+    ]
     assert bundle._overlooked(needed, "3.99") == ["fast[all]<3,>=2", "standard-aifc"]
     assert bundle._overlooked(needed, "3.12") == []
 
@@ -511,7 +560,7 @@ def test_the_script_unpacks_with_a_bare_python_and_never_asks_the_network(made, 
     bare = tmp_path / "python"
     bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
     bare.chmod(0o755)
-    rewritten(made, lambda m: m["files"].pop("weights/rmvpe/rmvpe.pt"))   # not in the true registry
+    rewritten(made, lambda m: m["files"].pop("weights/rmvpe/rmvpe.pt"))  # not in the true registry
 
     def bash(code: str) -> subprocess.CompletedProcess:
         start = f'source "{ROOT / "setup_env.sh"}"; bundle="{made}"; python="{bare}"; '
@@ -523,7 +572,7 @@ def test_the_script_unpacks_with_a_bare_python_and_never_asks_the_network(made, 
     made.write_bytes(made.read_bytes()[:-30])
     done = bash("open_bundle; echo going on")
     assert done.returncode == 1 and "going on" not in done.stdout and "no whole archive" in done.stderr
-    done = bash('main --offline /nowhere.zip')
+    done = bash("main --offline /nowhere.zip")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "--offline needs a bundle" in done.stderr
 
 
@@ -540,12 +589,18 @@ def test_a_bundle_sets_up_and_runs_the_demo_without_a_network(tmp_path):
     clean |= {"PIP_CONFIG_FILE": "/dev/null", "PIP_CACHE_DIR": str(tmp_path / "cache"), "RVC_PYTHON": sys.executable}
 
     def offline(folder: str, bundle_file: str, *arguments: str) -> subprocess.CompletedProcess:
-        done = subprocess.run([*ALONE, "bash", "setup_env.sh", "--offline", bundle_file, *arguments],
-                              cwd=tmp_path / folder, env=clean, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*ALONE, "bash", "setup_env.sh", "--offline", bundle_file, *arguments],
+            cwd=tmp_path / folder,
+            env=clean,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done
 
-    offline("as Kaggle unpacks it", ".")   # no clone: rvc_core itself comes from its wheel
+    offline("as Kaggle unpacks it", ".")  # no clone: rvc_core itself comes from its wheel
     rvc = tmp_path / "as Kaggle unpacks it" / ".venv" / "bin" / "rvc"
     assert subprocess.run([rvc, "check", "--json"], cwd=tmp_path, env=clean, check=False).returncode == 0
     done = offline("a clone", made["path"], "demo", "--json", "--quiet")

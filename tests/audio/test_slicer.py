@@ -14,16 +14,20 @@ def layout_of_phrases(seed: int) -> tuple[np.ndarray, list[Span]]:
     random = np.random.default_rng(seed)
     pieces, bursts, now = [], [], 0
     for _ in range(random.integers(1, 12)):
-        burst, pause = (round(RATE_HZ * random.choice(choices) * random.uniform(0.5, 1.5))
-                        for choices in ([0.05, 0.3, 1, 3, 12], [0.1, 0.3, 0.6, 1, 4]))
+        burst, pause = (
+            round(RATE_HZ * random.choice(choices) * random.uniform(0.5, 1.5))
+            for choices in ([0.05, 0.3, 1, 3, 12], [0.1, 0.3, 0.6, 1, 4])
+        )
         quiet = random.choice([0, 1e-4]) * random.standard_normal(pause)
         order = [0.2 * random.standard_normal(burst), quiet]
         bursts.append(Span(now, now + burst))
         pieces += order
         now += burst + pause
     lead = round(RATE_HZ * random.choice([0, 0.3, 0.9, 5]))
-    return (np.concatenate([np.zeros(lead), *pieces]).astype(np.float32),
-            [Span(span.start + lead, span.stop + lead) for span in bursts])
+    return (
+        np.concatenate([np.zeros(lead), *pieces]).astype(np.float32),
+        [Span(span.start + lead, span.stop + lead) for span in bursts],
+    )
 
 
 @pytest.mark.parametrize("seed", range(150))
@@ -36,7 +40,7 @@ def test_every_loud_sample_is_in_a_phrase_and_no_phrase_is_too_short(seed):
     assert all(len(phrase) >= shortest for phrase in phrases)
     lost = outside(phrases, len(samples))
     # what is dropped is silent in the slicer's own measure, and no burst loses more than the edge of one frame
-    assert all(np.sqrt(np.mean(samples[span.start:span.stop].astype(float) ** 2)) < 0.02 for span in lost)
+    assert all(np.sqrt(np.mean(samples[span.start : span.stop].astype(float) ** 2)) < 0.02 for span in lost)
     assert sum(len(piece) for burst in bursts for piece in inside(lost, burst)) <= 0.03 * RATE_HZ * len(bursts)
 
 
@@ -51,8 +55,8 @@ def test_dropped_pauses_keep_half_a_second_on_each_side():
 def test_cuts_fall_where_the_kept_silence_is_quietest():
     random = np.random.default_rng(0)
     level = np.concatenate([np.full(2 * RATE_HZ, 0.3), np.full(4 * RATE_HZ, 1e-3), np.full(2 * RATE_HZ, 0.3)])
-    for dip_seconds in (2.3, 3.0, 5.8):   # the one at 3 s is further than half a second from both phrases
-        level[round((dip_seconds - 0.04) * RATE_HZ):round((dip_seconds + 0.04) * RATE_HZ)] = 1e-5
+    for dip_seconds in (2.3, 3.0, 5.8):  # the one at 3 s is further than half a second from both phrases
+        level[round((dip_seconds - 0.04) * RATE_HZ) : round((dip_seconds + 0.04) * RATE_HZ)] = 1e-5
     first, second = find_phrases(Audio((level * random.standard_normal(len(level))).astype(np.float32), RATE_HZ))
     assert first.stop / RATE_HZ == pytest.approx(2.3, abs=0.03)
     assert second.start / RATE_HZ == pytest.approx(5.8, abs=0.03)
@@ -77,11 +81,12 @@ def test_short_words_between_long_pauses_survive_whole():
     samples = np.zeros(30 * RATE_HZ, np.float32)
     words = [Span(second * RATE_HZ, second * RATE_HZ + RATE_HZ // 4) for second in (3, 9, 15, 28)]
     for word in words:
-        samples[word.start:word.stop] = 0.3 * np.random.default_rng(2).standard_normal(len(word))
+        samples[word.start : word.stop] = 0.3 * np.random.default_rng(2).standard_normal(len(word))
     phrases = find_phrases(Audio(samples, RATE_HZ))
     assert len(phrases) == 4 and all(len(phrase) >= SHORTEST_SECONDS * RATE_HZ for phrase in phrases)
-    assert all(phrase.start <= word.start and word.stop <= phrase.stop
-               for phrase, word in zip(phrases, words, strict=True))
+    assert all(
+        phrase.start <= word.start and word.stop <= phrase.stop for phrase, word in zip(phrases, words, strict=True)
+    )
 
 
 def test_lengthened_never_loses_and_never_overlaps():
@@ -96,10 +101,17 @@ def test_lengthened_never_loses_and_never_overlaps():
     assert lengthened([Span(2, 9)], 10, 30) == [Span(0, 10)]
 
 
-@pytest.mark.parametrize("seconds, cuts", [
-    (10, [(0, 3.7), (3.4, 7.1), (6.8, 10)]), (4, [(0, 4)]), (4.01, [(0, 3.7), (3.21, 4.01)]), (0.3, [(0, 0.3)]),
-    (7.4, [(0, 3.7), (3.4, 7.4)]), (7.5, [(0, 3.7), (3.4, 7.1), (6.7, 7.5)]),
-])
+@pytest.mark.parametrize(
+    "seconds, cuts",
+    [
+        (10, [(0, 3.7), (3.4, 7.1), (6.8, 10)]),
+        (4, [(0, 4)]),
+        (4.01, [(0, 3.7), (3.21, 4.01)]),
+        (0.3, [(0, 0.3)]),
+        (7.4, [(0, 3.7), (3.4, 7.4)]),
+        (7.5, [(0, 3.7), (3.4, 7.1), (6.7, 7.5)]),
+    ],
+)
 def test_windows_are_rvcs_but_for_tails_below_the_shortest(seconds, cuts):
     offset = 700
     spans = windows(Span(offset, offset + round(seconds * 1000)), 1000)
@@ -116,6 +128,7 @@ def test_windows_cover_a_phrase_of_any_length():
 @pytest.mark.parametrize("length", [1, 119, 120, 121, 5000])
 def test_frames_equal_librosas(length):
     import librosa
+
     samples = np.random.default_rng(length).standard_normal(length).astype(np.float32)
     truth = librosa.feature.rms(y=samples, frame_length=480, hop_length=120, pad_mode="constant")[0]
     np.testing.assert_allclose(frame_rms(samples, 120, 4), truth, rtol=1e-5)

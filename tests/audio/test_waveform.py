@@ -18,8 +18,10 @@ def correlation(first: np.ndarray, second: np.ndarray) -> float:
     return float(cross.max() / np.linalg.norm(first) / np.linalg.norm(second))
 
 
-@pytest.mark.parametrize("subtype, tolerance", [("PCM_U8", 1 / 127), ("PCM_16", 1e-4), ("PCM_24", 1e-6),
-                                                ("PCM_32", 1e-7), ("FLOAT", 0), ("DOUBLE", 0)])
+@pytest.mark.parametrize(
+    "subtype, tolerance",
+    [("PCM_U8", 1 / 127), ("PCM_16", 1e-4), ("PCM_24", 1e-6), ("PCM_32", 1e-7), ("FLOAT", 0), ("DOUBLE", 0)],
+)
 def test_wav_of_every_width(tmp_path, subtype, tolerance):
     sound = voice(0.5, rate_hz=22_050)
     soundfile.write(tmp_path / "a.wav", sound, 22_050, subtype)
@@ -34,9 +36,18 @@ def test_extensible_wav(tmp_path):
     np.testing.assert_allclose(read_audio(tmp_path / "a.wav").samples, sound, atol=2e-7)
 
 
-@pytest.mark.parametrize("name, codec, rate_hz", [
-    ("a.mp3", "libmp3lame", 44_100), ("a.m4a", "aac", 44_100), ("a.wma", "wmav2", 44_100), ("a.mp4", "aac", 48_000),
-    ("a.opus", "libopus", 48_000), ("a.mkv", "aac", 48_000), ("a.flac", "flac", 32_000)])
+@pytest.mark.parametrize(
+    "name, codec, rate_hz",
+    [
+        ("a.mp3", "libmp3lame", 44_100),
+        ("a.m4a", "aac", 44_100),
+        ("a.wma", "wmav2", 44_100),
+        ("a.mp4", "aac", 48_000),
+        ("a.opus", "libopus", 48_000),
+        ("a.mkv", "aac", 48_000),
+        ("a.flac", "flac", 32_000),
+    ],
+)
 def test_compressed_formats(tmp_path, name, codec, rate_hz):
     sound = voice(2.0, rate_hz=rate_hz)
     if codec == "flac":
@@ -52,8 +63,9 @@ def test_compressed_formats(tmp_path, name, codec, rate_hz):
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3", ".m4a"])
 def test_saved_files_read_back_with_length_level_and_comment(tmp_path, suffix):
     import av
+
     path = tmp_path / f"голос 'x' 声 😀{suffix}"
-    sound = Audio(voice(2.0, rate_hz=40_000), 40_000)   # RVC's rate, which mp3 and m4a lack
+    sound = Audio(voice(2.0, rate_hz=40_000), 40_000)  # RVC's rate, which mp3 and m4a lack
     sound.save(path, comment="converted")
     again = read_audio(path)
     assert abs(again.seconds - 2.0) < 0.025
@@ -110,10 +122,16 @@ def test_channels_average_but_never_cancel():
     np.testing.assert_array_equal(mono(six), sound)
 
 
-@pytest.mark.parametrize("content, message", [
-    (b"", "empty"), (b"not a recording at all\n" * 40, "cannot be decoded"),
-    (b"#EXTM3U\nhttp://127.0.0.1/x.wav\n", "cannot be decoded"), (b"RIFF\0\0\0\0WAVE", "cannot be decoded"),
-    (b"\0" * 5000, "cannot be decoded")])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "empty"),
+        (b"not a recording at all\n" * 40, "cannot be decoded"),
+        (b"#EXTM3U\nhttp://127.0.0.1/x.wav\n", "cannot be decoded"),
+        (b"RIFF\0\0\0\0WAVE", "cannot be decoded"),
+        (b"\0" * 5000, "cannot be decoded"),
+    ],
+)
 def test_what_is_no_recording_says_so(tmp_path, content, message):
     (tmp_path / "a.wav").write_bytes(content)
     with pytest.raises(AudioError, match=message) as failure:
@@ -123,13 +141,18 @@ def test_what_is_no_recording_says_so(tmp_path, content, message):
 
 def test_absent_folder_silent_video_and_no_samples(tmp_path):
     import av
+
     soundfile.write(tmp_path / "none.wav", np.zeros(0), 8000)
     with av.open(str(tmp_path / "mute.mp4"), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
         container.mux([*stream.encode(av.VideoFrame(64, 64, "yuv420p")), *stream.encode(None)])
-    for name, message in (("gone.wav", "does not exist"), (".", "is a folder"), ("none.wav", "no sound"),
-                          ("mute.mp4", "no sound track")):
+    for name, message in (
+        ("gone.wav", "does not exist"),
+        (".", "is a folder"),
+        ("none.wav", "no sound"),
+        ("mute.mp4", "no sound track"),
+    ):
         with pytest.raises(AudioError, match=message):
             read_audio(tmp_path / name)
 
@@ -156,8 +179,9 @@ def test_resampling_keeps_a_tone_and_removes_what_does_not_fit():
 
 def test_highpass_is_rvcs_filter():
     from scipy import signal
+
     sound = voice(1.0, rate_hz=16_000) + np.float32(0.3)
-    numerator = 0.96996065 * np.array([1, -5, 10, -10, 5, -1])   # as printed for 16 kHz by RVC
+    numerator = 0.96996065 * np.array([1, -5, 10, -10, 5, -1])  # as printed for 16 kHz by RVC
     denominator = signal.butter(5, 48, "highpass", fs=16_000)[1]
     causal = highpass(Audio(sound, 16_000), zero_phase=False).samples
     both = highpass(Audio(sound, 16_000), zero_phase=True).samples
@@ -170,6 +194,7 @@ def test_highpass_is_rvcs_filter():
 @pytest.mark.parametrize("rate_hz, length", [(16_000, 100_000), (22_050, 50_001), (11_025, 33_333)])
 def test_rms_envelope_equals_librosas(rate_hz, length):
     import librosa
+
     sound = np.random.default_rng(0).standard_normal(length).astype(np.float32)
     truth = librosa.feature.rms(y=sound, frame_length=rate_hz // 2 * 2, hop_length=rate_hz // 2, pad_mode="constant")[0]
     np.testing.assert_allclose(rms_envelope(Audio(sound, rate_hz)), truth, rtol=1e-4)

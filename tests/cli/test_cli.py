@@ -49,12 +49,36 @@ def _dataset(folder: Path, recordings: int = 3) -> Path:
 
 
 def test_the_whole_journey_with_names_in_any_script(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    name, dataset = "Алиса 😀 'the \"voice\"' 歌", _dataset(here / "записи 😀 \"takes\"")
+    name, dataset = "Алиса 😀 'the \"voice\"' 歌", _dataset(here / 'записи 😀 "takes"')
     (dataset / ".ipynb_checkpoints").mkdir()
     shutil.copy(dataset / "take 0.wav", dataset / ".ipynb_checkpoints" / "take 0-checkpoint.wav")
-    assert main(["run", name, "--dataset", str(dataset), "--preset", "nano", "--epochs", "1", "--batch-size", "2",
-                 "--holdout-minutes", "0.05", "--base-generator", "none", "--base-discriminator", "none",
-                 "--f0-method", "dio", "--json", "--quiet"]) == 0
+    assert (
+        main(
+            [
+                "run",
+                name,
+                "--dataset",
+                str(dataset),
+                "--preset",
+                "nano",
+                "--epochs",
+                "1",
+                "--batch-size",
+                "2",
+                "--holdout-minutes",
+                "0.05",
+                "--base-generator",
+                "none",
+                "--base-discriminator",
+                "none",
+                "--f0-method",
+                "dio",
+                "--json",
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     result = _result(capsys)
     prepared = result["prepare"]
     assert prepared["seconds_in"] == pytest.approx(prepared["seconds_kept"] + prepared["seconds_explained"], rel=1e-3)
@@ -102,8 +126,9 @@ def _bad_dataset(folder: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["no audio", "text named wav", "0 bytes", "silence", "missing"])
-def test_bad_recordings_fail_in_one_line_and_leave_nothing(here: Path, capsys: pytest.CaptureFixture[str],
-                                                           kind: str) -> None:
+def test_bad_recordings_fail_in_one_line_and_leave_nothing(
+    here: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
     dataset = _bad_dataset(here / "data", kind)
     assert main(["prepare", "x", "--dataset", str(dataset), "--preset", "nano", "--json", "--quiet"]) == 1
     captured = capsys.readouterr()
@@ -113,8 +138,9 @@ def test_bad_recordings_fail_in_one_line_and_leave_nothing(here: Path, capsys: p
     assert not Layout.of("x").clips.exists() and not Layout.of("x").experiment.exists()
 
 
-def test_no_room_is_said_before_anything_is_written(here: Path, capsys: pytest.CaptureFixture[str],
-                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_is_said_before_anything_is_written(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset = _dataset(here / "data")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     assert main(["prepare", "x", "--dataset", str(dataset), "--preset", "nano", "--json", "--quiet"]) == 1
@@ -122,16 +148,19 @@ def test_no_room_is_said_before_anything_is_written(here: Path, capsys: pytest.C
     assert not Layout.of("x").clips.exists()
 
 
-@pytest.mark.parametrize("arguments", [["extract", "nobody"], ["train", "nobody"], ["index", "nobody"],
-                                       ["convert", "nobody", "x.wav"]])
-def test_stages_out_of_order_say_which_comes_first(here: Path, capsys: pytest.CaptureFixture[str],
-                                                   arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [["extract", "nobody"], ["train", "nobody"], ["index", "nobody"], ["convert", "nobody", "x.wav"]]
+)
+def test_stages_out_of_order_say_which_comes_first(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
     assert main([*arguments, "--json", "--quiet"]) == 1
     assert "rvc " in _result(capsys)["hint"]
 
 
 def test_a_missing_base_or_encoder_is_an_error_and_not_a_silent_fallback(
-        here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     dataset = _dataset(here / "data", recordings=1)
     assert main(["prepare", "x", "--dataset", str(dataset), "--preset", "v2-40k", "--quiet"]) == 0
     assert main(["extract", "x", "--json", "--quiet"]) == 1
@@ -141,19 +170,25 @@ def test_a_missing_base_or_encoder_is_an_error_and_not_a_silent_fallback(
     assert "f0G40k.pth" in capsys.readouterr().out
 
 
-def test_an_index_of_another_width_and_other_bad_files_are_named(here: Path,
-                                                                 capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_index_of_another_width_and_other_bad_files_are_named(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     spec = preset("nano")
     torch.manual_seed(0)
     voice, index, source = here / "v.pth", here / "other.index", here / "a.wav"
     save_voice(voice, VoiceFile(spec, Synthesizer(spec).state_dict(), VoiceInfo("v", content_name="embedded")))
-    FeatureIndex.build(np.random.default_rng(0).standard_normal((100, 768)).astype(np.float32),
-                       IndexSettings()).save(index)
+    FeatureIndex.build(np.random.default_rng(0).standard_normal((100, 768)).astype(np.float32), IndexSettings()).save(
+        index
+    )
     Audio(phrase(1, seconds=1.0).samples, 16000).save(source)
     output = here / "out"
-    for arguments, said in ((["--index", str(index)], "768"), (["--index", str(source)], "index"),
-                            (["--index", str(here / "absent.index")], "absent.index"),
-                            (["--protect", "0.9"], "protect"), (["--transpose", "high"], "transpose")):
+    for arguments, said in (
+        (["--index", str(index)], "768"),
+        (["--index", str(source)], "index"),
+        (["--index", str(here / "absent.index")], "absent.index"),
+        (["--protect", "0.9"], "protect"),
+        (["--transpose", "high"], "transpose"),
+    ):
         assert main(["convert", str(voice), str(source), "--output", str(output), *arguments, "--json", "--quiet"]) == 1
         result = _result(capsys)
         assert said in result["error"] and result["hint"], result
@@ -167,8 +202,21 @@ def test_one_bad_file_of_several_does_not_stop_the_others(here: Path, capsys: py
     (here / "in").mkdir()
     Audio(phrase(1, seconds=1.0).samples, 16000).save(here / "in" / "good.wav")
     (here / "in" / "bad.wav").write_text("no sound")
-    status = main(["convert", str(here / "v.pth"), str(here / "in"), "--output", str(here / "out"), "--index", "none",
-                   "--f0-method", "dio", "--json", "--quiet"])
+    status = main(
+        [
+            "convert",
+            str(here / "v.pth"),
+            str(here / "in"),
+            "--output",
+            str(here / "out"),
+            "--index",
+            "none",
+            "--f0-method",
+            "dio",
+            "--json",
+            "--quiet",
+        ]
+    )
     result = _result(capsys)
     assert status == 1 and result["failed"] == 1 and len(result["files"]) == 2
     assert [path.name for path in (here / "out").iterdir()] == ["good_v.wav"]
@@ -189,8 +237,13 @@ def test_golden_reports_as_promised(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_json_is_the_last_line_of_a_real_process() -> None:
-    done = subprocess.run([sys.executable, "-m", "rvc_core.cli", "inspect", str(voice_folder("source")), "--json"],
-                          capture_output=True, text=True, cwd=ROOT, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "rvc_core.cli", "inspect", str(voice_folder("source")), "--json"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
     assert json.loads(done.stdout.splitlines()[-1])["minutes"] == pytest.approx(0.215, rel=0.05)
 
 
@@ -211,13 +264,15 @@ def _fails_in_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str])
 def test_a_home_that_is_a_file_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "root").write_text("a file")
     assert str(here / "root") in _fails_in_one_line(
-        capsys, ["prepare", "x", "--dataset", str(_dataset(here / "data", 1)), "--preset", "nano"])
+        capsys, ["prepare", "x", "--dataset", str(_dataset(here / "data", 1)), "--preset", "nano"]
+    )
 
 
-def test_what_the_system_forbids_is_said_with_the_place(here: Path, capsys: pytest.CaptureFixture[str],
-                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_system_forbids_is_said_with_the_place(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def forbidden(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied", "/somewhere/logs")   # root itself is never refused
+        raise PermissionError(13, "Permission denied", "/somewhere/logs")  # root itself is never refused
 
     monkeypatch.setattr(experiment.Experiment, "prepare", forbidden)
     assert _fails_in_one_line(capsys, ["prepare", "x"]) == "Permission denied: /somewhere/logs"
@@ -225,15 +280,17 @@ def test_what_the_system_forbids_is_said_with_the_place(here: Path, capsys: pyte
 
 @pytest.mark.parametrize("output", ["out.wav", "out.wav/below"])
 @pytest.mark.parametrize("command", [["convert", "absent.pth", "a.wav"], ["demo"]])
-def test_an_output_that_is_a_file_is_refused_before_any_work(here: Path, capsys: pytest.CaptureFixture[str],
-                                                             command: list[str], output: str) -> None:
+def test_an_output_that_is_a_file_is_refused_before_any_work(
+    here: Path, capsys: pytest.CaptureFixture[str], command: list[str], output: str
+) -> None:
     (here / "out.wav").write_text("somebody's file")
     error = _fails_in_one_line(capsys, [*command, "--output", str(here / output)])
     assert "is a file" in error and (here / "out.wav").read_text() == "somebody's file"
 
 
-def test_an_interrupted_command_still_answers_in_json(here: Path, capsys: pytest.CaptureFixture[str],
-                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_command_still_answers_in_json(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -241,13 +298,27 @@ def test_an_interrupted_command_still_answers_in_json(here: Path, capsys: pytest
     assert _fails_in_one_line(capsys, ["train", "x", "--foreground"]) == "interrupted"
 
 
-def test_a_demo_below_its_bars_says_which(here: Path, capsys: pytest.CaptureFixture[str],
-                                          monkeypatch: pytest.MonkeyPatch) -> None:
-    report = demo_module.DemoReport(0.5, 3, 2.0, 1.9, 0.5, 0.9, 0.0, 0.9, "o.wav", "demo.png", 9.0,
-                                    ["held-out mel fell by 0.05", "similarity gain 0.00"])
+def test_a_demo_below_its_bars_says_which(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = demo_module.DemoReport(
+        0.5,
+        3,
+        2.0,
+        1.9,
+        0.5,
+        0.9,
+        0.0,
+        0.9,
+        "o.wav",
+        "demo.png",
+        9.0,
+        ["held-out mel fell by 0.05", "similarity gain 0.00"],
+    )
     monkeypatch.setattr(demo_module, "demo", lambda folder, progress: report)
     assert _fails_in_one_line(capsys, ["demo", "--output", str(here)]) == (
-        "held-out mel fell by 0.05; similarity gain 0.00")
+        "held-out mel fell by 0.05; similarity gain 0.00"
+    )
 
 
 def test_a_killed_notebook_is_an_error_with_a_hint(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,19 +341,28 @@ def _takes_floats(settings: type, name: str) -> bool:
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", float("nan"), float("inf")])
 def test_no_setting_takes_what_is_not_a_number(value: object) -> None:
-    fields = [(settings, name) for classes in SETTINGS_OF.values() for settings in classes
-              for name in settings.model_fields if _takes_floats(settings, name)]
+    fields = [
+        (settings, name)
+        for classes in SETTINGS_OF.values()
+        for settings in classes
+        for name in settings.model_fields
+        if _takes_floats(settings, name)
+    ]
     assert len(fields) >= 10
     for settings, name in fields:
         with pytest.raises(SettingsError, match=name):
             settings.of(**{name: value})
 
 
-@pytest.mark.parametrize(("settings", "field", "good", "bad"), [
-    (ConvertSettings, "transpose", {"-60": -60, 60: 60, "auto": "auto", "1.5": 1.5}, ["60.1", -61, "high"]),
-    (ConvertSettings, "output_rate_hz", {"0": 0, 8000: 8000, "44100": 44100}, [1, "7999", -1, 200_000]),
-    (TrainSettings, "learning_rate", {"auto": "auto", "2e-4": 2e-4}, [0, "-1e-4", 0.1, "fast"]),
-    (PrepareSettings, "uses_f0", {"false": False, "true": True, "0": False}, ["maybe"])])
+@pytest.mark.parametrize(
+    ("settings", "field", "good", "bad"),
+    [
+        (ConvertSettings, "transpose", {"-60": -60, 60: 60, "auto": "auto", "1.5": 1.5}, ["60.1", -61, "high"]),
+        (ConvertSettings, "output_rate_hz", {"0": 0, 8000: 8000, "44100": 44100}, [1, "7999", -1, 200_000]),
+        (TrainSettings, "learning_rate", {"auto": "auto", "2e-4": 2e-4}, [0, "-1e-4", 0.1, "fast"]),
+        (PrepareSettings, "uses_f0", {"false": False, "true": True, "0": False}, ["maybe"]),
+    ],
+)
 def test_bounds(settings: type, field: str, good: dict[object, object], bad: list[object]) -> None:
     for given, meant in good.items():
         assert getattr(settings.of(**{field: given}), field) == meant

@@ -47,13 +47,18 @@ def test_each_command_says_what_it_made(here: Path, capsys: pytest.CaptureFixtur
 
 def test_failures_are_one_line_with_a_hint(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bob = str(Layout.of("bob").generator(9))
-    for command, said in ((["export", "alice"], "small encoder"), (["export", "nobody"], "neither a voice file nor"),
-                          (["merge", "alice", "bob", "--alpha", "2"], "no share"),
-                          (["annotate", "bob"], "nothing to change"), (["import", "nothing.zip"], "no such file"),
-                          (["extract-voice", "x.pth"], "no such file"), (["import", ""], "nothing to import"),
-                          (["extract-voice", bob, "--output", "voices"], "no place for the voice"),
-                          (["extract-voice", bob, "--output", bob], "no place for the voice"),
-                          (["weights", "verify"], "no file of weights is here")):
+    for command, said in (
+        (["export", "alice"], "small encoder"),
+        (["export", "nobody"], "neither a voice file nor"),
+        (["merge", "alice", "bob", "--alpha", "2"], "no share"),
+        (["annotate", "bob"], "nothing to change"),
+        (["import", "nothing.zip"], "no such file"),
+        (["extract-voice", "x.pth"], "no such file"),
+        (["import", ""], "nothing to import"),
+        (["extract-voice", bob, "--output", "voices"], "no place for the voice"),
+        (["extract-voice", bob, "--output", bob], "no place for the voice"),
+        (["weights", "verify"], "no file of weights is here"),
+    ):
         failure = _run(capsys, *command, status=1)
         assert said in failure["error"] and "\n" not in failure["error"] and failure["hint"]
     assert sorted(path.name for path in (here / "home" / "logs").iterdir()) == ["alice", "bob"]

@@ -37,8 +37,16 @@ class Bands:
 class Whistler:
     """A synthesizer that whistles the pitch it is given, 0.02 of noise where there is none."""
 
-    def infer(self, content: torch.Tensor, coarse: torch.Tensor, f0_hz: torch.Tensor, speaker: torch.Tensor,
-              noise_scale: float, *, noise: object) -> torch.Tensor:
+    def infer(
+        self,
+        content: torch.Tensor,
+        coarse: torch.Tensor,
+        f0_hz: torch.Tensor,
+        speaker: torch.Tensor,
+        noise_scale: float,
+        *,
+        noise: object,
+    ) -> torch.Tensor:
         whistle = sine(f0_hz, 160, 16000, noise.phase)
         return whistle * 5 + 0.02 * noise.source * (f0_hz == 0).repeat_interleave(160, dim=1).unsqueeze(1)
 
@@ -58,15 +66,22 @@ class Spy:
 def make(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Converter]:
     monkeypatch.setattr(module, "content_encoder", lambda name, width, device: Bands())
 
-    def converter(*, local: bool = False, index: FeatureIndex | None = None, spec=TINY,
-                  same_speakers: tuple[int, int] = (0, 0), **info: object) -> Converter:
+    def converter(
+        *,
+        local: bool = False,
+        index: FeatureIndex | None = None,
+        spec=TINY,
+        same_speakers: tuple[int, int] = (0, 0),
+        **info: object,
+    ) -> Converter:
         torch.manual_seed(1)
         weights = Synthesizer(spec).state_dict()
-        if local:   # attention hears a whole window; without it the network is local, and windows must not show at all
+        if local:  # attention hears a whole window; without it the network is local, and windows must not show at all
             weights = {key: value * 0 if ".conv_o." in key else value for key, value in weights.items()}
         first, second = same_speakers
         weights["emb_g.weight"][second] = weights["emb_g.weight"][first]
         return Converter(VoiceFile(spec, weights, VoiceInfo("v", **{"content_name": "embedded", **info})), index)
+
     return converter
 
 
@@ -102,7 +117,7 @@ def test_windows_equal_the_whole(make: Callable[..., Converter], monkeypatch: py
     monkeypatch.setattr(windowing, "WINDOW_FRAMES", 2000)
     assert len(plan_windows(len(source.samples))) == 1
     whole = converter.convert(source, settings).audio.samples
-    error_db = 10 * np.log10(np.mean((pieces - whole) ** 2) / np.mean(whole ** 2))
+    error_db = 10 * np.log10(np.mean((pieces - whole) ** 2) / np.mean(whole**2))
     assert error_db < -60
 
 
@@ -136,7 +151,7 @@ def test_a_fade_keeps_the_power_whatever_the_two_sides_have_in_common(likeness: 
     mixed = [np.sqrt(likeness) * shared + np.sqrt(1 - likeness) * own for own in (left, right)]
     fade = 200_000
     joined = join_pieces([piece[:fade].astype(np.float32) for piece in mixed], fade)
-    power_db = 10 * np.log10([np.mean(part ** 2) for part in np.split(joined, 10)])
+    power_db = 10 * np.log10([np.mean(part**2) for part in np.split(joined, 10)])
     assert len(joined) == fade and np.abs(power_db).max() < 0.15
 
 
@@ -154,6 +169,7 @@ def test_nothing_below_the_voice_comes_out(make: Callable[..., Converter]) -> No
     class Biased(Whistler):
         def infer(self, *arguments: object, **options: object) -> torch.Tensor:
             return super().infer(*arguments, **options) + 0.1
+
     converter._synthesizer = Biased()
     made = converter.convert(_speech(3.0), _settings()).audio.samples
     assert abs(made[8000:-8000].mean()) < 1e-4 and made.std() > 0.05
@@ -184,8 +200,17 @@ def test_same_seed_same_audio_other_seed_other_audio(make: Callable[..., Convert
     assert np.array_equal(first, again) and not np.allclose(first, other)
 
 
-@pytest.mark.parametrize("change", [{"index_rate": 0.0}, {"protect": 0.0}, {"noise_scale": 0.0}, {"speaker": 1},
-                                    {"transpose": 3}, {"rms_mix_rate": 0.0}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"index_rate": 0.0},
+        {"protect": 0.0},
+        {"noise_scale": 0.0},
+        {"speaker": 1},
+        {"transpose": 3},
+        {"rms_mix_rate": 0.0},
+    ],
+)
 def test_every_option_changes_the_result(make: Callable[..., Converter], change: dict[str, object]) -> None:
     source = _speech()
     features = np.random.default_rng(0).standard_normal((200, 8)).astype(np.float32) * 3
@@ -203,17 +228,19 @@ def _content(converter: Converter, source: Audio, **options: object) -> np.ndarr
 
 
 def test_index_rate_moves_content_to_the_index_and_protect_keeps_it_where_nothing_is_voiced(
-        make: Callable[..., Converter]) -> None:
+    make: Callable[..., Converter],
+) -> None:
     source, everywhere = _speech(), 7.0
     converter = make(index=FeatureIndex.build(np.full((50, 8), everywhere, np.float32), IndexSettings()))
     own, half, moved, protected = (
         _content(converter, source, index_rate=rate, protect=protect)
-        for rate, protect in ((0.0, 0.5), (0.5, 0.5), (1.0, 0.5), (1.0, 0.0)))
+        for rate, protect in ((0.0, 0.5), (0.5, 0.5), (1.0, 0.5), (1.0, 0.0))
+    )
     padded = module._padded(module._prepared(source))
-    voiced = pitch_estimator("dio")(padded).voiced[:len(own)]
+    voiced = pitch_estimator("dio")(padded).voiced[: len(own)]
     assert 20 < voiced.sum() < len(own) - 20
     hand = np.repeat(Bands()(padded), 2, axis=0)
-    np.testing.assert_allclose(own[:-8], hand[:len(own) - 8], atol=1e-5)
+    np.testing.assert_allclose(own[:-8], hand[: len(own) - 8], atol=1e-5)
     np.testing.assert_allclose(half, (own + everywhere) / 2, atol=1e-4)
     np.testing.assert_allclose(moved, everywhere, atol=1e-4)
     np.testing.assert_allclose(protected[voiced], everywhere, atol=1e-4)
@@ -221,7 +248,7 @@ def test_index_rate_moves_content_to_the_index_and_protect_keeps_it_where_nothin
 
 
 def test_without_noise_the_prior_is_the_same_for_every_seed(make: Callable[..., Converter]) -> None:
-    converter, source = make(spec=replace(TINY, uses_f0=False)), _speech()   # with f0, the excitation is random too
+    converter, source = make(spec=replace(TINY, uses_f0=False)), _speech()  # with f0, the excitation is random too
     silent, other = (converter.convert(source, _settings(seed=seed, noise_scale=0)).audio.samples for seed in (0, 1))
     assert np.array_equal(silent, other)
     little, much = (converter.convert(source, _settings(noise_scale=scale)).audio.samples for scale in (0.1, 1.0))
@@ -294,8 +321,9 @@ def test_what_was_written_is_opened_and_measured(make: Callable[..., Converter],
     assert abs(written.seconds - 2) < 0.15 and result.sanity["rms_db"] > -30
 
 
-def test_an_output_that_is_not_what_was_made_is_removed(make: Callable[..., Converter], tmp_path: Path,
-                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_that_is_not_what_was_made_is_removed(
+    make: Callable[..., Converter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Audio, "save", lambda self, path, comment="": path.write_bytes(b"torn"))
     with pytest.raises(AudioError):
         convert_to_file(make(), _speech(), tmp_path / "out.wav", _settings())

@@ -74,17 +74,17 @@ def test_features_are_roots_of_probabilities_and_a_smaller_rest(encoder: Embedde
 
 def test_frame_t_lies_at_sample_320_t() -> None:
     samples = torch.zeros(1, 16_000)
-    samples[0, 320 * 25 + 200] = 1.0                               # a click in the middle of frame 25's window
+    samples[0, 320 * 25 + 200] = 1.0  # a click in the middle of frame 25's window
     power = power_spectrum(samples).sum(-1)[0]
     assert int(power.argmax()) == 50
-    torch.testing.assert_close(power[49], power[51])               # its neighbours, 160 samples away, see it alike
+    torch.testing.assert_close(power[49], power[51])  # its neighbours, 160 samples away, see it alike
 
 
 def test_log_mel_agrees_with_librosa_in_shape() -> None:
     librosa = pytest.importorskip("librosa")
     theirs = librosa.filters.mel(sr=16_000, n_fft=512, n_mels=80, fmin=40, fmax=7600, htk=True, norm=None).T
     ours = mel_filters().numpy()
-    wide = slice(30, None)                                         # lower bands are narrower than a bin
+    wide = slice(30, None)  # lower bands are narrower than a bin
     assert np.abs(ours[:, wide].argmax(0) - theirs[:, wide].argmax(0)).max() <= 1
     np.testing.assert_allclose(ours.sum(0), 1.0, atol=1e-4)
 
@@ -105,7 +105,7 @@ def test_level_does_not_matter(encoder: EmbeddedEncoder) -> None:
 
 def test_a_cut_hardly_changes_what_lies_inside_it(encoder: EmbeddedEncoder) -> None:
     samples = read_audio(min(embedded.voice_folder("source").glob("*.flac"))).samples
-    whole, part = features(encoder, samples), features(encoder, samples[320 * 20:])
+    whole, part = features(encoder, samples), features(encoder, samples[320 * 20 :])
     assert apart(whole[95:], part[75:]) < 0.1
 
 
@@ -126,6 +126,7 @@ def test_vowels_count_more_than_voices(encoder: EmbeddedEncoder) -> None:
 def test_it_costs_little(encoder: EmbeddedEncoder) -> None:
     """Counted, not timed: at 20 GFLOP a second, 0.2 GFLOP for a second of sound is 100 times real time."""
     from torch.utils.flop_counter import FlopCounterMode
+
     with FlopCounterMode(display=False) as counter:
         encoder(torch.zeros(1, 10 * 16_000))
     assert 0.05e9 < counter.get_total_flops() / 10 < 0.2e9
@@ -136,10 +137,10 @@ def test_it_runs_sixty_times_faster_than_real_time(encoder: EmbeddedEncoder) -> 
     samples = phrase(2, seconds=20.0).samples
     seconds = []
     for _ in range(5):
-        started = time.process_time()                              # of all threads together
+        started = time.process_time()  # of all threads together
         features(encoder, samples)
         seconds.append(time.process_time() - started)
-    assert 20.0 / min(seconds) > 60.0                              # the best of five: the machine may be busy
+    assert 20.0 / min(seconds) > 60.0  # the best of five: the machine may be busy
 
 
 def test_saved_weights_load_again(encoder: EmbeddedEncoder, tmp_path) -> None:
@@ -151,6 +152,7 @@ def test_saved_weights_load_again(encoder: EmbeddedEncoder, tmp_path) -> None:
 
 def test_other_files_are_refused(tmp_path) -> None:
     from safetensors.torch import save_file
+
     save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
     (tmp_path / "text.safetensors").write_text("not weights")
     for name in ("other", "text", "absent"):

@@ -55,9 +55,10 @@ def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
 def monotone(audio: Audio) -> Audio:
     """The same words on one note."""
     import pyworld
+
     f0, envelope, noise = pyworld.wav2world(audio.samples.astype(np.float64), audio.sample_rate)
     flat = pyworld.synthesize(np.where(f0 > 0, 140.0, 0.0), envelope, noise, audio.sample_rate)
-    return Audio(flat[:len(audio.samples)].astype(np.float32), audio.sample_rate)
+    return Audio(flat[: len(audio.samples)].astype(np.float32), audio.sample_rate)
 
 
 # -- figures -------------------------------------------------------------------------------------------------------
@@ -66,8 +67,9 @@ def report() -> EvaluateReport:
     source = read_audio(SOURCE)
     outputs = {"copy": source, "monotone and noisy": noisy(monotone(source), 5), "target": read_audio(TARGET[0])}
     known = [[audio] for audio in map(read_audio, TARGET[1:])]
-    return evaluate([Case(SOURCE, audio, name, TEXT) for name, audio in outputs.items()],
-                    TargetSpeech(known[1:], known[0]))
+    return evaluate(
+        [Case(SOURCE, audio, name, TEXT) for name, audio in outputs.items()], TargetSpeech(known[1:], known[0])
+    )
 
 
 @needs_scorers
@@ -113,7 +115,8 @@ def test_dnsmos_is_what_its_own_package_says() -> None:
     audio = read_audio(TARGET[0])
     ours, theirs = NaturalnessScorer()(audio), dnsmos.run(audio.samples, 16_000)
     assert [ours.signal, ours.background, ours.overall] == pytest.approx(
-        [theirs["sig_mos"], theirs["bak_mos"], theirs["ovrl_mos"]], abs=1e-4)
+        [theirs["sig_mos"], theirs["bak_mos"], theirs["ovrl_mos"]], abs=1e-4
+    )
     with pytest.raises(AudioError):
         NaturalnessScorer()(audio[:0])
 
@@ -122,13 +125,18 @@ def test_dnsmos_is_what_its_own_package_says() -> None:
 def test_digits_are_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "resemblyzer", "pyworld", "onnxruntime")
     source = read_audio(SOURCE)
-    made = evaluate([Case(SOURCE, source, text=TEXT, facts={"real_time_factor": 1.0}),
-                     Case(SOURCE, source, text="one two three oh five", facts={"real_time_factor": 5.0}),
-                     Case(SOURCE, source, facts={"real_time_factor": 3.0})], target_speech(TARGET))
+    made = evaluate(
+        [
+            Case(SOURCE, source, text=TEXT, facts={"real_time_factor": 1.0}),
+            Case(SOURCE, source, text="one two three oh five", facts={"real_time_factor": 5.0}),
+            Case(SOURCE, source, facts={"real_time_factor": 3.0}),
+        ],
+        target_speech(TARGET),
+    )
     assert made.words["output"]["words"] == len(TEXT.split()) and made.words["output"]["error_rate"] < 0.1
     assert made.digits["output"]["words"] == 5 and made.digits["output"]["accuracy"] < 0.5
     assert made.mean["real_time_factor"] == 3 and made.mean_of_sentences["real_time_factor"] == 2
-    assert {*made.files[1]["heard"].split()} <= {"one", "two", "three", "oh", "five"}   # a vocabulary of their own
+    assert {*made.files[1]["heard"].split()} <= {"one", "two", "three", "oh", "five"}  # a vocabulary of their own
     assert made.files[2]["word_errors"] is None and any(SOURCE.name in note for note in made.notes)
 
 
@@ -136,9 +144,14 @@ def test_signal_faults_are_named() -> None:
     source = read_audio(SOURCE)
     quiet = Audio(np.where(np.arange(len(source.samples)) < 12_000, source.samples, 0).astype(np.float32), 16_000)
     dull = source.resample(4_000).resample(16_000)
-    faults = {"longer": Audio(np.pad(source.samples, (0, 1600)), 16_000), "shorter": source[:-0.1], "silent": quiet,
-              "clipped": Audio(np.clip(8 * source.samples, -0.9, 0.9), 16_000), "nothing above": dull,
-              "offset": Audio(source.samples + np.float32(0.05), 16_000)}
+    faults = {
+        "longer": Audio(np.pad(source.samples, (0, 1600)), 16_000),
+        "shorter": source[:-0.1],
+        "silent": quiet,
+        "clipped": Audio(np.clip(8 * source.samples, -0.9, 0.9), 16_000),
+        "nothing above": dull,
+        "offset": Audio(source.samples + np.float32(0.05), 16_000),
+    }
     assert sanity(source, source)["problems"] == []
     for word, broken in faults.items():
         assert [problem for problem in sanity(source, broken)["problems"] if word in problem], word
@@ -188,8 +201,12 @@ def test_texts_come_from_tables_folders_neighbours_or_the_line(tmp_path: Path) -
     assert texts_of(sources) == ["", "beside", ""]
     assert texts_of(sources[:1], "Said. " * 100) == [("Said. " * 100).strip()]
     assert texts_of(sources[:1], str(tmp_path / "a.txt")) == ["one"]
-    for given, said in (("two words", "one text for 3"), (str(tmp_path / "no.tsv"), "does not exist"),
-                        ("", "3 sources"), (str(tmp_path / "p2" / "x.txt"), "3 sources")):
+    for given, said in (
+        ("two words", "one text for 3"),
+        (str(tmp_path / "no.tsv"), "does not exist"),
+        ("", "3 sources"),
+        (str(tmp_path / "p2" / "x.txt"), "3 sources"),
+    ):
         with pytest.raises(SettingsError, match=said):
             texts_of(sources, given)
 
@@ -210,22 +227,40 @@ TARGETS = ["--target", *map(str, TARGET)]
 
 
 @needs_scorers
-def test_a_voice_is_measured_on_its_own_heldout_speech(home: Path, capsys: pytest.CaptureFixture[str],
-                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_voice_is_measured_on_its_own_heldout_speech(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def as_it_is(self: convert.Converter, source: Audio, *_: object, **__: object) -> convert.ConvertResult:
-        return convert.ConvertResult(source, 5.0, source.seconds, 0.5, {}, ["a warning"])   # nothing is converted
+        return convert.ConvertResult(source, 5.0, source.seconds, 0.5, {}, ["a warning"])  # nothing is converted
 
     layout, spec = Layout.of("eve"), preset("nano")
     for number, path in enumerate(TARGET):
         place = layout.heldout if number == 3 else layout
         read_audio(path).save(place.clips / f"{number}_0.wav")
     torch.manual_seed(0)
-    save_voice(layout.final_voice, VoiceFile(spec, Synthesizer(spec).state_dict(),
-                                             VoiceInfo("eve", content_name="embedded")))
+    save_voice(
+        layout.final_voice, VoiceFile(spec, Synthesizer(spec).state_dict(), VoiceInfo("eve", content_name="embedded"))
+    )
     monkeypatch.setattr(convert.Converter, "convert", as_it_is)
     without(monkeypatch, "pyworld", "onnxruntime")
-    assert main(["evaluate", "eve", *SOURCES, "--text", TEXT, "--output", str(home / "kept"), "--index-rate", "0",
-                 "--json", "--quiet"]) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                "eve",
+                *SOURCES,
+                "--text",
+                TEXT,
+                "--output",
+                str(home / "kept"),
+                "--index-rate",
+                "0",
+                "--json",
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     captured = capsys.readouterr()
     result = json.loads(captured.out.splitlines()[-1])
     [row] = result["files"]
@@ -237,35 +272,45 @@ def test_a_voice_is_measured_on_its_own_heldout_speech(home: Path, capsys: pytes
 
 
 @needs_scorers
-def test_files_are_measured_against_the_targets_recordings(home: Path, capsys: pytest.CaptureFixture[str],
-                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_measured_against_the_targets_recordings(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     without(monkeypatch, "pyworld", "onnxruntime")
     read_audio(TARGET[0])[:2.5].save(home / "awb_01_slt.wav")
-    assert main(["evaluate", str(home / "awb_01_slt.wav"), *SOURCES, "--target", *map(str, TARGET[1:]), "--json",
-                 "--quiet"]) == 0
+    assert (
+        main(
+            ["evaluate", str(home / "awb_01_slt.wav"), *SOURCES, "--target", *map(str, TARGET[1:]), "--json", "--quiet"]
+        )
+        == 0
+    )
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["files"][0]["similarity_gain"] > 0.7 and result["words"] is None
     assert "shorter than its source" in result["files"][0]["sanity"]["problems"][0]
     assert result["target"]["similarity_from"] == "each recording left out in turn" and len(result["absent"]) == 2
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    (["nobody", *SOURCES], "neither a voice file nor an experiment"),
-    (["absent.wav", *SOURCES, *TARGETS], "absent.wav' does not exist"),
-    (["silence.wav", "--source", "absent.wav", *TARGETS], "absent.wav' does not exist"),
-    (["silence.wav", *SOURCES, "--target", "absent"], "absent' does not exist"),
-    (["silence.wav", "--source", "empty", *TARGETS], "no recording in 'empty'"),
-    (["silence.wav", "notes.wav", *SOURCES, *TARGETS], "2 files and 1 sources"),
-    (["silence.wav", *SOURCES], "no recording of the target"),
-    (["silence.wav", *SOURCES, "--target", str(TARGET[0])], "one short recording of the target"),
-    (["silence.wav", *SOURCES, *TARGETS, "--text", "absent.tsv"], "absent.tsv' does not exist"),
-    (["silence.wav", *SOURCES, *TARGETS, "--text", "other.tsv"], "no text of 'awb_01.flac'"),
-    (["silence.wav", *SOURCES, *TARGETS, "--text", ""], "no text of 'awb_01.flac'"),
-    (["silence.wav", *SOURCES, *TARGETS, "--index-rate", "0.5"], "index_rate has no effect"),
-    (["notes.wav", *SOURCES, *TARGETS], "notes.wav"),
-    pytest.param(["silence.wav", *SOURCES, *TARGETS], "silence.wav: no speech", marks=needs_scorers)])
-def test_bad_input_is_one_line_with_a_hint(home: Path, capsys: pytest.CaptureFixture[str],
-                                           monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nobody", *SOURCES], "neither a voice file nor an experiment"),
+        (["absent.wav", *SOURCES, *TARGETS], "absent.wav' does not exist"),
+        (["silence.wav", "--source", "absent.wav", *TARGETS], "absent.wav' does not exist"),
+        (["silence.wav", *SOURCES, "--target", "absent"], "absent' does not exist"),
+        (["silence.wav", "--source", "empty", *TARGETS], "no recording in 'empty'"),
+        (["silence.wav", "notes.wav", *SOURCES, *TARGETS], "2 files and 1 sources"),
+        (["silence.wav", *SOURCES], "no recording of the target"),
+        (["silence.wav", *SOURCES, "--target", str(TARGET[0])], "one short recording of the target"),
+        (["silence.wav", *SOURCES, *TARGETS, "--text", "absent.tsv"], "absent.tsv' does not exist"),
+        (["silence.wav", *SOURCES, *TARGETS, "--text", "other.tsv"], "no text of 'awb_01.flac'"),
+        (["silence.wav", *SOURCES, *TARGETS, "--text", ""], "no text of 'awb_01.flac'"),
+        (["silence.wav", *SOURCES, *TARGETS, "--index-rate", "0.5"], "index_rate has no effect"),
+        (["notes.wav", *SOURCES, *TARGETS], "notes.wav"),
+        pytest.param(["silence.wav", *SOURCES, *TARGETS], "silence.wav: no speech", marks=needs_scorers),
+    ],
+)
+def test_bad_input_is_one_line_with_a_hint(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
     monkeypatch.chdir(home)
     without(monkeypatch, "pyworld", "onnxruntime", "pocketsphinx")
     assert main(["evaluate", *arguments, "--json", "--quiet"]) == 1
@@ -281,7 +326,7 @@ def test_a_target_without_held_out_speech_stands_for_itself(tmp_path: Path) -> N
         Audio(np.full(16_000, 0.1, np.float32), 16_000).save(layout.clips / f"0_{number}.wav")
     speech = target_speech((), layout.clips, layout.heldout.clips)
     assert [piece.seconds for recording in speech.known for piece in recording] == [3, 3, 2, 2] and not speech.heldout
-    assert len(speech.known) == 4   # each stands for a recording
+    assert len(speech.known) == 4  # each stands for a recording
     assert len(target_speech(TARGET, layout.clips, layout.heldout.clips).heldout) == 4
 
 

@@ -13,8 +13,12 @@ from rvc_core.presets import preset
 from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, load_voice, save_voice, synthesizer_of
 
 FRAMES, STRIDE = 24, 16
-CELLS = [(f"{version}-{rate}", uses_f0) for version in ("v1", "v2") for rate in ("32k", "40k", "48k")
-         for uses_f0 in (True, False)]
+CELLS = [
+    (f"{version}-{rate}", uses_f0)
+    for version in ("v1", "v2")
+    for rate in ("32k", "40k", "48k")
+    for uses_f0 in (True, False)
+]
 
 
 @pytest.mark.slow
@@ -31,7 +35,8 @@ def test_a_voice_file_of_ours_sounds_in_their_programs_as_here(number: int, tmp_
     content = noise(FRAMES * spec.content_width, seed).float().view(1, FRAMES, -1)
     pitch = (torch.from_numpy(track.coarse())[None], torch.from_numpy(track.f0_hz)[None]) if uses_f0 else (None, None)
     audio = synthesizer_of(load_voice(tmp_path / "voice.pth")).infer(
-        content, *pitch, torch.tensor([seed % 109]), noise=SynthesisNoise.zeros(spec, FRAMES))[0, 0]
+        content, *pitch, torch.tensor([seed % 109]), noise=SynthesisNoise.zeros(spec, FRAMES)
+    )[0, 0]
     with np.load(Path(__file__).parents[1] / "golden" / "voices.npz") as theirs:
         for program in ("rvc", "applio"):
             expected = theirs[f"{program}_{name.replace('-', '_')}_{'f0' if uses_f0 else 'nof0'}"]

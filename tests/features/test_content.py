@@ -21,9 +21,11 @@ from synth import phrase
 def hubert_base(tmp_path_factory):
     """A HuBERT of random weights in the form of the hub's folder: 12 layers of 768, thin feed-forward, final_proj."""
     from transformers import HubertConfig, HubertModel
+
     torch.manual_seed(0)
-    config = HubertConfig(intermediate_size=32, conv_dim=(32,) * 7, num_conv_pos_embeddings=16,
-                          classifier_proj_size=256)
+    config = HubertConfig(
+        intermediate_size=32, conv_dim=(32,) * 7, num_conv_pos_embeddings=16, classifier_proj_size=256
+    )
     model = HubertModel(config).eval()
     model.final_proj = torch.nn.Linear(768, 256)
     folder = tmp_path_factory.mktemp("assets") / "hubert_base"
@@ -79,6 +81,7 @@ def test_windows_equal_the_whole():
     def network(window, device):
         longest.append(len(window))
         return frame_means(window, device)
+
     features = WindowedEncoder("fake", 1, "", "cpu", network)(samples)
     np.testing.assert_array_equal(features, frame_means(samples, "cpu"))
     assert len(longest) == 3 and max(longest) <= 39 * 16000
@@ -96,6 +99,7 @@ def test_embedded_windows_equal_the_whole(monkeypatch):
 def test_non_finite_features_are_computed_again_on_the_cpu_or_refused():
     def network(samples, device):
         return frame_means(samples, device) * (np.nan if device == "cuda" else 1)
+
     assert np.isfinite(WindowedEncoder("fake", 1, "", "cuda", network)(np.zeros(800))).all()
     with pytest.raises(AudioError, match="not finite"):
         WindowedEncoder("fake", 1, "", "cpu", lambda samples, device: network(samples, "cuda"))(np.zeros(800))
@@ -109,10 +113,18 @@ def test_missing_weights_say_where_they_belong(monkeypatch, tmp_path):
     assert str(tmp_path) in str(error.value) and "RVC_HUBERT" in error.value.hint
 
 
-DAMAGES = {"torn": "truncated", "text": "not a torch file", "list": "does not hold ContentVec",
-           "stranger": "Missing key", "other shape": "size mismatch", "not finite": "is not finite",
-           "torn safetensors": "is damaged", "no config": "No such file", "odd config": "does not hold ContentVec",
-           "no heads": "does not hold ContentVec"}
+DAMAGES = {
+    "torn": "truncated",
+    "text": "not a torch file",
+    "list": "does not hold ContentVec",
+    "stranger": "Missing key",
+    "other shape": "size mismatch",
+    "not finite": "is not finite",
+    "torn safetensors": "is damaged",
+    "no config": "No such file",
+    "odd config": "does not hold ContentVec",
+    "no heads": "does not hold ContentVec",
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -122,11 +134,14 @@ def test_damaged_weights_are_refused(hubert_base, monkeypatch, tmp_path, damage)
     file = tmp_path / ("model.safetensors" if damage == "torn safetensors" else "pytorch_model.bin")
     weights = hubert_base[1].state_dict()
     if damage in ("torn", "text", "torn safetensors"):
-        file.write_bytes(b"no weights" if damage == "text" else whole[:len(whole) // 2])
-    else:   # a stranger's weights would otherwise be made up at random, silently
-        tables = {"list": [1], "stranger": {"final_proj.weight": torch.zeros(256, 768)},
-                  "other shape": weights | {"final_proj.bias": torch.zeros(2)},
-                  "not finite": weights | {"final_proj.bias": torch.full((256,), torch.nan)}}
+        file.write_bytes(b"no weights" if damage == "text" else whole[: len(whole) // 2])
+    else:  # a stranger's weights would otherwise be made up at random, silently
+        tables = {
+            "list": [1],
+            "stranger": {"final_proj.weight": torch.zeros(256, 768)},
+            "other shape": weights | {"final_proj.bias": torch.zeros(2)},
+            "not finite": weights | {"final_proj.bias": torch.full((256,), torch.nan)},
+        }
         torch.save(tables.get(damage, weights), file)
     config |= {"odd config": {"conv_dim": "many"}, "no heads": {"num_attention_heads": 0}}.get(damage, {})
     if damage != "no config":
@@ -140,20 +155,26 @@ def test_damaged_weights_are_refused(hubert_base, monkeypatch, tmp_path, damage)
 def as_content_vec_best(model, folder):
     """The hub's `content-vec-best`: the older spelling of weight normalisation, nothing that only training needs."""
     old = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v"}
-    weights = {re.sub(r"\.parametrizations.*", lambda found: old[found[0]], key): value
-               for key, value in model.state_dict().items() if key != "masked_spec_embed"}
+    weights = {
+        re.sub(r"\.parametrizations.*", lambda found: old[found[0]], key): value
+        for key, value in model.state_dict().items()
+        if key != "masked_spec_embed"
+    }
     torch.save(weights, folder / "pytorch_model.bin")
 
 
 def as_safetensors(model, folder):
-    safetensors.torch.save_file({key: value.clone() for key, value in model.state_dict().items()},
-                                folder / "model.safetensors")
+    safetensors.torch.save_file(
+        {key: value.clone() for key, value in model.state_dict().items()}, folder / "model.safetensors"
+    )
 
 
 def as_a_part_of_a_larger_model(model, folder):
-    torch.save({f"hubert.{key}": value for key, value in model.state_dict().items() if "final_proj" not in key}
-               | {key: value for key, value in model.state_dict().items() if "final_proj" in key},
-               folder / "pytorch_model.bin")
+    torch.save(
+        {f"hubert.{key}": value for key, value in model.state_dict().items() if "final_proj" not in key}
+        | {key: value for key, value in model.state_dict().items() if "final_proj" in key},
+        folder / "pytorch_model.bin",
+    )
 
 
 @pytest.mark.parametrize("save", [as_content_vec_best, as_safetensors, as_a_part_of_a_larger_model])
@@ -174,15 +195,24 @@ def test_only_needed_layers_are_computed(contentvec):
     heard = []
     for width in (256, 768):
         encode = content_encoder("contentvec", width).encode
-        model = next(cell.cell_contents for cell in encode.__wrapped__.__closure__
-                     if isinstance(cell.cell_contents, torch.nn.Module))
+        model = next(
+            cell.cell_contents
+            for cell in encode.__wrapped__.__closure__
+            if isinstance(cell.cell_contents, torch.nn.Module)
+        )
         heard.append(len(model.encoder.layers))
     assert heard == [9, 12]
 
 
-@pytest.mark.parametrize(("key", "same"), [
-    ("final_proj.bias", (False, True)), ("encoder.layers.8.layer_norm.bias", (False, False)),
-    ("encoder.layers.9.layer_norm.bias", (True, False)), ("masked_spec_embed", (True, True))])
+@pytest.mark.parametrize(
+    ("key", "same"),
+    [
+        ("final_proj.bias", (False, True)),
+        ("encoder.layers.8.layer_norm.bias", (False, False)),
+        ("encoder.layers.9.layer_norm.bias", (True, False)),
+        ("masked_spec_embed", (True, True)),
+    ],
+)
 def test_identity_follows_the_weights_that_count(contentvec, monkeypatch, tmp_path, key, same):
     before = [content_identity("contentvec", width) for width in (256, 768)]
     weights = contentvec.state_dict()

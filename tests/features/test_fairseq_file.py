@@ -50,13 +50,15 @@ def no_encoder_is_kept():
 def thin():
     """Configuration of a thin HuBERT, and its weights as fairseq names them."""
     from transformers import HubertConfig, HubertModel
+
     config = HubertConfig(**THIN)
     with torch.device("meta"):
         model = HubertModel(config)
         model.final_proj = torch.nn.Linear(768, 256)
     shapes = {key: value.shape for key, value in model.state_dict().items()}
     return config, collections.OrderedDict(
-        (theirs, formula_weight(theirs, shapes[ours])) for theirs, ours in fairseq_names().items())
+        (theirs, formula_weight(theirs, shapes[ours])) for theirs, ours in fairseq_names().items()
+    )
 
 
 class Caller:
@@ -75,8 +77,17 @@ def foreign(monkeypatch):
     fairseq, made = types.ModuleType("fairseq_fake"), []
     names = {"Dictionary": object, "Config": dict, "Sizes": list, "Tags": set, "Count": int}
     for name, base in names.items():
-        kind = type(name, (base,), {"__module__": "fairseq_fake", "__new__": lambda cls, *given, base=base, **named: (
-            made.append(cls), base.__new__(cls, *given, **named))[1]})
+        kind = type(
+            name,
+            (base,),
+            {
+                "__module__": "fairseq_fake",
+                "__new__": lambda cls, *given, base=base, **named: (
+                    made.append(cls),
+                    base.__new__(cls, *given, **named),
+                )[1],
+            },
+        )
         setattr(fairseq, name, kind)
     fairseq.Choice = enum.Enum("Choice", ["STATIC"], module="fairseq_fake")
     monkeypatch.setitem(sys.modules, "fairseq_fake", fairseq)
@@ -89,10 +100,16 @@ def foreign_objects(fairseq, marker):
     task.itself = task
     config, sizes, tags = fairseq.Config(rate=50), fairseq.Sizes([1, 2]), fairseq.Tags({3})
     config["task"], config.note = task, "note"
-    return {"args": argparse.Namespace(arch="hubert", size=fairseq.Count(3)), "cfg": config,
-            "task_state": [sizes, tags], "path": Path("/tmp"), "hostile": Caller(exec, f"open({str(marker)!r}, 'w')"),
-            "nested": Caller(getattr, Caller(__import__, "os"), "getcwd"), "key": {fairseq.Choice.STATIC: 1},
-            "extra_state": {"epoch": 1, "metrics": collections.defaultdict(list, a=[1.0])}}
+    return {
+        "args": argparse.Namespace(arch="hubert", size=fairseq.Count(3)),
+        "cfg": config,
+        "task_state": [sizes, tags],
+        "path": Path("/tmp"),
+        "hostile": Caller(exec, f"open({str(marker)!r}, 'w')"),
+        "nested": Caller(getattr, Caller(__import__, "os"), "getcwd"),
+        "key": {fairseq.Choice.STATIC: 1},
+        "extra_state": {"epoch": 1, "metrics": collections.defaultdict(list, a=[1.0])},
+    }
 
 
 def write(path, content, archive=True):
@@ -105,8 +122,7 @@ def test_tensors_arrive_and_nothing_else_comes_into_being(thin, foreign, monkeyp
     (fairseq, made), marker, file = foreign, tmp_path / "it_ran", tmp_path / "hubert_base.pt"
     some = {key: value for key, value in thin[1].items() if value.numel() < 1000}
     monkeypatch.setattr(fairseq_file, "fairseq_names", lambda: {key: key.upper() for key in some})
-    content = {"model": {**some, "label_embs_concat": torch.zeros(2, 2)},
-               **foreign_objects(fairseq, marker)}
+    content = {"model": {**some, "label_embs_concat": torch.zeros(2, 2)}, **foreign_objects(fairseq, marker)}
     digest = write(file, content, archive)
     monkeypatch.delitem(sys.modules, "fairseq_fake")
     made.clear()
@@ -121,7 +137,7 @@ def test_tensors_arrive_and_nothing_else_comes_into_being(thin, foreign, monkeyp
         stack += [*item.keys(), *item.values()] if isinstance(item, dict) else item if isinstance(item, list) else []
     assert kinds <= {dict, list, str, int, float, collections.OrderedDict, torch.Tensor, fairseq_file._Nothing}
     assert not any(hasattr(loaded[key], "__dict__") for key in ("args", "cfg", "hostile", "nested"))
-    monkeypatch.setitem(sys.modules, "fairseq_fake", fairseq)   # the file is what it pretends to be: elsewhere it runs
+    monkeypatch.setitem(sys.modules, "fairseq_fake", fairseq)  # the file is what it pretends to be: elsewhere it runs
     torch.load(file, weights_only=False)
     assert marker.exists() and {kind.__name__ for kind in made} == {"Dictionary", "Config", "Sizes", "Tags", "Count"}
 
@@ -129,16 +145,18 @@ def test_tensors_arrive_and_nothing_else_comes_into_being(thin, foreign, monkeyp
 @pytest.mark.parametrize("width", [256, 768])
 def test_features_are_those_of_fairseq(thin, monkeypatch, tmp_path, width):
     config, weights = thin
-    digest = write(tmp_path / "hubert_base.pt", {"args": argparse.Namespace(arch="hubert"), "model": {
-        key: value.half() for key, value in weights.items()}})
-    config.save_pretrained(tmp_path)   # without this file it is taken for the full size
+    digest = write(
+        tmp_path / "hubert_base.pt",
+        {"args": argparse.Namespace(arch="hubert"), "model": {key: value.half() for key, value in weights.items()}},
+    )
+    config.save_pretrained(tmp_path)  # without this file it is taken for the full size
     monkeypatch.setenv("RVC_HUBERT", str(tmp_path))
     monkeypatch.setattr(fairseq_file, "load_fairseq", partial(load_fairseq, sha256=digest))
     encoder = content_encoder("contentvec", width)
     features = encoder(sound())
     expected = np.load(GOLDEN)[f"width_{width}"]
     assert features.shape == (24, width)
-    np.testing.assert_allclose(features[::4, ::width // 32], expected, atol=1e-4)
+    np.testing.assert_allclose(features[::4, :: width // 32], expected, atol=1e-4)
     assert content_identity("contentvec", width) == encoder.identity
 
 
@@ -166,7 +184,7 @@ def test_what_is_no_hubert_is_an_error(tmp_path, content):
     if content == "torn":
         file.write_bytes(file.read_bytes()[:100])
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    if content == "setting":   # a pickle that would put another default into torch's own function
+    if content == "setting":  # a pickle that would put another default into torch's own function
         file.write_bytes(b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nN}X\x0c\x00\x00\x00__defaults__N\x86s\x86b.")
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
     with pytest.raises(WeightsError) as error:

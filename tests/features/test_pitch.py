@@ -133,11 +133,24 @@ def test_a_drawn_curve_runs_straight_between_voiced_points(tmp_path):
     assert curve(tmp_path, "0,440").f0_hz.tolist() == [440]
 
 
-@pytest.mark.parametrize(("text", "named"), [
-    ("", "holds no f0 curve"), ("seconds,hz\n", "holds no f0 curve"), ("0,100\n0.1 200", "line 2: '0.1 200'"),
-    ("0,100\nhello", "line 2"), ("0,100,3", "line 1"), ("0,100\n0,120", "line 2: 0 s is out of order"),
-    ("-1,100", "line 1: -1 s"), ("0,100\nnan,100", "line 2"), ("0,nan", "line 1: nan Hz"), ("0,-5", "line 1: -5 Hz"),
-    ("0,2000", "2000 Hz is no pitch"), ("1e9,100", "line 1: 1e"), (b"\xff\xfe0\x00", "it is no text")])
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", "holds no f0 curve"),
+        ("seconds,hz\n", "holds no f0 curve"),
+        ("0,100\n0.1 200", "line 2: '0.1 200'"),
+        ("0,100\nhello", "line 2"),
+        ("0,100,3", "line 1"),
+        ("0,100\n0,120", "line 2: 0 s is out of order"),
+        ("-1,100", "line 1: -1 s"),
+        ("0,100\nnan,100", "line 2"),
+        ("0,nan", "line 1: nan Hz"),
+        ("0,-5", "line 1: -5 Hz"),
+        ("0,2000", "2000 Hz is no pitch"),
+        ("1e9,100", "line 1: 1e"),
+        (b"\xff\xfe0\x00", "it is no text"),
+    ],
+)
 def test_bad_curves_are_one_clear_line(tmp_path, text, named):
     with pytest.raises(SettingsError) as error:
         curve(tmp_path, text)

@@ -43,7 +43,7 @@ def test_mix(index):
     query = FEATURES[:50] + np.float32(0.05)
     assert index.mix(query, 0.0) is not None and np.array_equal(index.mix(query, 0.0), query)
     exact = index.mix(FEATURES[:50], 1.0)
-    np.testing.assert_allclose(exact, FEATURES[:50], atol=1e-4)   # an exact match wins, and is finite
+    np.testing.assert_allclose(exact, FEATURES[:50], atol=1e-4)  # an exact match wins, and is finite
     half, whole = index.mix(query, 0.5), index.mix(query, 1.0)
     np.testing.assert_allclose(half, (query + whole) / 2, atol=1e-6)
     assert half.dtype == np.float32 and index.mix(query[:0], 1.0).shape == (0, 16)
@@ -78,7 +78,7 @@ def test_the_search_of_the_gpu_is_exact(width, far):
     flat = faiss.IndexFlatL2(width)
     flat.add(features)
     distances, found = whole_search(features, "cpu")(query)
-    every = ((features.astype(np.float64) - query[:, None])**2).sum(2)
+    every = ((features.astype(np.float64) - query[:, None]) ** 2).sum(2)
     nearest = np.argsort(every, 1)[:, :8]
     np.testing.assert_array_equal(found, features[nearest])
     np.testing.assert_allclose(distances, np.take_along_axis(every, nearest, 1), rtol=1e-5)
@@ -130,7 +130,7 @@ def test_files_of_faiss_are_read_and_written_to_the_byte(tmp_path, kind):
     path = tmp_path / "x.index"
     faiss.write_index(made, str(path))
     loaded = FeatureIndex.load(path)
-    np.testing.assert_array_equal(loaded.features, FEATURES[:loaded.vectors])
+    np.testing.assert_array_equal(loaded.features, FEATURES[: loaded.vectors])
     assert loaded.vectors == made.ntotal and loaded.lists == getattr(made, "nlist", 0)
     loaded.save(tmp_path / "again.index")
     if kind in ("Flat", "IVF7,Flat"):
@@ -202,7 +202,7 @@ def test_a_damaged_file_is_an_error_and_no_crash(tmp_path, kind):
 
 def test_a_file_too_large_is_not_opened(tmp_path):
     with (tmp_path / "bomb.index").open("wb") as file:
-        file.truncate(5 << 30)      # no bytes on the disk
+        file.truncate(5 << 30)  # no bytes on the disk
     with pytest.raises(UnsafeFileError, match=r"bomb.index.*5120 MiB"):
         FeatureIndex.load(tmp_path / "bomb.index")
 
@@ -232,17 +232,26 @@ def test_a_voice_finds_its_index_by_what_is_recorded_whatever_it_is_called(tmp_p
     voice = VoiceFile(preset("nano"), {}, VoiceInfo("Алиса"))
     own = saved(tmp_path / "my favourite.index", name="Алиса", version="nano")
     saved(tmp_path / "added_IVF51_Flat_nprobe_1_x_nano.index", name="Мария", version="nano")
-    saved(tmp_path / "Алиса.index", name="Алиса", version="v2")      # recorded as another's, though the name fits
+    saved(tmp_path / "Алиса.index", name="Алиса", version="v2")  # recorded as another's, though the name fits
     assert find_index(tmp_path / "x.pth", voice) == (own, [])
     own.unlink()
     assert find_index(tmp_path / "x.pth", voice) == (None, ["no index of this voice was found"])
 
 
-@pytest.mark.parametrize(("name", "found"), [
-    ("added_IVF51_Flat_nprobe_1_bob_v2", True), ("bob_added_IVF51_Flat_nprobe_1_bob_v2", True), ("bob", True),
-    ("added_IVF51_Flat_nprobe_1_bob_v1", False), ("added_IVF51_Flat_nprobe_1_bobby_v2", False), ("my bob", False),
-    ("added_IVF51_Flat_nprobe_1_jim_bob_v2", False), ("trained_IVF51_Flat_nprobe_1_bob_v2", False)])
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("added_IVF51_Flat_nprobe_1_bob_v2", True),
+        ("bob_added_IVF51_Flat_nprobe_1_bob_v2", True),
+        ("bob", True),
+        ("added_IVF51_Flat_nprobe_1_bob_v1", False),
+        ("added_IVF51_Flat_nprobe_1_bobby_v2", False),
+        ("my bob", False),
+        ("added_IVF51_Flat_nprobe_1_jim_bob_v2", False),
+        ("trained_IVF51_Flat_nprobe_1_bob_v2", False),
+    ],
+)
 def test_an_index_of_others_is_found_by_its_exact_name(tmp_path, name, found):
     path = saved(tmp_path / f"{name}.index")
-    voice = VoiceFile(preset("v2-40k"), {}, VoiceInfo("bob_e60_s120"))    # RVC records no name: it is the file's
+    voice = VoiceFile(preset("v2-40k"), {}, VoiceInfo("bob_e60_s120"))  # RVC records no name: it is the file's
     assert (find_index(tmp_path / "bob_e60_s120.pth", voice)[0] == path) is found

@@ -47,21 +47,36 @@ STATE_DICTS = {
 
 
 def tiny(uses_f0: bool = True) -> VoiceSpec:
-    return replace(preset("nano", uses_f0=uses_f0), inter_channels=8, hidden_channels=8, filter_channels=16, layers=2,
-                   posterior_layers=2, upsample_channels=32, speaker_channels=4, speakers=3, segment_frames=8,
-                   discriminator_divisor=16)
+    return replace(
+        preset("nano", uses_f0=uses_f0),
+        inter_channels=8,
+        hidden_channels=8,
+        filter_channels=16,
+        layers=2,
+        posterior_layers=2,
+        upsample_channels=32,
+        speaker_channels=4,
+        speakers=3,
+        segment_frames=8,
+        discriminator_divisor=16,
+    )
 
 
 def training_inputs(spec: VoiceSpec, lengths: list[int]) -> dict[str, torch.Tensor | None]:
     batch, frames = len(lengths), max(lengths)
     wave = 0.1 * torch.randn(batch, frames * spec.hop_samples)
-    return {"content": torch.randn(batch, frames, spec.content_width), "lengths": torch.tensor(lengths),
-            "coarse": torch.randint(1, 256, (batch, frames)) if spec.uses_f0 else None,
-            "f0_hz": torch.full((batch, frames), 150.0) if spec.uses_f0 else None,
-            "spectrogram": linear_spectrogram(wave, spec), "speaker": torch.zeros(batch, dtype=torch.long)}
+    return {
+        "content": torch.randn(batch, frames, spec.content_width),
+        "lengths": torch.tensor(lengths),
+        "coarse": torch.randint(1, 256, (batch, frames)) if spec.uses_f0 else None,
+        "f0_hz": torch.full((batch, frames), 150.0) if spec.uses_f0 else None,
+        "spectrogram": linear_spectrogram(wave, spec),
+        "speaker": torch.zeros(batch, dtype=torch.long),
+    }
 
 
 # --- parity -----------------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("name", STATE_DICTS)
 def test_state_dict_is_rvcs(name: str) -> None:
@@ -94,8 +109,17 @@ def test_golden_notices_a_changed_network(tmp_path: Path, monkeypatch: pytest.Mo
     assert not report.passed and report.worst_relative_error > 10 * TOLERANCE
 
 
-@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"synth": [], "disc": []}',
-                                     '{"synth": [{"config": "v1_40k", "f0": 1, "T": 4, "seed": 1}], "disc": []}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        "",
+        "[]",
+        "{}",
+        '{"synth": [], "disc": []}',
+        '{"synth": [{"config": "v1_40k", "f0": 1, "T": 4, "seed": 1}], "disc": []}',
+    ],
+)
 def test_golden_refuses_a_foreign_folder(content: str | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "index.json").write_text(content)
@@ -110,6 +134,7 @@ def test_relative_error_counts_a_wrong_shape() -> None:
 
 # --- blocks -----------------------------------------------------------------------------------------------------------
 
+
 def test_weight_norm_is_length_times_direction() -> None:
     conv = NormedConv1d(3, 4, 5)
     with torch.no_grad():
@@ -119,7 +144,7 @@ def test_weight_norm_is_length_times_direction() -> None:
     x = torch.randn(1, 3, 9)
     before = conv(x)
     conv.fuse()
-    conv.fuse()                                                # fusing twice is once
+    conv.fuse()  # fusing twice is once
     assert torch.equal(conv(x), before) and set(conv.state_dict()) == {"weight", "bias"}
 
 
@@ -130,8 +155,9 @@ def test_attention_equals_the_definition_frame_by_frame() -> None:
     unseen[..., 25:] = UNSEEN
     with torch.no_grad():
         actual = attend(x, unseen, Band(frames, x.device))
-        query, key, value = (conv(x)[0].T.unflatten(1, (heads, -1)) for conv in (attend.conv_q, attend.conv_k,
-                                                                                 attend.conv_v))
+        query, key, value = (
+            conv(x)[0].T.unflatten(1, (heads, -1)) for conv in (attend.conv_q, attend.conv_k, attend.conv_v)
+        )
         rows = torch.zeros(frames, heads, channels // heads)
         for head in range(heads):
             for i in range(frames):
@@ -147,7 +173,7 @@ def test_attention_equals_the_definition_frame_by_frame() -> None:
 
 def test_flow_is_invertible() -> None:
     voice = Synthesizer(tiny())
-    for parameter in voice.flow.parameters():                  # the couplings start as the identity
+    for parameter in voice.flow.parameters():  # the couplings start as the identity
         torch.nn.init.normal_(parameter, std=0.3)
     z, mask, speaker = torch.randn(2, 8, 20), torch.ones(2, 1, 20), torch.randn(2, 4, 1)
     moved = voice.flow(z, mask, speaker)
@@ -156,6 +182,7 @@ def test_flow_is_invertible() -> None:
 
 
 # --- the sine ---------------------------------------------------------------------------------------------------------
+
 
 def test_sine_stays_exact_for_ten_minutes() -> None:
     frames, hop, rate = 60000, 160, 16000
@@ -170,19 +197,20 @@ def test_sine_has_no_jump_where_the_pitch_moves_and_none_where_unvoiced() -> Non
     f0_hz = torch.linspace(100, 300, 50)[None].clone()
     f0_hz[:, 20:30] = 0
     wave = sine(f0_hz, 160, 16000)[0, 0]
-    assert wave[20 * 160:30 * 160].abs().max() == 0
-    voiced = wave[:20 * 160]
-    assert (voiced[1:] - voiced[:-1]).abs().max() <= 0.1 * 2 * math.pi * 300 / 16000   # the steepest slope there is
+    assert wave[20 * 160 : 30 * 160].abs().max() == 0
+    voiced = wave[: 20 * 160]
+    assert (voiced[1:] - voiced[:-1]).abs().max() <= 0.1 * 2 * math.pi * 300 / 16000  # the steepest slope there is
 
 
 def test_windows_of_the_sine_are_the_whole() -> None:
     f0_hz = 150 + 100 * torch.rand(1, 300)
     phase = frame_phase(f0_hz, 400, 40000)
     window = sine(f0_hz[:, 170:], 400, 40000, phase[:, 170])
-    assert torch.allclose(window, sine(f0_hz, 400, 40000)[..., 170 * 400:], atol=1e-5)
+    assert torch.allclose(window, sine(f0_hz, 400, 40000)[..., 170 * 400 :], atol=1e-5)
 
 
 # --- spectrograms -----------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("name", ["v2-32k", "v2-40k", "v2-48k", "nano", "nano-24k"])
 def test_mel_filters_are_librosas(name: str) -> None:
@@ -203,15 +231,15 @@ def test_spectrogram_of_silence_and_of_one_frame(epsilons: str, power: float, fl
     assert quietest.min() >= math.log(floor) - 1e-6
 
     audio = torch.randn(1, 4096)
-    at = 12                                                    # frame 12 covers samples 12 * 160 - 432 and on
-    frame = audio[0, at * 160 - 432:at * 160 - 432 + 1024].double().numpy()
+    at = 12  # frame 12 covers samples 12 * 160 - 432 and on
+    frame = audio[0, at * 160 - 432 : at * 160 - 432 + 1024].double().numpy()
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(1024) / 1024)
     expected = np.sqrt(np.abs(np.fft.rfft(frame * window)) ** 2 + power)
     assert np.allclose(linear_spectrogram(audio, spec, epsilons)[0, :, at].numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_filters_cached_in_inference_mode_serve_training() -> None:
-    spec = replace(preset("nano"), mels=41)                    # not cached yet
+    spec = replace(preset("nano"), mels=41)  # not cached yet
     with torch.inference_mode():
         mel_spectrogram(torch.randn(1, 1600), spec)
     audio = torch.randn(1, 1600, requires_grad=True)
@@ -220,6 +248,7 @@ def test_filters_cached_in_inference_mode_serve_training() -> None:
 
 
 # --- losses -----------------------------------------------------------------------------------------------------------
+
 
 def test_losses_on_hand_computed_numbers() -> None:
     real = [torch.tensor([[1.0, 0.5]]), torch.tensor([[2.0]])]
@@ -241,26 +270,33 @@ def test_kl_loss_is_the_divergence_of_two_gaussians() -> None:
     exact = logs_p - logs_q - 0.5 + 0.5 * (math.exp(2 * logs_q) + (m_q - m_p) ** 2) * math.exp(-2 * logs_p)
     assert losses.kl_loss(sample, *filled, mask).item() == pytest.approx(4 * exact, rel=0.01)
     mask[..., 50000:] = 0
-    sample[..., 50000:] = 1e6                                  # padding must not count
+    sample[..., 50000:] = 1e6  # padding must not count
     assert losses.kl_loss(sample, *filled, mask).item() == pytest.approx(4 * exact, rel=0.02)
 
 
 # --- the synthesizer --------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("uses_f0", [True, False])
 def test_a_training_step_reaches_every_weight(uses_f0: bool) -> None:
     spec = tiny(uses_f0)
     voice, critic = Synthesizer(spec), Discriminator.of(spec)
-    output = voice(**training_inputs(spec, [20, 5]))           # the second clip is shorter than a segment
+    output = voice(**training_inputs(spec, [20, 5]))  # the second clip is shorter than a segment
     assert output.audio.shape == (2, 1, spec.segment_frames * spec.hop_samples)
     assert output.mask.sum().item() == 25 and output.starts[1] == 0 and output.starts[0] <= 12
     logits, features = critic(output.audio)
     assert len(logits) == len(features) == 1 + len(spec.discriminator_periods)
-    total = (losses.generator_loss(logits) + mel_spectrogram(output.audio, spec).mean()
-             + losses.kl_loss(output.z_p, output.logs_q, output.m_p, output.logs_p, output.mask))
+    total = (
+        losses.generator_loss(logits)
+        + mel_spectrogram(output.audio, spec).mean()
+        + losses.kl_loss(output.z_p, output.logs_q, output.m_p, output.logs_p, output.mask)
+    )
     total.backward()
-    idle = [name for name, parameter in (*voice.named_parameters(), *critic.named_parameters())
-            if parameter.grad is None or not parameter.grad.isfinite().all()]
+    idle = [
+        name
+        for name, parameter in (*voice.named_parameters(), *critic.named_parameters())
+        if parameter.grad is None or not parameter.grad.isfinite().all()
+    ]
     assert idle == []
 
 
@@ -268,8 +304,14 @@ def test_padding_changes_nothing_inside_a_clip() -> None:
     spec = tiny()
     voice = Synthesizer(spec)
     both = training_inputs(spec, [40, 23])
-    alone = {name: value[1:, :23] if name in ("content", "coarse", "f0_hz") else value[1:, :, :23]
-             if name == "spectrogram" else value[1:] for name, value in both.items()}
+    alone = {
+        name: value[1:, :23]
+        if name in ("content", "coarse", "f0_hz")
+        else value[1:, :, :23]
+        if name == "spectrogram"
+        else value[1:]
+        for name, value in both.items()
+    }
     with torch.no_grad():
         padded, exact = voice(**both), voice(**alone)
     for name in ("m_p", "logs_p", "m_q", "logs_q"):

@@ -16,7 +16,7 @@ from rvc_core.nn.rmvpe import RMVPE, log_mel, peak_hz
 from synth import phrase
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "rmvpe.npz"
-CHANNELS = 2   # instead of 16: the same network, 35 times smaller
+CHANNELS = 2  # instead of 16: the same network, 35 times smaller
 
 
 def formula_weights(network):
@@ -50,14 +50,25 @@ def network():
 @torch.inference_mode()
 def layer_outputs(network, heard):
     """What every layer gives, by its name in the community's file, thinned to a few dozen numbers."""
-    names = ["unet.encoder.bn", "cnn", "fc.0", "fc.1", "fc", *(f"unet.{part}.layers.{layer}" for part, layers in (
-        ("encoder", 5), ("intermediate", 4), ("decoder", 5)) for layer in range(layers))]
+    names = [
+        "unet.encoder.bn",
+        "cnn",
+        "fc.0",
+        "fc.1",
+        "fc",
+        *(
+            f"unet.{part}.layers.{layer}"
+            for part, layers in (("encoder", 5), ("intermediate", 4), ("decoder", 5))
+            for layer in range(layers)
+        ),
+    ]
     found = {}
     for name in names:
         # The last block of an encoder's level: the level itself also returns its pooled half in the reference.
         place = f"{name}.conv.3" if "encoder.layers" in name else name
         network.get_submodule(place).register_forward_hook(
-            lambda module, inputs, output, name=name: found.update({name: output.flatten()[::output.numel() // 23]}))
+            lambda module, inputs, output, name=name: found.update({name: output.flatten()[:: output.numel() // 23]})
+        )
     network(heard)
     return {name: found[name].numpy() for name in names}
 
@@ -83,7 +94,7 @@ def test_keys_of_the_community_file():
 def test_decoding_equals_the_reference():
     expected = np.load(GOLDEN)
     salience = noise(40 * 360, 3).float().view(40, 360).abs()
-    salience[0, 0], salience[1, 359] = 2, 2   # the window of nine bins ends at the first bin and at the last
+    salience[0, 0], salience[1, 359] = 2, 2  # the window of nine bins ends at the first bin and at the last
     np.testing.assert_allclose(peak_hz(salience), expected["peak_hz"], rtol=1e-6)
 
 
@@ -100,8 +111,9 @@ def community_file(network, tmp_path, monkeypatch):
     monkeypatch.setattr(rmvpe, "RMVPE", lambda: RMVPE(CHANNELS))
     path = tmp_path / "assets" / "rmvpe" / "rmvpe.pt"
     path.parent.mkdir(parents=True)
-    torch.save({key: value.half() if value.is_floating_point() else value
-                for key, value in network.state_dict().items()}, path)
+    torch.save(
+        {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}, path
+    )
     pitch_estimator.cache_clear()
     yield path
     pitch_estimator.cache_clear()
@@ -116,10 +128,12 @@ def test_contract(community_file, samples):
 
 def test_frames_stand_where_the_reference_has_them(community_file, monkeypatch):
     """A network that answers with the loudest mel band: what it reads off must be the pitch of that instant."""
+
     def loudest(self, heard):
         salience = torch.full((1, heard.shape[-1], 360), 0.01)
-        salience[0, heard[0].amax(0) > -3, 160] = 1.0   # 201.28 Hz wherever there is sound
+        salience[0, heard[0].amax(0) > -3, 160] = 1.0  # 201.28 Hz wherever there is sound
         return salience
+
     monkeypatch.setattr(RMVPE, "forward", loudest)
     time = np.arange(16000) / 16000
     tone = np.where(time >= 0.5, 0.3 * np.sin(2 * np.pi * 201.28 * time), 0).astype(np.float32)
@@ -154,12 +168,20 @@ def test_damaged_files_are_refused(community_file, damage):
     class Hostile:
         def __reduce__(self):
             return print, ("it ran",)
+
     whole = community_file.read_bytes()
     if damage == "torn":
-        community_file.write_bytes(whole[:len(whole) // 2])
+        community_file.write_bytes(whole[: len(whole) // 2])
     else:
-        torch.save({"list": [1], "stranger": {"weight": torch.zeros(1)}, "hostile": Hostile(),
-                    "not finite": {"cnn.bias": torch.full((3,), torch.inf)}}[damage], community_file)
+        torch.save(
+            {
+                "list": [1],
+                "stranger": {"weight": torch.zeros(1)},
+                "hostile": Hostile(),
+                "not finite": {"cnn.bias": torch.full((3,), torch.inf)},
+            }[damage],
+            community_file,
+        )
     wanted = {"stranger": MismatchError, "hostile": UnsafeFileError}.get(damage, WeightsError)
     with pytest.raises(wanted) as error:
         pitch_estimator("rmvpe")

@@ -27,8 +27,9 @@ def test_pulses_fall_silent_where_there_is_no_pitch_and_cut_windows_equal_the_wh
     whole = pulse_train(f0_hz, 160, 16000)
     assert not whole[:, 1600:2400].any() and whole[:, 2400:].abs().max() > 1
     from rvc_core.nn.generator import frame_phase
+
     later = pulse_train(f0_hz[:, 18:], 160, 16000, frame_phase(f0_hz, 160, 16000)[:, 18])
-    assert torch.allclose(later, whole[:, 18 * 160:], atol=2e-3)
+    assert torch.allclose(later, whole[:, 18 * 160 :], atol=2e-3)
 
 
 def decoder(pulses: float, noise: float, delay: float = 0.0) -> SourceFilter:
@@ -54,7 +55,7 @@ def test_noise_is_given_back_and_scaled():
     arguments = torch.randn(1, 64, 30), torch.randn(1, 64, 1), torch.zeros(1, 30)
     out = decoder(0.0, math.log(0.25), delay=1.0)(*arguments, noise)
     assert torch.allclose(out, noise * 0.25, atol=1e-5)
-    assert not torch.equal(decoder(0.0, 0.0)(*arguments), decoder(0.0, 0.0)(*arguments))     # drawn if not given
+    assert not torch.equal(decoder(0.0, 0.0)(*arguments), decoder(0.0, 0.0)(*arguments))  # drawn if not given
 
 
 def test_every_weight_learns_and_half_precision_agrees():

@@ -21,12 +21,14 @@ from tiny import experiment
 ROOT = Path(__file__).parents[2]
 LIGHTNING = {"LIGHTNING_CLOUD_SPACE_ID": "01j", "LIGHTNING_INTERACTIVE": "true"}
 # Labels that are cut off; controls that nothing names; players and controls that do not fit the cell.
-ILL = {"cut": """all => all('.widget-label').filter(one => one.scrollWidth > one.clientWidth)""",
-       "nameless": """all => all('input:not([type=file]), select, textarea, button, audio, img, [role=slider]').filter(
+ILL = {
+    "cut": """all => all('.widget-label').filter(one => one.scrollWidth > one.clientWidth)""",
+    "nameless": """all => all('input:not([type=file]), select, textarea, button, audio, img, [role=slider]').filter(
            one => !(one.labels?.length || one.textContent.trim() || one.ariaLabel || one.alt))""",
-       "narrow": """all => all('audio').filter(one => one.clientWidth < 250)""",
-       "wide": """all => all('input, select, button, audio, img, pre').filter(
-           one => one.getBoundingClientRect().right > one.closest(".jp-OutputArea").getBoundingClientRect().right)"""}
+    "narrow": """all => all('audio').filter(one => one.clientWidth < 250)""",
+    "wide": """all => all('input, select, button, audio, img, pre').filter(
+           one => one.getBoundingClientRect().right > one.closest(".jp-OutputArea").getBoundingClientRect().right)""",
+}
 BEGIN = """\
 from pathlib import Path
 import rvc_core as rvc
@@ -47,10 +49,13 @@ STOP = "detached.stop(lab.layout)"
 
 def ill(notebook: browser.Notebook) -> dict[str, list[str]]:
     """What is wrong with what the cells show."""
-    found = {name: notebook.page.evaluate(
-        f"({find})(one => [...document.querySelectorAll('.jp-OutputArea-output')].flatMap("
-        "shown => [...shown.querySelectorAll(one)])).map(one => one.outerHTML.slice(0, 200))")
-        for name, find in ILL.items()}
+    found = {
+        name: notebook.page.evaluate(
+            f"({find})(one => [...document.querySelectorAll('.jp-OutputArea-output')].flatMap("
+            "shown => [...shown.querySelectorAll(one)])).map(one => one.outerHTML.slice(0, 200))"
+        )
+        for name, find in ILL.items()
+    }
     return {name: elements for name, elements in found.items() if elements}
 
 
@@ -66,8 +71,10 @@ def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
     def chosen(settings: str) -> dict[str, object]:
         return json.loads((home / "notebook.json").read_text("utf-8"))["chosen"].get(settings, {})
 
-    with browser.jupyter_lab(studio, {**os.environ, **LIGHTNING, "RVC_HOME": str(home)}) as lab, (
-            browser.chromium()) as chromium:
+    with (
+        browser.jupyter_lab(studio, {**os.environ, **LIGHTNING, "RVC_HOME": str(home)}) as lab,
+        browser.chromium() as chromium,
+    ):
         notebook = browser.Notebook(chromium, lab, "rvc_lightning.ipynb")
         press = notebook.page.keyboard.press
         notebook.run("notebook.check()").get_by_text("torch").first.wait_for()
@@ -79,7 +86,7 @@ def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
         chooser.value.set_files(tmp_path / "take one.wav")
         form.get_by_text("take one.wav").wait_for()
 
-        form = notebook.run("notebook.form(PrepareSettings")                    # by mouse
+        form = notebook.run("notebook.form(PrepareSettings")  # by mouse
         form.get_by_role("button", name="more settings").click()
         form.get_by_label("Voice follows the melody").click()
         _until(lambda: chosen("PrepareSettings") == {"uses_f0": False}, 20)
@@ -88,7 +95,7 @@ def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
         _until(lambda: chosen("PrepareSettings") == {} and chosen("ExtractSettings") == {"f0_method": "dio"}, 20)
         notebook.run("notebook.prepare()").get_by_text(re.compile(r"\d clips; ")).first.wait_for()
 
-        form = notebook.run("notebook.form(TrainSettings")                      # by keyboard
+        form = notebook.run("notebook.form(TrainSettings")  # by keyboard
         form.get_by_label("Epochs", exact=True).focus()
         for key in ("Control+a", "0", "Tab"):
             press(key)
@@ -131,8 +138,9 @@ def _picture(notebook: browser.Notebook, folder: Path, name: str) -> None:
     """Pictures of what is worth looking at, in the folder RVC_SCREENSHOTS, if that is set."""
     if not (target := os.environ.get("RVC_SCREENSHOTS")):
         return
-    for number, code in enumerate(("recordings()", "form(PrepareSettings", "form(TrainSettings", "watch_training()",
-                                   "convert()")):
+    for number, code in enumerate(
+        ("recordings()", "form(PrepareSettings", "form(TrainSettings", "watch_training()", "convert()")
+    ):
         notebook.cell(code).evaluate("cell => cell.scrollIntoView()")
         notebook.page.wait_for_timeout(300)
         notebook.page.screenshot(path=Path(target) / f"{name}_{number}.png")
@@ -171,7 +179,7 @@ def test_a_live_training_is_watched_interrupted_and_stopped(tmp_path: Path, tiny
         notebook.save()
         telephone = browser.Notebook(chromium, lab, "train.ipynb", width=420, dark=True)
         telephone.output(1).locator("img").first.wait_for(timeout=60_000)
-        telephone.page.wait_for_timeout(3000)       # the other theme is being loaded
+        telephone.page.wait_for_timeout(3000)  # the other theme is being loaded
         telephone.page.screenshot(path=tmp_path / "telephone.png")
     _keep(tmp_path, "watch.png", "telephone.png")
 
@@ -182,6 +190,7 @@ def test_the_last_frame_of_an_unattended_notebook_is_seen_when_somebody_opens_it
     import papermill
 
     from histories import simulate
+
     layout = Layout.of("alice", tmp_path)
     layout.root.mkdir(parents=True)
     write_jsonl(layout.metrics, simulate(1).records)
@@ -202,6 +211,7 @@ def test_tensorboard_opens_inline_on_the_guides_view(tmp_path: Path) -> None:
     browser.need_browser()
     from rvc_core.notebook.tensorboard_server import stop
     from rvc_core.workspace.metrics import MetricsLog
+
     layout = Layout.of("alice", tmp_path)
     log = MetricsLog(layout, steps_per_epoch=1, resumed_step=0)
     for step in range(1, 300):

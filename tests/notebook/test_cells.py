@@ -82,6 +82,7 @@ def test_watching_a_finished_training_shows_its_verdict_once(tmp_path: Path, not
 
 def test_tensorboard_answers_with_our_tags_and_all_their_points(tmp_path: Path, capsys) -> None:
     from torch.utils.tensorboard import SummaryWriter
+
     lab = Experiment.open("alice", home=tmp_path)
     lab.layout.root.mkdir(parents=True)
     board = SummaryWriter(str(lab.layout.root))
@@ -143,8 +144,9 @@ def _comparison(folder: Path, epochs=(5, 10, 100), clips=2) -> Comparison:
         for epoch in epochs:
             files[epoch, clip] = folder / f"{clip.stem}_{epoch}.wav"
             Audio(phrase(epoch, seconds=1.0).samples, 16000).save(files[epoch, clip])
-    voices = [Candidate(epoch, 3 * epoch, f"alice_e{epoch}.pth", ("unbeaten",), {"heldout/mel": 0.5})
-              for epoch in epochs]
+    voices = [
+        Candidate(epoch, 3 * epoch, f"alice_e{epoch}.pth", ("unbeaten",), {"heldout/mel": 0.5}) for epoch in epochs
+    ]
     return Comparison(layout, voices, sources, files, 10)
 
 
@@ -169,6 +171,7 @@ def test_who_always_prefers_one_voice_makes_it_the_choice_without_knowing_it(tmp
 
 def test_the_players_are_widgets_that_click_through_to_the_outcome(tmp_path: Path) -> None:
     import ipywidgets
+
     made = _comparison(tmp_path, epochs=(5, 10))
     heading, panel, ending = listening.ab(made, seed=1).children
     buttons = panel.children[1].children
@@ -183,8 +186,9 @@ def test_the_players_are_widgets_that_click_through_to_the_outcome(tmp_path: Pat
 
 
 def test_all_voices_are_equally_loud_and_none_clips() -> None:
-    spoken = {epoch: Audio(phrase(epoch, seconds=2.0).samples * gain, 16000)
-              for epoch, gain in ((1, 0.1), (2, 0.9), (3, 1.2))}
+    spoken = {
+        epoch: Audio(phrase(epoch, seconds=2.0).samples * gain, 16000) for epoch, gain in ((1, 0.1), (2, 0.9), (3, 1.2))
+    }
     levels = [measure(audio).level_db for audio in equally_loud(spoken).values()]
     assert max(levels) - min(levels) < 0.5
     assert max(np.abs(audio.samples).max() for audio in equally_loud(spoken).values()) < 0.9

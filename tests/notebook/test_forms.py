@@ -18,13 +18,29 @@ from rvc_core.settings import ConvertSettings, PrepareSettings, Settings, TrainS
 from rvc_core.system.platforms import detect
 
 ROOT = Path(__file__).parents[2]
-CLASSES = [one for one in vars(declared).values()
-           if isinstance(one, type) and issubclass(one, Settings) and one is not Settings]
-LIMITS = [limit for mark in ("KAGGLE_KERNEL_RUN_TYPE", "LIGHTNING_CLOUD_SPACE_ID", "COLAB_RELEASE_TAG")
-          for limit in detect({mark: ""}, exists=lambda path: False).limits]
+CLASSES = [
+    one
+    for one in vars(declared).values()
+    if isinstance(one, type) and issubclass(one, Settings) and one is not Settings
+]
+LIMITS = [
+    limit
+    for mark in ("KAGGLE_KERNEL_RUN_TYPE", "LIGHTNING_CLOUD_SPACE_ID", "COLAB_RELEASE_TAG")
+    for limit in detect({mark: ""}, exists=lambda path: False).limits
+]
 # The widgets of Colab, and what they need that newer ones do not.
-COLAB = ("ipython==7.34.0", "ipykernel==6.17.1", "ipywidgets==7.7.1", "ipython-genutils", "pickleshare", "backcall",
-         "decorator", "nest-asyncio", "psutil", "widgetsnbextension==3.6.10")
+COLAB = (
+    "ipython==7.34.0",
+    "ipykernel==6.17.1",
+    "ipywidgets==7.7.1",
+    "ipython-genutils",
+    "pickleshare",
+    "backcall",
+    "decorator",
+    "nest-asyncio",
+    "psutil",
+    "widgetsnbextension==3.6.10",
+)
 SPECIAL = {"output_rate_hz": 8000, "learning_rate_decay": "0.95", "learning_rate": "0,005", "device": "cpu"}
 
 
@@ -40,16 +56,24 @@ def test_a_form_nobody_touched_is_the_defaults_and_every_field_has_its_control(s
 
 @pytest.mark.parametrize("settings", CLASSES)
 def test_every_control_changes_the_value_and_is_read_back(settings: type[Settings]) -> None:
-    bounds = {name: (field.get("minimum"), field.get("maximum"))
-              for name, field in settings.model_json_schema()["properties"].items()}
+    bounds = {
+        name: (field.get("minimum"), field.get("maximum"))
+        for name, field in settings.model_json_schema()["properties"].items()
+    }
     for name in settings.model_fields:
         form = Form(settings)
         control, before = form.controls[name], getattr(form.value, name)
         control.value = SPECIAL.get(name) or (
-            next(option for option in control.options if option != before) if hasattr(control, "options")
-            else not before if isinstance(before, bool)
-            else before + 1 if isinstance(control.value, int)
-            else bounds[name][before == bounds[name][0]] if isinstance(control.value, float) else "7")
+            next(option for option in control.options if option != before)
+            if hasattr(control, "options")
+            else not before
+            if isinstance(before, bool)
+            else before + 1
+            if isinstance(control.value, int)
+            else bounds[name][before == bounds[name][0]]
+            if isinstance(control.value, float)
+            else "7"
+        )
         changed = {field for field in settings.model_fields if getattr(form.value, field) != getattr(settings(), field)}
         assert changed == {name} and not form.problems, (name, form.problems)
 
@@ -69,13 +93,16 @@ def test_what_does_not_fit_is_said_beside_the_control_and_changes_nothing() -> N
     form.controls["learning_rate"].value = "fast"
     form.controls["max_minutes"].value = "-3"
     assert form.value == TrainSettings(epochs=5) and not told
-    assert form.problems == {"epochs": "a whole number from 1 to 100000", "max_minutes": "a number above 0, or nothing",
-                             "learning_rate": "a number above 0 and at most 0.01, or auto"}
+    assert form.problems == {
+        "epochs": "a whole number from 1 to 100000",
+        "max_minutes": "a number above 0, or nothing",
+        "learning_rate": "a number above 0 and at most 0.01, or auto",
+    }
     assert 'role="alert"' in form._notes["epochs"].value
-    form.controls["epochs"].value = 7                      # one mended, the others still wrong
+    form.controls["epochs"].value = 7  # one mended, the others still wrong
     assert form.value.epochs == 7 and told == [TrainSettings(epochs=7)] and "epochs" not in form.problems
     assert 'role="alert"' not in form._notes["epochs"].value
-    form.controls["max_minutes"].value = "2,5"             # as a Brazilian writes it
+    form.controls["max_minutes"].value = "2,5"  # as a Brazilian writes it
     form.controls["learning_rate"].value = " auto "
     assert form.value == TrainSettings(epochs=7, max_minutes=2.5) and not form.problems
     form.controls["max_minutes"].value = ""

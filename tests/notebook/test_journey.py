@@ -33,15 +33,20 @@ ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
 COLAB = TESTS / "colab"
 QUICK = {"preset": "nano", "epochs": 1, "batch_size": 16, "f0_method": "dio", "validate_every_epochs": 1}
-MARKS = {"kaggle": {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "COLAB_RELEASE_TAG": "r1"},
-         "lightning": {"LIGHTNING_CLOUD_SPACE_ID": "01j", "LIGHTNING_INTERACTIVE": "true"},
-         "colab": {"COLAB_RELEASE_TAG": "r1", "DRIVE_REFUSES": "declined", "RVC_LANG": "pt"}}
+MARKS = {
+    "kaggle": {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "COLAB_RELEASE_TAG": "r1"},
+    "lightning": {"LIGHTNING_CLOUD_SPACE_ID": "01j", "LIGHTNING_INTERACTIVE": "true"},
+    "colab": {"COLAB_RELEASE_TAG": "r1", "DRIVE_REFUSES": "declined", "RVC_LANG": "pt"},
+}
 # of github.com/googlecolab/colabtools at 3c07d776a9d3b78eb15375362bd6a60549082d3d, 2026-04-07
-SIGNATURES = {"drive.mount": "(mountpoint, force_remount=False, timeout_ms=120000, readonly=False)",
-              "drive.flush_and_unmount": "(timeout_ms=86400000)", "files.upload": "(target_dir='')",
-              "files.download": "(filename)", "userdata.get": "(key)",
-              "output.serve_kernel_port_as_iframe": "(port, path='/', width='100%', height='400', "
-                                                    "cache_in_notebook=False)"}
+SIGNATURES = {
+    "drive.mount": "(mountpoint, force_remount=False, timeout_ms=120000, readonly=False)",
+    "drive.flush_and_unmount": "(timeout_ms=86400000)",
+    "files.upload": "(target_dir='')",
+    "files.download": "(filename)",
+    "userdata.get": "(key)",
+    "output.serve_kernel_port_as_iframe": "(port, path='/', width='100%', height='400', cache_in_notebook=False)",
+}
 
 
 def run(notebook: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **parameters: object) -> list[dict]:
@@ -53,8 +58,14 @@ def run(notebook: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **paramete
         monkeypatch.setenv(name, value)
     output = folder / "out.ipynb"
     try:
-        papermill.execute_notebook(ROOT / "notebooks" / f"{notebook}.ipynb", output, parameters, cwd=folder,
-                                   kernel_name="python3", progress_bar=False)
+        papermill.execute_notebook(
+            ROOT / "notebooks" / f"{notebook}.ipynb",
+            output,
+            parameters,
+            cwd=folder,
+            kernel_name="python3",
+            progress_bar=False,
+        )
     finally:
         end_servers(folder)
     return [cell for cell in json.loads(output.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
@@ -62,6 +73,7 @@ def run(notebook: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **paramete
 
 def end_servers(folder: Path) -> None:
     from tensorboard import manager
+
     for info in manager.get_all():
         if Path(info.logdir).is_relative_to(folder):
             os.kill(info.pid, signal.SIGTERM)
@@ -69,32 +81,35 @@ def end_servers(folder: Path) -> None:
 
 def said(cells: list[dict], line: str) -> str:
     [cell] = [cell for cell in cells if line in "".join(cell["source"])]
-    return "".join("".join(output.get("text", output.get("data", {}).get("text/plain", "")))
-                   for output in cell["outputs"])
+    return "".join(
+        "".join(output.get("text", output.get("data", {}).get("text/plain", ""))) for output in cell["outputs"]
+    )
 
 
 def test_kaggle_saves_and_runs_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = {**QUICK, "unlike": "none"}                       # the slow ones judge that too
+    quick = {**QUICK, "unlike": "none"}  # the slow ones judge that too
     ran = run("rvc_kaggle", tmp_path, monkeypatch, settings=quick, name="Алиса")
     check_journey(ran, tmp_path, "Алиса")
-    assert "Save & Run All" in json.dumps(ran, ensure_ascii=False).replace("&amp;", "&")      # TensorBoard says why not
+    assert "Save & Run All" in json.dumps(ran, ensure_ascii=False).replace("&amp;", "&")  # TensorBoard says why not
     again = Session(**json.loads((tmp_path / "home" / "notebook.json").read_text("utf-8")))
     assert again.name == "Алиса" and again.given == {"mirror": "auto", **quick}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("notebook", ["rvc_lightning", "pt/rvc_colab"])
-def test_the_other_platforms_too(notebook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                 capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_other_platforms_too(
+    notebook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     if notebook == "pt/rvc_colab":
         install_colab_s_widgets(tmp_path / "older")
     ran = run(notebook, tmp_path, monkeypatch, settings=QUICK, name="alice")
     check_journey(ran, tmp_path, "alice")
     if notebook == "pt/rvc_colab":
-        assert ("não foi montado (Error: credential propagation was unsuccessful: declined)"
-                in said(ran, "notebook.begin"))
+        assert "não foi montado (Error: credential propagation was unsuccessful: declined)" in said(
+            ran, "notebook.begin"
+        )
         assert "ipywidgets 7.7.1" in said(ran, "notebook.check")
-        assert "Drive" not in said(ran, "notebook.export")           # who refused is not asked again
+        assert "Drive" not in said(ran, "notebook.export")  # who refused is not asked again
         return
     assert run_job(said(ran, "notebook.job"), tmp_path / "job")["train"]["epochs"] == 1
     # the machine is lost: on another one, two cells
@@ -112,9 +127,10 @@ def test_the_other_platforms_too(notebook: str, tmp_path: Path, monkeypatch: pyt
 def run_job(recipe: str, artifacts: Path, *options: str) -> dict | None:
     """What a Job's machine makes of the recipe; packages are there already."""
     jobs: list[dict[str, str]] = []
-    sdk = types.SimpleNamespace(Machine=types.SimpleNamespace(T4="T4"),
-                                Job=types.SimpleNamespace(run=lambda **job: jobs.append(job)))
-    sys.modules["lightning_sdk"] = sdk                       # type: ignore[assignment]
+    sdk = types.SimpleNamespace(
+        Machine=types.SimpleNamespace(T4="T4"), Job=types.SimpleNamespace(run=lambda **job: jobs.append(job))
+    )
+    sys.modules["lightning_sdk"] = sdk  # type: ignore[assignment]
     exec(recipe, {})
     del sys.modules["lightning_sdk"]
     command = re.sub(r"bash \S+setup_env.sh", "true", jobs[0]["command"]).rstrip() + " " + " ".join(options)
@@ -134,7 +150,7 @@ def check_journey(ran: list[dict], folder: Path, name: str) -> None:
     assert len(list((folder / "home" / "converted" / layout.slug).glob("*.wav"))) == 3
     [exported] = (folder / "home" / "exported").glob("*.zip")
     assert exported.stat().st_size > 1e6
-    assert not list(folder.glob("*.wav"))                    # nothing beside the notebook
+    assert not list(folder.glob("*.wav"))  # nothing beside the notebook
 
 
 # -- after a restart, in any order ---------------------------------------------------------------------------------
@@ -149,8 +165,10 @@ def test_changes_of_two_forms_at_once_are_both_remembered(home: Path, monkeypatc
     forms = notebook.form(PrepareSettings, TrainSettings)
     save = Session.save
     monkeypatch.setattr(Session, "save", lambda session: (time.sleep(0.2), save(session)))
-    threads = [threading.Thread(target=setattr, args=(form.controls[name], "value", value))
-               for form, (name, value) in zip(forms, (("uses_f0", False), ("epochs", 7)), strict=True)]
+    threads = [
+        threading.Thread(target=setattr, args=(form.controls[name], "value", value))
+        for form, (name, value) in zip(forms, (("uses_f0", False), ("epochs", 7)), strict=True)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -166,9 +184,9 @@ def test_what_a_form_was_changed_to_outlives_the_kernel(home: Path) -> None:
     assert form.value.epochs == 30
     form.controls["batch_size"].value = "3"
     assert Session.load().settings(TrainSettings) == TrainSettings(epochs=30, batch_size=3)
-    notebook.begin("alice", settings={"epochs": 30})                # Run all again: the form's choice stays
+    notebook.begin("alice", settings={"epochs": 30})  # Run all again: the form's choice stays
     assert Session.load().settings(TrainSettings).batch_size == 3
-    notebook.begin("alice", settings={"epochs": 31})                # the parameters were changed: they count
+    notebook.begin("alice", settings={"epochs": 31})  # the parameters were changed: they count
     assert Session.load().settings(TrainSettings) == TrainSettings(epochs=31)
     notebook.recordings().path.value = str(home)
     notebook.songs().path.value = "https://example.org/a.zip"
@@ -187,14 +205,20 @@ def test_a_job_does_what_the_forms_say(home: Path, capsys: pytest.CaptureFixture
     capsys.readouterr()
     notebook.job()
     recipe = capsys.readouterr().out
-    assert 'name="rvc-007"' in recipe and "weights fetch" not in recipe          # no GPU here: nano
+    assert 'name="rvc-007"' in recipe and "weights fetch" not in recipe  # no GPU here: nano
     run_job(recipe, home / "artifacts", "--prepare-only")
     cells = json.loads((home / "artifacts" / "out.ipynb").read_text("utf-8"))["cells"]
     given: dict[str, object] = {}
     exec("".join(next(cell["source"] for cell in cells if "injected-parameters" in cell["metadata"]["tags"])), given)
     assert {name: given[name] for name in given.keys() - {"__builtins__"}} == {
-        "name": "007", "dataset": str(home / "it's mine"), "preset": "nano", "epochs": 30, "max_minutes": 2.5,
-        "device": "cpu", "result": str(home / "artifacts" / "train_result.json")}
+        "name": "007",
+        "dataset": str(home / "it's mine"),
+        "preset": "nano",
+        "epochs": 30,
+        "max_minutes": 2.5,
+        "device": "cpu",
+        "result": str(home / "artifacts" / "train_result.json"),
+    }
     form = notebook.form(PrepareSettings)[0]
     form.controls["preset"].value = "v2-40k"
     notebook.job()
@@ -203,13 +227,18 @@ def test_a_job_does_what_the_forms_say(home: Path, capsys: pytest.CaptureFixture
 
 def test_a_new_kernel_watches_what_a_killed_one_began(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from jupyter_client.manager import start_new_kernel
+
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(TESTS)]))
     experiment(home)
-    begin = ["from rvc_core import notebook, presets", "from rvc_core.training import detached",
-             "from tiny import TINY",
-             "presets.PRESETS['nano'], detached._MODULE = TINY, 'tiny_trainer'",
-             "notebook.begin('tiny', settings={'epochs': 40_000, 'batch_size': 2, 'unlike': 'none', 'preset': 'nano', "
-             "'base_generator': 'none', 'base_discriminator': 'none'})", "notebook.start()"]
+    begin = [
+        "from rvc_core import notebook, presets",
+        "from rvc_core.training import detached",
+        "from tiny import TINY",
+        "presets.PRESETS['nano'], detached._MODULE = TINY, 'tiny_trainer'",
+        "notebook.begin('tiny', settings={'epochs': 40_000, 'batch_size': 2, 'unlike': 'none', 'preset': 'nano', "
+        "'base_generator': 'none', 'base_discriminator': 'none'})",
+        "notebook.start()",
+    ]
     manager, client = start_new_kernel()
     reply = client.execute_interactive("; ".join(begin), timeout=60, output_hook=lambda message: None)
     assert reply["content"]["status"] == "ok", reply
@@ -225,9 +254,11 @@ def test_a_new_kernel_watches_what_a_killed_one_began(home: Path, monkeypatch: p
             shown.append(message["content"]["data"]["text/plain"])
             if "epoch" in shown[-1]:
                 detached.stop(layout)
+
     manager, client = start_new_kernel()
-    reply = client.execute_interactive("from rvc_core import notebook; notebook.watch_training()", timeout=120,
-                                       output_hook=seen)
+    reply = client.execute_interactive(
+        "from rvc_core import notebook; notebook.watch_training()", timeout=120, output_hook=seen
+    )
     client.stop_channels()
     manager.shutdown_kernel(now=True)
     assert reply["content"]["status"] == "ok" and "Training is not running." in shown[-1]
@@ -235,8 +266,16 @@ def test_a_new_kernel_watches_what_a_killed_one_began(home: Path, monkeypatch: p
 
 
 def test_each_cell_says_which_one_comes_before_it(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for cell in (notebook.start, notebook.stop, notebook.report, notebook.listen, notebook.convert, notebook.export,
-                 notebook.clean_up, notebook.watch_training):
+    for cell in (
+        notebook.start,
+        notebook.stop,
+        notebook.report,
+        notebook.listen,
+        notebook.convert,
+        notebook.export,
+        notebook.clean_up,
+        notebook.watch_training,
+    ):
         with pytest.raises(StageOrderError) as caught:
             cell()
         assert "run the cell Begin" in caught.value.hint
@@ -260,8 +299,15 @@ def test_a_gpu_without_code_ends_the_first_cell(monkeypatch: pytest.MonkeyPatch)
 
 def test_clean_up_removes_what_it_is_told_to_and_no_more(home: Path) -> None:
     layout = notebook.begin("alice").layout
-    for name in ("0_gt_wavs/a.wav", "G_2.pth", "D_2.pth", "state_2.pt", "alice.pth", "filelist.txt",
-                 "checkpoints.json"):
+    for name in (
+        "0_gt_wavs/a.wav",
+        "G_2.pth",
+        "D_2.pth",
+        "state_2.pt",
+        "alice.pth",
+        "filelist.txt",
+        "checkpoints.json",
+    ):
         (layout.root / name).parent.mkdir(parents=True, exist_ok=True)
         (layout.root / name).write_text("[]")
     notebook.clean_up()
@@ -279,6 +325,7 @@ def colab(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [name for name in sys.modules if name.startswith("google.colab")]:
         monkeypatch.delitem(sys.modules, name)
     import google
+
     monkeypatch.setattr(google, "__path__", [*google.__path__, str(COLAB / "google")])
     monkeypatch.setenv("COLAB_RELEASE_TAG", "r1")
     monkeypatch.setattr(cells, "_DRIVE", str(home / "drive"))
@@ -288,6 +335,7 @@ def colab(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         drive = home / "drive" / "MyDrive"
         storage = drive / "rvc_core" if drive.exists() else None
         return platforms.Platform("colab", real.title, home, storage, real.limits)
+
     for module in (cells, results):
         monkeypatch.setattr(module, "detect", detect)
     return home
@@ -299,16 +347,18 @@ def test_the_double_has_colab_s_signatures(colab: Path) -> None:
         assert str(inspect.signature(getattr(importlib.import_module(f"google.colab.{module}"), function))) == signature
 
 
-def test_drive_is_mounted_or_refused(colab: Path, monkeypatch: pytest.MonkeyPatch,
-                                     capsys: pytest.CaptureFixture[str]) -> None:
+def test_drive_is_mounted_or_refused(
+    colab: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("DRIVE_REFUSES", "you said no")
     notebook.begin("alice")
     assert "Drive was not mounted (Error: credential propagation was unsuccessful: you said no)" in (
-        capsys.readouterr().out)
+        capsys.readouterr().out
+    )
     monkeypatch.delenv("DRIVE_REFUSES")
     notebook.begin("alice")
     assert (colab / "drive" / "MyDrive" / "rvc_core").is_dir() and "allow it" in capsys.readouterr().out
-    notebook.begin("alice")                                         # mounted already: nothing is asked
+    notebook.begin("alice")  # mounted already: nothing is asked
     assert "allow it" not in capsys.readouterr().out
 
 

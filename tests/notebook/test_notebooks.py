@@ -18,9 +18,14 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 def _execute(notebook: str, folder: Path, /, **parameters: object) -> dict[str, object]:
     result = folder / f"{notebook}.json"
-    papermill.execute_notebook(NOTEBOOKS / f"{notebook}.ipynb", folder / f"{notebook}.ipynb",
-                               {**parameters, "result": str(result)}, cwd=folder, kernel_name="python3",
-                               progress_bar=False)
+    papermill.execute_notebook(
+        NOTEBOOKS / f"{notebook}.ipynb",
+        folder / f"{notebook}.ipynb",
+        {**parameters, "result": str(result)},
+        cwd=folder,
+        kernel_name="python3",
+        progress_bar=False,
+    )
     return json.loads(result.read_text("utf-8"))
 
 
@@ -30,19 +35,50 @@ def test_the_notebooks_make_a_voice_a_file_and_a_comparison(tmp_path: Path, monk
     for number in range(3):
         Audio(phrase(number, seconds=4.0).samples, 16000).save(tmp_path / "takes" / f"{number}.wav")
     Audio(phrase(7, seconds=2.0, speaker=1).samples, 16000).save(tmp_path / "song.wav")
-    trained = _execute("batch_train", tmp_path, name="Алиса", dataset=str(tmp_path / "takes"), preset="nano", epochs=1,
-                       batch_size=4, f0_method="dio", holdout_minutes=0.05)
+    trained = _execute(
+        "batch_train",
+        tmp_path,
+        name="Алиса",
+        dataset=str(tmp_path / "takes"),
+        preset="nano",
+        epochs=1,
+        batch_size=4,
+        f0_method="dio",
+        holdout_minutes=0.05,
+    )
     assert trained["train"]["epochs"] == 1 and trained["train"]["heldout_mel_last"] > 0
-    converted = _execute("batch_convert", tmp_path, voice="Алиса", inputs=str(tmp_path / "song.wav"),
-                         output=str(tmp_path / "out"), f0_method="dio", output_format="flac")
+    converted = _execute(
+        "batch_convert",
+        tmp_path,
+        voice="Алиса",
+        inputs=str(tmp_path / "song.wav"),
+        output=str(tmp_path / "out"),
+        f0_method="dio",
+        output_format="flac",
+    )
     [file] = converted["files"]
     assert Path(file["output"]).suffix == ".flac" and abs(read_audio(Path(file["output"])).seconds - 2) < 0.02
-    heard = _execute("compare_checkpoints", tmp_path, name="Алиса", clips=str(tmp_path / "song.wav"), f0_method="dio",
-                     export_to=str(tmp_path / "shared"))
+    heard = _execute(
+        "compare_checkpoints",
+        tmp_path,
+        name="Алиса",
+        clips=str(tmp_path / "song.wav"),
+        f0_method="dio",
+        export_to=str(tmp_path / "shared"),
+    )
     assert [Path(file["path"]).is_file() for file in heard["files"]] == [True]
     assert heard["chosen"] == 1 and Path(heard["exported"][0]).suffix == ".zip"
-    again = _execute("batch_train", tmp_path, name="Алиса", dataset=str(tmp_path / "takes"), preset="nano", epochs=1,
-                     batch_size=4, f0_method="dio", holdout_minutes=0.05)
+    again = _execute(
+        "batch_train",
+        tmp_path,
+        name="Алиса",
+        dataset=str(tmp_path / "takes"),
+        preset="nano",
+        epochs=1,
+        batch_size=4,
+        f0_method="dio",
+        holdout_minutes=0.05,
+    )
     assert again["prepare"]["skipped"] and again["train"]["resumed_from"] == trained["train"]["steps"]
 
 
@@ -61,17 +97,25 @@ def runs_file(folder: Path, text: str) -> Path:
     return folder / "runs.yaml"
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("runs: [", "is no YAML"), ("- a", "does not list runs"), ("runs: 3", "does not list runs"),
-    ("runs: []\nrun: []", "does not list runs"), ("runs: [{name: a}]", "run 1 has no name or no dataset"),
-    ("runs: [{name: 1, dataset: d}]", "run 1 has no name"),
-    ("runs: [{name: a, dataset: d, epoch: 3}]", "a: no such setting: epoch"),
-    ("runs: [{name: a, dataset: d, epochs: 0}]", "a: epochs: Input should be greater"),
-    ("defaults: {index_rate: 2}\nruns: [{name: a, dataset: d}]", "a: index_rate: "),
-    ("runs: [{name: a, dataset: d}, {name: a, dataset: e}]", "a twice"),
-    ("runs: !!python/object/apply:os.system ['touch pwned']", "is no YAML")])
-def test_a_file_of_runs_is_checked_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str,
-                                                        message: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("runs: [", "is no YAML"),
+        ("- a", "does not list runs"),
+        ("runs: 3", "does not list runs"),
+        ("runs: []\nrun: []", "does not list runs"),
+        ("runs: [{name: a}]", "run 1 has no name or no dataset"),
+        ("runs: [{name: 1, dataset: d}]", "run 1 has no name"),
+        ("runs: [{name: a, dataset: d, epoch: 3}]", "a: no such setting: epoch"),
+        ("runs: [{name: a, dataset: d, epochs: 0}]", "a: epochs: Input should be greater"),
+        ("defaults: {index_rate: 2}\nruns: [{name: a, dataset: d}]", "a: index_rate: "),
+        ("runs: [{name: a, dataset: d}, {name: a, dataset: e}]", "a twice"),
+        ("runs: !!python/object/apply:os.system ['touch pwned']", "is no YAML"),
+    ],
+)
+def test_a_file_of_runs_is_checked_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(batch, "execute", lambda *everything: pytest.fail("nothing may run"))
     with pytest.raises(SettingsError, match=message):
@@ -80,7 +124,8 @@ def test_a_file_of_runs_is_checked_before_anything_runs(tmp_path: Path, monkeypa
 
 
 def test_done_runs_are_skipped_changed_and_broken_ones_are_not_and_failures_do_not_stop_the_others(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ran: list[tuple[str, dict[str, object]]] = []
 
     def execute(notebook: str, place: Path, parameters: dict[str, object], progress: object) -> dict[str, object]:
@@ -107,7 +152,11 @@ runs:
     file = runs_file(tmp_path, text)
     assert states() == ["failed", "done", "done"]
     assert [(notebook, parameters.get("epochs")) for notebook, parameters in ran] == [
-        ("batch_train", 3), ("batch_train", 3), ("batch_convert", None), ("batch_train", 4)]
+        ("batch_train", 3),
+        ("batch_train", 3),
+        ("batch_convert", None),
+        ("batch_train", 4),
+    ]
     assert ran[2][1]["inputs"] == str(tmp_path / "songs") and ran[2][1]["transpose"] == 2
     ran.clear()
     assert states() == ["failed", "skipped", "skipped"] and len(ran) == 1
@@ -121,17 +170,21 @@ runs:
 
 
 @pytest.mark.slow
-def test_rvc_batch_tells_the_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                   capsys: pytest.CaptureFixture[str]) -> None:
+def test_rvc_batch_tells_the_truth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("RVC_HOME", str(tmp_path / "home"))
     shutil.copytree(voice_folder("source"), tmp_path / "takes")
     (tmp_path / "empty").mkdir()
-    file = runs_file(tmp_path, """
+    file = runs_file(
+        tmp_path,
+        """
 defaults: {preset: nano, epochs: 1, f0_method: dio}
 runs:
 - {name: nobody, dataset: empty}
 - {name: alice, dataset: takes, convert: takes, output_format: flac}
-""")
+""",
+    )
     call = ["batch", str(file), "--output", str(tmp_path / "out"), "--json"]
     for state in ("done", "skipped"):
         assert cli.main(call) == 1

@@ -42,6 +42,7 @@ class Counting:
                 raise AudioError("broken")
             means = np.lib.stride_tricks.sliding_window_view(samples, 400)[::320].mean(1, keepdims=True)
             return np.repeat(means, width, 1)
+
         return WindowedEncoder(name, width, self.identity, device, encode)
 
 
@@ -100,9 +101,9 @@ def test_filelist_has_rvcs_form(tmp_path, encoder, uses_f0):
     folders = ["3_feature256/{}.npy", "2a_f0/{}.wav.npy", "2b-f0nsf/{}.wav.npy"]
     for line in lines[:3]:
         clip = line[0].split("/")[-1][:-4]
-        assert line[1:-1] == [f"{root}/{folder.format(clip)}" for folder in folders[:fields - 2]]
+        assert line[1:-1] == [f"{root}/{folder.format(clip)}" for folder in folders[: fields - 2]]
     assert lines[3] == lines[4] and lines[3][0] == f"{root}/mute/0_gt_wavs/mute16k.wav"
-    assert lines[3][1:-1] == [f"{root}/mute/{folder.format('mute')}" for folder in folders[:fields - 2]]
+    assert lines[3][1:-1] == [f"{root}/mute/{folder.format('mute')}" for folder in folders[: fields - 2]]
     assert layout.f0_hz.exists() == uses_f0
 
 
@@ -137,6 +138,7 @@ def test_what_cannot_run_leaves_the_earlier_features(layout, encoder, monkeypatc
 
     def broken(*arguments):
         raise ResourceError("absent")
+
     if failure == "estimator":
         monkeypatch.setitem(sys.modules, "parselmouth", None)
         pitch_estimator.cache_clear()
@@ -155,7 +157,7 @@ def test_stopped_run_goes_on(layout, encoder):
     encoder.stop_at = (2, stop)
     report = extract(layout, DIO, stop=stop)
     assert report.stopped and report.done == 2 and not layout.filelist.exists()
-    assert extract(layout, DIO).done == 2 and encoder.calls == 4 + 1   # four clips and the silent one, each once
+    assert extract(layout, DIO).done == 2 and encoder.calls == 4 + 1  # four clips and the silent one, each once
     assert layout.filelist.exists()
 
 
@@ -250,9 +252,9 @@ def test_an_index_is_stale_once_its_content_is_made_anew(layout, encoder):
     assert is_stale(layout)
     build_index(layout)
     assert not is_stale(layout)
-    layout.stamp("index").unlink()   # as prepare leaves it
+    layout.stamp("index").unlink()  # as prepare leaves it
     assert is_stale(layout)
-    layout.experiment.unlink()       # RVC's own folder says nothing about its index
+    layout.experiment.unlink()  # RVC's own folder says nothing about its index
     assert not is_stale(layout)
 
 
@@ -283,8 +285,9 @@ def test_auto_keeps_the_method_that_these_clips_have(layout, encoder, monkeypatc
     """The weights of RMVPE arrive after an extraction, or while one is interrupted: no clip changes its estimator."""
     chosen, stop = [], Stop()
     encoder.stop_at = (None if finished else 2, stop)
-    monkeypatch.setattr(extract_module, "pitch_estimator", lambda method, device: (
-        chosen.append(method), pitch_estimator("dio"))[1])
+    monkeypatch.setattr(
+        extract_module, "pitch_estimator", lambda method, device: (chosen.append(method), pitch_estimator("dio"))[1]
+    )
     monkeypatch.setattr(extract_module, "pitch_method", lambda choice: "fcpe" if choice == "auto" else choice)
     extract(layout, stop=stop)
     monkeypatch.setattr(extract_module, "pitch_method", lambda choice: "rmvpe" if choice == "auto" else choice)

@@ -26,10 +26,20 @@ from rvc_core.workspace.stamps import content_of
 from tiny import TINY
 
 RATE = 32000
-SMALL = replace(TINY, version="v2", sample_rate=RATE, content_width=768, fft_samples=1024, source_filter_channels=0,
-                upsample_rates=(10, 8, 4), upsample_kernels=(20, 16, 8))
-NAMES = {"RVC WebUI": ("0_gt_wavs", "1_16k_wavs", "2a_f0", "2b-f0nsf", "3_feature768"),
-         "Applio": ("sliced_audios", "sliced_audios_16k", "f0", "f0_voiced", "extracted")}
+SMALL = replace(
+    TINY,
+    version="v2",
+    sample_rate=RATE,
+    content_width=768,
+    fft_samples=1024,
+    source_filter_channels=0,
+    upsample_rates=(10, 8, 4),
+    upsample_kernels=(20, 16, 8),
+)
+NAMES = {
+    "RVC WebUI": ("0_gt_wavs", "1_16k_wavs", "2a_f0", "2b-f0nsf", "3_feature768"),
+    "Applio": ("sliced_audios", "sliced_audios_16k", "f0", "f0_voiced", "extracted"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -41,15 +51,19 @@ def write_clip(folder, names, stem, *, wave="", seconds=1.0, drawn=False, seed=0
     """The five files of a clip, as those programs write them: float64 pitch, clips of random sound."""
     random, frames = np.random.default_rng(seed), int(100 * seconds)
     f0 = 150 + 20 * np.sin(np.arange(frames) / 9)
-    f0[frames // 4:frames // 2] = 0
+    f0[frames // 4 : frames // 2] = 0
     if drawn:
         voiced = np.flatnonzero(f0)
         f0 = np.interp(np.arange(frames), voiced, f0[voiced])
     for name in names:
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name, rate in zip(names[:2], (RATE, 16000), strict=True):
-        soundfile.write(folder / name / (wave if rate == RATE and wave else f"{stem}.wav"),
-                        0.1 * random.standard_normal(int(rate * seconds)).astype(np.float32), rate, subtype="FLOAT")
+        soundfile.write(
+            folder / name / (wave if rate == RATE and wave else f"{stem}.wav"),
+            0.1 * random.standard_normal(int(rate * seconds)).astype(np.float32),
+            rate,
+            subtype="FLOAT",
+        )
     np.save(folder / names[2] / f"{stem}.wav.npy", np.clip(f0 / 5, 1, 255).astype(np.int64))
     np.save(folder / names[3] / f"{stem}.wav.npy", f0)
     np.save(folder / names[4] / f"{stem}.npy", random.standard_normal((frames // 2, 768)).astype(np.float32))
@@ -63,11 +77,18 @@ def make_folder(place, program="RVC WebUI", stems=("0_0", "0_1", "1_0"), *, spea
     write_clip(place / "logs" / "mute", names, "mute", wave="mute32k.wav")
     root = r"D:\\RVC\\logs" if program == "RVC WebUI" else "logs"
     slash = r"\\" if program == "RVC WebUI" else "/"
-    lines = [slash.join((root, owner, names[0], wave)) + "".join(
-        f"|{slash.join((root, owner, name, stem + end))}" for name, end in (
-            (names[4], ".npy"), (names[2], ".wav.npy"), (names[3], ".wav.npy"))) + f"|{speaker}"
-        for owner, stem, wave in [*(("alice", stem, f"{stem}.wav") for stem in stems),
-                                  *2 * [("mute", "mute", "mute32k.wav")]]]
+    lines = [
+        slash.join((root, owner, names[0], wave))
+        + "".join(
+            f"|{slash.join((root, owner, name, stem + end))}"
+            for name, end in ((names[4], ".npy"), (names[2], ".wav.npy"), (names[3], ".wav.npy"))
+        )
+        + f"|{speaker}"
+        for owner, stem, wave in [
+            *(("alice", stem, f"{stem}.wav") for stem in stems),
+            *2 * [("mute", "mute", "mute32k.wav")],
+        ]
+    ]
     (folder / "filelist.txt").write_text("\n".join(lines), "utf-8")
     (folder / "config.json").write_text(json.dumps({"train": {"fp16_run": True}}))
     return folder
@@ -76,13 +97,23 @@ def make_folder(place, program="RVC WebUI", stems=("0_0", "0_1", "1_0"), *, spea
 def save_pair(folder, spec=SMALL, step=40, epoch=20, **more):
     """A pair with moments, in RVC's form."""
     networks = Networks.fresh(spec, seed=3, device=torch.device("cpu"))
-    for letter, network, optimizer in (("G", networks.generator, networks.generator_optimizer),
-                                       ("D", networks.discriminator, networks.discriminator_optimizer)):
+    for letter, network, optimizer in (
+        ("G", networks.generator, networks.generator_optimizer),
+        ("D", networks.discriminator, networks.discriminator_optimizer),
+    ):
         for parameter in network.parameters():
             parameter.grad = torch.full_like(parameter, 0.01)
         optimizer.step()
-        torch.save({"model": network.state_dict(), "iteration": epoch, "optimizer": optimizer.state_dict(),
-                    "learning_rate": 1e-4, **more}, folder / f"{letter}_{step}.pth")
+        torch.save(
+            {
+                "model": network.state_dict(),
+                "iteration": epoch,
+                "optimizer": optimizer.state_dict(),
+                "learning_rate": 1e-4,
+                **more,
+            },
+            folder / f"{letter}_{step}.pth",
+        )
     return networks
 
 
@@ -102,16 +133,20 @@ def test_a_folder_that_has_moved_opens_trains_and_is_left_as_it_was(tmp_path, pr
     assert (report.program, report.preset, report.clips, report.epoch) == (program, "v2-32k", 3, None)
     assert report.unvoiced == "0 Hz" and report.seconds == 3 and contents(folder) == before
     rows = read_filelist(layout.filelist)
-    assert all(path.is_relative_to(layout.root) and path.exists() for row in rows
-               for path in (row.wave, row.features, row.f0_coarse, row.f0_hz))
+    assert all(
+        path.is_relative_to(layout.root) and path.exists()
+        for row in rows
+        for path in (row.wave, row.features, row.f0_coarse, row.f0_hz)
+    )
     assert [row.wave.name for row in rows[-2:]] == 2 * ["mute32k.wav"] and ExperimentRecord.load(layout).spec == SMALL
     assert layout.filelist.read_text().count(str(layout.root)) == 4 * len(rows)
     assert train(layout, FEW).epochs == 1
 
 
 def test_whole_recordings_are_held_out_and_never_slices_of_one(tmp_path):
-    folder = make_folder(tmp_path, stems=[f"{recording}_{number}" for recording in range(10) for number in range(2)],
-                         seconds=10.0)
+    folder = make_folder(
+        tmp_path, stems=[f"{recording}_{number}" for recording in range(10) for number in range(2)], seconds=10.0
+    )
     layout = Layout.of("b", tmp_path)
     report, clips = open_foreign(folder, layout), Manifest.load(layout).clips
     held = {clip.recording for clip in clips if clip.heldout}
@@ -137,7 +172,7 @@ def test_training_goes_on_from_a_pair(tmp_path, monkeypatch, program, step):
     report = open_foreign(folder, layout)
     assert report.epoch == 20 and report.heldout_clips == 0 and any("heard every" in odd for odd in report.warnings)
     trained = train(layout, FEW.model_copy(update={"epochs": 21}))
-    assert trained.epochs == 21 and trained.resumed_from == (40 if step == 40 else 20 * 4)   # 7 clips, 2 a step
+    assert trained.epochs == 21 and trained.resumed_from == (40 if step == 40 else 20 * 4)  # 7 clips, 2 a step
 
 
 def test_what_is_odd_is_said(tmp_path):
@@ -160,8 +195,9 @@ def test_what_is_odd_is_said(tmp_path):
 
 def test_speakers_stay_with_their_clips(tmp_path):
     layout = Layout.of("b", tmp_path)
-    report = open_foreign(make_folder(tmp_path, "Applio", [f"1_{number}_0" for number in range(9)], speaker=1,
-                                      seconds=8.0), layout)
+    report = open_foreign(
+        make_folder(tmp_path, "Applio", [f"1_{number}_0" for number in range(9)], speaker=1, seconds=8.0), layout
+    )
     assert {row.speaker for row in read_filelist(layout.filelist)} == {1} and report.heldout_clips == 0
     assert {clip.recording for clip in Manifest.load(layout).clips} == {f"1_{number}" for number in range(9)}
 
@@ -176,6 +212,7 @@ def test_the_encoder_of_the_features_is_found_by_encoding_a_clip_again(tmp_path,
         def __call__(self, samples):
             assert len(samples) == 16000
             return features.astype(np.float16).astype(np.float32)[:49]
+
     monkeypatch.setattr(module, "content_encoder", lambda name, width: Encoder())
     layout = Layout.of("b", tmp_path)
     assert open_foreign(folder, layout).content_identity == content_of(layout, "content")["identity"] == "0123"
@@ -197,12 +234,22 @@ def test_rvcs_own_folder_opens_where_it_is(tmp_path):
     assert train(layout, FEW).epochs == 1
 
 
-@pytest.mark.parametrize(("damage", "error", "words"), [
-    ("absent", StageOrderError, "no experiment"), ("no list", StageOrderError, "filelist"),
-    ("list", DatasetError, "line 1"), ("empty", StageOrderError, "no content features"),
-    ("taken", SettingsError, "already"), ("encoder", MismatchError, "spin"), ("no clip", DatasetError, "whole"),
-    ("decoder", MismatchError, "G_40.pth is of another architecture"), ("speaker", DatasetError, "speaker 9"),
-    ("checkpoint", WeightsError, "whole"), ("rate", MismatchError, r"\[22050\] Hz")])
+@pytest.mark.parametrize(
+    ("damage", "error", "words"),
+    [
+        ("absent", StageOrderError, "no experiment"),
+        ("no list", StageOrderError, "filelist"),
+        ("list", DatasetError, "line 1"),
+        ("empty", StageOrderError, "no content features"),
+        ("taken", SettingsError, "already"),
+        ("encoder", MismatchError, "spin"),
+        ("no clip", DatasetError, "whole"),
+        ("decoder", MismatchError, "G_40.pth is of another architecture"),
+        ("speaker", DatasetError, "speaker 9"),
+        ("checkpoint", WeightsError, "whole"),
+        ("rate", MismatchError, r"\[22050\] Hz"),
+    ],
+)
 def test_what_cannot_go_on_is_refused_and_nothing_is_written(tmp_path, damage, error, words):
     folder, layout = make_folder(tmp_path, speaker=9 if damage == "speaker" else 0), Layout.of("b", tmp_path)
     listed = folder / "filelist.txt"
@@ -234,6 +281,7 @@ def test_what_cannot_go_on_is_refused_and_nothing_is_written(tmp_path, damage, e
 def test_a_failure_half_way_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_: object) -> None:
         raise RVCError("no room")
+
     monkeypatch.setattr(module, "_describe", fail)
     folder = make_folder(tmp_path)
     before = contents(tmp_path)

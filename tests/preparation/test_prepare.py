@@ -37,8 +37,11 @@ def recordings(folder, *seconds):
 
 def spans_of(rows, name):
     """Microsecond spans of all rows of one recording."""
-    return [Span(round(1e6 * row.start_seconds), round(1e6 * (row.start_seconds + row.seconds)))
-            for row in rows if row.recording == name]
+    return [
+        Span(round(1e6 * row.start_seconds), round(1e6 * (row.start_seconds + row.seconds)))
+        for row in rows
+        if row.recording == name
+    ]
 
 
 def assert_conserved(layout, truth):
@@ -70,7 +73,7 @@ def test_torture_set_is_conserved_and_every_file_has_its_reason(tmp_path, layout
         else:
             assert not reasons and name in {clip.recording for clip in manifest.clips}, name
     measured = {name: expected.seconds for name, expected in truth.items()}
-    for name in ("cover.mp3", "phone.m4a", "film.mp4", "old.wma", "call.opus"):   # codecs pad or cut their ends
+    for name in ("cover.mp3", "phone.m4a", "film.mp4", "old.wma", "call.opus"):  # codecs pad or cut their ends
         measured[name] = read_audio(tmp_path / "мои записи" / name).seconds
         assert measured[name] == pytest.approx(2.0, abs=0.07)
     assert_conserved(layout, measured)
@@ -89,8 +92,10 @@ def test_random_phrases_are_conserved(tmp_path, layout, seed):
     for number in range(random.integers(1, 4)):
         pieces = []
         for _ in range(random.integers(1, 8)):
-            pieces += [voice(random.choice([0.1, 0.5, 2, 9]), int(random.integers(1 << 30)), 16_000),
-                       np.zeros(int(16_000 * random.choice([0.2, 0.5, 1.2, 3])), np.float32)]
+            pieces += [
+                voice(random.choice([0.1, 0.5, 2, 9]), int(random.integers(1 << 30)), 16_000),
+                np.zeros(int(16_000 * random.choice([0.2, 0.5, 1.2, 3])), np.float32),
+            ]
         sound = np.concatenate(pieces)
         soundfile.write(folder / f"{number}.flac", sound, 16_000)
         truth[f"{number}.flac"] = len(sound) / 16_000
@@ -119,7 +124,7 @@ def test_a_short_utterance_survives_with_all_its_sound(tmp_path, layout, seconds
     assert clip.seconds == pytest.approx(seconds) and report.explained == {}
     assert made.seconds == made_16k.seconds == pytest.approx(max(seconds, 0.8))
     true = highpass(read_audio(tmp_path / "data" / "000.wav"), zero_phase=False).samples
-    assert np.corrcoef(made.samples[:len(true)], true)[0, 1] > 0.9999
+    assert np.corrcoef(made.samples[: len(true)], true)[0, 1] > 0.9999
 
 
 def test_clips_are_float32_at_both_rates_and_normalised(tmp_path, layout):
@@ -151,8 +156,10 @@ def test_unchanged_is_skipped_and_changes_are_redone(tmp_path, layout):
     layout.index(3, "nano").touch()
     changed = prepare(layout, data, PrepareSettings(preset="nano", silence_db=-40))
     assert not changed.skipped and stamp_of(layout, "index") is stamp_of(layout, "f0") is None
-    assert not any(path.exists() for path in (layout.f0_coarse, layout.f0_hz, layout.features(256), layout.filelist,
-                                              layout.mute.root))
+    assert not any(
+        path.exists()
+        for path in (layout.f0_coarse, layout.f0_hz, layout.features(256), layout.filelist, layout.mute.root)
+    )
     assert layout.generator(7).exists() and layout.indexes()
     assert any("rvc index" in line for line in changed.warnings)
 
@@ -164,15 +171,18 @@ def test_unchanged_is_skipped_and_changes_are_redone(tmp_path, layout):
     assert_conserved(layout, {"001.wav": 6, "new.wav": 4})
 
 
-@pytest.mark.parametrize("fill, message", [
-    (lambda folder: None, "it is empty"),
-    (lambda folder: (folder / "a.wav").write_text("hello"), "1 undecodable"),
-    (lambda folder: (folder / "a.wav").touch(), "empty"),
-    (lambda folder: (folder / "a.txt").write_text("hello"), "1 not audio"),
-    (lambda folder: soundfile.write(folder / "a.wav", np.zeros(48_000), 16_000), "1 silent"),
-    (lambda folder: soundfile.write(folder / "a.wav", 1e-3 * voice(2), 16_000), "1 silent; a.wav: peak"),
-    (lambda folder: soundfile.write(folder / "a.wav", np.full(9000, np.nan), 16_000, "FLOAT"), "1 non-finite"),
-])
+@pytest.mark.parametrize(
+    "fill, message",
+    [
+        (lambda folder: None, "it is empty"),
+        (lambda folder: (folder / "a.wav").write_text("hello"), "1 undecodable"),
+        (lambda folder: (folder / "a.wav").touch(), "empty"),
+        (lambda folder: (folder / "a.txt").write_text("hello"), "1 not audio"),
+        (lambda folder: soundfile.write(folder / "a.wav", np.zeros(48_000), 16_000), "1 silent"),
+        (lambda folder: soundfile.write(folder / "a.wav", 1e-3 * voice(2), 16_000), "1 silent; a.wav: peak"),
+        (lambda folder: soundfile.write(folder / "a.wav", np.full(9000, np.nan), 16_000, "FLOAT"), "1 non-finite"),
+    ],
+)
 def test_nothing_usable_is_an_error_that_leaves_nothing(tmp_path, layout, fill, message):
     folder = tmp_path / "data"
     folder.mkdir()
@@ -197,8 +207,12 @@ def test_a_failed_run_leaves_the_earlier_one_untouched(tmp_path, layout):
 
 
 def test_what_a_killed_run_left_is_cleared(tmp_path, layout):
-    for leftover in (layout.root / ".preparing" / "0_gt_wavs" / "0_0.wav", layout.clips / "7_7.wav",
-                     layout.heldout.clips / "8_8.wav", layout.f0_hz / "7_7.wav.npy"):
+    for leftover in (
+        layout.root / ".preparing" / "0_gt_wavs" / "0_0.wav",
+        layout.clips / "7_7.wav",
+        layout.heldout.clips / "8_8.wav",
+        layout.f0_hz / "7_7.wav.npy",
+    ):
         leftover.parent.mkdir(parents=True)
         leftover.touch()
     prepare(layout, recordings(tmp_path / "data", 5), NANO)
@@ -218,15 +232,23 @@ def test_damaged_recording_keeps_its_whole_part_and_tells_of_the_rest(tmp_path, 
     data = recordings(tmp_path / "data", 5)
     soundfile.write(data / "cut.flac", voice(20, 5, 16_000), 16_000)
     whole = (data / "cut.flac").read_bytes()
-    (data / "cut.flac").write_bytes(whole[:len(whole) // 2])
+    (data / "cut.flac").write_bytes(whole[: len(whole) // 2])
     report = prepare(layout, data, NANO)
     assert 4 < report.explained["undecodable"] < 16 and report.seconds_in == pytest.approx(25, rel=1e-3)
     assert_conserved(layout, {"000.wav": 5, "cut.flac": 20})
 
 
-@pytest.mark.parametrize("lengths, minutes, seconds_held", [
-    ([4] * 30, 0.2, (12, 24)), ([100], 0.2, (12, 24)), ([61], 0.1, (6, 12)), ([50, 70], 0.2, (12, 24)),
-    ([50], None, (0, 0)), ([150, 5, 5, 5], 0.3, (18, 36))])
+@pytest.mark.parametrize(
+    "lengths, minutes, seconds_held",
+    [
+        ([4] * 30, 0.2, (12, 24)),
+        ([100], 0.2, (12, 24)),
+        ([61], 0.1, (6, 12)),
+        ([50, 70], 0.2, (12, 24)),
+        ([50], None, (0, 0)),
+        ([150, 5, 5, 5], 0.3, (18, 36)),
+    ],
+)
 def test_heldout_is_disjoint_stable_and_of_the_right_size(lengths, minutes, seconds_held, tmp_path, layout):
     data = recordings(tmp_path / "data", *lengths)
     settings = PrepareSettings(preset="nano", holdout_minutes=minutes)
@@ -236,23 +258,34 @@ def test_heldout_is_disjoint_stable_and_of_the_right_size(lengths, minutes, seco
     assert_conserved(layout, {f"{number:03}.wav": seconds for number, seconds in enumerate(lengths)})
     for name in {clip.recording for clip in manifest.heldout}:
         training, held = (union(spans_of(clips, name)) for clips in (manifest.training, manifest.heldout))
-        assert sum(len(piece) for span in held for piece in inside(training, span)) <= 2   # rounding, not sound
-    if len(lengths) > 10:   # whole recordings
+        assert sum(len(piece) for span in held for piece in inside(training, span)) <= 2  # rounding, not sound
+    if len(lengths) > 10:  # whole recordings
         assert not {clip.recording for clip in manifest.heldout} & {clip.recording for clip in manifest.training}
     other = Layout.of("other", layout.root)
     prepare(other, data, settings)
     assert Manifest.load(other) == manifest
 
 
-@pytest.mark.parametrize("lengths, seconds_held", [
-    ([179], (0, 0)), ([190], (20, 30)), ([19] * 10, (20, 40)), ([5] * 35 + [30], (20, 40)), ([50] * 4, (20, 30)),
-    ([170, 5, 5, 5], (20, 40)), ([60] * 60, (360, 720)), ([3600], (360, 720))])
+@pytest.mark.parametrize(
+    "lengths, seconds_held",
+    [
+        ([179], (0, 0)),
+        ([190], (20, 30)),
+        ([19] * 10, (20, 40)),
+        ([5] * 35 + [30], (20, 40)),
+        ([50] * 4, (20, 30)),
+        ([170, 5, 5, 5], (20, 40)),
+        ([60] * 60, (360, 720)),
+        ([3600], (360, 720)),
+    ],
+)
 def test_by_default_a_tenth_and_twenty_seconds_are_held_out_none_below_three_minutes(lengths, seconds_held):
-    phrases = [[Span(400 * at, min(400 * at + 390, 100 * seconds)) for at in range(-(-seconds // 4))]
-               for seconds in lengths]
+    phrases = [
+        [Span(400 * at, min(400 * at + 390, 100 * seconds)) for at in range(-(-seconds // 4))] for seconds in lengths
+    ]
     chosen = choose_heldout(phrases, 100, minutes=None, seed=0)
     held = sum(len(piece) for number, span in chosen.items() for piece in inside(phrases[number], span)) / 100
-    assert 0.97 * seconds_held[0] <= held <= seconds_held[1]      # pauses are not counted
+    assert 0.97 * seconds_held[0] <= held <= seconds_held[1]  # pauses are not counted
 
 
 def test_a_stretch_out_of_the_middle_loses_nothing_around_it(tmp_path, layout):
@@ -261,8 +294,7 @@ def test_a_stretch_out_of_the_middle_loses_nothing_around_it(tmp_path, layout):
     soundfile.write(tmp_path / "a.wav", sound, 16_000)
     starts = set()
     for seed in range(4):
-        report = prepare(layout, tmp_path / "a.wav", PrepareSettings(preset="nano", seed=seed,
-                                                                      holdout_minutes=0.12))
+        report = prepare(layout, tmp_path / "a.wav", PrepareSettings(preset="nano", seed=seed, holdout_minutes=0.12))
         assert report.seconds_kept >= 72 and 7 <= report.heldout_seconds <= 15
         assert_conserved(layout, {"a.wav": len(sound) / 16_000})
         starts.add(Manifest.load(layout).heldout[0].start_seconds)
@@ -287,8 +319,12 @@ def test_heldout_choice_for_any_layout_of_phrases():
                 target = min(max(2000, total / 10) if minutes is None else 6000 * minutes, total / 3)
                 longest = max(sum(len(span) for span in spans) for spans in phrases)
                 assert min(target, longest / 2) - 80 <= held <= max(2 * target, target + 160) and held < 0.62 * total
-            assert all(len(piece) >= 79 for number, span in chosen.items() for part in (
-                Span(0, span.start), span, Span(span.stop, 1 << 40)) for piece in inside(phrases[number], part))
+            assert all(
+                len(piece) >= 79
+                for number, span in chosen.items()
+                for part in (Span(0, span.start), span, Span(span.stop, 1 << 40))
+                for piece in inside(phrases[number], part)
+            )
 
 
 def test_records_load_or_say_what_comes_first(tmp_path, layout):
@@ -309,4 +345,4 @@ def test_rumble_is_removed(tmp_path, layout):
     prepare(layout, tmp_path / "data", NANO)
     made = read_audio(layout.clips / "0_0.wav").samples
     spectrum = np.abs(np.fft.rfft(made)) ** 2
-    assert spectrum[:len(made) * 30 // 16_000].sum() < 0.001 * spectrum.sum()
+    assert spectrum[: len(made) * 30 // 16_000].sum() < 0.001 * spectrum.sum()

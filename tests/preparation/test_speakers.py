@@ -31,13 +31,20 @@ def _record(dataset: Path, *names: str) -> Path:
 
 
 def test_two_speakers_go_the_whole_way(tmp_path: Path) -> None:
-    lab = Experiment.open("duo", _record(tmp_path / "duo", "bruno", "anna"), home=tmp_path,
-                          runtime=RuntimeSettings(threads=1, device="cpu"))
+    lab = Experiment.open(
+        "duo",
+        _record(tmp_path / "duo", "bruno", "anna"),
+        home=tmp_path,
+        runtime=RuntimeSettings(threads=1, device="cpu"),
+    )
     lab.prepare(FOLDERS)
     clips = Manifest.load(lab.layout).clips
     assert {(clip.recording.split("/")[0], clip.speaker) for clip in clips} == {("anna", 0), ("bruno", 1)}
-    assert {clip.speaker for clip in clips if clip.heldout} == {clip.speaker for clip in clips if not clip.heldout} == {
-        0, 1}
+    assert (
+        {clip.speaker for clip in clips if clip.heldout}
+        == {clip.speaker for clip in clips if not clip.heldout}
+        == {0, 1}
+    )
     lab.extract(ExtractSettings(f0_method="dio"))
     assert {file.speaker for file in read_filelist(lab.layout.filelist)} == {0, 1}
     assert {file.speaker for file in heldout_files(lab.layout, preset("nano"))} == {0, 1}

@@ -71,18 +71,24 @@ def test_upsampled_recordings_show_their_true_bandwidth(rate_hz):
     assert bandwidth_hz(Audio(upsampled, RATE_HZ)) == pytest.approx(rate_hz / 2, rel=0.05)
 
 
-@pytest.mark.parametrize("fault, verdict, word", [
-    (lambda sound: sound, "good", None),
-    (lambda sound: sound.clip(-0.05, 0.05), "poor", "clipped"),
-    (lambda sound: sound + 0.04 * np.random.default_rng(0).standard_normal(len(sound)), "poor", "noisy"),
-    (lambda sound: 0.02 * sound, "poor", "silent"),
-    (lambda sound: 0.15 * sound, "usable", "quiet"),
-    (lambda sound: soxr.resample(soxr.resample(sound, RATE_HZ, 8000), 8000, RATE_HZ), "poor", "telephone"),
-    (lambda sound: soxr.resample(soxr.resample(sound, RATE_HZ, 16_000), 16_000, RATE_HZ), "usable", "original"),
-    (lambda sound: np.concatenate([sound, 1e-3 * np.random.default_rng(0).standard_normal(3 * len(sound))]), "usable",
-     "silence"),
-    (lambda sound: sound + 0.1, "usable", "offset"),
-])
+@pytest.mark.parametrize(
+    "fault, verdict, word",
+    [
+        (lambda sound: sound, "good", None),
+        (lambda sound: sound.clip(-0.05, 0.05), "poor", "clipped"),
+        (lambda sound: sound + 0.04 * np.random.default_rng(0).standard_normal(len(sound)), "poor", "noisy"),
+        (lambda sound: 0.02 * sound, "poor", "silent"),
+        (lambda sound: 0.15 * sound, "usable", "quiet"),
+        (lambda sound: soxr.resample(soxr.resample(sound, RATE_HZ, 8000), 8000, RATE_HZ), "poor", "telephone"),
+        (lambda sound: soxr.resample(soxr.resample(sound, RATE_HZ, 16_000), 16_000, RATE_HZ), "usable", "original"),
+        (
+            lambda sound: np.concatenate([sound, 1e-3 * np.random.default_rng(0).standard_normal(3 * len(sound))]),
+            "usable",
+            "silence",
+        ),
+        (lambda sound: sound + 0.1, "usable", "offset"),
+    ],
+)
 def test_each_fault_is_named_and_only_it(tmp_path, fault, verdict, word):
     soundfile.write(tmp_path / "a.wav", fault(speech(noise_db=-50)), RATE_HZ, "FLOAT")
     report = inspect(tmp_path).recordings[0]

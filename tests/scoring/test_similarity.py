@@ -74,7 +74,7 @@ def test_a_copy_by_world_keeps_nearly_all_of_a_clean_voice() -> None:
 
 
 def at_cosine(cosine: float) -> np.ndarray:
-    return 3.0 * np.array([cosine, math.sqrt(1.0 - cosine ** 2), 0.0])
+    return 3.0 * np.array([cosine, math.sqrt(1.0 - cosine**2), 0.0])
 
 
 def test_similarity_gain_runs_from_the_source_to_the_target() -> None:

@@ -13,9 +13,20 @@ from spoken import FOLDER, TEXTS, noisy, shuffled
 
 needs_pocketsphinx = pytest.mark.skipif(not importlib.util.find_spec("pocketsphinx"), reason="pocketsphinx is an extra")
 
-@pytest.mark.parametrize(("said", "heard", "errors"), [
-    ("a b c", "a b c", 0), ("a b c", "", 3), ("", "a b", 2), ("a b c", "a x c", 1), ("a b c", "a c", 1),
-    ("a b c", "a b x c", 1), ("a b c d", "b c d a", 2), ("k i t t e n", "s i t t i n g", 3)])
+
+@pytest.mark.parametrize(
+    ("said", "heard", "errors"),
+    [
+        ("a b c", "a b c", 0),
+        ("a b c", "", 3),
+        ("", "a b", 2),
+        ("a b c", "a x c", 1),
+        ("a b c", "a c", 1),
+        ("a b c", "a b x c", 1),
+        ("a b c d", "b c d a", 2),
+        ("k i t t e n", "s i t t i n g", 3),
+    ],
+)
 def test_word_errors_are_levenshteins_distance(said: str, heard: str, errors: int) -> None:
     assert word_errors(said.split(), heard.split()) == errors == word_errors(heard.split(), said.split())
 

@@ -34,8 +34,9 @@ from rvc_core.workspace.retention import checkpoint_rows
 from tiny import AfterSteps, experiment
 
 TESTS = Path(__file__).parents[1]
-SETTINGS = TrainSettings.of(epochs=3, batch_size=2, save_every_epochs=100, base_generator="none",
-                            base_discriminator="none")
+SETTINGS = TrainSettings.of(
+    epochs=3, batch_size=2, save_every_epochs=100, base_generator="none", base_discriminator="none"
+)
 
 
 def trained(layout: Layout, step: int, *, kilobytes: int = 8, mel: float | None = None) -> Layout:
@@ -51,14 +52,19 @@ def trained(layout: Layout, step: int, *, kilobytes: int = 8, mel: float | None 
         path.write_bytes(random.bytes(int(1000 * kilobytes * share)))
     layout.voice(step // 10, step).write_bytes(random.bytes(500))
     layout.final_voice.write_bytes(random.bytes(500))
-    digests = {path.name: sha256_of(path) for path in (layout.state(step), layout.discriminator(step),
-                                                       layout.generator(step))}
-    write_json(layout.checkpoints, [*checkpoint_rows(layout),
-                                    {"step": step, "epoch": step // 10, "sha256": digests}])
+    digests = {
+        path.name: sha256_of(path) for path in (layout.state(step), layout.discriminator(step), layout.generator(step))
+    }
+    write_json(layout.checkpoints, [*checkpoint_rows(layout), {"step": step, "epoch": step // 10, "sha256": digests}])
     rows = [json.loads(line) for line in layout.metrics.read_text().splitlines()] if layout.metrics.exists() else []
-    write_jsonl(layout.metrics, [*rows, {"kind": "voice", "step": step, "epoch": step // 10,
-                                         "path": layout.voice(step // 10, step).name}
-                                 | ({"heldout/mel": mel} if mel is not None else {})])
+    write_jsonl(
+        layout.metrics,
+        [
+            *rows,
+            {"kind": "voice", "step": step, "epoch": step // 10, "path": layout.voice(step // 10, step).name}
+            | ({"heldout/mel": mel} if mel is not None else {}),
+        ],
+    )
     return layout
 
 
@@ -90,8 +96,11 @@ def drive(tmp_path: Path) -> Iterator[Path]:
 
 def tree(root: Path) -> dict[str, str]:
     """Hash of every file by its path; what training does not need is left out."""
-    return {str(path.relative_to(root)): sha256_of(path) for path in root.rglob("*")
-            if path.is_file() and path.name not in ("checkpoints.json", "storage.json")}
+    return {
+        str(path.relative_to(root)): sha256_of(path)
+        for path in root.rglob("*")
+        if path.is_file() and path.name not in ("checkpoints.json", "storage.json")
+    }
 
 
 def until(true: Callable[[], object], seconds: float = 60) -> None:
@@ -105,8 +114,9 @@ def until(true: Callable[[], object], seconds: float = 60) -> None:
 def test_a_lost_machine_costs_nothing_that_was_saved(tiny: None, tmp_path: Path, place: Path) -> None:
     """Training ends within an epoch, its folder is deleted, and another machine goes on to the very same voice."""
     from rvc_core.training.trainer import train
+
     lost, whole = experiment(tmp_path / "home"), experiment(tmp_path / "whole")
-    train(lost, SETTINGS, stop=AfterSteps(4))              # an epoch has three
+    train(lost, SETTINGS, stop=AfterSteps(4))  # an epoch has three
     save(lost, str(place))
     shutil.rmtree(lost.root)
     assert restore("tiny", str(place), root=tmp_path / "new").step == 4
@@ -119,10 +129,20 @@ def test_a_lost_machine_costs_nothing_that_was_saved(tiny: None, tmp_path: Path,
 
 
 def test_the_keeper_saves_what_the_trainer_left(layout: Layout, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    report = {"epochs": 1, "steps": 10, "stopped_by": "epochs", "resumed_from": None, "seconds": 1.0,
-              "voice": str(layout.final_voice), "heldout_mel_first": None, "heldout_mel_last": None}
-    trainer = ("import sys, pathlib; from rvc_core.system.files import *; path = pathlib.Path(sys.argv[1]);"
-               f"write_json(path, read_json(path, '') | {{'report': {report!r}}})")
+    report = {
+        "epochs": 1,
+        "steps": 10,
+        "stopped_by": "epochs",
+        "resumed_from": None,
+        "seconds": 1.0,
+        "voice": str(layout.final_voice),
+        "heldout_mel_first": None,
+        "heldout_mel_last": None,
+    }
+    trainer = (
+        "import sys, pathlib; from rvc_core.system.files import *; path = pathlib.Path(sys.argv[1]);"
+        f"write_json(path, read_json(path, '') | {{'report': {report!r}}})"
+    )
     monkeypatch.setattr(detached, "_command", lambda *_: [sys.executable, "-c", trainer, str(layout.run)])
     assert detached.start(layout, SETTINGS, mirror=MirrorSettings(mirror=str(place)))
     assert detached.watch(layout) == report
@@ -133,8 +153,10 @@ def test_the_keeper_saves_what_the_trainer_left(layout: Layout, place: Path, mon
 
 @pytest.mark.slow
 def test_the_whole_way_from_a_training_in_the_background_to_another_machine(
-        tiny: None, tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny: None, tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from rvc_core.training.trainer import train
+
     monkeypatch.setattr(detached, "_MODULE", "tiny_trainer")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
     lost = experiment(tmp_path / "home")
@@ -145,14 +167,22 @@ def test_the_whole_way_from_a_training_in_the_background_to_another_machine(
             notes.append(note)
             if "just now: epoch" in note:
                 lost.stop.touch()
-    detached.start(lost, SETTINGS.model_copy(update={"epochs": 20_000, "save_every_epochs": 50}), mirror=MirrorSettings(
-        mirror=str(place)))
+
+    detached.start(
+        lost,
+        SETTINGS.model_copy(update={"epochs": 20_000, "save_every_epochs": 50}),
+        mirror=MirrorSettings(mirror=str(place)),
+    )
     report = detached.watch(lost, Listening())
     assert report["stopped_by"] == "stop" and any(f"not saved to {place} yet" in note for note in notes)
     shutil.rmtree(lost.root)
     assert restore("tiny", str(place), root=tmp_path / "new").step == report["steps"]
-    assert train(Layout.of("tiny", tmp_path / "new"), SETTINGS.model_copy(update={
-        "epochs": report["epochs"] + 1})).resumed_from == report["steps"]
+    assert (
+        train(
+            Layout.of("tiny", tmp_path / "new"), SETTINGS.model_copy(update={"epochs": report["epochs"] + 1})
+        ).resumed_from
+        == report["steps"]
+    )
 
 
 def test_what_comes_back_is_what_was_saved(layout: Layout, place: Path, elsewhere: Path) -> None:
@@ -169,7 +199,7 @@ def test_what_comes_back_is_what_was_saved(layout: Layout, place: Path, elsewher
     assert now == {name: digest for name, digest in here.items() if not name.endswith(("_10.pth", "state_10.pt"))}
     assert [row["step"] for row in read_json(back.checkpoints, "")] == [20]
     trained(layout, 30)
-    save(layout, str(place))                    # the one before stays until now, the one before that goes
+    save(layout, str(place))  # the one before stays until now, the one before that goes
     names = {path.name for path in (place / layout.slug).iterdir()}
     assert {name.split(".")[0] for name in names if name.startswith("G_")} == {"G_20", "G_30"}
     assert "my notes.txt" in names and len([name for name in names if name.startswith("clips.")]) == 1
@@ -186,7 +216,7 @@ def test_only_the_best_voices_go_along(layout: Layout, place: Path, elsewhere: P
     save(layout, str(place))
     restore("алиса", str(place), root=elsewhere)
     steps = [Layout.step_of(layout, path) for path in Layout.of("алиса", elsewhere).voices()]
-    assert steps == [10, 30, 40, 50, 60, 70, 90, 0]        # pinned, the five best, the newest, the final one
+    assert steps == [10, 30, 40, 50, 60, 70, 90, 0]  # pinned, the five best, the newest, the final one
 
 
 def test_this_machine_is_not_set_back(layout: Layout, place: Path) -> None:
@@ -195,7 +225,7 @@ def test_this_machine_is_not_set_back(layout: Layout, place: Path) -> None:
     trained(layout, 20)
     before = tree(layout.root)
     assert restore("алиса", str(place), root=root).place == "this machine" and tree(layout.root) == before
-    layout.checkpoints.write_text("[{")                     # what is here is damaged
+    layout.checkpoints.write_text("[{")  # what is here is damaged
     assert restore("алиса", str(place), root=root).step == 10
     assert len([*layout.root.parent.glob("*.before-*")]) == 1
     lock = layout.lock.open("w")
@@ -204,14 +234,16 @@ def test_this_machine_is_not_set_back(layout: Layout, place: Path) -> None:
         restore("алиса", str(place), root=root)
 
 
-def test_an_experiment_that_another_session_left_is_taken_as_it_is(layout: Layout, elsewhere: Path,
-                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_experiment_that_another_session_left_is_taken_as_it_is(
+    layout: Layout, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As Kaggle shows the output of a notebook, and Lightning.AI the artifacts of a job: deep down, to be read only."""
     deep = layout.root.parents[2] / "input/notebooks/owner/name/logs" / layout.slug
     deep.parent.mkdir(parents=True)
     layout.root.rename(deep)
-    monkeypatch.setattr(places, "detect", lambda: Platform("kaggle", "Kaggle", elsewhere, elsewhere, earlier=(
-        deep.parents[4])))
+    monkeypatch.setattr(
+        places, "detect", lambda: Platform("kaggle", "Kaggle", elsewhere, elsewhere, earlier=(deep.parents[4]))
+    )
     assert [found.step for found in find_saved()] == [10]
     assert restore("алиса", root=elsewhere).step == 10
     assert tree(Layout.of("алиса", elsewhere).root) == tree(deep)
@@ -233,6 +265,7 @@ def killed(layout: Layout, place: Path, after: int) -> bool:
                 target.truncate(target.tell() // 2)
                 os.kill(os.getpid(), signal.SIGKILL)
             left -= 1
+
         snapshot._copy = dying
         snapshot.write_save(layout, place, "here")
         os._exit(0)
@@ -244,16 +277,17 @@ def test_killed_in_any_file_the_save_before_counts(layout: Layout, place: Path, 
     snapshot.write_save(layout, place, "here")
     trained(layout, 20)
     kills = 0
-    while killed(layout, place, min(kills, 1)):             # each writes one file more, and dies in the next
+    while killed(layout, place, min(kills, 1)):  # each writes one file more, and dies in the next
         kills += 1
         assert restore("алиса", str(place), root=elsewhere / str(kills)).step == 10
     assert kills == 6 and restore("алиса", str(place), root=elsewhere).step == 20
     snapshot.write_save(layout, place, "here")
-    assert not [*place.glob(".part-*")]                     # what the killed left is gone
+    assert not [*place.glob(".part-*")]  # what the killed left is gone
 
 
-def test_a_full_storage_keeps_what_it_has(drive: Path, tmp_path: Path, elsewhere: Path,
-                                          monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_storage_keeps_what_it_has(
+    drive: Path, tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layout = trained(Layout.of("alice", tmp_path), 10, kilobytes=35_000)
     save(layout, str(drive))
     trained(layout, 20, kilobytes=35_000)
@@ -263,12 +297,13 @@ def test_a_full_storage_keeps_what_it_has(drive: Path, tmp_path: Path, elsewhere
     trained(layout, 30, kilobytes=25_000)
     copy, ballast = snapshot._copy, drive / "ballast"
 
-    def filling(*arguments: object) -> None:                # another program takes the room meanwhile
+    def filling(*arguments: object) -> None:  # another program takes the room meanwhile
         with ballast.open("wb") as file, pytest.raises(OSError, match="No space"):
             while True:
                 file.write(bytes(1 << 20))
                 file.flush()
         copy(*arguments)
+
     with monkeypatch.context() as patch, pytest.raises(StorageError, match="drive is full"):
         patch.setattr(snapshot, "_copy", filling)
         save(layout, str(drive))
@@ -286,8 +321,9 @@ def test_a_storage_that_may_only_be_read_is_named_and_restores(drive: Path, layo
     assert restore("алиса", str(drive), root=elsewhere).step == 10
 
 
-def test_a_storage_that_vanishes_in_mid_copy_is_not_made_anew_below(drive: Path, layout: Layout,
-                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_storage_that_vanishes_in_mid_copy_is_not_made_anew_below(
+    drive: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = places.Folder(drive)
     place.save(layout)
     trained(layout, 20)
@@ -295,6 +331,7 @@ def test_a_storage_that_vanishes_in_mid_copy_is_not_made_anew_below(drive: Path,
     def vanishing(*arguments: object) -> None:
         subprocess.run(["umount", "--lazy", drive], capture_output=True)
         raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
     with monkeypatch.context() as patch, pytest.raises(StorageError, match="is not there"):
         patch.setattr(snapshot, "_copy", vanishing)
         place.save(layout)
@@ -328,8 +365,9 @@ def test_damage_is_found_and_the_older_save_taken(layout: Layout, place: Path, e
 
 # -- while training goes on ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("seconds", [0.02, pytest.param(0.2, marks=pytest.mark.slow)])
-def test_a_slow_storage_is_waited_for_and_delays_no_step(layout: Layout, place: Path, seconds: float,
-                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_storage_is_waited_for_and_delays_no_step(
+    layout: Layout, place: Path, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So long for whatever is opened, renamed, removed or listed there, and for each file that is written."""
     monkeypatch.setenv("SLOW_SECONDS", str(seconds))
     monkeypatch.setattr(mirror, "_MODULE", "slow_mirror")
@@ -338,20 +376,22 @@ def test_a_slow_storage_is_waited_for_and_delays_no_step(layout: Layout, place: 
     monkeypatch.setattr(mirror, "_QUICK_SECONDS", 0.1)
     began = time.monotonic()
     with mirroring(layout, MirrorSettings(mirror=str(place)), said.append):
-        assert not layout.mirrored.exists()                 # training begins at once
+        assert not layout.mirrored.exists()  # training begins at once
         until(lambda: "not saved" in told(layout))
     assert "is waited for 10 min at most" in said[0] and said[1] == f"saved to {place} just now: epoch 1"
-    assert time.monotonic() - began > 30 * seconds           # it was slow indeed
+    assert time.monotonic() - began > 30 * seconds  # it was slow indeed
     state = read_json(layout.mirrored, "")
-    write_json(layout.mirrored, state | {"busy": time.time() - 300, "saved": state["saved"] | {
-        "time": time.time() - 400}})
+    write_json(
+        layout.mirrored, state | {"busy": time.time() - 300, "saved": state["saved"] | {"time": time.time() - 400}}
+    )
     assert told(layout) == (f"saving to {place} takes longer than 2 min; saved to {place} 7 min ago: epoch 1")
 
 
-def test_a_storage_that_hangs_does_not_hold_the_end_of_training(layout: Layout, place: Path,
-                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_storage_that_hangs_does_not_hold_the_end_of_training(
+    layout: Layout, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (place / layout.slug).mkdir(parents=True)
-    os.mkfifo(place / layout.slug / "saved-e0-s0.json")      # reading it never ends
+    os.mkfifo(place / layout.slug / "saved-e0-s0.json")  # reading it never ends
     monkeypatch.setattr(mirror, "_QUICK_SECONDS", 0.3)
     monkeypatch.setattr(mirror, "_END_SECONDS", 0.6)
     said: list[str] = []
@@ -383,6 +423,7 @@ def test_it_saves_by_minutes_at_a_new_best_and_at_the_end(layout: Layout, monkey
         if not mounted:
             raise StorageError("no storage mounted", hint="mount Drive")
         return place
+
     monkeypatch.setattr(mirror, "place_of", find)
     reading, writing = os.pipe()
     monkeypatch.setattr(sys, "stdin", os.fdopen(reading))
@@ -391,7 +432,7 @@ def test_it_saves_by_minutes_at_a_new_best_and_at_the_end(layout: Layout, monkey
     until(lambda: trouble(layout) == "no storage mounted (mount Drive)")
     mounted.append(True)
     until(lambda: told(layout) == "saved to Drive just now: epoch 1")
-    trained(layout, 20)                                      # no judgement: it waits for the minutes
+    trained(layout, 20)  # no judgement: it waits for the minutes
     time.sleep(0.1)
     assert place.steps == [10] and trouble(layout) == ""
     for step, mel in ((30, 0.5), (40, 0.6), (50, 0.4)):
@@ -410,10 +451,18 @@ def test_what_stands_in_the_way_is_in_the_line_that_people_watch(layout: Layout)
     class Noting(Silent):
         def advance(self, note: str = "") -> None:
             notes.append(note)
+
     progress = Beside(Noting(), lambda: told(layout))
     progress.advance("mel 20")
-    write_json(layout.mirrored, {"title": "Drive", "problem": "Drive is full", "busy": None, "saved": {
-        "epoch": 120, "step": 9, "time": time.time() - 180}})
+    write_json(
+        layout.mirrored,
+        {
+            "title": "Drive",
+            "problem": "Drive is full",
+            "busy": None,
+            "saved": {"epoch": 120, "step": 9, "time": time.time() - 180},
+        },
+    )
     progress.advance("mel 19")
     assert notes == ["mel 20", "mel 19 · Drive is full; saved to Drive 3 min ago: epoch 120"]
 
@@ -437,8 +486,9 @@ def dataset_download(handle):
 """
 
 
-def test_a_kaggle_dataset_gets_one_archive_for_each_save(layout: Layout, tmp_path: Path, elsewhere: Path,
-                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kaggle_dataset_gets_one_archive_for_each_save(
+    layout: Layout, tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a double of kagglehub, whose two functions are called as its source has them; Kaggle may unpack archives."""
     (hub := tmp_path / "hub").mkdir()
     (tmp_path / "kagglehub.py").write_text(HUB)
@@ -462,12 +512,14 @@ def load_steps(root: Path) -> list[int]:
     return [row["step"] for row in checkpoint_rows(Layout.of("алиса", root))]
 
 
-def test_the_place_is_the_platforms_own_unless_the_experiment_is_there(layout: Layout, tmp_path: Path,
-                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_place_is_the_platforms_own_unless_the_experiment_is_there(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert places.place_of("auto", layout) is None and places.place_of("none", layout) is None
 
     def at(name: str, kept: Path | None) -> None:
         monkeypatch.setattr(places, "detect", lambda: Platform(name, name.title(), tmp_path, kept))
+
     at("colab", None)
     with pytest.raises(StorageError, match="no storage mounted"):
         places.place_of("auto", layout)
@@ -481,12 +533,13 @@ def test_the_place_is_the_platforms_own_unless_the_experiment_is_there(layout: L
         detached.start(layout, TrainSettings(), mirror=MirrorSettings(mirror="kaggle:alice"))
 
 
-def test_the_command_line_saves_lists_and_restores(layout: Layout, place: Path, elsewhere: Path,
-                                                   monkeypatch: pytest.MonkeyPatch,
-                                                   capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_saves_lists_and_restores(
+    layout: Layout, place: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def answer(*command: str) -> dict[str, object]:
         main([*command, "--json"])
         return json.loads(capsys.readouterr().out.splitlines()[-1])
+
     monkeypatch.setenv("RVC_HOME", str(layout.root.parents[1]))
     assert answer("save", "алиса", "--to", str(place))["epoch"] == 1
     assert "nowhere to save" in answer("save", "алиса")["error"]

@@ -25,17 +25,33 @@ from synth import phrase
 
 
 # -- reading -------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("content", "rows"), [
-    (b"", []), (b'{"a": 1}\n{"a": 2}\n', 2), (b'{"a": 1}\n{"a": 2}', 2),
-    (b'{"a": 1}\n{"a": ', 1), ('{"a": 1}\n{"a": "я'.encode()[:-1], 1), ('{"a": "\u2028"}\n'.encode(), 1)])
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        (b"", []),
+        (b'{"a": 1}\n{"a": 2}\n', 2),
+        (b'{"a": 1}\n{"a": 2}', 2),
+        (b'{"a": 1}\n{"a": ', 1),
+        ('{"a": 1}\n{"a": "я'.encode()[:-1], 1),
+        ('{"a": "\u2028"}\n'.encode(), 1),
+    ],
+)
 def test_only_a_torn_last_line_is_left_out(tmp_path: Path, content: bytes, rows: object) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content)
     assert len(read_jsonl(path)) == (rows or 0)
 
 
-@pytest.mark.parametrize("content", [b'{"a": 1}\n{"a": \n{"a": 3}\n', b'{"a": 1}\n\n{"a": 3}\n', b'{"a": 1}\n{"a"\n',
-                                     b'[1]\n{"a": 1}\n', b'\xff\xfe\n{"a": 1}\n'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"a": 1}\n{"a": \n{"a": 3}\n',
+        b'{"a": 1}\n\n{"a": 3}\n',
+        b'{"a": 1}\n{"a"\n',
+        b'[1]\n{"a": 1}\n',
+        b'\xff\xfe\n{"a": 1}\n',
+    ],
+)
 def test_a_damaged_line_elsewhere_is_an_error_that_names_it(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content)
@@ -66,7 +82,7 @@ def test_a_damaged_stamp_counts_as_none(tmp_path: Path, content: str) -> None:
     assert stamps.stamp_of(layout, "f0") is None and stamps.content_of(layout, "f0") == {}
 
 
-@pytest.mark.parametrize("content", [b"{", b'{"name": "x"}\n', b'[1, 2]\n', b'{"kind": "song"}\n', b"\xff\n"])
+@pytest.mark.parametrize("content", [b"{", b'{"name": "x"}\n', b"[1, 2]\n", b'{"kind": "song"}\n', b"\xff\n"])
 def test_damaged_records_say_what_to_run(tmp_path: Path, content: bytes) -> None:
     layout = Layout(tmp_path, "x")
     for path, load in ((layout.experiment, ExperimentRecord.load), (layout.manifest, Manifest.load)):
@@ -74,7 +90,7 @@ def test_damaged_records_say_what_to_run(tmp_path: Path, content: bytes) -> None
             load(layout)
         path.write_bytes(content)
         if content == b"{" and path == layout.manifest:
-            continue   # a torn last line
+            continue  # a torn last line
         with pytest.raises(DatasetError, match=path.name) as caught:
             load(layout)
         assert caught.value.hint.startswith("run: rvc prepare")
@@ -99,7 +115,8 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "torch": lambda path: torch.save({"weight": torch.zeros(100_000)}, path),
     "numpy": lambda path: np.save(path, np.zeros(100_000)),
     "tofile": lambda path: np.zeros(100_000).tofile(path),
-    "soundfile": lambda path: soundfile.write(path, np.zeros(200_000), 16000, format="WAV")}
+    "soundfile": lambda path: soundfile.write(path, np.zeros(200_000), 16000, format="WAV"),
+}
 
 
 @pytest.fixture
@@ -110,7 +127,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True).returncode:
         pytest.skip("only root mounts file systems")
     yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)   # torch still holds the file that it could not write
+    subprocess.run(["umount", "--lazy", folder], check=True)  # torch still holds the file that it could not write
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0 or not shutil.which("mount"), reason="needs root")
@@ -123,17 +140,25 @@ def test_a_really_full_disk_is_called_full(full_disk: Path, writer: str) -> None
     assert caught.value.hint and [*full_disk.iterdir()] == [path] and path.read_text() == "the previous file"
 
 
-@pytest.mark.parametrize("error", [RuntimeError("unexpected pos 576 vs 534"), OSError("8 requested and 1 written"),
-                                   soundfile.LibsndfileError(2), OSError(errno.ENOSPC, "No space left")])
-def test_errors_that_libraries_make_of_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                   error: Exception) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("unexpected pos 576 vs 534"),
+        OSError("8 requested and 1 written"),
+        soundfile.LibsndfileError(2),
+        OSError(errno.ENOSPC, "No space left"),
+    ],
+)
+def test_errors_that_libraries_make_of_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     def write() -> None:
         with replace_atomically(tmp_path / "a.bin") as temporary:
             temporary.write_text("half")
             raise error
 
     if getattr(error, "errno", None) is None:
-        with pytest.raises(type(error)):   # with room on the disk it is what it was
+        with pytest.raises(type(error)):  # with room on the disk it is what it was
             write()
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     with pytest.raises(ResourceError, match="the disk is full"):

@@ -17,14 +17,17 @@ def nowhere(path: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize(("environment", "paths", "name"), [
-    ({}, (), "local"),
-    ({"COLAB_RELEASE_TAG": "release-colab"}, (), "colab"),
-    ({"COLAB_GPU": ""}, ("/var/colab/hostname",), "colab"),
-    ({"KAGGLE_KERNEL_RUN_TYPE": "Interactive", "COLAB_RELEASE_TAG": "r"}, ("/var/colab/hostname",), "kaggle"),
-    ({"KAGGLE_KERNEL_RUN_TYPE": "Batch"}, (), "kaggle"),
-    ({"LIGHTNING_CLOUD_SPACE_ID": "x", "LIGHTNING_INTERACTIVE": "true"}, (), "lightning"),
-])
+@pytest.mark.parametrize(
+    ("environment", "paths", "name"),
+    [
+        ({}, (), "local"),
+        ({"COLAB_RELEASE_TAG": "release-colab"}, (), "colab"),
+        ({"COLAB_GPU": ""}, ("/var/colab/hostname",), "colab"),
+        ({"KAGGLE_KERNEL_RUN_TYPE": "Interactive", "COLAB_RELEASE_TAG": "r"}, ("/var/colab/hostname",), "kaggle"),
+        ({"KAGGLE_KERNEL_RUN_TYPE": "Batch"}, (), "kaggle"),
+        ({"LIGHTNING_CLOUD_SPACE_ID": "x", "LIGHTNING_INTERACTIVE": "true"}, (), "lightning"),
+    ],
+)
 def test_each_platform_is_known_by_its_marks(environment, paths, name):
     assert platforms.detect(environment, lambda path: path in paths).name == name
 
@@ -59,10 +62,17 @@ def test_the_platform_gives_the_default_home(monkeypatch, tmp_path):
 @pytest.fixture
 def gpu(monkeypatch):
     """Pretend that one GPU of this compute capability is there, and what torch is built for."""
+
     def pretend(capability, architectures):
-        fake = SimpleNamespace(is_available=lambda: True, device_count=lambda: 1, get_device_name=lambda n: "GPU",
-                               get_device_capability=lambda n: capability, get_arch_list=lambda: architectures)
+        fake = SimpleNamespace(
+            is_available=lambda: True,
+            device_count=lambda: 1,
+            get_device_name=lambda n: "GPU",
+            get_device_capability=lambda n: capability,
+            get_arch_list=lambda: architectures,
+        )
         monkeypatch.setattr(torch, "cuda", fake)
+
     return pretend
 
 
@@ -70,10 +80,19 @@ CU126 = ["sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90"]
 CU130 = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
 
 
-@pytest.mark.parametrize(("capability", "architectures", "usable"), [
-    ((7, 5), CU130, True), ((8, 9), CU130, True), ((9, 0), CU130, True), ((12, 1), CU130, True),
-    ((6, 0), CU126, True), ((6, 0), CU130, False), ((7, 0), CU130, False), ((9, 0), ["sm_90a"], True),
-])
+@pytest.mark.parametrize(
+    ("capability", "architectures", "usable"),
+    [
+        ((7, 5), CU130, True),
+        ((8, 9), CU130, True),
+        ((9, 0), CU130, True),
+        ((12, 1), CU130, True),
+        ((6, 0), CU126, True),
+        ((6, 0), CU130, False),
+        ((7, 0), CU130, False),
+        ((9, 0), ["sm_90a"], True),
+    ],
+)
 def test_a_gpu_is_used_only_if_torch_has_code_for_it(gpu, capability, architectures, usable):
     gpu(capability, architectures)
     assert devices.choose_device("auto").name == ("cuda:0" if usable else "cpu")
@@ -86,7 +105,7 @@ def test_a_gpu_is_used_only_if_torch_has_code_for_it(gpu, capability, architectu
 def test_a_gpu_without_code_is_refused_with_what_works_unless_the_cpu_was_chosen(gpu, tmp_path):
     gpu((6, 0), CU130)
     lab = Experiment.open("nobody", home=tmp_path)
-    for work in (devices.refuse_unbuilt, lab.train, lab.run):          # before anything is looked for or made
+    for work in (devices.refuse_unbuilt, lab.train, lab.run):  # before anything is looked for or made
         with pytest.raises(ResourceError, match="not built for") as caught:
             work()
     for remedy in ("GPU T4 x2", "P100 in September 2026", "cu126", "fp32", "CUDA_VISIBLE_DEVICES"):
@@ -124,6 +143,9 @@ def test_the_report_finds_what_is_wrong(monkeypatch):
     broken = installation.versions() | {"torch": "2.6.0", "torchaudio": None, "faiss-cpu": "1.15", "faiss-gpu": "1.15"}
     monkeypatch.setattr(installation, "versions", lambda: broken)
     problems = {entry["problem"]: entry["hint"] for entry in installation.check()["problems"]}
-    assert {"torchaudio is not installed", "torch 2.6.0 is older than 2.8",
-            "faiss-cpu and faiss-gpu overwrite each other"} <= set(problems)
+    assert {
+        "torchaudio is not installed",
+        "torch 2.6.0 is older than 2.8",
+        "faiss-cpu and faiss-gpu overwrite each other",
+    } <= set(problems)
     assert all(problems.values())

@@ -45,8 +45,9 @@ def test_there_are_enough_of_them() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_hostile_file_does_nothing_and_is_named(tmp_path: Path, canary: Path, name: str,
-                                                  capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_hostile_file_does_nothing_and_is_named(
+    tmp_path: Path, canary: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     hostile = FILES[name]
     path = tmp_path / hostile.file_name
     hostile.write(path)
@@ -65,8 +66,12 @@ def test_a_hostile_file_does_nothing_and_is_named(tmp_path: Path, canary: Path, 
 
 def test_a_real_process_says_it_in_two_lines(tmp_path: Path, canary: Path) -> None:
     FILES["a voice with os.system"].write(tmp_path / "v.pth")
-    done = subprocess.run([sys.executable, "-m", "rvc_core.cli", "info", str(tmp_path / "v.pth")], cwd=ROOT,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "rvc_core.cli", "info", str(tmp_path / "v.pth")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 1 and not done.stdout and not canary.exists()
     assert len(done.stderr.splitlines()) == 2 and "would call posix.system('touch" in done.stderr
 
@@ -78,10 +83,18 @@ def test_what_torch_saves_of_a_training_is_read_back(tmp_path: Path, old_form: b
     optimizer = torch.optim.AdamW(network.parameters())
     network(torch.randn(5, 3)).sum().backward()
     optimizer.step()
-    saved = {"model": network.state_dict(), "optimizer": optimizer.state_dict(), "empty": torch.zeros(0),
-             "parameter": torch.nn.Parameter(torch.ones(2)), "scalar": torch.tensor(1.5), "half": torch.ones(3).half(),
-             "bool": torch.tensor([True]), "transposed": torch.arange(6.0).reshape(2, 3).T, "none": None,
-             "nested": [1, (2.5, "three"), {"4": -5 << 40}]}
+    saved = {
+        "model": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "empty": torch.zeros(0),
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+        "scalar": torch.tensor(1.5),
+        "half": torch.ones(3).half(),
+        "bool": torch.tensor([True]),
+        "transposed": torch.arange(6.0).reshape(2, 3).T,
+        "none": None,
+        "nested": [1, (2.5, "three"), {"4": -5 << 40}],
+    }
     torch.save(saved, tmp_path / "a.pth", _use_new_zipfile_serialization=not old_form)
     again = load_torch(tmp_path / "a.pth")
     assert again["nested"] == saved["nested"] and again["none"] is None
@@ -97,7 +110,7 @@ def test_half_a_checksum_is_not_enough(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "v.pth") as archive:
         biggest = max(archive.infolist(), key=lambda entry: entry.file_size)
     place = biggest.header_offset + 200
-    (tmp_path / "v.pth").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1:])
+    (tmp_path / "v.pth").write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
     torch.load(tmp_path / "v.pth", weights_only=True)
     with pytest.raises(WeightsError, match="damaged"):
         load_torch(tmp_path / "v.pth")
@@ -110,7 +123,7 @@ def test_random_damage_is_always_a_named_error_or_harmless(tmp_path: Path) -> No
     refused = 0
     for _ in range(400):
         place, value = (int(torch.randint(0, limit, (1,), generator=generator)) for limit in (len(whole), 256))
-        (tmp_path / "v.pth").write_bytes(whole[:place] + bytes([value]) + whole[place + 1:])
+        (tmp_path / "v.pth").write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
         try:
             load_torch(tmp_path / "v.pth")
         except WeightsError as error:
@@ -121,10 +134,12 @@ def test_random_damage_is_always_a_named_error_or_harmless(tmp_path: Path) -> No
 
 def test_the_scan_agrees_with_python_about_what_is_called() -> None:
     """Python's own unpickler, asked for each name, against the scan, on protocols and shapes of calls."""
+
     class Listening(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> object:
-            asked.append(f"{module}.{name}".replace("__builtin__.", "builtins."))   # protocols 0 to 2
+            asked.append(f"{module}.{name}".replace("__builtin__.", "builtins."))  # protocols 0 to 2
             return lambda *arguments: None
+
     for protocol in range(6):
         for value in (Calls(os.system, "id"), [Calls(getattr, Calls(eval, "1"), "real")], {"a": Calls(exec, "")}):
             asked: list[str] = []
@@ -151,9 +166,17 @@ def _zip(path: Path, entries: dict[str, bytes]) -> Path:
 
 
 def test_an_archive_is_unpacked_by_kind(tmp_path: Path) -> None:
-    archive = _zip(tmp_path / "alice.zip", {
-        "Алиса/голос 1.PTH": b"voice", "Алиса/added_x.index": b"index", "Алиса/readme.txt": b"text",
-        "__MACOSX/Алиса/._голос 1.pth": b"junk", ".hidden.pth": b"junk", "Алиса/": b""})
+    archive = _zip(
+        tmp_path / "alice.zip",
+        {
+            "Алиса/голос 1.PTH": b"voice",
+            "Алиса/added_x.index": b"index",
+            "Алиса/readme.txt": b"text",
+            "__MACOSX/Алиса/._голос 1.pth": b"junk",
+            ".hidden.pth": b"junk",
+            "Алиса/": b"",
+        },
+    )
     files = unzip_safely(archive, tmp_path / "out", {".pth", ".index"})
     assert files == [tmp_path / "out" / "Алиса" / name for name in ("added_x.index", "голос 1.PTH")]
     assert files[1].read_bytes() == b"voice" and len([path for path in tmp_path.rglob("*") if path.is_file()]) == 3
@@ -208,14 +231,27 @@ def test_good_files_are_described(tmp_path: Path) -> None:
     assert voice["architecture"]["sample_rate"] == 16000 and voice["precision"] == "float16" and json.dumps(voice)
     embedded = ROOT / "rvc_core" / "embedded"
     assert {key: describe(embedded / "base_generator.pth")[key] for key in ("kind", "architecture", "uses_f0")} == {
-        "kind": "generator", "architecture": "nano", "uses_f0": True}
+        "kind": "generator",
+        "architecture": "nano",
+        "uses_f0": True,
+    }
     assert describe(embedded / "base_discriminator.pth")["kind"] == "discriminator"
 
 
-@pytest.mark.parametrize(("key", "value"), [
-    ("epoch", torch.ones(3)), ("step", torch.ones(3)), ("rvc_core", torch.ones(3)), ("rvc_core", "text"),
-    ("f0", torch.ones(3)), ("version", {"a": 1}), ("epoch", float("inf")), ("config", torch.ones(18)),
-    ("config", [True] * 18)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("epoch", torch.ones(3)),
+        ("step", torch.ones(3)),
+        ("rvc_core", torch.ones(3)),
+        ("rvc_core", "text"),
+        ("f0", torch.ones(3)),
+        ("version", {"a": 1}),
+        ("epoch", float("inf")),
+        ("config", torch.ones(18)),
+        ("config", [True] * 18),
+    ],
+)
 def test_values_that_belong_nowhere_are_damage(tmp_path: Path, key: str, value: object) -> None:
     torch.save(content() | {key: value}, tmp_path / "v.pth")
     with pytest.raises(WeightsError):
@@ -223,7 +259,12 @@ def test_values_that_belong_nowhere_are_damage(tmp_path: Path, key: str, value: 
 
 
 def test_what_an_index_says_of_itself_cannot_steer_a_terminal(tmp_path: Path) -> None:
-    save_arrays(tmp_path / "a.index", replace(IndexArrays.flat(np.ones((2, 4), np.float32)),
-                                              note={"name": "a\x1b[2Jb", "kind": "voice", "version": "v2" * 500}))
+    save_arrays(
+        tmp_path / "a.index",
+        replace(
+            IndexArrays.flat(np.ones((2, 4), np.float32)),
+            note={"name": "a\x1b[2Jb", "kind": "voice", "version": "v2" * 500},
+        ),
+    )
     known = describe(tmp_path / "a.index")
     assert known["kind"] == "index" and known["name"] == "a?[2Jb" and len(known["version"]) == 200

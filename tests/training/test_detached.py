@@ -28,10 +28,19 @@ from rvc_core.workspace.voice_file import load_voice
 from tiny import experiment
 
 TESTS = Path(__file__).parents[1]
-SETTINGS = TrainSettings.of(epochs=2000, batch_size=2, save_every_epochs=100, base_generator="none",
-                            base_discriminator="none")
-REPORT = {"epochs": 1, "steps": 3, "stopped_by": "epochs", "resumed_from": None, "voice": "", "seconds": 1.0,
-          "heldout_mel_first": 2.0, "heldout_mel_last": 1.0}
+SETTINGS = TrainSettings.of(
+    epochs=2000, batch_size=2, save_every_epochs=100, base_generator="none", base_discriminator="none"
+)
+REPORT = {
+    "epochs": 1,
+    "steps": 3,
+    "stopped_by": "epochs",
+    "resumed_from": None,
+    "voice": "",
+    "seconds": 1.0,
+    "heldout_mel_first": 2.0,
+    "heldout_mel_last": 1.0,
+}
 Pretend = Callable[[str], None]
 
 
@@ -43,14 +52,18 @@ def layout(tmp_path: Path, tiny: None) -> Layout:
 @pytest.fixture
 def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
     """Let a few lines of Python, which know `layout`, be the trainer."""
-    before = ("import fcntl, json, os, signal, sys, time\nfrom pathlib import Path\n"
-              "from rvc_core.system.files import *\n"
-              "from rvc_core.workspace.layout import Layout\nlayout = Layout(Path(sys.argv[1]), 'tiny')\n"
-              "def report(**changes): write_json(layout.run, read_json(layout.run, '') | {'report': changes})\n")
+    before = (
+        "import fcntl, json, os, signal, sys, time\nfrom pathlib import Path\n"
+        "from rvc_core.system.files import *\n"
+        "from rvc_core.workspace.layout import Layout\nlayout = Layout(Path(sys.argv[1]), 'tiny')\n"
+        "def report(**changes): write_json(layout.run, read_json(layout.run, '') | {'report': changes})\n"
+    )
 
     def become(lines: str) -> None:
-        monkeypatch.setattr(detached, "_command", lambda layout, processes: [
-            sys.executable, "-c", before + lines, str(layout.root)])
+        monkeypatch.setattr(
+            detached, "_command", lambda layout, processes: [sys.executable, "-c", before + lines, str(layout.root)]
+        )
+
     return become
 
 
@@ -91,18 +104,24 @@ detached.watch(layout)
 
 
 def test_training_outlives_who_began_it_and_stops_when_told(layout: Layout, tiny_trainer: None) -> None:
-    starter = subprocess.Popen([sys.executable, "-c", STARTER % SETTINGS.model_dump(), str(layout.root)],
-                               start_new_session=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-                               stderr=subprocess.DEVNULL)
+    starter = subprocess.Popen(
+        [sys.executable, "-c", STARTER % SETTINGS.model_dump(), str(layout.root)],
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.DEVNULL,
+    )
     _until(lambda: layout.beacon.exists() and read_json(layout.beacon, "")["done"] > 2)
-    os.killpg(starter.pid, signal.SIGINT)              # as a notebook's Stop button, and then its restart
+    os.killpg(starter.pid, signal.SIGINT)  # as a notebook's Stop button, and then its restart
     time.sleep(0.1)
     os.killpg(starter.pid, signal.SIGKILL)
     starter.wait()
     assert detached.is_running(layout)
     assert not detached.start(layout, SETTINGS) and detached.differing(layout, SETTINGS) == []
     assert detached.differing(layout, TrainSettings.of(epochs=2000, batch_size=2)) == [
-        "save_every_epochs", "base_generator", "base_discriminator"]
+        "save_every_epochs",
+        "base_generator",
+        "base_discriminator",
+    ]
     assert detached.stop(layout)
     said = _Listening()
     report = detached.watch(layout, said)
@@ -113,7 +132,7 @@ def test_training_outlives_who_began_it_and_stops_when_told(layout: Layout, tiny
     record = read_json(layout.run, "")
     assert (record["state"], record["exit_code"], record["host"]) == ("done", 0, socket.gethostname())
     assert not detached.is_running(layout) and not detached.stop(layout) and not layout.stop.exists()
-    assert detached.watch(layout) == report              # asked again later, by anybody
+    assert detached.watch(layout) == report  # asked again later, by anybody
 
 
 def test_an_error_of_the_trainer_is_the_watchers_own(layout: Layout, tiny_trainer: None) -> None:
@@ -126,12 +145,14 @@ def test_an_error_of_the_trainer_is_the_watchers_own(layout: Layout, tiny_traine
 
 @pytest.mark.slow
 def test_several_trainers_are_run_by_torch(layout: Layout, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "ranks.py").write_text("import os; print('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'])\n"
-                                       "import sys; sys.exit(3)")
+    (tmp_path / "ranks.py").write_text(
+        "import os; print('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'])\nimport sys; sys.exit(3)"
+    )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     command = detached._command(layout, 2)
-    monkeypatch.setattr(detached, "_command", lambda *_: [
-        word.replace("rvc_core.training.detached", "ranks") for word in command])
+    monkeypatch.setattr(
+        detached, "_command", lambda *_: [word.replace("rvc_core.training.detached", "ranks") for word in command]
+    )
     assert detached.start(layout, SETTINGS, processes=2)
     with pytest.raises(RVCError, match="training failed"):
         detached.watch(layout)
@@ -139,18 +160,23 @@ def test_several_trainers_are_run_by_torch(layout: Layout, monkeypatch: pytest.M
 
 
 # -- what the keeper makes of an end -------------------------------------------------------------------------------
-@pytest.mark.parametrize(("lines", "cause"), [
-    ("os.kill(os.getpid(), signal.SIGKILL)", "lack of memory"),
-    ("os.kill(os.getpid(), signal.SIGSEGV)", "compiled library"),
-    ("sys.exit('exitcode  : -9 (pid: 77)')", "lack of memory"),
-    ("sys.exit('OSError: [Errno 28] No space left on device')", "disk is full"),
-    ("sys.exit('torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB')", "GPU's memory ran out"),
-    ("sys.exit('RuntimeError: No CUDA GPUs are available')", "GPU cannot be used"),
-    ("import no_such_package", "package is missing"),
-    ("sys.exit(7)", "status 7"),
-    ("sys.exit(0)", "without a result")])
-def test_a_failure_is_told_with_its_cause_and_its_last_lines(layout: Layout, pretend: Pretend, lines: str,
-                                                             cause: str) -> None:
+@pytest.mark.parametrize(
+    ("lines", "cause"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "lack of memory"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "compiled library"),
+        ("sys.exit('exitcode  : -9 (pid: 77)')", "lack of memory"),
+        ("sys.exit('OSError: [Errno 28] No space left on device')", "disk is full"),
+        ("sys.exit('torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB')", "GPU's memory ran out"),
+        ("sys.exit('RuntimeError: No CUDA GPUs are available')", "GPU cannot be used"),
+        ("import no_such_package", "package is missing"),
+        ("sys.exit(7)", "status 7"),
+        ("sys.exit(0)", "without a result"),
+    ],
+)
+def test_a_failure_is_told_with_its_cause_and_its_last_lines(
+    layout: Layout, pretend: Pretend, lines: str, cause: str
+) -> None:
     layout.log.write_text("Segmentation fault of an earlier run\n")
     pretend("for n in range(60): print('line', n, flush=True)\n" + lines)
     assert detached.start(layout, SETTINGS)
@@ -159,7 +185,7 @@ def test_a_failure_is_told_with_its_cause_and_its_last_lines(layout: Layout, pre
         detached.watch(layout, said)
     assert caught.value.hint and len(said.lines) <= 40 and "    line 59" in said.lines
     assert not any("earlier run" in line for line in said.lines)
-    with pytest.raises(RVCError, match=cause):         # it stays a failure for who asks later
+    with pytest.raises(RVCError, match=cause):  # it stays a failure for who asks later
         detached.watch(layout)
 
 
@@ -184,9 +210,11 @@ def test_done_needs_a_whole_checkpoint_a_voice_and_finite_losses(layout: Layout,
 
 
 def test_a_stall_is_said_once_by_the_log_and_by_who_watches(layout: Layout, pretend: Pretend) -> None:
-    pretend("beacon = {'label': 'training', 'total': 9, 'done': 1, 'note': '', 'said': 0, 'lines': [],"
-            " 'usual_seconds': 2.0, 'time': time.time() - 60}\n"
-            "layout.beacon.write_text(json.dumps(beacon)); time.sleep(2); sys.exit(1)")
+    pretend(
+        "beacon = {'label': 'training', 'total': 9, 'done': 1, 'note': '', 'said': 0, 'lines': [],"
+        " 'usual_seconds': 2.0, 'time': time.time() - 60}\n"
+        "layout.beacon.write_text(json.dumps(beacon)); time.sleep(2); sys.exit(1)"
+    )
     detached.start(layout, SETTINGS)
     said = _Listening()
     with pytest.raises(RVCError):
@@ -212,16 +240,19 @@ def test_ten_who_ask_at_once_begin_one_training(layout: Layout, pretend: Pretend
     with ThreadPoolExecutor(10) as pool:
         begun = [*pool.map(lambda _: detached.start(layout, SETTINGS), range(10))]
     keeper = read_json(layout.run, "")["pid"]
-    os.killpg(keeper, signal.SIGKILL)                  # the keeper's session: it and its trainer
+    os.killpg(keeper, signal.SIGKILL)  # the keeper's session: it and its trainer
     assert sum(begun) == 1
     _until(lambda: not detached.is_running(layout))
 
 
-def test_a_training_whose_keeper_was_killed_is_still_found_and_judged(layout: Layout, pretend: Pretend,
-                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_whose_keeper_was_killed_is_still_found_and_judged(
+    layout: Layout, pretend: Pretend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(detached, "_BEGIN_SECONDS", 0.1)
-    pretend("lock = layout.lock.open('a'); fcntl.flock(lock, fcntl.LOCK_EX); (layout.root / 'up').touch()\n"
-            "while not layout.stop.exists(): time.sleep(0.02)\nsys.exit('CUDA out of memory')")
+    pretend(
+        "lock = layout.lock.open('a'); fcntl.flock(lock, fcntl.LOCK_EX); (layout.root / 'up').touch()\n"
+        "while not layout.stop.exists(): time.sleep(0.02)\nsys.exit('CUDA out of memory')"
+    )
     detached.start(layout, SETTINGS)
     _until((layout.root / "up").exists)
     os.kill(read_json(layout.run, "")["pid"], signal.SIGKILL)
@@ -233,8 +264,13 @@ def test_a_training_whose_keeper_was_killed_is_still_found_and_judged(layout: La
 
 
 def test_a_number_that_another_process_has_now_is_no_training(layout: Layout) -> None:
-    mine = {"pid": os.getpid(), "host": socket.gethostname(), "started_ticks": started_ticks(os.getpid()),
-            "state": "running", "log_begins": 0}
+    mine = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "started_ticks": started_ticks(os.getpid()),
+        "state": "running",
+        "log_begins": 0,
+    }
     write_json(layout.run, mine)
     assert detached.is_running(layout)
     for change in ({"started_ticks": 1}, {"host": "another machine"}, {"pid": 2**22 + 1}):
@@ -245,7 +281,8 @@ def test_a_number_that_another_process_has_now_is_no_training(layout: Layout) ->
 
 
 def test_nothing_is_begun_beside_a_training_in_the_foreground_or_without_data(
-        layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(detached, "_BEGIN_SECONDS", 0.1)
     with layout.lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -259,19 +296,22 @@ def test_nothing_is_begun_beside_a_training_in_the_foreground_or_without_data(
     assert not layout.run.exists()
 
 
-def test_the_command_line_begins_watches_and_stops(layout: Layout, pretend: Pretend, monkeypatch: pytest.MonkeyPatch,
-                                                   capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_line_begins_watches_and_stops(
+    layout: Layout, pretend: Pretend, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def answer(*command: str) -> dict[str, object]:
         assert main([*command, "--json", "--quiet"]) == 0
         return json.loads(capsys.readouterr().out.splitlines()[-1])
+
     monkeypatch.setenv("RVC_HOME", str(layout.root.parents[1]))
     assert answer("stop", "tiny") == {"running": False}
     write_json(layout.checkpoints, [{"step": 3, "epoch": 1, "sha256": {}}])
     layout.final_voice.write_bytes(b"voice")
-    pretend("while not layout.stop.exists(): time.sleep(0.02)\n"
-            f"report(**{REPORT | {'voice': str(layout.final_voice)}!r})")
+    pretend(
+        f"while not layout.stop.exists(): time.sleep(0.02)\nreport(**{REPORT | {'voice': str(layout.final_voice)}!r})"
+    )
     with monkeypatch.context() as patch:
-        patch.setattr(time, "sleep", _interrupt)       # Ctrl-C in the one who watches
+        patch.setattr(time, "sleep", _interrupt)  # Ctrl-C in the one who watches
         shown = answer("train", "tiny", "--epochs", "9")
     assert shown["running"] and shown["to_end_it"] == "rvc stop tiny" and detached.is_running(layout)
     assert answer("stop", "tiny")["steps"] == 3

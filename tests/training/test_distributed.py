@@ -29,8 +29,13 @@ from rvc_core.workspace.metrics import history
 from tiny import TINY, AfterSteps, experiment
 
 TESTS = Path(__file__).parents[1]
-FEW = {"save_every_epochs": 100, "validate_every_epochs": 100, "base_generator": "none", "base_discriminator": "none",
-       "seed": 7}
+FEW = {
+    "save_every_epochs": 100,
+    "validate_every_epochs": 100,
+    "base_generator": "none",
+    "base_discriminator": "none",
+    "seed": 7,
+}
 ON_CPU = RuntimeSettings(threads=1, device="cpu")
 
 
@@ -49,13 +54,19 @@ def _be(rank: int, port: int, layout: Layout, settings: dict[str, Any], stop_aft
     train(layout, TrainSettings.of(**settings), runtime=ON_CPU, stop=AfterSteps(stop_after))
 
 
-def _train_two(layouts: tuple[Layout, Layout], settings: dict[str, Any], *, stops: tuple[int, int] = (9999, 9999),
-               deaf: bool = False) -> list[int | None]:
+def _train_two(
+    layouts: tuple[Layout, Layout],
+    settings: dict[str, Any],
+    *,
+    stops: tuple[int, int] = (9999, 9999),
+    deaf: bool = False,
+) -> list[int | None]:
     """Exit codes of two processes that train together."""
     port, path = _free_port(), os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(TESTS.parent), path])
-    children = [CONTEXT.Process(target=_be, args=(rank, port, layouts[rank], settings, stops[rank], deaf))
-                for rank in range(2)]
+    children = [
+        CONTEXT.Process(target=_be, args=(rank, port, layouts[rank], settings, stops[rank], deaf)) for rank in range(2)
+    ]
     for child in children:
         child.start()
     os.environ["PYTHONPATH"] = path
@@ -77,8 +88,12 @@ def _worst(*layouts: Layout) -> float:
     """Largest relative difference of two trainings' losses, step by step."""
     ours, theirs = ([row for row in history(layout) if row["kind"] == "step"] for layout in layouts)
     assert [row["step"] for row in ours] == [row["step"] for row in theirs] == [*range(1, 11)]
-    return max(abs(mine[tag] - other[tag]) / max(1e-3, abs(other[tag]))
-               for mine, other in zip(ours, theirs, strict=True) for tag in other if tag.startswith("loss"))
+    return max(
+        abs(mine[tag] - other[tag]) / max(1e-3, abs(other[tag]))
+        for mine, other in zip(ours, theirs, strict=True)
+        for tag in other
+        if tag.startswith("loss")
+    )
 
 
 @pytest.fixture
@@ -134,14 +149,18 @@ write_json(layout.run, read_json(layout.run, "") | {"report": %r})
 """
 
 
-def test_gpus_that_do_not_hear_each_other_end_as_one(tiny: None, tmp_path: Path,
-                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_that_do_not_hear_each_other_end_as_one(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layout = experiment(tmp_path)
     layout.final_voice.write_bytes(b"voice")
     write_json(layout.checkpoints, [{"step": 3, "epoch": 1, "sha256": {}}])
     report = {"steps": 3, "voice": str(layout.final_voice), "heldout_mel_first": None, "heldout_mel_last": None}
-    monkeypatch.setattr(detached, "_command", lambda layout, processes: [
-        sys.executable, "-c", DEAF % (UNHEARD, report), str(layout.root), str(processes)])
+    monkeypatch.setattr(
+        detached,
+        "_command",
+        lambda layout, processes: [sys.executable, "-c", DEAF % (UNHEARD, report), str(layout.root), str(processes)],
+    )
     monkeypatch.setattr(detached, "count_gpus", lambda: 2)
     assert detached.start(layout, TrainSettings.of(**FEW))
     assert detached.watch(layout) == report
@@ -151,10 +170,13 @@ def test_gpus_that_do_not_hear_each_other_end_as_one(tiny: None, tmp_path: Path,
     assert read_json(layout.run, "")["note"].endswith("goes on with one of them")
 
 
-@pytest.mark.parametrize(("device", "gpus", "there", "processes"), [
-    ("auto", 0, 2, 2), ("auto", 1, 2, 1), ("auto", 0, 0, 1), ("cuda", 0, 4, 4), ("cuda:1", 0, 2, 1), ("cpu", 0, 2, 1)])
-def test_one_process_for_each_gpu(monkeypatch: pytest.MonkeyPatch, device: str, gpus: int, there: int,
-                                  processes: int) -> None:
+@pytest.mark.parametrize(
+    ("device", "gpus", "there", "processes"),
+    [("auto", 0, 2, 2), ("auto", 1, 2, 1), ("auto", 0, 0, 1), ("cuda", 0, 4, 4), ("cuda:1", 0, 2, 1), ("cpu", 0, 2, 1)],
+)
+def test_one_process_for_each_gpu(
+    monkeypatch: pytest.MonkeyPatch, device: str, gpus: int, there: int, processes: int
+) -> None:
     monkeypatch.setattr(detached, "count_gpus", lambda: there)
     assert detached._processes(RuntimeSettings(device=device, gpus=gpus)) == processes
 
@@ -167,6 +189,7 @@ def test_machines_whose_folders_differ_do_not_go_back_to_different_steps(monkeyp
         def refuse_different(self, mine: Any) -> None:
             told.append(mine)
             raise MismatchError("the machines do not have the same experiment")
+
     monkeypatch.setattr(recovery, "go_back", lambda run: setattr(run, "step", 6))
     run = SimpleNamespace(ranks=Two(), step=9, epoch=2, position=0, caution=1.0)
     with pytest.raises(MismatchError):
@@ -207,11 +230,31 @@ def test_two_machines_meet_by_torchrun(one: Layout, tmp_path: Path) -> None:
     twos = [experiment(home, "two") for home in homes]
     options = [f"--{name.replace('_', '-')}={value}" for name, value in {**FEW, "batch_size": 2, "epochs": 5}.items()]
     for home in homes:
-        agents.append(subprocess.Popen(
-            [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--rdzv-backend=c10d",
-             f"--rdzv-endpoint=127.0.0.1:{port}", "-m", "tiny_trainer", "rvc", "train", "two", "--foreground", "--json",
-             "--device=cpu", "--threads=1", *options], stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "RVC_HOME": str(home), "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}))
+        agents.append(
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "torch.distributed.run",
+                    "--nnodes=2",
+                    "--rdzv-backend=c10d",
+                    f"--rdzv-endpoint=127.0.0.1:{port}",
+                    "-m",
+                    "tiny_trainer",
+                    "rvc",
+                    "train",
+                    "two",
+                    "--foreground",
+                    "--json",
+                    "--device=cpu",
+                    "--threads=1",
+                    *options,
+                ],
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "RVC_HOME": str(home), "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])},
+            )
+        )
     with contextlib.ExitStack() as stack:
         for agent in agents:
             stack.callback(agent.kill)

@@ -32,8 +32,11 @@ def test_a_full_size_voice_trains_and_converts(preset: str, tmp_path: Path, monk
     for number in range(2):
         Audio(phrase(number, seconds=3.0, sample_rate=48000).samples, 48000).save(tmp_path / "takes" / f"{number}.wav")
     lab = Experiment.open("full", tmp_path / "takes")
-    reports = lab.run(PrepareSettings.of(preset=preset), ExtractSettings.of(f0_method="dio"),
-                      TrainSettings.of(epochs=2, batch_size=1, base_generator="none", base_discriminator="none"))
+    reports = lab.run(
+        PrepareSettings.of(preset=preset),
+        ExtractSettings.of(f0_method="dio"),
+        TrainSettings.of(epochs=2, batch_size=1, base_generator="none", base_discriminator="none"),
+    )
     assert reports["train"]["epochs"] == 2
     voice = load_voice(Path(reports["train"]["voice"]))
     assert voice.spec.version == preset[:2] and voice.info.content_name == "contentvec"
@@ -56,7 +59,9 @@ def test_memory_stays_flat_over_200_epochs(tmp_path: Path, monkeypatch: pytest.M
     lab.progress = Weighing()
     few: dict[str, Any] = {"batch_size": 64, "save_every_epochs": 20, "validate_every_epochs": 10, "keep_voices": 2}
     assert lab.train(TrainSettings.of(epochs=200, **few)).epochs == 200
-    early, late = (max(used_pages[len(used_pages) * part // 10:len(used_pages) * (part + 2) // 10]) for part in (2, 8))
+    early, late = (
+        max(used_pages[len(used_pages) * part // 10 : len(used_pages) * (part + 2) // 10]) for part in (2, 8)
+    )
     assert late < 1.03 * early + 5000, (early, late)
 
 
@@ -69,19 +74,30 @@ def test_of_a_long_training_the_verdict_takes_a_voice_that_scoring_all_cannot_be
     lab = Experiment.open("few", tmp_path / "few", home=tmp_path, runtime=RuntimeSettings(threads=1, device="cpu"))
     lab.prepare(PrepareSettings.of(preset="nano", holdout_minutes=0.07))
     lab.extract(ExtractSettings())
-    lab.train(TrainSettings.of(epochs=300, batch_size=2, learning_rate=1.2e-3, validate_every_epochs=10,
-                               save_every_epochs=10, keep_voices=1000))
+    lab.train(
+        TrainSettings.of(
+            epochs=300,
+            batch_size=2,
+            learning_rate=1.2e-3,
+            validate_every_epochs=10,
+            save_every_epochs=10,
+            keep_voices=1000,
+        )
+    )
     verdict, settings = lab.verdict(), ConvertSettings.of(index_rate=0, transpose=0)
     assert verdict.state in ("good", "overtrained") and verdict.best is not None
 
     def distance(voice: Voice, path: Path) -> float:
         spec = voice.converter.voice.spec
-        pair = [torch.from_numpy(one.resample(spec.sample_rate).samples)[None]
-                for one in (voice.convert(path, settings).audio, read_audio(path))]
-        ours, theirs = (mel_spectrogram(one[:, :min(wave.shape[1] for wave in pair)], spec) for one in pair)
+        pair = [
+            torch.from_numpy(one.resample(spec.sample_rate).samples)[None]
+            for one in (voice.convert(path, settings).audio, read_audio(path))
+        ]
+        ours, theirs = (mel_spectrogram(one[:, : min(wave.shape[1] for wave in pair)], spec) for one in pair)
         return (ours - theirs).abs().mean().item()
+
     steps = {lab.layout.step_of(path): path for path in lab.layout.voices()[:-1]}
     scores = [np.mean([distance(Voice.load(path, None), one) for one in unheard]) for path in steps.values()]
-    chosen, scatter = scores[[*steps].index(verdict.best.step)], np.std(np.diff(scores)) / 2 ** 0.5
+    chosen, scatter = scores[[*steps].index(verdict.best.step)], np.std(np.diff(scores)) / 2**0.5
     assert len(scores) == 30 and chosen < scores[0] - scatter
-    assert chosen - min(scores) < 3 * scatter     # of thirty alike the luckiest is two below their mean
+    assert chosen - min(scores) < 3 * scatter  # of thirty alike the luckiest is two below their mean

@@ -15,13 +15,24 @@ from tiny import TINY
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize(("capability", "bf16", "expected"), [
-    ((7, 5), False, "fp16"), ((8, 0), True, "bf16"), ((9, 0), True, "bf16"), ((12, 0), True, "bf16"),
-    ((7, 0), False, "fp16"), ((6, 0), False, "fp32"), ((6, 1), False, "fp32")])
-def test_a_card_has_the_format_that_it_is_made_for(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int],
-                                                   bf16: bool, expected: str) -> None:
+@pytest.mark.parametrize(
+    ("capability", "bf16", "expected"),
+    [
+        ((7, 5), False, "fp16"),
+        ((8, 0), True, "bf16"),
+        ((9, 0), True, "bf16"),
+        ((12, 0), True, "bf16"),
+        ((7, 0), False, "fp16"),
+        ((6, 0), False, "fp32"),
+        ((6, 1), False, "fp32"),
+    ],
+)
+def test_a_card_has_the_format_that_it_is_made_for(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], bf16: bool, expected: str
+) -> None:
     def supported(including_emulation: bool = True) -> bool:
-        return bf16 or including_emulation          # torch says yes on a T4 unless asked not to
+        return bf16 or including_emulation  # torch says yes on a T4 unless asked not to
+
     monkeypatch.setattr(torch.cuda, "device", lambda device: torch.enable_grad())
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
@@ -36,8 +47,14 @@ def networks() -> Networks:
 @pytest.fixture(scope="module")
 def clip() -> ClipTensors:
     random = torch.Generator().manual_seed(0)
-    return ClipTensors(torch.randn(60, 8, generator=random), torch.full((60,), 60), torch.full((60,), 150.0),
-                       torch.rand(513, 60, generator=random), 0.1 * torch.randn(60 * 160, generator=random), 0)
+    return ClipTensors(
+        torch.randn(60, 8, generator=random),
+        torch.full((60,), 60),
+        torch.full((60,), 150.0),
+        torch.rand(513, 60, generator=random),
+        0.1 * torch.randn(60 * 160, generator=random),
+        0,
+    )
 
 
 @pytest.mark.parametrize("name", ["bf16", "fp16"])
@@ -51,9 +68,11 @@ def test_a_format_that_is_right_is_used_and_nothing_is_moved(networks: Networks,
 
 
 @pytest.mark.parametrize("broken", ["silence", "gradients", "numbers"])
-def test_a_format_that_is_wrong_is_refused(networks: Networks, clip: ClipTensors, broken: str,
-                                           monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_format_that_is_wrong_is_refused(
+    networks: Networks, clip: ClipTensors, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A card that speaks silence, one whose gradients are noise, and one that gives no numbers."""
+
     class Card(torch.autograd.Function):
         @staticmethod
         def forward(context: SimpleNamespace, x: torch.Tensor) -> torch.Tensor:
@@ -62,11 +81,13 @@ def test_a_format_that_is_wrong_is_refused(networks: Networks, clip: ClipTensors
         @staticmethod
         def backward(context: SimpleNamespace, gradient: torch.Tensor) -> torch.Tensor:
             return torch.randn_like(gradient) * gradient.std()
+
     real = type(networks.generator.dec).forward
 
     def forward(self: torch.nn.Module, *arguments: object) -> torch.Tensor:
         audio = real(self, *arguments)
         return Card.apply(audio) if torch.is_autocast_enabled("cpu") else audio
+
     monkeypatch.setattr(type(networks.generator.dec), "forward", forward)
     monkeypatch.setattr(precision, "native_precision", lambda device: precision.Precision("bf16", "made for it"))
     chosen = choose_precision("auto", networks, clip, TINY, epsilons="2023")

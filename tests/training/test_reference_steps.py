@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from train_step import GOLDEN_STEPS, our_golden_numbers
 
 REFERENCE = dict(np.load(Path(__file__).parents[1] / "golden" / "train_steps.npz"))
-SOFTMAX_IGNORES = "conv_k.bias"     # adds the same to all scores: its gradient is rounding alone
+SOFTMAX_IGNORES = "conv_k.bias"  # adds the same to all scores: its gradient is rounding alone
 
 
 def test_gradients_of_the_first_step_and_losses_of_five_are_those_of_the_reference() -> None:

@@ -20,10 +20,16 @@ def _batch() -> Batch:
     random = torch.Generator().manual_seed(0)
     frames = 40
     noise = draw_noise([frames, 30], TINY, seed=(0,), device=torch.device("cpu"))
-    return Batch(torch.randn(2, frames, 8, generator=random), torch.full((2, frames), 60),
-                 torch.full((2, frames), 150.0),
-                 torch.rand(2, 513, frames, generator=random), 0.1 * torch.randn(2, 1, frames * 160, generator=random),
-                 torch.tensor([40, 30]), torch.tensor([0, 1]), noise)
+    return Batch(
+        torch.randn(2, frames, 8, generator=random),
+        torch.full((2, frames), 60),
+        torch.full((2, frames), 150.0),
+        torch.rand(2, 513, frames, generator=random),
+        0.1 * torch.randn(2, 1, frames * 160, generator=random),
+        torch.tensor([40, 30]),
+        torch.tensor([0, 1]),
+        noise,
+    )
 
 
 @pytest.fixture
@@ -44,20 +50,29 @@ def test_totals_are_the_sums_of_their_parts(networks: Networks) -> None:
     critics = len(TINY.discriminator_periods) + 1
     judged = sum(values[f"loss/g/{index}"] for index in range(critics))
     assert values["loss/g/total"] == pytest.approx(
-        judged + sum(values[f"loss/g/{part}"] for part in ("fm", "mel", "kl")), rel=1e-5)
+        judged + sum(values[f"loss/g/{part}"] for part in ("fm", "mel", "kl")), rel=1e-5
+    )
     assert values["loss/d/total"] == pytest.approx(
-        sum(values[f"loss/d_{side}/{index}"] for side in "rg" for index in range(critics)), rel=1e-5)
+        sum(values[f"loss/d_{side}/{index}"] for side in "rg" for index in range(critics)), rel=1e-5
+    )
 
 
 def test_the_discriminators_learn_from_their_own_loss_alone(networks: Networks) -> None:
     """Their gradients after a step are those of LSGAN on the real and the generated segments, recomputed here."""
     batch, twin = _batch(), copy.deepcopy(networks)
     train_step(networks, batch, TINY, epsilons="2023")
-    output = twin.generator(content=batch.content, lengths=batch.lengths, coarse=batch.f0_coarse, f0_hz=batch.f0_hz,
-                            spectrogram=batch.spectrogram, speaker=batch.speaker, noise=batch.noise)
+    output = twin.generator(
+        content=batch.content,
+        lengths=batch.lengths,
+        coarse=batch.f0_coarse,
+        f0_hz=batch.f0_hz,
+        spectrogram=batch.spectrogram,
+        speaker=batch.speaker,
+        noise=batch.noise,
+    )
     real = take_segments(batch.wave, output.starts * 160, TINY.segment_frames * 160)
     scores = twin.discriminator(real).logits, twin.discriminator(output.audio.detach()).logits
-    loss = sum(((1 - true) ** 2).mean() + (false ** 2).mean() for true, false in zip(*scores, strict=True))
+    loss = sum(((1 - true) ** 2).mean() + (false**2).mean() for true, false in zip(*scores, strict=True))
     loss.backward()
     for ours, expected in zip(networks.discriminator.parameters(), twin.discriminator.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, expected.grad, rtol=1e-3, atol=1e-6)
@@ -73,24 +88,36 @@ def test_portions_of_a_batch_give_its_losses_and_its_gradients(networks: Network
 
 
 def _assert_same_gradients(*both: Networks) -> None:
-    for mine, other in ((ours, theirs) for part in ("generator", "discriminator")
-                        for ours, theirs in zip(*(getattr(each, part).parameters() for each in both), strict=True)):
+    for mine, other in (
+        (ours, theirs)
+        for part in ("generator", "discriminator")
+        for ours, theirs in zip(*(getattr(each, part).parameters() for each in both), strict=True)
+    ):
         torch.testing.assert_close(other.grad, mine.grad, rtol=1e-3, atol=1e-5 * float(mine.grad.abs().max()) + 1e-6)
 
 
 def _longer_batch() -> Batch:
     """Five clips of different lengths."""
     lengths, random = [40, 35, 30, 25, 20], torch.Generator().manual_seed(0)
-    clips = [ClipTensors(torch.randn(frames, 8, generator=random), torch.full((frames,), 60),
-                         torch.full((frames,), 150.0), torch.rand(513, frames, generator=random),
-                         0.1 * torch.randn(frames * 160, generator=random), 0) for frames in lengths]
+    clips = [
+        ClipTensors(
+            torch.randn(frames, 8, generator=random),
+            torch.full((frames,), 60),
+            torch.full((frames,), 150.0),
+            torch.rand(513, frames, generator=random),
+            0.1 * torch.randn(frames * 160, generator=random),
+            0,
+        )
+        for frames in lengths
+    ]
     cpu = torch.device("cpu")
     return replace(Batch.of(clips, cpu), noise=draw_noise(lengths, TINY, seed=(1,), device=cpu))
 
 
 @pytest.mark.parametrize("where", ["of_discriminator", "of_generator"])
-def test_a_step_that_runs_out_of_memory_makes_the_same_step_in_portions(networks: Networks, where: str,
-                                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_runs_out_of_memory_makes_the_same_step_in_portions(
+    networks: Networks, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Three clips fit; the discriminators have moved already when it shows in the generator's turn."""
     batch, twin, portions = _longer_batch(), copy.deepcopy(networks), Portions(5)
     expected = train_step(networks, batch, TINY, epsilons="2023").values()
@@ -101,6 +128,7 @@ def test_a_step_that_runs_out_of_memory_makes_the_same_step_in_portions(networks
         if parts[0].stop > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return losses
+
     monkeypatch.setattr(Gradients, where, capped)
     assert train_step(twin, batch, TINY, epsilons="2023", portions=portions).values() == pytest.approx(expected, 2e-5)
     assert portions.clips == 2
@@ -109,8 +137,11 @@ def test_a_step_that_runs_out_of_memory_makes_the_same_step_in_portions(networks
 
 @pytest.mark.parametrize("part", ["generator", "discriminator"])
 def test_a_loss_that_is_no_number_moves_nothing(networks: Networks, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step, "distance_to_real" if part == "generator" else "distance_to_fake",
-                        lambda logits: losses.distance_to_real(logits) * torch.nan)
+    monkeypatch.setattr(
+        step,
+        "distance_to_real" if part == "generator" else "distance_to_fake",
+        lambda logits: losses.distance_to_real(logits) * torch.nan,
+    )
     before = copy.deepcopy(getattr(networks, part).state_dict())
     values = train_step(networks, _batch(), TINY, epsilons="2023").values()
     assert not all(map(math.isfinite, values.values()))

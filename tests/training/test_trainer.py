@@ -48,8 +48,15 @@ from rvc_core.workspace.metrics import history
 from rvc_core.workspace.voice_file import load_voice
 from tiny import TINY, AfterSteps, experiment
 
-FEW = {"batch_size": 2, "save_every_epochs": 100, "validate_every_epochs": 100, "base_generator": "none",
-       "base_discriminator": "none", "learning_rate": 2e-3, "unlike": "none"}
+FEW = {
+    "batch_size": 2,
+    "save_every_epochs": 100,
+    "validate_every_epochs": 100,
+    "base_generator": "none",
+    "base_discriminator": "none",
+    "learning_rate": 2e-3,
+    "unlike": "none",
+}
 
 
 def _settings(**changes: object) -> TrainSettings:
@@ -84,7 +91,7 @@ def test_half_precision_continues_with_the_scale_that_it_had_found(tiny: None, t
     train(parts, _settings(epochs=2, precision="fp16"))
     assert " in fp16 (asked for; beside fp32: mel " in said.lines[0] and _same_weights(whole, parts)
     ours, theirs = (load_newest(each).state["scaler"] for each in (whole, parts))
-    assert ours == theirs and ours["scale"] < 2**16        # each step that overflows halves it
+    assert ours == theirs and ours["scale"] < 2**16  # each step that overflows halves it
 
 
 def test_stopping_in_mid_epoch_loses_and_repeats_nothing(tiny: None, tmp_path: Path) -> None:
@@ -117,14 +124,26 @@ def test_files_tags_and_intervals_are_the_fields(tiny: None, tmp_path: Path) -> 
     assert layout.generator_steps() == [6, 12] and layout.discriminator(12).exists()
     events = EventAccumulator(str(layout.root)).Reload()
     tags = set(events.Tags()["scalars"])
-    assert {"loss/g/total", "loss/g/mel", "loss/g/kl", "loss/g/fm", "loss/d/total", "grad_norm_g", "grad_norm_d",
-            "learning_rate", "loss/g/0", "loss/d_r/2", "loss/d_g/2", "epoch/loss/g/mel"} <= tags
-    validations = EventAccumulator(str(layout.eval_board)).Reload()          # the run that people untick
+    assert {
+        "loss/g/total",
+        "loss/g/mel",
+        "loss/g/kl",
+        "loss/g/fm",
+        "loss/d/total",
+        "grad_norm_g",
+        "grad_norm_d",
+        "learning_rate",
+        "loss/g/0",
+        "loss/d_r/2",
+        "loss/d_g/2",
+        "epoch/loss/g/mel",
+    } <= tags
+    validations = EventAccumulator(str(layout.eval_board)).Reload()  # the run that people untick
     assert {"heldout/mel", "heldout/stft", "heldout/f0_cents"} <= set(validations.Tags()["scalars"])
     assert [event.step for event in validations.Scalars("heldout/mel")] == [0, 6, 12]
     assert validations.Tags()["audio"] == ["heldout"] and not any(tag.startswith("heldout") for tag in tags)
     assert {"slice/mel_org", "slice/mel_gen", "all/mel"} == set(events.Tags()["images"])
-    assert [event.step for event in events.Scalars("loss/g/mel")] == [3, 6, 9, 12]       # one an epoch of 3 steps
+    assert [event.step for event in events.Scalars("loss/g/mel")] == [3, 6, 9, 12]  # one an epoch of 3 steps
     rows = history(layout)
     assert sum(row["kind"] == "step" for row in rows) == 12
     assert [row["epoch"] for row in rows if row["kind"] == "validation"] == [0, 2, 4]
@@ -158,6 +177,7 @@ def test_changed_recordings_begin_the_epoch_again_and_say_so(tiny: None, tmp_pat
     class Listening(Silent):
         def say(self, line: str) -> None:
             said.append(line)
+
     report = train(layout, _settings(epochs=2), progress=Listening())
     assert report.steps == 7 and "recordings have changed" in said[0]
 
@@ -174,7 +194,7 @@ def test_a_folder_of_rvc_webui_is_continued_and_never_begun_anew(tiny: None, tmp
 def test_the_record_forgets_steps_whose_work_was_lost(tiny: None, tmp_path: Path) -> None:
     layout = experiment(tmp_path)
     train(layout, _settings(epochs=2))
-    lost = {"kind": "step", "step": 7, "epoch": 3, "loss/g/mel": 0.0}     # trained after the save, then killed
+    lost = {"kind": "step", "step": 7, "epoch": 3, "loss/g/mel": 0.0}  # trained after the save, then killed
     with layout.metrics.open("a") as file:
         file.write(json.dumps(lost) + "\n")
     train(layout, _settings(epochs=3))
@@ -203,8 +223,9 @@ def test_ctrl_c_ends_at_a_step_and_loses_nothing(tiny: None, tmp_path: Path, mon
         nonlocal steps
         steps += 1
         if steps == 4:
-            os.kill(os.getpid(), signal.SIGINT)     # in the middle of a step, between the two networks' moves
+            os.kill(os.getpid(), signal.SIGINT)  # in the middle of a step, between the two networks' moves
         return train_step(*arguments, **options)
+
     monkeypatch.setattr(train_module, "train_step", interrupted)
     layout = experiment(tmp_path, "interrupted")
     first = train(layout, _settings(epochs=3))
@@ -217,8 +238,9 @@ def test_ctrl_c_ends_at_a_step_and_loses_nothing(tiny: None, tmp_path: Path, mon
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def test_no_room_for_a_checkpoint_is_said_before_the_first_step(tiny: None, tmp_path: Path,
-                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_for_a_checkpoint_is_said_before_the_first_step(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layout = experiment(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 33 << 20))
     with pytest.raises(ResourceError, match="not enough room"):
@@ -239,8 +261,9 @@ def test_a_non_finite_loss_is_never_saved(tiny: None, tmp_path: Path) -> None:
     layout = experiment(tmp_path)
     train(layout, _settings(epochs=1))
     saved = load_newest(layout)
-    saved.generator["model"]["enc_p.proj.bias"][:] = 1e30   # a weight that is a number, and a loss that is none
+    saved.generator["model"]["enc_p.proj.bias"][:] = 1e30  # a weight that is a number, and a loss that is none
     from rvc_core.workspace.checkpoint import save_checkpoint
+
     save_checkpoint(layout, saved)
     said = _Listening()
     with pytest.raises(DivergedError, match="step 6, even in fp32"):
@@ -248,7 +271,8 @@ def test_a_non_finite_loss_is_never_saved(tiny: None, tmp_path: Path) -> None:
     assert layout.generator_steps() == [3] and len(layout.voices()) == 2
     assert [line for line in said.lines if "back to step 3" in line] == [
         "3 steps in a row, up to 6, had no finite losses: back to step 3, with --learning-rate 0.001",
-        "3 steps in a row, up to 6, had no finite losses: back to step 3, with --learning-rate 0.0005 and in fp32"]
+        "3 steps in a row, up to 6, had no finite losses: back to step 3, with --learning-rate 0.0005 and in fp32",
+    ]
 
 
 class _Odd:
@@ -268,8 +292,9 @@ class _Odd:
         return self._real(logits) * (torch.nan if self.made in self.calls else 1)
 
 
-def test_a_single_odd_loss_is_skipped_counted_and_forgotten(tiny: None, tmp_path: Path,
-                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_odd_loss_is_skipped_counted_and_forgotten(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _Odd(monkeypatch, {2, 5})
     layout = experiment(tmp_path)
     report = train(layout, _settings(epochs=2))
@@ -277,18 +302,19 @@ def test_a_single_odd_loss_is_skipped_counted_and_forgotten(tiny: None, tmp_path
     assert [row["step"] for row in history(layout) if row["kind"] == "step"] == [1, 3, 4, 6]
 
 
-def test_odd_losses_in_a_row_go_back_to_the_checkpoint_with_half_the_step_size(tiny: None, tmp_path: Path,
-                                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+def test_odd_losses_in_a_row_go_back_to_the_checkpoint_with_half_the_step_size(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layout, said = experiment(tmp_path), _Listening()
     train(layout, _settings(epochs=1))
     before = load_newest(layout).generator["model"]
-    odd = _Odd(monkeypatch, {2, 3, 4})                     # steps 5, 6, 7
+    odd = _Odd(monkeypatch, {2, 3, 4})  # steps 5, 6, 7
     seen = []
     monkeypatch.setattr(train_module, "_save", lambda run, *_, **__: seen.append((run.step, run.odd_steps)))
     monkeypatch.setattr(train_module, "_recollect", lambda run, log: seen.append(_same(run.networks, before)))
     monkeypatch.setattr(train_module, "_finish", lambda *_: None)
     report = train(layout, _settings(epochs=4, save_every_epochs=1), progress=said)
-    assert seen == [True, (6, 2), True, (6, 0), (9, 0)] and odd.made == 4 + 9       # the save in between is declined
+    assert seen == [True, (6, 2), True, (6, 0), (9, 0)] and odd.made == 4 + 9  # the save in between is declined
     assert any("back to step 3, with --learning-rate 0.001" in line for line in said.lines)
     rows = [row for row in history(layout) if row["kind"] == "step"]
     assert [row["step"] for row in rows] == [*range(1, 13)] and report.skipped == 0
@@ -299,8 +325,9 @@ def _same(networks: step.Networks, weights: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(weights[key], value) for key, value in networks.generator.state_dict().items())
 
 
-def test_odd_losses_before_the_first_checkpoint_begin_again(tiny: None, tmp_path: Path,
-                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+def test_odd_losses_before_the_first_checkpoint_begin_again(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _Odd(monkeypatch, {1, 2, 3})
     layout = experiment(tmp_path)
     assert train(layout, _settings(epochs=1)).steps == 3
@@ -308,11 +335,12 @@ def test_odd_losses_before_the_first_checkpoint_begin_again(tiny: None, tmp_path
     assert (state["caution"], state["only_fp32"]) == (0.5, False)
     assert train(layout, _settings(epochs=2)).steps == 6 and load_newest(layout).state["caution"] == 0.5
     assert train(layout, _settings(epochs=3, learning_rate=1e-3)).steps == 9
-    assert load_newest(layout).state["caution"] == 1                     # who chooses a step size knows better
+    assert load_newest(layout).state["caution"] == 1  # who chooses a step size knows better
 
 
-def test_a_training_that_ends_with_odd_losses_ends_where_it_was_saved(tiny: None, tmp_path: Path,
-                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_ends_with_odd_losses_ends_where_it_was_saved(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layout = experiment(tmp_path)
     train(layout, _settings(epochs=1))
     saved = layout.generator(3).read_bytes()
@@ -325,8 +353,9 @@ def test_a_training_that_ends_with_odd_losses_ends_where_it_was_saved(tiny: None
         train(experiment(tmp_path, "other"), _settings(epochs=1))
 
 
-def test_memory_that_runs_out_leaves_the_batches_as_they_were(tiny: None, tmp_path: Path,
-                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_runs_out_leaves_the_batches_as_they_were(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, short, said = experiment(tmp_path, "whole"), experiment(tmp_path, "short"), _Listening()
     train(whole, _settings(epochs=3, batch_size=4))
     work = {name: getattr(step.Gradients, name) for name in ("of_discriminator", "of_generator")}
@@ -335,12 +364,16 @@ def test_memory_that_runs_out_leaves_the_batches_as_they_were(tiny: None, tmp_pa
     def capped(name: str, self: step.Gradients, parts: list[slice]) -> object:
         nonlocal calls
         calls += 1
-        if calls > 4 and parts[0].stop > 2:              # in the middle of the run another program takes memory
+        if calls > 4 and parts[0].stop > 2:  # in the middle of the run another program takes memory
             raise torch.OutOfMemoryError("CUDA out of memory")
         return work[name](self, parts)
+
     for name in work:
-        monkeypatch.setattr(step.Gradients, name, functools.partialmethod(lambda self, parts, name: capped(
-            name, self, parts), name=name))
+        monkeypatch.setattr(
+            step.Gradients,
+            name,
+            functools.partialmethod(lambda self, parts, name: capped(name, self, parts), name=name),
+        )
     train(short, _settings(epochs=3, batch_size=4), progress=said)
     assert "memory ran out: 2 clips pass at once now, in batches as large as before" in said.lines
     ours, theirs = ([row for row in history(layout) if row["kind"] == "step"] for layout in (short, whole))
@@ -350,19 +383,23 @@ def test_memory_that_runs_out_leaves_the_batches_as_they_were(tiny: None, tmp_pa
         assert mine["loss/d/total"] == pytest.approx(other["loss/d/total"], rel=1e-3)
 
 
-def test_not_even_one_clip_is_an_error_that_says_so(tiny: None, tmp_path: Path,
-                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_not_even_one_clip_is_an_error_that_says_so(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> object:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 12 bytes")
+
     monkeypatch.setattr(step.Gradients, "of_generator", full)
     with pytest.raises(ResourceError, match="memory ran out: not even a single clip"):
         train(experiment(tmp_path), _settings(epochs=1))
 
 
-def test_a_validation_without_memory_is_told_as_that(tiny: None, tmp_path: Path,
-                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_validation_without_memory_is_told_as_that(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> object:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
     monkeypatch.setattr(train_module, "_validate", full)
     with pytest.raises(ResourceError, match="memory ran out: CUDA"):
         train(experiment(tmp_path), _settings(epochs=1))
@@ -385,14 +422,16 @@ def small_card(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         memory, held[0] = Memory(), 0
         yield memory
         memory.peak_bytes = held[0]
+
     monkeypatch.setattr(step.Gradients, "of_generator", within)
     monkeypatch.setattr(run_module, "measured_memory", measured)
     monkeypatch.setattr(run_module, "available_bytes", lambda device: cap[0])
     return lambda frames: cap.__setitem__(0, frames)
 
 
-def test_a_batch_is_measured_once_and_continued_on_any_card(tiny: None, tmp_path: Path,
-                                                            small_card: Callable[[int], None]) -> None:
+def test_a_batch_is_measured_once_and_continued_on_any_card(
+    tiny: None, tmp_path: Path, small_card: Callable[[int], None]
+) -> None:
     """Three clips of a second fit, but not into what a reserve of 15 % leaves: two."""
     layout, said = experiment(tmp_path), _Listening()
     small_card(340)
@@ -433,15 +472,19 @@ def _same_weights(*layouts: Layout) -> bool:
     ours, theirs = (load_newest(layout) for layout in layouts)
     return ours.step == theirs.step and all(
         all(torch.equal(mine["model"][key], other["model"][key]) for key in mine["model"])
-        and all(torch.equal(value, other["optimizer"]["state"][number][key])
-                for number, moments in mine["optimizer"]["state"].items() for key, value in moments.items())
-        for mine, other in ((ours.generator, theirs.generator), (ours.discriminator, theirs.discriminator)))
+        and all(
+            torch.equal(value, other["optimizer"]["state"][number][key])
+            for number, moments in mine["optimizer"]["state"].items()
+            for key, value in moments.items()
+        )
+        for mine, other in ((ours.generator, theirs.generator), (ours.discriminator, theirs.discriminator))
+    )
 
 
 def _train_through_kills(home: Path, kills: list[dict[str, object]], epochs: int) -> None:
     """However often it is killed, a training loses at most what one save and its interval hold, and ends the same."""
     settings = _settings(epochs=epochs, save_every_epochs=2, validate_every_epochs=2, keep_voices=3).model_dump()
-    interval = 2 * 3                                            # three steps in an epoch
+    interval = 2 * 3  # three steps in an epoch
     whole, killed = experiment(home, "whole"), experiment(home, "killed")
     train_until_killed(whole, settings)
     for kill in kills:
@@ -450,19 +493,25 @@ def _train_through_kills(home: Path, kills: list[dict[str, object]], epochs: int
         assert steps is not None, "the training ended before it could be killed"
         after = load_newest(killed)
         made, kept = (before.step if before else 0) + steps, after.step if after else 0
-        assert kept <= made and made - kept <= 2 * interval     # the set that was being written, and what came since
+        assert kept <= made and made - kept <= 2 * interval  # the set that was being written, and what came since
         assert not [path for path in killed.root.glob("[GD]_*.pth") if not killed.state(int(path.stem[2:])).exists()]
     assert train_until_killed(killed, settings) is None
     assert _same_weights(whole, killed)
     assert [row["step"] for row in history(killed) if row["kind"] == "step"] == [*range(1, 3 * epochs + 1)]
-    records, verdicts = ([getattr(one, record).read_text().replace(f"logs/{one.name}/", "").replace(f"{one.name}_e", "")
-                          for one in (whole, killed)] for record in ("metrics", "verdict"))
-    assert sorted(records[0].splitlines()) == sorted(records[1].splitlines())      # a voice's row waits for the disk
+    records, verdicts = (
+        [
+            getattr(one, record).read_text().replace(f"logs/{one.name}/", "").replace(f"{one.name}_e", "")
+            for one in (whole, killed)
+        ]
+        for record in ("metrics", "verdict")
+    )
+    assert sorted(records[0].splitlines()) == sorted(records[1].splitlines())  # a voice's row waits for the disk
     assert verdicts[0] == verdicts[1] and judge_experiment(killed).state != "cannot_tell"
 
 
-def test_a_voice_that_is_written_late_keeps_its_own_judgement(tiny: None, tmp_path: Path,
-                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_voice_that_is_written_late_keeps_its_own_judgement(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write = train_module._write
 
     def late(run: run_module.Run, checkpoint: Checkpoint, voice: Path) -> float:
@@ -470,6 +519,7 @@ def test_a_voice_that_is_written_late_keeps_its_own_judgement(tiny: None, tmp_pa
         while checkpoint.step == 3 and run.judgement is judgement:
             time.sleep(0.01)
         return write(run, checkpoint, voice)
+
     monkeypatch.setattr(train_module, "_write", late)
     layout = experiment(tmp_path)
     train(layout, _settings(epochs=3, save_every_epochs=1, validate_every_epochs=1))
@@ -489,8 +539,9 @@ def test_forty_kills_lose_nothing(tiny: None, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("said", [torch.zeros(1, 100), torch.full((1, 100), torch.nan)])
-def test_a_voice_that_does_not_speak_is_not_called_done(tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                        said: torch.Tensor) -> None:
+def test_a_voice_that_does_not_speak_is_not_called_done(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: torch.Tensor
+) -> None:
     monkeypatch.setattr(train_module, "speak", lambda *_: said)
     with pytest.raises(CheckpointError, match="does not speak"):
         train(experiment(tmp_path), _settings(epochs=1))
@@ -506,10 +557,11 @@ def test_minutes_save_within_an_epoch_without_a_voice(tiny: None, tmp_path: Path
     assert _same_weights(whole, layout)
 
 
-def test_a_save_without_room_keeps_the_old_pair_and_says_so(tiny: None, tmp_path: Path,
-                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_without_room_keeps_the_old_pair_and_says_so(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layout, said = experiment(tmp_path), _Listening()
-    free = iter([10**9] + [1000] * 100)          # enough for the first save only
+    free = iter([10**9] + [1000] * 100)  # enough for the first save only
     with monkeypatch.context() as patch, pytest.raises(ResourceError, match="step 12 could not be saved") as caught:
         patch.setattr(checkpoint_module, "ensure_room", lambda *_: _room(next(free)))
         train(layout, _settings(epochs=4, save_every_epochs=1), progress=said)
@@ -545,8 +597,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", disk], check=True)
 
 
-def test_a_disk_that_fills_loses_nothing(tiny: None, tmp_path: Path, small_disk: Path,
-                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_loses_nothing(
+    tiny: None, tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not even the check for room helps: another program takes it while a set is being written."""
     layout, ballast = experiment(small_disk), small_disk / "ballast"
 
@@ -557,6 +610,7 @@ def test_a_disk_that_fills_loses_nothing(tiny: None, tmp_path: Path, small_disk:
                     file.write(bytes(1 << 12))
                     file.flush()
         return train_step(*arguments, **options)
+
     with monkeypatch.context() as patch, pytest.raises(ResourceError) as caught:
         patch.setattr(checkpoint_module, "ensure_room", lambda *_: None)
         patch.setattr(train_module, "train_step", filling)
@@ -581,8 +635,9 @@ def test_a_folder_that_may_only_be_read_is_refused_in_one_line(tiny: None, small
     assert "writable" in caught.value.hint
 
 
-def test_storage_that_vanishes_is_named_and_nothing_is_written_in_its_place(tiny: None, tmp_path: Path,
-                                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+def test_storage_that_vanishes_is_named_and_nothing_is_written_in_its_place(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layout = experiment(tmp_path)
     away = layout.root.with_name("away")
     steps = 0
@@ -593,6 +648,7 @@ def test_storage_that_vanishes_is_named_and_nothing_is_written_in_its_place(tiny
         if steps == 10:
             layout.root.rename(away)
         return train_step(*arguments, **options)
+
     monkeypatch.setattr(train_module, "train_step", vanishing)
     with pytest.raises(StorageError, match="tiny (is gone|cannot be used any more)") as caught:
         train(layout, _settings(epochs=30, save_every_epochs=2))
@@ -601,8 +657,9 @@ def test_storage_that_vanishes_is_named_and_nothing_is_written_in_its_place(tiny
     assert train(layout, _settings(epochs=5)).resumed_from == 6
 
 
-def test_the_end_of_a_session_ends_training_with_a_saved_voice(tiny: None, tmp_path: Path,
-                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_a_session_ends_training_with_a_saved_voice(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(guards, "session_minutes_left", lambda: 0.05)
     layout, said = experiment(tmp_path), _Listening()
     report = train(layout, _settings(epochs=5000, max_minutes=60), progress=said)
@@ -616,11 +673,15 @@ def test_the_progress_line_tells_speed_end_and_epochs_that_still_fit(tiny: None,
     class Noting(Silent):
         def advance(self, note: str = "") -> None:
             notes.append(note)
+
     train(experiment(tmp_path), _settings(epochs=2), progress=Noting())
     train(experiment(tmp_path, "other"), _settings(epochs=5000, max_minutes=0.06), progress=Noting())
     assert re.fullmatch(r"epoch 2/2 · mel [\d.]+ · [\d.]+ s a step · 0 min left · [\d.]+ GB", notes[5])
-    fits = [fit for note in notes[6:]
-            if (fit := re.fullmatch(r"epoch (\d+)/5000 · .* 0 min left, enough for (\d+) epochs · .*", note))]
+    fits = [
+        fit
+        for note in notes[6:]
+        if (fit := re.fullmatch(r"epoch (\d+)/5000 · .* 0 min left, enough for (\d+) epochs · .*", note))
+    ]
     assert fits and all(int(fit[1]) <= int(fit[2]) + 1 < 1000 for fit in fits)
 
 
@@ -640,11 +701,12 @@ class _Findings:
 
 def _bowl(epoch: float) -> dict[str, float]:
     """Best at epoch 20, with some noise."""
-    return {"heldout/mel": 0.5 + 0.4 * 0.8 ** epoch + 0.01 * max(0, epoch - 20) + 0.004 * np.sin(17.0 * epoch)}
+    return {"heldout/mel": 0.5 + 0.4 * 0.8**epoch + 0.01 * max(0, epoch - 20) + 0.004 * np.sin(17.0 * epoch)}
 
 
-def test_training_stops_by_itself_past_its_best_and_keeps_the_best_voices(tiny: None, tmp_path: Path,
-                                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_stops_by_itself_past_its_best_and_keeps_the_best_voices(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(run_module, "Examiner", lambda *_, **__: _Findings(_bowl))
     lab, said = Experiment(experiment(tmp_path, clips=2)), _Listening()
     lab.progress = said
@@ -659,15 +721,21 @@ def test_training_stops_by_itself_past_its_best_and_keeps_the_best_voices(tiny: 
     assert len(kept) == 4 and kept[-1] == report.steps and all(abs(step - 20) <= 4 for step in kept[:-1])
     assert set(verdict.ranking[:3]) == set(kept[:-1])
     assert verdict.best.step in kept
-    monkeypatch.setattr(Voice, "load", lambda path, **_: path)                # the tiny voice's encoder is none of ours
+    monkeypatch.setattr(Voice, "load", lambda path, **_: path)  # the tiny voice's encoder is none of ours
     assert lab.voice("best") == Path(verdict.best.path)
-    assert lab.train(_settings(epochs=report.epochs + 2, **every)).stopped_by == "epochs"     # it only advises
+    assert lab.train(_settings(epochs=report.epochs + 2, **every)).stopped_by == "epochs"  # it only advises
 
 
-def test_an_illness_is_said_once_and_stands_in_the_progress_line(tiny: None, tmp_path: Path,
-                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "Examiner", lambda *_, **__: _Findings(
-        lambda epoch: {"heldout/mel": 0.5, "sanity/level_nepers": -0.1 if epoch < 3 else -4.0}))
+def test_an_illness_is_said_once_and_stands_in_the_progress_line(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        run_module,
+        "Examiner",
+        lambda *_, **__: _Findings(
+            lambda epoch: {"heldout/mel": 0.5, "sanity/level_nepers": -0.1 if epoch < 3 else -4.0}
+        ),
+    )
     said, notes = _Listening(), []
     said.advance = lambda note="": notes.append(note)
     train(experiment(tmp_path), _settings(epochs=8, validate_every_epochs=1), progress=said)

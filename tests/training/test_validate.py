@@ -66,8 +66,9 @@ def test_faults_are_found_each_by_its_figure(held: tuple[Examiner, list[np.ndarr
 
     def measured(answers: list[np.ndarray]) -> dict[str, float]:
         return examiner(Voice(TINY, answers)).values
+
     perfect = measured(clips)
-    higher = measured([phrase(seed, 120 * 2 ** (1 / 12), 2.0).samples for seed in (5, 6)])   # one semitone
+    higher = measured([phrase(seed, 120 * 2 ** (1 / 12), 2.0).samples for seed in (5, 6)])  # one semitone
     assert higher["heldout/f0_cents"] == pytest.approx(100, abs=25) and higher["heldout/vuv"] > 0.9
     noise = [np.random.default_rng(0).normal(0, 0.02, len(clip)).astype(np.float32) for clip in clips]
     noisy, whisper = measured([clip + one for clip, one in zip(clips, noise, strict=True)]), measured(noise)
@@ -99,8 +100,10 @@ def _examiner(layout: Layout, **options: str) -> Examiner:
 def test_what_other_people_say_is_compared_before_and_after(target: Layout) -> None:
     examiner = _examiner(target)
     assert examiner.missing == []
-    unchanged, another, silent = (examiner(Voice(SPEC, answers)).values for answers in (
-        _sentences(SOURCE, 2), _sentences(TARGET, 5)[3:], [np.zeros(80_000, np.float32)]))
+    unchanged, another, silent = (
+        examiner(Voice(SPEC, answers)).values
+        for answers in (_sentences(SOURCE, 2), _sentences(TARGET, 5)[3:], [np.zeros(80_000, np.float32)])
+    )
     assert set(unchanged) == {"unlike/content", "unlike/f0_correlation", "unlike/similarity", "unlike/words"}
     assert unchanged["unlike/content"] < 0.1 and unchanged["unlike/f0_correlation"] > 0.99
     assert another["unlike/content"] > 0.8 and another["unlike/f0_correlation"] < 0.6
@@ -130,6 +133,10 @@ def test_what_cannot_be_measured_is_said(target: Layout) -> None:
 
 def test_validation_takes_a_twentieth_of_the_time_unless_told_otherwise() -> None:
     for every, epoch, trained, due in ((0, 7, 39.0, False), (0, 7, 41.0, True), (5, 7, 41.0, False), (5, 10, 0, True)):
-        run = SimpleNamespace(epoch=epoch, trained_seconds=trained, validation_seconds=2.0,
-                              settings=SimpleNamespace(validate_every_epochs=every))
+        run = SimpleNamespace(
+            epoch=epoch,
+            trained_seconds=trained,
+            validation_seconds=2.0,
+            settings=SimpleNamespace(validate_every_epochs=every),
+        )
         assert _validation_is_due(run) == due

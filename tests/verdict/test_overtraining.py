@@ -36,14 +36,30 @@ def history(losses: dict[str, Any] | None = None, **metrics: np.ndarray) -> list
     rows: list[Row] = []
     for epoch in range(EPOCHS + 1):
         for step in range((epoch - 1) * EPOCH_STEPS + 1, epoch * EPOCH_STEPS + 1) if epoch else ():
-            rows.append({"kind": "step", "step": step, "epoch": epoch, **{
-                tag: value(step / (EPOCHS * EPOCH_STEPS)) if callable(value) else value * random.normal(1, 0.02)
-                for tag, value in {**flat, **(losses or {})}.items()}})
+            rows.append(
+                {
+                    "kind": "step",
+                    "step": step,
+                    "epoch": epoch,
+                    **{
+                        tag: value(step / (EPOCHS * EPOCH_STEPS)) if callable(value) else value * random.normal(1, 0.02)
+                        for tag, value in {**flat, **(losses or {})}.items()
+                    },
+                }
+            )
         at = {"step": epoch * EPOCH_STEPS, "epoch": epoch}
         if epoch in EPOCH:
             number = int(np.searchsorted(EPOCH, epoch))
-            rows.append({"kind": "validation", **at, **{
-                name.replace("__", "/"): float(one[number] + noise[name][number]) for name, one in metrics.items()}})
+            rows.append(
+                {
+                    "kind": "validation",
+                    **at,
+                    **{
+                        name.replace("__", "/"): float(one[number] + noise[name][number])
+                        for name, one in metrics.items()
+                    },
+                }
+            )
         if epoch and epoch % 10 == 0:
             rows.append({"kind": "voice", **at, "path": f"v_e{epoch}.pth"})
     return rows
@@ -65,7 +81,7 @@ def test_the_guide_sees_one_point_an_epoch_and_no_outlier() -> None:
     shown = [30 + 40 * (step / 500 - 0.4) ** 2 for step in steps]
     np.testing.assert_allclose(smoothed, tensorboard_smoothed(np.array(shown)))
     assert guide.minima == [200] and guide.turned
-    assert guide.lowest == steps[np.argmin(smoothed)] > 200                # smoothing lags, as in TensorBoard
+    assert guide.lowest == steps[np.argmin(smoothed)] > 200  # smoothing lags, as in TensorBoard
 
 
 def test_low_points_of_mel_lead_to_saved_voices_without_any_heldout_data() -> None:
@@ -78,20 +94,23 @@ def test_low_points_of_mel_lead_to_saved_voices_without_any_heldout_data() -> No
 
 
 # -- states --------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("state, best, rows", [
-    ("undertrained", 100, history(heldout__mel=SLOW)),
-    ("good", 100, history(heldout__mel=FALLING)),
-    ("overtrained", 40, history(heldout__mel=TURNING)),
-    ("overtrained", 40, history({"loss/g/mel": lambda share: 20 - 5 * share}, heldout__mel=TURNING)),
-    ("collapsed", 40, history({"loss/g/mel": lambda share: 20 + 5 * max(0, share - 0.4)}, heldout__mel=TURNING)),
-    ("good", 100, history({"loss/g/total": lambda share: 30 + 20 * share}, heldout__mel=FALLING)),
-    ("overtrained", 40, history(heldout__mel=TURNING, unlike__similarity=0.9 - 0.4 * np.exp(-EPOCH / 60))),
-    ("overtrained", 40, history(heldout__mel=FALLING, unlike__similarity=1.3 - TURNING)),
-    ("overtrained", 40, history(heldout__mel=FALLING, unlike__content=TURNING)),
-    ("good", 100, history(heldout__mel=FALLING, unlike__content=FALLING, unlike__similarity=1 - SLOW)),
-    ("cannot_tell", 40, history(unlike__content=TURNING)),
-    ("cannot_tell", 10, [row for row in history(heldout__mel=TURNING) if row["epoch"] <= 12]),
-])
+@pytest.mark.parametrize(
+    "state, best, rows",
+    [
+        ("undertrained", 100, history(heldout__mel=SLOW)),
+        ("good", 100, history(heldout__mel=FALLING)),
+        ("overtrained", 40, history(heldout__mel=TURNING)),
+        ("overtrained", 40, history({"loss/g/mel": lambda share: 20 - 5 * share}, heldout__mel=TURNING)),
+        ("collapsed", 40, history({"loss/g/mel": lambda share: 20 + 5 * max(0, share - 0.4)}, heldout__mel=TURNING)),
+        ("good", 100, history({"loss/g/total": lambda share: 30 + 20 * share}, heldout__mel=FALLING)),
+        ("overtrained", 40, history(heldout__mel=TURNING, unlike__similarity=0.9 - 0.4 * np.exp(-EPOCH / 60))),
+        ("overtrained", 40, history(heldout__mel=FALLING, unlike__similarity=1.3 - TURNING)),
+        ("overtrained", 40, history(heldout__mel=FALLING, unlike__content=TURNING)),
+        ("good", 100, history(heldout__mel=FALLING, unlike__content=FALLING, unlike__similarity=1 - SLOW)),
+        ("cannot_tell", 40, history(unlike__content=TURNING)),
+        ("cannot_tell", 10, [row for row in history(heldout__mel=TURNING) if row["epoch"] <= 12]),
+    ],
+)
 def test_states_and_the_best_voice(state: str, best: int, rows: list[Row]) -> None:
     verdict = judge(rows)
     assert verdict.best is not None and verdict.best.path == f"v_e{verdict.best.epoch}.pth"
@@ -103,18 +122,21 @@ def test_states_and_the_best_voice(state: str, best: int, rows: list[Row]) -> No
 
 def test_units_do_not_matter() -> None:
     rows = history(heldout__mel=TURNING, unlike__similarity=1.3 - TURNING)
-    scaled = [{**row, "heldout/mel": 45 * row["heldout/mel"] + 3} if row["kind"] == "validation" else row
-              for row in rows]
+    scaled = [
+        {**row, "heldout/mel": 45 * row["heldout/mel"] + 3} if row["kind"] == "validation" else row for row in rows
+    ]
     points = judge(rows).turning_points
     assert points == judge(scaled).turning_points
-    assert all(points[name]["turned"] and abs(points[name]["epoch"] - 40) <= 6
-               for name in ("heldout/mel", "unlike/similarity"))
+    assert all(
+        points[name]["turned"] and abs(points[name]["epoch"] - 40) <= 6 for name in ("heldout/mel", "unlike/similarity")
+    )
 
 
 def test_a_history_that_was_continued_is_judged_like_one_that_was_not() -> None:
     rows = history(heldout__mel=TURNING, unlike__content=TURNING)
-    lost = [{name: 3 * value if isinstance(value, float) else value for name, value in row.items()}
-            for row in rows[300:450]]
+    lost = [
+        {name: 3 * value if isinstance(value, float) else value for name, value in row.items()} for row in rows[300:450]
+    ]
     off_beat = {"kind": "validation", "step": rows[449]["step"], "epoch": rows[449]["epoch"], "heldout/mel": 9.0}
     assert judge([*rows[:300], *lost, off_beat, *rows[300:]]) == judge(rows)
 
@@ -161,12 +183,14 @@ def test_candidates_are_those_that_no_voice_beats_in_everything() -> None:
 SICK = {
     "non-finite": history({"loss/g/mel": lambda share: 18.0 if share < 0.5 else float("nan")}, heldout__mel=FALLING),
     "learned silence": history(heldout__mel=FALLING, sanity__level_nepers=np.where(EPOCH < 50, -0.2, -4)),
-    "constant tone": history(heldout__mel=FALLING, sanity__level_nepers=0 * EPOCH,
-                             sanity__movement=np.where(EPOCH < 50, 0.9, 0.1)),
+    "constant tone": history(
+        heldout__mel=FALLING, sanity__level_nepers=0 * EPOCH, sanity__movement=np.where(EPOCH < 50, 0.9, 0.1)
+    ),
     "dead f0": history(heldout__mel=FALLING, heldout__f0_cents=np.where(EPOCH < 50, 40.0, 900.0)),
     "exploding KL": history({"loss/g/kl": lambda share: 1.0 if share < 0.5 else 30.0}, heldout__mel=FALLING),
     "discriminator winning": history({"loss/d/total": lambda share: 2.9 if share < 0.5 else 0.1}, heldout__mel=FALLING),
-    "coming apart": history(heldout__mel=np.where(EPOCH < 50, FALLING, 4.0))}
+    "coming apart": history(heldout__mel=np.where(EPOCH < 50, FALLING, 4.0)),
+}
 
 
 @pytest.mark.parametrize("name", ILLNESSES)
@@ -178,15 +202,18 @@ def test_each_illness_is_recognised_from_its_beginning_and_a_voice_before_it_is_
     assert name in verdict.sentence and verdict.illnesses[0].remedy in str(verdict)
 
 
-@pytest.mark.parametrize("losses, metrics", [
-    ({"loss/d/total": 4.5}, {}),                                             # v2's nine at rest
-    ({"loss/d/total": 1.5, **{f"loss/d_r/{number}": 0.1 for number in range(3)}}, {}),       # three at rest
-    ({"loss/d/total": lambda share: 0.05 if 0.4 < share < 0.5 else 2.9}, {}),                # recovered
-    ({"loss/g/total": lambda share: float("inf") if share == 0.5 else 25.0}, {}),            # one step, skipped
-    ({"loss/g/kl": lambda share: 40 * np.exp(-20 * share) + 1}, {}),                         # begins high
-    ({"loss/g/kl": lambda share: 1 + 5 * share}, {}),                                        # still within bounds
-    ({}, {"heldout__f0_cents": 1500 * np.exp(-EPOCH / 10)}),                                 # not learnt yet
-])
+@pytest.mark.parametrize(
+    "losses, metrics",
+    [
+        ({"loss/d/total": 4.5}, {}),  # v2's nine at rest
+        ({"loss/d/total": 1.5, **{f"loss/d_r/{number}": 0.1 for number in range(3)}}, {}),  # three at rest
+        ({"loss/d/total": lambda share: 0.05 if 0.4 < share < 0.5 else 2.9}, {}),  # recovered
+        ({"loss/g/total": lambda share: float("inf") if share == 0.5 else 25.0}, {}),  # one step, skipped
+        ({"loss/g/kl": lambda share: 40 * np.exp(-20 * share) + 1}, {}),  # begins high
+        ({"loss/g/kl": lambda share: 1 + 5 * share}, {}),  # still within bounds
+        ({}, {"heldout__f0_cents": 1500 * np.exp(-EPOCH / 10)}),  # not learnt yet
+    ],
+)
 def test_the_healthy_are_left_alone(losses: Row, metrics: dict[str, np.ndarray]) -> None:
     assert find_illnesses(History.of(history(losses, heldout__mel=FALLING, **metrics))) == []
 
@@ -210,7 +237,7 @@ def test_training_stops_by_itself_only_past_its_best_or_collapsed() -> None:
 # -- simulated histories -------------------------------------------------------------------------------------------
 def test_on_simulated_histories_it_is_right_where_training_losses_are_not() -> None:
     histories = [simulate(seed) for seed in range(REPORTED, REPORTED + 42)]
-    ours = score(READERS["this verdict"], histories)         # 0.93 over many; among 42, chance moves it by 0.04
+    ours = score(READERS["this verdict"], histories)  # 0.93 over many; among 42, chance moves it by 0.04
     assert ours["best_within_tenth"] >= 0.85 and ours["overtrained_said_when_improving"] <= 0.03
     assert ours["overtrained_said_when_overtrained"] >= 0.9
     assert score(READERS["guide: lowest g/total"], histories)["best_within_tenth"] < 0.6
@@ -232,10 +259,11 @@ def test_on_many_simulated_histories_it_keeps_its_promise() -> None:
 
 
 # -- real trainings ------------------------------------------------------------------------------------------------
-REAL = {   # tests/curves: the recommended epoch, and its regrets on unheard recordings as in docs/overtraining.md
+REAL = {  # tests/curves: the recommended epoch, and its regrets on unheard recordings as in docs/overtraining.md
     "lj": (200, {"mel": 0.006, "similarity": 0.016, "words": 0.004}),
     "gd": (132, {"mel": 0.014, "similarity": 0.013, "words": 0.044}),
-    "enrico": (280, {"mel": 0.021, "similarity": 0.023, "words": 0.036})}
+    "enrico": (280, {"mel": 0.021, "similarity": 0.023, "words": 0.036}),
+}
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -249,9 +277,10 @@ def test_on_real_trainings_it_loses_no_more_than_is_written(name: str) -> None:
 
     def regret(figure: str, step: int) -> float:
         return voices[step][f"unheard/{figure}"] - min(row[f"unheard/{figure}"] for row in voices.values())
+
     assert all(regret(figure, verdict.best.step) < loss + 0.001 for figure, loss in losses.items())
     assert regret("mel", verdict.best.step) < regret("mel", max(voices)) - 0.005
-    assert min(regret("similarity", one.step) for one in verdict.candidates) <= 0.015   # who wants likeness, hears it
+    assert min(regret("similarity", one.step) for one in verdict.candidates) <= 0.015  # who wants likeness, hears it
 
 
 # -- files ---------------------------------------------------------------------------------------------------------
@@ -262,19 +291,35 @@ def test_the_command_judges_a_bare_history(tmp_path: Path, capsys: pytest.Captur
     result = json.loads(capsys.readouterr().out)
     assert (result["state"], result["running"]) == ("overtrained", False)
     assert {name: result["best"][name] for name in ("epoch", "step", "path")} == {
-        "epoch": 40, "step": 200, "path": "v_e40.pth"}
+        "epoch": 40,
+        "step": 200,
+        "path": "v_e40.pth",
+    }
     assert {"heldout/mel", "loss/g/total", "loss/g/mel"} <= set(result["turning_points"])
     assert result["candidates"] and result["reasons"]
     assert main(["verdict", "--metrics", str(file)]) == 0
     assert capsys.readouterr().out.startswith("overtrained: take the voice of epoch 40")
 
 
-@pytest.mark.parametrize("content", [b"", b"[1, 2]\n{}\n", b'{"kind": "step"}\n', b"\x89PNG\r\n\x1a\n\0", b"a,b\n1,2\n",
-                                     b'{"kind": "step", "step": -1, "epoch": 0}\n', b'{"kind": "other"}\n',
-                                     b'{"kind": "voice", "step": "1", "epoch": 1}\n', b'{"kind": [1], "step": NaN}\n',
-                                     b'{"kind": "step", "step": 1e400, "epoch": 1}\n', None])
-def test_a_bad_file_gives_one_clear_line(content: bytes | None, tmp_path: Path,
-                                         capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[1, 2]\n{}\n",
+        b'{"kind": "step"}\n',
+        b"\x89PNG\r\n\x1a\n\0",
+        b"a,b\n1,2\n",
+        b'{"kind": "step", "step": -1, "epoch": 0}\n',
+        b'{"kind": "other"}\n',
+        b'{"kind": "voice", "step": "1", "epoch": 1}\n',
+        b'{"kind": [1], "step": NaN}\n',
+        b'{"kind": "step", "step": 1e400, "epoch": 1}\n',
+        None,
+    ],
+)
+def test_a_bad_file_gives_one_clear_line(
+    content: bytes | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "metrics.jsonl"
     if content is not None:
         file.write_bytes(content)

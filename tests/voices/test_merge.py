@@ -52,14 +52,21 @@ def test_a_merged_voice_is_the_weighted_sum_and_says_of_what(tiny: None, tmp_pat
         wanted = 0.25 * one.weights[key][rows].double() + 0.75 * other.weights[key][rows].double()
         assert torch.allclose(value.double(), wanted, rtol=1e-3, atol=1e-6), key
     assert both.spec == replace(TINY, speakers=2)
-    assert both.info == replace(INFO, name="both", epoch=0, step=0, created=both.info.created, author="Bob",
-                                note="0.25 alice (60 epochs) + 0.75 bob (by hand)",
-                                f0_median_hz=pytest.approx(100 ** 0.25 * 400 ** 0.75))
+    assert both.info == replace(
+        INFO,
+        name="both",
+        epoch=0,
+        step=0,
+        created=both.info.created,
+        author="Bob",
+        note="0.25 alice (60 epochs) + 0.75 bob (by hand)",
+        f0_median_hz=pytest.approx(100**0.25 * 400**0.75),
+    )
     assert torch.load(made.path, weights_only=True)["info"] == both.info.note
     index = FeatureIndex.load(Path(made.index))
     assert index.vectors == 160 and find_index(Path(made.path), both)[0] == Path(made.index)
     alone = FeatureIndex.load(find_index(first, one)[0]).features
-    assert np.allclose(index.mix(alone[:5], 1.0), alone[:5], atol=1e-4)   # the features of either are in it
+    assert np.allclose(index.mix(alone[:5], 1.0), alone[:5], atol=1e-4)  # the features of either are in it
 
 
 @pytest.mark.parametrize(("alpha", "whole"), [(0.0, 1), (1.0, 0)])
@@ -71,11 +78,15 @@ def test_at_its_ends_merging_gives_one_of_the_two(tiny: None, tmp_path: Path, al
     assert made.index == "" and "not both voices have one" in made.warnings[0]
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    ({"spec": RVC}, "version is nano in one, v2 in the other"),
-    ({"spec": replace(TINY, hidden_channels=32)}, "hidden_channels is 16 in one, 32"),
-    ({"info": replace(INFO, name="bob", content_identity="xyz")}, "different content encoders .embedded abc and"),
-    ({"info": replace(INFO, name="bob", content_name="spin")}, "different content encoders")])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"spec": RVC}, "version is nano in one, v2 in the other"),
+        ({"spec": replace(TINY, hidden_channels=32)}, "hidden_channels is 16 in one, 32"),
+        ({"info": replace(INFO, name="bob", content_identity="xyz")}, "different content encoders .embedded abc and"),
+        ({"info": replace(INFO, name="bob", content_name="spin")}, "different content encoders"),
+    ],
+)
 def test_what_does_not_go_together_is_not_merged(tiny: None, tmp_path: Path, change: dict, said: str) -> None:
     first = _voice(tmp_path)
     second = _voice(tmp_path, **({"info": replace(INFO, name="bob")} | change), seed=1)
@@ -102,6 +113,7 @@ def test_a_new_voice_takes_nobodys_place_and_appears_whole(tiny: None, tmp_path:
     def fill(staged: Layout) -> list[str]:
         save_voice(staged.final_voice, silent)
         return []
+
     with pytest.raises(WeightsError, match="gives no sound"):
         publish(Layout.of("new", tmp_path), fill)
     assert [item.name for item in (tmp_path / "logs").iterdir()] == ["alice"] and path.read_bytes() == before
@@ -116,7 +128,7 @@ def test_a_label_changes_and_nothing_else(tiny: None, tmp_path: Path) -> None:
     assert after.info == replace(before.info, note="sings, does not speak", name="Алиса", author="me")
     assert after.spec == before.spec
     assert all(torch.equal(value, before.weights[key]) for key, value in after.weights.items())
-    assert made.index and FeatureIndex.load(Path(made.index)).note["name"] == "Алиса"   # or it would be lost
+    assert made.index and FeatureIndex.load(Path(made.index)).note["name"] == "Алиса"  # or it would be lost
     assert load_voice(path).info.epoch == 60
     with pytest.raises(SettingsError, match="nothing to change"):
         annotate(path)
@@ -169,10 +181,12 @@ def test_other_files_give_no_voice(tiny: None, tmp_path: Path) -> None:
     torch.save({"model": {"discriminators.0.bias": torch.zeros(2)}, "iteration": 1}, tmp_path / "D_1.pth")
     torch.save({"model": Synthesizer(replace(TINY, hidden_channels=32)).state_dict()}, tmp_path / "G_1.pth")
     torch.save([1], tmp_path / "x.pth")
-    for path, error, said in ((voice, CheckpointError, "is a voice already"),
-                              (tmp_path / "x.pth", CheckpointError, "is no training checkpoint"),
-                              (tmp_path / "D_1.pth", CheckpointError, "is a discriminator"),
-                              (tmp_path / "G_1.pth", MismatchError, "not known here")):
+    for path, error, said in (
+        (voice, CheckpointError, "is a voice already"),
+        (tmp_path / "x.pth", CheckpointError, "is no training checkpoint"),
+        (tmp_path / "D_1.pth", CheckpointError, "is a discriminator"),
+        (tmp_path / "G_1.pth", MismatchError, "not known here"),
+    ):
         with pytest.raises(error, match=said):
             extract_voice(path, tmp_path / "out.pth")
     assert not (tmp_path / "out.pth").exists() and stamps.content_of(Layout(tmp_path, "x"), "content") == {}

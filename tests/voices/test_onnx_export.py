@@ -38,24 +38,35 @@ def test_the_file_speaks_as_the_voice_at_any_length(tiny: None, tmp_path: Path, 
     names = ["phone", "phone_lengths", "pitch", "pitchf", "ds", "rnd"]
     session = onnxruntime.InferenceSession(report.path, providers=["CPUExecutionProvider"])
     assert [value.name for value in session.get_inputs()] == [
-        name for name in names if spec.uses_f0 or not name.startswith("pitch")]
+        name for name in names if spec.uses_f0 or not name.startswith("pitch")
+    ]
     told = session.get_modelmeta().custom_metadata_map
     assert (told["sample_rate"], told["content_width"]) == ("16000", "8")
     assert json.loads(told["rvc_core"])["content_identity"] == "abc"
 
     frames, rng = 83, np.random.default_rng(0)
-    fed = {"phone": rng.standard_normal((1, frames, 8), np.float32), "phone_lengths": np.array([frames]),
-           "pitch": np.full((1, frames), 60), "pitchf": np.full((1, frames), 123.4, np.float32), "ds": np.array([1]),
-           "rnd": rng.standard_normal((1, 16, frames), np.float32)}
+    fed = {
+        "phone": rng.standard_normal((1, frames, 8), np.float32),
+        "phone_lengths": np.array([frames]),
+        "pitch": np.full((1, frames), 60),
+        "pitchf": np.full((1, frames), 123.4, np.float32),
+        "ds": np.array([1]),
+        "rnd": rng.standard_normal((1, 16, frames), np.float32),
+    }
     fed = {value.name: fed[value.name] for value in session.get_inputs()}
     [audio] = session.run(["audio"], fed)
     assert audio.shape == (1, 1, frames * 160)
-    assert np.array_equal(audio, session.run(["audio"], fed)[0])    # nothing random inside
+    assert np.array_equal(audio, session.run(["audio"], fed)[0])  # nothing random inside
     voice = synthesizer_of(load_voice(path))
     tensors = {name: torch.from_numpy(value) for name, value in fed.items()}
-    noise = torch.randn(4 * 16000, generator=torch.Generator().manual_seed(0))[:frames * 160][None, None]
-    wanted = voice.infer(tensors["phone"], tensors.get("pitch"), tensors.get("pitchf"), tensors["ds"],
-                         noise=SynthesisNoise(tensors["rnd"], noise)).numpy()
+    noise = torch.randn(4 * 16000, generator=torch.Generator().manual_seed(0))[: frames * 160][None, None]
+    wanted = voice.infer(
+        tensors["phone"],
+        tensors.get("pitch"),
+        tensors.get("pitchf"),
+        tensors["ds"],
+        noise=SynthesisNoise(tensors["rnd"], noise),
+    ).numpy()
     assert np.abs(audio - wanted).max() < 1e-4 * np.abs(wanted).max()
 
 

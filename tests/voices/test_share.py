@@ -62,14 +62,19 @@ def _trained(home: Path, spec: VoiceSpec = RVC, info: VoiceInfo = INFO) -> Path:
 
 def _same(one: Path, other: Path) -> bool:
     weights = [load_voice(path).weights for path in (one, other)]
-    return weights[0].keys() == weights[1].keys() and all(torch.equal(value, weights[1][key])
-                                                          for key, value in weights[0].items())
+    return weights[0].keys() == weights[1].keys() and all(
+        torch.equal(value, weights[1][key]) for key, value in weights[0].items()
+    )
 
 
 # -- export --------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("layout", "places"), [
-    ("rvc", ["assets/weights/{0}.pth", "logs/{0}/added_IVF2_Flat_nprobe_1_{0}_v2.index", "logs/{0}/{0}.md"]),
-    ("applio", ["logs/{0}/{0}.pth", "logs/{0}/{0}.index", "logs/{0}/{0}.md"])])
+@pytest.mark.parametrize(
+    ("layout", "places"),
+    [
+        ("rvc", ["assets/weights/{0}.pth", "logs/{0}/added_IVF2_Flat_nprobe_1_{0}_v2.index", "logs/{0}/{0}.md"]),
+        ("applio", ["logs/{0}/{0}.pth", "logs/{0}/{0}.index", "logs/{0}/{0}.md"]),
+    ],
+)
 def test_each_program_finds_voice_and_index_where_it_looks(tmp_path: Path, layout: str, places: list[str]) -> None:
     source = _trained(tmp_path)
     report = export_voice(source, tmp_path / "out", layout=layout)
@@ -127,7 +132,9 @@ def test_a_zip_as_people_share_them(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert voice_path("singer") == Path(made.path) == tmp_path / "home" / "logs" / "singer" / "singer.pth"
     assert FeatureIndex.load(Path(made.index)).dimension == 768
     assert sorted(path.name for path in Path(made.path).parent.iterdir()) == [
-        "added_IVF1_Flat_nprobe_1_singer_v2.index", "singer.pth"]
+        "added_IVF1_Flat_nprobe_1_singer_v2.index",
+        "singer.pth",
+    ]
     assert [path.name for path in (tmp_path / "home" / "logs").iterdir()] == ["singer"]
 
 
@@ -136,7 +143,7 @@ def test_several_voices_each_get_their_own_index(tmp_path: Path) -> None:
     for name in ("anna", "anna_2", "ben"):
         _rvc(stuff / f"{name}.pth")
     _index(stuff / "added_IVF1_Flat_nprobe_1_anna_2_v2.index", 70)
-    _index(stuff / "anna.index", 60)           # Applio's name; a part of it is in "anna_2"
+    _index(stuff / "anna.index", 60)  # Applio's name; a part of it is in "anna_2"
     _rvc(stuff / "ben_e10_s20.pth")
     _rvc(stuff / "c" / "model.pth")
     _index(stuff / "c" / "odd name.index", 90)
@@ -151,7 +158,7 @@ def test_several_voices_each_get_their_own_index(tmp_path: Path) -> None:
 
 def test_a_bare_file_under_a_name_of_ones_choice(tmp_path: Path) -> None:
     source = _rvc(tmp_path / "downloads" / "model (1).pth")
-    _index(tmp_path / "downloads" / "somebody.index")             # another download, not of this voice
+    _index(tmp_path / "downloads" / "somebody.index")  # another download, not of this voice
     [made] = import_voices(source, name="Мария", root=tmp_path)
     assert made.name == load_voice(Path(made.path)).info.name == "Мария" and made.index == ""
     with pytest.raises(SettingsError, match="there is 'Мария' already"):
@@ -190,7 +197,7 @@ def test_nothing_is_half_imported(tmp_path: Path) -> None:
     silent = load_voice(_rvc(stuff / "b.pth"))
     silent.weights["dec.conv_post.weight"].zero_()
     save_voice(stuff / "b.pth", silent)
-    refused(stuff, WeightsError, "gives no sound")               # after a was taken in
+    refused(stuff, WeightsError, "gives no sound")  # after a was taken in
     with zipfile.ZipFile(tmp_path / "slip.zip", "w") as archive:
         archive.writestr("../../a.pth", "x")
     refused(tmp_path / "slip.zip", UnsafeFileError, "a.pth")
@@ -202,7 +209,7 @@ def test_nothing_is_half_imported(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="one name for 2 voices: a, c"):
         import_voices(stuff, name="x", root=tmp_path / "home")
     (stuff / "c.pth").write_bytes((stuff / "c.pth").read_bytes()[:2000])
-    (tmp_path / "home" / "logs" / f".part-{2**22 + 1}-killed" / "x").mkdir(parents=True)   # no process has this number
+    (tmp_path / "home" / "logs" / f".part-{2**22 + 1}-killed" / "x").mkdir(parents=True)  # no process has this number
     [made] = import_voices(stuff, root=tmp_path / "home")
     assert made.warnings == ["no index came with it", "left out: c.pth is damaged or truncated"]
     assert [path.name for path in (tmp_path / "home" / "logs").iterdir()] == ["a"]

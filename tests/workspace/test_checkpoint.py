@@ -58,8 +58,9 @@ def test_a_torn_newest_set_is_put_aside_for_the_one_before(tmp_path: Path, part:
 
 
 @pytest.mark.parametrize("survived", range(4))
-def test_a_kill_between_the_files_leaves_the_older_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                       survived: int) -> None:
+def test_a_kill_between_the_files_leaves_the_older_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, survived: int
+) -> None:
     """Stop the save before each of its four writes: what was there before must still be the newest complete set."""
     layout = Layout.of("killed", tmp_path)
     save_checkpoint(layout, _set(5))
@@ -72,6 +73,7 @@ def test_a_kill_between_the_files_leaves_the_older_set(tmp_path: Path, monkeypat
             raise KeyboardInterrupt
         left -= 1
         return write[name](*arguments)
+
     for name in write:
         monkeypatch.setattr(module, name, partial(dying, name))
     with pytest.raises(KeyboardInterrupt):
@@ -107,6 +109,7 @@ def test_older_sets_go_before_a_new_one_has_no_room(tmp_path: Path, monkeypatch:
     def room_for_two(folder: Path, needed_bytes: int) -> None:
         if len(layout.generator_steps()) > 1:
             raise ResourceError("not enough room")
+
     monkeypatch.setattr(module, "ensure_room", room_for_two)
     save_checkpoint(layout, _set(20), keep=3)
     assert layout.generator_steps() == [15, 20] and load_newest(layout).step == 20
@@ -121,7 +124,7 @@ def test_what_is_pinned_stays(tmp_path: Path) -> None:
     for step in (15, 20, 25):
         save_checkpoint(layout, _set(step))
     assert layout.generator_steps() == [5, 20, 25] and load_newest(layout).step == 25
-    assert load_newest(layout).step == 25 and layout.generator(5).exists()     # opening does not put it aside
+    assert load_newest(layout).step == 25 and layout.generator(5).exists()  # opening does not put it aside
     with pytest.raises(CheckpointError, match="nothing of step 10") as caught:
         pin(layout, 10)
     assert "5, 7, 20, 25" in caught.value.hint
@@ -134,7 +137,7 @@ def test_the_best_voices_stay_and_the_newest_and_the_pinned(tmp_path: Path) -> N
     for name in (*names, layout.final_voice.name):
         (layout.root / name).write_bytes(b"voice")
     pin(layout, 1)
-    scores = dict(zip(names[:6], (9.0, 2.0, 8.0, 1.0, 7.0, 6.0), strict=True))    # the seventh was never judged
+    scores = dict(zip(names[:6], (9.0, 2.0, 8.0, 1.0, 7.0, 6.0), strict=True))  # the seventh was never judged
     assert prune_voices(layout, scores, keep=2) == ["a_e5_s5.pth", "a_e3_s3.pth"]
     assert [layout.step_of(path) for path in layout.voices()] == [1, 2, 4, 6, 7, 0]
 

@@ -36,7 +36,7 @@ def test_parts_of_a_clip_are_cut_to_the_same_frames(tiny: None, tmp_path: Path) 
     assert clip.frames == 2 * ((20800 - 400) // 320 + 1)
     assert clip.content.shape == (clip.frames, 8) and clip.spectrogram.shape == (513, clip.frames)
     assert len(clip.f0_hz) == len(clip.f0_coarse) == clip.frames and len(clip.wave) == clip.frames * 160
-    assert torch.equal(clip.content[0], clip.content[1])            # 50 frames per second, each twice
+    assert torch.equal(clip.content[0], clip.content[1])  # 50 frames per second, each twice
 
 
 def test_a_batch_is_padded_at_the_end_only(tiny: None, tmp_path: Path) -> None:
@@ -44,8 +44,8 @@ def test_a_batch_is_padded_at_the_end_only(tiny: None, tmp_path: Path) -> None:
     long, short = (ClipStore(read_filelist(filelist), TINY, "2023")[0] for filelist in lists)
     batch = Batch.of([long, short], torch.device("cpu"))
     assert batch.lengths.tolist() == [long.frames, short.frames]
-    assert torch.equal(batch.wave[1, 0, :short.frames * 160], short.wave)
-    assert not batch.wave[1, 0, short.frames * 160:].any() and not batch.content[1, short.frames:].any()
+    assert torch.equal(batch.wave[1, 0, : short.frames * 160], short.wave)
+    assert not batch.wave[1, 0, short.frames * 160 :].any() and not batch.content[1, short.frames :].any()
 
 
 def test_long_clips_give_another_excerpt_in_each_epoch_with_all_parts_in_step(tiny: None, tmp_path: Path) -> None:
@@ -54,11 +54,12 @@ def test_long_clips_give_another_excerpt_in_each_epoch_with_all_parts_in_step(ti
     whole, found = store[0], []
     for epoch in range(6):
         [batch] = store.batches(4, seed=(1, epoch), skip=0, device=torch.device("cpu"))
-        start = next(start for start in range(whole.frames) if torch.equal(batch.wave[0, 0],
-                                                                           whole.excerpt(start, 50).wave))
+        start = next(
+            start for start in range(whole.frames) if torch.equal(batch.wave[0, 0], whole.excerpt(start, 50).wave)
+        )
         assert batch.lengths.tolist() == [50]
-        assert torch.equal(batch.content[0], whole.content[start:start + 50])
-        assert torch.equal(batch.spectrogram[0], whole.spectrogram[:, start:start + 50])
+        assert torch.equal(batch.content[0], whole.content[start : start + 50])
+        assert torch.equal(batch.spectrogram[0], whole.spectrogram[:, start : start + 50])
         found.append(start)
     assert len(set(found)) > 2
 

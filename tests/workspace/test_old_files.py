@@ -30,11 +30,28 @@ from tiny import TINY
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "faab50f"
 NAME = "Zoë"
-SPEC = replace(TINY, content_width=256, inter_channels=8, hidden_channels=8, filter_channels=16, upsample_channels=8,
-               source_filter_channels=8, speaker_channels=4, discriminator_periods=(2,))
+SPEC = replace(
+    TINY,
+    content_width=256,
+    inter_channels=8,
+    hidden_channels=8,
+    filter_channels=16,
+    upsample_channels=8,
+    source_filter_channels=8,
+    speaker_channels=4,
+    discriminator_periods=(2,),
+)
 RUNTIME = RuntimeSettings(device="cpu", threads=1)
-TRAINING = {"batch_size": 2, "save_every_epochs": 100, "validate_every_epochs": 100, "base_generator": "none",
-            "base_discriminator": "none", "learning_rate": 2e-3, "unlike": "none", "precision": "fp32"}
+TRAINING = {
+    "batch_size": 2,
+    "save_every_epochs": 100,
+    "validate_every_epochs": 100,
+    "base_generator": "none",
+    "base_discriminator": "none",
+    "learning_rate": 2e-3,
+    "unlike": "none",
+    "precision": "fp32",
+}
 EXPECTED, ARRAYS = json.loads((FIXTURE / "expected.json").read_text("utf-8")), np.load(FIXTURE / "expected.npz")
 
 
@@ -51,7 +68,7 @@ def _train_on(layout: Layout, epochs: int) -> None:
     """Go on from step 7, in the midst of the third epoch; each step loses what it lost then."""
     report = Experiment(layout, runtime=RUNTIME).train(TrainSettings.of(epochs=epochs, **TRAINING))
     assert (report.resumed_from, report.steps, report.skipped) == (7, 3 * epochs, 0)
-    assert str(layout.root / "0_gt_wavs") in layout.filelist.read_text("utf-8")     # it named the folder of long ago
+    assert str(layout.root / "0_gt_wavs") in layout.filelist.read_text("utf-8")  # it named the folder of long ago
     rows = [row for row in history(layout) if row.pop("kind") == "step"]
     assert [row["step"] for row in rows] == [*range(1, 3 * epochs + 1)]
     for row, then in zip(rows[7:], EXPECTED["resumed"]["steps"], strict=False):
@@ -61,7 +78,7 @@ def _train_on(layout: Layout, epochs: int) -> None:
 def test_every_stage_finds_its_work_done(home: Path) -> None:
     for path in (home / "recordings" / f"{number}.wav" for number in range(4)):
         Audio(phrase(0, seconds=1.1).samples, 16_000).save(path)
-        os.utime(path, (1_700_000_000, 1_700_000_000))       # known again by name, size and time
+        os.utime(path, (1_700_000_000, 1_700_000_000))  # known again by name, size and time
     lab = Experiment.open(NAME, home / "recordings", home=home, runtime=RUNTIME)
     before = _hashes(lab.layout)
     assert lab.prepare(PrepareSettings.of(preset="nano", holdout_minutes=0.01)).skipped
@@ -71,7 +88,9 @@ def test_every_stage_finds_its_work_done(home: Path) -> None:
     assert (record.name, record.preset, record.spec) == (NAME, "nano", SPEC)
     assert [len(manifest.training), len(manifest.heldout)] == [3, 1] and manifest.seconds_kept > 3.5
     assert {name for name, digest in _hashes(lab.layout).items() if before.get(name) != digest} == {
-        "experiment.json", "filelist.txt"}                      # where recordings and clips are now
+        "experiment.json",
+        "filelist.txt",
+    }  # where recordings and clips are now
     index = FeatureIndex.load(Path(indexed.path))
     assert {"vectors": index.vectors, "lists": index.lists, "note": index.note} == EXPECTED["index"]
     assert np.array_equal(index.features[0], ARRAYS["index_first"])
@@ -94,17 +113,23 @@ def test_a_voice_and_its_index_say_what_they_said(home: Path) -> None:
 
     def distances() -> list[float]:
         """Of the audio, and of what the index changes in it: RMS of the difference over that of what was then."""
-        made, plain = (voice.convert(Audio(ARRAYS["source"].astype(np.float32), 16_000), ConvertSettings.of(
-            f0_method="dio", index_rate=rate, seed=3)) for rate in (0.75, 0.0))
+        made, plain = (
+            voice.convert(
+                Audio(ARRAYS["source"].astype(np.float32), 16_000),
+                ConvertSettings.of(f0_method="dio", index_rate=rate, seed=3),
+            )
+            for rate in (0.75, 0.0)
+        )
         assert made.transpose == EXPECTED["converted"]["transpose"]
         thens = [ARRAYS[name].astype(np.float64) for name in ("converted", "index_effect")]
         nows = [made.audio.samples, 1000 * (made.audio.samples - plain.audio.samples)]
         return [float(np.std(now - then) / np.std(then)) for now, then in zip(nows, thens, strict=True)]
+
     assert np.less(distances(), (1e-3, 0.01)).all()
     file, name = voice.converter.voice, "enc_p.emb_phone.weight"
     wrong = replace(file, weights={**file.weights, name: 1.1 * file.weights[name]})
     voice.converter = Converter(wrong, voice.converter.index, RUNTIME)
-    assert np.greater(distances(), (1e-3, 0.1)).all()         # a wrong weight is heard
+    assert np.greater(distances(), (1e-3, 0.1)).all()  # a wrong weight is heard
 
 
 def test_a_save_is_restored_and_goes_on(home: Path) -> None:

@@ -15,8 +15,26 @@ from rvc_core.presets import PRESETS, VoiceSpec, preset
 from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, load_voice, save_voice, synthesizer_of
 from tiny import TINY
 
-RVC_V2_48K_CONFIG = [1025, 32, 192, 192, 768, 2, 6, 3, 0, "1", [3, 7, 11], [[1, 3, 5], [1, 3, 5], [1, 3, 5]],
-                     [12, 10, 2, 2], 512, [24, 20, 4, 4], 109, 256, 48000]   # RVC WebUI configs/v2/48k.json
+RVC_V2_48K_CONFIG = [
+    1025,
+    32,
+    192,
+    192,
+    768,
+    2,
+    6,
+    3,
+    0,
+    "1",
+    [3, 7, 11],
+    [[1, 3, 5], [1, 3, 5], [1, 3, 5]],
+    [12, 10, 2, 2],
+    512,
+    [24, 20, 4, 4],
+    109,
+    256,
+    48000,
+]  # RVC WebUI configs/v2/48k.json
 
 
 def _voice(spec=TINY) -> VoiceFile:
@@ -39,9 +57,19 @@ def test_the_file_has_rvcs_keys_values_and_precision(tmp_path: Path) -> None:
 
 def _small(spec: VoiceSpec) -> VoiceSpec:
     """The same kind of voice, small enough to be written in a moment."""
-    return replace(spec, inter_channels=16, hidden_channels=16, filter_channels=32, layers=1, upsample_channels=32,
-                   source_filter_channels=32 if spec.source_filter_channels and spec.uses_f0 else 0,
-                   resblock_kernels=(3,), resblock_dilations=((1, 3, 5),), speaker_channels=8, speakers=4)
+    return replace(
+        spec,
+        inter_channels=16,
+        hidden_channels=16,
+        filter_channels=32,
+        layers=1,
+        upsample_channels=32,
+        source_filter_channels=32 if spec.source_filter_channels and spec.uses_f0 else 0,
+        resblock_kernels=(3,),
+        resblock_dilations=((1, 3, 5),),
+        speaker_channels=8,
+        speakers=4,
+    )
 
 
 def _sound(voice: VoiceFile, frames: int = 12) -> torch.Tensor:
@@ -67,8 +95,9 @@ def _round_trip(spec: VoiceSpec, path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("uses_f0", [True, False])
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_kind_of_voice_sounds_the_same_after_a_round_trip(name: str, uses_f0: bool, suffix: str,
-                                                                tmp_path: Path) -> None:
+def test_every_kind_of_voice_sounds_the_same_after_a_round_trip(
+    name: str, uses_f0: bool, suffix: str, tmp_path: Path
+) -> None:
     _round_trip(_small(preset(name, uses_f0=uses_f0)), tmp_path / f"v{suffix}")
 
 
@@ -83,8 +112,14 @@ def test_every_voice_of_full_size_sounds_the_same_after_a_round_trip(name: str, 
 @pytest.mark.parametrize("name", ["v1-32k", "v1-40k", "v1-48k", "v2-32k", "v2-40k", "v2-48k"])
 def test_a_voice_has_exactly_the_keys_of_rvcs(name: str, uses_f0: bool, tmp_path: Path) -> None:
     """Against the counts of keys and numbers in RVC WebUI's own networks without `enc_q`."""
-    keys, numbers = {"v1-40k": (457, 27_439_042), "v1-32k": (516, 27_471_170), "v1-48k": (516, 27_479_362),
-                     "v2-32k": (457, 28_057_538), "v2-40k": (457, 27_537_346), "v2-48k": (457, 28_716_994)}[name]
+    keys, numbers = {
+        "v1-40k": (457, 27_439_042),
+        "v1-32k": (516, 27_471_170),
+        "v1-48k": (516, 27_479_362),
+        "v2-32k": (457, 28_057_538),
+        "v2-40k": (457, 27_537_346),
+        "v2-48k": (457, 28_716_994),
+    }[name]
     with torch.device("meta"):
         weights = Synthesizer(preset(name, uses_f0=uses_f0), with_posterior=False).state_dict()
     if uses_f0:
@@ -99,10 +134,34 @@ def _stranger(tmp_path: Path, name: str, *, uses_f0: bool = True, **change: obje
     torch.manual_seed(3)
     spec = _small(preset(name, uses_f0=uses_f0))
     weights = {key: value.half() for key, value in Synthesizer(spec, with_posterior=False).state_dict().items()}
-    config = [spec.spectrogram_bins, 32, 16, 16, 32, 2, 1, 3, 0, "1", [3], [[1, 3, 5]], list(spec.upsample_rates), 32,
-              list(spec.upsample_kernels), 4, 8, spec.sample_rate]
-    content = {"weight": weights, "config": config, "info": "20epoch", "sr": spec.rate_name, "f0": int(uses_f0),
-               "version": spec.version} | change
+    config = [
+        spec.spectrogram_bins,
+        32,
+        16,
+        16,
+        32,
+        2,
+        1,
+        3,
+        0,
+        "1",
+        [3],
+        [[1, 3, 5]],
+        list(spec.upsample_rates),
+        32,
+        list(spec.upsample_kernels),
+        4,
+        8,
+        spec.sample_rate,
+    ]
+    content = {
+        "weight": weights,
+        "config": config,
+        "info": "20epoch",
+        "sr": spec.rate_name,
+        "f0": int(uses_f0),
+        "version": spec.version,
+    } | change
     torch.save(OrderedDict((key, value) for key, value in content.items() if value is not None), tmp_path / "s.pth")
     return tmp_path / "s.pth"
 
@@ -115,10 +174,24 @@ def test_a_file_without_version_and_f0_is_known_by_its_weights(name: str, uses_f
 
 
 def test_applios_file_is_read_with_all_that_it_tells(tmp_path: Path) -> None:
-    path = _stranger(tmp_path, "v2-40k", info=None, sr=40000, f0=True, epoch=120, step=4800, author="Bob",
-                     speakers_id=1, creation_date="2026-01-02T03:04:05", model_hash="0" * 64, dataset_length="00:12:34",
-                     model_name="alice", embedder_model="contentvec", vocoder="HiFi-GAN",
-                     overtrain_info={"loss": [1.0, 2.0]})
+    path = _stranger(
+        tmp_path,
+        "v2-40k",
+        info=None,
+        sr=40000,
+        f0=True,
+        epoch=120,
+        step=4800,
+        author="Bob",
+        speakers_id=1,
+        creation_date="2026-01-02T03:04:05",
+        model_hash="0" * 64,
+        dataset_length="00:12:34",
+        model_name="alice",
+        embedder_model="contentvec",
+        vocoder="HiFi-GAN",
+        overtrain_info={"loss": [1.0, 2.0]},
+    )
     info = load_voice(path).info
     assert (info.name, info.epoch, info.step, info.author) == ("alice", 120, 4800, "Bob")
     assert (info.content_name, info.dataset_length, info.created) == ("contentvec", "00:12:34", "2026-01-02T03:04:05")
@@ -130,11 +203,18 @@ def test_both_spellings_of_weight_norm_are_one_voice(tmp_path: Path) -> None:
     normalised = weight_norm(torch.nn.Conv1d(4, 4, 3))
     spelling = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
     assert {"bias", *spelling.values()} == set(normalised.state_dict())
-    normalised.load_state_dict({"bias": torch.zeros(4), spelling["weight_g"]: torch.ones(4, 1, 1),
-                                spelling["weight_v"]: torch.full((4, 4, 3), 5.0)})   # the first is the length
+    normalised.load_state_dict(
+        {
+            "bias": torch.zeros(4),
+            spelling["weight_g"]: torch.ones(4, 1, 1),
+            spelling["weight_v"]: torch.full((4, 4, 3), 5.0),
+        }
+    )  # the first is the length
     assert normalised.weight.square().sum((1, 2)).allclose(torch.ones(4))
-    foreign = {".".join([*key.split(".")[:-1], spelling.get(key.split(".")[-1], key.split(".")[-1])]): value
-               for key, value in voice.weights.items()}
+    foreign = {
+        ".".join([*key.split(".")[:-1], spelling.get(key.split(".")[-1], key.split(".")[-1])]): value
+        for key, value in voice.weights.items()
+    }
     assert foreign.keys() != voice.weights.keys()
     again = load_voice(_stranger(tmp_path, "v2-40k", weight=foreign))
     assert torch.equal(_sound(again), _sound(voice))
@@ -157,23 +237,41 @@ def test_a_posterior_left_in_the_file_is_left_out(tmp_path: Path) -> None:
 def test_applio_finds_its_keys_in_our_file(tmp_path: Path) -> None:
     torch.manual_seed(3)
     spec = _small(preset("v2-40k"))
-    save_voice(tmp_path / "v.pth", VoiceFile(spec, Synthesizer(spec).state_dict(), VoiceInfo(
-        "alice", 60, 120, "contentvec", author="Bob", dataset_length="00:12:34")))
+    save_voice(
+        tmp_path / "v.pth",
+        VoiceFile(
+            spec,
+            Synthesizer(spec).state_dict(),
+            VoiceInfo("alice", 60, 120, "contentvec", author="Bob", dataset_length="00:12:34"),
+        ),
+    )
     content = torch.load(tmp_path / "v.pth", weights_only=True)
-    assert {key: content[key] for key in ("model_name", "epoch", "step", "embedder_model", "vocoder", "author",
-                                          "dataset_length")} == {
-        "model_name": "alice", "epoch": 60, "step": 120, "embedder_model": "contentvec", "vocoder": "HiFi-GAN",
-        "author": "Bob", "dataset_length": "00:12:34"}
+    assert {
+        key: content[key]
+        for key in ("model_name", "epoch", "step", "embedder_model", "vocoder", "author", "dataset_length")
+    } == {
+        "model_name": "alice",
+        "epoch": 60,
+        "step": 120,
+        "embedder_model": "contentvec",
+        "vocoder": "HiFi-GAN",
+        "author": "Bob",
+        "dataset_length": "00:12:34",
+    }
 
 
-@pytest.mark.parametrize(("name", "change", "said"), [
-    ("v1-40k", {"version": "v2"}, "says v2 with f0, but its weights take 256 features"),
-    ("v2-40k", {"version": "v1"}, "says v1 with f0, but its weights take 768 features"),
-    ("v2-40k", {"f0": 0}, "says v2 without f0"),
-    ("v2-40k", {"vocoder": "MRF HiFi-GAN"}, "vocoder MRF HiFi-GAN"),
-])
-def test_a_file_that_contradicts_itself_is_an_error(tmp_path: Path, name: str, change: dict[str, object],
-                                                    said: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("v1-40k", {"version": "v2"}, "says v2 with f0, but its weights take 256 features"),
+        ("v2-40k", {"version": "v1"}, "says v1 with f0, but its weights take 768 features"),
+        ("v2-40k", {"f0": 0}, "says v2 without f0"),
+        ("v2-40k", {"vocoder": "MRF HiFi-GAN"}, "vocoder MRF HiFi-GAN"),
+    ],
+)
+def test_a_file_that_contradicts_itself_is_an_error(
+    tmp_path: Path, name: str, change: dict[str, object], said: str
+) -> None:
     with pytest.raises(MismatchError, match=said):
         load_voice(_stranger(tmp_path, name, **change))
 
@@ -217,8 +315,26 @@ class _Harmful:
 
 
 def _config(position: int, value: object) -> dict[str, object]:
-    config: list[object] = [513, 32, 16, 16, 32, 2, 1, 3, 0, "1", [3], [[1, 3, 5]], [10, 4, 4], 32, [20, 8, 8], 4, 8,
-                            16000]
+    config: list[object] = [
+        513,
+        32,
+        16,
+        16,
+        32,
+        2,
+        1,
+        3,
+        0,
+        "1",
+        [3],
+        [[1, 3, 5]],
+        [10, 4, 4],
+        32,
+        [20, 8, 8],
+        4,
+        8,
+        16000,
+    ]
     config[position] = value
     return {"config": config}
 
@@ -252,7 +368,7 @@ def test_a_damaged_voice_is_one_line_with_a_hint(tmp_path: Path, damage: str) ->
     path = tmp_path / "v.pth"
     save_voice(path, _voice())
     content, (change, said) = torch.load(path, weights_only=True), DAMAGES[damage]
-    assert {**content, **_config(17, 16000)} == content   # what is damaged here is otherwise a good voice
+    assert {**content, **_config(17, 16000)} == content  # what is damaged here is otherwise a good voice
     torch.save({**content, **change}, path)
     with pytest.raises(WeightsError, match=said) as caught:
         load_voice(path)
