@@ -47,8 +47,8 @@ def test_commands_in_code_blocks_exist_and_take_their_flags(page: Path) -> None:
     for line in (line for block in blocks for line in block.splitlines() if line.startswith("rvc ")):
         words = shlex.split(line.partition(" > ")[0], comments=True)
         flags = {word.partition("=")[0] for word in words if word.startswith("--")}
-        assert flags <= command_of(words)._option_string_actions.keys(), line   # in full: argparse takes short forms
-        _parser().parse_args(words[1:])                                         # nothing is missing or too much
+        assert flags <= command_of(words)._option_string_actions.keys(), line  # in full: argparse takes short forms
+        _parser().parse_args(words[1:])  # nothing is missing or too much
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
