@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # importing these loads torch
     from .preparation.prepare import PrepareReport
     from .preparation.survey import DatasetReport
     from .storage.snapshot import Save
-    from .training.trainer import TrainReport
+    from .training.train import TrainReport
     from .verdict.overtraining import Verdict
 
 
@@ -102,7 +102,7 @@ class Experiment:
     ) -> "TrainReport":
         """Train the voice, or go on training it, and save it to storage meanwhile."""
         from .storage.mirror import mirroring, told
-        from .training.trainer import train
+        from .training.train import train
 
         progress = Beside(self.progress, lambda: told(self.layout))
         with mirroring(self.layout, mirror, self.progress.say):

@@ -31,7 +31,7 @@ from ..system.files import (
     write_json,
 )
 from ..workspace.layout import Layout
-from ..workspace.retention import best_voices, checkpoint_rows
+from ..workspace.retention import checkpoint_rows, voices_to_save
 
 _CHUNK_BYTES = 8 << 20  # storage that takes a moment for everything is asked for little
 _TRIES = 3
@@ -224,7 +224,7 @@ def _opened(layout: Layout, stack: contextlib.ExitStack) -> tuple[dict[str, Any]
     for _ in range(_TRIES):
         if not (entries := checkpoint_rows(layout)):
             break
-        paths = [*(layout.root / name for name in entries[-1]["sha256"]), *best_voices(layout), *layout.indexes()]
+        paths = [*(layout.root / name for name in entries[-1]["sha256"]), *voices_to_save(layout), *layout.indexes()]
         with contextlib.suppress(FileNotFoundError):  # training has just made a newer one, and removed this
             return entries[-1], {path.name: stack.enter_context(path.open("rb")) for path in paths}
     raise StageOrderError(f"{layout.name!r} has no checkpoint yet", hint=f"run: rvc train {layout.name}")

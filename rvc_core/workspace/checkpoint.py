@@ -17,7 +17,7 @@ from ..errors import CheckpointError, DivergedError, ResourceError, StorageError
 from ..system.files import ensure_room, replace_atomically, sha256_of, write_json
 from ..system.untrusted import checked_weights, load_torch
 from .layout import LATEST_ONLY, Layout
-from .retention import checkpoint_rows, pinned_steps
+from .retention import checkpoint_rows, keep, pinned_steps
 
 _log = logging.getLogger(__name__)
 
@@ -49,8 +49,8 @@ def on_host(content: Any) -> Any:
     return [*map(on_host, content)] if isinstance(content, list) else content
 
 
-def save_checkpoint(layout: Layout, checkpoint: Checkpoint, *, keep: int = 2) -> None:
-    """Write a complete set, name it in ``checkpoints.json``, then remove all but the newest `keep` and pinned sets.
+def save_checkpoint(layout: Layout, checkpoint: Checkpoint, *, most: int = 2) -> None:
+    """Write a complete set, name it in ``checkpoints.json``, then remove all but the newest `most` and pinned sets.
 
     Where the disk has no room for one more, older sets go first; the newest never does.
 
@@ -88,33 +88,32 @@ def save_checkpoint(layout: Layout, checkpoint: Checkpoint, *, keep: int = 2) ->
         "sha256": {path.name: sha256_of(path) for path in parts},
     }
     rows = [*(row for row in checkpoint_rows(layout) if row["step"] != checkpoint.step), entry]
-    _keep_only(layout, rows, _unpinned(layout, rows)[:-keep])
+    _keep_newest(layout, rows, most)
 
 
 def _make_room(layout: Layout, needed_bytes: int) -> None:
-    """Give up older sets until a new one fits."""
+    """Give up older sets until a new one fits; pinned ones and the newest never go."""
     while True:
         try:
             ensure_room(layout.root, needed_bytes)
             return
         except ResourceError:
-            rows = checkpoint_rows(layout)
-            if not (older := _unpinned(layout, rows[:-1])):
+            rows, pins = checkpoint_rows(layout), pinned_steps(layout)
+            unpinned = [row["step"] for row in rows if row["step"] not in pins]
+            if not unpinned or unpinned[0] == rows[-1]["step"]:
                 raise
-            _log.warning("the set of step %d is given up for room", older[0]["step"])
-            _keep_only(layout, rows, older[:1])
+            _log.warning("the set of step %d is given up for room", unpinned[0])
+            _keep_newest(layout, rows, len(unpinned) - 1)
 
 
-def _keep_only(layout: Layout, rows: list[dict[str, Any]], dropped: list[dict[str, Any]]) -> None:
+def _keep_newest(layout: Layout, rows: list[dict[str, Any]], most: int) -> None:
     """Name the sets that stay, then remove the others."""
-    write_json(layout.checkpoints, [row for row in rows if row not in dropped])
-    for row in dropped:
-        for name in row["sha256"]:
-            (layout.root / name).unlink(missing_ok=True)
-
-
-def _unpinned(layout: Layout, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [row for row in rows if row["step"] not in pinned_steps(layout)]
+    kept = keep([row["step"] for row in rows], [], [], pinned_steps(layout), most_sets=most, most_voices=0).sets
+    write_json(layout.checkpoints, [row for row in rows if row["step"] in kept])
+    for row in rows:
+        if row["step"] not in kept:
+            for name in row["sha256"]:
+                (layout.root / name).unlink(missing_ok=True)
 
 
 def load_newest(layout: Layout) -> Checkpoint | None:

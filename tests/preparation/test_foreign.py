@@ -18,7 +18,7 @@ from rvc_core.preparation.foreign_folder import is_foreign, unvoiced_kind
 from rvc_core.settings import TrainSettings
 from rvc_core.system.files import sha256_of
 from rvc_core.training.step import Networks
-from rvc_core.training.trainer import train
+from rvc_core.training.train import train
 from rvc_core.workspace.filelist import read_filelist
 from rvc_core.workspace.layout import LATEST_ONLY, Layout
 from rvc_core.workspace.manifest import ExperimentRecord, Manifest

@@ -113,7 +113,7 @@ def until(true: Callable[[], object], seconds: float = 60) -> None:
 # -- saved and restored --------------------------------------------------------------------------------------------
 def test_a_lost_machine_costs_nothing_that_was_saved(tiny: None, tmp_path: Path, place: Path) -> None:
     """Training ends within an epoch, its folder is deleted, and another machine goes on to the very same voice."""
-    from rvc_core.training.trainer import train
+    from rvc_core.training.train import train
 
     lost, whole = experiment(tmp_path / "home"), experiment(tmp_path / "whole")
     train(lost, SETTINGS, stop=AfterSteps(4))  # an epoch has three
@@ -155,7 +155,7 @@ def test_the_keeper_saves_what_the_trainer_left(layout: Layout, place: Path, mon
 def test_the_whole_way_from_a_training_in_the_background_to_another_machine(
     tiny: None, tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rvc_core.training.trainer import train
+    from rvc_core.training.train import train
 
     monkeypatch.setattr(detached, "_MODULE", "tiny_trainer")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))

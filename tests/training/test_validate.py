@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +13,8 @@ from rvc_core import presets
 from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import AudioError
-from rvc_core.training.trainer import _validation_is_due
 from rvc_core.training.validate import Examiner, heldout_files
+from rvc_core.training.validation import Validation
 from rvc_core.workspace.dataset import ClipStore, ClipTensors
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.voice_file import VoiceInfo
@@ -133,10 +132,7 @@ def test_what_cannot_be_measured_is_said(target: Layout) -> None:
 
 def test_validation_takes_a_twentieth_of_the_time_unless_told_otherwise() -> None:
     for every, epoch, trained, due in ((0, 7, 39.0, False), (0, 7, 41.0, True), (5, 7, 41.0, False), (5, 10, 0, True)):
-        run = SimpleNamespace(
-            epoch=epoch,
-            trained_seconds=trained,
-            validation_seconds=2.0,
-            settings=SimpleNamespace(validate_every_epochs=every),
-        )
-        assert _validation_is_due(run) == due
+        validation = Validation(Layout.of("nobody"), ClipStore([], SPEC, "2023"))
+        validation.seconds = 2.0
+        validation.record_step(trained)
+        assert validation.is_due(epoch, every) == due

@@ -15,7 +15,7 @@ from rvc_core.nn.layers import Blueprint
 from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.presets import PRESETS, VoiceSpec, preset
 from rvc_core.settings import TrainSettings
-from rvc_core.training.trainer import train
+from rvc_core.training.train import train
 from rvc_core.voice import Voice
 from rvc_core.voices.library import find_index, publish, save_index
 from rvc_core.voices.merge import annotate, extract_voice, merge_voices
