@@ -50,16 +50,8 @@ class Trainer:
     ----------
     layout, settings, ranks, networks, clips, info
         The experiment, what is wanted of it, the processes that train, both networks, the clips, the voice's record.
-    position : Position
-        Step, epoch and place in the epoch.
-    pace : Pace
-        Seconds per step, and what still fits into the time.
-    saves : Saves
-        Checkpoints and voices on their way to the disk.
-    validation : Validation
-        What held-out recordings say.
-    caution : Caution
-        What NaN losses have taught.
+    position, caution, pace, saves, validation
+        Where it is, what NaN losses have taught, how long steps take, what is being written, what was measured.
     portions : Portions
         How many clips pass through the networks at once.
     log, progress
