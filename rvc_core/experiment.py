@@ -87,6 +87,18 @@ class Experiment:
             stop=stop or Stop(),
         )
 
+    def begin_again(self) -> Path | None:
+        """Move what this experiment holds to a folder beside it, which is returned, and begin from nothing.
+
+        Raises
+        ------
+        StageOrderError
+            While it is being trained.
+        """
+        from .preparation.identity import begin_again
+
+        return begin_again(self.layout)
+
     def extract(self, settings: ExtractSettings = ExtractSettings(), stop: Stop | None = None) -> "ExtractReport":
         """Compute pitch and content of every clip."""
         from .preparation.extract import extract

@@ -60,8 +60,16 @@ def _inspect(arguments: argparse.Namespace) -> Result:
     return {}
 
 
+def _begun(arguments: argparse.Namespace) -> Experiment:
+    """The experiment, begun from nothing if that was asked for."""
+    lab = _experiment(arguments)
+    if arguments.begin_again and (aside := lab.begin_again()):
+        lab.progress.say(f"the old {lab.layout.name!r} lies in {aside} now")
+    return lab
+
+
 def _prepare(arguments: argparse.Namespace) -> Result:
-    return _experiment(arguments).prepare(_settings(PrepareSettings, arguments)).as_json()
+    return _begun(arguments).prepare(_settings(PrepareSettings, arguments)).as_json()
 
 
 def _extract(arguments: argparse.Namespace) -> Result:
@@ -118,7 +126,7 @@ def _index(arguments: argparse.Namespace) -> Result:
 
 
 def _run(arguments: argparse.Namespace) -> Result:
-    return _experiment(arguments).run(*(_settings(settings, arguments) for settings in SETTINGS_OF["run"]))
+    return _begun(arguments).run(*(_settings(settings, arguments) for settings in SETTINGS_OF["run"]))
 
 
 def _convert(arguments: argparse.Namespace) -> Result:
@@ -329,7 +337,10 @@ _EVALUATED: tuple[Option, ...] = (
     ("--output", {"metavar": "DIR", "help": "folder that keeps the converted files"}),
 )
 _NAME = ("name", {"metavar": "NAME", "help": "name of the experiment, in any script"})
-_DATASET = ("--dataset", {"metavar": "DIR", "help": "folder of recordings, or one recording"})
+_DATASET = (
+    ("--dataset", {"metavar": "DIR", "help": "folder of recordings, or one recording"}),
+    ("--begin-again", {"action": "store_true", "help": "move what was trained under this name aside, and begin anew"}),
+)
 COMMANDS: dict[str, tuple[Any, ...]] = {
     "check": (_check, "report versions, device and problems"),
     "demo": (
@@ -338,7 +349,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
         ("--output", {"default": "demo", "metavar": "DIR", "help": "where results go"}),
     ),
     "inspect": (_inspect, "say what a folder of recordings is like", ("dataset", {"metavar": "DIR"})),
-    "prepare": (_prepare, "cut recordings into clips", _NAME, _DATASET),
+    "prepare": (_prepare, "cut recordings into clips", _NAME, *_DATASET),
     "extract": (_extract, "compute pitch and content of every clip", _NAME),
     "index": (_index, "build the index of content features", _NAME),
     "train": (
@@ -354,7 +365,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
         _NAME,
         ("step", {"metavar": "STEP", "type": int, "help": "as in G_STEP.pth"}),
     ),
-    "run": (_run, "prepare, extract, index and train in one go", _NAME, _DATASET),
+    "run": (_run, "prepare, extract, index and train in one go", _NAME, *_DATASET),
     "convert": (
         _convert,
         "convert recordings with a voice",

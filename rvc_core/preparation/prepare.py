@@ -9,7 +9,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from ..workspace.manifest import Clip, ExperimentRecord, Explained, Manifest, sp
 from ..workspace.stamps import clear, is_current, stamp
 from .decoding import Decoder, Recording
 from .heldout import choose_heldout
+from .identity import digests_of, refuse_other_recordings
 
 CONTENT_RATE_HZ = 16_000
 _TOO_LOUD = 2.5  # a peak beyond this is no recording; RVC's limit
@@ -112,7 +113,8 @@ def prepare(
     Raises
     ------
     DatasetError
-        Absent, or nothing in it can be used; then nothing is changed.
+        Absent, nothing in it can be used, or a voice of this name was trained on other recordings; then nothing is
+        changed.
     ResourceError
         No room on the disk.
     """
@@ -121,8 +123,11 @@ def prepare(
     record = _record(layout, dataset, files, settings, uses_f0)
     content = {"format": _FORMAT, "settings": settings.stamp(), "files": files.fingerprint()}
     if is_current(layout, "prepare", content) and _is_complete(layout):
-        record.save(layout)
+        known = ExperimentRecord.load(layout).recordings
+        replace(record, recordings=known or digests_of(files)).save(layout)
         return PrepareReport.of(Manifest.load(layout), skipped=True)
+    record = replace(record, recordings=digests_of(files))
+    refuse_other_recordings(layout, files, record.recordings)
 
     rate_hz = preset(settings.preset).sample_rate
     lengths = {name: header_seconds(path) for name, path in {**files.recordings, **files.ignored}.items()}

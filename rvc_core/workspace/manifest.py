@@ -142,6 +142,8 @@ class ExperimentRecord:
         Rows of the speaker table; 0 for the preset's number.
     speaker_names : list of str
         Of the first rows, where each folder of the dataset was a speaker.
+    recordings : list of str
+        Hashes of the recordings; empty in experiments of earlier versions.
     """
 
     name: str
@@ -150,6 +152,7 @@ class ExperimentRecord:
     uses_f0: bool = True
     speakers: int = 0
     speaker_names: list[str] = field(default_factory=list)
+    recordings: list[str] = field(default_factory=list)
 
     @property
     def spec(self) -> VoiceSpec:

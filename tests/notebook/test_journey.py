@@ -22,7 +22,7 @@ from rvc_core import ConvertSettings, PrepareSettings, RuntimeSettings, TrainSet
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import ResourceError, SettingsError, StageOrderError
 from rvc_core.notebook import cells, results
-from rvc_core.notebook.session import Session
+from rvc_core.notebook.session import DEMO, Session
 from rvc_core.storage import places
 from rvc_core.system import platforms
 from rvc_core.training import detached
@@ -89,7 +89,7 @@ def said(cells: list[dict], line: str) -> str:
 def test_kaggle_saves_and_runs_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = {**QUICK, "unlike": "none"}  # the slow ones judge that too
     ran = run("rvc_kaggle", tmp_path, monkeypatch, settings=quick, name="Алиса")
-    check_journey(ran, tmp_path, "Алиса")
+    check_journey(ran, tmp_path, DEMO)
     assert "Save & Run All" in json.dumps(ran, ensure_ascii=False).replace("&amp;", "&")  # TensorBoard says why not
     again = Session(**json.loads((tmp_path / "home" / "notebook.json").read_text("utf-8")))
     assert again.name == "Алиса" and again.given == {"mirror": "auto", **quick}
@@ -103,7 +103,7 @@ def test_the_other_platforms_too(
     if notebook == "pt/rvc_colab":
         install_colab_s_widgets(tmp_path / "older")
     ran = run(notebook, tmp_path, monkeypatch, settings=QUICK, name="alice")
-    check_journey(ran, tmp_path, "alice")
+    check_journey(ran, tmp_path, DEMO)
     if notebook == "pt/rvc_colab":
         assert "não foi montado (Error: credential propagation was unsuccessful: declined)" in said(
             ran, "notebook.begin"
@@ -113,14 +113,14 @@ def test_the_other_platforms_too(
         return
     assert run_job(said(ran, "notebook.job"), tmp_path / "job")["train"]["epochs"] == 1
     # the machine is lost: on another one, two cells
-    places.save(Layout.of("alice"), str(tmp_path / "kept"))
+    places.save(Layout.of(DEMO), str(tmp_path / "kept"))
     shutil.rmtree(tmp_path / "home")
     monkeypatch.setattr(places, "detect", lambda: platforms.Platform("colab", "Colab", tmp_path, tmp_path / "kept"))
     notebook.check()
     notebook.start()
     told = capsys.readouterr().out
-    assert "Brought “alice” back" in told and "epoch 1" in told
-    report = detached.watch(Layout.of("alice"))
+    assert "Brought “demo” back" in told and "epoch 1" in told
+    report = detached.watch(Layout.of(DEMO))
     assert report["epochs"] == 1 and report["resumed_from"] and Session.load().settings(TrainSettings).epochs == 1
 
 
@@ -235,8 +235,8 @@ def test_a_new_kernel_watches_what_a_killed_one_began(home: Path, monkeypatch: p
         "from rvc_core.training import detached",
         "from tiny import TINY",
         "presets.PRESETS['nano'], detached._MODULE = TINY, 'tiny_trainer'",
-        "notebook.begin('tiny', settings={'epochs': 40_000, 'batch_size': 2, 'unlike': 'none', 'preset': 'nano', "
-        "'base_generator': 'none', 'base_discriminator': 'none'})",
+        "notebook.begin('tiny', 'synthetic', settings={'epochs': 40_000, 'batch_size': 2, 'unlike': 'none', "
+        "'preset': 'nano', 'base_generator': 'none', 'base_discriminator': 'none'})",
         "notebook.start()",
     ]
     manager, client = start_new_kernel()
