@@ -197,9 +197,9 @@ class Experiment:
 
     def verdict(self) -> "Verdict":
         """Which saved voice is the best, whether training went too far, and why."""
-        from .verdict.overtraining import judge_experiment
+        from .verdict.overtraining import verdict_of_experiment
 
-        return judge_experiment(self.layout)
+        return verdict_of_experiment(self.layout)
 
     def voice(self, which: str | Path = "final") -> "Voice":
         """A voice of this experiment: ``best`` by the verdict, ``final``, an epoch's file name, or a path.

@@ -206,12 +206,16 @@ def _is_recorded(name: str) -> bool:
 
 
 def _verdict(arguments: argparse.Namespace) -> Result:
-    from ..verdict.overtraining import judge_experiment, judge_file
+    from ..verdict.overtraining import verdict_of_experiment, verdict_of_file
     from ..workspace.layout import Layout
 
     if bool(arguments.name) == bool(arguments.metrics):
         raise SettingsError("one history at a time", hint="give the name of an experiment, or --metrics FILE")
-    verdict = judge_file(Path(arguments.metrics)) if arguments.metrics else judge_experiment(Layout.of(arguments.name))
+    verdict = (
+        verdict_of_file(Path(arguments.metrics))
+        if arguments.metrics
+        else verdict_of_experiment(Layout.of(arguments.name))
+    )
     if arguments.json:
         return verdict.as_json()
     print(verdict)

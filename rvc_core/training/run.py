@@ -159,10 +159,10 @@ class Run:
             fit = self.epoch + (self.position + budget.left_seconds / self.pace) / self.steps_per_epoch
             end = f"{max(0, budget.left_seconds) / 60:.0f} min left, enough for {fit:.0f} epochs"
         use = f" · {self.use}" if str(self.use) else ""
-        ill = "".join(f" · {illness.name}!" for illness in self.verdict.illnesses) if self.verdict else ""
+        failed = "".join(f" · {failure.name}!" for failure in self.verdict.failures) if self.verdict else ""
         return (
             f"epoch {self.epoch + 1}/{self.settings.epochs} · mel {values['loss/g/mel']:.1f} · "
-            f"{self.pace:.2f} s a step · {end}{use}{ill}"
+            f"{self.pace:.2f} s a step · {end}{use}{failed}"
         )
 
     def continuation(self) -> dict[str, Any]:

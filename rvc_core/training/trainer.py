@@ -20,7 +20,7 @@ from ..progress import Budget, Progress, Silent, Stop
 from ..settings import RuntimeSettings, TrainSettings
 from ..system.devices import choose_device, refuse_unbuilt
 from ..system.files import write_json
-from ..verdict.overtraining import judge_experiment, should_stop
+from ..verdict.overtraining import should_stop, verdict_of_experiment
 from ..workspace.checkpoint import Checkpoint, load_newest, on_host, save_checkpoint
 from ..workspace.layout import Layout
 from ..workspace.metrics import PICTURE_INTERVAL_STEPS, MetricsLog, NoLog, history
@@ -236,7 +236,7 @@ def _recollect(run: Run, log: MetricsLog) -> None:
     """What unheard recordings said last, and the voice that was written when the training was killed."""
     newest = log.validations[-1] if log.validations else {}
     run.judgement = {name: value for name, value in newest.items() if name not in ("kind", "step", "epoch")}
-    run.verdict = judge_experiment(run.layout) if log.validations else None
+    run.verdict = verdict_of_experiment(run.layout) if log.validations else None
     voice = run.layout.voice(run.epoch, run.step)
     if run.resumed_from is not None and voice.exists() and voice.name not in {row["path"] for row in log.voices}:
         log.voice(run.step, run.epoch, voice.name, run.judgement)
@@ -262,12 +262,12 @@ def _validate(run: Run, log: MetricsLog, progress: Progress) -> None:
 
 def _judge(run: Run, progress: Progress, *, running: bool = True) -> None:
     """Write the verdict, and say what has gone wrong since the last one."""
-    known = {illness.name for illness in run.verdict.illnesses} if run.verdict else set()
-    run.verdict = replace(judge_experiment(run.layout), running=running)
+    known = {failure.name for failure in run.verdict.failures} if run.verdict else set()
+    run.verdict = replace(verdict_of_experiment(run.layout), running=running)
     write_json(run.layout.verdict, run.verdict.as_json())
-    for illness in run.verdict.illnesses:
-        if illness.name not in known:
-            progress.say(f"{illness.name} since epoch {illness.epoch}: {illness.look}. What to do: {illness.remedy}")
+    for failure in run.verdict.failures:
+        if failure.name not in known:
+            progress.say(f"{failure.name} since epoch {failure.epoch}: {failure.look}. What to do: {failure.remedy}")
 
 
 def _show_mels(run: Run, log: MetricsLog) -> None:
