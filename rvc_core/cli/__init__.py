@@ -107,7 +107,7 @@ def add_settings(parser: argparse.ArgumentParser, settings: type[Settings]) -> N
     for name, field in settings.model_fields.items():
         if name in known:
             continue
-        default = "" if field.default in (None, PydanticUndefined) else f" (default: {field.default})"
+        default = "" if field.default in (None, "", PydanticUndefined) else f" Default: {field.default}."
         metavar = "true|false" if field.annotation is bool else name.split("_")[-1].upper()
         group.add_argument(
             f"--{name.replace('_', '-')}",
