@@ -356,7 +356,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "stop": (_stop, "Save and stop the training of a voice.", _NAME),
     "pin": (
         _pin,
-        "Never delete the checkpoint and the voice of a step.",
+        "Keep the checkpoint and the voice of a step permanently.",
         _NAME,
         ("step", {"metavar": "STEP", "type": int, "help": "The number in G_STEP.pth."}),
     ),
