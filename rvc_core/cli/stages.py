@@ -1,4 +1,4 @@
-"""The commands of one experiment, from its recordings to converted ones, and those that look at something."""
+"""The commands that prepare, train, convert and measure."""
 
 import argparse
 import sys
@@ -36,7 +36,7 @@ SETTINGS_OF: dict[str, tuple[type[Settings], ...]] = {
 
 
 def complain(error: str, hint: str) -> None:
-    """Say on stderr what went wrong, and what to do."""
+    """Print an error and its hint on stderr."""
     print(f"rvc: {error}" + (f"\n     {hint}" if hint else ""), file=sys.stderr)
 
 
@@ -53,7 +53,7 @@ def _check(arguments: argparse.Namespace) -> Result:
 def _inspect(arguments: argparse.Namespace) -> Result:
     from ..preparation.survey import inspect
 
-    report = inspect(Path(arguments.dataset), progress=_progress(arguments))
+    report = inspect(Path(arguments.dataset), progress=progress_of(arguments))
     if arguments.json:
         return report.as_json()
     print(report)
@@ -89,12 +89,14 @@ def _train(arguments: argparse.Namespace) -> Result:
         return lab.train(settings, mirror=mirror).as_json()
     if not detached.start(lab.layout, settings, lab.runtime, mirror=mirror):
         own = detached.differing(lab.layout, settings)
-        lab.progress.say("this voice is being trained already" + (f", with its own {', '.join(own)}" if own else ""))
+        lab.progress.say(
+            "this voice is already being trained" + (f"; your {', '.join(own)} will not be used" if own else "")
+        )
     return _watched(lab)
 
 
 def _watched(lab: Experiment) -> Result:
-    """The report of the training in the background; Ctrl-C leaves that alone."""
+    """Follow the background training and return its report. Ctrl-C stops following, not training."""
     from ..training import detached
 
     try:
@@ -134,7 +136,7 @@ def _convert(arguments: argparse.Namespace) -> Result:
     index = None if arguments.index == "none" else arguments.index
     _ensure_folder(Path(arguments.output))
     voice = Voice.load(arguments.voice, index, runtime=_settings(RuntimeSettings, arguments))
-    results = voice.convert_all(arguments.inputs, arguments.output, settings, progress=_progress(arguments))
+    results = voice.convert_all(arguments.inputs, arguments.output, settings, progress=progress_of(arguments))
     failures = [result for result in results if isinstance(result, FailedFile)]
     for failure in failures:
         complain(f"{failure.source}: {failure.error}", failure.hint)
@@ -175,11 +177,11 @@ def _evaluate(arguments: argparse.Namespace) -> Result:
     if len(arguments.outputs) > 1 or _is_recorded(arguments.outputs[0]):
         if given := [name for name in ConvertSettings.model_fields if hasattr(arguments, name)]:
             raise SettingsError(
-                f"{given[0]} has no effect on files that are converted already",
-                hint="leave it out, or name a voice instead of files",
+                f"{given[0]} has no effect on files that are already converted",
+                hint="leave it out, or give a voice instead of files",
             )
         report = evaluate_files(
-            arguments.outputs, arguments.source, arguments.target, arguments.text, progress=_progress(arguments)
+            arguments.outputs, arguments.source, arguments.target, arguments.text, progress=progress_of(arguments)
         )
     else:
         if arguments.output:
@@ -192,10 +194,10 @@ def _evaluate(arguments: argparse.Namespace) -> Result:
             arguments.text,
             settings,
             output=arguments.output,
-            progress=_progress(arguments),
+            progress=progress_of(arguments),
         )
     for scorer in report.absent:
-        complain(f"without {scorer['scorer']}", scorer["install"])
+        complain(f"skipped {scorer['scorer']}: not installed", f"to measure it, run: {scorer['install']}")
     if arguments.json:
         return report.as_json()
     print(report)
@@ -203,7 +205,7 @@ def _evaluate(arguments: argparse.Namespace) -> Result:
 
 
 def _is_recorded(name: str) -> bool:
-    """Whether this names recordings: an experiment with a voice comes before a folder that is called the same."""
+    """Whether `name` is a recording or a folder of recordings, and not an experiment with a voice."""
     from ..audio.waveform import AUDIO_SUFFIXES
     from ..workspace.layout import Layout
 
@@ -214,12 +216,15 @@ def _is_recorded(name: str) -> bool:
 
 
 def _verdict(arguments: argparse.Namespace) -> Result:
-    from ..verdict.overtraining import judge_experiment, judge_file
+    from ..verdict.overtraining import verdict_of_experiment, verdict_of_file
     from ..workspace.layout import Layout
 
     if bool(arguments.name) == bool(arguments.metrics):
-        raise SettingsError("one history at a time", hint="give the name of an experiment, or --metrics FILE")
-    verdict = judge_file(Path(arguments.metrics)) if arguments.metrics else judge_experiment(Layout.of(arguments.name))
+        raise SettingsError("rvc verdict needs one history", hint="give the name of an experiment, or --metrics FILE")
+    if arguments.metrics:
+        verdict = verdict_of_file(Path(arguments.metrics))
+    else:
+        verdict = verdict_of_experiment(Layout.of(arguments.name))
     if arguments.json:
         return verdict.as_json()
     print(verdict)
@@ -238,15 +243,15 @@ def _golden(arguments: argparse.Namespace) -> Result:
     from ..evaluation.golden import golden
 
     report = golden(Path(arguments.folder))
-    failure = {} if report.passed else {"error": "the networks differ from the reference", "hint": "see cases"}
-    return {**asdict(report), "passed": report.passed, **failure, "failed_command": not report.passed}
+    failure = {"error": "the networks differ from the reference", "hint": "see the cases", "failed_command": True}
+    return {**asdict(report), "passed": report.passed, **({} if report.passed else failure)}
 
 
 def _demo(arguments: argparse.Namespace) -> Result:
     from .demo import demo
 
     _ensure_folder(Path(arguments.output))
-    report = demo(Path(arguments.output), progress=_progress(arguments))
+    report = demo(Path(arguments.output), progress=progress_of(arguments))
     failure = {
         "error": "; ".join(report.failures),
         "hint": f"look at {report.picture} and listen to {report.output}",
@@ -261,10 +266,10 @@ def _settings(settings: type[Settings], arguments: argparse.Namespace) -> Any:
 
 
 def _ensure_folder(output: Path) -> None:
-    """Refuse a path that is no folder and cannot become one, before any work is done."""
-    standing = next(path for path in (output, *output.absolute().parents) if path.exists())
-    if not standing.is_dir():
-        raise SettingsError(f"--output {output} cannot be a folder: {standing} is a file", hint="name a folder")
+    """Fail before any work is done if `output` cannot be a folder."""
+    existing = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise SettingsError(f"--output {output} cannot be a folder: {existing} is a file", hint="choose another folder")
 
 
 def _experiment(arguments: argparse.Namespace) -> Experiment:
@@ -272,22 +277,23 @@ def _experiment(arguments: argparse.Namespace) -> Experiment:
         arguments.name,
         getattr(arguments, "dataset", None),
         runtime=_settings(RuntimeSettings, arguments),
-        progress=_progress(arguments),
+        progress=progress_of(arguments),
     )
 
 
-def _progress(arguments: argparse.Namespace) -> Silent | Terminal:
+def progress_of(arguments: argparse.Namespace) -> Silent | Terminal:
+    """Where a command shows its progress."""
     return Silent() if arguments.quiet else Terminal()
 
 
-_INDEX = ("--index", {"default": "auto", "metavar": "FILE", "help": "auto, none, or an .index file"})
+_INDEX = ("--index", {"default": "auto", "metavar": "FILE", "help": "An .index file, or none. Default: the voice's."})
 _TRAINED: tuple[Option, ...] = (
-    ("--foreground", {"action": "store_true", "help": "train in this process, which Ctrl-C ends"}),
+    ("--foreground", {"action": "store_true", "help": "Train in this process: Ctrl-C then stops training."}),
     (
         "--on-everything",
         {
             "action": "store_true",
-            "help": ("train a second voice, 'NAME everything', from the beginning, on the held-out recordings too"),
+            "help": "Train a second voice, 'NAME everything', from the start, with the held-out recordings too.",
         },
     ),
     (
@@ -295,7 +301,7 @@ _TRAINED: tuple[Option, ...] = (
         {
             "type": int,
             "metavar": "EPOCH",
-            "help": ("with --on-everything: where to end; default: the epoch of the best voice by the verdict"),
+            "help": "Last epoch of --on-everything. Default: the epoch of the best voice by the verdict.",
         },
     ),
 )
@@ -306,14 +312,14 @@ _EVALUATED: tuple[Option, ...] = (
             "metavar": "NAME|FILE",
             "nargs": "+",
             "help": (
-                "an experiment or a .pth, which converts the sources; or converted files, in the sources' order or "
-                "named after them"
+                "An experiment or a .pth to convert the sources with. Or converted files, in the order of the sources "
+                "or named after them."
             ),
         },
     ),
     (
         "--source",
-        {"required": True, "nargs": "+", "metavar": "FILE", "help": "recordings, or folders of them, sub-folders too"},
+        {"required": True, "nargs": "+", "metavar": "FILE", "help": "Recordings, or folders with sub-folders."},
     ),
     (
         "--target",
@@ -321,7 +327,7 @@ _EVALUATED: tuple[Option, ...] = (
             "default": [],
             "nargs": "+",
             "metavar": "FILE",
-            "help": ("the target's own recordings, unheard by the voice; default: those that the experiment held out"),
+            "help": "Recordings of the target that were not used for training. Default: the held-out recordings.",
         },
     ),
     (
@@ -329,56 +335,57 @@ _EVALUATED: tuple[Option, ...] = (
         {
             "metavar": "TEXT",
             "help": (
-                "what is said: a .tsv of file<TAB>text, a folder of <name>.txt, or the text of a single source; "
-                "default: the .txt beside each source"
+                "Words of the sources: a .tsv of file<TAB>text, a folder of <name>.txt, or the text of one source. "
+                "Default: the .txt beside each source."
             ),
         },
     ),
-    ("--output", {"metavar": "DIR", "help": "folder that keeps the converted files"}),
+    ("--output", {"metavar": "DIR", "help": "Folder for the converted files. Default: they are not kept."}),
 )
-_NAME = ("name", {"metavar": "NAME", "help": "name of the experiment, in any script"})
+_NAME = ("name", {"metavar": "NAME", "help": "Name of the experiment, in any script."})
+_AGAIN = "Move what was trained under this name aside, and begin anew."
 _DATASET = (
-    ("--dataset", {"metavar": "DIR", "help": "folder of recordings, or one recording"}),
-    ("--begin-again", {"action": "store_true", "help": "move what was trained under this name aside, and begin anew"}),
+    ("--dataset", {"metavar": "DIR", "help": "Folder of recordings, or one recording."}),
+    ("--begin-again", {"action": "store_true", "help": _AGAIN}),
 )
 COMMANDS: dict[str, tuple[Any, ...]] = {
-    "check": (_check, "report versions, device and problems"),
+    "check": (_check, "Report versions, device and problems."),
     "demo": (
         _demo,
-        "train a voice and convert with it, on recordings inside the package",
-        ("--output", {"default": "demo", "metavar": "DIR", "help": "where results go"}),
+        "Train a voice and convert with it, using recordings inside the package.",
+        ("--output", {"default": "demo", "metavar": "DIR", "help": "Folder for the results. Default: demo."}),
     ),
-    "inspect": (_inspect, "say what a folder of recordings is like", ("dataset", {"metavar": "DIR"})),
-    "prepare": (_prepare, "cut recordings into clips", _NAME, *_DATASET),
-    "extract": (_extract, "compute pitch and content of every clip", _NAME),
-    "index": (_index, "build the index of content features", _NAME),
+    "inspect": (_inspect, "Report the quality of recordings.", ("dataset", {"metavar": "DIR"})),
+    "prepare": (_prepare, "Cut recordings into clips.", _NAME, *_DATASET),
+    "extract": (_extract, "Compute pitch and content features of every clip.", _NAME),
+    "index": (_index, "Build the index of content features.", _NAME),
     "train": (
         _train,
-        "train the voice in the background, or go on, and show it: Ctrl-C only ends the showing",
+        "Start or resume training and follow it. Ctrl-C stops following, not training.",
         _NAME,
         *_TRAINED,
     ),
-    "stop": (_stop, "let the training of a voice save and end", _NAME),
+    "stop": (_stop, "Save and stop the training of a voice.", _NAME),
     "pin": (
         _pin,
-        "keep the checkpoint and the voice of a step for ever",
+        "Keep the checkpoint and the voice of a step permanently.",
         _NAME,
-        ("step", {"metavar": "STEP", "type": int, "help": "as in G_STEP.pth"}),
+        ("step", {"metavar": "STEP", "type": int, "help": "The number in G_STEP.pth."}),
     ),
-    "run": (_run, "prepare, extract, index and train in one go", _NAME, *_DATASET),
+    "run": (_run, "Prepare, extract, index and train.", _NAME, *_DATASET),
     "convert": (
         _convert,
-        "convert recordings with a voice",
-        ("voice", {"metavar": "VOICE", "help": "a .pth, or the name of an experiment"}),
-        ("inputs", {"metavar": "INPUT", "nargs": "+", "help": "recordings, or folders of them, sub-folders too"}),
-        ("--output", {"default": "converted", "metavar": "DIR", "help": "folder for the results"}),
+        "Convert recordings with a voice.",
+        ("voice", {"metavar": "VOICE", "help": "A .pth, or the name of an experiment."}),
+        ("inputs", {"metavar": "INPUT", "nargs": "+", "help": "Recordings, or folders with sub-folders."}),
+        ("--output", {"default": "converted", "metavar": "DIR", "help": "Folder for the results. Default: converted."}),
         _INDEX,
     ),
     "f0": (
         _f0,
-        "write the pitch of a recording, to be edited and read by rvc convert --f0-curve",
-        ("input", {"metavar": "INPUT", "help": "a recording"}),
-        ("--output", {"default": "f0.csv", "metavar": "FILE", "help": "the curve: lines of seconds,hz"}),
+        "Write the pitch of a recording to a file. Edit it, then use it with rvc convert --f0-curve.",
+        ("input", {"metavar": "INPUT", "help": "A recording."}),
+        ("--output", {"default": "f0.csv", "metavar": "FILE", "help": "Lines of seconds,hz. Default: f0.csv."}),
         (
             "--f0-method",
             {"default": "auto", "metavar": "METHOD", "help": ConvertSettings.model_fields["f0_method"].description},
@@ -386,20 +393,16 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     ),
     "evaluate": (
         _evaluate,
-        "measure a voice on other people's recordings, or files converted with it",
+        "Measure the quality of a voice on recordings of other speakers, or of converted files.",
         *_EVALUATED,
         _INDEX,
     ),
     "verdict": (
         _verdict,
-        "say which voice of a training is the best, whether it went too far, and why",
-        ("name", {"metavar": "NAME", "nargs": "?", "help": "name of the experiment"}),
-        ("--metrics", {"metavar": "FILE", "help": "a bare history (metrics.jsonl) instead"}),
+        "Report which voice of a training is best, whether it is overtrained, and why.",
+        ("name", {"metavar": "NAME", "nargs": "?", "help": "Name of the experiment."}),
+        ("--metrics", {"metavar": "FILE", "help": "A metrics.jsonl file, instead of an experiment."}),
     ),
-    "info": (
-        _info,
-        "say what is known about a voice, checkpoint, base model, index or zip",
-        ("file", {"metavar": "FILE"}),
-    ),
-    "golden": (_golden, "compare the networks with reference numbers", ("folder", {"metavar": "DIR"})),
+    "info": (_info, "Describe a voice, checkpoint, base model, index or zip.", ("file", {"metavar": "FILE"})),
+    "golden": (_golden, "Compare the networks with reference numbers.", ("folder", {"metavar": "DIR"})),
 }

@@ -34,9 +34,9 @@ def voices(layout: Layout) -> list[Path]:
     saved = layout.voices()[::-1]
     if not saved:
         raise StageOrderError(f"{layout.name!r} has no voice yet", hint="run the cells Start and Watch")
-    from ..verdict.overtraining import judge_experiment
+    from ..verdict.overtraining import verdict_of_experiment
 
-    best = judge_experiment(layout).best
+    best = verdict_of_experiment(layout).best
     first = [path for path in saved if best and best.path and path.name == Path(best.path).name]
     return [*first, *(path for path in saved if path not in first)]
 

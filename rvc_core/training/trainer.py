@@ -187,7 +187,7 @@ class Trainer:
     def _note(self, values: dict[str, float]) -> str:
         """The newest figures in one line."""
         verdict, epoch = self.validation.verdict, self.position.epoch + 1
-        failures = "".join(f" · {failure.name}!" for failure in verdict.illnesses) if verdict else ""
+        failures = "".join(f" · {failure.name}!" for failure in verdict.failures) if verdict else ""
         outlook = self.pace.outlook(self.position, self.steps_left, self.steps_per_epoch)
         return f"epoch {epoch}/{self.settings.epochs} · mel {values['loss/g/mel']:.1f} · {outlook}{failures}"
 

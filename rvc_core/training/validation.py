@@ -7,7 +7,7 @@ from typing import Any
 
 from ..nn.synthesizer import Synthesizer
 from ..system.files import write_json
-from ..verdict.overtraining import Verdict, judge_experiment, should_stop
+from ..verdict.overtraining import Verdict, verdict_of_experiment, should_stop
 from ..workspace.dataset import ClipStore
 from ..workspace.layout import Layout
 from .validate import Examiner, Findings
@@ -71,12 +71,12 @@ class Validation:
 
     def assess(self, *, running: bool) -> list[str]:
         """Write the verdict on the training so far; returns a line for each failure that is new since the last one."""
-        known = {failure.name for failure in self.verdict.illnesses} if self.verdict else set()
-        self.verdict = replace(judge_experiment(self._layout), running=running)
+        known = {failure.name for failure in self.verdict.failures} if self.verdict else set()
+        self.verdict = replace(verdict_of_experiment(self._layout), running=running)
         write_json(self._layout.verdict, self.verdict.as_json())
         return [
             f"{failure.name} since epoch {failure.epoch}: {failure.look}. What to do: {failure.remedy}"
-            for failure in self.verdict.illnesses
+            for failure in self.verdict.failures
             if failure.name not in known
         ]
 
@@ -84,7 +84,7 @@ class Validation:
         """Take up what earlier validations of this experiment found, oldest first."""
         newest = rows[-1] if rows else {}
         self.figures = {name: value for name, value in newest.items() if name not in ("kind", "step", "epoch")}
-        self.verdict = judge_experiment(self._layout) if rows else None
+        self.verdict = verdict_of_experiment(self._layout) if rows else None
 
     def is_enough(self, patience_epochs: int) -> bool:
         """Whether training went so many epochs past its best voice, or has failed; never with 0."""

@@ -57,7 +57,7 @@ def test_failures_are_one_line_with_a_hint(here: Path, capsys: pytest.CaptureFix
         (["import", ""], "nothing to import"),
         (["extract-voice", bob, "--output", "voices"], "no place for the voice"),
         (["extract-voice", bob, "--output", bob], "no place for the voice"),
-        (["weights", "verify"], "no file of weights is here"),
+        (["weights", "verify"], "no weights files on this machine"),
     ):
         failure = _run(capsys, *command, status=1)
         assert said in failure["error"] and "\n" not in failure["error"] and failure["hint"]
