@@ -229,13 +229,16 @@ def test_refusals_are_final_or_tried_again(server, tmp_path, status, times):
     server.answers = [refuse(status)]
     with pytest.raises(WeightsError, match=str(status)) as error:
         download(f"{server.url}/file", tmp_path / "file", SHA256, patience=HASTE)
-    assert len(server.asked) == times and f"RVC_HUB, or put the file at {tmp_path / 'file'}" in error.value.hint
+    assert (
+        len(server.asked) == times
+        and f"RVC_HUB to a mirror, or put the file at {tmp_path / 'file'}" in error.value.hint
+    )
     assert not list(tmp_path.iterdir())  # an empty .partial would count as begun
 
 
 def test_a_server_that_only_stalls_is_given_up(server, tmp_path):
     server.answers = [serve(stop_after=0, stall=True)]
-    with pytest.raises(WeightsError, match="nothing came for too long"):
+    with pytest.raises(WeightsError, match="nothing came for"):
         download(f"{server.url}/file", tmp_path / "file", SHA256, patience=HASTE)
 
 
@@ -260,9 +263,9 @@ def test_redirects_are_followed_on_the_web_only(server, tmp_path):
     assert [path for path, _ in server.asked] == ["/file", "/else%20where", "/there"]
     for away in ("ftp://127.0.0.1/file", "file:///etc/passwd", "data:,x"):
         server.answers = [refuse(302, Location=away)]
-        with pytest.raises(WeightsError, match="not an address on the web|302"):
+        with pytest.raises(WeightsError, match="not a web address|302"):
             download(f"{server.url}/file", tmp_path / "other", SHA256, patience=HASTE)
-        with pytest.raises(WeightsError, match="not an address on the web"):
+        with pytest.raises(WeightsError, match="not a web address"):
             download(away, tmp_path / "other", SHA256, patience=HASTE)
     server.answers, server.asked = [refuse(302, Location="/file")], []
     with pytest.raises(WeightsError, match="302"):
@@ -273,7 +276,7 @@ def test_redirects_are_followed_on_the_web_only(server, tmp_path):
 def test_an_endless_answer_does_not_fill_the_disk(server, tmp_path, monkeypatch):
     monkeypatch.setattr("rvc_core.system.download._LARGEST_BYTES", 1_000_000)
     server.answers = [endless]
-    with pytest.raises(WeightsError, match="does not end"):
+    with pytest.raises(WeightsError, match="is larger than"):
         download(f"{server.url}/file", tmp_path / "file", SHA256, patience=HASTE)
     assert not list(tmp_path.iterdir())
 
