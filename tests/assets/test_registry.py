@@ -535,20 +535,19 @@ def test_wanted_weights_that_are_missing_or_damaged_are_told_before_any_work(hom
         main(["weights", "bundle", "--for", "mars"])
 
 
-def test_requirements_of_the_targets_python_alone_are_added():
-    requires = [
-        "standard-aifc; python_version >= '3.99'",
-        "old; python_version < '3.0'",
-        "numpy>=1.22",
-        "pytest; extra == 'test'",
-        "fast[all]>=2,<3; python_version >= '3.99' and extra == 'speed'",
-    ]
-    needed = [
-        {"metadata": {"name": "Lib_Rosa", "requires_dist": requires}, "requested_extras": ["speed"]},
-        {"metadata": {"name": "NumPy"}},
-    ]
-    assert bundle._overlooked(needed, "3.99") == ["fast[all]<3,>=2", "standard-aifc"]
-    assert bundle._overlooked(needed, "3.12") == []
+def test_a_tool_that_fails_says_why_and_what_a_bundle_needs(tmp_path, monkeypatch):
+    with pytest.raises(ResourceError, match="no_such_tool pip failed: .*No module named no_such_tool") as error:
+        bundle._run("no_such_tool", "pip")
+    assert "pip install uv" in error.value.hint
+    (tmp_path / "uv.py").write_text(
+        "import os, sys; sys.exit(os.environ['UV_INDEX_URL'] + os.environ['UV_FIND_LINKS'])"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PIP_INDEX_URL", "http://mirror")
+    monkeypatch.setenv("PIP_FIND_LINKS", "/wheels")
+    monkeypatch.setenv("UV_FIND_LINKS", "/own")  # what somebody tells uv himself counts
+    with pytest.raises(ResourceError, match="uv pip failed: http://mirror/own"):
+        bundle._run("uv", "pip")
 
 
 def test_the_script_and_the_bundle_install_the_same():
