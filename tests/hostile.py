@@ -177,6 +177,12 @@ _add(
     UnsafeFileError,
     r"os\.system\('id'\)",
 )
+_add(
+    "a frame of the wrong length",
+    _raw(b"\x80\x04\x95\x01\0\0\0\0\0\0\0cos\nsystem\n(S'id'\ntR."),
+    UnsafeFileError,
+    r"os\.system\('id'\)",
+)
 _add("a computed name", _raw(b"\x80\x04\x8c\x02os\x8c\x03sysK\x01\x86\x93)R."), UnsafeFileError, "name is computed")
 _add("a call before the end of the world", _raw(b"cos\nsystem\n(S'id'\ntR\xff\xff"), UnsafeFileError, r"os\.system")
 _add("a class that is only named", _raw(packed({"weight": _Stateful})), UnsafeFileError, "asks for hostile._Stateful")
@@ -300,6 +306,19 @@ _add(
     lambda path: path.write_bytes(packed({"weight": torch.zeros(5000)}, _use_new_zipfile_serialization=False)[:9000]),
     WeightsError,
     "truncated",
+)
+_add(
+    "a bytearray larger than the machine",
+    _raw(b"\x80\x05\x96" + struct.pack("<Q", 1 << 45) + b"ten bytes."),
+    WeightsError,
+    "ends too early",
+)
+_add("a pickle without end", _raw(b"]" * 20_000_000), WeightsError, "ends too early")
+_add(
+    "a million names",
+    _raw(b"".join(b"ca\nf%d\n0" % n for n in range(10**6))),
+    UnsafeFileError,
+    r"asks for a\.f0, a\.f1",
 )
 _add(
     "keys whose hash has no end", _raw(b"\x80\x02}K\x01" + b"2\x86" * 60 + b"K\x01s."), WeightsError, "tuples for keys"

@@ -6,11 +6,13 @@ notebook platforms bring their own.
 
 import importlib.metadata
 import json
+import os
 import platform as machine
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -27,7 +29,6 @@ EXTRAS = "faiss,world,evaluate"  # as setup_env.sh installs them
 WITHOUT_DEPENDENCIES = ("Resemblyzer>=0.1.4", "speechmos>=0.0.1.1")
 _BUILD_BACKEND = "flit_core>=3.11"  # a clone is installed in place, which builds
 _TORCH = ("torch", "torchaudio")
-_ANY_TORCH = "2.13.0"  # what to resolve for when none is known
 
 
 @dataclass(frozen=True)
@@ -216,46 +217,54 @@ def _present(names: list[str] | None) -> dict[registry.Asset, Path]:
 def _collect(
     source: Path, folder: Path, target: str, facts: Target, with_torch: bool, progress: Progress
 ) -> list[Path]:
-    """Build our own wheel and fetch those of everything that it needs on the target."""
+    """Build our own wheel and fetch the wheels of everything that it needs on the target."""
     progress.say("building the wheel of rvc_core")
     wheels = folder / "wheels"
-    _pip("wheel", "--no-deps", "--wheel-dir", wheels, source)
-    [own] = wheels.glob("rvc_core-*.whl")
-    kept = {} if with_torch else _stand_ins(folder, facts)
-    pins = {**facts.brings, **kept}
-    (folder / "constraints.txt").write_text("".join(f"{name}=={version}\n" for name, version in pins.items()))
-    foreign = [] if target == "here" else _flags(facts.python)
+    _run("pip", "wheel", "--no-deps", "--wheel-dir", wheels, source)
     progress.say(f"asking which packages Python {facts.python} needs")
-    needed = _resolve([f"{own}[{EXTRAS}]", _BUILD_BACKEND], folder, facts.python, foreign)
-    fetched = [item for item in needed if item["metadata"]["name"] not in ("rvc_core", *kept)]
-    (folder / "needed.txt").write_text(
-        "".join(
-            f"{item['metadata']['name']}=={item['metadata']['version']} "
-            f"--hash=sha256:{item['download_info']['archive_info']['hashes']['sha256']}\n"
-            for item in fetched
-        )
-    )
-    progress.say(f"fetching {len(fetched)} wheels")
-    common: list[str | Path] = ["download", "--no-deps", "--only-binary", ":all:", "--dest", wheels, *foreign]
-    _pip(*common, "--require-hashes", "--requirement", folder / "needed.txt")
-    _pip(*common, *WITHOUT_DEPENDENCIES)
+    needed = _resolve(source, folder, facts, () if with_torch else _TORCH, here=target == "here")
+    progress.say("fetching the wheels")
+    common: list[str | Path] = ["pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", wheels]
+    if target != "here":
+        common += _flags(facts.python)
+    _run(*common, "--require-hashes", "--requirement", needed)
+    _run(*common, *WITHOUT_DEPENDENCIES)
     return sorted(wheels.glob("*.whl"))
 
 
-def _stand_ins(folder: Path, facts: Target) -> dict[str, str]:
-    """Write wheels that say "torch" and need nothing, so that pip resolves neither torch nor CUDA; their versions."""
-    (folder / "stand-ins").mkdir()
-    versions = {}
-    for name in _TORCH:
-        versions[name] = f"{facts.brings.get(name, _ANY_TORCH).partition('+')[0]}+there"
-        stem = f"{name}-{versions[name]}"
-        with zipfile.ZipFile(folder / "stand-ins" / f"{stem}-py3-none-any.whl", "w") as wheel:
-            wheel.writestr(
-                f"{stem}.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {versions[name]}\n"
-            )
-            wheel.writestr(f"{stem}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-            wheel.writestr(f"{stem}.dist-info/RECORD", "")
-    return versions
+def _resolve(source: Path, folder: Path, facts: Target, left_out: Collection[str], here: bool = False) -> Path:
+    """Write a list of what the target needs besides the packages `left_out`, with versions and hashes.
+
+    By uv, because pip evaluates ``python_version`` for the Python that it runs on. uv is also told that the packages
+    `left_out` need nothing, so neither torch nor CUDA is resolved.
+    """
+    constraints, wanted, config, needed = (folder / name for name in ("constraints", "wanted.in", "uv.toml", "needed"))
+    constraints.write_text(
+        "".join(
+            f"{name}=={version.partition('+')[0] if name in left_out else version}\n"
+            for name, version in facts.brings.items()
+        )
+    )
+    wanted.write_text(_BUILD_BACKEND)
+    config.write_text("".join(f'[[dependency-metadata]]\nname = "{name}"\nrequires-dist = []\n' for name in left_out))
+    _run(
+        *(
+            "uv",
+            "pip",
+            "compile",
+            source / "pyproject.toml",
+            wanted,
+            "--config-file",
+            config,
+            "--python",
+            sys.executable,
+        ),
+        *("--constraints", constraints, "--output-file", needed, "--generate-hashes", "--only-binary", ":all:"),
+        *(f"--extra={extra}" for extra in EXTRAS.split(",")),
+        *(f"--no-emit-package={name}" for name in left_out),
+        *(() if here else ("--python-version", facts.python, "--python-platform", "x86_64-manylinux_2_35")),
+    )
+    return needed
 
 
 def _flags(python: str) -> list[str]:
@@ -275,66 +284,20 @@ def _flags(python: str) -> list[str]:
     return flags
 
 
-def _resolve(wanted: list[str], folder: Path, python: str, foreign: list[str]) -> list[dict[str, Any]]:
-    """What pip would install, as its report has it."""
-    report = folder / "report.json"
-    for _ in range(5):  # what is added may need more
-        _pip(
-            "install",
-            "--dry-run",
-            "--ignore-installed",
-            "--only-binary",
-            ":all:",
-            "--report",
-            report,
-            "--target",
-            folder / "nowhere",
-            "--find-links",
-            folder / "stand-ins",
-            *foreign,
-            "--constraint",
-            folder / "constraints.txt",
-            *wanted,
-        )
-        needed = json.loads(report.read_text("utf-8"))["install"]
-        if not (added := _overlooked(needed, python)):
-            return needed
-        wanted = [*wanted, *added]
-    raise ResourceError(
-        f"pip finds no complete set of packages for Python {python}", hint="make the bundle with that version of Python"
+def _run(*command: str | Path) -> None:
+    """Run a module of this Python, pip or uv. uv also follows the ``PIP_`` variables that say where packages are."""
+    addresses = {f"UV_{name}": os.environ.get(f"PIP_{name}") for name in ("INDEX_URL", "FIND_LINKS")}
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, command)],
+        env={name: value for name, value in addresses.items() if value} | os.environ,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
     )
-
-
-def _overlooked(needed: list[dict[str, Any]], python: str) -> list[str]:
-    """Requirements that hold on the target alone: pip judges ``python_version`` by the Python it runs on."""
-    from packaging.markers import default_environment
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
-    there = {canonicalize_name(item["metadata"]["name"]) for item in needed}
-    versions = {"python_version": python, "python_full_version": f"{python}.0"}
-    environment: dict[str, Any] = {**default_environment(), **versions}
-    overlooked = set()
-    for item in needed:
-        for line in item["metadata"].get("requires_dist", ()):
-            requirement = Requirement(line)
-            if requirement.marker and not any(
-                requirement.marker.evaluate({**environment, "extra": extra})
-                for extra in ("", *item.get("requested_extras", ()))
-            ):
-                continue
-            if canonicalize_name(requirement.name) not in there:
-                requirement.marker = None
-                overlooked.add(str(requirement))
-    return sorted(overlooked)
-
-
-def _pip(*arguments: str | Path) -> None:
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.split()
         raise ResourceError(
-            f"pip {arguments[0]} failed: {errors[0] if errors else 'no reason given'}",
-            hint="a bundle is made with a network, in an environment that has pip",
+            f"{command[0]} {command[1]} failed: {' '.join(lines)[:400] or 'no reason given'}",
+            hint="making a bundle takes a network, pip and uv; get uv with: pip install uv",
         )

@@ -83,19 +83,11 @@ def _is_full(folder: Path, error: Exception) -> bool:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete the temporary files and folders of writers that were killed; those of living processes stay."""
+    import psutil  # here, because set-up uses this module before it installs packages
+
     for path in folder.glob(".part-*"):
-        if (match := _LEFTOVER.fullmatch(path.name)) and not _is_running(int(match[1])):
+        if (match := _LEFTOVER.fullmatch(path.name)) and not psutil.pid_exists(int(match[1])):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)  # sends nothing
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
 
 
 def is_locked(path: Path) -> bool:

@@ -27,24 +27,9 @@ if TYPE_CHECKING:  # a notebook unpacks recordings, and has no other use for it
 AGAIN = "fetch or copy the file again"
 _ELSEWHERE = "do not open this file with another program either; get the voice from somebody you trust"
 _NO_VOICE = "a voice is the small .pth that training saves"
-DAMAGE = (
-    OSError,
-    RuntimeError,
-    pickle.UnpicklingError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    MemoryError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-)
-# What torch, zipfile and their decoders raise on damaged files, found by trying.
+_UNZIPS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)  # zipfile, on damage
+_LOADS = (OSError, RuntimeError, AssertionError, ValueError, TypeError, AttributeError)  # torch, after the scan
+DAMAGE = (*_UNZIPS, *_LOADS, LookupError, ArithmeticError, MemoryError, pickle.UnpicklingError, struct.error)
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # first value of torch files older than the archive form
 _SHARED = 4  # tensors may share numbers, but not so that copying them takes many times the file's size
 _LARGEST_RATIO = 100  # of an archive's content to its size; recordings and weights hardly shrink
@@ -58,11 +43,6 @@ _STARTS = (  # what a file really is, by its first bytes
     (b"\x1f\x8b", "a gzip archive"),
     (b"7z\xbc\xaf", "a 7z archive"),
     (b"Rar!", "a RAR archive"),
-    (b"%PDF", "a PDF document"),
-    (b"\x89PNG", "a picture"),
-    (b"\xff\xd8\xff", "a picture"),
-    (b"GGUF", "a language model"),
-    (b"\x93NUMPY", "a numpy array"),
     (b"IwFl", "an index"),
     (b"IxF", "an index"),
     (b"<", "a web page: the download went wrong"),
@@ -92,7 +72,7 @@ def load_torch(path: Path) -> Any:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # the scan allows no more than torch does, so this is a second lock
         raise UnsafeFileError(f"{path.name} is refused by torch's own safe reader", hint=_ELSEWHERE) from error
-    except DAMAGE as error:
+    except _LOADS as error:
         raise WeightsError(f"{path.name} is not a torch file, or is truncated", hint=AGAIN) from error
     return content
 
@@ -112,7 +92,7 @@ def check_torch(path: Path) -> None:
                 _check_torch_archive(path, archive)
         else:
             _check_torch_stream(path)
-    except DAMAGE as error:
+    except OSError as error:
         raise WeightsError(f"{path.name} is not a torch file, or is truncated", hint=AGAIN) from error
 
 
@@ -184,8 +164,8 @@ def unzip_safely(archive: Path, folder: Path, suffixes: Collection[str], *, most
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with opened.open(name) as source, target.open("xb") as written:
                     shutil.copyfileobj(source, written, 1 << 20)
-    except (zlib.error, lzma.LZMAError, EOFError, RuntimeError, FileExistsError, NotADirectoryError) as error:
-        raise WeightsError(f"{archive.name} is damaged, or packed in an unknown way", hint=AGAIN) from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise WeightsError(f"{archive.name} is damaged: it holds a file where a folder belongs", hint=AGAIN) from error
     return sorted(folder / name for name in names)
 
 
@@ -236,7 +216,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
                     f"{path.name} has {size / 1e6:.1f} MB and unpacks to {total / 1e6:.0f} MB", hint=_ELSEWHERE
                 )
             yield archive
-    except zipfile.BadZipFile as error:
+    except _UNZIPS as error:
         raise WeightsError(f"{path.name} is damaged or truncated", hint=AGAIN) from error
 
 
