@@ -7,7 +7,7 @@ from typing import Any
 
 from ..nn.synthesizer import Synthesizer
 from ..system.files import write_json
-from ..verdict.overtraining import Verdict, verdict_of_experiment, should_stop
+from ..verdict.overtraining import Verdict, should_stop, verdict_of_experiment
 from ..workspace.dataset import ClipStore
 from ..workspace.layout import Layout
 from .validate import Examiner, Findings
