@@ -133,9 +133,8 @@ def _run(arguments: argparse.Namespace) -> Result:
 
 def _convert(arguments: argparse.Namespace) -> Result:
     settings = _settings(ConvertSettings, arguments)
-    index = None if arguments.index == "none" else arguments.index
     _ensure_folder(Path(arguments.output))
-    voice = Voice.load(arguments.voice, index, runtime=_settings(RuntimeSettings, arguments))
+    voice = _voice(arguments.voice, arguments)
     results = voice.convert_all(arguments.inputs, arguments.output, settings, progress=progress_of(arguments))
     failures = [result for result in results if isinstance(result, FailedFile)]
     for failure in failures:
@@ -186,9 +185,7 @@ def _evaluate(arguments: argparse.Namespace) -> Result:
     else:
         if arguments.output:
             _ensure_folder(Path(arguments.output))
-        index = None if arguments.index == "none" else arguments.index
-        voice = Voice.load(arguments.outputs[0], index, runtime=_settings(RuntimeSettings, arguments))
-        report = voice.evaluate(
+        report = _voice(arguments.outputs[0], arguments).evaluate(
             arguments.source,
             arguments.target,
             arguments.text,
@@ -263,6 +260,11 @@ def _demo(arguments: argparse.Namespace) -> Result:
 def _settings(settings: type[Settings], arguments: argparse.Namespace) -> Any:
     given = {name: getattr(arguments, name) for name in settings.model_fields if hasattr(arguments, name)}
     return settings.of(**given)
+
+
+def _voice(path: str, arguments: argparse.Namespace) -> Voice:
+    index = None if arguments.index == "none" else arguments.index
+    return Voice.load(path, index, runtime=_settings(RuntimeSettings, arguments))
 
 
 def _ensure_folder(output: Path) -> None:

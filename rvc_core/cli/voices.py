@@ -96,15 +96,13 @@ def _batch(arguments: argparse.Namespace) -> dict[str, Any]:
         "runs": rows,
         **{state: sum(row["state"] == state for row in rows) for state in ("done", "skipped", "failed")},
     }
-    return report | (
-        {
+    if failed:
+        report |= {
             "error": f"{len(failed)} of {len(rows)} runs failed: {failed[0]['name']}: {failed[0]['error']}",
             "hint": failed[0]["hint"],
             "failed_command": True,
         }
-        if failed
-        else {}
-    )
+    return report
 
 
 COMMANDS: dict[str, tuple[Any, ...]] = {

@@ -98,8 +98,6 @@ def evaluate(cases: Sequence[Case], target: TargetSpeech, *, progress: Progress 
     for case in cases:
         rows.append(_row(case, scorers))
         progress.advance(case.source.name)
-    facts = {key: value for scorer in scorers for key, value in scorer.of_target.items()}
-    notes = [note for scorer in scorers for note in scorer.notes]
     spoken = [row for row in rows if row["seconds"] >= _SHORT_SECONDS and not is_digits(row["text"])]
     return EvaluateReport(
         rows,
@@ -107,9 +105,9 @@ def evaluate(cases: Sequence[Case], target: TargetSpeech, *, progress: Progress 
         _means(spoken) if spoken else None,
         _word_figures(rows, False),
         _word_figures(rows, True),
-        facts,
+        {key: value for scorer in scorers for key, value in scorer.of_target.items()},
         absent,
-        notes,
+        [note for scorer in scorers for note in scorer.notes],
     )
 
 
