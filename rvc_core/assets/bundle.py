@@ -1,7 +1,7 @@
-"""One archive with which a machine without a network is set up: wheels for its Python, and weights.
+"""Make a bundle: one archive of wheels and weights that sets up a machine without a network.
 
-`make_bundle` writes it where there is a network; `archive.unpack` uses it where there is none. torch is left out:
-notebook platforms bring their own.
+`make_bundle` runs on a machine with a network, `archive.unpack` on the one without. torch is left out, because notebook
+platforms bring their own.
 """
 
 import importlib.metadata
@@ -27,22 +27,22 @@ from .archive import BESIDE, open_archive, verified
 
 EXTRAS = "faiss,world,evaluate"  # as setup_env.sh installs them
 WITHOUT_DEPENDENCIES = ("Resemblyzer>=0.1.4", "speechmos>=0.0.1.1")
-_BUILD_BACKEND = "flit_core>=3.11"  # a clone is installed in place, which builds
+_BUILD_BACKEND = "flit_core>=3.11"  # a clone is installed in place, which needs a build
 _TORCH = ("torch", "torchaudio")
 
 
 @dataclass(frozen=True)
 class Target:
-    """A machine to make a bundle for.
+    """A kind of machine that a bundle is made for.
 
     Attributes
     ----------
     python : str
-        Version of its Python.
+        Its Python version.
     brings : dict
-        Packages that are there and stay, so that the wheels fit them.
+        Packages that it has and keeps; the wheels must fit them.
     source : str
-        Where these facts come from, with their date.
+        Source and date of these facts.
     """
 
     python: str
@@ -94,7 +94,7 @@ TARGETS = {
 _WITHOUT_TORCH = {
     "kaggle": "left out: Kaggle brings it",
     "colab": "left out: Colab brings it",
-    "here": "left out: the other machine needs torch 2.8 or newer of its own, or a bundle made with --with-torch",
+    "here": "left out: the other machine needs torch 2.8 or newer, or a bundle made with --with-torch",
 }
 
 
@@ -106,38 +106,38 @@ def make_bundle(
     with_torch: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Write a bundle and read it again.
+    """Write a bundle and verify it.
 
     Parameters
     ----------
     target : str
-        ``kaggle``, ``colab`` or ``here``: a machine like this one.
+        ``kaggle``, ``colab`` or ``here`` (a machine like this one).
     output : Path
         The archive, a ``.zip``.
     names : list of str, optional
-        Weights to include, as `registry.choose` takes them; default: all that are on this machine.
+        Weights to include, as in `registry.choose`. Default: all weights on this machine.
     with_torch : bool
-        Include torch too, in the version that is installed here.
+        Include torch, in the version that is installed here.
 
     Returns
     -------
     dict
-        ``path``, ``bytes``, ``python``, ``wheels`` (count), ``weights`` (names) and ``torch`` (how it gets there).
+        ``path``, ``bytes``, ``python``, ``wheels`` (count), ``weights`` (names) and ``torch`` (where it comes from).
 
     Raises
     ------
     WeightsError
-        When wanted weights are missing or damaged.
+        If weights are missing or damaged.
     ResourceError
-        When pip cannot resolve, fetch or build a wheel.
+        If uv finds no fitting packages, or pip cannot download or build a wheel.
     """
     progress, facts, source = progress or Silent(), _target(target), Path(__file__).parents[2]
     if with_torch and target != "here":
         raise SettingsError(f"{target} brings its own torch", hint="leave out --with-torch")
     if not all((source / name).is_file() for name in BESIDE):
         raise ResourceError(
-            "rvc_core is not installed from a clone of its repository, which a bundle is made of",
-            hint="clone it, run: bash setup_env.sh, and make the bundle there",
+            "a bundle is made from a clone of the repository, and rvc_core is not installed from one",
+            hint="clone the repository, run bash setup_env.sh there, and make the bundle with it",
         )
     files = {f"weights/{asset.name}": path for asset, path in _present(names).items()}
     with tempfile.TemporaryDirectory() as folder:
@@ -170,11 +170,11 @@ def _description(target: str, python: str, with_torch: bool) -> dict[str, Any]:
 
 
 def _write(output: Path, files: dict[str, Path], facts: dict[str, Any]) -> None:
-    """Write the archive and read it again; it appears when every file in it has the right hash."""
+    """Write the archive. It appears only after every file in it was read again and has the right hash."""
     entries = {name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for name, path in files.items()}
     ensure_room(output.parent, sum(path.stat().st_size for path in files.values()))
     with replace_atomically(output) as temporary:
-        with zipfile.ZipFile(temporary, "w") as archive:  # stored: wheels and weights are compressed already
+        with zipfile.ZipFile(temporary, "w") as archive:  # not compressed: wheels and weights are already
             archive.writestr("manifest.json", json.dumps({**facts, "files": entries}, indent=1))
             for name, path in files.items():
                 archive.write(path, name)
@@ -191,7 +191,7 @@ def _target(name: str) -> Target:
             {package: version for package, version in installed.items() if version},
         )
     if name not in TARGETS:
-        raise SettingsError(f"no bundles are made for {name!r}", hint=f"choose {', '.join(TARGETS)} or here")
+        raise SettingsError(f"no bundle can be made for {name!r}", hint=f"choose {', '.join(TARGETS)} or here")
     return TARGETS[name]
 
 
@@ -203,7 +203,7 @@ def _installed(package: str) -> str:
 
 
 def _present(names: list[str] | None) -> dict[registry.Asset, Path]:
-    """Wanted weights and their files, each with the right hash."""
+    """Requested weights and their files, each with the right hash."""
     present = {}
     for asset in registry.assets().values() if names is None else registry.choose(names):
         if path := registry.find(asset.name):
@@ -217,13 +217,13 @@ def _present(names: list[str] | None) -> dict[registry.Asset, Path]:
 def _collect(
     source: Path, folder: Path, target: str, facts: Target, with_torch: bool, progress: Progress
 ) -> list[Path]:
-    """Build our own wheel and fetch the wheels of everything that it needs on the target."""
+    """Build the wheel of rvc_core and download the wheels of everything it needs on the target."""
     progress.say("building the wheel of rvc_core")
     wheels = folder / "wheels"
     _run("pip", "wheel", "--no-deps", "--wheel-dir", wheels, source)
-    progress.say(f"asking which packages Python {facts.python} needs")
+    progress.say(f"finding the packages for Python {facts.python}")
     needed = _resolve(source, folder, facts, () if with_torch else _TORCH, here=target == "here")
-    progress.say("fetching the wheels")
+    progress.say("downloading the wheels")
     common: list[str | Path] = ["pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", wheels]
     if target != "here":
         common += _flags(facts.python)
@@ -233,10 +233,10 @@ def _collect(
 
 
 def _resolve(source: Path, folder: Path, facts: Target, left_out: Collection[str], here: bool = False) -> Path:
-    """Write a list of what the target needs besides the packages `left_out`, with versions and hashes.
+    """Write the packages that the target needs, with versions and hashes, without the packages `left_out`.
 
-    By uv, because pip evaluates ``python_version`` for the Python that it runs on. uv is also told that the packages
-    `left_out` need nothing, so neither torch nor CUDA is resolved.
+    uv does it, because pip evaluates ``python_version`` for the Python it runs on. uv is told that the packages
+    `left_out` need no others, so CUDA is left out too.
     """
     constraints, wanted, config, needed = (folder / name for name in ("constraints", "wanted.in", "uv.toml", "needed"))
     constraints.write_text(
@@ -268,7 +268,7 @@ def _resolve(source: Path, folder: Path, facts: Target, left_out: Collection[str
 
 
 def _flags(python: str) -> list[str]:
-    """What pip is told of another Python, on Linux with glibc 2.35 (Ubuntu 22.04, on which Colab and Kaggle build)."""
+    """Options of pip for another Python, on Linux with glibc 2.35 (Ubuntu 22.04, as on Colab and Kaggle)."""
     tag = "cp" + python.replace(".", "")
     flags = ["--python-version", python, "--implementation", "cp"]
     for abi in (tag, "abi3", "none"):

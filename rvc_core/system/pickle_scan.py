@@ -40,7 +40,7 @@ _EFFECTS = {  # what an attacker can do who gets one function of these modules c
     "can run native code": "ctypes _ctypes cffi",
 }
 _OLD_NAMES = {"__builtin__": "builtins", "commands": "subprocess"}  # as protocols 0 to 2 spell them
-_LARGEST_BYTES = 2_000_000  # of one pickle; a G_ checkpoint of v1 48k has 0.24 MB. The rest is not read
+_LARGEST_BYTES = 1_000_000  # of one pickle; a G_ checkpoint of v1 48k has 0.24 MB. The rest is not read
 _MOST_DIMENSIONS = 8
 _MOST_TEXT = 120
 _MOST_NAMES = 20  # foreign names and calls that are kept
