@@ -113,10 +113,7 @@ def prepare(
     Raises
     ------
     DatasetError
-        Absent, nothing in it can be used, or a voice of this name was trained on other recordings; then nothing is
-        changed.
-    ResourceError
-        No room on the disk.
+        Absent, nothing in it can be used, or this voice was trained on other recordings; nothing is changed then.
     """
     dataset = Path(dataset).expanduser().absolute()
     files = find_recordings(dataset)
