@@ -246,7 +246,7 @@ def test_rvcs_own_folder_opens_where_it_is(tmp_path):
         ("no clip", DatasetError, "whole"),
         ("decoder", MismatchError, "G_40.pth is of another architecture"),
         ("speaker", DatasetError, "speaker 9"),
-        ("checkpoint", WeightsError, "whole"),
+        ("checkpoint", WeightsError, "every checkpoint of"),
         ("rate", MismatchError, r"\[22050\] Hz"),
     ],
 )
