@@ -114,8 +114,7 @@ def prepare(
     Raises
     ------
     DatasetError
-        When the dataset does not exist, has no usable audio, or this voice was trained on other recordings; then
-        nothing changes.
+        When there is no usable audio, or this voice was trained on other recordings; then nothing changes.
     """
     dataset = Path(dataset).expanduser().absolute()
     files = find_recordings(dataset)
