@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..errors import SettingsError
+from ..errors import DatasetError, SettingsError, UnsafeFileError
 from ..experiment import Experiment
+from ..preparation.incoming import brought, sources
 from ..progress import Silent, Terminal
 from ..settings import (
     ConvertSettings,
@@ -18,7 +19,7 @@ from ..settings import (
     Settings,
     TrainSettings,
 )
-from ..voice import FailedFile, Voice
+from ..voice import FailedFile, Voice, recordings_in
 
 Result = dict[str, Any]
 Option = tuple[str, dict[str, Any]]
@@ -53,7 +54,8 @@ def _check(arguments: argparse.Namespace) -> Result:
 def _inspect(arguments: argparse.Namespace) -> Result:
     from ..preparation.survey import inspect
 
-    report = inspect(Path(arguments.dataset), progress=_progress(arguments))
+    progress = _progress(arguments)
+    report = inspect(brought(arguments.dataset, "inspect", progress), progress=progress)
     if arguments.json:
         return report.as_json()
     print(report)
@@ -126,7 +128,11 @@ def _convert(arguments: argparse.Namespace) -> Result:
     index = None if arguments.index == "none" else arguments.index
     _ensure_folder(Path(arguments.output))
     voice = Voice.load(arguments.voice, index, runtime=_settings(RuntimeSettings, arguments))
-    results = voice.convert_all(arguments.inputs, arguments.output, settings, progress=_progress(arguments))
+    inputs = _inputs(arguments.inputs, Path(arguments.output), _progress(arguments))
+    files = [one for one in inputs if isinstance(one, Path)]
+    made = voice.convert_all(files, arguments.output, settings, progress=_progress(arguments)) if files else []
+    in_turn = iter(made)
+    results = [next(in_turn) if isinstance(one, Path) else one for one in inputs]
     failures = [result for result in results if isinstance(result, FailedFile)]
     for failure in failures:
         complain(f"{failure.source}: {failure.error}", failure.hint)
@@ -141,6 +147,18 @@ def _convert(arguments: argparse.Namespace) -> Result:
             "hint": failures[0].hint,
         }
     return summary
+
+
+def _inputs(texts: list[str], output: Path, progress: Silent | Terminal) -> list[Path | FailedFile]:
+    """The recordings that texts name; a text that names none does not stop the others."""
+    found: list[Path | FailedFile] = []
+    for text in texts:
+        try:
+            for path in sources(text, "to convert", progress):
+                found += recordings_in(path, output) if path.is_dir() else [path]
+        except (DatasetError, UnsafeFileError) as error:
+            found.append(FailedFile(text, str(error), error.hint))
+    return found
 
 
 def _f0(arguments: argparse.Namespace) -> Result:
@@ -260,11 +278,12 @@ def _ensure_folder(output: Path) -> None:
 
 
 def _experiment(arguments: argparse.Namespace) -> Experiment:
+    dataset, progress = getattr(arguments, "dataset", None), _progress(arguments)
     return Experiment.open(
         arguments.name,
-        getattr(arguments, "dataset", None),
+        brought(dataset, arguments.name, progress) if dataset else None,
         runtime=_settings(RuntimeSettings, arguments),
-        progress=_progress(arguments),
+        progress=progress,
     )
 
 
@@ -329,7 +348,8 @@ _EVALUATED: tuple[Option, ...] = (
     ("--output", {"metavar": "DIR", "help": "folder that keeps the converted files"}),
 )
 _NAME = ("name", {"metavar": "NAME", "help": "name of the experiment, in any script"})
-_DATASET = ("--dataset", {"metavar": "DIR", "help": "folder of recordings, or one recording"})
+_RECORDINGS = "a folder, a recording, a zip, a pattern or a link"
+_DATASET = ("--dataset", {"metavar": "PLACE", "help": f"recordings: {_RECORDINGS}"})
 COMMANDS: dict[str, tuple[Any, ...]] = {
     "check": (_check, "report versions, device and problems"),
     "demo": (
@@ -337,7 +357,11 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
         "train a voice and convert with it, on recordings inside the package",
         ("--output", {"default": "demo", "metavar": "DIR", "help": "where results go"}),
     ),
-    "inspect": (_inspect, "say what a folder of recordings is like", ("dataset", {"metavar": "DIR"})),
+    "inspect": (
+        _inspect,
+        "say what a folder of recordings is like",
+        ("dataset", {"metavar": "PLACE", "help": _RECORDINGS}),
+    ),
     "prepare": (_prepare, "cut recordings into clips", _NAME, _DATASET),
     "extract": (_extract, "compute pitch and content of every clip", _NAME),
     "index": (_index, "build the index of content features", _NAME),
@@ -359,7 +383,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
         _convert,
         "convert recordings with a voice",
         ("voice", {"metavar": "VOICE", "help": "a .pth, or the name of an experiment"}),
-        ("inputs", {"metavar": "INPUT", "nargs": "+", "help": "recordings, or folders of them, sub-folders too"}),
+        ("inputs", {"metavar": "INPUT", "nargs": "+", "help": f"recordings: each {_RECORDINGS}"}),
         ("--output", {"default": "converted", "metavar": "DIR", "help": "folder for the results"}),
         _INDEX,
     ),

@@ -11,6 +11,7 @@ from typing import Any
 from ..assets import registry
 from ..errors import ResourceError, RVCError, StageOrderError, StorageError
 from ..experiment import Experiment
+from ..preparation.incoming import brought, new_set
 from ..settings import (
     ExtractSettings,
     IndexSettings,
@@ -27,7 +28,7 @@ from ..training import detached
 from ..workspace.layout import Layout
 from .child import run_command
 from .forms import Form
-from .recordings_form import RecordingsForm, brought, tree_of
+from .recordings_form import RecordingsForm, tree_of
 from .session import Session, opened
 from .texts import say
 
@@ -153,16 +154,17 @@ def recordings() -> RecordingsForm:
 
 
 def upload(wanted: bool = False) -> None:
-    """On Colab, let the browser send files into the folder of uploads, and take that as the recordings."""
+    """On Colab, let the browser send files into a folder of their own, and take that as the recordings."""
     if not wanted:
         return
     from google.colab import files
 
-    folder = _uploads(Session.load())
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = new_set(_uploads(Session.load()))
     if files.upload(str(folder)):
         Session.remember(dataset=str(folder))
         print(tree_of(folder))
+    else:
+        folder.rmdir()
 
 
 def _uploads(session: Session) -> Path:
@@ -177,13 +179,18 @@ def songs() -> RecordingsForm:
 
 def report() -> None:
     """Bring the recordings here, print the tree that was understood, and what they are like."""
-    session = Session.load()
-    if session.dataset:
-        Session.remember(dataset=str(brought(session.dataset, session.name, session.lab.progress)))
-    lab = Session.load().lab
+    lab = _with_recordings(Session.load()).lab
     assert lab.dataset is not None
     print(tree_of(lab.dataset))
     print(lab.inspect())
+
+
+def _with_recordings(session: Session) -> Session:
+    """The session after its recordings were fetched and unpacked; what is here already is used again."""
+    if not session.dataset:
+        return session
+    Session.remember(arrived=str(brought(session.dataset, session.name, session.lab.progress)))
+    return Session.load()
 
 
 # -- forms and stages ----------------------------------------------------------------------------------------------
@@ -199,7 +206,7 @@ def form(*settings: type[Settings]) -> list[Form[Any]]:
 
 def prepare() -> None:
     """Cut the recordings into clips, find pitch and content, build the index: what is up to date is skipped."""
-    session = Session.load()
+    session = _with_recordings(Session.load())
     lab = session.lab
     wanted = session.settings(PrepareSettings)
     needed = registry.choose([wanted.preset]) if wanted.preset.startswith("v") else []

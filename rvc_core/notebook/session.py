@@ -53,7 +53,9 @@ class Session:
     name : str
         Of the voice.
     dataset, songs : str
-        Recordings to learn from, recordings to convert; empty: those inside the package.
+        Recordings to learn from, recordings to convert, as they were given; empty: those inside the package.
+    arrived : str
+        Where the recordings to learn from are, once they were fetched and unpacked.
     voice : str
         File name of the voice to listen to; empty: the recommended one.
     given : dict
@@ -67,6 +69,7 @@ class Session:
     name: str
     dataset: str = ""
     songs: str = ""
+    arrived: str = ""
     voice: str = ""
     given: dict[str, Any] = field(default_factory=dict)
     chosen: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -97,6 +100,8 @@ class Session:
         """Change what stands there."""
         with in_turn:
             session = cls.load()
+            if changes.get("dataset", session.dataset) != session.dataset:
+                session.arrived = ""
             vars(session).update(changes)
             session.save()
 
@@ -105,7 +110,7 @@ class Session:
         """The experiment, telling its progress in lines."""
         return Experiment.open(
             self.name,
-            self.dataset or voice_folder("target"),
+            self.arrived or self.dataset or voice_folder("target"),
             runtime=self.settings(RuntimeSettings),
             progress=Terminal(line_every_seconds=_LINE_EVERY_SECONDS),
         )
@@ -159,6 +164,8 @@ def opened(name: str, dataset: str = "", songs: str = "", settings: Mapping[str,
     if (before.name, before.given) == (session.name, session.given):
         session.chosen, session.voice = before.chosen, before.voice
         session.dataset, session.songs = session.dataset or before.dataset, session.songs or before.songs
+    if (before.name, before.dataset) == (session.name, session.dataset):
+        session.arrived = before.arrived
     session.save()
     return session
 
