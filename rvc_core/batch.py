@@ -13,6 +13,8 @@ from typing import Any
 from .audio.recordings import find_recordings
 from .errors import ResourceError, RVCError, SettingsError
 from .experiment import Experiment
+from .preparation.incoming import brought, sources
+from .preparation.links import is_link
 from .progress import Progress, Silent, Terminal
 from .settings import (
     ConvertSettings,
@@ -54,13 +56,16 @@ def settings_from(settings: type[Settings], parameters: Mapping[str, Any]) -> An
 
 
 def train_voice(name: str, dataset: str, result: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Run all stages and write their reports to the file `result`."""
-    lab = Experiment.open(
-        name,
-        dataset,
-        runtime=settings_from(RuntimeSettings, parameters),
-        progress=Terminal(line_every_seconds=_LINE_EVERY_SECONDS),
-    )
+    """Run all stages and write their reports to the file `result`.
+
+    Parameters
+    ----------
+    dataset : str
+        A folder, a recording, a zip, a pattern or a link.
+    """
+    progress = Terminal(line_every_seconds=_LINE_EVERY_SECONDS)
+    runtime = settings_from(RuntimeSettings, parameters)
+    lab = Experiment.open(name, brought(dataset, name, progress), runtime=runtime, progress=progress)
     reports = lab.run(*(settings_from(settings, parameters) for settings in _STAGES))
     write_json(Path(result), reports)
     return reports
@@ -76,7 +81,7 @@ def convert_folder(
     voice : str
         Name of an experiment, or a ``.pth``.
     inputs, output, result : str
-        A recording or a folder of recordings; the folder for the results; the file for the reports.
+        Recordings: a file, a folder, a zip, a pattern or a link; the folder for the results; the file for the reports.
     parameters : mapping
         Settings by name.
     index : str
@@ -89,7 +94,8 @@ def convert_folder(
     """
     progress = Terminal(line_every_seconds=_LINE_EVERY_SECONDS)
     loaded = Voice.load(voice, None if index == "none" else index, runtime=settings_from(RuntimeSettings, parameters))
-    results = loaded.convert_all([inputs], output, settings_from(ConvertSettings, parameters), progress=progress)
+    files = sources(inputs, "to convert", progress)
+    results = loaded.convert_all(files, output, settings_from(ConvertSettings, parameters), progress=progress)
     reports = {"files": [item.as_json() for item in results]}
     write_json(Path(result), reports)
     if failed := [item for item in results if isinstance(item, FailedFile)]:
@@ -224,7 +230,7 @@ def read_plans(file: Path) -> list[Plan]:
 
 def _plan(file: Path, row: dict[str, Any]) -> Plan:
     def absolute(text: str) -> str:
-        return str(file.absolute().parent / Path(text).expanduser()) if text else ""
+        return str(file.absolute().parent / Path(text).expanduser()) if text and not is_link(text) else text
 
     settings = {name: value for name, value in row.items() if name not in ("name", "dataset", "convert")}
     known = {name for one in (*TRAIN_SETTINGS, ConvertSettings) for name in one.model_fields}
@@ -301,5 +307,6 @@ def _run(plan: Plan, place: Path, progress: Progress) -> str:
 def _depends(plan: Plan) -> Iterator[Any]:
     """Everything that determines the results of a plan."""
     yield vars(plan)
-    for folder in filter(None, (plan.dataset, plan.inputs)):
-        yield find_recordings(Path(folder)).fingerprint()
+    for text, name in ((plan.dataset, plan.name), (plan.inputs, "to convert")):
+        for path in sources(text, name) if text else []:
+            yield find_recordings(path).fingerprint()

@@ -26,6 +26,7 @@ WITHOUT_TORCH = [
     *(f"system.{name}" for name in ("files", "download", "platforms", "threads", "pickle_scan")),
     *(f"audio.{name}" for name in ("recordings", "waveform", "slicer", "quality")),
     *(f"workspace.{name}" for name in ("layout", "manifest", "stamps", "filelist", "retention", "metrics")),
+    *(f"preparation.{name}" for name in ("incoming", "links", "archives", "file_kinds", "typed_paths", "preview")),
     "storage.places",
     "storage.snapshot",
     "storage.mirror",

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import SettingsError
 from ..experiment import Experiment
+from ..preparation.incoming import brought
 from ..progress import Silent, Terminal
 from ..settings import RuntimeSettings, Settings
 from ..voice import Voice
@@ -34,12 +35,13 @@ def ensure_folder(output: Path) -> None:
 
 
 def experiment_of(arguments: argparse.Namespace) -> Experiment:
-    """The experiment that is named, with its progress on the terminal."""
+    """The experiment that is named, its recordings brought here, with its progress on the terminal."""
+    dataset, progress = getattr(arguments, "dataset", None), progress_of(arguments)
     return Experiment.open(
         arguments.name,
-        getattr(arguments, "dataset", None),
+        brought(dataset, arguments.name, progress) if dataset else None,
         runtime=settings_of(RuntimeSettings, arguments),
-        progress=progress_of(arguments),
+        progress=progress,
     )
 
 
@@ -54,4 +56,5 @@ def voice_of(path: str, arguments: argparse.Namespace) -> Voice:
     return Voice.load(path, index, runtime=settings_of(RuntimeSettings, arguments))
 
 
+RECORDINGS = "a folder, a recording, a zip, a pattern or a link"
 INDEX = ("--index", {"default": "auto", "metavar": "FILE", "help": "An .index file, or none. Default: the voice's."})

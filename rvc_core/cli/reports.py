@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SettingsError
+from ..preparation.incoming import brought
 from ..settings import ConvertSettings, RuntimeSettings
-from .arguments import INDEX, Option, Result, complain, ensure_folder, progress_of, settings_of, voice_of
+from .arguments import INDEX, RECORDINGS, Option, Result, complain, ensure_folder, progress_of, settings_of, voice_of
 
 
 def _check(arguments: argparse.Namespace) -> Result:
@@ -22,7 +23,8 @@ def _check(arguments: argparse.Namespace) -> Result:
 def _inspect(arguments: argparse.Namespace) -> Result:
     from ..preparation.survey import inspect
 
-    report = inspect(Path(arguments.dataset), progress=progress_of(arguments))
+    progress = progress_of(arguments)
+    report = inspect(brought(arguments.dataset, "inspect", progress), progress=progress)
     if arguments.json:
         return report.as_json()
     print(report)
@@ -160,7 +162,7 @@ _EVALUATED: tuple[Option, ...] = (
 )
 COMMANDS: dict[str, tuple[Any, ...]] = {
     "check": (_check, "Report versions, device and problems."),
-    "inspect": (_inspect, "Report the quality of recordings.", ("dataset", {"metavar": "DIR"})),
+    "inspect": (_inspect, "Report the quality of recordings.", ("dataset", {"metavar": "PLACE", "help": RECORDINGS})),
     "f0": (
         _f0,
         "Write the pitch of a recording to a file. Edit it, then use it with rvc convert --f0-curve.",

@@ -4,7 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..errors import DatasetError, UnsafeFileError
 from ..experiment import Experiment
+from ..preparation.incoming import sources
+from ..progress import Silent, Terminal
 from ..settings import (
     ConvertSettings,
     ExtractSettings,
@@ -14,8 +17,19 @@ from ..settings import (
     Settings,
     TrainSettings,
 )
-from ..voice import FailedFile
-from .arguments import INDEX, Option, Result, complain, ensure_folder, experiment_of, progress_of, settings_of, voice_of
+from ..voice import FailedFile, recordings_in
+from .arguments import (
+    INDEX,
+    RECORDINGS,
+    Option,
+    Result,
+    complain,
+    ensure_folder,
+    experiment_of,
+    progress_of,
+    settings_of,
+    voice_of,
+)
 
 SETTINGS_OF: dict[str, tuple[type[Settings], ...]] = {
     "prepare": (PrepareSettings,),
@@ -104,7 +118,11 @@ def _convert(arguments: argparse.Namespace) -> Result:
     settings = settings_of(ConvertSettings, arguments)
     ensure_folder(Path(arguments.output))
     voice = voice_of(arguments.voice, arguments)
-    results = voice.convert_all(arguments.inputs, arguments.output, settings, progress=progress_of(arguments))
+    inputs = _inputs(arguments.inputs, Path(arguments.output), progress_of(arguments))
+    files = [one for one in inputs if isinstance(one, Path)]
+    made = voice.convert_all(files, arguments.output, settings, progress=progress_of(arguments)) if files else []
+    in_turn = iter(made)
+    results = [next(in_turn) if isinstance(one, Path) else one for one in inputs]
     failures = [result for result in results if isinstance(result, FailedFile)]
     for failure in failures:
         complain(f"{failure.source}: {failure.error}", failure.hint)
@@ -119,6 +137,18 @@ def _convert(arguments: argparse.Namespace) -> Result:
             "hint": failures[0].hint,
         }
     return summary
+
+
+def _inputs(texts: list[str], output: Path, progress: Silent | Terminal) -> list[Path | FailedFile]:
+    """The recordings that texts name; a text that names none does not stop the others."""
+    found: list[Path | FailedFile] = []
+    for text in texts:
+        try:
+            for path in sources(text, "to convert", progress):
+                found += recordings_in(path, output) if path.is_dir() else [path]
+        except (DatasetError, UnsafeFileError) as error:
+            found.append(FailedFile(text, str(error), error.hint))
+    return found
 
 
 def _demo(arguments: argparse.Namespace) -> Result:
@@ -155,7 +185,7 @@ _TRAINED: tuple[Option, ...] = (
 _NAME = ("name", {"metavar": "NAME", "help": "Name of the experiment, in any script."})
 _AGAIN = "Move what was trained under this name aside, and begin anew."
 _DATASET = (
-    ("--dataset", {"metavar": "DIR", "help": "Folder of recordings, or one recording."}),
+    ("--dataset", {"metavar": "PLACE", "help": f"Recordings: {RECORDINGS}."}),
     ("--begin-again", {"action": "store_true", "help": _AGAIN}),
 )
 COMMANDS: dict[str, tuple[Any, ...]] = {
@@ -185,7 +215,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
         _convert,
         "Convert recordings with a voice.",
         ("voice", {"metavar": "VOICE", "help": "A .pth, or the name of an experiment."}),
-        ("inputs", {"metavar": "INPUT", "nargs": "+", "help": "Recordings, or folders with sub-folders."}),
+        ("inputs", {"metavar": "INPUT", "nargs": "+", "help": f"Recordings: each {RECORDINGS}."}),
         ("--output", {"default": "converted", "metavar": "DIR", "help": "Folder for the results. Default: converted."}),
         INDEX,
     ),

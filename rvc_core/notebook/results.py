@@ -11,6 +11,7 @@ from ..audio.recordings import find_recordings
 from ..batch import TRAIN_SETTINGS
 from ..embedded import voice_folder
 from ..errors import SettingsError, StageOrderError
+from ..preparation.incoming import brought, sources
 from ..settings import ConvertSettings, PrepareSettings, RuntimeSettings
 from ..system.files import slug_of
 from ..system.platforms import detect, home
@@ -18,7 +19,6 @@ from ..training import detached
 from ..workspace.layout import Layout
 from .cells import lab
 from .child import run_command
-from .recordings_form import brought
 from .session import Session
 from .texts import say
 
@@ -46,7 +46,7 @@ def listen(most: int = 2) -> None:
     session = Session.load()
     found = voices(session.lab.layout)
     print(session.lab.verdict())
-    source = sorted(find_recordings(Path(session.songs or voice_folder("source"))).recordings.values())[0]
+    source = sorted(find_recordings(_songs(session)[0]).recordings.values())[0]
     dated = [path for path in found if path != session.lab.layout.final_voice]  # one of them is the final voice too
     for path in (dated or found)[:most]:
         [made] = converted(session, path, [source], home() / "listen" / path.stem)
@@ -66,14 +66,19 @@ def convert() -> list[dict[str, Any]]:
     """Convert the recordings with the chosen voice, and play each beside its source."""
     session = Session.load()
     print(say("consent"))
-    source = brought(session.songs, "to convert", session.lab.progress) if session.songs else voice_folder("source")
-    made = converted(session, _chosen_voice(session), [source], home() / "converted" / slug_of(session.voice_name))
+    output = home() / "converted" / slug_of(session.voice_name)
+    made = converted(session, _chosen_voice(session), _songs(session), output)
     for one in made:
         if "error" in one:
             print(f"! {one['source']}: {one['error']}\n  → {one['hint']}")
         else:
             play(Path(one["output"]).name, Path(one["source"]), Path(one["output"]))
     return made
+
+
+def _songs(session: Session) -> list[Path]:
+    """The recordings to convert, fetched and unpacked."""
+    return sources(session.songs, "to convert", session.lab.progress) if session.songs else [voice_folder("source")]
 
 
 def converted(session: Session, voice: Path, sources: list[Path], output: Path) -> list[dict[str, Any]]:

@@ -56,7 +56,9 @@ class Session:
     name : str
         Of the voice.
     dataset, songs : str
-        Recordings to learn from, recordings to convert; empty: those inside the package.
+        Recordings to learn from, recordings to convert, as they were given; empty: those inside the package.
+    arrived : str
+        Where the recordings to learn from are, once they were fetched and unpacked.
     voice : str
         File name of the voice to listen to; empty: the recommended one.
     given : dict
@@ -70,6 +72,7 @@ class Session:
     name: str
     dataset: str = ""
     songs: str = ""
+    arrived: str = ""
     voice: str = ""
     given: dict[str, Any] = field(default_factory=dict)
     chosen: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -107,6 +110,8 @@ class Session:
         """Change what stands there."""
         with in_turn:
             session = cls.load()
+            if changes.get("dataset", session.dataset) != session.dataset:
+                session.arrived = ""
             vars(session).update(changes)
             session.save()
 
@@ -125,7 +130,7 @@ class Session:
         """The experiment, telling its progress in lines."""
         return Experiment.open(
             self.voice_name,
-            voice_folder("target") if self.is_demo else self.dataset,
+            voice_folder("target") if self.is_demo else self.arrived or self.dataset,
             runtime=self.settings(RuntimeSettings),
             progress=Terminal(line_every_seconds=_LINE_EVERY_SECONDS),
         )
@@ -181,6 +186,8 @@ def opened(name: str, dataset: str = "", songs: str = "", settings: Mapping[str,
     if (before.name, before.given) == (session.name, session.given):
         session.chosen, session.voice = before.chosen, before.voice
         session.dataset, session.songs = session.dataset or before.dataset, session.songs or before.songs
+    if (before.name, before.dataset) == (session.name, session.dataset):
+        session.arrived = before.arrived
     session.save()
     return session
 
