@@ -1,4 +1,4 @@
-"""Recordings on their way in: a path, what the platform offers, a link, or an upload; and what was understood of it."""
+"""The form that asks for recordings: a path, what the platform offers, a link or an upload; and what was understood."""
 
 import html
 from collections import defaultdict
