@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # importing these loads torch
     from .preparation.prepare import PrepareReport
     from .preparation.survey import DatasetReport
     from .storage.snapshot import Save
-    from .training.trainer import TrainReport
+    from .training.train import TrainReport
     from .verdict.overtraining import Verdict
 
 
@@ -87,6 +87,18 @@ class Experiment:
             stop=stop or Stop(),
         )
 
+    def begin_again(self) -> Path | None:
+        """Move what this experiment holds to a folder beside it, which is returned, and begin from nothing.
+
+        Raises
+        ------
+        StageOrderError
+            While it is being trained.
+        """
+        from .preparation.identity import begin_again
+
+        return begin_again(self.layout)
+
     def extract(self, settings: ExtractSettings = ExtractSettings(), stop: Stop | None = None) -> "ExtractReport":
         """Compute pitch and content features of every clip."""
         from .preparation.extract import extract
@@ -102,7 +114,7 @@ class Experiment:
     ) -> "TrainReport":
         """Start or resume training, and save it to storage meanwhile."""
         from .storage.mirror import mirroring, told
-        from .training.trainer import train
+        from .training.train import train
 
         progress = Beside(self.progress, lambda: told(self.layout))
         with mirroring(self.layout, mirror, self.progress.say):

@@ -13,7 +13,7 @@ from rvc_core.workspace.layout import Layout
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["matplotlib", "torch.utils.tensorboard", "torchfcpe", "rvc_core.training.trainer", "tiny"]
+    ["matplotlib", "torch.utils.tensorboard", "torchfcpe", "rvc_core.training.train", "tiny"]
 )
 _FILES_OF_A_SET = 3
 
@@ -46,6 +46,7 @@ def _train(layout: Layout, settings: dict[str, Any], write: int | None, steps: A
     from rvc_core import presets
     from rvc_core.settings import RuntimeSettings, TrainSettings
     from rvc_core.training import trainer as module
+    from rvc_core.training.train import train
     from rvc_core.workspace import checkpoint
     from tiny import TINY
 
@@ -60,7 +61,7 @@ def _train(layout: Layout, settings: dict[str, Any], write: int | None, steps: A
     module.train_step = counted
     if write is not None:
         checkpoint.torch = _Dying(checkpoint.torch, write)
-    module.train(layout, TrainSettings.of(**settings), runtime=RuntimeSettings(threads=1))
+    train(layout, TrainSettings.of(**settings), runtime=RuntimeSettings(threads=1))
 
 
 class _Dying:

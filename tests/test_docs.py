@@ -1,6 +1,9 @@
 """What the documents and notebooks say is so."""
 
+import argparse
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,11 +18,62 @@ from rvc_core.embedded import voice_folder
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+_FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
-def test_commands_of_the_readme_exist() -> None:
-    commands = {line.split()[1] for line in README.splitlines() if line.startswith("rvc ")}
-    assert commands and commands <= set(_parser()._subparsers._group_actions[0].choices)
+def command_of(words: list[str]) -> argparse.ArgumentParser:
+    """The parser of ``rvc COMMAND …``; of ``rvc weights ACTION …``, the action's."""
+    parser = _parser()
+    for word in words[1:]:
+        if parser._subparsers is None:
+            break
+        choices = parser._subparsers._group_actions[0].choices
+        assert word in choices, f"no such command: {' '.join(words)}"
+        parser = choices[word]
+    return parser
+
+
+def test_the_readme_is_short_and_leads_to_every_page() -> None:
+    words = len(README.split())
+    assert words <= 900
+    assert not [page.name for page in (ROOT / "docs").glob("*.md") if f"](docs/{page.name}" not in README]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_commands_in_code_blocks_exist_and_take_their_flags(page: Path) -> None:
+    blocks = _FENCE.findall(page.read_text("utf-8"))
+    for line in (line for block in blocks for line in block.splitlines() if line.startswith("rvc ")):
+        words = shlex.split(line.partition(" > ")[0], comments=True)
+        flags = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert flags <= command_of(words)._option_string_actions.keys(), line  # in full: argparse takes short forms
+        _parser().parse_args(words[1:])  # nothing is missing or too much
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_commands_in_sentences_exist_and_take_their_flags(page: Path) -> None:
+    for command in re.findall(r"`rvc ([a-z][^`]*)`", _FENCE.sub("", page.read_text("utf-8"))):
+        words = command.split()
+        flags = {word for word in words if word.startswith("--")}
+        assert flags <= command_of(["rvc", *words])._option_string_actions.keys(), command
+
+
+def anchors_of(page: Path) -> set[str]:
+    """What links may name behind ``#``: the headings of a page, as GitHub spells them."""
+    headings = re.findall(r"^#+ (.*)$", _FENCE.sub("", page.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_relative_links_resolve(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", _FENCE.sub("", page.read_text("utf-8"))):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.is_file() and target.is_relative_to(ROOT), link
+        assert not anchor or anchor in anchors_of(target), link
 
 
 def test_notebooks_are_in_step_with_their_sources() -> None:

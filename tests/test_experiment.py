@@ -21,7 +21,7 @@ from rvc_core.preparation.prepare import PrepareReport
 from rvc_core.presets import preset
 from rvc_core.settings import ConvertSettings, ExtractSettings, PrepareSettings, RuntimeSettings, TrainSettings
 from rvc_core.system.files import slug_of, write_jsonl
-from rvc_core.training.trainer import TrainReport, train
+from rvc_core.training.train import TrainReport, train
 from rvc_core.voice import Voice, outputs_for
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.manifest import ExperimentRecord, Manifest

@@ -1,4 +1,4 @@
-"""Where recordings are: a file, or a folder with its sub-folders, as people have them."""
+"""Find recordings: one file, or a folder with its sub-folders."""
 
 import os
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from .waveform import AUDIO_SUFFIXES
 
 @dataclass(frozen=True)
 class DatasetFiles:
-    """What lies in a dataset, by name within it."""
+    """The files of a dataset; keys are paths relative to it."""
 
     recordings: dict[str, Path]
     ignored: dict[str, Path]  # recordings inside ignored folders
@@ -19,7 +19,7 @@ class DatasetFiles:
     ignored_folders: list[str]
 
     def fingerprint(self) -> list[tuple[str, int, int]]:
-        """Name, size and time of change of every recording: what the clips depend on."""
+        """Name, size and modification time of every file: if they change, the clips are out of date."""
         return [
             (name, (status := path.stat() if path.exists() else path.lstat()).st_size, status.st_mtime_ns)
             for name, path in {**self.recordings, **self.ignored, **self.not_audio}.items()
@@ -29,18 +29,18 @@ class DatasetFiles:
 def find_recordings(dataset: Path) -> DatasetFiles:
     """List a dataset: a folder with its sub-folders, or one file.
 
-    Hidden folders, ``.ipynb_checkpoints`` among them, and ``__MACOSX`` hold copies and leftovers: their recordings are
+    Hidden folders such as ``.ipynb_checkpoints``, and ``__MACOSX``, hold copies and leftovers. Their recordings are
     listed as ignored.
 
     Raises
     ------
     DatasetError
-        When it does not exist.
+        When the path does not exist.
     """
     if dataset.is_file():
         return DatasetFiles({printable_name(dataset.name): dataset}, {}, {}, [])
     if not dataset.is_dir():
-        raise DatasetError(f"there is no {str(dataset)!r}", hint="give the folder that holds the recordings")
+        raise DatasetError(f"{str(dataset)!r} does not exist", hint="give the path of your folder of recordings")
     files = DatasetFiles({}, {}, {}, [])
     for path in sorted(dataset.rglob("*")):
         inner = path.relative_to(dataset)
@@ -56,20 +56,20 @@ def find_recordings(dataset: Path) -> DatasetFiles:
 
 
 def recordings_in(places: Iterable[Path | str]) -> list[Path]:
-    """Files as given, and all recordings of folders and their sub-folders.
+    """The given files, plus all recordings in the given folders and their sub-folders.
 
     Raises
     ------
     AudioError
-        When a place does not exist, or a folder holds no recording.
+        When a path does not exist, or a folder holds no recording.
     """
     found: list[Path] = []
     for place in map(Path, places):
         if not place.exists():
-            raise AudioError(f"{str(place)!r} does not exist", hint="name recordings, or folders of them")
+            raise AudioError(f"{str(place)!r} does not exist", hint="give the path of a recording or a folder")
         files = list(find_recordings(place).recordings.values())
         if not files:
-            raise AudioError(f"no recording in {str(place)!r}", hint="name recordings, or folders of them")
+            raise AudioError(f"no recording in {str(place)!r}", hint="put recordings into it, or give another path")
         found += files
     return found
 
@@ -79,5 +79,5 @@ def _is_ignored(folder: str) -> bool:
 
 
 def printable_name(name: str) -> str:
-    """A file's name as text that can be written as UTF-8 whatever its bytes are."""
+    """The file name as valid UTF-8; undecodable bytes become a replacement character."""
     return os.fsencode(name).decode("utf-8", "replace")

@@ -67,7 +67,7 @@ def convert() -> list[dict[str, Any]]:
     session = Session.load()
     print(say("consent"))
     source = brought(session.songs, "to convert", session.lab.progress) if session.songs else voice_folder("source")
-    made = converted(session, _chosen_voice(session), [source], home() / "converted" / slug_of(session.name))
+    made = converted(session, _chosen_voice(session), [source], home() / "converted" / slug_of(session.voice_name))
     for one in made:
         if "error" in one:
             print(f"! {one['source']}: {one['error']}\n  → {one['hint']}")
@@ -181,16 +181,16 @@ def job() -> None:
         if value != type(one).model_fields[name].default
     }
     dataset = (
-        brought(session.dataset, session.name, session.lab.progress) if session.dataset else voice_folder("target")
+        voice_folder("target") if session.is_demo else brought(session.dataset, session.name, session.lab.progress)
     )
-    given |= {"name": session.name, "dataset": str(dataset.absolute())}
+    given |= {"name": session.voice_name, "dataset": str(dataset.absolute())}
     flags = " ".join(
         f"-{'r' if isinstance(value, str) else 'p'} {name} {shlex.quote(str(value))}" for name, value in given.items()
     )
     python, preset = shlex.quote(sys.executable), given.get("preset", PrepareSettings().preset)
     weights = f"\n    {python} -m rvc_core.cli weights fetch {preset}" if preset.startswith("v") else ""
     print(f"""from lightning_sdk import Job, Machine
-Job.run(name="rvc-{slug_of(session.name).lower()}", machine=Machine.T4, command=r'''
+Job.run(name="rvc-{slug_of(session.voice_name).lower()}", machine=Machine.T4, command=r'''
     RVC_PYTHON={python} bash {project}/setup_env.sh{weights}
     timeout 3h {python} -m papermill {project}/notebooks/batch_train.ipynb "$LIGHTNING_ARTIFACTS_DIR/out.ipynb" \\
         -r result "$LIGHTNING_ARTIFACTS_DIR/train_result.json" {flags}

@@ -286,7 +286,7 @@ def _log(line: str) -> None:
 def _work(layout: Layout) -> int:
     """Train with the settings of ``run.json``, and write the report, or the error, into it."""
     record = run_record(layout)
-    from .trainer import train
+    from .train import train
 
     asked = Stop()
     if layout.stop.exists():  # since torch is loaded: training would take it for an old one

@@ -5,6 +5,7 @@ posterior and flowed prior; AdamW for both networks.
 """
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -63,10 +64,17 @@ class Networks:
         """Where the weights are."""
         return next(self.generator.parameters()).device
 
-    def compute_in(self, dtype: torch.dtype) -> None:
-        """Use this type for matrix products from now on."""
+    @property
+    def is_finding_scale(self) -> bool:
+        """Whether the scale that float16 gradients can bear is still being looked for, so that steps may be lost."""
+        return self.scaler.is_enabled() and self.scaler.get_scale() > 1
+
+    def compute_in(self, dtype: torch.dtype, *, scaler: dict[str, Any] | None = None) -> None:
+        """Use this type for matrix products from now on, and the gradients' scale that was found before."""
         self.dtype = dtype
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16)
+        if scaler and self.scaler.is_enabled():
+            self.scaler.load_state_dict(scaler)
 
     def autocast(self) -> torch.autocast:
         """A context for one forward pass; a new one for each, as weights cast without a graph would stay so in it."""

@@ -1,380 +1,396 @@
-"""Stage: train a voice. Moves the networks, writes checkpoints, voices and metrics; the same call continues.
+"""The trainer: epochs of steps, validations and saves, until something ends them. The same call resumes.
 
-Every random draw is a function of (seed, epoch, batch, clip), so a run that was killed and continued ends where an
+Every random draw is a function of (seed, epoch, batch, clip), so a training that was killed and resumed ends where an
 uninterrupted one would: on a CPU to the bit, if `threads` is a number, which fixes the order of sums. Checkpoints are
-copied in memory and written by a thread while training goes on. Of several processes (ranks.py) only the first judges,
-speaks and writes.
+copied in memory and written by a thread while training continues. Of several processes (distributed.py) only the first
+validates, prints and writes.
+
+A step with NaN losses is skipped. After three in a row, training returns to its last checkpoint with half the learning
+rate; if that fails again before the next one, it computes in float32 as well; if even that fails, it says so.
 """
 
-import contextlib
+import math
 import time
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from ..errors import CheckpointError, ResourceError, StorageError
+from ..errors import CheckpointError, DivergedError, ResourceError
 from ..nn.spectrogram import mel_spectrogram
-from ..progress import Budget, Progress, Silent, Stop
-from ..settings import RuntimeSettings, TrainSettings
-from ..system.devices import choose_device, refuse_unbuilt
-from ..system.files import write_json
-from ..verdict.overtraining import should_stop, verdict_of_experiment
-from ..workspace.checkpoint import Checkpoint, load_newest, on_host, save_checkpoint
+from ..presets import VoiceSpec
+from ..progress import Progress, Stop
+from ..settings import TrainSettings
+from ..workspace import stamps
+from ..workspace.checkpoint import Checkpoint, load_newest, on_host
+from ..workspace.dataset import Batch
 from ..workspace.layout import Layout
-from ..workspace.metrics import PICTURE_INTERVAL_STEPS, MetricsLog, NoLog, history
+from ..workspace.metrics import PICTURE_INTERVAL_STEPS, MetricsLog
 from ..workspace.retention import prune_voices
-from ..workspace.voice_file import VoiceFile, load_voice, save_voice, synthesizer_of
-from .distributed import joined, own_device
-from .guards import alone, budget_of, gentle_interrupt, storage_named
-from .recovery import DIVERGED, end_before, record, recover
-from .run import Run, Saving, agree, open_run
-from .step import train_step
+from ..workspace.voice_file import load_voice, synthesizer_of
+from . import start
+from .distributed import Ranks
+from .memory import Portions
+from .pace import Pace
+from .position import NAN_STEPS, Caution, Position
+from .precision import DTYPES
+from .saves import Saves
+from .step import Networks, StepResult, train_step
 from .validate import speak
+from .validation import Validation
 
-_SILENT = 1e-6  # of full scale: less is no voice
-_VALIDATION_SHARE = 0.05  # of the time in steps
+_SILENT = 1e-6  # of full scale: a voice that is quieter makes no sound
 _ENDINGS = ("", "time", "stop", "interrupt")  # where processes differ, the last of them counts
 
 
-@dataclass(frozen=True)
-class TrainReport:
-    """What a training did.
+class Trainer:
+    """Trains one voice: what training carries from step to step, and the loop.
 
     Attributes
     ----------
-    stopped_by : str
-        ``epochs``, ``time``, ``stop``, ``interrupt``, or ``verdict``, see `TrainSettings.auto_stop`.
-    resumed_from : int or None
-        Step of the checkpoint that this run continued from.
-    heldout_mel_first, heldout_mel_last : float or None
-        First and newest validation of the experiment; None without held-out recordings.
-    skipped : int
-        Steps that moved nothing, as their losses were no numbers.
+    layout, settings, ranks, networks, clips, info
+        The experiment, what is wanted of it, the processes that train, both networks, the clips, the voice's record.
+    position, caution, pace, saves, validation
+        Where it is, what NaN losses have taught, how long steps take, what is being written, what was measured.
+    portions : Portions
+        How many clips pass through the networks at once.
+    log, progress
+        Where figures are written, and where people are told.
+    newest : StepResult or None
+        Of the last step.
     """
 
-    epochs: int
-    steps: int
-    stopped_by: str
-    resumed_from: int | None
-    voice: str
-    heldout_mel_first: float | None
-    heldout_mel_last: float | None
-    seconds: float
-    skipped: int
+    def __init__(
+        self, layout: Layout, settings: TrainSettings, ranks: Ranks, networks: Networks, data: start.Data, pace: Pace
+    ) -> None:
+        self.layout, self.settings, self.ranks, self.networks = layout, settings, ranks, networks
+        self.clips, self.info, self.pace = data.clips, data.info, pace
+        self.position, self.caution, self.portions = Position(), Caution(), Portions(self.batch_size)
+        self.saves = Saves(layout, self.spec, data.info, keep_checkpoints=settings.keep_checkpoints)
+        self.validation = Validation(layout, data.heldout)
+        self.newest: StepResult | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return asdict(self)
+    log: MetricsLog
+    progress: Progress
 
+    # -- what follows from the attributes ------------------------------------------------------------------------------
+    @property
+    def spec(self) -> VoiceSpec:
+        """The architecture."""
+        return self.networks.generator.spec
 
-def train(
-    layout: Layout,
-    settings: TrainSettings,
-    *,
-    runtime: RuntimeSettings = RuntimeSettings(),
-    progress: Progress = Silent(),
-    stop: Stop | None = None,
-) -> TrainReport:
-    """Train until the epochs, the minutes or somebody's patience end; a later call continues.
+    @property
+    def batch_size(self) -> int:
+        """Clips of this process in one step."""
+        assert self.settings.batch_size != "auto", "measured by now"
+        return self.settings.batch_size
 
-    Parameters
-    ----------
-    layout : Layout
-        An experiment whose features were extracted.
-    settings : TrainSettings
-    runtime : RuntimeSettings
-    progress : Progress
-    stop : Stop, optional
-        Ends training after the running step, and saves. So do a file ``STOP`` in the experiment, and Ctrl-C; a second
-        Ctrl-C ends at once.
+    @property
+    def clips_per_step(self) -> int:
+        """Clips of all processes in one step."""
+        return self.batch_size * self.ranks.count
 
-    Raises
-    ------
-    StageOrderError, DatasetError, WeightsError, CheckpointError, MismatchError, ResourceError
-        Before the first step, each with its remedy; `ResourceError` also when memory or disk runs out.
-    StorageError
-        When the experiment's folder cannot be written, or is gone; what was saved there is untouched.
-    DivergedError
-        When losses stay without numbers, whatever is tried; the last checkpoint is untouched.
-    """
-    started = time.monotonic()
-    refuse_unbuilt(runtime.device)
-    with (
-        joined(own_device(choose_device(runtime.device).name)) as ranks,
-        storage_named(layout),
-        alone(layout, ranks),
-        gentle_interrupt() as interrupt,
-    ):
-        progress = progress if ranks.is_first else Silent()
-        budget = budget_of(settings, progress)
-        layout.stop.unlink(missing_ok=True)
-        with ranks.in_turn():  # the first tidies up; the others find it done
-            run = open_run(layout, settings, runtime, progress, ranks=ranks)
-        ranks.refuse_different((settings.stamp(), run.step, run.epoch, run.position, len(run.clips)))
-        agree(run)
-        stops = {"interrupt": interrupt, "stop": Stop(layout.stop), "asked": stop or Stop()}
-        stopped_by = _to_the_end(run, budget, progress, stops)
-        ranks.wait()
-        layout.stop.unlink(missing_ok=True)
-    return _report(run, stopped_by, round(time.monotonic() - started, 1))
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in one pass over the clips."""
+        return math.ceil(len(self.clips) / self.clips_per_step)
 
+    @property
+    def steps_left(self) -> int:
+        """Steps to the end of the last epoch."""
+        epochs = self.settings.epochs - self.position.epoch
+        return max(0, epochs * self.steps_per_epoch - self.position.place)
 
-def _to_the_end(run: Run, budget: Budget, progress: Progress, stops: dict[str, Stop]) -> str:
-    """Train, save, open again; returns what ended it."""
-    log = (MetricsLog if run.ranks.is_first else NoLog)(
-        run.layout, steps_per_epoch=run.steps_per_epoch, resumed_step=run.step
-    )
-    with contextlib.closing(log), run.writer:
-        if run.step == 0:
-            _validate(run, log, progress)
-        _recollect(run, log)
-        stopped_by = _fit(run, log, budget, progress, stops)
-        progress.start("saving and opening again", 1)
-        if run.ranks.is_first:
-            _finish(run, log, progress)
-            _judge(run, progress, running=False)
-        progress.advance(run.layout.final_voice.name)
-    return stopped_by
+    @property
+    def learning_rate(self) -> float:
+        """Learning rate of the first epoch."""
+        chosen = self.settings.learning_rate
+        return self.caution.factor * (self.spec.learning_rate if chosen == "auto" else chosen)
 
+    # -- the loop ------------------------------------------------------------------------------------------------------
+    def fit(self, stops: dict[str, Stop]) -> str:
+        """Train; returns what ended it: ``epochs``, ``time``, ``stop``, ``interrupt`` or ``verdict``."""
+        self.progress.start("training", self.steps_left)
+        while self.position.epoch < self.settings.epochs:
+            decay = self.settings.learning_rate_decay**self.position.epoch
+            self.networks.set_learning_rate(self.learning_rate * decay)
+            for batch in self.batches():
+                if ending := self.ending(stops):
+                    return ending
+                if not self.step(batch):
+                    self.recover()
+                    break
+                self.settle(wait=False)
+                if self.saves.is_due(self.settings.save_every_minutes) and self.position.place < self.steps_per_epoch:
+                    self.save(with_voice=False)
+            else:
+                self.end_epoch()
+                if self.is_enough():
+                    return "verdict"
+        return "epochs"
 
-def _report(run: Run, stopped_by: str, seconds: float) -> TrainReport:
-    rows = history(run.layout)
-    mels = [row["heldout/mel"] for row in rows if row["kind"] == "validation" and "heldout/mel" in row]
-    first, last = (mels[0], mels[-1]) if mels else (None, None)
-    return TrainReport(
-        run.epoch,
-        run.step,
-        stopped_by,
-        run.resumed_from,
-        str(run.layout.final_voice),
-        first,
-        last,
-        seconds,
-        sum(row["kind"] == "skipped" for row in rows),
-    )
-
-
-# -- the loop ------------------------------------------------------------------------------------------------------
-def _fit(run: Run, log: MetricsLog, budget: Budget, progress: Progress, stops: dict[str, Stop]) -> str:
-    """Epoch after epoch; returns what ended it."""
-    settings = run.settings
-    progress.start("training", run.steps_left)
-    run.portions.tell = progress.say
-    while run.epoch < settings.epochs:
-        ended_by = _epoch(run, log, budget, progress, stops)
-        if ended_by == DIVERGED:
-            _settle(run, log, progress, wait=True)
-            recover(run, log, progress)
-            _recollect(run, log)
-            progress.start("training", run.steps_left)
-            continue
-        if ended_by:
-            return ended_by
-        run.epoch, run.position = run.epoch + 1, 0
-        log.epoch(run.step)
-        if run.epoch < settings.epochs and _validation_is_due(run):
-            _validate(run, log, progress)
-        if run.epoch < settings.epochs and run.epoch % settings.save_every_epochs == 0:
-            _save(run, log, progress, with_voice=True)
-        enough = settings.auto_stop and run.verdict and should_stop(run.verdict, settings.auto_stop)
-        if run.verdict and enough:
-            progress.say(f"training ends by itself: {run.verdict.sentence}")
-        if run.ranks.most(bool(enough)):
-            return "verdict"
-    return "epochs"
-
-
-def _epoch(run: Run, log: MetricsLog, budget: Budget, progress: Progress, stops: dict[str, Stop]) -> str | None:
-    """The rest of one pass over the clips; returns what ended it early, if anything did."""
-    settings = run.settings
-    run.networks.set_learning_rate(run.learning_rate * settings.learning_rate_decay**run.epoch)
-    batches = run.clips.batches(
-        run.clips_per_step,
-        seed=(settings.seed, run.epoch),
-        skip=run.position,
-        device=run.device,
-        place=(run.ranks.rank, run.ranks.count),
-    )
-    for batch in batches:
-        if ending := _ending(run, budget, stops):
-            return ending
-        began = time.monotonic()
-        result = train_step(
-            run.networks, batch, run.spec, epsilons=settings.mel_epsilons, ranks=run.ranks, portions=run.portions
+    def batches(self) -> Iterator[Batch]:
+        """The rest of the batches of this epoch: of each, the clips that this process trains on."""
+        return self.clips.batches(
+            self.clips_per_step,
+            seed=(self.settings.seed, self.position.epoch),
+            skip=self.position.place,
+            device=self.networks.device,
+            place=(self.ranks.rank, self.ranks.count),
         )
-        values = result.values()
-        run.step, run.position, run.newest = run.step + 1, run.position + 1, result
-        values["learning_rate"] = run.networks.generator_optimizer.param_groups[0]["lr"]
-        if not record(run, log, progress, values):
-            return DIVERGED
-        if run.step % PICTURE_INTERVAL_STEPS == 0:
-            _show_mels(run, log)
-        run.step_seconds = [*run.step_seconds[-49:], time.monotonic() - began]
-        run.trained_seconds += run.step_seconds[-1]
-        run.tuner.record(run.step_seconds[-1])
-        torch.set_num_threads(run.tuner.threads)
-        progress.advance(run.note(values, budget))
-        _settle(run, log, progress, wait=False)
-        if time.monotonic() - run.saved_at > 60 * settings.save_every_minutes and run.position < run.steps_per_epoch:
-            _save(run, log, progress, with_voice=False)
-    return None
 
+    def ending(self, stops: dict[str, Stop]) -> str:
+        """What ends training before the next step; empty if nothing does. The same for all processes."""
+        asked = [name for name, stop in stops.items() if stop.requested]
+        if asked:
+            wish = "interrupt" if asked[0] == "interrupt" else "stop"
+        else:
+            wish = "" if self.pace.has_time(self.validation.seconds) else "time"
+        return _ENDINGS[self.ranks.most(_ENDINGS.index(wish))]
 
-def _ending(run: Run, budget: Budget, stops: dict[str, Stop]) -> str:
-    """What ends training before the next step, nothing if nothing does: the same for all processes."""
-    asked = [name for name, stop in stops.items() if stop.requested]
-    if asked:
-        wish = "interrupt" if asked[0] == "interrupt" else "stop"
-    else:
-        wish = "" if budget.allows(run.pace + run.validation_seconds + run.save_seconds) else "time"
-    return _ENDINGS[run.ranks.most(_ENDINGS.index(wish))]
-
-
-def _recollect(run: Run, log: MetricsLog) -> None:
-    """What unheard recordings said last, and the voice that was written when the training was killed."""
-    newest = log.validations[-1] if log.validations else {}
-    run.judgement = {name: value for name, value in newest.items() if name not in ("kind", "step", "epoch")}
-    run.verdict = verdict_of_experiment(run.layout) if log.validations else None
-    voice = run.layout.voice(run.epoch, run.step)
-    if run.resumed_from is not None and voice.exists() and voice.name not in {row["path"] for row in log.voices}:
-        log.voice(run.step, run.epoch, voice.name, run.judgement)
-
-
-def _validation_is_due(run: Run) -> bool:
-    every = run.settings.validate_every_epochs
-    return run.epoch % every == 0 if every else run.trained_seconds * _VALIDATION_SHARE >= run.validation_seconds
-
-
-def _validate(run: Run, log: MetricsLog, progress: Progress) -> None:
-    """Hear the voice, record what was found, and judge the training so far."""
-    if run.examiner is None:
-        return
-    began = time.monotonic()
-    findings = run.examiner(run.networks.generator)
-    if findings.values:
-        run.judgement = findings.values
-        log.validation(run.step, run.epoch, run.judgement, findings.sounds)
-        _judge(run, progress)
-    run.trained_seconds, run.validation_seconds = 0.0, time.monotonic() - began
-
-
-def _judge(run: Run, progress: Progress, *, running: bool = True) -> None:
-    """Write the verdict, and say what has gone wrong since the last one."""
-    known = {failure.name for failure in run.verdict.failures} if run.verdict else set()
-    run.verdict = replace(verdict_of_experiment(run.layout), running=running)
-    write_json(run.layout.verdict, run.verdict.as_json())
-    for failure in run.verdict.failures:
-        if failure.name not in known:
-            progress.say(f"{failure.name} since epoch {failure.epoch}: {failure.look}. What to do: {failure.remedy}")
-
-
-def _show_mels(run: Run, log: MetricsLog) -> None:
-    if run.newest is not None:
-        log.mel("slice/mel_org", run.newest.mel_real.cpu().numpy(), run.step)
-        log.mel("slice/mel_gen", run.newest.mel_generated.cpu().numpy(), run.step)
-        whole = mel_spectrogram(run.clips[0].wave[None], run.spec, run.settings.mel_epsilons)
-        log.mel("all/mel", whole[0].cpu().numpy(), run.step)
-
-
-# -- what stays ----------------------------------------------------------------------------------------------------
-def _save(run: Run, log: MetricsLog, progress: Progress, *, with_voice: bool) -> None:
-    """Copy a complete checkpoint, and write it, and the voice of this moment if asked, while training goes on."""
-    if not run.ranks.is_first or run.odd_steps:
-        return
-    _settle(run, log, progress, wait=True)
-    networks = run.networks
-    log.flush()  # a checkpoint must not know steps that the record does not
-    generator, discriminator = (
-        on_host(
-            {
-                "model": network.state_dict(),
-                "iteration": run.epoch,
-                "optimizer": optimizer.state_dict(),
-                "learning_rate": run.learning_rate,
-            }
+    def step(self, batch: Batch) -> bool:
+        """Train on a batch; False when this was the last of too many steps in a row with NaN losses."""
+        began, epsilons = time.monotonic(), self.settings.mel_epsilons
+        self.newest = train_step(
+            self.networks, batch, self.spec, epsilons=epsilons, ranks=self.ranks, portions=self.portions
         )
-        for network, optimizer in (
-            (networks.generator, networks.generator_optimizer),
-            (networks.discriminator, networks.discriminator_optimizer),
+        values = self.newest.values()
+        values["learning_rate"] = self.networks.generator_optimizer.param_groups[0]["lr"]
+        self.position.advance()
+        if not self._record(values):
+            return False
+        if self.position.step % PICTURE_INTERVAL_STEPS == 0:
+            self._log_mels()
+        seconds = time.monotonic() - began
+        self.pace.record(seconds)
+        self.validation.record_step(seconds)
+        self.progress.advance(self._note(values))
+        return True
+
+    def _record(self, values: dict[str, float]) -> bool:
+        """Log the figures of a step; those of a skipped one are not logged.
+
+        Infinite gradients are normal while a scaler looks for the scale that float16 can bear: the step is lost, its
+        losses are not.
+        """
+        position = self.position
+        bad = [tag for tag, value in values.items() if not math.isfinite(value)]
+        if bad and (any(tag.startswith("loss/") for tag in bad) or not self.networks.is_finding_scale):
+            self.log.skipped(position.step, position.epoch + 1)
+            self.progress.say(f"step {position.step} is skipped: {bad[0]} is not finite")
+            return self.caution.skip_step()
+        self.caution.nan_steps = 0
+        figures = {tag: value for tag, value in values.items() if tag not in bad}
+        self.log.step(position.step, position.epoch + 1, figures)
+        return True
+
+    def _note(self, values: dict[str, float]) -> str:
+        """The newest figures in one line."""
+        verdict, epoch = self.validation.verdict, self.position.epoch + 1
+        failures = "".join(f" · {failure.name}!" for failure in verdict.failures) if verdict else ""
+        outlook = self.pace.outlook(self.position, self.steps_left, self.steps_per_epoch)
+        return f"epoch {epoch}/{self.settings.epochs} · mel {values['loss/g/mel']:.1f} · {outlook}{failures}"
+
+    def end_epoch(self) -> None:
+        """Close the epoch; before the last one ends, validate and save where that is due."""
+        self.position.end_epoch()
+        self.log.epoch(self.position.step)
+        epoch, settings = self.position.epoch, self.settings
+        if epoch == settings.epochs:
+            return  # the end validates and saves
+        saves_voice, every = epoch % settings.save_every_epochs == 0, settings.validate_every_epochs
+        if self.validation.is_due(epoch, every) or (saves_voice and not every and self.validation.is_affordable()):
+            self.validate()
+        if saves_voice:
+            self.save(with_voice=True)
+
+    def is_enough(self) -> bool:
+        """Whether the verdict ends training, in one of the processes and so in all."""
+        enough = self.validation.is_enough(self.settings.auto_stop)
+        if enough and self.validation.verdict:
+            self.progress.say(f"training ends by itself: {self.validation.verdict.sentence}")
+        return bool(self.ranks.most(enough))
+
+    def validate(self) -> None:
+        """Measure the voice, log what was found, and write the verdict so far."""
+        findings = self.validation.measure(self.networks.generator, self.position.step)
+        if findings is not None:
+            self.log.validation(self.position.step, self.position.epoch, findings.values, findings.sounds)
+            self.assess(running=True)
+
+    def assess(self, *, running: bool) -> None:
+        """Write the verdict, and say which failures are new."""
+        for line in self.validation.assess(running=running):
+            self.progress.say(line)
+
+    # -- after NaN losses ----------------------------------------------------------------------------------------------
+    def recover(self) -> None:
+        """Return to the last checkpoint, or to the beginning, with half the learning rate, then in float32 as well.
+
+        Raises
+        ------
+        DivergedError
+            When that was tried from the same step before.
+        """
+        self.settle(wait=True)
+        failed, factor = self.position.step, self.caution.factor
+        with self.ranks.in_turn():
+            self.return_to_checkpoint()
+        position, caution = self.position, self.caution
+        self.ranks.refuse_different((position.step, position.epoch, position.place))  # folders of machines may differ
+        if not caution.return_to(position.step, factor):
+            raise DivergedError(
+                f"the losses are NaN again at step {failed}, even in fp32 with a small learning rate",
+                hint=f"look for broken recordings (rvc inspect), or use --learning-rate {self.learning_rate / 4:g}; "
+                f"the checkpoint of step {position.step} is untouched",
+            )
+        if caution.only_fp32:
+            self.networks.compute_in(DTYPES["fp32"])
+        self.log.rewind(position.step)
+        self.progress.say(
+            f"{NAN_STEPS} steps in a row, up to {failed}, had NaN losses: back to step {position.step}, with "
+            f"--learning-rate {self.learning_rate:g}" + (" and in fp32" if caution.only_fp32 else "")
         )
-    )
-    checkpoint = Checkpoint(run.step, generator, discriminator, run.continuation())
-    voice = run.layout.voice(run.epoch, run.step) if with_voice else None
-    run.saved_at = time.monotonic()
-    run.saving = Saving(run.step, run.epoch, voice, run.judgement, run.writer.submit(_write, run, checkpoint, voice))
-    if with_voice:
-        _show_mels(run, log)
+        self.recall()
+        self.progress.start("training", self.steps_left)
 
+    def return_to_checkpoint(self) -> None:
+        """Load the newest checkpoint; before the first, begin again."""
+        checkpoint, dtype = load_newest(self.layout), self.networks.dtype
+        if checkpoint is None:
+            self.networks = Networks.fresh(self.spec, seed=self.settings.seed, device=self.networks.device)
+        self.load(checkpoint)
+        self.networks.compute_in(dtype, scaler=checkpoint.state.get("scaler") if checkpoint else None)
 
-def _write(run: Run, checkpoint: Checkpoint, voice: Path | None) -> float:
-    """The writing thread's work; returns its seconds."""
-    began = time.monotonic()
-    if not run.layout.root.is_dir():
-        raise StorageError(
-            f"{run.layout.root} is gone",
-            hint=("bring that storage back; the same command continues from the last checkpoint there"),
+    def load(self, checkpoint: Checkpoint | None) -> str:
+        """Load weights, moments and position, or base weights without a checkpoint; returns which, in words."""
+        self.position, self.caution.nan_steps = Position(), 0
+        if checkpoint is None:
+            bases = start.find_bases(self.spec, self.settings)
+            return start.load_bases(self.networks, bases, self.settings, self.info)
+        start.refuse_other_beginning(checkpoint, self.settings, self.info)
+        start.load_checkpoint(self.networks, checkpoint)
+        self.position, how = start.resumed_position(
+            checkpoint,
+            self.layout,
+            self.settings,
+            clips_per_step=self.clips_per_step,
+            steps_per_epoch=self.steps_per_epoch,
         )
-    if voice:
-        _save_voice(run, voice, checkpoint)  # first: what is after a complete checkpoint, a kill might leave out
-    if run.saved_step != checkpoint.step:  # a set is never written over: it may be the only one
-        save_checkpoint(run.layout, checkpoint, keep=run.settings.keep_checkpoints)
-    return time.monotonic() - began
+        self.caution.resume(checkpoint.state, self.settings.learning_rate)
+        self.saves.saved_step = self.position.step
+        return how
 
+    def recall(self) -> None:
+        """Take up what earlier validations found, and a voice that was written just before training was killed."""
+        self.validation.recall(self.log.validations)
+        step, epoch = self.position.step, self.position.epoch
+        voice = self.layout.voice(epoch, step)
+        recorded = {row["path"] for row in self.log.voices}
+        if self.saves.resumed_step is not None and voice.exists() and voice.name not in recorded:
+            self.log.voice(step, epoch, voice.name, self.validation.figures_at(step))
 
-def _save_voice(run: Run, path: Path, checkpoint: Checkpoint) -> None:
-    info = replace(run.info, epoch=checkpoint.generator["iteration"], step=checkpoint.step)
-    save_voice(path, VoiceFile(run.spec, checkpoint.generator["model"], info))
+    # -- what stays ----------------------------------------------------------------------------------------------------
+    def save(self, *, with_voice: bool) -> None:
+        """Copy a checkpoint, and maybe name a voice of this moment; both are written while training continues."""
+        if not self.ranks.is_first or self.caution.nan_steps:
+            return
+        self.settle(wait=True)
+        self.log.flush()  # a checkpoint must not know steps that the log does not
+        voice = self.layout.voice(self.position.epoch, self.position.step) if with_voice else None
+        self.saves.begin(self.checkpoint(), voice, self.validation.figures_at(self.position.step))
+        if with_voice:
+            self._log_mels()
 
+    def checkpoint(self) -> Checkpoint:
+        """A copy of everything that resuming needs: `state_<step>.pt` holds the position and what it depends on."""
+        position, networks = self.position, self.networks
+        common = {"iteration": position.epoch, "learning_rate": self.learning_rate}
 
-def _settle(run: Run, log: MetricsLog, progress: Progress, *, wait: bool) -> None:
-    """Take note of a checkpoint that is written by now; one that found no room leaves the one before."""
-    saving = run.saving
-    if saving is None or not (wait or saving.written.done()):
-        return
-    run.saving = None
-    try:
-        run.save_seconds = saving.written.result()
-    except ResourceError as error:
-        before = f"the one of step {run.saved_step} is kept" if run.saved_step >= 0 else "there is none before it"
-        progress.say(f"the checkpoint of step {saving.step} was not saved, {before}: {error} ({error.hint})")
-        return
-    run.saved_step = saving.step
-    if saving.voice:
-        log.voice(saving.step, saving.epoch, saving.voice.name, saving.judgement)
-        ranking = run.verdict.ranking if run.verdict else []
-        names = {row["step"]: row["path"] for row in log.voices}
-        ranks = {names[step]: rank for rank, step in enumerate([*ranking, saving.step]) if step in names}
-        prune_voices(run.layout, ranks if ranking else {}, keep=run.settings.keep_voices)
+        def part(network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+            return on_host({"model": network.state_dict(), "optimizer": optimizer.state_dict(), **common})
 
+        state = {
+            "epoch": position.epoch,
+            "position": position.place,
+            "settings": self.settings.stamp(),
+            "clips_per_step": self.clips_per_step,
+            "scaler": networks.scaler.state_dict(),
+            "caution": self.caution.factor,
+            "only_fp32": self.caution.only_fp32,
+            "content_identity": self.info.content_identity,
+            "data": stamps.stamp_of(self.layout, "prepare"),
+        }
+        generator = part(networks.generator, networks.generator_optimizer)
+        discriminator = part(networks.discriminator, networks.discriminator_optimizer)
+        return Checkpoint(position.step, generator, discriminator, state)
 
-def _finish(run: Run, log: MetricsLog, progress: Progress) -> None:
-    """Validate and save; then read the checkpoint again, and hear the voice, before anybody calls it done."""
-    layout = run.layout
-    _settle(run, log, progress, wait=True)
-    if run.odd_steps:
-        end_before(run, log)
-    if run.saved_step != run.step or not layout.voice(run.epoch, run.step).exists():
-        _validate(run, log, progress)
-        _save(run, log, progress, with_voice=True)
-        _settle(run, log, progress, wait=True)
-    checkpoint = load_newest(layout)
-    if checkpoint is None or run.saved_step != run.step:
-        raise ResourceError(
-            f"step {run.step} could not be saved: there is no room in {layout.root}",
-            hint=(f"free some space; the same command continues from step {max(0, run.saved_step)}"),
-        )
-    _save_voice(run, layout.final_voice, checkpoint)
-    _refuse_unheard(run, load_voice(layout.final_voice))
+    def settle(self, *, wait: bool) -> None:
+        """Take note of a save that is written by now; one that found no room leaves the one before."""
+        if (save := self.saves.pending(wait=wait)) is None:
+            return
+        saved = self.saves.saved_step
+        try:
+            self.pace.save_seconds = save.written.result()
+        except ResourceError as error:
+            before = f"the one of step {saved} is kept" if saved >= 0 else "there is none before it"
+            self.progress.say(f"the checkpoint of step {save.step} was not saved, {before}: {error} ({error.hint})")
+            return
+        self.saves.saved_step = save.step
+        if save.voice:
+            self.log.voice(save.step, save.epoch, save.voice.name, save.figures)
+            ranking = self.validation.verdict.ranking if self.validation.verdict else []
+            prune_voices(self.layout, [*ranking, save.step] if ranking else [], most=self.settings.keep_voices)
 
+    def finish(self) -> None:
+        """Validate and save; then read the checkpoint again and synthesise with the voice, before anything is done."""
+        self.settle(wait=True)
+        if self.caution.nan_steps:
+            self._end_at_checkpoint()
+        layout, step, saves = self.layout, self.position.step, self.saves
+        if saves.saved_step != step or not layout.voice(self.position.epoch, step).exists():
+            self.validate()
+            self.save(with_voice=True)
+            self.settle(wait=True)
+        checkpoint = load_newest(layout)
+        if checkpoint is None or saves.saved_step != step:
+            raise ResourceError(
+                f"step {step} could not be saved: there is no room in {layout.root}",
+                hint=f"free some space; the same command continues from step {max(0, saves.saved_step)}",
+            )
+        saves.write_voice(layout.final_voice, checkpoint)
+        self._refuse_broken_voice()
+        self.assess(running=False)
 
-def _refuse_unheard(run: Run, voice: VoiceFile) -> None:
-    """Let the voice that was written speak three seconds of a clip."""
-    clip = (run.heldout if len(run.heldout) else run.clips)[0]
-    audio = speak(synthesizer_of(voice).to(run.device), clip.excerpt(0, 300))
-    if voice.info.step != run.step or not audio.isfinite().all() or audio.std() < _SILENT:
-        raise CheckpointError(
-            f"{run.layout.final_voice.name} does not speak as it should after it was written",
-            hint="check the disk, then run the same command: the checkpoint is there",
-        )
+    def _end_at_checkpoint(self) -> None:
+        """Return to the last checkpoint, as the last steps had NaN losses."""
+        if self.saves.saved_step < 0:
+            raise DivergedError(
+                f"the losses of step {self.position.step} are NaN, and nothing was saved before",
+                hint=f"use --learning-rate {self.learning_rate / 2:g}",
+            )
+        self.return_to_checkpoint()
+        self.log.rewind(self.position.step)
+
+    def _refuse_broken_voice(self) -> None:
+        """Synthesise three seconds of a clip with the voice that was written."""
+        path, clips = self.layout.final_voice, self.validation.clips
+        voice, clip = load_voice(path), (clips if len(clips) else self.clips)[0]
+        audio = speak(synthesizer_of(voice).to(self.networks.device), clip.excerpt(0, 300))
+        if voice.info.step != self.position.step or not audio.isfinite().all() or audio.std() < _SILENT:
+            raise CheckpointError(
+                f"{path.name} does not sound as it should after it was written",
+                hint="check the disk, then run the same command: the checkpoint is there",
+            )
+
+    def _log_mels(self) -> None:
+        if self.newest is not None:
+            self.log.mel("slice/mel_org", self.newest.mel_real.cpu().numpy(), self.position.step)
+            self.log.mel("slice/mel_gen", self.newest.mel_generated.cpu().numpy(), self.position.step)
+            whole = mel_spectrogram(self.clips[0].wave[None], self.spec, self.settings.mel_epsilons)
+            self.log.mel("all/mel", whole[0].cpu().numpy(), self.position.step)
+
+    def close(self) -> None:
+        """Close the log, and wait for what is being written."""
+        self.log.close()
+        self.saves.close()

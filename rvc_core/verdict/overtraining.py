@@ -23,6 +23,7 @@ from .learning_curve import LEAST_POINTS, History, Series, Trend, fit_trend, run
 State = Literal["cannot_tell", "undertrained", "good", "overtrained", "collapsed"]
 
 _CANDIDATES = 6
+_SAME_VOICE = 0.05  # of all steps: what lies nearer to a validation than this has its figures
 METRICS = {  # of held-out recordings: higher is better, name of the axis, description
     "heldout/mel": (False, "held-out mel", "mel distance to held-out recordings"),
     "heldout/stft": (False, "", "STFT distance to held-out recordings"),
@@ -259,15 +260,26 @@ def _candidates(
 
 
 def _recommended(history: History, whole: Trend | None, guide: GuideReading, steps: list[int]) -> int | None:
-    """Of the two saved voices around the best step, the one with the better trend."""
+    """Of the two measured voices around the best step, the one with the better trend; the last if none is measured.
+
+    Without any validation the guide's lowest mel decides.
+    """
+    validations = [step for step, row in history.validations.items() if row.keys() & METRICS]
+    if not validations:
+        return min(steps, key=lambda step: abs(step - guide.minima[0])) if guide.minima else None
+    near = _SAME_VOICE * history.last_step
+    measured = [step for step in steps if min(abs(step - one) for one in validations) <= near]
+    if not measured:
+        return steps[-1]
     if whole is not None:
-        before = [step for step in steps if step <= whole.best_step]
-        after = [step for step in steps if step > whole.best_step]
+        before = [step for step in measured if step <= whole.best_step]
+        after = [step for step in measured if step > whole.best_step]
         return min([*before[-1:], *after[:1]], key=whole.at)
     validated, values = history.series("heldout/mel")
-    if len(validated):
-        return min(steps, key=lambda step: abs(step - validated[values.argmin()]))
-    return min(steps, key=lambda step: abs(step - guide.minima[0])) if guide.minima else None
+    if not len(validated):
+        return steps[-1]
+    best = min(measured, key=lambda step: values[np.abs(validated - step).argmin()])
+    return steps[-1] if best == measured[-1] else best  # still improving: the last is at least as good
 
 
 def _ranking(history: History, curve: Series | None, best: Candidate | None) -> list[int]:

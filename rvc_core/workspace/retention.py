@@ -1,8 +1,9 @@
-"""Which checkpoints and voices an experiment has, which its owner pinned, and which are worth keeping."""
+"""Checkpoints and voices of an experiment: list, pin and prune them."""
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +11,32 @@ from ..errors import CheckpointError, RVCError
 from ..system.files import read_json, write_json
 from .layout import Layout
 
-_BEST_VOICES = 5
+VOICES_IN_A_SAVE = 5  # of those that are neither pinned nor the newest
 
 
 def checkpoint_rows(layout: Layout) -> list[dict[str, Any]]:
-    """The complete checkpoints that ``checkpoints.json`` names, oldest first; none before the first."""
+    """The complete checkpoints in ``checkpoints.json``, oldest first; empty before the first."""
     try:
-        return read_json(layout.checkpoints, "restore it from a copy of the experiment", error=CheckpointError)
+        return read_json(layout.checkpoints, "restore it from a backup of the experiment", error=CheckpointError)
     except FileNotFoundError:
         return []
 
 
 def pinned_steps(layout: Layout) -> set[int]:
-    """Steps whose sets and voices their owner wants kept for ever."""
+    """Steps whose checkpoints and voices are never removed."""
     try:
-        return set(read_json(layout.pinned, "write a list of steps into it, or remove it", error=CheckpointError))
+        return set(read_json(layout.pinned, "write a list of steps into it, or delete it", error=CheckpointError))
     except FileNotFoundError:
         return set()
 
 
 def pin(layout: Layout, step: int) -> list[str]:
-    """Keep the set and the voice of this step for ever; returns the names of their files.
+    """Never remove the checkpoint and the voice of this step; returns the names of their files.
 
     Raises
     ------
     CheckpointError
-        When neither exists; the steps that do are listed.
+        When neither exists; the hint lists the available steps.
     """
     kept = {row["step"]: [*row["sha256"]] for row in checkpoint_rows(layout)}
     for path in layout.voices():
@@ -43,33 +44,80 @@ def pin(layout: Layout, step: int) -> list[str]:
             kept.setdefault(layout.step_of(path), []).append(path.name)
     if step not in kept:
         raise CheckpointError(
-            f"{layout.name!r} has nothing of step {step}",
-            hint=f"there are the steps {', '.join(map(str, sorted(kept))) or 'of no training yet'}",
+            f"{layout.name!r} has neither a checkpoint nor a voice of step {step}",
+            hint=f"choose one of these steps: {', '.join(map(str, sorted(kept))) or 'none yet, train first'}",
         )
     write_json(layout.pinned, sorted(pinned_steps(layout) | {step}))
     return kept[step]
 
 
-def prune_voices(layout: Layout, scores: Mapping[str, float], *, keep: int) -> list[str]:
-    """Remove saved voices beyond the `keep` best; returns their names.
+@dataclass(frozen=True)
+class Kept:
+    """Steps of the checkpoints and of the dated voices that stay."""
+
+    sets: set[int]
+    voices: set[int]
+
+
+def keep(
+    sets: Iterable[int],
+    voices: Iterable[int],
+    ranking: Sequence[int],
+    pins: Collection[int],
+    *,
+    most_sets: int = 1,
+    most_voices: int,
+    unranked: bool = True,
+) -> Kept:
+    """Which checkpoints and voices stay; the final voice always does.
 
     Parameters
     ----------
-    scores : mapping
-        Distance from unheard recordings by file name, lower is better; a voice without one stays. So do the newest, the
-        final one, and those of pinned steps.
+    sets, voices : iterable of int
+        Steps of all complete checkpoints, and of all dated voices.
+    ranking : sequence of int
+        Steps of voices that can be told apart, the best first.
+    pins : collection of int
+        Steps that stay besides, whatever else is chosen.
+    most_sets : int
+        How many of the newest checkpoints stay.
+    most_voices : int
+        How many voices stay, in the order of the ranking; besides, the newest voice stays.
+    unranked : bool
+        Whether all voices without a rank stay; otherwise the newest of them fill up what the ranking leaves.
+
+    Examples
+    --------
+    >>> kept = keep([10, 20, 30], [10, 20, 30, 40], ranking=[20, 30, 10], pins=[10], most_sets=1, most_voices=1)
+    >>> sorted(kept.sets), sorted(kept.voices)
+    ([10, 30], [10, 20, 40])
     """
-    pins = pinned_steps(layout)
-    judged = [path for path in layout.voices()[::-1] if path.name in scores and path != layout.final_voice]
-    ranked = sorted(judged, key=lambda path: scores[path.name])
-    removed = [path for path in ranked[keep:] if path != judged[0] and layout.step_of(path) not in pins]
+    sets, voices = set(sets), set(voices)
+    free = sorted(sets.difference(pins), reverse=True)
+    ranked = [step for step in ranking if step in voices and step not in pins]
+    others = sorted(voices.difference(ranking, pins), reverse=True)
+    chosen = [*ranked[:most_voices], *(others if unranked else others[: max(0, most_voices - len(ranked))])]
+    newest = [max(voices)] if voices else []
+    return Kept({*free[:most_sets], *sets.intersection(pins)}, {*chosen, *newest, *voices.intersection(pins)})
+
+
+def dated_voices(layout: Layout) -> dict[int, Path]:
+    """The voices of an experiment but the final one, by their step."""
+    return {layout.step_of(path): path for path in layout.voices() if path != layout.final_voice}
+
+
+def prune_voices(layout: Layout, ranking: Sequence[int], *, most: int) -> list[str]:
+    """Remove saved voices that do not stay, see `keep`; returns their names."""
+    voices = dated_voices(layout)
+    kept = keep([], voices, ranking, pinned_steps(layout), most_voices=most)
+    removed = [path for step, path in voices.items() if step not in kept.voices]
     for path in removed:
         path.unlink(missing_ok=True)
     return [path.name for path in removed]
 
 
 def voice_scores(layout: Layout, last_bytes: int = 0) -> dict[str, float]:
-    """What unheard recordings said of saved voices, less is better: in the whole record, or in the end of it."""
+    """Held-out mel distance of saved voices, lower is better, from metrics.jsonl or its last bytes."""
     found: dict[str, float] = {}
     with contextlib.suppress(FileNotFoundError), layout.metrics.open("rb") as file:
         file.seek(max(0, layout.metrics.stat().st_size - last_bytes) if last_bytes else 0)
@@ -80,15 +128,15 @@ def voice_scores(layout: Layout, last_bytes: int = 0) -> dict[str, float]:
     return found
 
 
-def best_voices(layout: Layout) -> list[Path]:
-    """The final voice, the newest, those that are pinned, and the best few; of unjudged ones the newest."""
-    known = voice_scores(layout)
+def voices_to_save(layout: Layout) -> list[Path]:
+    """The voices that go into a save: the final one, and those that stay of `VOICES_IN_A_SAVE`, see `keep`."""
+    voices, ranking, pins = dated_voices(layout), list[int](), set[int]()
     with contextlib.suppress(FileNotFoundError, RVCError):  # the verdict's order goes before single figures
-        ranks = {step: rank for rank, step in enumerate(read_json(layout.verdict, "")["ranking"])}
-        known |= {path.name: 1e-9 * ranks[step] for path in layout.voices() if (step := layout.step_of(path)) in ranks}
-    with contextlib.suppress(FileNotFoundError, RVCError):
-        known |= {path.name: -1.0 for path in layout.voices() if layout.step_of(path) in read_json(layout.pinned, "")}
-    dated = [path for path in layout.voices()[::-1] if path != layout.final_voice]
-    best = sorted(dated, key=lambda path: known.get(path.name, float("inf")))
-    pins = sum(score < 0 for score in known.values())
-    return [path for path in layout.voices() if path in [*best[: _BEST_VOICES + pins], *dated[:1], layout.final_voice]]
+        ranking = read_json(layout.verdict, "")["ranking"]
+    with contextlib.suppress(RVCError):
+        pins = pinned_steps(layout)
+    scores = voice_scores(layout)
+    measured = sorted((scores[path.name], step) for step, path in voices.items() if path.name in scores)
+    ranking = [*ranking, *(step for _, step in measured if step not in ranking)]
+    kept = keep([], voices, ranking, pins, most_voices=VOICES_IN_A_SAVE, unranked=False)
+    return [path for path in layout.voices() if path == layout.final_voice or layout.step_of(path) in kept.voices]

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,9 +19,11 @@ from rvc_core.progress import Silent
 from rvc_core.settings import MirrorSettings, RuntimeSettings, TrainSettings
 from rvc_core.storage.mirror import is_wanted
 from rvc_core.system.files import read_json, write_json
-from rvc_core.training import detached, recovery
+from rvc_core.training import detached
 from rvc_core.training.distributed import UNHEARD, Ranks
-from rvc_core.training.trainer import train
+from rvc_core.training.position import Caution, Position
+from rvc_core.training.train import train
+from rvc_core.training.trainer import Trainer
 from rvc_core.workspace.checkpoint import load_newest
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.metrics import history
@@ -190,11 +191,13 @@ def test_machines_whose_folders_differ_do_not_go_back_to_different_steps(monkeyp
             told.append(mine)
             raise MismatchError("the machines do not have the same experiment")
 
-    monkeypatch.setattr(recovery, "go_back", lambda run: setattr(run, "step", 6))
-    run = SimpleNamespace(ranks=Two(), step=9, epoch=2, position=0, caution=1.0)
+    trainer = Trainer.__new__(Trainer)
+    trainer.ranks, trainer.position, trainer.caution = Two(), Position(step=9, epoch=2), Caution()
+    monkeypatch.setattr(trainer, "settle", lambda wait: None, raising=False)
+    monkeypatch.setattr(trainer, "return_to_checkpoint", lambda: setattr(trainer.position, "step", 6))
     with pytest.raises(MismatchError):
-        recovery.recover(run, None, Silent())
-    assert told == [(6, 2, 0)] and run.caution == 1
+        trainer.recover()
+    assert told == [(6, 2, 0)] and trainer.caution.factor == 1
 
 
 def test_of_several_machines_only_the_first_saves_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,12 +32,14 @@ from rvc_core.experiment import Experiment
 from rvc_core.progress import Silent
 from rvc_core.settings import TrainSettings
 from rvc_core.system.files import read_json
-from rvc_core.training import guards, step
-from rvc_core.training import run as run_module
+from rvc_core.training import guards, start, step
+from rvc_core.training import train as train_entry
 from rvc_core.training import trainer as train_module
 from rvc_core.training.memory import Memory
+from rvc_core.training.saves import Saves
 from rvc_core.training.step import train_step
-from rvc_core.training.trainer import train
+from rvc_core.training.train import train
+from rvc_core.training.trainer import Trainer
 from rvc_core.training.validate import Findings
 from rvc_core.verdict.overtraining import verdict_of_experiment
 from rvc_core.voice import Voice
@@ -270,8 +273,8 @@ def test_a_non_finite_loss_is_never_saved(tiny: None, tmp_path: Path) -> None:
         train(layout, _settings(epochs=3), progress=said)
     assert layout.generator_steps() == [3] and len(layout.voices()) == 2
     assert [line for line in said.lines if "back to step 3" in line] == [
-        "3 steps in a row, up to 6, had no finite losses: back to step 3, with --learning-rate 0.001",
-        "3 steps in a row, up to 6, had no finite losses: back to step 3, with --learning-rate 0.0005 and in fp32",
+        "3 steps in a row, up to 6, had NaN losses: back to step 3, with --learning-rate 0.001",
+        "3 steps in a row, up to 6, had NaN losses: back to step 3, with --learning-rate 0.0005 and in fp32",
     ]
 
 
@@ -310,9 +313,9 @@ def test_odd_losses_in_a_row_go_back_to_the_checkpoint_with_half_the_step_size(
     before = load_newest(layout).generator["model"]
     odd = _Odd(monkeypatch, {2, 3, 4})  # steps 5, 6, 7
     seen = []
-    monkeypatch.setattr(train_module, "_save", lambda run, *_, **__: seen.append((run.step, run.odd_steps)))
-    monkeypatch.setattr(train_module, "_recollect", lambda run, log: seen.append(_same(run.networks, before)))
-    monkeypatch.setattr(train_module, "_finish", lambda *_: None)
+    monkeypatch.setattr(Trainer, "save", lambda self, **_: seen.append((self.position.step, self.caution.nan_steps)))
+    monkeypatch.setattr(Trainer, "recall", lambda self: seen.append(_same(self.networks, before)))
+    monkeypatch.setattr(Trainer, "finish", lambda self: None)
     report = train(layout, _settings(epochs=4, save_every_epochs=1), progress=said)
     assert seen == [True, (6, 2), True, (6, 0), (9, 0)] and odd.made == 4 + 9  # the save in between is declined
     assert any("back to step 3, with --learning-rate 0.001" in line for line in said.lines)
@@ -400,7 +403,7 @@ def test_a_validation_without_memory_is_told_as_that(
     def full(*_: object) -> object:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-    monkeypatch.setattr(train_module, "_validate", full)
+    monkeypatch.setattr(Trainer, "validate", full)
     with pytest.raises(ResourceError, match="memory ran out: CUDA"):
         train(experiment(tmp_path), _settings(epochs=1))
 
@@ -424,8 +427,8 @@ def small_card(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         memory.peak_bytes = held[0]
 
     monkeypatch.setattr(step.Gradients, "of_generator", within)
-    monkeypatch.setattr(run_module, "measured_memory", measured)
-    monkeypatch.setattr(run_module, "available_bytes", lambda device: cap[0])
+    monkeypatch.setattr(start, "measured_memory", measured)
+    monkeypatch.setattr(start, "available_bytes", lambda device: cap[0])
     return lambda frames: cap.__setitem__(0, frames)
 
 
@@ -512,15 +515,19 @@ def _train_through_kills(home: Path, kills: list[dict[str, object]], epochs: int
 def test_a_voice_that_is_written_late_keeps_its_own_judgement(
     tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = train_module._write
+    write, validated = Saves.write, threading.Event()
 
-    def late(run: run_module.Run, checkpoint: Checkpoint, voice: Path) -> float:
-        judgement = run.judgement
-        while checkpoint.step == 3 and run.judgement is judgement:
-            time.sleep(0.01)
-        return write(run, checkpoint, voice)
+    def late(saves: Saves, checkpoint: Checkpoint, voice: Path) -> float:
+        assert checkpoint.step != 3 or validated.wait(60)
+        return write(saves, checkpoint, voice)
 
-    monkeypatch.setattr(train_module, "_write", late)
+    def validate(trainer: Trainer, measure: Callable[[Trainer], None] = Trainer.validate) -> None:
+        measure(trainer)
+        if trainer.position.step == 6:
+            validated.set()
+
+    monkeypatch.setattr(Saves, "write", late)
+    monkeypatch.setattr(Trainer, "validate", validate)
     layout = experiment(tmp_path)
     train(layout, _settings(epochs=3, save_every_epochs=1, validate_every_epochs=1))
     rows = history(layout)
@@ -543,7 +550,7 @@ def test_a_voice_that_does_not_speak_is_not_called_done(
     tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: torch.Tensor
 ) -> None:
     monkeypatch.setattr(train_module, "speak", lambda *_: said)
-    with pytest.raises(CheckpointError, match="does not speak"):
+    with pytest.raises(CheckpointError, match="does not sound"):
         train(experiment(tmp_path), _settings(epochs=1))
 
 
@@ -707,7 +714,7 @@ def _bowl(epoch: float) -> dict[str, float]:
 def test_training_stops_by_itself_past_its_best_and_keeps_the_best_voices(
     tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "Examiner", lambda *_, **__: _Findings(_bowl))
+    monkeypatch.setattr(train_entry, "Examiner", lambda *_, **__: _Findings(_bowl))
     lab, said = Experiment(experiment(tmp_path, clips=2)), _Listening()
     lab.progress = said
     every = {"validate_every_epochs": 1, "save_every_epochs": 2, "keep_voices": 3}
@@ -730,7 +737,7 @@ def test_a_failure_is_said_once_and_stands_in_the_progress_line(
     tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        run_module,
+        train_entry,
         "Examiner",
         lambda *_, **__: _Findings(
             lambda epoch: {"heldout/mel": 0.5, "sanity/level_nepers": -0.1 if epoch < 3 else -4.0}

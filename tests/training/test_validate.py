@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +13,8 @@ from rvc_core import presets
 from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import AudioError
-from rvc_core.training.trainer import _validation_is_due
-from rvc_core.training.validate import Examiner, heldout_files
+from rvc_core.training.validate import Examiner, Findings, heldout_files
+from rvc_core.training.validation import Validation
 from rvc_core.workspace.dataset import ClipStore, ClipTensors
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.voice_file import VoiceInfo
@@ -133,10 +132,36 @@ def test_what_cannot_be_measured_is_said(target: Layout) -> None:
 
 def test_validation_takes_a_twentieth_of_the_time_unless_told_otherwise() -> None:
     for every, epoch, trained, due in ((0, 7, 39.0, False), (0, 7, 41.0, True), (5, 7, 41.0, False), (5, 10, 0, True)):
-        run = SimpleNamespace(
-            epoch=epoch,
-            trained_seconds=trained,
-            validation_seconds=2.0,
-            settings=SimpleNamespace(validate_every_epochs=every),
-        )
-        assert _validation_is_due(run) == due
+        validation = Validation(Layout.of("nobody"), ClipStore([], SPEC, "2023"))
+        validation.seconds = 2.0
+        validation.record_step(trained)
+        assert validation.is_due(epoch, every) == due
+
+
+class _Slow:
+    """Takes a second of an own clock, and finds something."""
+
+    def __init__(self, clock: list[float]) -> None:
+        self.clock, self.missing = clock, []
+
+    def __call__(self, generator: object) -> Findings:
+        self.clock[0] += 1
+        return Findings({"heldout/mel": self.clock[0]}, {})
+
+
+def test_a_saved_voice_is_measured_as_long_as_that_stays_below_a_tenth_of_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("rvc_core.training.validation.time.monotonic", lambda: clock[0])
+    validation = Validation(Layout.of("nobody"), ClipStore([], SPEC, "2023"))
+    validation.examiner = _Slow(clock)
+    measured = 0
+    for step in range(400):  # of a second, with a voice each
+        validation.record_step(1.0)
+        clock[0] += 1
+        if validation.is_affordable():
+            validation.measure(None, step)
+            measured += 1
+            assert validation.figures_at(step) and not validation.figures_at(step - 1)
+    assert 35 <= measured <= 0.10 * clock[0]

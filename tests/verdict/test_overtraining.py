@@ -93,6 +93,31 @@ def test_low_points_of_mel_lead_to_saved_voices_without_any_heldout_data() -> No
     assert [one.epoch for one in verdict.candidates if "low mel" in one.why] == [10, 40, 60]
 
 
+@pytest.mark.parametrize(
+    ("validated", "recommended"),
+    [
+        ({0: 2.0, 200: 0.5}, 200),  # epoch 15's only figure is that of epoch 0
+        ({0: 2.0}, 200),  # nothing tells the voices apart: the last
+        ({0: 2.0, 90: 0.4, 200: 0.5}, 90),  # measured, and better than the last
+        ({0: 2.0, 90: 0.5, 120: 0.4}, 200),  # still improving when it was measured last
+        ({0: 2.0, 90: 0.4, 120: 0.5}, 90),
+    ],
+)
+def test_a_voice_that_was_not_measured_is_never_recommended_over_the_last(
+    validated: dict[int, float], recommended: int
+) -> None:
+    rows = [
+        {"kind": "validation", "step": 4 * epoch, "epoch": epoch, "heldout/mel": mel}
+        for epoch, mel in validated.items()
+    ]
+    voices = [
+        {"kind": "voice", "step": 4 * epoch, "epoch": epoch, "path": f"v_e{epoch}.pth"}
+        for epoch in (15, 30, 60, 90, 120, 200)
+    ]
+    verdict = verdict_of(sorted([*rows, *voices], key=lambda row: (row["step"], row["kind"])))
+    assert verdict.state == "cannot_tell" and verdict.best.epoch == recommended
+
+
 # -- states --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "state, best, rows",

@@ -1,0 +1,217 @@
+"""Stage: train a voice, or resume training it."""
+
+import contextlib
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from ..progress import Budget, Progress, Silent, Stop
+from ..settings import RuntimeSettings, TrainSettings
+from ..system.devices import choose_device, refuse_unbuilt
+from ..system.files import remove_leftovers, write_json
+from ..workspace.checkpoint import load_newest
+from ..workspace.filelist import rebase_filelist
+from ..workspace.layout import Layout
+from ..workspace.manifest import ExperimentRecord
+from ..workspace.metrics import MetricsLog, NoLog, history
+from ..workspace.rvc_config import experiment_config
+from . import start
+from .distributed import Ranks, joined, own_device
+from .guards import alone, budget_of, gentle_interrupt, storage_named
+from .pace import Pace
+from .precision import DTYPES, Precision, choose_precision
+from .step import Networks
+from .trainer import Trainer
+from .validate import Examiner
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a training did.
+
+    Attributes
+    ----------
+    stopped_by : str
+        ``epochs``, ``time``, ``stop``, ``interrupt``, or ``verdict``, see `TrainSettings.auto_stop`.
+    resumed_from : int or None
+        Step of the checkpoint from which it resumed.
+    heldout_mel_first, heldout_mel_last : float or None
+        First and newest validation of the experiment; None without held-out recordings.
+    skipped : int
+        Steps that were skipped because of NaN losses.
+    """
+
+    epochs: int
+    steps: int
+    stopped_by: str
+    resumed_from: int | None
+    voice: str
+    heldout_mel_first: float | None
+    heldout_mel_last: float | None
+    seconds: float
+    skipped: int
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+
+def train(
+    layout: Layout,
+    settings: TrainSettings,
+    *,
+    runtime: RuntimeSettings = RuntimeSettings(),
+    progress: Progress = Silent(),
+    stop: Stop | None = None,
+) -> TrainReport:
+    """Train until the epochs or minutes are over, or you stop it; the same call resumes.
+
+    Parameters
+    ----------
+    layout : Layout
+        An experiment whose features were extracted.
+    stop : Stop, optional
+        Ends training after the running step, and saves. So do a file ``STOP`` in the experiment, and Ctrl-C; a second
+        Ctrl-C ends at once.
+
+    Raises
+    ------
+    StageOrderError, DatasetError, WeightsError, CheckpointError, MismatchError, ResourceError
+        Before the first step, each with its remedy; `ResourceError` also when memory or disk runs out.
+    StorageError
+        When the experiment's folder cannot be written, or is gone; what was saved there is untouched.
+    DivergedError
+        When losses stay NaN whatever is tried; the last checkpoint is untouched.
+    """
+    started = time.monotonic()
+    refuse_unbuilt(runtime.device)
+    with (
+        joined(own_device(choose_device(runtime.device).name)) as ranks,
+        storage_named(layout),
+        alone(layout, ranks),
+        gentle_interrupt() as interrupt,
+    ):
+        progress = progress if ranks.is_first else Silent()
+        budget = budget_of(settings, progress)
+        layout.stop.unlink(missing_ok=True)
+        stops = {"interrupt": interrupt, "stop": Stop(layout.stop), "asked": stop or Stop()}
+        with contextlib.closing(open_trainer(layout, settings, runtime, progress, ranks, budget)) as trainer:
+            if trainer.position.step == 0:
+                trainer.validate()
+            trainer.recall()
+            stopped_by = trainer.fit(stops)
+            progress.start("saving and opening again", 1)
+            if ranks.is_first:
+                trainer.finish()
+            progress.advance(layout.final_voice.name)
+        ranks.wait()
+        layout.stop.unlink(missing_ok=True)
+    return _report(trainer, stopped_by, round(time.monotonic() - started, 1))
+
+
+def _report(trainer: Trainer, stopped_by: str, seconds: float) -> TrainReport:
+    rows = history(trainer.layout)
+    mels = [row["heldout/mel"] for row in rows if row["kind"] == "validation" and "heldout/mel" in row]
+    return TrainReport(
+        epochs=trainer.position.epoch,
+        steps=trainer.position.step,
+        stopped_by=stopped_by,
+        resumed_from=trainer.saves.resumed_step,
+        voice=str(trainer.layout.final_voice),
+        heldout_mel_first=mels[0] if mels else None,
+        heldout_mel_last=mels[-1] if mels else None,
+        seconds=seconds,
+        skipped=sum(row["kind"] == "skipped" for row in rows),
+    )
+
+
+# -- beginning -----------------------------------------------------------------------------------------------------
+def open_trainer(
+    layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, progress: Progress, ranks: Ranks, budget: Budget
+) -> Trainer:
+    """A trainer at the newest checkpoint of its experiment, or at base weights before the first.
+
+    Raises
+    ------
+    StageOrderError, DatasetError, WeightsError, CheckpointError, MismatchError, ResourceError
+        Each with its remedy; nothing has been changed then.
+    """
+    with ranks.in_turn():  # the first process tidies up; the others find it done
+        trainer = _opened(layout, settings, runtime, progress, ranks, budget)
+    position = trainer.position
+    mine = (settings.stamp(), position.step, position.epoch, position.place, len(trainer.clips))
+    ranks.refuse_different(mine)
+    _agree(trainer)
+    log = MetricsLog if ranks.is_first else NoLog
+    trainer.log = log(layout, steps_per_epoch=trainer.steps_per_epoch, resumed_step=position.step)
+    return trainer
+
+
+def _opened(
+    layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, progress: Progress, ranks: Ranks, budget: Budget
+) -> Trainer:
+    record, checkpoint = ExperimentRecord.load(layout), load_newest(layout)
+    if checkpoint is None:
+        start.find_bases(record.spec, settings)  # missing weights are named before anything is changed
+    if ranks.is_first:
+        remove_leftovers(layout.root)
+        rebase_filelist(layout)
+    device = torch.device(own_device(choose_device(runtime.device).name))
+    pace, data = Pace(device, runtime.threads, budget), start.load_data(layout, record, settings, device)
+    settings = start.with_batch_size(
+        settings,
+        checkpoint,
+        ranks.count,
+        lambda: start.measured_batch_size(record.spec, data.clips, settings, device),
+    )
+    networks = Networks.fresh(record.spec, seed=settings.seed, device=device)
+    trainer = Trainer(layout, settings, ranks, networks, data, pace)
+    trainer.progress = progress
+    trainer.portions.tell = progress.say
+    if ranks.is_first:
+        trainer.validation.examiner = Examiner(
+            layout,
+            record.spec,
+            data.info,
+            data.heldout,
+            unlike=settings.unlike,
+            epsilons=settings.mel_epsilons,
+            device=str(device),
+        )
+    start.ensure_room_for_checkpoints(layout, networks, settings.keep_checkpoints, progress)
+    how = trainer.load(checkpoint)
+    trainer.saves.resumed_step = trainer.position.step if checkpoint else None
+    wanted = "fp32" if trainer.caution.only_fp32 else settings.precision
+    precision = choose_precision(wanted, networks, data.clips[0], record.spec, epsilons=settings.mel_epsilons)
+    networks.compute_in(precision.dtype, scaler=checkpoint.state.get("scaler") if checkpoint else None)
+    if ranks.is_first:
+        config = experiment_config(record.spec, settings, trainer.batch_size, trainer.learning_rate)
+        write_json(layout.config, config)
+    _announce(trainer, precision, how)
+    return trainer
+
+
+def _agree(trainer: Trainer) -> None:
+    """Let all processes take the smallest batch that one of them has room for, and one number format."""
+    ranks, networks = trainer.ranks, trainer.networks
+    smallest = -ranks.most(-trainer.batch_size)
+    trainer.settings = trainer.settings.model_copy(update={"batch_size": smallest})
+    trainer.portions.clips = smallest
+    place = list(DTYPES.values()).index(networks.dtype)
+    if ranks.most(place) != -ranks.most(-place):
+        networks.compute_in(torch.float32)
+
+
+def _announce(trainer: Trainer, precision: Precision, how: str) -> None:
+    """Say what is trained, on what, and what validation goes without."""
+    ranks, clips = trainer.ranks, f"{trainer.batch_size} = {trainer.clips_per_step} clips a step"
+    together = f" and {ranks.count - 1} more, {ranks.count} × {clips}" if ranks.count > 1 else ""
+    trainer.progress.say(
+        f"training {trainer.layout.name!r} on {trainer.networks.device}{together} in {precision.name} "
+        f"({precision.reason}): {how}; {len(trainer.clips)} clips, {trainer.steps_per_epoch} steps per epoch, "
+        f"{len(trainer.validation.clips)} held-out clips"
+    )
+    for gap in trainer.validation.missing:
+        trainer.progress.say(f"validation goes without this: {gap}")
