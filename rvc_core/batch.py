@@ -23,6 +23,7 @@ from .settings import (
     RuntimeSettings,
     Settings,
     TrainSettings,
+    text_of,
 )
 from .system.files import read_json, sha256_of, signature, slug_of, write_json
 from .voice import FailedFile, Voice
@@ -57,7 +58,9 @@ def settings_from(settings: type[Settings], parameters: Mapping[str, Any]) -> An
     return settings.of(**{name: parameters[name] for name in settings.model_fields if name in parameters})
 
 
-def train_voice(name: str, dataset: str, result: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def train_voice(
+    name: str | float, dataset: str | float, result: str | float, parameters: Mapping[str, Any]
+) -> dict[str, Any]:
     """Run all stages and write their reports to the file `result`.
 
     Raises
@@ -72,12 +75,17 @@ def train_voice(name: str, dataset: str, result: str, parameters: Mapping[str, A
         progress=Terminal(line_every_seconds=_LINE_EVERY_SECONDS),
     )
     reports = lab.run(*(settings_from(settings, parameters) for settings in _STAGES))
-    write_json(Path(result), reports)
+    write_json(Path(text_of(result)), reports)
     return reports
 
 
 def convert_folder(
-    voice: str, inputs: str, output: str, result: str, parameters: Mapping[str, Any], index: str = "auto"
+    voice: str | float,
+    inputs: str | float,
+    output: str | float,
+    result: str | float,
+    parameters: Mapping[str, Any],
+    index: str | float | None = "auto",
 ) -> dict[str, Any]:
     """Convert a recording, or each of a folder, and write what came out to the file `result`.
 
@@ -98,10 +106,16 @@ def convert_folder(
         When a file failed; the others are converted and `result` says which are which.
     """
     progress = Terminal(line_every_seconds=_LINE_EVERY_SECONDS)
-    loaded = Voice.load(voice, None if index == "none" else index, runtime=settings_from(RuntimeSettings, parameters))
-    results = loaded.convert_all([inputs], output, settings_from(ConvertSettings, parameters), progress=progress)
+    loaded = Voice.load(
+        text_of(voice),
+        None if index in ("none", None) else text_of(index),
+        runtime=settings_from(RuntimeSettings, parameters),
+    )
+    results = loaded.convert_all(
+        [text_of(inputs)], text_of(output), settings_from(ConvertSettings, parameters), progress=progress
+    )
     reports = {"files": [item.as_json() for item in results]}
-    write_json(Path(result), reports)
+    write_json(Path(text_of(result)), reports)
     if failed := [item for item in results if isinstance(item, FailedFile)]:
         raise RVCError(
             f"{len(failed)} of {len(results)} files failed: {failed[0].source}: {failed[0].error}", hint=failed[0].hint
@@ -210,7 +224,7 @@ def read_plans(file: Path) -> list[Plan]:
     import yaml
 
     try:
-        content = yaml.safe_load(file.read_text("utf-8"))
+        content = yaml.load(file.read_text("utf-8"), _as_written())
     except FileNotFoundError:
         raise SettingsError(f"there is no {file}", hint="give the YAML file that lists the voices") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -226,10 +240,28 @@ def read_plans(file: Path) -> list[Plan]:
     for number, row in enumerate(content["runs"], start=1):
         if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("name", "dataset")):
             raise SettingsError(f"{file}: run {number} has no name or no dataset", hint=_YAML)
+        if not isinstance(row.get("convert") or "", str):
+            raise SettingsError(f"{file}: {row['name']}: convert is not one path", hint="give a recording or a folder")
         plans.append(_plan(file, content.get("defaults", {}) | row))
     if doubled := {plan.name for plan in plans if sum(other.name == plan.name for other in plans) > 1}:
         raise SettingsError(f"{file}: {', '.join(sorted(doubled))} twice", hint="give each voice a name of its own")
     return plans
+
+
+def _as_written() -> Any:
+    """A loader that leaves scalars as they were written, but for nothing: a voice may be called 007, no or 2024-05-01.
+
+    Numbers and truth values are read by the settings that they are for.
+    """
+    import yaml
+
+    class AsWritten(yaml.SafeLoader):
+        yaml_implicit_resolvers = {
+            first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("null", "merge")]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+    return AsWritten
 
 
 def _plan(file: Path, row: dict[str, Any]) -> Plan:
@@ -238,17 +270,18 @@ def _plan(file: Path, row: dict[str, Any]) -> Plan:
 
     settings = {name: value for name, value in row.items() if name not in ("name", "dataset", "convert")}
     known = {name for one in (*TRAIN_SETTINGS, ConvertSettings) for name in one.model_fields}
-    if unknown := sorted(settings.keys() - known):
+    if unknown := sorted(map(text_of, settings.keys() - known)):
         raise SettingsError(
             f"{file}: {row['name']}: no such setting: {', '.join(unknown)}",
             hint=f"there are: {', '.join(sorted(known))}",
         )
     try:
         for one in (*TRAIN_SETTINGS, ConvertSettings):
-            settings_from(one, settings)
+            read = settings_from(one, settings).stamp()
+            settings |= {name: read[name] for name in settings.keys() & read.keys()}
     except SettingsError as error:
         raise SettingsError(f"{file}: {row['name']}: {error}", hint=error.hint) from None
-    return Plan(row["name"], absolute(row["dataset"]), absolute(str(row.get("convert") or "")), settings)
+    return Plan(row["name"], absolute(row["dataset"]), absolute(row.get("convert") or ""), settings)
 
 
 def run_all(file: Path, output: Path, progress: Progress = Silent()) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from ..errors import CheckpointError, MismatchError, RVCError, SettingsError
 from ..features.content import content_name
 from ..features.retrieval import FeatureIndex
 from ..presets import VoiceSpec
-from ..settings import IndexSettings
+from ..settings import IndexSettings, text_of
 from ..system.files import ensure_room
 from ..system.untrusted import checked_weights, load_torch
 from ..workspace.filelist import read_filelist
@@ -113,15 +113,16 @@ def _training_of(voice: VoiceFile) -> str:
 
 
 # -- labels --------------------------------------------------------------------------------------------------------
-def annotate(path: Path, *, note: str | None = None, name: str | None = None, author: str | None = None) -> MadeVoice:
+def annotate(
+    path: Path, *, note: str | float | None = None, name: str | float | None = None, author: str | float | None = None
+) -> MadeVoice:
     """Change what a voice file says about itself: the text that RVC shows as its info, its name, its author.
 
     Weights and everything else stay. An index goes by the voice's name, so the one beside it is told the new one.
     Nothing to change is a SettingsError.
     """
-    given: dict[str, Any] = {
-        key: value for key, value in {"note": note, "name": name, "author": author}.items() if value is not None
-    }
+    labels = {"note": note, "name": name, "author": author}
+    given: dict[str, Any] = {key: text_of(value) for key, value in labels.items() if value is not None}
     if not given:
         raise SettingsError("nothing to change", hint="give --note, --name or --author")
     voice = load_voice(path)

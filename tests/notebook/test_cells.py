@@ -162,7 +162,7 @@ def test_who_always_prefers_one_voice_makes_it_the_choice_without_knowing_it(tmp
         blind.choose(side)
     assert blind.done == blind.total == 4 and {0, 1} <= set(sides), "sides must not give it away"
     assert preferences(made.layout)[100][0] == preferences(made.layout)[100][1]
-    assert chosen(made).epoch == 100 and chosen(made, "5").epoch == 5
+    assert chosen(made).epoch == 100 and chosen(made, "5").epoch == chosen(made, 5).epoch == 5
     with pytest.raises(WeightsError, match="epoch 7"):
         chosen(made, "7")
     rows = made.table().splitlines()[2:]

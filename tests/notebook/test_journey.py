@@ -196,6 +196,21 @@ def test_what_a_form_was_changed_to_outlives_the_kernel(home: Path) -> None:
     assert Session.load().name == "alice" and Session.load().settings(ConvertSettings) == ConvertSettings()
 
 
+def test_a_number_is_a_name_and_a_path_and_a_text(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    (home / "1999").mkdir()
+    shutil.copy(next(voice_folder("target").glob("*.flac")), home / "1999")
+    lab = notebook.begin(2024, 1999, 1999, settings={"mel_epsilons": 2026, "f0_curve": Path("curve"), "unlike": None})
+    assert lab.layout.root.name == "2024" and Session.load().name == "2024"
+    assert Session.load().settings(TrainSettings) == TrainSettings(mel_epsilons="2026")
+    assert Session.load().settings(ConvertSettings).f0_curve == "curve"
+    assert Session.load().songs == "1999" and notebook.songs().path.value == "1999"
+    notebook.recordings()
+    notebook.report()
+    notebook.stop()
+    notebook.clean_up()
+
+
 def test_a_job_does_what_the_forms_say(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (home / "it's mine").mkdir()
     shutil.copy(next(voice_folder("target").glob("*.flac")), home / "it's mine")
