@@ -173,14 +173,18 @@ def test_the_players_are_widgets_that_click_through_to_the_outcome(tmp_path: Pat
     import ipywidgets
 
     made = _comparison(tmp_path, epochs=(5, 10))
+    Audio(phrase(9, seconds=1.0).samples, 16000).save(made.clips[1])
     heading, panel, ending = listening.ab(made, seed=1).children
     buttons = panel.children[1].children
     assert "Comparison 1 of 2" in heading.value and not ending.value
-    heard = [box.children[1] for box in panel.children[0].children if isinstance(box.children[1], ipywidgets.Audio)]
-    assert len(heard) == 2 and bytes(heard[0].value)[:4] == b"RIFF"
+    heard = [box.children[1] for box in (*panel.children[0].children, panel.children[2])]
+    assert [type(one) for one in heard] == [ipywidgets.Audio] * 3 and bytes(heard[0].value)[:4] == b"RIFF"
+    first = bytes(heard[2].value)
     assert not {"5", "10"} & set(re.findall(r"\d+", panel.children[0].children[0].children[0].value))
-    for button in (buttons[0], buttons[2]):
-        button.click()
+    buttons[0].click()
+    assert heard == [box.children[1] for box in (*panel.children[0].children, panel.children[2])], "no more widgets"
+    assert bytes(heard[2].value) != first
+    buttons[2].click()
     assert panel.layout.display == "none" and "recommended" in ending.value
     assert len(made.layout.choices.read_text().splitlines()) == 2
 
