@@ -25,6 +25,7 @@ from ..system.files import read_json, slug_of
 from ..system.platforms import detect, home, session_minutes_left
 from ..training import detached
 from ..workspace.layout import Layout
+from . import tensorboard_server
 from .child import run_command
 from .forms import Form
 from .recordings_form import RecordingsForm, brought, tree_of
@@ -236,9 +237,11 @@ def start() -> None:
 
 
 def stop() -> None:
-    """Let the training save and end."""
+    """Let the training save and end, and end TensorBoard."""
     layout = lab().layout
     print(say("stopping" if detached.stop(layout) else "not_training", name=layout.name))
+    if tensorboard_server.stop(layout.root):
+        print(say("tensorboard_ended"))
 
 
 class Unwatched(RVCError):

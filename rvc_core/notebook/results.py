@@ -16,6 +16,7 @@ from ..system.files import slug_of
 from ..system.platforms import detect, home
 from ..training import detached
 from ..workspace.layout import Layout
+from . import tensorboard_server
 from .cells import lab
 from .child import run_command
 from .players import player, preview
@@ -141,7 +142,7 @@ def play(title: str, source: Path, output: Path) -> None:
 
 # -- the disk, and unattended ----------------------------------------------------------------------------------------
 def clean_up(clips: bool = False, checkpoints: bool = False) -> None:
-    """Print what lies on the disk, and remove what is named.
+    """End TensorBoard, also that of other voices; print what lies on the disk, and remove what is named.
 
     Parameters
     ----------
@@ -156,6 +157,8 @@ def clean_up(clips: bool = False, checkpoints: bool = False) -> None:
         While the voice is being trained.
     """
     layout = lab().layout
+    if tensorboard_server.stop(layout.root.parent):
+        print(say("tensorboard_ended"))
     if (clips or checkpoints) and detached.is_running(layout):
         raise StageOrderError(f"{layout.name!r} is being trained", hint="run the cell Stop first")
     groups = {

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import papermill
@@ -21,7 +22,7 @@ from test_forms import install_colab_s_widgets
 from rvc_core import ConvertSettings, PrepareSettings, RuntimeSettings, TrainSettings, notebook
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import ResourceError, SettingsError, StageOrderError
-from rvc_core.notebook import cells, results
+from rvc_core.notebook import cells, results, tensorboard_server
 from rvc_core.notebook.session import Session
 from rvc_core.storage import places
 from rvc_core.system import platforms
@@ -207,8 +208,6 @@ def test_a_number_is_a_name_and_a_path_and_a_text(home: Path, monkeypatch: pytes
     assert Session.load().songs == "1999" and notebook.songs().path.value == "1999"
     notebook.recordings()
     notebook.report()
-    notebook.stop()
-    notebook.clean_up()
 
 
 def test_a_job_does_what_the_forms_say(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -310,6 +309,19 @@ def test_a_gpu_without_code_ends_the_first_cell(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(cells, "run_command", lambda *_, **__: {"versions": {}, "device": None, "problems": [problem]})
     with pytest.raises(ResourceError, match="P100"):
         cells.check()
+
+
+@pytest.mark.parametrize("cell", [notebook.stop, notebook.clean_up])
+def test_the_last_cells_end_tensorboard(
+    home: Path, cell: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(tensorboard_server, "stop", lambda place: asked.append(place) or len(asked) == 1)
+    root = notebook.begin("alice").layout.root
+    cell()
+    assert asked == [root if cell is notebook.stop else root.parent] and "was ended" in capsys.readouterr().out
+    cell()
+    assert "was ended" not in capsys.readouterr().out
 
 
 def test_clean_up_removes_what_it_is_told_to_and_no_more(home: Path) -> None:
