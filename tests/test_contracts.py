@@ -32,7 +32,7 @@ WITHOUT_TORCH = [
     "storage.mirror",
     "training.detached",
     *ORDER[-4],
-    *(f"notebook.{name}" for name in ("cells", "results", "watching", "tensorboard_server")),
+    *(f"notebook.{name}" for name in ("cells", "results", "players", "watching", "tensorboard_server")),
     "cli",
 ]
 

@@ -28,6 +28,7 @@ from ..system.platforms import detect, home, session_minutes_left
 from ..training import detached
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord
+from . import tensorboard_server
 from .child import run_command
 from .forms import Form
 from .recordings_form import RecordingsForm, tree_of
@@ -294,9 +295,11 @@ def is_other_dataset(lab: Experiment) -> bool:
 
 
 def stop() -> None:
-    """Let the training save and end."""
+    """Let the training save and end, and end TensorBoard."""
     layout = lab().layout
     print(say("stopping" if detached.stop(layout) else "not_training", name=layout.name))
+    if tensorboard_server.stop(layout.root):
+        print(say("tensorboard_ended"))
 
 
 class Unwatched(RVCError):

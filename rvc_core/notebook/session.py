@@ -26,6 +26,7 @@ from ..settings import (
     S,
     Settings,
     TrainSettings,
+    text_of,
 )
 from ..system.files import read_json, signature, slug_of, write_json
 from ..system.platforms import home
@@ -164,7 +165,12 @@ class Session:
         return Form(settings, before.model_dump(), remember)
 
 
-def opened(name: str, dataset: str = "", songs: str = "", settings: Mapping[str, Any] | None = None) -> Session:
+def opened(
+    name: str | float,
+    dataset: str | float = "",
+    songs: str | float = "",
+    settings: Mapping[str, Any] | None = None,
+) -> Session:
     """The session for these parameters; what forms were changed to is kept while the parameters stay the same.
 
     Raises
@@ -172,11 +178,11 @@ def opened(name: str, dataset: str = "", songs: str = "", settings: Mapping[str,
     SettingsError
         When a setting is unknown or does not fit.
     """
-    given = json.loads(json.dumps(dict(settings or {})))
+    given = json.loads(json.dumps(dict(settings or {}), default=str))
     known = {field for one in _CLASSES for field in one.model_fields}
     if unknown := sorted(given.keys() - known):
         raise SettingsError(f"no such setting: {', '.join(unknown)}", hint=f"there are: {', '.join(sorted(known))}")
-    session = Session(name, str(dataset), str(songs), given=given)
+    session = Session(text_of(name), text_of(dataset), text_of(songs), given=given)
     for one in _CLASSES:
         session.settings(one)
     try:

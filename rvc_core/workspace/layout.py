@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import SettingsError, WeightsError
+from ..settings import text_of
 from ..system.files import slug_of
 from ..system.platforms import home
 
@@ -35,7 +36,7 @@ class Layout:
     name: str
 
     @classmethod
-    def of(cls, name: str, root: Path | None = None) -> "Layout":
+    def of(cls, name: str | float, root: Path | None = None) -> "Layout":
         """The layout of the experiment with this name, under ``RVC_HOME/logs``.
 
         Raises
@@ -43,7 +44,8 @@ class Layout:
         SettingsError
             When the name is empty or consists of dots.
         """
-        if not name.strip() or name.strip(". ") == "":
+        name = text_of(name)
+        if not isinstance(name, str) or name.strip(". \n\t") == "":
             raise SettingsError(f"{name!r} is not a valid experiment name", hint="use letters of any script")
         return cls((root or home()) / "logs" / slug_of(name), name)
 
@@ -253,12 +255,12 @@ def voice_names(path: Path, name: str) -> set[str]:
     return {*stems, *map(slug_of, stems)}
 
 
-def voice_path(path: str | Path) -> Path:
+def voice_path(path: str | float | Path) -> Path:
     """The voice file at this path, or the newest voice of the experiment with this name."""
-    file = Path(path).expanduser()
+    file = Path(text_of(path)).expanduser()
     if file.is_file():
         return file
-    layout = Layout.of(str(path))
+    layout = Layout.of(text_of(path))
     if saved := layout.voices():
         return saved[-1]
     raise WeightsError(

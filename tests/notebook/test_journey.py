@@ -13,6 +13,7 @@ import threading
 import time
 import types
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import papermill
@@ -23,7 +24,7 @@ from rvc_core import ConvertSettings, PrepareSettings, RuntimeSettings, TrainSet
 from rvc_core.audio.recordings import find_recordings
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import DatasetError, ResourceError, SettingsError, StageOrderError
-from rvc_core.notebook import cells, results
+from rvc_core.notebook import cells, results, tensorboard_server
 from rvc_core.notebook.session import DEMO, Session
 from rvc_core.storage import places
 from rvc_core.system import platforms
@@ -249,6 +250,19 @@ def test_what_a_form_was_changed_to_outlives_the_kernel(home: Path) -> None:
     assert Session.load().name == "alice" and Session.load().settings(ConvertSettings) == ConvertSettings()
 
 
+def test_a_number_is_a_name_and_a_path_and_a_text(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    (home / "1999").mkdir()
+    shutil.copy(next(voice_folder("target").glob("*.flac")), home / "1999")
+    lab = notebook.begin(2024, 1999, 1999, settings={"mel_epsilons": 2026, "f0_curve": Path("curve"), "unlike": None})
+    assert lab.layout.root.name == "2024" and Session.load().name == "2024"
+    assert Session.load().settings(TrainSettings) == TrainSettings(mel_epsilons="2026")
+    assert Session.load().settings(ConvertSettings).f0_curve == "curve"
+    assert Session.load().songs == "1999" and notebook.songs().path.value == "1999"
+    notebook.recordings()
+    notebook.report()
+
+
 def test_a_job_does_what_the_forms_say(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (home / "it's mine").mkdir()
     shutil.copy(next(voice_folder("target").glob("*.flac")), home / "it's mine")
@@ -348,6 +362,19 @@ def test_a_gpu_without_code_ends_the_first_cell(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(cells, "run_command", lambda *_, **__: {"versions": {}, "device": None, "problems": [problem]})
     with pytest.raises(ResourceError, match="P100"):
         cells.check()
+
+
+@pytest.mark.parametrize("cell", [notebook.stop, notebook.clean_up])
+def test_the_last_cells_end_tensorboard(
+    home: Path, cell: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(tensorboard_server, "stop", lambda place: asked.append(place) or len(asked) == 1)
+    root = notebook.begin("alice").layout.root
+    cell()
+    assert asked == [root if cell is notebook.stop else root.parent] and "was ended" in capsys.readouterr().out
+    cell()
+    assert "was ended" not in capsys.readouterr().out
 
 
 def test_clean_up_removes_what_it_is_told_to_and_no_more(home: Path) -> None:

@@ -132,6 +132,9 @@ def test_a_label_changes_and_nothing_else(tiny: None, tmp_path: Path) -> None:
     assert load_voice(path).info.epoch == 60
     with pytest.raises(SettingsError, match="nothing to change"):
         annotate(path)
+    annotate(path, note=7, name=2024, author=1.5)
+    numbered = load_voice(path).info
+    assert (numbered.note, numbered.name, numbered.author) == ("7", "2024", "1.5")
 
 
 def test_rvcs_own_label_is_the_number_of_epochs(tiny: None, tmp_path: Path) -> None:
