@@ -9,9 +9,7 @@ You name a place by text:
 """
 
 import contextlib
-import errno
 import logging
-import os
 import re
 import subprocess
 import sys
@@ -26,7 +24,18 @@ from ..errors import CheckpointError, ResourceError, RVCError, SettingsError, St
 from ..system.files import is_locked, slug_of
 from ..system.platforms import DRIVE, detect, home, is_reachable
 from ..workspace.layout import Layout
-from .snapshot import ARCHIVED, Save, experiment_in, lineage, restore_save, saves_in, storage_errors, unpack, write_save
+from .snapshot import (
+    ARCHIVED,
+    Save,
+    experiment_in,
+    lineage,
+    passing_over,
+    restore_save,
+    saves_in,
+    storage_errors,
+    unpack,
+    write_save,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -69,30 +78,25 @@ class Folder:
 
     def save(self, layout: Layout) -> Save:
         """Save. Later saves find the folder or fail: after an unmount, its path would lead to the local disk."""
-        folder = self.path / layout.slug
-        with storage_errors(self.title):
-            self._prove()
-            if not self.has_saved:
-                self.path.mkdir(exist_ok=True)
-                folder.mkdir(exist_ok=True)
-            elif not folder.is_dir():
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
-        save = write_save(layout, folder, self.title)
-        with storage_errors(self.title):
-            self._prove()  # it may have gone meanwhile
+        with self.opened() as root:
+            folder = root / layout.slug
+            with storage_errors(self.title):
+                for path in () if self.has_saved else (root, folder):
+                    path.mkdir(exist_ok=True)
+            save = write_save(layout, folder, self.title)
         self.has_saved = True
         return save
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Path]:
-        """Give the folder itself."""
-        with storage_errors(self.title):
-            self._prove()
+        """Give the folder itself, if it is what it claims to be, before and after."""
+        self._prove()
         yield self.path
+        self._prove()
 
     def _prove(self) -> None:
         if not is_reachable(self.path):
-            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), str(self.path))
+            raise StorageError(f"{self.title} is not there", hint="mount it again")
 
 
 @dataclass(frozen=True)
@@ -260,30 +264,26 @@ def restore(name: str, place: str = "auto", *, root: Path | None = None) -> Save
     raise StorageError(
         f"no complete save of {name!r} in {place if place != 'auto' else 'any storage here'}"
         + (f" that can be restored ({'; '.join(problems)})" if problems else ""),
-        hint=f"to restore such a save, first move {layout.root} away; another storage: rvc restore NAME --from PLACE"
-        if problems
-        else "mount the storage that has the save, or name it: rvc restore NAME --from PLACE",
+        hint="mount the storage that has the save, or name it: rvc restore NAME --from PLACE"
+        + (f"; or move {layout.root} away first" if layout.root.exists() else ""),
     )
 
 
 def _found(text: str, stack: contextlib.ExitStack) -> list[Save]:
     """All saves of a place, newest first. An experiment folder counts as a save of its newest checkpoint."""
-    here, places = detect(), list[tuple[Place, int]]()
+    here, roots = detect(), list[tuple[Place, int]]()
     if text != "auto" and (named := place_of(text, Layout(home(), ""))):
-        places = [(named, _DEPTH)]
+        roots = [(named, _DEPTH)]
     elif text == "auto" and here.name != "local":
         both = ((here.storage, _DEPTH), (here.earlier, _EARLIER_DEPTH))
-        places = [(Folder(path), depth) for path, depth in both if path]
-    saves = []
-    for place, depth in places:
+        roots = [(Folder(path), depth) for path, depth in both if path]
+    saves = list[Save]()
+    for place, depth in roots:
         for folder in _folders(stack.enter_context(place.opened()), depth):
-            try:
-                with storage_errors(place.title):
-                    saves += saves_in(folder, place.title)
-                    if (folder / "experiment.json").is_file() and folder.parent != home() / "logs":
-                        saves += filter(None, [experiment_in(folder, place.title)])
-            except StorageError as error:
-                _log.warning("passing over %s: %s", folder, error)
+            with passing_over(folder), storage_errors(place.title):
+                saves += saves_in(folder, place.title)
+                if (folder / "experiment.json").is_file() and folder.parent != home() / "logs":
+                    saves += filter(None, [experiment_in(folder, place.title)])
     return sorted((save for save in saves if save.complete), key=lambda save: -save.time)
 
 

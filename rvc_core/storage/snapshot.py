@@ -33,6 +33,7 @@ from ..system.files import (
     open_regular,
     read_json,
     replace_atomically,
+    sha256_of,
     signature,
     write_json,
 )
@@ -53,6 +54,17 @@ _LIST = r"saved-e\d+-s\d+\.json"
 _OURS = re.compile(rf"(?:\.part-(?P<pid>\d{{1,9}})-)?(?:{_STORED}|{_LIST})")
 ARCHIVED = re.compile(rf"[\w-][\w.-]*/(?:{_STORED}|{_LIST})")  # in the archive of a Kaggle dataset
 _OLDER = "restore an older save"
+_FULL = "is full", "free space there and empty its trash"
+_GONE = "is not there", "mount it, or create the folder"
+_PROBLEMS = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EROFS: ("is read-only", "mount it for writing"),
+    errno.EACCES: ("is not writable for you", "choose a folder that you can write to"),
+    errno.ENOENT: _GONE,
+    errno.ENOTCONN: _GONE,
+    errno.EIO: _GONE,
+}
 
 Row = TypedDict(
     "Row",
@@ -154,10 +166,10 @@ class Save(Listed):
 
 def lineage(layout: Layout) -> tuple[ExperimentRecord | None, int]:
     """What an experiment is, if it is prepared, and how often it was begun again."""
-    record = None
+    begun = content_of(layout, "begun").get("count", 0)
     with contextlib.suppress(RVCError):
-        record = ExperimentRecord.load(layout)
-    return record, content_of(layout, "begun").get("count", 0)
+        return ExperimentRecord.load(layout), begun
+    return None, begun
 
 
 @contextlib.contextmanager
@@ -166,19 +178,9 @@ def storage_errors(place: str) -> Iterator[None]:
     try:
         yield
     except (ResourceError, OSError) as error:
-        full, gone = ("is full", "free space there and empty its trash"), ("is not there", "mount it again")
-        what, hint = {
-            errno.ENOSPC: full,
-            errno.EDQUOT: full,
-            errno.EROFS: ("is read-only", "mount it for writing"),
-            errno.EACCES: ("is not writable for you", "choose a folder that you can write to"),
-            errno.ENOENT: ("is not there", "mount it, or create the folder"),
-            errno.ENOTCONN: gone,
-            errno.EIO: gone,
-        }.get(
-            getattr(error, "errno", errno.ENOSPC),
-            (f"does not work: {getattr(error, 'strerror', None) or error}", "mount it again"),
-        )
+        number = getattr(error, "errno", errno.ENOSPC)
+        unknown = f"does not work: {getattr(error, 'strerror', None) or error}", "mount it again"
+        what, hint = _PROBLEMS.get(number, unknown)
         raise StorageError(f"{place} {what}", hint=hint) from error
 
 
@@ -220,8 +222,7 @@ def write_save(layout: Layout, folder: Path, place: str) -> Save:
             needed, room = sum(save.files[name]["bytes"] for name in missing), shutil.disk_usage(folder)
             if room.total and needed > room.free:  # 0: unknown
                 raise StorageError(
-                    f"{place} is full: {needed / 1e6:.0f} MB needed, {room.free / 1e6:.0f} MB free",
-                    hint="free space there and empty its trash",
+                    f"{place} is full: {needed / 1e6:.0f} MB needed, {room.free / 1e6:.0f} MB free", hint=_FULL[1]
                 )
             for name in missing:
                 _put(files[name], folder / save.files[name]["as"], save.files[name]["sha256"])
@@ -319,9 +320,8 @@ def _put(source: BinaryIO, target: Path, digest: str) -> None:
         with temporary.open("xb") as file:
             source.seek(0)
             _copy(source, file)
-        with open_regular(temporary) as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != digest:  # type: ignore[arg-type]
-                raise OSError(errno.EBADMSG, "the written file reads back differently", str(target))
+        if sha256_of(temporary) != digest:
+            raise OSError(errno.EBADMSG, "the written file reads back differently", str(target))
 
 
 def _copy(source: BinaryIO, target: BinaryIO, most_bytes: int = 1 << 60) -> None:
@@ -346,6 +346,15 @@ def _prune(kept: list[Save]) -> None:
 
 
 # -- reading -------------------------------------------------------------------------------------------------------
+@contextlib.contextmanager
+def passing_over(path: Path) -> Iterator[None]:
+    """Warn of what cannot be used as a save, and go on with the others."""
+    try:
+        yield
+    except StorageError as error:
+        _log.warning("passing over %s: %s", path, error)
+
+
 def read_list(path: Path, place: str) -> Save:
     """Read the list of a save.
 
@@ -355,9 +364,7 @@ def read_list(path: Path, place: str) -> Save:
         When it is not one; nothing that it says was used.
     """
     with open_regular(path) as file:
-        text = file.read(_MOST_LIST_BYTES + 1)
-    if len(text) > _MOST_LIST_BYTES:
-        raise StorageError(f"{path.name} is larger than a list of files", hint=_OLDER)
+        text = file.read(_MOST_LIST_BYTES)
     try:
         save = Save(folder=path.parent, place=place, **dict(Listed.model_validate_json(text)))
     except ValidationError as error:
@@ -371,12 +378,8 @@ def saves_in(folder: Path, place: str) -> list[Save]:
     """All saves in a folder, complete or not, newest first; what is not a save is passed over with a warning."""
     found = []
     for path in folder.glob("saved-e*-s*.json"):
-        try:
+        with passing_over(path), contextlib.suppress(FileNotFoundError):
             found.append(read_list(path, place))
-        except FileNotFoundError:
-            continue
-        except StorageError as error:
-            _log.warning("passing over %s: %s", path, error)
     return sorted(found, key=lambda one: -one.time)
 
 
@@ -419,9 +422,8 @@ def restore_save(save: Save, layout: Layout) -> None:
             target = staging / name
             with storage_errors(save.place), open_regular(save.folder / row["as"]) as source, target.open("xb") as file:
                 _copy(source, file, row["bytes"])
-            with target.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != row["sha256"]:
-                    raise StorageError(f"{row['as']} is damaged", hint=_OLDER)
+            if sha256_of(target) != row["sha256"]:
+                raise StorageError(f"{row['as']} is damaged", hint=_OLDER)
         for name in (_DATA, _RECORD):
             unpack(staging / name, staging, _PACKED)
             (staging / name).unlink()

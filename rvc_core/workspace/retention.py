@@ -50,7 +50,9 @@ def checkpoint_rows(layout: Layout) -> list[CheckpointRow]:
 def first_problem(error: ValidationError) -> str:
     """The first thing that does not fit, in one line."""
     problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return f"{'.'.join(map(str, problem['loc']))[:200]}: {problem['msg']}"
+    is_name = problem["type"] == "string_pattern_mismatch"
+    said = "is not a name or a hash that belongs here" if is_name else problem["msg"]
+    return f"{'.'.join(map(str, problem['loc']))[:200]}: {said}"
 
 
 def pinned_steps(layout: Layout) -> set[int]:

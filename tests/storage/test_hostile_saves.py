@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from rvc_core.errors import CheckpointError, RVCError, StorageError
+from rvc_core.errors import CheckpointError, DatasetError, RVCError, StorageError
 from rvc_core.preparation.identity import begin_again, times_begun
 from rvc_core.storage import places, snapshot
 from rvc_core.storage.places import find_saved, restore, save
@@ -23,6 +23,7 @@ from rvc_core.system import platforms
 from rvc_core.system.files import read_json, sha256_of, write_json
 from rvc_core.workspace.checkpoint import load_newest
 from rvc_core.workspace.layout import Layout
+from rvc_core.workspace.manifest import ExperimentRecord
 from rvc_core.workspace.retention import checkpoint_rows
 from trained import trained, tree
 
@@ -169,7 +170,7 @@ LISTS: list[tuple[Callable[[dict[str, Any]], Any] | str, str]] = [
     ('{"a":' * 200_000, "does not list a save"),
     ("not json", "does not list a save"),
     ("[]", "does not list a save"),
-    (" " * (17 << 20), "is larger"),
+    (" " * (17 << 20), "does not list a save"),
     (deep, "does not list a save"),
     (lambda one: one.update(name=["alice"]), "name: "),
     (lambda one: one.update(name=""), "name: "),
@@ -358,10 +359,13 @@ def test_an_experiment_with_links_or_pipes_is_not_taken(
 
 
 def test_wrong_types_in_an_experiment_of_another_person(tmp_path: Path, home: Path) -> None:
-    for content in ({"name": 3}, {"recordings": "x"}, {"recordings": [[]]}, {"name": ""}):
+    for content in ({"name": 3}, {"recordings": "x"}, {"recordings": [[]]}, {"dataset": 5}):
         layout = trained(Layout.of("eve", tmp_path / "shared"), 10)
         write_json(layout.experiment, read_json(layout.experiment, "") | content)
-        assert find_saved(str(tmp_path / "shared")) == []
+        with pytest.raises(DatasetError, match="does not describe an experiment"):
+            ExperimentRecord.load(layout)
+    write_json(layout.experiment, {"name": "", "dataset": "", "preset": "nano"})
+    assert find_saved(str(tmp_path / "shared")) == []
     write_json(layout.stamp("begun"), {"signature": "", "content": {"count": [1]}})
     assert find_saved(str(tmp_path / "shared")) == []
 

@@ -304,7 +304,9 @@ def test_a_storage_that_vanishes_in_mid_copy_is_not_made_anew_below(
         save(layout, str(drive / "not there" / "rvc"))
 
 
-def test_damage_is_found_and_the_older_save_taken(layout: Layout, place: Path, elsewhere: Path) -> None:
+def test_damage_is_found_and_the_older_save_taken(
+    layout: Layout, place: Path, elsewhere: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     save(layout, str(place))
     trained(layout, 20)
     save(layout, str(place))
@@ -317,8 +319,9 @@ def test_damage_is_found_and_the_older_save_taken(layout: Layout, place: Path, e
     content = read_json(manifest, "")
     content["files"]["../../outside"] = content["files"].pop("G_10.pth")
     write_json(manifest, content)
-    with pytest.raises(StorageError, match="outside"):
+    with pytest.raises(StorageError, match=r"no complete save .*G_20.*is damaged"):
         restore("алиса", str(place), root=elsewhere / "2")
+    assert "files.../../outside" in caplog.text
     assert not [*elsewhere.rglob("outside*")]
     layout.generator(20).write_bytes(b"damaged here")
     with pytest.raises(CheckpointError, match="damaged on this machine"):
