@@ -68,7 +68,7 @@ def train_voice(
     """
     progress = Terminal(line_every_seconds=_LINE_EVERY_SECONDS)
     runtime = settings_from(RuntimeSettings, parameters)
-    lab = Experiment.open(name, brought(text_of(dataset), text_of(name), progress), runtime=runtime, progress=progress)
+    lab = Experiment.open(name, brought(text_of(dataset), Layout.of(name).name, progress), runtime=runtime, progress=progress)
     reports = lab.run(*(settings_from(settings, parameters) for settings in _STAGES))
     write_json(Path(text_of(result)), reports)
     return reports

@@ -400,7 +400,7 @@ _add(
     "a checkpoint of something else",
     lambda path: torch.save({"model": {"layer.weight": torch.ones(3)}}, path),
     CheckpointError,
-    "another program",
+    "is not an RVC checkpoint",
 )
 _add(
     "a checkpoint with odd shapes",

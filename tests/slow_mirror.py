@@ -17,9 +17,9 @@ def _delay(event: str, arguments: tuple[Any, ...]) -> None:
         time.sleep(SECONDS)
 
 
-def _slow_copy(source: Any, target: Any, copy: Any = snapshot._copy) -> None:
+def _slow_copy(*arguments: Any, copy: Any = snapshot._copy) -> None:
     time.sleep(SECONDS)
-    copy(source, target)
+    copy(*arguments)
 
 
 if __name__ == "__main__":

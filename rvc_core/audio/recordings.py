@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import AudioError, DatasetError
+from ..system.platforms import is_reachable
 from .waveform import AUDIO_SUFFIXES
 
 
@@ -40,8 +41,10 @@ def find_recordings(dataset: Path, enough: Callable[[], bool] = lambda: False) -
     Raises
     ------
     DatasetError
-        When the path does not exist, or may not be read.
+        When the path does not exist, may not be read, or is in a Drive that is not mounted.
     """
+    if not is_reachable(dataset):
+        raise DatasetError(f"{dataset} cannot be reached: its storage is not mounted", hint="mount it: run Begin")
     if dataset.is_file():
         return DatasetFiles({printable_name(dataset.name): dataset}, {}, {}, [])
     if not dataset.is_dir():

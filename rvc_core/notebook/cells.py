@@ -23,11 +23,12 @@ from ..settings import (
     TrainSettings,
 )
 from ..storage import places
-from ..system.files import read_json, slug_of
-from ..system.platforms import detect, home, session_minutes_left
+from ..system.files import slug_of
+from ..system.platforms import DRIVE, detect, home, in_drive, is_reachable, session_minutes_left
 from ..training import detached
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord
+from ..workspace.retention import checkpoint_rows
 from . import tensorboard_server
 from .child import run_command
 from .forms import Form
@@ -36,7 +37,7 @@ from .session import DEMO, Session, opened
 from .texts import say
 from .unattended import refuse_forgotten_recordings
 
-_DRIVE = "/content/drive"
+_LISTED = 10  # saved voices in a message
 
 
 # -- install and begin ---------------------------------------------------------------------------------------------
@@ -87,11 +88,14 @@ def begin(
         When a setting is unknown or does not fit.
     DatasetError
         When nobody watches, no dataset is given, and recordings are attached.
+    StorageError
+        When a path lies in Drive, and Drive cannot be mounted.
     """
-    session = opened(name, dataset, songs, {"mirror": place, **(settings or {})})
+    given = {"mirror": place, **(settings or {})}
+    mount_drive(dataset, songs, given["mirror"], home())  # before anything is written under its path
+    session = opened(name, dataset, songs, given)
     refuse_forgotten_recordings(session.dataset, offered())
-    if place == "auto":
-        mount_drive()
+    mount_drive(session.dataset, session.songs)  # as remembered
     if begin_again:
         session.lab.begin_again()
     else:
@@ -107,24 +111,45 @@ def begin(
     return session.lab
 
 
-def mount_drive() -> None:
-    """On Colab, mount Google Drive; when it is refused, say what that means and go on without."""
-    if detect().name != "colab" or detect().storage:
-        return
-    from google.colab import drive
-    from google.colab import errors as colab
-    from pexpect import ExceptionPexpect  # through pexpect Colab talks to the program that mounts
+def mount_drive(*paths: str | Path) -> None:
+    """Mount Google Drive on Colab if a path lies there, or is ``auto``; again, if the mount no longer answers.
 
-    print(say("mounting"))
-    try:
-        drive.mount(_DRIVE)
-        Path(_DRIVE, "MyDrive", "rvc_core").mkdir(exist_ok=True)
-    except (colab.Error, ExceptionPexpect, ValueError, RuntimeError, OSError) as error:
-        print(say("refused", why=str(error) or type(error).__name__))
+    Without Drive, ``auto`` saves nothing, and this is said. A path in Drive is an error.
+
+    Raises
+    ------
+    StorageError
+        When a path lies in Drive, and Drive is not mounted.
+    """
+    inside = [str(path) for path in paths if str(path) != "auto" and in_drive(path)]
+    if is_reachable(DRIVE) or not (inside or "auto" in paths):
+        return
+    why = f"it is only on Colab, and this is {detect().title}"
+    if detect().name == "colab":
+        from google.colab import drive
+        from google.colab import errors as colab
+        from pexpect import ExceptionPexpect  # through pexpect Colab talks to the program that mounts
+
+        print(say("mounting"))
+        try:
+            drive.mount(DRIVE, force_remount=True)  # a mount that no longer answers goes first
+            Path(DRIVE, "MyDrive", "rvc_core").mkdir(exist_ok=True)
+            if is_reachable(DRIVE):
+                return
+            why = "Colab reported no error, but nothing is mounted there"
+        except (colab.Error, ExceptionPexpect, ValueError, RuntimeError, OSError) as error:
+            why = str(error) or type(error).__name__
+        if not inside:
+            print(say("refused", why=why))
+    if inside:
+        raise StorageError(
+            f"Drive is not mounted ({why}), and {inside[0]} lies there",
+            hint="run this cell again and allow it, or give a path outside of Drive",
+        )
 
 
 def bring_back(session: Session) -> None:
-    """Bring back what was saved of this voice, where this machine has less of it."""
+    """Bring back what was saved of this voice, by its name, where this machine has less of it."""
     place, name = session.settings(MirrorSettings).mirror, DEMO if session.dataset == DEMO else session.name
     layout = Layout.of(name)
     if place == "none" or detached.is_running(layout):
@@ -134,6 +159,7 @@ def bring_back(session: Session) -> None:
             save = places.restore(name, place)
             if save.folder != layout.root:
                 print(say("restored", name=save.name, place=save.place, epoch=save.epoch))
+                session.take_settings(TrainSettings, save.settings)
     except StorageError as error:
         print(f"! {error}\n  → {error.hint}")
 
@@ -151,36 +177,38 @@ def state_of(layout: Layout) -> str:
     if detached.is_running(layout):
         return say("is_training", name=layout.name)
     if layout.checkpoints.exists():
-        rows = read_json(layout.checkpoints, "restore it from a copy of the experiment")
-        return say("to_continue", name=layout.name, epoch=max((row["epoch"] for row in rows), default=0))
+        epoch = max((row["epoch"] for row in checkpoint_rows(layout)), default=0)
+        return say("to_continue", name=layout.name, epoch=epoch)
     return say("is_prepared", name=layout.name) if layout.filelist.is_file() else say("is_new", name=layout.name)
 
 
 def lab() -> Experiment:
-    """The voice that was begun last on this machine; on a fresh one, the newest that was saved elsewhere.
+    """The voice that was begun last on this machine.
 
     Raises
     ------
     StageOrderError
-        When there is neither.
+        When there is none. Saved voices are listed: none is restored before somebody asks for it by name.
     """
+    mount_drive(home())
     try:
         return Session.load().lab
     except StageOrderError:
-        mount_drive()
-        saves = places.find_saved()
-        if not saves:
+        mount_drive("auto")
+        if not (saves := places.find_saved()):
             raise
-        known = TrainSettings.model_fields.keys() & saves[0].settings
-        session = opened(saves[0].name, settings={name: saves[0].settings[name] for name in known})
-        bring_back(session)
-        return with_known_dataset(session).lab
+        listed = ", ".join(f"{save.name} (epoch {save.epoch})" for save in saves[:_LISTED])
+        raise StageOrderError(
+            f"no voice was begun on this machine; saved are: {listed}",
+            hint="write one of these names into the cell What to make, run it, then run the cell Begin",
+        ) from None
 
 
 # -- recordings ----------------------------------------------------------------------------------------------------
 def recordings() -> RecordingsForm:
     """The form that asks for the recordings to learn from."""
     session = Session.load()
+    mount_drive(session.dataset)
     return RecordingsForm(session.dataset, _uploads(session), lambda path: Session.remember(dataset=path))
 
 
@@ -204,8 +232,9 @@ def _uploads(session: Session) -> Path:
 
 def songs() -> RecordingsForm:
     """The form that asks for the recordings to convert."""
-    place = home() / "recordings" / "to convert" / "uploads"
-    return RecordingsForm(Session.load().songs, place, lambda path: Session.remember(songs=path))
+    place, session = home() / "recordings" / "to convert" / "uploads", Session.load()
+    mount_drive(session.songs)
+    return RecordingsForm(session.songs, place, lambda path: Session.remember(songs=path))
 
 
 def report() -> None:
@@ -219,6 +248,7 @@ def report() -> None:
 def with_recordings() -> Session:
     """The session, its recordings on this machine: links are fetched, archives unpacked."""
     session = Session.load()
+    mount_drive(session.dataset)
     if not session.is_demo:
         Session.remember(arrived=str(brought(session.dataset, session.name, session.lab.progress)))
     return Session.load()
@@ -258,8 +288,8 @@ def prepare() -> None:
 
 
 def start() -> None:
-    """Begin the training, or go on with it, in the background; on a fresh machine, from what was saved elsewhere."""
-    lab()  # on a fresh machine, brings back what was saved elsewhere
+    """Begin the training in the background, or continue it."""
+    lab()  # on a fresh machine, says what is saved
     session = Session.load()
     try:
         session = with_recordings()

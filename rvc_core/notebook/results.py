@@ -10,15 +10,15 @@ from typing import Any
 from ..audio.recordings import find_recordings
 from ..batch import TRAIN_SETTINGS
 from ..embedded import voice_folder
-from ..errors import SettingsError, StageOrderError
+from ..errors import SettingsError, StageOrderError, StorageError
 from ..preparation.incoming import brought, sources
 from ..settings import ConvertSettings, PrepareSettings, RuntimeSettings
 from ..system.files import slug_of
-from ..system.platforms import detect, home
+from ..system.platforms import detect, home, is_reachable
 from ..training import detached
 from ..workspace.layout import Layout
 from . import tensorboard_server
-from .cells import lab
+from .cells import lab, mount_drive
 from .child import run_command
 from .players import player, preview
 from .session import Session
@@ -70,6 +70,7 @@ def convert() -> list[dict[str, Any]]:
     """Convert the recordings with the chosen voice, and play each beside its source."""
     session = Session.load()
     print(say("consent"))
+    mount_drive(session.songs)
     output = home() / "converted" / slug_of(session.voice_name)
     made = converted(session, _chosen_voice(session), _songs(session), output)
     done = [one for one in made if "error" not in one]
@@ -110,10 +111,17 @@ def export(download: bool = False) -> list[str]:
     ----------
     download : bool
         On Colab, send it to the browser too; needs somebody there.
+
+    Raises
+    ------
+    StorageError
+        When Drive was unmounted meanwhile.
     """
     session, here = Session.load(), detect()
     output = (here.storage if here.name == "colab" and here.storage else home()) / "exported"
     paths = run_command("export", str(_chosen_voice(session)), "--layout", "zip", "--output", str(output))["paths"]
+    if not is_reachable(output):
+        raise StorageError(f"{output} went away while the voice was written", hint="run Begin, then this cell again")
     for path in paths:
         print(say("exported", path=path, size=f"{Path(path).stat().st_size / 1e6:.1f}"))
         if download and here.name == "colab":

@@ -3,12 +3,13 @@
 A kernel forgets everything when it is restarted. What stands here it finds again, so any cell may be the first to run.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +152,17 @@ class Session:
         given = {name: value for name, value in self.given.items() if name in settings.model_fields}
         return settings.of(**start | given | self.chosen.get(settings.__name__, {}))
 
+    def take_settings(self, settings: type[S], values: Mapping[str, Any]) -> None:
+        """Take the settings that a restored training had, where they fit and the parameters cell has none."""
+        known = {name: value for name, value in values.items() if name in settings.model_fields.keys() - self.given}
+        with contextlib.suppress(SettingsError):  # they come from a save
+            settings.of(**known)
+            self.chosen.setdefault(settings.__name__, known)
+            self.save()
+
     def form(self, settings: type[S]) -> Form[S]:
         """A form that begins with what holds now, and is remembered with every change."""
-        before = self.settings(settings)
+        before = replace(self, chosen={}).settings(settings)
 
         def remember(value: S) -> None:
             session = Session.load()
@@ -162,7 +171,7 @@ class Session:
             }
             session.save()
 
-        return Form(settings, before.model_dump(), remember)
+        return Form(settings, self.settings(settings).model_dump(), remember)
 
 
 def opened(

@@ -21,7 +21,7 @@ from ..system.files import read_json, write_json
 from ..system.platforms import child_environment
 from ..workspace.layout import Layout
 from ..workspace.retention import checkpoint_rows, voice_scores
-from .places import place_of
+from .places import Place, place_of
 
 _MODULE = "rvc_core.storage.mirror"
 _LOOK_SECONDS = 2.0
@@ -54,16 +54,9 @@ def mirroring(
     if not is_wanted(layout, settings):
         yield
         return
+    minutes = str(settings.mirror_every_minutes)
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            _MODULE,
-            str(layout.root),
-            layout.name,
-            settings.mirror,
-            str(settings.mirror_every_minutes),
-        ],
+        [sys.executable, "-m", _MODULE, str(layout.root), layout.name, settings.mirror, minutes],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         env=child_environment(),
@@ -145,39 +138,35 @@ def _mirror(layout: Layout, text: str, every_seconds: float) -> None:
     """Save repeatedly until the other end of stdin closes, then once more."""
     state: dict[str, Any] = {"title": "storage", "saved": None, "problem": "", "busy": None}
     due = quick = 0.0  # times of the next regular save and of the next save of a new best voice
-    best, ending = math.inf, False
+    best, ending, place = math.inf, False, None
     while not ending:
         ending = bool(select.select([sys.stdin], [], [], _LOOK_SECONDS)[0])
         lowest = min(voice_scores(layout, _TAIL_BYTES).values(), default=math.inf)
-        now = time.monotonic()
+        now, problem = time.monotonic(), ""
         if not (ending or now >= due or (lowest < best and now >= quick)):
             continue
-        least_seconds = _attempt(layout, text, state)
+        try:
+            place = place or place_of(text, layout)
+            assert place is not None
+            _save(layout, place, state)
+        except (RVCError, OSError) as error:
+            problem = str(error) + (f" ({hint})" if (hint := getattr(error, "hint", "")) else "")
+        state |= {"problem": problem, "busy": None}
+        _write(layout, state)
         took = time.monotonic() - now
-        if state["problem"]:
+        if problem:
             due = quick = now + took + _AGAIN_SECONDS
-        elif state["saved"]:
-            due, quick, best = now + every_seconds, now + took + max(took, least_seconds), min(best, lowest)
+        elif state["saved"] and place:
+            due, quick, best = now + every_seconds, now + took + max(took, place.least_seconds), min(best, lowest)
 
 
-def _attempt(layout: Layout, text: str, state: dict[str, Any]) -> float:
-    """Save if there is a checkpoint, update `state`, and return the shortest wait until the next save."""
-    try:
-        place = place_of(text, layout)
-        assert place is not None
-        state |= {"title": place.title, "busy": time.time() if checkpoint_rows(layout) else None}
-        _write(layout, state)
-        if state["busy"]:
-            save = place.save(layout, again=state["saved"] is not None)
-            state |= {"saved": {"epoch": save.epoch, "step": save.step, "time": save.time}}
-        state |= {"problem": "", "busy": None}
-        return place.least_seconds
-    except (RVCError, OSError) as error:
-        hint = getattr(error, "hint", "")
-        state |= {"problem": f"{error}" + (f" ({hint})" if hint else ""), "busy": None}
-        return 0.0
-    finally:
-        _write(layout, state)
+def _save(layout: Layout, place: Place, state: dict[str, Any]) -> None:
+    """Save if there is a checkpoint, and say meanwhile since when."""
+    state |= {"title": place.title, "busy": time.time() if checkpoint_rows(layout) else None}
+    _write(layout, state)
+    if state["busy"]:
+        save = place.save(layout)
+        state |= {"saved": {"epoch": save.epoch, "step": save.step, "time": save.time}}
 
 
 def main(argv: list[str]) -> int:

@@ -9,11 +9,8 @@ You name a place by text:
 """
 
 import contextlib
-import errno
 import logging
-import os
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -23,11 +20,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ..errors import CheckpointError, RVCError, SettingsError, StorageError
+from ..errors import CheckpointError, ResourceError, RVCError, SettingsError, StorageError
 from ..system.files import is_locked, slug_of
-from ..system.platforms import detect, home
+from ..system.platforms import DRIVE, detect, home, is_reachable
 from ..workspace.layout import Layout
-from .snapshot import Save, restore_save, saves_in, storage_errors, unpack, write_save
+from .snapshot import (
+    ARCHIVED,
+    Save,
+    experiment_in,
+    lineage,
+    passing_over,
+    restore_save,
+    saves_in,
+    storage_errors,
+    unpack,
+    write_save,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -48,40 +56,47 @@ class Place(Protocol):
     def least_seconds(self) -> float:
         """Shortest time between two saves."""
 
-    def save(self, layout: Layout, *, again: bool = False) -> Save:
-        """Save what changed in an experiment; set `again` if this program has saved there before."""
+    def save(self, layout: Layout) -> Save:
+        """Save what changed in an experiment."""
 
     def opened(self) -> contextlib.AbstractContextManager[Path]:
         """A folder with the saves, for reading."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Folder:
-    """A folder, usually on mounted storage. Saving creates it, but not its parent folder."""
+    """A folder, usually on mounted storage. The first save creates it, but not its parent folder."""
 
     path: Path
     least_seconds: float = 30.0
+    has_saved: bool = False
 
     @property
     def title(self) -> str:
         """Name to display."""
-        return "Drive" if self.path.is_relative_to("/content/drive") else str(self.path)
+        return "Drive" if self.path.is_relative_to(DRIVE) else str(self.path)
 
-    def save(self, layout: Layout, *, again: bool = False) -> Save:
-        """Save. With `again`, the folder must exist: after an unmount, its path would lead to the local disk."""
-        folder = self.path / layout.slug
-        with storage_errors(self.title):
-            if not again:
-                self.path.mkdir(exist_ok=True)
-                folder.mkdir(exist_ok=True)
-            elif not folder.is_dir():
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
-        return write_save(layout, folder, self.title)
+    def save(self, layout: Layout) -> Save:
+        """Save. Later saves find the folder or fail: after an unmount, its path would lead to the local disk."""
+        with self.opened() as root:
+            folder = root / layout.slug
+            with storage_errors(self.title):
+                for path in () if self.has_saved else (root, folder):
+                    path.mkdir(exist_ok=True)
+            save = write_save(layout, folder, self.title)
+        self.has_saved = True
+        return save
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Path]:
-        """Give the folder itself."""
+        """Give the folder itself, if it is what it claims to be, before and after."""
+        self._prove()
         yield self.path
+        self._prove()
+
+    def _prove(self) -> None:
+        if not is_reachable(self.path):
+            raise StorageError(f"{self.title} is not there", hint="mount it again")
 
 
 @dataclass(frozen=True)
@@ -99,16 +114,14 @@ class KaggleDataset:
         """Name to display."""
         return f"the Kaggle dataset {self.handle}"
 
-    def save(self, layout: Layout, *, again: bool = False) -> Save:
+    def save(self, layout: Layout) -> Save:
         """Upload an archive of the whole experiment."""
-        with tempfile.TemporaryDirectory() as scratch:
-            (whole := Path(scratch, "whole")).mkdir()
-            save = write_save(layout, whole, self.title)
+        with tempfile.TemporaryDirectory() as whole, tempfile.TemporaryDirectory() as scratch:
+            save = write_save(layout, Path(whole), self.title)
             with tarfile.open(Path(scratch, f"{layout.slug}.tar"), "w") as archive:
-                for path in sorted(whole.iterdir()):
+                for path in Path(whole).iterdir():
                     archive.add(path, f"{layout.slug}/{path.name}")
                     path.unlink()  # saves disk space
-            shutil.rmtree(whole)
             self._kagglehub("dataset_upload", scratch, f"epoch {save.epoch}, step {save.step}")
         return save
 
@@ -119,7 +132,7 @@ class KaggleDataset:
         with tempfile.TemporaryDirectory() as scratch:
             archives = [*folder.rglob("*.tar")]
             for path in archives:
-                unpack(path, Path(scratch))
+                unpack(path, Path(scratch), ARCHIVED)
             yield Path(scratch) if archives else folder
 
     def _kagglehub(self, call: str, *arguments: str) -> str:
@@ -203,14 +216,15 @@ def find_saved(place: str = "auto") -> list[Save]:
         folders, such as Kaggle's attached output and the artifacts of a Lightning job.
     """
     with contextlib.ExitStack() as stack:
-        newest = {save.name: save for save in reversed(_found(place, stack)) if save.complete}
+        newest = {save.name: save for save in reversed(_found(place, stack))}
     return sorted(newest.values(), key=lambda save: -save.time)
 
 
 def restore(name: str, place: str = "auto", *, root: Path | None = None) -> Save:
     """Restore the newest complete save of an experiment, unless this machine has the same step or a later one.
 
-    An older experiment of that name on this machine is moved aside, not deleted.
+    An older experiment of that name on this machine is moved aside, not deleted. It stays where it is if it was begun
+    again since that save, or was trained on other recordings.
 
     Parameters
     ----------
@@ -228,50 +242,56 @@ def restore(name: str, place: str = "auto", *, root: Path | None = None) -> Save
     if is_locked(layout.lock):
         raise StorageError(f"{name!r} is being trained on this machine", hint=f"stop it first: rvc stop {name}")
     here = None
-    with contextlib.suppress(RVCError, OSError):  # a damaged local experiment must not prevent restoring
+    with contextlib.suppress(RVCError, OSError, ValueError):  # a damaged local experiment must not prevent restoring
         here = Save.of_experiment(layout, "this machine")
+    record, begun = lineage(layout)
     with contextlib.ExitStack() as stack:
         for save in _found(place, stack):
             if slug_of(save.name) != layout.slug:
                 continue
-            if here and here.step >= save.step:
-                return here
             try:
+                if begun > save.begun:
+                    raise StorageError("it was made before this voice was begun again on this machine")
+                if record and save.has_other_recordings(record.recordings):
+                    raise StorageError("it was trained on other recordings than the voice on this machine")
+                if here and here.step >= save.step:
+                    return here
                 restore_save(save, layout)
                 return save
-            except (StorageError, CheckpointError) as error:
+            except (StorageError, CheckpointError, ResourceError) as error:
                 problems.append(f"epoch {save.epoch}: {error}")
                 _log.warning("skipping the save of epoch %d: %s", save.epoch, error)
     raise StorageError(
         f"no complete save of {name!r} in {place if place != 'auto' else 'any storage here'}"
-        + (f" ({'; '.join(problems)})" if problems else ""),
-        hint="mount the storage that has the save, or name it: rvc restore NAME --from PLACE",
+        + (f" that can be restored ({'; '.join(problems)})" if problems else ""),
+        hint="mount the storage that has the save, or name it: rvc restore NAME --from PLACE"
+        + (f"; or move {layout.root} away first" if layout.root.exists() else ""),
     )
 
 
 def _found(text: str, stack: contextlib.ExitStack) -> list[Save]:
     """All saves of a place, newest first. An experiment folder counts as a save of its newest checkpoint."""
-    here, places = detect(), list[tuple[Place, int]]()
+    here, roots = detect(), list[tuple[Place, int]]()
     if text != "auto" and (named := place_of(text, Layout(home(), ""))):
-        places = [(named, _DEPTH)]
+        roots = [(named, _DEPTH)]
     elif text == "auto" and here.name != "local":
         both = ((here.storage, _DEPTH), (here.earlier, _EARLIER_DEPTH))
-        places = [(Folder(path), depth) for path, depth in both if path]
-    saves = []
-    for place, depth in places:
+        roots = [(Folder(path), depth) for path, depth in both if path]
+    saves = list[Save]()
+    for place, depth in roots:
         for folder in _folders(stack.enter_context(place.opened()), depth):
-            saves += saves_in(folder, place.title)
-            if (folder / "experiment.json").is_file() and folder.parent != home() / "logs":
-                with contextlib.suppress(RVCError, OSError):
-                    saves += filter(None, [Save.of_experiment(Layout(folder, folder.name), place.title)])
-    return sorted(saves, key=lambda save: -save.time)
+            with passing_over(folder), storage_errors(place.title):
+                saves += saves_in(folder, place.title)
+                if (folder / "experiment.json").is_file() and folder.parent != home() / "logs":
+                    saves += filter(None, [experiment_in(folder, place.title)])
+    return sorted((save for save in saves if save.complete), key=lambda save: -save.time)
 
 
 def _folders(root: Path, depth: int) -> Iterator[Path]:
     """A folder and its sub-folders down to `depth`, except those of an experiment."""
     yield root
-    if depth and not (root / "experiment.json").exists():
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        if depth and not (root / "experiment.json").exists():
             for path in sorted(root.iterdir()):
                 if path.is_dir() and not path.name.startswith("."):
                     yield from _folders(path, depth - 1)

@@ -2,141 +2,174 @@
 
 File names contain a hash of the content, such as ``G_1200.5e1c7f3a09bd.pth``, so files never change. Each save ends
 with a ``saved-e<epoch>-s<step>.json`` that lists its files. The previous save stays until the next one begins, because
-Drive uploads in the background.
+Drive uploads in the background. Other people may have put anything into the folder: what is read is checked first, and
+what is not a file of a save is neither changed nor followed.
 """
 
 import contextlib
 import errno
 import hashlib
+import io
+import logging
 import os
 import re
 import shutil
+import stat
 import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
+
+import psutil
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import TypedDict
 
 from ..errors import CheckpointError, ResourceError, RVCError, StageOrderError, StorageError
 from ..system.files import (
     ensure_room,
     folder_atomically,
+    open_regular,
     read_json,
-    remove_leftovers,
     replace_atomically,
     sha256_of,
     signature,
     write_json,
 )
-from ..workspace.layout import Layout
-from ..workspace.retention import checkpoint_rows, voices_to_save
+from ..workspace.layout import PREPARED, RECORD, WEIGHTS, Layout
+from ..workspace.manifest import ExperimentRecord
+from ..workspace.retention import CheckpointRow, Count, Digest, checkpoint_rows, first_problem, voices_to_save
+from ..workspace.stamps import content_of
+
+_log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 8 << 20  # large blocks, because every access to remote storage is slow
+_MOST_LIST_BYTES = 16 << 20
 _TRIES = 3
 _DATA, _RECORD = "clips.pack", "record.pack"  # tars; Kaggle does not unpack this suffix
-_KEYS = {"name", "time", "step", "epoch", "files", "checkpoint", "data_key", "settings"}
-_OURS = re.compile(r".+\.[0-9a-f]{12}(\.\w+)?|saved-e\d+-s\d+\.json")
-_PREPARED = re.compile(r"\d.*|heldout|mute|stamps")  # folders that training reads but never writes
+_PACKED = re.compile(f"{PREPARED.pattern}|{RECORD.pattern}")
+_STORED = r"[^/\x00-\x1f.][^/\x00-\x1f]*\.[0-9a-f]{12}\.(?:pth|pt|index|pack)"
+_LIST = r"saved-e\d+-s\d+\.json"
+_OURS = re.compile(rf"(?:\.part-(?P<pid>\d{{1,9}})-)?(?:{_STORED}|{_LIST})")
+ARCHIVED = re.compile(rf"[\w-][\w.-]*/(?:{_STORED}|{_LIST})")  # in the archive of a Kaggle dataset
+_OLDER = "restore an older save"
+_FULL = "is full", "free space there and empty its trash"
+_GONE = "is not there", "mount it, or create the folder"
+_PROBLEMS = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EROFS: ("is read-only", "mount it for writing"),
+    errno.EACCES: ("is not writable for you", "choose a folder that you can write to"),
+    errno.ENOENT: _GONE,
+    errno.ENOTCONN: _GONE,
+    errno.EIO: _GONE,
+}
+
+Row = TypedDict(
+    "Row",
+    {
+        "as": Annotated[str, Field(pattern=f"^{_STORED}$")],
+        "sha256": Digest,
+        "bytes": Annotated[int, Field(ge=0, le=1 << 40)],
+    },
+)
 
 
-@dataclass(frozen=True)
-class Save:
-    """One save of an experiment.
+class Listed(BaseModel):
+    """The list of a save: what its JSON file holds.
 
     Attributes
     ----------
-    folder : Path
-    manifest : str
-        Name of its JSON file; empty if `folder` is an experiment folder.
-    content : dict
-        Content of the JSON file.
+    files : dict
+        Name in the experiment, and name in the save, hash and size of each file.
+    data_key : str
+        Changes with the clips and features.
+    settings : dict
+        Of the background training that made it; empty for other trainings.
+    begun : int
+        How often the experiment was begun again before.
+    recordings : list of str
+        Hashes of its recordings; empty in saves of earlier versions.
+    """
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    name: str = Field(min_length=1, max_length=1000)
+    time: float = Field(ge=0, le=1e11)
+    step: Count
+    epoch: Count
+    checkpoint: CheckpointRow
+    files: dict[Annotated[str, Field(pattern=rf"^({WEIGHTS}|clips\.pack|record\.pack)$")], Row] = {}
+    data_key: str = Field("", max_length=64)
+    settings: dict[str, Any] = {}
+    begun: Count = 0
+    recordings: list[Annotated[str, Field(max_length=64)]] = []
+
+
+class Save(Listed):
+    """One save of an experiment, where it lies. An experiment folder counts as a save that has no `files` of its own.
+
+    Attributes
+    ----------
     place : str
         Name of the storage, to display.
     """
 
     folder: Path
-    manifest: str
-    content: dict[str, Any]
     place: str
 
     @classmethod
     def of_experiment(cls, layout: Layout, place: str) -> "Save | None":
-        """Treat an experiment folder as a save of its newest checkpoint; None if it has no checkpoint."""
-        if not (entries := checkpoint_rows(layout)):
+        """An experiment folder at its newest checkpoint; None if it has no checkpoint."""
+        if not (rows := checkpoint_rows(layout)):
             return None
-        name = read_json(layout.experiment, "", error=StorageError)["name"]
+        record, begun = lineage(layout)
         return cls(
-            layout.root,
-            "",
-            {
-                "name": name,
-                "epoch": entries[-1]["epoch"],
-                "step": entries[-1]["step"],
-                "time": layout.checkpoints.stat().st_mtime,
-            },
-            place,
+            folder=layout.root,
+            place=place,
+            name=record.name if record else layout.name,
+            time=layout.checkpoints.stat().st_mtime,
+            step=rows[-1]["step"],
+            epoch=rows[-1]["epoch"],
+            checkpoint=rows[-1],
+            begun=begun,
+            recordings=record.recordings if record else [],
         )
 
     @property
-    def name(self) -> str:
-        """Name of the experiment."""
-        return self.content["name"]
-
-    @property
-    def epoch(self) -> int:
-        """Completed epochs."""
-        return self.content["epoch"]
-
-    @property
-    def step(self) -> int:
-        """Completed steps."""
-        return self.content["step"]
-
-    @property
-    def time(self) -> float:
-        """Time of the save, in seconds since 1970."""
-        return self.content["time"]
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Settings of the background training that made it; empty for other trainings."""
-        return self.content.get("settings", {})
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """Its files: ``as``, ``sha256`` and ``bytes``."""
-        return [*self.content.get("files", {}).values()]
+    def manifest(self) -> str:
+        """Name of its JSON file."""
+        return f"saved-e{self.epoch}-s{self.step}.json"
 
     @property
     def complete(self) -> bool:
-        """Whether all files exist with the right size; `restore_save` also checks their hashes."""
-        with contextlib.suppress(OSError):
-            return all((self.folder / row["as"]).stat().st_size == row["bytes"] for row in self.rows)
-        return False
+        """Whether its checkpoint and all its files are there in the right size; `restore_save` also checks hashes."""
+        hashes = {name: row["sha256"] for name, row in self.files.items()}
+        return not self.files or (
+            self.checkpoint["sha256"].items() <= hashes.items()
+            and {_DATA, _RECORD} <= self.files.keys()
+            and all(_has(self.folder, row) for row in self.files.values())
+        )
+
+    def has_other_recordings(self, recordings: list[str]) -> bool:
+        """Whether both recordings are known and have nothing in common."""
+        return bool(self.recordings and recordings) and set(self.recordings).isdisjoint(recordings)
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
-        return {
-            "name": self.name,
-            "epoch": self.epoch,
-            "step": self.step,
-            "place": self.place,
+        return self.model_dump(include={"name", "step", "epoch", "place"}) | {
             "time": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.time)),
-            "bytes": sum(row["bytes"] for row in self.rows),
+            "bytes": sum(row["bytes"] for row in self.files.values()),
         }
 
 
-def saves_in(folder: Path, place: str) -> list[Save]:
-    """All saves in a folder, complete or not, newest first; damaged manifests are skipped."""
-    found = []
-    for path in folder.glob("saved-e*-s*.json"):
-        with contextlib.suppress(FileNotFoundError, RVCError):
-            content = read_json(path, "")
-            if isinstance(content, dict) and content.keys() >= _KEYS:
-                found.append(Save(folder, path.name, content, place))
-    return sorted(found, key=lambda one: -one.time)
+def lineage(layout: Layout) -> tuple[ExperimentRecord | None, int]:
+    """What an experiment is, if it is prepared, and how often it was begun again."""
+    begun = content_of(layout, "begun").get("count", 0)
+    with contextlib.suppress(RVCError):
+        return ExperimentRecord.load(layout), begun
+    return None, begun
 
 
 @contextlib.contextmanager
@@ -145,24 +178,17 @@ def storage_errors(place: str) -> Iterator[None]:
     try:
         yield
     except (ResourceError, OSError) as error:
-        full = ("is full", "free space there and empty its trash")
-        what, hint = {
-            errno.ENOSPC: full,
-            errno.EDQUOT: full,
-            errno.EROFS: ("is read-only", "mount it for writing"),
-            errno.EACCES: ("is not writable for you", "choose a folder that you can write to"),
-            errno.ENOENT: ("is not there", "mount it, or create the folder"),
-            errno.ENOTCONN: ("is not there", "mount it again"),
-        }.get(
-            getattr(error, "errno", errno.ENOSPC),
-            (f"does not work: {getattr(error, 'strerror', None) or error}", "mount it again"),
-        )
+        number = getattr(error, "errno", errno.ENOSPC)
+        unknown = f"does not work: {getattr(error, 'strerror', None) or error}", "mount it again"
+        what, hint = _PROBLEMS.get(number, unknown)
         raise StorageError(f"{place} {what}", hint=hint) from error
 
 
 # -- writing -------------------------------------------------------------------------------------------------------
 def write_save(layout: Layout, folder: Path, place: str) -> Save:
     """Save an experiment into `folder`: newest checkpoint, best voices, record, clips. Skip existing files.
+
+    A folder with a save of another beginning, of other recordings or of a later step is first moved aside.
 
     Raises
     ------
@@ -173,196 +199,261 @@ def write_save(layout: Layout, folder: Path, place: str) -> Save:
     StorageError
         When the storage is full, refuses or vanishes. Its previous complete save stays.
     """
-    with storage_errors(place):
-        remove_leftovers(folder)
-        before = saves_in(folder, place)
-        newest = next((one for one in before if one.complete), None)
     with contextlib.ExitStack() as stack:
-        entry, files = _opened(layout, stack)
-        files[_RECORD] = stack.enter_context(_archived(layout, _record(layout)))
-        data_key = _data_key(layout)
-        same_data = newest is not None and newest.content["data_key"] == data_key
-        if not same_data:
-            files[_DATA] = stack.enter_context(_archived(layout, _prepared(layout)))
-        rows = {name: _row(name, file) for name, file in files.items()}
-        if damaged := [name for name, digest in entry["sha256"].items() if rows[name]["sha256"] != digest]:
-            raise CheckpointError(
-                f"{damaged[0]} is damaged on this machine",
-                hint=f"run rvc train {layout.name}: it resumes from the previous checkpoint",
-            )
-        if newest is not None and same_data:
-            rows[_DATA] = newest.content["files"][_DATA]
-        save = Save(
-            folder,
-            f"saved-e{entry['epoch']}-s{entry['step']}.json",
-            {
-                "name": layout.name,
-                "time": time.time(),
-                "step": entry["step"],
-                "epoch": entry["epoch"],
-                "files": rows,
-                "checkpoint": entry,
-                "data_key": data_key,
-                "settings": _settings(layout),
-            },
-            place,
-        )
+        save, files = _opened(layout, place, stack)
+        save.folder = folder
         with storage_errors(place):
-            _prune([save, newest] if newest else [save, *before])
-            needed = sum(row["bytes"] for row in rows.values() if not (folder / row["as"]).exists())
-            room = shutil.disk_usage(folder)
+            newest = _previous(save, layout.slug)
+        files[_RECORD] = _packed(layout, RECORD, stack)
+        if newest and newest.data_key == save.data_key:
+            save.files[_DATA] = newest.files[_DATA]
+        else:
+            files[_DATA] = _packed(layout, PREPARED, stack)
+        save.files |= {name: _row(name, file) for name, file in files.items()}
+        for name, digest in save.checkpoint["sha256"].items():
+            if save.files[name]["sha256"] != digest:
+                raise CheckpointError(
+                    f"{name} is damaged on this machine",
+                    hint=f"run rvc train {layout.name}: it resumes from the previous checkpoint",
+                )
+        with storage_errors(place):
+            _prune([save, newest] if newest else [save, *saves_in(folder, place)])
+            missing = [name for name in files if not _has(folder, save.files[name])]
+            needed, room = sum(save.files[name]["bytes"] for name in missing), shutil.disk_usage(folder)
             if room.total and needed > room.free:  # 0: unknown
                 raise StorageError(
-                    f"{place} is full: {needed / 1e6:.0f} MB needed, {room.free / 1e6:.0f} MB free",
-                    hint="free space there and empty its trash",
+                    f"{place} is full: {needed / 1e6:.0f} MB needed, {room.free / 1e6:.0f} MB free", hint=_FULL[1]
                 )
-            for name, file in files.items():
-                _put(folder, file, rows[name])
-            write_json(folder / save.manifest, save.content)
+            for name in missing:
+                _put(files[name], folder / save.files[name]["as"], save.files[name]["sha256"])
+            text = save.model_dump_json(indent=4, exclude={"folder", "place"}).encode()
+            _put(io.BytesIO(text), folder / save.manifest, hashlib.sha256(text).hexdigest())
     return save
 
 
-def _opened(layout: Layout, stack: contextlib.ExitStack) -> tuple[dict[str, Any], dict[str, BinaryIO]]:
+def _opened(layout: Layout, place: str, stack: contextlib.ExitStack) -> tuple[Save, dict[str, BinaryIO]]:
     """Open the newest checkpoint and its voices and indexes: open files stay readable if training removes them."""
     for _ in range(_TRIES):
-        if not (entries := checkpoint_rows(layout)):
+        if not (save := Save.of_experiment(layout, place)):
             break
-        paths = [*(layout.root / name for name in entries[-1]["sha256"]), *voices_to_save(layout), *layout.indexes()]
+        save.time, save.data_key = time.time(), _data_key(layout)
+        with contextlib.suppress(FileNotFoundError, RVCError):
+            save.settings = read_json(layout.run, "").get("settings", {})
+        beside = [path for path in (*voices_to_save(layout), *layout.indexes()) if not path.is_symlink()]
+        paths = [*(layout.root / name for name in save.checkpoint["sha256"]), *beside]
         with contextlib.suppress(FileNotFoundError):  # training has just replaced this checkpoint
-            return entries[-1], {path.name: stack.enter_context(path.open("rb")) for path in paths}
+            return save, {path.name: stack.enter_context(open_regular(path)) for path in paths}
     raise StageOrderError(f"{layout.name!r} has no checkpoint yet", hint=f"run: rvc train {layout.name}")
 
 
-def _record(layout: Layout) -> list[Path]:
-    """The small files that training writes. One archive of them is faster on slow storage."""
-    single = (layout.experiment, layout.config, layout.metrics, layout.pinned, layout.stamp("index"))
-    boards = [path for folder in (layout.root, layout.eval_board) for path in sorted(folder.glob("events.out.tf*"))]
-    return [*boards, *(path for path in single if path.exists())]
+def _previous(save: Save, slug: str) -> Save | None:
+    """The newest complete save in the folder; one that this experiment does not go on from is moved aside."""
+    if save.folder.is_symlink():
+        raise StorageError(f"{save.folder} is a link", hint="remove it: saves need a folder of their own")
+    newest = next((one for one in saves_in(save.folder, save.place) if one.complete), None)
+    if newest is None or not (
+        (newest.name, newest.begun) != (save.name, save.begun)
+        or newest.has_other_recordings(save.recordings)
+        or newest.step > save.step
+    ):
+        return newest
+    save.folder.rename(save.folder.with_name(f"{slug}.before-{time.time():.0f}"))
+    save.folder.mkdir()
+    return None
 
 
-def _prepared(layout: Layout) -> list[Path]:
-    """All files of the stages before training."""
-    inside = [
-        path
-        for folder in layout.root.iterdir()
-        if folder.is_dir() and _PREPARED.fullmatch(folder.name)
-        for path in folder.rglob("*")
-        if path.is_file() and path != layout.stamp("index")
-    ]
-    return sorted([*inside, *(path for path in (layout.filelist, layout.manifest) if path.exists())])
+def _files(layout: Layout, names: re.Pattern[str]) -> Iterator[tuple[str, Path]]:
+    """Regular files of an experiment by their name in it; what a link points to is not part of it."""
+    for folder, _, found in os.walk(layout.root):
+        for path in (Path(folder, name) for name in found):
+            if names.fullmatch(name := str(path.relative_to(layout.root))):
+                if path.is_symlink() or not path.is_file():
+                    _log.warning("%s is a link or a device, so it is not saved", path)
+                else:
+                    yield name, path
 
 
 def _data_key(layout: Layout) -> str:
     """Changes with clips or features. The file list is left out, because it changes when the folder moves."""
     return signature(
-        [
-            (
-                str(path.relative_to(layout.root)),
-                path.stat().st_size,
-                path.read_text("utf-8") if path.suffix == ".json" else "",
-            )
-            for path in _prepared(layout)
+        sorted(
+            (name, path.stat().st_size, path.read_text("utf-8") if path.suffix == ".json" else "")
+            for name, path in _files(layout, PREPARED)
             if path != layout.filelist
-        ]
+        )
     )
 
 
-@contextlib.contextmanager
-def _archived(layout: Layout, paths: list[Path]) -> Iterator[BinaryIO]:
-    with tempfile.TemporaryFile() as file:
-        with tarfile.open(fileobj=file, mode="w") as archive:
-            for path in paths:
-                archive.add(path, str(path.relative_to(layout.root)))
-        yield file
+def _packed(layout: Layout, names: re.Pattern[str], stack: contextlib.ExitStack) -> BinaryIO:
+    """Many small files in one, because each access to remote storage is slow."""
+    pack = stack.enter_context(tempfile.TemporaryFile())
+    with tarfile.open(fileobj=pack, mode="w") as archive:
+        for name, path in sorted(_files(layout, names)):
+            with open_regular(path) as file:
+                entry = tarfile.TarInfo(name)
+                entry.size = os.fstat(file.fileno()).st_size
+                archive.addfile(entry, file)
+    return pack
 
 
-def _settings(layout: Layout) -> dict[str, Any]:
-    try:
-        return read_json(layout.run, "").get("settings", {})
-    except (FileNotFoundError, RVCError):
-        return {}
-
-
-def _row(name: str, file: BinaryIO) -> dict[str, Any]:
-    """Name in the save, hash and size of a file."""
+def _row(name: str, file: BinaryIO) -> Row:
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
     return {"as": f"{Path(name).stem}.{digest[:12]}{Path(name).suffix}", "sha256": digest, "bytes": file.tell()}
 
 
-def _put(folder: Path, source: BinaryIO, row: dict[str, Any]) -> None:
-    """Write a file under a temporary name, verify it, and rename it. An existing file has the same content."""
-    target = folder / row["as"]
-    if target.is_file() and target.stat().st_size == row["bytes"]:
-        return
-    if not folder.is_dir():  # unmounted: do not create it on the local disk
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+def _has(folder: Path, row: Row) -> bool:
+    """Whether a file is there, and not a link. Its name has its hash, so the size decides."""
+    with contextlib.suppress(FileNotFoundError):
+        status = (folder / row["as"]).lstat()
+        return stat.S_ISREG(status.st_mode) and status.st_size == row["bytes"]
+    return False
+
+
+def _put(source: BinaryIO, target: Path, digest: str) -> None:
+    """Write a file under a temporary name, read it back and compare, then rename it."""
+    if not target.parent.is_dir():  # unmounted: do not create it on the local disk
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(target.parent))
+    if os.path.lexists(target):
+        open_regular(target).close()  # a link or a folder of this name is not ours to replace
     with replace_atomically(target) as temporary:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
+            source.seek(0)
             _copy(source, file)
-        if sha256_of(temporary) != row["sha256"]:
-            raise OSError(errno.EIO, "the written file reads back differently", str(target))
+        if sha256_of(temporary) != digest:
+            raise OSError(errno.EBADMSG, "the written file reads back differently", str(target))
 
 
-def _copy(source: BinaryIO, target: BinaryIO) -> None:
-    source.seek(0)
-    shutil.copyfileobj(source, target, _CHUNK_BYTES)
+def _copy(source: BinaryIO, target: BinaryIO, most_bytes: int = 1 << 60) -> None:
+    """Copy what is there, and no more than so many bytes."""
+    while block := source.read(min(most_bytes, _CHUNK_BYTES)):
+        target.write(block)
+        most_bytes -= len(block)
 
 
 def _prune(kept: list[Save]) -> None:
     """Remove our files except those of these saves. Empty them first, because Drive's trash takes space."""
-    names = {name for save in kept for name in (save.manifest, *(row["as"] for row in save.rows))}
+    names = {name for save in kept for name in (save.manifest, *(row["as"] for row in save.files.values()))}
     for path in kept[0].folder.iterdir():
-        if _OURS.fullmatch(path.name) and path.name not in names:
+        match, status = _OURS.fullmatch(path.name), path.lstat()
+        if not match or path.name in names or not stat.S_ISREG(status.st_mode):
+            continue
+        if match["pid"] and psutil.pid_exists(int(match["pid"])):  # another process is writing it
+            continue
+        if status.st_nlink == 1:  # another name of the same file would become empty too
             os.truncate(path, 0)
-            path.unlink()
+        path.unlink()
 
 
 # -- reading -------------------------------------------------------------------------------------------------------
+@contextlib.contextmanager
+def passing_over(path: Path) -> Iterator[None]:
+    """Warn of what cannot be used as a save, and go on with the others."""
+    try:
+        yield
+    except StorageError as error:
+        _log.warning("passing over %s: %s", path, error)
+
+
+def read_list(path: Path, place: str) -> Save:
+    """Read the list of a save.
+
+    Raises
+    ------
+    StorageError
+        When it is not one; nothing that it says was used.
+    """
+    with open_regular(path) as file:
+        text = file.read(_MOST_LIST_BYTES)
+    try:
+        save = Save(folder=path.parent, place=place, **dict(Listed.model_validate_json(text)))
+    except ValidationError as error:
+        raise StorageError(f"{path.name} does not list a save: {first_problem(error)}", hint=_OLDER) from error
+    if save.manifest != path.name or not save.files:
+        raise StorageError(f"{path.name} lists another save, or no files", hint=_OLDER)
+    return save
+
+
+def saves_in(folder: Path, place: str) -> list[Save]:
+    """All saves in a folder, complete or not, newest first; what is not a save is passed over with a warning."""
+    found = []
+    for path in folder.glob("saved-e*-s*.json"):
+        with passing_over(path), contextlib.suppress(FileNotFoundError):
+            found.append(read_list(path, place))
+    return sorted(found, key=lambda one: -one.time)
+
+
+def experiment_in(folder: Path, place: str) -> Save | None:
+    """An experiment folder that somebody left in a place, as a save; None without a checkpoint.
+
+    Raises
+    ------
+    StorageError
+        When it holds links or devices, or is damaged.
+    """
+    for path in (*folder.iterdir(), *folder.glob("stamps/*")):
+        status = path.lstat()
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            raise StorageError(f"{path} is a link or a device", hint="replace it by a copy of the file")
+        if path.suffix == ".json" and status.st_size > _MOST_LIST_BYTES:
+            raise StorageError(f"{path} is too large", hint="remove it")
+    try:
+        return Save.of_experiment(Layout(folder, folder.name), place)
+    except (CheckpointError, ValidationError) as error:
+        raise StorageError(f"{folder} is damaged: {error}", hint="take another copy of it") from error
+
+
 def restore_save(save: Save, layout: Layout) -> None:
     """Copy a save to this machine and verify it, then move an existing experiment aside.
 
     Raises
     ------
     StorageError
-        When a file is missing or damaged.
+        When a file is missing, damaged or not what a save holds.
     ResourceError
         When this machine's disk is full.
     """
-    if not save.manifest:
+    if not save.files:
         with tempfile.TemporaryDirectory() as scratch:
             return restore_save(write_save(Layout(save.folder, save.name), Path(scratch), save.place), layout)
-    ensure_room(layout.root, 2 * sum(row["bytes"] for row in save.rows))
+    ensure_room(layout.root, 2 * sum(row["bytes"] for row in save.files.values()))
     with folder_atomically(layout.root) as staging:
-        for name, row in save.content["files"].items():
+        for name, row in save.files.items():
             target = staging / name
-            if Path(name).name != name:
-                raise StorageError(
-                    f"{save.manifest} names a file outside its folder: {name}", hint="do not use this save"
-                )
-            with storage_errors(save.place):
-                shutil.copyfile(save.folder / row["as"], target)
+            with storage_errors(save.place), open_regular(save.folder / row["as"]) as source, target.open("xb") as file:
+                _copy(source, file, row["bytes"])
             if sha256_of(target) != row["sha256"]:
-                raise StorageError(f"{row['as']} is damaged", hint="restore an older save")
+                raise StorageError(f"{row['as']} is damaged", hint=_OLDER)
         for name in (_DATA, _RECORD):
-            unpack(staging / name, staging)
+            unpack(staging / name, staging, _PACKED)
             (staging / name).unlink()
-        write_json(staging / layout.checkpoints.name, [save.content["checkpoint"]])
+        write_json(staging / layout.checkpoints.name, [save.checkpoint])
         if layout.root.exists():
             layout.root.rename(layout.root.with_name(f"{layout.slug}.before-{time.time():.0f}"))
     return None
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a tar; refuse files that would leave the folder.
+def unpack(archive: Path, folder: Path, names: re.Pattern[str]) -> None:
+    """Unpack a tar: regular files of these names, each once, together no more bytes than the archive has.
 
     Raises
     ------
     StorageError
-        When it is damaged.
+        When it holds anything else, or is damaged.
     """
+    left = archive.stat().st_size
     try:
-        with tarfile.open(archive) as opened:
-            opened.extractall(folder, filter="data")
-    except tarfile.TarError as error:
-        raise StorageError(f"{archive.name} is damaged: {error}", hint="restore an older save") from error
+        with tarfile.open(archive, "r:") as opened:
+            for entry in opened:
+                left -= entry.size
+                is_file = entry.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and entry.sparse is None
+                if not (is_file and names.fullmatch(entry.name) and 0 <= entry.size and left >= 0):
+                    raise StorageError(f"{archive.name} holds {entry.name[:200]!r}, not a file of a save", hint=_OLDER)
+                target = folder / entry.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                source = opened.extractfile(entry)
+                assert source is not None
+                with target.open("xb") as file:
+                    _copy(source, file, entry.size)  # type: ignore[arg-type]
+    except (tarfile.TarError, OSError, ValueError, LookupError, RecursionError) as error:
+        raise StorageError(f"{archive.name} is damaged: {error}", hint=_OLDER) from error

@@ -8,12 +8,13 @@ import json
 import os
 import re
 import shutil
+import stat
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from ..errors import ResourceError, RVCError
+from ..errors import ResourceError, RVCError, StorageError
 
 _MARGIN_BYTES = 32 << 20  # stays free for logs and the system
 _FULL_BYTES = 1_000_000  # with less free space, a failed write means a full disk
@@ -128,7 +129,7 @@ def read_json(path: Path, hint: str, *, error: type[RVCError] = RVCError) -> Any
     """
     try:
         return json.loads(_bytes_of(path, hint, error))
-    except ValueError as problem:  # not JSON, or not text
+    except (ValueError, RecursionError) as problem:  # not JSON, not text, or nested too deeply
         raise error(f"{path} is damaged: it is not JSON", hint=hint) from problem
 
 
@@ -152,7 +153,7 @@ def read_jsonl(
 def _object_in(line: bytes) -> dict[str, Any] | None:
     try:
         content = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 
@@ -164,6 +165,28 @@ def _bytes_of(path: Path, hint: str, error: type[RVCError]) -> bytes:
         raise
     except OSError as problem:
         raise error(f"{path} cannot be read: {problem.strerror}", hint=hint) from problem
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file that another person may have put there: links, devices and pipes are refused, and not waited for.
+
+    Raises
+    ------
+    StorageError
+        When it is not a regular file.
+    """
+    refused = StorageError(f"{path.name} is a link, a device or a folder, not a file", hint="remove it, or rename it")
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK  # without the second, opening a pipe waits for its other end
+    try:
+        file = open(path, "rb", opener=lambda name, mode: os.open(name, mode | flags))
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise refused from error
+        raise
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise refused
+    return file
 
 
 def sha256_of(path: Path) -> str:

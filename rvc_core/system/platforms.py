@@ -3,12 +3,16 @@
 The facts about a platform change, so each has a date and a source.
 """
 
+import errno
 import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+DRIVE = "/content/drive"  # where Colab mounts Google Drive
+_OWN = {"/kaggle": "kaggle", "/teamspace": "lightning"}  # folders that only these platforms keep
+_DEAD = (errno.ENOTCONN, errno.EIO)  # of a mount whose program has ended
 _SESSION_MARGIN_MINUTES = 20.0  # for copying results, and because the hours are approximate
 
 
@@ -88,7 +92,39 @@ _COLAB_LIMITS = (
 )
 
 
-def detect(environment: Mapping[str, str] = os.environ, exists: Callable[[str], bool] = os.path.exists) -> Platform:
+def in_drive(path: str | Path) -> bool:
+    """Whether a path lies in Google Drive as Colab mounts it."""
+    return Path(os.path.realpath(os.path.expanduser(path))).is_relative_to(DRIVE)
+
+
+def is_mount(path: str) -> bool:
+    """Whether another file system than that of ``/`` is mounted there, and answers."""
+    try:
+        return os.path.ismount(path) or os.stat(path).st_dev != os.stat("/").st_dev
+    except OSError:
+        return False
+
+
+def is_reachable(path: str | Path) -> bool:
+    """Whether `path` is on storage that answers, and that is what it claims; the file itself may be missing.
+
+    A path in Drive counts only while Drive is mounted: before that, and after, it leads to the temporary disk.
+    """
+    try:
+        os.stat(os.path.expanduser(path))
+    except OSError as error:
+        if error.errno in _DEAD:
+            return False
+    if in_drive(path):
+        return is_mount(DRIVE)
+    return all(detect().name == name for root, name in _OWN.items() if Path(path).is_relative_to(root))
+
+
+def _exists(path: str) -> bool:
+    return os.path.exists(path) and is_reachable(path)
+
+
+def detect(environment: Mapping[str, str] = os.environ, exists: Callable[[str], bool] = _exists) -> Platform:
     """Detect the platform.
 
     Kaggle comes first, because its image is built on Colab's and sets Colab's variables too.
@@ -112,8 +148,8 @@ def detect(environment: Mapping[str, str] = os.environ, exists: Callable[[str], 
         home = Path(environment.get("LIGHTNING_ARTIFACTS_DIR") or "/teamspace/studios/this_studio")
         return Platform("lightning", "Lightning.AI", home, home, _LIGHTNING_LIMITS, Path("/teamspace/jobs"))
     if "COLAB_RELEASE_TAG" in environment or exists("/var/colab/hostname"):
-        drive = "/content/drive/MyDrive"
-        storage = Path(drive, "rvc_core") if exists(drive) else None
+        drive = Path(DRIVE, "MyDrive")
+        storage = drive / "rvc_core" if exists(str(drive)) else None
         return Platform("colab", "Google Colab", Path("/content"), storage, _COLAB_LIMITS)
     return Platform("local", "this machine", Path.cwd(), Path.cwd())
 

@@ -17,7 +17,7 @@ from ..errors import CheckpointError, DivergedError, ResourceError, StorageError
 from ..system.files import ensure_room, replace_atomically, sha256_of, write_json
 from ..system.untrusted import checked_weights, load_torch
 from .layout import LATEST_ONLY, Layout
-from .retention import checkpoint_rows, keep, pinned_steps
+from .retention import CheckpointRow, checkpoint_rows, keep, pinned_steps
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def save_checkpoint(layout: Layout, checkpoint: Checkpoint, *, most: int = 2) ->
                 f"cannot write {path}: {str(error).splitlines()[0]}",
                 hint="make the folder writable, then run the same command again: it resumes",
             ) from error
-    entry = {
+    entry: CheckpointRow = {
         "step": checkpoint.step,
         "epoch": checkpoint.generator["iteration"],
         "sha256": {path.name: sha256_of(path) for path in parts},
@@ -106,7 +106,7 @@ def _make_room(layout: Layout, needed_bytes: int) -> None:
             _keep_newest(layout, rows, len(unpinned) - 1)
 
 
-def _keep_newest(layout: Layout, rows: list[dict[str, Any]], most: int) -> None:
+def _keep_newest(layout: Layout, rows: list[CheckpointRow], most: int) -> None:
     """Name the sets that stay, then remove the others."""
     kept = keep([row["step"] for row in rows], [], [], pinned_steps(layout), most_sets=most, most_voices=0).sets
     write_json(layout.checkpoints, [row for row in rows if row["step"] in kept])
@@ -234,7 +234,7 @@ def _part(path: Path) -> dict[str, Any]:
     return content
 
 
-def _is_whole(layout: Layout, entry: dict[str, Any]) -> bool:
+def _is_whole(layout: Layout, entry: CheckpointRow) -> bool:
     for name, digest in entry["sha256"].items():
         path = layout.root / name
         if not path.is_file() or sha256_of(path) != digest:
@@ -243,7 +243,7 @@ def _is_whole(layout: Layout, entry: dict[str, Any]) -> bool:
     return True
 
 
-def _put_torn_aside(layout: Layout, whole: list[dict[str, Any]]) -> None:
+def _put_torn_aside(layout: Layout, whole: list[CheckpointRow]) -> None:
     named = {name for row in whole for name in row["sha256"]}
     for pattern in ("G_*.pth", "D_*.pth", "state_*.pt"):
         for path in layout.root.glob(pattern):

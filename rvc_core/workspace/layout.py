@@ -20,6 +20,17 @@ _VOICE = re.compile(r".*_e(\d+)_s(\d+)\.pth")
 _INDEX = re.compile(r"(?:.+_)?added_IVF\d+_Flat_nprobe_\d+_(.+)_(v1|v2|nano)")  # RVC's links have a prefix
 _SUFFIX = re.compile(r"_e\d+_s\d+$")
 
+# Names inside an experiment, as a save holds them: nothing else of another person's save is written
+_LEAF = r"[^/.\x00-\x1f][^/\x00-\x1f]{0,200}"
+WEIGHTS = rf"{_LEAF}\.(?:pth|pt|index)"
+PREPARED = re.compile(
+    rf"(?:(?:heldout|mute)/)?(?:0_gt_wavs|1_16k_wavs|2a_f0|2b-f0nsf|3_feature\d+)/{_LEAF}"
+    r"|stamps/(?!index\.)[\w-]+\.json|filelist\.txt|manifest\.jsonl"
+)
+RECORD = re.compile(
+    rf"(?:eval/)?events\.out\.tf{_LEAF}|(?:experiment|config|pinned)\.json|metrics\.jsonl|stamps/index\.json"
+)
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from ..errors import DatasetError, StageOrderError
 from ..presets import VoiceSpec, preset
 from ..system.files import read_json, read_jsonl, write_json, write_jsonl
@@ -175,10 +177,13 @@ class ExperimentRecord:
         """
         hint = _prepare_command(layout)
         try:
-            return cls(**read_json(layout.experiment, hint, error=DatasetError))
+            content = read_json(layout.experiment, hint, error=DatasetError)
+            record = cls(**content)
+            TypeAdapter(cls).validate_python(content)
+            return record
         except FileNotFoundError:
             raise _not_prepared(layout) from None
-        except TypeError as error:  # unknown fields, or not an object
+        except (TypeError, ValidationError) as error:  # other fields or types, or not an object
             raise DatasetError(
                 f"{layout.experiment} is damaged: it has missing or unknown fields", hint=hint
             ) from error

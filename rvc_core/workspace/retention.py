@@ -5,21 +5,54 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from ..errors import CheckpointError, RVCError
 from ..system.files import read_json, write_json
 from .layout import Layout
 
 VOICES_IN_A_SAVE = 5  # of those that are neither pinned nor the newest
+Count = Annotated[int, Field(ge=0, le=1 << 53)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-def checkpoint_rows(layout: Layout) -> list[dict[str, Any]]:
-    """The complete checkpoints in ``checkpoints.json``, oldest first; empty before the first."""
+class CheckpointRow(TypedDict):
+    """One complete checkpoint: where training was, and the hash of each file. All lie in the experiment itself."""
+
+    step: Count
+    epoch: Count
+    sha256: dict[Annotated[str, Field(pattern=r"^([GD]_[0-9]+\.pth|state_[0-9]+\.pt)$")], Digest]
+
+
+_ROWS = TypeAdapter(list[CheckpointRow])
+
+
+def checkpoint_rows(layout: Layout) -> list[CheckpointRow]:
+    """The complete checkpoints in ``checkpoints.json``, oldest first; empty before the first.
+
+    Raises
+    ------
+    CheckpointError
+        When it is damaged, or names a file that is not a checkpoint of this folder.
+    """
+    hint = "restore it from a backup of the experiment"
     try:
-        return read_json(layout.checkpoints, "restore it from a backup of the experiment", error=CheckpointError)
+        return _ROWS.validate_python(read_json(layout.checkpoints, hint, error=CheckpointError), strict=True)
     except FileNotFoundError:
         return []
+    except ValidationError as error:
+        raise CheckpointError(f"{layout.checkpoints} is damaged: {first_problem(error)}", hint=hint) from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that does not fit, in one line."""
+    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    is_name = problem["type"] == "string_pattern_mismatch"
+    said = "is not a name or a hash that belongs here" if is_name else problem["msg"]
+    return f"{'.'.join(map(str, problem['loc']))[:200]}: {said}"
 
 
 def pinned_steps(layout: Layout) -> set[int]:

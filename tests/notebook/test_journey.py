@@ -1,5 +1,6 @@
 """The notebooks of the platforms, run whole without a click; the double of google.colab; cells after a restart."""
 
+import errno
 import importlib
 import inspect
 import json
@@ -23,8 +24,8 @@ from test_forms import install_colab_s_widgets
 from rvc_core import ConvertSettings, PrepareSettings, RuntimeSettings, TrainSettings, notebook
 from rvc_core.audio.recordings import find_recordings
 from rvc_core.embedded import voice_folder
-from rvc_core.errors import DatasetError, ResourceError, SettingsError, StageOrderError
-from rvc_core.notebook import cells, results, tensorboard_server
+from rvc_core.errors import DatasetError, ResourceError, SettingsError, StageOrderError, StorageError
+from rvc_core.notebook import cells, tensorboard_server
 from rvc_core.notebook.session import DEMO, Session
 from rvc_core.storage import places
 from rvc_core.system import platforms
@@ -34,6 +35,7 @@ from rvc_core.voice import Voice
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.voice_file import load_voice
 from tiny import experiment
+from trained import trained
 
 ROOT = Path(__file__).parents[2]
 TESTS = ROOT / "tests"
@@ -171,6 +173,7 @@ def test_the_other_platforms_too(
     shutil.rmtree(tmp_path / "home")
     monkeypatch.setattr(places, "detect", lambda: platforms.Platform("colab", "Colab", tmp_path, tmp_path / "kept"))
     notebook.check()
+    notebook.begin(DEMO)
     notebook.start()
     told = capsys.readouterr().out
     assert "Brought “demo” back" in told and "epoch 1" in told
@@ -408,16 +411,20 @@ def colab(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(google, "__path__", [*google.__path__, str(COLAB / "google")])
     monkeypatch.setenv("COLAB_RELEASE_TAG", "r1")
-    monkeypatch.setattr(cells, "_DRIVE", str(home / "drive"))
-    real = platforms.detect()
+    from google.colab import drive
 
-    def detect() -> platforms.Platform:
-        drive = home / "drive" / "MyDrive"
-        storage = drive / "rvc_core" if drive.exists() else None
-        return platforms.Platform("colab", real.title, home, storage, real.limits)
+    there = str(home / "drive")
+    for module in (platforms, places, cells):
+        monkeypatch.setattr(module, "DRIVE", there)
+    monkeypatch.setattr(platforms, "is_mount", lambda path: path in drive.MOUNTED - drive.DEAD)
+    stat = os.stat
 
-    for module in (cells, results):
-        monkeypatch.setattr(module, "detect", detect)
+    def dead_or_alive(path: object, **options: object) -> os.stat_result:
+        if drive.DEAD and str(path).startswith(there):
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", dead_or_alive)
     return home
 
 
@@ -440,6 +447,81 @@ def test_drive_is_mounted_or_refused(
     assert (colab / "drive" / "MyDrive" / "rvc_core").is_dir() and "allow it" in capsys.readouterr().out
     notebook.begin("alice")  # mounted already: nothing is asked
     assert "allow it" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given", [("dataset", "none"), ("songs", "none"), ("dataset", "elsewhere"), ("place", "")])
+def test_a_path_in_drive_mounts_drive_whatever_the_storage_is(
+    colab: Path, given: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, place = given
+    path = str(colab / "drive" / "MyDrive" / "takes")
+    parameters = {"place": place and str(colab / place) if place != "none" else place} | {name: path}
+    monkeypatch.setenv("DRIVE_REFUSES", "you said no")
+    with pytest.raises(StorageError, match=r"not mounted \(.*you said no\), and .*MyDrive/takes lies there"):
+        notebook.begin("alice", **parameters)
+    assert "works without it" not in capsys.readouterr().out and not (colab / "drive").exists()
+    monkeypatch.delenv("DRIVE_REFUSES")
+    notebook.begin("alice", **parameters)
+    assert (colab / "drive" / "MyDrive").is_dir() and "allow it" in capsys.readouterr().out
+
+
+def test_an_rvc_home_in_drive_is_mounted_before_anything_is_written_there(
+    colab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RVC_HOME", str(colab / "drive" / "MyDrive" / "rvc"))
+    with pytest.raises(StageOrderError):
+        notebook.report()
+    notebook.begin("alice", place="none")
+    assert (colab / "drive" / "MyDrive" / "rvc" / "notebook.json").is_file()
+
+
+def test_nothing_is_mounted_for_paths_elsewhere(colab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    notebook.begin("alice", dataset=str(colab), place="none")
+    assert not (colab / "drive").exists() and "allow it" not in capsys.readouterr().out
+
+
+def test_a_mount_that_died_is_mounted_again_or_named_in_one_sentence(
+    colab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from google.colab import drive
+
+    takes = colab / "drive" / "MyDrive" / "takes"
+    notebook.begin("alice", dataset=str(takes), songs=str(takes), place="none")
+    shutil.copytree(voice_folder("target"), takes)
+    cells_ = (notebook.recordings, notebook.report, notebook.songs)
+    for cell in cells_:
+        drive.DEAD.add(str(colab / "drive"))
+        cell()
+        assert not drive.DEAD
+    drive.DEAD.add(str(colab / "drive"))
+    monkeypatch.setenv("DRIVE_REFUSES", "no")
+    for cell in (*cells_, notebook.convert, lambda: notebook.begin("alice", place=str(takes))):
+        with pytest.raises(StorageError, match=r"Drive is not mounted \(.*no\), and .*takes lies there"):
+            cell()
+    assert platforms.detect().storage is None  # export goes to the machine then
+    with pytest.raises(DatasetError, match="cannot be reached"):
+        find_recordings(takes)
+    with pytest.raises(StorageError, match="Drive is not there"):
+        places.find_saved(str(takes))
+
+
+def test_a_fresh_machine_lists_what_is_saved_and_restores_what_is_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lost = trained(Layout.of("tiny", tmp_path / "lost"), 10)
+    lost.run.write_text(json.dumps({"settings": TrainSettings(epochs=77, save_every_epochs=3).stamp()}))
+    places.save(lost, str(tmp_path / "kept"))
+    kept = platforms.Platform("colab", "Colab", tmp_path, tmp_path / "kept")
+    monkeypatch.setattr(places, "detect", lambda: kept)
+    with pytest.raises(StageOrderError, match=r"saved are: tiny \(epoch 1\)") as caught:
+        notebook.start()
+    assert "run the cell Begin" in caught.value.hint and not (home / "logs").exists()
+    notebook.begin("tiny", settings={"save_every_epochs": 9})
+    assert Layout.of("tiny").generator_steps() == [10]
+    settings = Session.load().settings(TrainSettings)
+    assert (settings.epochs, settings.save_every_epochs) == (77, 9)  # as it was trained, and as the cell says
+    notebook.form(TrainSettings)[0].controls["batch_size"].value = "3"
+    assert (Session.load().settings(TrainSettings).epochs, Session.load().settings(TrainSettings).batch_size) == (77, 3)
 
 
 def test_files_come_through_colab_s_own_upload(colab: Path) -> None:

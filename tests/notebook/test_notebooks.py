@@ -157,13 +157,16 @@ def test_numbers_are_names_in_every_unattended_notebook(tmp_path: Path, monkeypa
         return {}
 
     monkeypatch.setattr(Experiment, "run", run)
-    for name in (2024, 3.5, True, date(2024, 5, 1)):
-        batch.train_voice(name, name, name, {"mel_epsilons": 2026, "unlike": None, "base_generator": 7})
-    assert opened == [(text, Path(text)) for text in ("2024", "3.5", "True", "2024-05-01")]
-    assert json.loads(Path("2024").read_text("utf-8")) == {}
+    texts = ("2024", "3.5", "True", "2024-05-01")
+    for number, (name, text) in enumerate(zip((2024, 3.5, True, date(2024, 5, 1)), texts, strict=True)):
+        (tmp_path / text).mkdir()
+        Audio(phrase(1, seconds=1.0).samples, 16000).save(tmp_path / text / "1.wav")
+        batch.train_voice(name, name, number, {"mel_epsilons": 2026, "unlike": None, "base_generator": 7})
+    assert [(name, dataset and dataset.name) for name, dataset in opened] == [(text, text) for text in texts]
+    assert json.loads(Path("0").read_text("utf-8")) == {}
     for nothing in (None, "", [1]):
-        with pytest.raises(SettingsError, match="not a name"):
-            batch.train_voice(nothing, "d", "r", {})
+        with pytest.raises(SettingsError, match="not a valid experiment name"):
+            batch.train_voice(nothing, "2024", "r", {})
     for call in (
         lambda: batch.convert_folder(2025, 1, 2, 3, {}, index=None),
         lambda: batch.convert_folder(2025, 1, 2, 3, {}, index=5),

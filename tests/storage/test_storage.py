@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 import pytest
 
 from rvc_core.cli import main
@@ -24,7 +23,7 @@ from rvc_core.settings import MirrorSettings, TrainSettings
 from rvc_core.storage import mirror, places, snapshot
 from rvc_core.storage.mirror import mirroring, told, trouble
 from rvc_core.storage.places import find_saved, restore, save
-from rvc_core.system.files import read_json, sha256_of, write_json, write_jsonl
+from rvc_core.system.files import read_json, write_json
 from rvc_core.system.platforms import Platform
 from rvc_core.training import detached
 from rvc_core.workspace.checkpoint import load_newest
@@ -32,40 +31,12 @@ from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.metrics import history
 from rvc_core.workspace.retention import checkpoint_rows
 from tiny import AfterSteps, experiment
+from trained import trained, tree
 
 TESTS = Path(__file__).parents[1]
 SETTINGS = TrainSettings.of(
     epochs=3, batch_size=2, save_every_epochs=100, base_generator="none", base_discriminator="none"
 )
-
-
-def trained(layout: Layout, step: int, *, kilobytes: int = 8, mel: float | None = None) -> Layout:
-    """Let a folder look as if training had come to this step, an epoch every ten; what is in the files is noise."""
-    random = np.random.default_rng(step)
-    layout.clips.mkdir(parents=True, exist_ok=True)
-    write_json(layout.experiment, {"name": layout.name, "dataset": "recordings", "preset": "nano"})
-    for number in range(3):
-        (layout.clips / f"{number}.wav").write_bytes(bytes([number]) * 1000)
-    write_json(layout.stamp("prepare"), {"signature": "s", "content": {}})
-    layout.filelist.write_text("clips")
-    for path, share in ((layout.state(step), 0.01), (layout.discriminator(step), 0.4), (layout.generator(step), 0.6)):
-        path.write_bytes(random.bytes(int(1000 * kilobytes * share)))
-    layout.voice(step // 10, step).write_bytes(random.bytes(500))
-    layout.final_voice.write_bytes(random.bytes(500))
-    digests = {
-        path.name: sha256_of(path) for path in (layout.state(step), layout.discriminator(step), layout.generator(step))
-    }
-    write_json(layout.checkpoints, [*checkpoint_rows(layout), {"step": step, "epoch": step // 10, "sha256": digests}])
-    rows = [json.loads(line) for line in layout.metrics.read_text().splitlines()] if layout.metrics.exists() else []
-    write_jsonl(
-        layout.metrics,
-        [
-            *rows,
-            {"kind": "voice", "step": step, "epoch": step // 10, "path": layout.voice(step // 10, step).name}
-            | ({"heldout/mel": mel} if mel is not None else {}),
-        ],
-    )
-    return layout
 
 
 @pytest.fixture
@@ -92,15 +63,6 @@ def drive(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("needs the right to mount a file system")
     yield folder
     subprocess.run(["umount", "--lazy", folder], capture_output=True)
-
-
-def tree(root: Path) -> dict[str, str]:
-    """Hash of every file by its path; what training does not need is left out."""
-    return {
-        str(path.relative_to(root)): sha256_of(path)
-        for path in root.rglob("*")
-        if path.is_file() and path.name not in ("checkpoints.json", "storage.json")
-    }
 
 
 def until(true: Callable[[], object], seconds: float = 60) -> None:
@@ -258,9 +220,9 @@ def killed(layout: Layout, place: Path, after: int) -> bool:
     if not child:
         left, copy = after, snapshot._copy
 
-        def dying(source: BinaryIO, target: BinaryIO) -> None:
+        def dying(source: BinaryIO, target: BinaryIO, *most: int) -> None:
             nonlocal left
-            copy(source, target)
+            copy(source, target, *most)
             if not left:
                 target.truncate(target.tell() // 2)
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -280,7 +242,7 @@ def test_killed_in_any_file_the_save_before_counts(layout: Layout, place: Path, 
     while killed(layout, place, min(kills, 1)):  # each writes one file more, and dies in the next
         kills += 1
         assert restore("алиса", str(place), root=elsewhere / str(kills)).step == 10
-    assert kills == 6 and restore("алиса", str(place), root=elsewhere).step == 20
+    assert kills == 7 and restore("алиса", str(place), root=elsewhere).step == 20
     snapshot.write_save(layout, place, "here")
     assert not [*place.glob(".part-*")]  # what the killed left is gone
 
@@ -325,7 +287,7 @@ def test_a_storage_that_vanishes_in_mid_copy_is_not_made_anew_below(
     drive: Path, layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = places.Folder(drive)
-    place.save(layout)
+    place.save(layout)  # from now on, the folder is there or the storage is not
     trained(layout, 20)
 
     def vanishing(*arguments: object) -> None:
@@ -336,13 +298,15 @@ def test_a_storage_that_vanishes_in_mid_copy_is_not_made_anew_below(
         patch.setattr(snapshot, "_copy", vanishing)
         place.save(layout)
     with pytest.raises(StorageError, match="is not there"):
-        place.save(layout, again=True)
+        place.save(layout)
     assert not [*drive.iterdir()]
     with pytest.raises(StorageError, match="is not there"):  # nor is the folder that it is in
         save(layout, str(drive / "not there" / "rvc"))
 
 
-def test_damage_is_found_and_the_older_save_taken(layout: Layout, place: Path, elsewhere: Path) -> None:
+def test_damage_is_found_and_the_older_save_taken(
+    layout: Layout, place: Path, elsewhere: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     save(layout, str(place))
     trained(layout, 20)
     save(layout, str(place))
@@ -355,8 +319,9 @@ def test_damage_is_found_and_the_older_save_taken(layout: Layout, place: Path, e
     content = read_json(manifest, "")
     content["files"]["../../outside"] = content["files"].pop("G_10.pth")
     write_json(manifest, content)
-    with pytest.raises(StorageError, match="outside"):
+    with pytest.raises(StorageError, match=r"no complete save .*G_20.*is damaged"):
         restore("алиса", str(place), root=elsewhere / "2")
+    assert "files.../../outside" in caplog.text
     assert not [*elsewhere.rglob("outside*")]
     layout.generator(20).write_bytes(b"damaged here")
     with pytest.raises(CheckpointError, match="damaged on this machine"):
@@ -390,8 +355,9 @@ def test_a_slow_storage_is_waited_for_and_delays_no_step(
 def test_a_storage_that_hangs_does_not_hold_the_end_of_training(
     layout: Layout, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (place / layout.slug).mkdir(parents=True)
-    os.mkfifo(place / layout.slug / "saved-e0-s0.json")  # reading it never ends
+    monkeypatch.setenv("SLOW_SECONDS", "60")  # for whatever is opened there
+    monkeypatch.setattr(mirror, "_MODULE", "slow_mirror")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setattr(mirror, "_QUICK_SECONDS", 0.3)
     monkeypatch.setattr(mirror, "_END_SECONDS", 0.6)
     said: list[str] = []
@@ -408,10 +374,10 @@ class _Recording:
     def __init__(self) -> None:
         self.steps: list[int] = []
 
-    def save(self, layout: Layout, *, again: bool = False) -> snapshot.Save:
-        [*_, entry] = checkpoint_rows(layout)
-        self.steps.append(entry["step"])
-        return snapshot.Save(layout.root, "", entry | {"time": time.time(), "name": ""}, "Drive")
+    def save(self, layout: Layout) -> snapshot.Save:
+        save = snapshot.Save.of_experiment(layout, "Drive")
+        self.steps.append(save.step)
+        return save.model_copy(update={"time": time.time()})
 
 
 def test_it_saves_by_minutes_at_a_new_best_and_at_the_end(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
