@@ -26,6 +26,7 @@ WITHOUT_TORCH = [
     *(f"system.{name}" for name in ("files", "download", "platforms", "threads", "pickle_scan")),
     *(f"audio.{name}" for name in ("recordings", "waveform", "slicer", "quality")),
     *(f"workspace.{name}" for name in ("layout", "manifest", "stamps", "filelist", "retention", "metrics")),
+    "storage.listing",
     "storage.places",
     "storage.snapshot",
     "storage.mirror",
