@@ -245,7 +245,7 @@ def unpack(archive: Path, folder: Path, names: re.Pattern[str]) -> None:
         with tarfile.open(archive, "r:") as opened:
             for entry in opened:
                 left -= entry.size
-                is_file = entry.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and entry.sparse is None
+                is_file = entry.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
                 if not (is_file and names.fullmatch(entry.name) and 0 <= entry.size and left >= 0):
                     raise StorageError(f"{archive.name} holds {entry.name[:200]!r}, not a file of a save", hint=OLDER)
                 target = folder / entry.name
