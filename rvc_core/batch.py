@@ -29,6 +29,7 @@ from .settings import (
 )
 from .system.files import read_json, sha256_of, signature, slug_of, write_json
 from .voice import FailedFile, Voice
+from .workspace.layout import Layout
 
 _STAGES = (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings, MirrorSettings)
 TRAIN_SETTINGS = (*_STAGES, RuntimeSettings)
@@ -68,7 +69,9 @@ def train_voice(
     """
     progress = Terminal(line_every_seconds=_LINE_EVERY_SECONDS)
     runtime = settings_from(RuntimeSettings, parameters)
-    lab = Experiment.open(name, brought(text_of(dataset), Layout.of(name).name, progress), runtime=runtime, progress=progress)
+    lab = Experiment.open(
+        name, brought(text_of(dataset), Layout.of(name).name, progress), runtime=runtime, progress=progress
+    )
     reports = lab.run(*(settings_from(settings, parameters) for settings in _STAGES))
     write_json(Path(text_of(result)), reports)
     return reports

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # importing these loads torch
     from .preparation.extract import ExtractReport
     from .preparation.prepare import PrepareReport
     from .preparation.survey import DatasetReport
-    from .storage.snapshot import Save
+    from .storage.listing import Save
     from .training.train import TrainReport
     from .verdict.overtraining import Verdict
 

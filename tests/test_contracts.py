@@ -27,6 +27,7 @@ WITHOUT_TORCH = [
     *(f"audio.{name}" for name in ("recordings", "waveform", "slicer", "quality")),
     *(f"workspace.{name}" for name in ("layout", "manifest", "stamps", "filelist", "retention", "metrics")),
     *(f"preparation.{name}" for name in ("incoming", "links", "archives", "file_kinds", "typed_paths", "preview")),
+    "storage.listing",
     "storage.places",
     "storage.snapshot",
     "storage.mirror",

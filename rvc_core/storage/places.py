@@ -24,18 +24,8 @@ from ..errors import CheckpointError, ResourceError, RVCError, SettingsError, St
 from ..system.files import is_locked, slug_of
 from ..system.platforms import DRIVE, detect, home, is_reachable
 from ..workspace.layout import Layout
-from .snapshot import (
-    ARCHIVED,
-    Save,
-    experiment_in,
-    lineage,
-    passing_over,
-    restore_save,
-    saves_in,
-    storage_errors,
-    unpack,
-    write_save,
-)
+from .listing import Save, experiment_in, lineage, passing_over, saves_in, storage_errors
+from .snapshot import ARCHIVED, restore_save, unpack, write_save
 
 _log = logging.getLogger(__name__)
 

@@ -20,13 +20,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import BinaryIO
 
 import psutil
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from typing_extensions import TypedDict
 
-from ..errors import CheckpointError, ResourceError, RVCError, StageOrderError, StorageError
+from ..errors import CheckpointError, RVCError, StageOrderError, StorageError
 from ..system.files import (
     ensure_room,
     folder_atomically,
@@ -37,151 +35,17 @@ from ..system.files import (
     signature,
     write_json,
 )
-from ..workspace.layout import PREPARED, RECORD, WEIGHTS, Layout
-from ..workspace.manifest import ExperimentRecord
-from ..workspace.retention import CheckpointRow, Count, Digest, checkpoint_rows, first_problem, voices_to_save
-from ..workspace.stamps import content_of
+from ..workspace.layout import PREPARED, RECORD, Layout
+from ..workspace.retention import voices_to_save
+from .listing import DATA, FULL, LIST, OLDER, RECORD_PACK, STORED, Row, Save, has, saves_in, storage_errors
 
 _log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 8 << 20  # large blocks, because every access to remote storage is slow
-_MOST_LIST_BYTES = 16 << 20
 _TRIES = 3
-_DATA, _RECORD = "clips.pack", "record.pack"  # tars; Kaggle does not unpack this suffix
 _PACKED = re.compile(f"{PREPARED.pattern}|{RECORD.pattern}")
-_STORED = r"[^/\x00-\x1f.][^/\x00-\x1f]*\.[0-9a-f]{12}\.(?:pth|pt|index|pack)"
-_LIST = r"saved-e\d+-s\d+\.json"
-_OURS = re.compile(rf"(?:\.part-(?P<pid>\d{{1,9}})-)?(?:{_STORED}|{_LIST})")
-ARCHIVED = re.compile(rf"[\w-][\w.-]*/(?:{_STORED}|{_LIST})")  # in the archive of a Kaggle dataset
-_OLDER = "restore an older save"
-_FULL = "is full", "free space there and empty its trash"
-_GONE = "is not there", "mount it, or create the folder"
-_PROBLEMS = {
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _FULL,
-    errno.EROFS: ("is read-only", "mount it for writing"),
-    errno.EACCES: ("is not writable for you", "choose a folder that you can write to"),
-    errno.ENOENT: _GONE,
-    errno.ENOTCONN: _GONE,
-    errno.EIO: _GONE,
-}
-
-Row = TypedDict(
-    "Row",
-    {
-        "as": Annotated[str, Field(pattern=f"^{_STORED}$")],
-        "sha256": Digest,
-        "bytes": Annotated[int, Field(ge=0, le=1 << 40)],
-    },
-)
-
-
-class Listed(BaseModel):
-    """The list of a save: what its JSON file holds.
-
-    Attributes
-    ----------
-    files : dict
-        Name in the experiment, and name in the save, hash and size of each file.
-    data_key : str
-        Changes with the clips and features.
-    settings : dict
-        Of the background training that made it; empty for other trainings.
-    begun : int
-        How often the experiment was begun again before.
-    recordings : list of str
-        Hashes of its recordings; empty in saves of earlier versions.
-    """
-
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
-
-    name: str = Field(min_length=1, max_length=1000)
-    time: float = Field(ge=0, le=1e11)
-    step: Count
-    epoch: Count
-    checkpoint: CheckpointRow
-    files: dict[Annotated[str, Field(pattern=rf"^({WEIGHTS}|clips\.pack|record\.pack)$")], Row] = {}
-    data_key: str = Field("", max_length=64)
-    settings: dict[str, Any] = {}
-    begun: Count = 0
-    recordings: list[Annotated[str, Field(max_length=64)]] = []
-
-
-class Save(Listed):
-    """One save of an experiment, where it lies. An experiment folder counts as a save that has no `files` of its own.
-
-    Attributes
-    ----------
-    place : str
-        Name of the storage, to display.
-    """
-
-    folder: Path
-    place: str
-
-    @classmethod
-    def of_experiment(cls, layout: Layout, place: str) -> "Save | None":
-        """An experiment folder at its newest checkpoint; None if it has no checkpoint."""
-        if not (rows := checkpoint_rows(layout)):
-            return None
-        record, begun = lineage(layout)
-        return cls(
-            folder=layout.root,
-            place=place,
-            name=record.name if record else layout.name,
-            time=layout.checkpoints.stat().st_mtime,
-            step=rows[-1]["step"],
-            epoch=rows[-1]["epoch"],
-            checkpoint=rows[-1],
-            begun=begun,
-            recordings=record.recordings if record else [],
-        )
-
-    @property
-    def manifest(self) -> str:
-        """Name of its JSON file."""
-        return f"saved-e{self.epoch}-s{self.step}.json"
-
-    @property
-    def complete(self) -> bool:
-        """Whether its checkpoint and all its files are there in the right size; `restore_save` also checks hashes."""
-        hashes = {name: row["sha256"] for name, row in self.files.items()}
-        return not self.files or (
-            self.checkpoint["sha256"].items() <= hashes.items()
-            and {_DATA, _RECORD} <= self.files.keys()
-            and all(_has(self.folder, row) for row in self.files.values())
-        )
-
-    def has_other_recordings(self, recordings: list[str]) -> bool:
-        """Whether both recordings are known and have nothing in common."""
-        return bool(self.recordings and recordings) and set(self.recordings).isdisjoint(recordings)
-
-    def as_json(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return self.model_dump(include={"name", "step", "epoch", "place"}) | {
-            "time": time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.time)),
-            "bytes": sum(row["bytes"] for row in self.files.values()),
-        }
-
-
-def lineage(layout: Layout) -> tuple[ExperimentRecord | None, int]:
-    """What an experiment is, if it is prepared, and how often it was begun again."""
-    begun = content_of(layout, "begun").get("count", 0)
-    with contextlib.suppress(RVCError):
-        return ExperimentRecord.load(layout), begun
-    return None, begun
-
-
-@contextlib.contextmanager
-def storage_errors(place: str) -> Iterator[None]:
-    """Turn errors of the file system into a StorageError that names the problem and its remedy."""
-    try:
-        yield
-    except (ResourceError, OSError) as error:
-        number = getattr(error, "errno", errno.ENOSPC)
-        unknown = f"does not work: {getattr(error, 'strerror', None) or error}", "mount it again"
-        what, hint = _PROBLEMS.get(number, unknown)
-        raise StorageError(f"{place} {what}", hint=hint) from error
+_OURS = re.compile(rf"(?:\.part-(?P<pid>\d{{1,9}})-)?(?:{STORED}|{LIST})")
+ARCHIVED = re.compile(rf"[\w-][\w.-]*/(?:{STORED}|{LIST})")  # in the archive of a Kaggle dataset
 
 
 # -- writing -------------------------------------------------------------------------------------------------------
@@ -204,11 +68,11 @@ def write_save(layout: Layout, folder: Path, place: str) -> Save:
         save.folder = folder
         with storage_errors(place):
             newest = _previous(save, layout.slug)
-        files[_RECORD] = _packed(layout, RECORD, stack)
+        files[RECORD_PACK] = _packed(layout, RECORD, stack)
         if newest and newest.data_key == save.data_key:
-            save.files[_DATA] = newest.files[_DATA]
+            save.files[DATA] = newest.files[DATA]
         else:
-            files[_DATA] = _packed(layout, PREPARED, stack)
+            files[DATA] = _packed(layout, PREPARED, stack)
         save.files |= {name: _row(name, file) for name, file in files.items()}
         for name, digest in save.checkpoint["sha256"].items():
             if save.files[name]["sha256"] != digest:
@@ -218,11 +82,11 @@ def write_save(layout: Layout, folder: Path, place: str) -> Save:
                 )
         with storage_errors(place):
             _prune([save, newest] if newest else [save, *saves_in(folder, place)])
-            missing = [name for name in files if not _has(folder, save.files[name])]
+            missing = [name for name in files if not has(folder, save.files[name])]
             needed, room = sum(save.files[name]["bytes"] for name in missing), shutil.disk_usage(folder)
             if room.total and needed > room.free:  # 0: unknown
                 raise StorageError(
-                    f"{place} is full: {needed / 1e6:.0f} MB needed, {room.free / 1e6:.0f} MB free", hint=_FULL[1]
+                    f"{place} is full: {needed / 1e6:.0f} MB needed, {room.free / 1e6:.0f} MB free", hint=FULL[1]
                 )
             for name in missing:
                 _put(files[name], folder / save.files[name]["as"], save.files[name]["sha256"])
@@ -302,14 +166,6 @@ def _row(name: str, file: BinaryIO) -> Row:
     return {"as": f"{Path(name).stem}.{digest[:12]}{Path(name).suffix}", "sha256": digest, "bytes": file.tell()}
 
 
-def _has(folder: Path, row: Row) -> bool:
-    """Whether a file is there, and not a link. Its name has its hash, so the size decides."""
-    with contextlib.suppress(FileNotFoundError):
-        status = (folder / row["as"]).lstat()
-        return stat.S_ISREG(status.st_mode) and status.st_size == row["bytes"]
-    return False
-
-
 def _put(source: BinaryIO, target: Path, digest: str) -> None:
     """Write a file under a temporary name, read it back and compare, then rename it."""
     if not target.parent.is_dir():  # unmounted: do not create it on the local disk
@@ -346,63 +202,6 @@ def _prune(kept: list[Save]) -> None:
 
 
 # -- reading -------------------------------------------------------------------------------------------------------
-@contextlib.contextmanager
-def passing_over(path: Path) -> Iterator[None]:
-    """Warn of what cannot be used as a save, and go on with the others."""
-    try:
-        yield
-    except StorageError as error:
-        _log.warning("passing over %s: %s", path, error)
-
-
-def read_list(path: Path, place: str) -> Save:
-    """Read the list of a save.
-
-    Raises
-    ------
-    StorageError
-        When it is not one; nothing that it says was used.
-    """
-    with open_regular(path) as file:
-        text = file.read(_MOST_LIST_BYTES)
-    try:
-        save = Save(folder=path.parent, place=place, **dict(Listed.model_validate_json(text)))
-    except ValidationError as error:
-        raise StorageError(f"{path.name} does not list a save: {first_problem(error)}", hint=_OLDER) from error
-    if save.manifest != path.name or not save.files:
-        raise StorageError(f"{path.name} lists another save, or no files", hint=_OLDER)
-    return save
-
-
-def saves_in(folder: Path, place: str) -> list[Save]:
-    """All saves in a folder, complete or not, newest first; what is not a save is passed over with a warning."""
-    found = []
-    for path in folder.glob("saved-e*-s*.json"):
-        with passing_over(path), contextlib.suppress(FileNotFoundError):
-            found.append(read_list(path, place))
-    return sorted(found, key=lambda one: -one.time)
-
-
-def experiment_in(folder: Path, place: str) -> Save | None:
-    """An experiment folder that somebody left in a place, as a save; None without a checkpoint.
-
-    Raises
-    ------
-    StorageError
-        When it holds links or devices, or is damaged.
-    """
-    for path in (*folder.iterdir(), *folder.glob("stamps/*")):
-        status = path.lstat()
-        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-            raise StorageError(f"{path} is a link or a device", hint="replace it by a copy of the file")
-        if path.suffix == ".json" and status.st_size > _MOST_LIST_BYTES:
-            raise StorageError(f"{path} is too large", hint="remove it")
-    try:
-        return Save.of_experiment(Layout(folder, folder.name), place)
-    except (CheckpointError, ValidationError) as error:
-        raise StorageError(f"{folder} is damaged: {error}", hint="take another copy of it") from error
-
-
 def restore_save(save: Save, layout: Layout) -> None:
     """Copy a save to this machine and verify it, then move an existing experiment aside.
 
@@ -423,8 +222,8 @@ def restore_save(save: Save, layout: Layout) -> None:
             with storage_errors(save.place), open_regular(save.folder / row["as"]) as source, target.open("xb") as file:
                 _copy(source, file, row["bytes"])
             if sha256_of(target) != row["sha256"]:
-                raise StorageError(f"{row['as']} is damaged", hint=_OLDER)
-        for name in (_DATA, _RECORD):
+                raise StorageError(f"{row['as']} is damaged", hint=OLDER)
+        for name in (DATA, RECORD_PACK):
             unpack(staging / name, staging, _PACKED)
             (staging / name).unlink()
         write_json(staging / layout.checkpoints.name, [save.checkpoint])
@@ -446,9 +245,9 @@ def unpack(archive: Path, folder: Path, names: re.Pattern[str]) -> None:
         with tarfile.open(archive, "r:") as opened:
             for entry in opened:
                 left -= entry.size
-                is_file = entry.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and entry.sparse is None
+                is_file = entry.type in (tarfile.REGTYPE, tarfile.AREGTYPE)
                 if not (is_file and names.fullmatch(entry.name) and 0 <= entry.size and left >= 0):
-                    raise StorageError(f"{archive.name} holds {entry.name[:200]!r}, not a file of a save", hint=_OLDER)
+                    raise StorageError(f"{archive.name} holds {entry.name[:200]!r}, not a file of a save", hint=OLDER)
                 target = folder / entry.name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source = opened.extractfile(entry)
@@ -456,4 +255,4 @@ def unpack(archive: Path, folder: Path, names: re.Pattern[str]) -> None:
                 with target.open("xb") as file:
                     _copy(source, file, entry.size)  # type: ignore[arg-type]
     except (tarfile.TarError, OSError, ValueError, LookupError, RecursionError) as error:
-        raise StorageError(f"{archive.name} is damaged: {error}", hint=_OLDER) from error
+        raise StorageError(f"{archive.name} is damaged: {error}", hint=OLDER) from error

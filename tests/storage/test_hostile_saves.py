@@ -17,7 +17,7 @@ import pytest
 
 from rvc_core.errors import CheckpointError, DatasetError, RVCError, StorageError
 from rvc_core.preparation.identity import begin_again, times_begun
-from rvc_core.storage import places, snapshot
+from rvc_core.storage import listing, places, snapshot
 from rvc_core.storage.places import find_saved, restore, save
 from rvc_core.system import platforms
 from rvc_core.system.files import read_json, sha256_of, write_json
@@ -211,7 +211,7 @@ def test_a_list_that_does_not_fit_its_schema_is_named_and_passed_over(
     save(trained(Layout.of("bob", tmp_path / "first"), 20), str(place))
     manifest.write_text(change) if isinstance(change, str) else changed(manifest, change)
     with pytest.raises(StorageError, match=problem) as caught:
-        snapshot.read_list(manifest, "here")
+        listing.read_list(manifest, "here")
     assert caught.value.hint
     assert [one.name for one in find_saved(str(place))] == ["bob"] and manifest.name in caplog.text
     assert restore("bob", str(place), root=home).step == 20
@@ -233,7 +233,7 @@ def test_a_list_that_is_not_a_file_is_passed_over(
     ):
         make()
         with pytest.raises(StorageError, match="is a link, a device or a folder"):
-            snapshot.read_list(manifest, "here")
+            listing.read_list(manifest, "here")
         assert [one.name for one in find_saved(str(place))] == ["bob"]
         manifest.rmdir() if manifest.is_dir() else manifest.unlink()
     assert restore("bob", str(place), root=home).step == 20
@@ -261,7 +261,7 @@ def test_a_file_that_is_not_what_the_list_announced(
         changed(manifest, lambda one: one["files"]["G_10.pth"].update(bytes=100))
     elif kind == "other bytes":
         path.write_bytes(bytes(len(content)))
-    [one] = snapshot.saves_in(manifest.parent, "here")
+    [one] = listing.saves_in(manifest.parent, "here")
     if kind != "longer":  # of that, only what was announced would be copied
         with pytest.raises(StorageError, match=r"is not there|is a link|is damaged"):
             snapshot.restore_save(one, Layout.of("alice", home))  # also if it changed after it was listed
@@ -274,7 +274,7 @@ def test_no_more_is_copied_than_was_announced(
     place: Path, manifest: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = read_json(manifest, "")["files"]["G_10.pth"]
-    [one] = snapshot.saves_in(manifest.parent, "here")
+    [one] = listing.saves_in(manifest.parent, "here")
     with manifest.with_name(row["as"]).open("ab") as file:
         file.truncate(1 << 33)
     copied: list[int] = []

@@ -20,7 +20,7 @@ from rvc_core.cli import main
 from rvc_core.errors import CheckpointError, SettingsError, StorageError
 from rvc_core.progress import Beside, Silent
 from rvc_core.settings import MirrorSettings, TrainSettings
-from rvc_core.storage import mirror, places, snapshot
+from rvc_core.storage import listing, mirror, places, snapshot
 from rvc_core.storage.mirror import mirroring, told, trouble
 from rvc_core.storage.places import find_saved, restore, save
 from rvc_core.system.files import read_json, write_json
@@ -374,8 +374,8 @@ class _Recording:
     def __init__(self) -> None:
         self.steps: list[int] = []
 
-    def save(self, layout: Layout) -> snapshot.Save:
-        save = snapshot.Save.of_experiment(layout, "Drive")
+    def save(self, layout: Layout) -> listing.Save:
+        save = listing.Save.of_experiment(layout, "Drive")
         self.steps.append(save.step)
         return save.model_copy(update={"time": time.time()})
 
