@@ -103,7 +103,9 @@ class Machine:
 
 # As a kernel runs a cell: an error is shown by what it says of itself.
 SHELL = """
-import sys
+import os, sys
+hidden = [place for place in sys.path if os.path.isfile(place + "/rvc_core/settings.py")]  # it is installed here
+sys.path = [place for place in sys.path if place not in hidden] + os.environ.get("INSTALLED", "").split()
 cell = sys.stdin.read()
 from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell.instance()
@@ -145,11 +147,24 @@ def test_another_project_s_script_is_never_run(tmp_path: Path, platform: str) ->
         (tmp_path / place / "setup_env.sh").write_text(SETUP)
         name = ("other", 'rvc_core_fork", "x', "my_rvc_core")[number % 3]
         (tmp_path / place / "pyproject.toml").write_text(f'[project]\nname = "{name}"\ndependencies = ["rvc_core"]\n')
-    assert "is not in your files. Put its address" in machine.run()
+    assert "was not found with PROJECT = ''. Put its address" in machine.run()
     assert not (tmp_path / "home" / "ran").exists()
     there = {"colab": "content/b", "kaggle": "kaggle/input/b", "lightning": "studio/b"}[platform]
     project(tmp_path / there)
     assert machine.run() == "" and machine.used() == there
+
+
+def test_one_that_is_installed_is_used_where_nothing_else_is_named(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INSTALLED", str(project(tmp_path / "site-packages")))
+    assert "was not found with PROJECT = '/nowhere'" in machine.run("/nowhere")
+    checked = tmp_path / "home" / "checked"
+    assert not checked.exists()
+    assert machine.run() == "" and "site-packages" in checked.read_text()
+    assert not (tmp_path / "home" / "ran").exists(), "it is as it is"
+    project(tmp_path / "content" / "rvc")
+    assert machine.run() == "" and machine.used() == "content/rvc"
 
 
 def zipped(folder: Path, target: Path) -> Path:
@@ -240,7 +255,7 @@ PRIVATE = "fatal: could not read Username for 'https://github.com': terminal pro
         ("github.com/me/private", PRIVATE, "terminal prompts disabled"),
         ("https://github.com/me/{rvc}", "fatal: repository not found", "not found"),
         ("/content/drive/MyDrive/rvc", "", "/content/drive/MyDrive/rvc"),
-        ("~/rvc", "", "home/rvc"),
+        ("~/rvc", "", "~/rvc"),
         ("me", "", "me"),
     ],
 )
