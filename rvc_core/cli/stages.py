@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..errors import DatasetError, SettingsError, UnsafeFileError
+from ..errors import SettingsError
 from ..experiment import Experiment
-from ..preparation.incoming import brought, sources
+from ..preparation.incoming import brought
 from ..progress import Silent, Terminal
 from ..settings import (
     ConvertSettings,
@@ -19,7 +19,8 @@ from ..settings import (
     Settings,
     TrainSettings,
 )
-from ..voice import FailedFile, Voice, recordings_in
+from ..voice import FailedFile, Voice
+from .inputs import convert_texts
 
 Result = dict[str, Any]
 Option = tuple[str, dict[str, Any]]
@@ -128,11 +129,7 @@ def _convert(arguments: argparse.Namespace) -> Result:
     index = None if arguments.index == "none" else arguments.index
     _ensure_folder(Path(arguments.output))
     voice = Voice.load(arguments.voice, index, runtime=_settings(RuntimeSettings, arguments))
-    inputs = _inputs(arguments.inputs, Path(arguments.output), _progress(arguments))
-    files = [one for one in inputs if isinstance(one, Path)]
-    made = voice.convert_all(files, arguments.output, settings, progress=_progress(arguments)) if files else []
-    in_turn = iter(made)
-    results = [next(in_turn) if isinstance(one, Path) else one for one in inputs]
+    results = convert_texts(voice, arguments.inputs, arguments.output, settings, _progress(arguments))
     failures = [result for result in results if isinstance(result, FailedFile)]
     for failure in failures:
         complain(f"{failure.source}: {failure.error}", failure.hint)
@@ -147,18 +144,6 @@ def _convert(arguments: argparse.Namespace) -> Result:
             "hint": failures[0].hint,
         }
     return summary
-
-
-def _inputs(texts: list[str], output: Path, progress: Silent | Terminal) -> list[Path | FailedFile]:
-    """The recordings that texts name; a text that names none does not stop the others."""
-    found: list[Path | FailedFile] = []
-    for text in texts:
-        try:
-            for path in sources(text, "to convert", progress):
-                found += recordings_in(path, output) if path.is_dir() else [path]
-        except (DatasetError, UnsafeFileError) as error:
-            found.append(FailedFile(text, str(error), error.hint))
-    return found
 
 
 def _f0(arguments: argparse.Namespace) -> Result:
@@ -348,8 +333,8 @@ _EVALUATED: tuple[Option, ...] = (
     ("--output", {"metavar": "DIR", "help": "folder that keeps the converted files"}),
 )
 _NAME = ("name", {"metavar": "NAME", "help": "name of the experiment, in any script"})
-_RECORDINGS = "a folder, a recording, a zip, a pattern or a link"
-_DATASET = ("--dataset", {"metavar": "PLACE", "help": f"recordings: {_RECORDINGS}"})
+_PLACE = {"metavar": "PLACE", "help": "recordings: a folder, a file, a zip, a pattern or a link"}
+_DATASET = ("--dataset", _PLACE)
 COMMANDS: dict[str, tuple[Any, ...]] = {
     "check": (_check, "report versions, device and problems"),
     "demo": (
@@ -357,11 +342,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
         "train a voice and convert with it, on recordings inside the package",
         ("--output", {"default": "demo", "metavar": "DIR", "help": "where results go"}),
     ),
-    "inspect": (
-        _inspect,
-        "say what a folder of recordings is like",
-        ("dataset", {"metavar": "PLACE", "help": _RECORDINGS}),
-    ),
+    "inspect": (_inspect, "say what recordings are like", ("dataset", _PLACE)),
     "prepare": (_prepare, "cut recordings into clips", _NAME, _DATASET),
     "extract": (_extract, "compute pitch and content of every clip", _NAME),
     "index": (_index, "build the index of content features", _NAME),
@@ -383,7 +364,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
         _convert,
         "convert recordings with a voice",
         ("voice", {"metavar": "VOICE", "help": "a .pth, or the name of an experiment"}),
-        ("inputs", {"metavar": "INPUT", "nargs": "+", "help": f"recordings: each {_RECORDINGS}"}),
+        ("inputs", {**_PLACE, "metavar": "INPUT", "nargs": "+"}),
         ("--output", {"default": "converted", "metavar": "DIR", "help": "folder for the results"}),
         _INDEX,
     ),

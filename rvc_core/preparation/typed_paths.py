@@ -19,7 +19,7 @@ from .links import address_of, is_link
 
 _WHOLE = (  # folders that hold far more than recordings
     *("/", "/content", "/content/drive", "/content/gdrive", "/kaggle", "/teamspace", "/teamspace/studios"),
-    *("/teamspace/studios/this_studio", "/home", "/root", "/Users", "/mnt", "/media", "/usr", "/etc", "/var", "/opt"),
+    *("/teamspace/studios/this_studio", "/home", "/root", "/Users", "/usr", "/etc", "/var", "/opt"),
     *("/proc", "/sys", "/dev"),
 )
 _DRIVE_ROOTS = ("MyDrive", "My Drive", "Shareddrives", "Shared drives")

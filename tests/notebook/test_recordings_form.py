@@ -16,6 +16,7 @@ from rvc_core.notebook import cells, recordings_form, results
 from rvc_core.notebook.recordings_form import RecordingsForm, tree_of, uploads
 from rvc_core.notebook.session import Session
 from rvc_core.preparation import preview, typed_paths
+from rvc_core.preparation.incoming import save_set
 from rvc_core.preparation.preview import listing, offered, within
 from rvc_core.system.platforms import Platform
 from torture import voice
@@ -219,6 +220,10 @@ def test_what_a_platform_offers_is_no_whole_drive_and_does_not_take_long(
     assert offered(here) == [studio / "*", studio / "c.zip", studio / "set"]
     for path in offered(here):
         assert typed_paths.meant(str(path))
+    uploaded = save_set(home / "rvc" / "recordings" / "alice" / "uploads", [("a.wav", b"RIFF")])
+    (home / "rvc" / "recordings" / "alice" / "links" / "x").mkdir(parents=True)
+    (home / "rvc" / "recordings" / "alice" / "links" / "x" / "a.wav").touch()
+    assert offered(here)[3:] == [uploaded], "an earlier upload can be chosen again"
     monkeypatch.setattr(preview, "PREVIEW_SECONDS", -1.0)
     assert offered(here) == [studio / "*"]
 

@@ -482,11 +482,14 @@ def test_what_macs_add_is_left_out_in_silence_and_odd_names_are_repaired(home: P
         ("set/a.wav", sound(home, 6)),
         ("set/a\x1b[2J.wav", sound(home, 7)),
         ("__MACOSX/set/._a.wav", b"junk"),
+        ("__MACOSX/set/b.wav", b"junk"),
         ("set/.DS_Store", b"junk"),
         ("set/._a.wav", b"junk"),
         ("Thumbs.db", b"junk"),
     )
-    found = held(brought(str(archive), "v", heard))
+    dataset = brought(str(archive), "v", heard)
+    found = held(dataset)
+    assert sum(path.is_file() for path in dataset.rglob("*")) == 7, "what a Mac adds is not unpacked at all"
     assert sorted(found.values()) == sorted(sound(home, number) for number in range(1, 8)) and not heard.lines
     assert {"set/deep/er/a.wav", "set/take 12:30?.WAV", "set/A.wav", "set/a.wav", "set/a?[2J.wav"} < {*found}
 
