@@ -698,6 +698,23 @@ def test_what_is_not_there_is_one_sentence_that_says_where_was_looked(takes: Pat
         assert str(takes / "work" / "notebooks") in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("C:\\Users\\me\\takes", "your own computer"),
+        ("file:///C:/Users/me/takes", "your own computer"),
+        ("\\\\server\\takes", "your own computer"),
+        ("ftp://example.org/a.wav", "links of ftp"),
+        ("s3://bucket/a.wav", "links of s3"),
+    ],
+)
+def test_paths_of_elsewhere_are_known(takes: Path, text: str, said: str) -> None:
+    with pytest.raises(DatasetError, match=said):
+        meant(text)
+    assert meant("www.example.org/a.wav") == "www.example.org/a.wav"
+    assert address_of("www.example.org/a.wav") == "https://www.example.org/a.wav"
+
+
 def test_a_slip_of_the_finger_is_answered_with_what_is_there(takes: Path) -> None:
     with pytest.raises(DatasetError, match="enrcio") as caught:
         meant(f"{takes}/me/enrcio/x")
