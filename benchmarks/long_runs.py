@@ -31,7 +31,7 @@ from rvc_core.settings import ConvertSettings, RuntimeSettings
 from rvc_core.system.files import read_jsonl, write_jsonl
 from rvc_core.verdict.guide import read_as_the_guide
 from rvc_core.verdict.learning_curve import History
-from rvc_core.verdict.overtraining import judge_experiment
+from rvc_core.verdict.overtraining import verdict_of_experiment
 from rvc_core.voice import Voice
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.metrics import history
@@ -97,7 +97,7 @@ def with_together(found: dict[str, np.ndarray], of: dict[str, np.ndarray]) -> di
 def picks(layout: Layout, steps: list[int]) -> dict[str, int]:
     """Which voice each way of choosing takes: number in `steps`."""
     record = History.of(history(layout))
-    guide, verdict = read_as_the_guide(record), judge_experiment(layout)
+    guide, verdict = read_as_the_guide(record), verdict_of_experiment(layout)
     heard, values = record.series("heldout/mel")
     places = {
         "this verdict": verdict.best.step if verdict.best else None,
@@ -131,7 +131,7 @@ def report(layout: Layout, rows: list[dict[str, Any]]) -> None:
                 )
             ]
         )
-    verdict = judge_experiment(layout)
+    verdict = verdict_of_experiment(layout)
     print(f"{layout.name}: {len(rows)} voices to epoch {rows[-1]['epoch']}; {verdict.state}: {verdict.sentence}")
     print("| pick | epoch | " + " | ".join(f"regret, {name}" for name in whole) + " | best of one half, on the other |")
     print("|---" * (3 + len(whole)) + "|")

@@ -19,7 +19,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 
 from histories import KINDS, Simulated, simulate  # noqa: E402
 from rvc_core.verdict.guide import read_as_the_guide  # noqa: E402
 from rvc_core.verdict.learning_curve import History  # noqa: E402
-from rvc_core.verdict.overtraining import judge, should_stop  # noqa: E402
+from rvc_core.verdict.overtraining import should_stop, verdict_of  # noqa: E402
 
 REPORTED = 10_000  # the first seed that tuning has not seen
 THRESHOLD = 50  # epochs: the default of both detectors
@@ -28,7 +28,7 @@ Answer = tuple[int, bool]  # best epoch, whether it says overtrained
 
 def ours(records: list[dict[str, Any]]) -> Answer:
     """The verdict of this package."""
-    verdict = judge(records)
+    verdict = verdict_of(records)
     return verdict.best.epoch if verdict.best else verdict.epoch, verdict.state == "overtrained"
 
 
@@ -151,7 +151,7 @@ def stopping(histories: list[Simulated], patience: float = 0.2) -> dict[str, Any
         ends, answer = False, one.epochs
         rows = [row for kind in (history.steps, history.validations, history.voices) for row in kind.values()]
         for row in history.validations.values():
-            verdict = judge([known for known in rows if known["step"] <= row["step"]])
+            verdict = verdict_of([known for known in rows if known["step"] <= row["step"]])
             if ends := should_stop(verdict, round(patience * one.epochs)):
                 break
         if verdict.best:

@@ -1,4 +1,4 @@
-"""Retrieval-based voice conversion on machines one does not own: train a voice, convert with it, from a notebook.
+"""Retrieval-based voice conversion for free cloud GPUs: train a voice and convert recordings with it.
 
 >>> import rvc_core as rvc
 >>> sorted(name for name in dir(rvc) if name[0].isupper())[:3]
@@ -10,7 +10,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# Importing the package is instant and pure: each public name is looked up in its module at first use.
+# Importing the package is instant: each public name is imported from its module at first use.
 _PUBLIC = {
     "Audio": "audio.waveform",
     "read_audio": "audio.waveform",
@@ -29,7 +29,7 @@ __all__ = [*_PUBLIC, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "compare":  # where notebooks that people saved look for it
+    if name == "compare":  # notebooks saved earlier import it from here
         return importlib.import_module(".notebook.compare", __name__)
     if name not in _PUBLIC:
         raise AttributeError(f"module 'rvc_core' has no attribute {name!r}")

@@ -1,6 +1,6 @@
-"""What the unattended notebooks do: a cell of parameters in, a voice or converted recordings and a JSON file out.
+"""The unattended notebooks: parameters in; a voice or converted recordings, and a JSON report, out.
 
-`execute` runs one of them with papermill, `run_all` one after the other for all voices of a YAML file.
+`execute` runs one notebook with papermill. `run_all` runs them for every voice of a YAML file.
 """
 
 import json
@@ -33,29 +33,25 @@ _STAGES = (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings, Mirro
 TRAIN_SETTINGS = (*_STAGES, RuntimeSettings)
 CONVERT_SETTINGS = (ConvertSettings, RuntimeSettings)
 _LINE_EVERY_SECONDS = 15.0
-_YAML = "write  runs: [{name: alice, dataset: alice_recordings, convert: songs, epochs: 300}]  and maybe  defaults: {}"
+_YAML = (
+    "write  runs: [{name: alice, dataset: alice_recordings, convert: songs, epochs: 300}]  (optional:  defaults: {})"
+)
 
 
 def parameters_cell(*classes: type[Settings]) -> str:
-    """Python text of a papermill parameters cell: every field of the settings, its default and its help.
+    """Code of a papermill parameters cell: every field of the settings with its default and help.
 
     Examples
     --------
-    >>> parameters_cell(ExtractSettings).splitlines()[0]
-    "f0_method = 'auto'   # pitch estimator; auto: the one these clips have, else rmvpe where its file is, else fcpe"
+    >>> parameters_cell(ExtractSettings).splitlines()[1]
+    "content = 'auto'   # Content encoder. auto: the preset's own."
     """
     fields = {name: field for settings in classes for name, field in settings.model_fields.items()}
     return "\n".join(f"{name} = {field.default!r}   # {field.description}" for name, field in fields.items())
 
 
 def settings_from(settings: type[Settings], parameters: Mapping[str, Any]) -> Any:
-    """Settings from a notebook's variables; what is not a field is not looked at.
-
-    Raises
-    ------
-    SettingsError
-        When a value is out of its bounds.
-    """
+    """Settings from a notebook's variables; variables that are not settings are ignored."""
     return settings.of(**{name: parameters[name] for name in settings.model_fields if name in parameters})
 
 
@@ -66,11 +62,6 @@ def train_voice(name: str, dataset: str, result: str, parameters: Mapping[str, A
     ----------
     dataset : str
         A folder, a recording, a zip, a pattern or a link.
-
-    Raises
-    ------
-    RVCError
-        Whatever a stage raises; the notebook fails with it.
     """
     progress = Terminal(line_every_seconds=_LINE_EVERY_SECONDS)
     runtime = settings_from(RuntimeSettings, parameters)
@@ -83,7 +74,7 @@ def train_voice(name: str, dataset: str, result: str, parameters: Mapping[str, A
 def convert_folder(
     voice: str, inputs: str, output: str, result: str, parameters: Mapping[str, Any], index: str = "auto"
 ) -> dict[str, Any]:
-    """Convert a recording, or each of a folder, and write what came out to the file `result`.
+    """Convert a recording or a folder of recordings, and write the reports to the file `result`.
 
     Parameters
     ----------
@@ -92,14 +83,14 @@ def convert_folder(
     inputs, output, result : str
         Recordings: a file, a folder, a zip, a pattern or a link; the folder for the results; the file for the reports.
     parameters : mapping
-        Holds the settings, by field.
+        Settings by name.
     index : str
         ``auto``, ``none`` or a file.
 
     Raises
     ------
     RVCError
-        When a file failed; the others are converted and `result` says which are which.
+        When a file failed. The others are converted; `result` lists both.
     """
     progress = Terminal(line_every_seconds=_LINE_EVERY_SECONDS)
     loaded = Voice.load(voice, None if index == "none" else index, runtime=settings_from(RuntimeSettings, parameters))
@@ -115,34 +106,32 @@ def convert_folder(
 
 
 def summary(reports: Mapping[str, Any]) -> str:
-    """Reports as readable JSON, for a notebook's last line."""
+    """Reports as indented JSON."""
     return json.dumps(reports, indent=2, ensure_ascii=False)
 
 
 # -- notebooks, executed -------------------------------------------------------------------------------------------
 def execute(notebook: str, place: Path, parameters: Mapping[str, Any], progress: Progress = Silent()) -> dict[str, Any]:
-    """Run one of the project's notebooks with papermill; its result file is its answer.
+    """Run one of the project's notebooks with papermill, and return the content of its result file.
 
     Parameters
     ----------
     notebook : str
         ``batch_train`` or ``batch_convert``.
     place : Path
-        Without suffix: what ran goes to ``<place>.ipynb``, its result to ``<place>.json``.
+        Path without suffix: the executed notebook becomes ``<place>.ipynb``, its result ``<place>.json``.
 
     Raises
     ------
     RVCError
-        When the notebook failed, with what it failed of; the notebook shows where.
-    ResourceError
-        When the notebooks are not here.
+        When a cell failed; the executed notebook shows where.
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
 
     source = Path(__file__).parents[1] / "notebooks" / f"{notebook}.ipynb"
     if not source.exists():
-        raise ResourceError(f"{source} is not there", hint="run this from a checkout of the project")
+        raise ResourceError(f"{source} is missing", hint="run this command from a clone of the project")
     output, result = place.with_name(f"{place.name}.ipynb"), place.with_name(f"{place.name}.json")
     result.unlink(missing_ok=True)
     try:
@@ -155,32 +144,32 @@ def execute(notebook: str, place: Path, parameters: Mapping[str, Any], progress:
             cwd=place.parent,
             kernel_name="python3",
             iopub_timeout=60,
-            extra_arguments=["--IPKernelApp.log_level=40"],  # errors, no talk about itself
+            extra_arguments=["--IPKernelApp.log_level=40"],  # errors only
             stderr_file=_Relay(progress),
         )
     except papermill.PapermillExecutionError as error:
-        raise RVCError(f"{notebook}.ipynb failed: {error.evalue}", hint=f"the whole output is in {output}") from error
+        raise RVCError(f"{notebook}.ipynb failed: {error.evalue}", hint=f"see the whole output in {output}") from error
     except DeadKernelError as error:
         raise RVCError(
             f"the process that ran {notebook}.ipynb was killed",
-            hint="most often for lack of memory: close other programs, and run this again",
+            hint="it probably ran out of memory: close other programs, then run this again",
         ) from error
     return read_json(result, "run this again")
 
 
 class _Relay:
-    """A stream that hands a notebook's progress lines on."""
+    """A stream that passes a notebook's progress lines on."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
 
     def write(self, text: str) -> None:
-        """Pass on what is not blank."""
+        """Pass on lines that are not blank."""
         for line in filter(str.strip, text.splitlines()):
             self._progress.say("    " + line.strip())
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: there is no buffer."""
 
 
 # -- many voices ---------------------------------------------------------------------------------------------------
@@ -191,9 +180,9 @@ class Plan:
     Attributes
     ----------
     inputs : str
-        Recordings to convert with it; empty: none.
+        Recordings to convert with the voice; empty: none.
     settings : dict
-        By field, of training and conversion.
+        Settings of training and conversion by name.
     """
 
     name: str
@@ -203,37 +192,39 @@ class Plan:
 
 
 def read_plans(file: Path) -> list[Plan]:
-    """The voices of a YAML file: ``runs``, a list of ``name``, ``dataset``, ``convert`` and settings; ``defaults``.
+    """Read the runs of a YAML file: a list ``runs`` of ``name``, ``dataset``, ``convert`` and settings; ``defaults``.
 
-    Paths count from where the file is. Everything is checked before anything runs.
+    Paths are relative to the file. All values are checked before anything runs.
 
     Raises
     ------
     SettingsError
-        When it is no such file, or a value does not fit; nothing was run.
+        When the file is missing or invalid; the message names the run.
     """
     import yaml
 
     try:
         content = yaml.safe_load(file.read_text("utf-8"))
     except FileNotFoundError:
-        raise SettingsError(f"there is no {file}", hint="give the YAML file that lists the voices") from None
+        raise SettingsError(f"{file} does not exist", hint="give the YAML file that lists the runs") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} is no YAML: {' '.join(str(error).split())}", hint=_YAML) from error
+        raise SettingsError(f"{file} is not valid YAML: {' '.join(str(error).split())}", hint=_YAML) from error
     if (
         not isinstance(content, dict)
         or not isinstance(content.get("runs"), list)
         or content.keys() - {"runs", "defaults"}
         or not isinstance(content.get("defaults", {}), dict)
     ):
-        raise SettingsError(f"{file} does not list runs", hint=_YAML)
+        raise SettingsError(f"{file} has no valid list of runs", hint=_YAML)
     plans = []
     for number, row in enumerate(content["runs"], start=1):
         if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("name", "dataset")):
-            raise SettingsError(f"{file}: run {number} has no name or no dataset", hint=_YAML)
+            raise SettingsError(f"{file}: run {number} needs a name and a dataset", hint=_YAML)
         plans.append(_plan(file, content.get("defaults", {}) | row))
     if doubled := {plan.name for plan in plans if sum(other.name == plan.name for other in plans) > 1}:
-        raise SettingsError(f"{file}: {', '.join(sorted(doubled))} twice", hint="give each voice a name of its own")
+        raise SettingsError(
+            f"{file} has several runs called {', '.join(sorted(doubled))}", hint="give each run its own name"
+        )
     return plans
 
 
@@ -245,8 +236,8 @@ def _plan(file: Path, row: dict[str, Any]) -> Plan:
     known = {name for one in (*TRAIN_SETTINGS, ConvertSettings) for name in one.model_fields}
     if unknown := sorted(settings.keys() - known):
         raise SettingsError(
-            f"{file}: {row['name']}: no such setting: {', '.join(unknown)}",
-            hint=f"there are: {', '.join(sorted(known))}",
+            f"{file}: {row['name']}: unknown setting {', '.join(unknown)}",
+            hint=f"choose from: {', '.join(sorted(known))}",
         )
     try:
         for one in (*TRAIN_SETTINGS, ConvertSettings):
@@ -257,20 +248,15 @@ def _plan(file: Path, row: dict[str, Any]) -> Plan:
 
 
 def run_all(file: Path, output: Path, progress: Progress = Silent()) -> list[dict[str, Any]]:
-    """Train every voice of a YAML file, one after the other, and convert with it; a failure does not stop the others.
+    """Train every voice of a YAML file and convert with it, one run after the other. Other runs go on after a failure.
 
-    A run whose settings and recordings are as they were, and whose voice is as it was written, is skipped.
+    A run is skipped if its settings, recordings and results have not changed since it was done.
 
     Returns
     -------
     list of dict
-        Per run: ``name``, ``state`` (done, skipped or failed), ``notebook``, ``result``, ``minutes``, and on a failure
-        ``error`` and ``hint``.
-
-    Raises
-    ------
-    SettingsError
-        As `read_plans`.
+        Per run: ``name``, ``state`` (done, skipped or failed), ``notebook``, ``result``, ``minutes``, and after a
+        failure ``error`` and ``hint``.
     """
     plans = read_plans(file)
     output.mkdir(parents=True, exist_ok=True)
@@ -290,7 +276,7 @@ def run_all(file: Path, output: Path, progress: Progress = Silent()) -> list[dic
 
 
 def _run(plan: Plan, place: Path, progress: Progress) -> str:
-    """Do what is planned, unless that was done; ``done`` or ``skipped``."""
+    """Run a plan unless its results are up to date; returns ``done`` or ``skipped``."""
     mark, stamp = place.with_name(f"{place.name}.stamp.json"), signature([*_depends(plan)])
     kept = read_json(mark, "delete it") if mark.exists() else {}
     if kept.get("stamp") == stamp and all(
@@ -319,7 +305,7 @@ def _run(plan: Plan, place: Path, progress: Progress) -> str:
 
 
 def _depends(plan: Plan) -> Iterator[Any]:
-    """All that the results of a plan follow from."""
+    """Everything that determines the results of a plan."""
     yield vars(plan)
     for text, name in ((plan.dataset, plan.name), (plan.inputs, "to convert")):
         for path in sources(text, name) if text else []:

@@ -1,23 +1,23 @@
-"""Every failure a user can meet, as one small tree; each error carries a hint that says what to do next."""
+"""All errors that a user can see. Each has a hint that says what to do next."""
 
 import re
 
-_STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")  # controls, lines, directions
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")  # controls, lines, directions
 
 
 def printable(text: str) -> str:
-    r"""One line that cannot steer a terminal: names and keys in files from strangers are shown in messages.
+    r"""Replace control characters by ``?``: names from untrusted files must not control the user's terminal.
 
     Examples
     --------
     >>> printable("alice\x1b[2J\nbob 歌")
     'alice?[2J?bob 歌'
     """
-    return _STEERING.sub("?", text)
+    return _UNPRINTABLE.sub("?", text)
 
 
 class RVCError(Exception):
-    """Root of the tree: what went wrong, and in ``hint`` what to do about it.
+    """Base class: the message says what went wrong, ``hint`` says what to do.
 
     Parameters
     ----------
@@ -38,49 +38,49 @@ class RVCError(Exception):
         self.hint = printable(hint)
 
     def _render_traceback_(self) -> list[str]:
-        """What a notebook shows instead of a traceback: the message, and what to do."""
+        """Message and hint, which a notebook shows instead of a traceback."""
         return [f"{type(self).__name__}: {self}", *([f"→ {self.hint}"] if self.hint else [])]
 
 
 class SettingsError(RVCError):
-    """A setting is out of its bounds or contradicts another one."""
+    """A setting is out of range or conflicts with another."""
 
 
 class AudioError(RVCError):
-    """A recording cannot be decoded, or holds something that is not sound."""
+    """A recording cannot be decoded or has no usable sound."""
 
 
 class DatasetError(RVCError):
-    """The recordings as a whole cannot be trained on."""
+    """The dataset cannot be used for training."""
 
 
 class StageOrderError(RVCError):
-    """A stage was called before the one that it reads from."""
+    """A stage was called before the stage it depends on."""
 
 
 class WeightsError(RVCError):
-    """A file of weights is missing or cannot be used."""
+    """A weights file is missing or cannot be used."""
 
 
 class CheckpointError(WeightsError):
-    """A training checkpoint is torn, incomplete or not a checkpoint."""
+    """A training checkpoint is damaged, incomplete or not a checkpoint."""
 
 
 class MismatchError(WeightsError):
-    """Two files do not belong together: dimensions, rates or architectures differ."""
+    """Two files do not match: dimensions, sample rates or architectures differ."""
 
 
 class UnsafeFileError(WeightsError):
-    """A file would run code when loaded, or is built to exhaust the machine."""
+    """A file would run code when loaded, or would exhaust memory or disk."""
 
 
 class ResourceError(RVCError):
-    """The machine lacks something: disk, memory, a GPU, an optional package."""
+    """The machine lacks disk space, memory, a GPU or an optional package."""
 
 
 class DivergedError(RVCError):
-    """Training produced non-finite numbers and cannot go on."""
+    """Training produced NaN or infinite values and cannot continue."""
 
 
 class StorageError(RVCError):
-    """Persistent storage is absent, full or has vanished."""
+    """Persistent storage is missing or full."""

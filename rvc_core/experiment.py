@@ -1,4 +1,4 @@
-"""The API of the README: an Experiment makes a voice, a Voice converts recordings. Wiring only."""
+"""The public API for training: an Experiment makes a voice. Wiring only; each stage is in its own module."""
 
 import time
 from dataclasses import dataclass, replace
@@ -30,16 +30,16 @@ if TYPE_CHECKING:  # importing these loads torch
 
 @dataclass
 class Experiment:
-    """One voice in the making: a name, a folder, and the stages that fill it.
+    """An experiment: a name, a folder, and the stages that train a voice there.
 
-    Every stage skips what is up to date, continues what was interrupted, and returns a report.
+    Every stage skips results that are up to date, resumes after an interruption, and returns a report.
 
     Attributes
     ----------
     layout : Layout
-        Where everything is.
+        Paths of all files of the experiment.
     dataset : Path or None
-        Recordings; needed until they are prepared.
+        Folder of recordings; needed until they are prepared.
 
     Examples
     --------
@@ -64,12 +64,12 @@ class Experiment:
         runtime: RuntimeSettings = RuntimeSettings(),
         progress: Progress = Silent(),
     ) -> "Experiment":
-        """The experiment called `name` under ``RVC_HOME``, new or existing."""
+        """Open the experiment called `name` under ``RVC_HOME``, or start a new one."""
         folder = Path(dataset).expanduser() if dataset is not None else None
         return cls(Layout.of(name, home), folder, runtime, progress)
 
     def inspect(self) -> "DatasetReport":
-        """What the recordings are like, and what to do about it."""
+        """Report the quality of the recordings, and what to do about problems."""
         from .preparation.survey import inspect
 
         return inspect(self._recordings())
@@ -87,8 +87,20 @@ class Experiment:
             stop=stop or Stop(),
         )
 
+    def begin_again(self) -> Path | None:
+        """Move what this experiment holds to a folder beside it, which is returned, and begin from nothing.
+
+        Raises
+        ------
+        StageOrderError
+            While it is being trained.
+        """
+        from .preparation.identity import begin_again
+
+        return begin_again(self.layout)
+
     def extract(self, settings: ExtractSettings = ExtractSettings(), stop: Stop | None = None) -> "ExtractReport":
-        """Compute pitch and content of every clip."""
+        """Compute pitch and content features of every clip."""
         from .preparation.extract import extract
 
         return extract(self.layout, settings, runtime=self.runtime, progress=self.progress, stop=stop or Stop())
@@ -100,7 +112,7 @@ class Experiment:
         *,
         mirror: MirrorSettings = MirrorSettings(),
     ) -> "TrainReport":
-        """Train the voice, or go on training it, and save it to storage meanwhile."""
+        """Start or resume training, and save it to storage meanwhile."""
         from .storage.mirror import mirroring, told
         from .training.train import train
 
@@ -109,28 +121,28 @@ class Experiment:
             return train(self.layout, settings, runtime=self.runtime, progress=progress, stop=stop)
 
     def save(self, place: str = "auto") -> "Save":
-        """Save everything that training goes on from, and the best voices, to storage that outlives this machine."""
+        """Save everything needed to resume training, and the best voices, to persistent storage."""
         from .storage.places import save
 
         return save(self.layout, place)
 
     @classmethod
     def restore(cls, name: str, place: str = "auto", *, home: Path | None = None) -> "Experiment":
-        """Bring an experiment back from there, unless this machine is as far."""
+        """Restore an experiment from storage, unless this machine is at the same step or later."""
         from .storage.places import restore
 
         restore(name, place, root=home)
         return cls.open(name, home=home)
 
     def on_everything(self) -> "Experiment":
-        """A twin called ``NAME everything``, prepared as this one was but with nothing held out.
+        """Prepare a second experiment, ``NAME everything``, with the same settings but nothing held out.
 
-        Trained to the epoch that this one's verdict recommends, it has heard all recordings.
+        Train it to the epoch that the verdict of the first one recommends: it then learns from all recordings.
 
         Raises
         ------
         RVCError
-            When this one has not been prepared, or its recordings are not there any more.
+            When this experiment is not prepared: call `prepare` first. When its recordings are missing: restore them.
         """
         from .workspace.manifest import ExperimentRecord
         from .workspace.stamps import content_of
@@ -168,17 +180,17 @@ class Experiment:
         index: IndexSettings = IndexSettings(),
         mirror: MirrorSettings = MirrorSettings(),
     ) -> dict[str, Any]:
-        """All stages in one go; `train.max_minutes` counts from here.
+        """Run all stages; `train.max_minutes` limits the total time.
 
         Returns
         -------
         dict
-            The reports by stage, JSON-able.
+            The report of each stage, as JSON.
 
         Raises
         ------
         RVCError
-            When a stage fails, or is stopped before it is complete.
+            When a stage fails or is stopped. Call `run` again to continue.
         """
         from .system.devices import refuse_unbuilt
 
@@ -196,20 +208,20 @@ class Experiment:
         return reports
 
     def verdict(self) -> "Verdict":
-        """Which saved voice is the best, whether training went too far, and why."""
-        from .verdict.overtraining import judge_experiment
+        """Report which saved voice is best, whether the voice is overtrained, and why."""
+        from .verdict.overtraining import verdict_of_experiment
 
-        return judge_experiment(self.layout)
+        return verdict_of_experiment(self.layout)
 
     def voice(self, which: str | Path = "final") -> "Voice":
-        """A voice of this experiment: ``best`` by the verdict, ``final``, an epoch's file name, or a path.
+        """Load a voice of this experiment: ``best`` by the verdict, ``final``, a file name, or a path.
 
         Raises
         ------
         StageOrderError
-            When nothing was trained yet.
+            When there is no voice yet: call `train` first.
         WeightsError
-            When there is no such voice; those that exist are listed.
+            When this voice does not exist. The hint lists the existing ones.
         """
         saved = self.layout.voices()
         if not saved:
@@ -220,7 +232,8 @@ class Experiment:
         path = saved[-1] if str(which) == "final" else self.layout.root / which
         if path not in saved:
             raise WeightsError(
-                f"no voice {which} in {self.layout.root}", hint=f"there are: {', '.join(voice.name for voice in saved)}"
+                f"no voice {which} in {self.layout.root}",
+                hint=f"choose one of {', '.join(voice.name for voice in saved)}",
             )
         return Voice.load(path, runtime=self.runtime)
 
@@ -233,7 +246,7 @@ class Experiment:
 
 
 def _complete(stage: str, report: "PrepareReport | ExtractReport") -> dict[str, Any]:
-    """A report as JSON, if its stage came to the end."""
+    """The report as JSON; raises if the stage was stopped."""
     if report.stopped:
-        raise RVCError(f"{stage} was stopped before it was complete", hint="run the same again to go on")
+        raise RVCError(f"{stage} was stopped before it was complete", hint="run it again to continue")
     return report.as_json()

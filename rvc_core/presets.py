@@ -1,6 +1,6 @@
-"""The architectures that voices are made of: RVC's six, and `nano` for machines without a GPU.
+"""The voice architectures: RVC's six, and `nano` for machines without a GPU.
 
-A preset is baked into weights and never edited. The numbers of v1 and v2 are those of RVC WebUI's
+Trained weights depend on their preset, so a preset never changes. v1 and v2 use the numbers of RVC WebUI's
 ``configs/{v1,v2}/{32k,40k,48k}.json``.
 """
 
@@ -11,27 +11,27 @@ from .errors import SettingsError
 
 @dataclass(frozen=True)
 class VoiceSpec:
-    """Everything that determines the shape of a voice's networks and of its spectrograms.
+    """Architecture of a voice: all network and spectrogram dimensions.
 
     All presets run at 100 frames per second: ``hop_samples == sample_rate // 100``.
 
     Attributes
     ----------
     version : str
-        ``v1`` (256 content features), ``v2`` (768) or ``nano`` (the embedded encoder's).
+        ``v1`` (256 content features), ``v2`` (768) or ``nano`` (256, from the embedded encoder).
     content_width : int
         Width D of the content features (T, D).
     speakers : int
         Rows of the speaker table.
     segment_frames : int
-        Frames of the slice that the decoder sees in one training step.
+        Frames of the slice that the decoder gets in one training step.
     source_filter_channels : int
-        Width of the decoder that filters pulses and noise; 0 for HiFi-GAN, which voices without f0 always have.
+        Width of the source-filter decoder; 0 selects HiFi-GAN. Voices without f0 always use HiFi-GAN.
     excerpt_frames : int
-        Frames of a clip that the other networks see at the most in one training step: RVC's limit, which no ordinary
-        clip reaches; fewer for `nano`, whose training on a CPU they would slow down.
+        Most frames of a clip that the other networks get in one training step. RVC's limit is longer than an ordinary
+        clip; `nano` uses fewer, to train faster on a CPU.
     learning_rate : float
-        Step size that training uses unless told otherwise: RVC's, and a higher one for small networks.
+        Default learning rate: RVC's, and a higher one for `nano`.
     """
 
     version: str
@@ -73,7 +73,7 @@ class VoiceSpec:
 
     @property
     def rate_name(self) -> str:
-        """The field's short spelling of the rate: ``40k``."""
+        """Short form of the sample rate, such as ``40k``."""
         return f"{self.sample_rate // 1000}k"
 
 
@@ -89,7 +89,7 @@ _V1 = VoiceSpec(
     discriminator_periods=(2, 3, 5, 7, 11, 17),
 )
 _V2 = replace(_V1, version="v2", content_width=768, discriminator_periods=(2, 3, 5, 7, 11, 17, 23, 37))
-# Sized so that a training step of eight clips stays within a fraction of a second on two CPU cores.
+# Small enough for a training step of eight clips in under a second on two CPU cores.
 _NANO = VoiceSpec(
     version="nano",
     sample_rate=16000,
@@ -160,11 +160,6 @@ PRESETS: dict[str, VoiceSpec] = {
 
 def preset(name: str, *, uses_f0: bool = True) -> VoiceSpec:
     """The architecture called `name`.
-
-    Raises
-    ------
-    SettingsError
-        For a name that is none, listing those that are.
 
     Examples
     --------

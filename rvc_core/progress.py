@@ -1,4 +1,4 @@
-"""Long work shows where it is, can be stopped, and keeps to its minutes."""
+"""Long work shows its progress, can be stopped, and keeps to a time limit."""
 
 import contextlib
 import json
@@ -12,13 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-_STALL_FACTOR = 10.0  # of a usual unit of work
-_SHORTEST_STALL_SECONDS = 60.0  # a validation, after which steps go on
-_FIRST_UNIT_SECONDS = 600.0  # loading, compiling: nothing is usual yet
+_STALL_FACTOR = 10.0  # times the usual seconds of a unit
+_SHORTEST_STALL_SECONDS = 60.0  # longer than a validation between two steps
+_FIRST_UNIT_SECONDS = 600.0  # for loading and compiling before the first unit
 
 
 class Progress(Protocol):
-    """What a stage tells while it works; the terminal, a notebook and silence are three ways to hear it."""
+    """What a stage reports while it works. A terminal, a notebook and `Silent` each show it in their own way."""
 
     def start(self, label: str, total: int) -> None:
         """Begin a piece of work of `total` units."""
@@ -31,27 +31,23 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Tells nothing: the default of the API and of tests."""
+    """Shows nothing: the default of the API and of tests."""
 
-    def start(self, label: str, total: int) -> None:
-        """Ignore."""
+    def start(self, *args: Any, **kwargs: Any) -> None:
+        """Ignore it."""
 
-    def advance(self, note: str = "") -> None:
-        """Ignore."""
-
-    def say(self, line: str) -> None:
-        """Ignore."""
+    advance = say = start
 
 
 class Terminal:
-    r"""A bar that redraws itself on a terminal; elsewhere at most one line a minute.
+    r"""Shows a bar on a terminal, and at most one line a minute in a file or pipe.
 
     Parameters
     ----------
     stream : text stream
-        Where to write; stderr by default, so that ``--json`` keeps stdout for its one object.
+        Default: stderr, because ``--json`` writes its object to stdout.
     line_every_seconds : float
-        Interval of lines when the stream is not a terminal.
+        Interval between lines if the stream is not a terminal.
 
     Examples
     --------
@@ -74,7 +70,7 @@ class Terminal:
         self._label, self._total, self._done, self._last = label, total, 0, time.monotonic()
 
     def advance(self, note: str = "") -> None:
-        """One unit is done; draw if it is time."""
+        """One unit is done; draw if the interval is over."""
         self._done += 1
         finished, now = self._done >= self._total, time.monotonic()
         if not finished and now - self._last < self._every:
@@ -97,7 +93,7 @@ class Terminal:
 
 
 class Beside:
-    """Adds a remark to every note, as to where the work is saved meanwhile."""
+    """Adds a remark to every note, for example where the work was last saved."""
 
     def __init__(self, progress: Progress, remark: Callable[[], str]) -> None:
         self.start, self.say = progress.start, progress.say
@@ -109,16 +105,15 @@ class Beside:
 
 
 class Beacon:
-    """Writes where the work is into a small file, at most once a second, for the `Follower` in another process.
+    """Writes the progress to a small file, at most once a second, for a `Follower` in another process.
 
-    Showing is not worth failing for: a disk that refuses the file is ignored, and stands in the way of the work soon
-    enough.
+    If the file cannot be written, the work goes on: a full disk stops it soon enough.
 
     Parameters
     ----------
     file : Path
     log : Progress
-        Is told everything too.
+        Gets everything too.
     """
 
     def __init__(self, file: Path, log: Progress) -> None:
@@ -165,7 +160,7 @@ class Beacon:
 
 
 class Follower:
-    r"""Shows the work that another process tells of through a `Beacon`, as if it were done here.
+    r"""Shows the progress that another process writes with a `Beacon`.
 
     Examples
     --------
@@ -182,7 +177,7 @@ class Follower:
         self._seen: dict[str, Any] = {"label": "", "total": 0, "done": 0, "said": 0, "stalled": False}
 
     def look(self) -> None:
-        """Show what is new since the last look, and say once when nothing moves any more."""
+        """Show what is new since the last look. If the work stalls, say so once."""
         try:
             now = json.loads(self._file.read_text("utf-8"))
         except (OSError, ValueError):  # not yet there
@@ -203,14 +198,14 @@ class Follower:
 
 
 def stalled(state: dict[str, Any], now: float | None = None) -> str:
-    """In words, that the work told of by a `Beacon` has not moved for ten times as long as usual; else nothing.
+    """Return a sentence if a `Beacon` has shown no step for ten times as long as usual, else an empty string.
 
     Examples
     --------
     >>> stalled({"label": "training", "time": 1000.0, "usual_seconds": 6.0}, now=1050.0)
     ''
     >>> stalled({"label": "training", "time": 1000.0, "usual_seconds": 6.0}, now=1090.0)
-    'training: no step for 90 s, and 6.0 s are usual; the machine may be busy, asleep or out of memory'
+    'training: no step for 90 s, usually 6.0 s; the machine may be busy, asleep or out of memory'
     """
     silent = (time.time() if now is None else now) - state["time"]
     usual = state["usual_seconds"]
@@ -219,13 +214,13 @@ def stalled(state: dict[str, Any], now: float | None = None) -> str:
         return ""
     return (
         f"{state['label']}: no step for {silent:.0f} s"
-        + (f", and {usual:.1f} s are usual" if usual else "")
+        + (f", usually {usual:.1f} s" if usual else "")
         + "; the machine may be busy, asleep or out of memory"
     )
 
 
 class Stop:
-    """A wish to end early: a file that another process may create, or `request` within this one.
+    """Asks work to stop early, through a file from another process or through `request` in this one.
 
     Examples
     --------
@@ -240,22 +235,22 @@ class Stop:
         self._file, self._wanted = file, False
 
     def request(self) -> None:
-        """Ask the work to end at its next safe point."""
+        """Ask the work to stop at its next safe point."""
         self._wanted = True
 
     @property
     def requested(self) -> bool:
-        """Whether anybody asked."""
+        """Whether somebody asked."""
         return self._wanted or (self._file is not None and self._file.exists())
 
 
 class Budget:
-    """Answers one question before each further unit of work: is there time for another?
+    """Tells before each unit of work whether there is time for it.
 
     Parameters
     ----------
     minutes : float or None
-        Wall time for everything; None is no limit.
+        Wall time for all units. None: no limit.
     clock : callable
         Seconds, monotonic.
 
@@ -275,10 +270,10 @@ class Budget:
         self._seconds = None if minutes is None else 60.0 * minutes
 
     def allows(self, next_seconds: float) -> bool:
-        """Whether work of `next_seconds`, a fifth added for luck, still ends in time."""
+        """Whether work of `next_seconds`, plus a reserve of 20 %, ends in time."""
         return self._seconds is None or self._clock() - self._start + 1.2 * next_seconds < self._seconds
 
     @property
     def left_seconds(self) -> float:
-        """Time until the end; infinite without a limit."""
+        """Time until the end; infinite if there is no limit."""
         return math.inf if self._seconds is None else self._start + self._seconds - self._clock()

@@ -1,7 +1,7 @@
-"""The settings of every stage: one declaration gives validation, CLI flags, papermill parameters and form controls.
+"""The settings of every stage. One declaration gives validation, CLI flags, papermill parameters and form controls.
 
-Stage settings are choices that change results and are stamped on what they produced. `RuntimeSettings` cannot change
-results and stays out of the stamps. Architectures are no settings: see presets.py.
+Stage settings change results, so they are recorded in the stamps of those results. `RuntimeSettings` cannot change
+results and is not recorded. Architectures are in presets.py.
 """
 
 from typing import Annotated, Any, Literal, TypeVar
@@ -18,7 +18,7 @@ S = TypeVar("S", bound="Settings")
 
 
 def _number_or_word(value: Any) -> Any:
-    """Command lines and notebooks hand over ``"12"``; it means 12."""
+    """Command lines and notebooks pass ``"12"`` for 12."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
@@ -26,31 +26,30 @@ def _number_or_word(value: Any) -> Any:
 
 
 def _zero_or_rate(value: int) -> int:
-    """Below telephone quality a rate is a slip of the keyboard."""
-    if 0 < value < 8000:
+    if 0 < value < 8000:  # lower rates are typing errors
         raise ValueError("0, or at least 8000")
     return value
 
 
 Semitones = Annotated[Annotated[float, Field(ge=-60, le=60)] | Literal["auto"], BeforeValidator(_number_or_word)]
-StepSize = Annotated[Annotated[float, Field(gt=0, le=1e-2)] | Literal["auto"], BeforeValidator(_number_or_word)]
+LearningRate = Annotated[Annotated[float, Field(gt=0, le=1e-2)] | Literal["auto"], BeforeValidator(_number_or_word)]
 BatchSize = Annotated[Annotated[int, Field(ge=1, le=64)] | Literal["auto"], BeforeValidator(_number_or_word)]
-_SEED_MEANING = "seeds every random draw of every stage: held-out recordings, training, order of the index"
+_SEED_MEANING = "Random seed of all stages: held-out recordings, training and order of the index."
 
 
 class Settings(BaseModel):
-    """Base of all settings: immutable, strict about names, errors in one line."""
+    """Base class of all settings: immutable, refuses unknown names, reports errors in one line."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def of(cls: type[S], **values: Any) -> S:
-        """Build and check settings, with an error a user can act on.
+        """Build and check settings.
 
         Raises
         ------
         SettingsError
-            Naming every field that is wrong and what it may be.
+            When a value is invalid; the message lists every invalid field, the hint what it accepts.
 
         Examples
         --------
@@ -73,37 +72,37 @@ class Settings(BaseModel):
                 for name in dict.fromkeys(fields)
                 if name in cls.model_fields
             ]
-            hint = "; ".join(help_lines) or f"known settings: {', '.join(cls.model_fields)}"
+            hint = " ".join(help_lines) or f"known settings: {', '.join(cls.model_fields)}"
             raise SettingsError("; ".join(problems), hint=hint) from error
 
     def stamp(self) -> dict[str, Any]:
-        """What is recorded beside a result to know whether it is still up to date."""
+        """The values recorded with a result, to detect whether it is still up to date."""
         return self.model_dump(mode="json")
 
 
 class PrepareSettings(Settings):
     """How recordings become training clips."""
 
-    preset: PresetName = Field("v2-40k", description="architecture and sample rate of the voice")
+    preset: PresetName = Field("v2-40k", description="Architecture and sample rate of the voice.")
     uses_f0: bool = Field(
         True,
-        description=("whether the voice follows pitch; off only for voices without a melody, as RVC's no-f0 models"),
+        description="Make the voice follow pitch. Turn off only for voices without melody, like RVC's no-f0 models.",
     )
     speakers: Literal["one", "folders"] = Field(
         "one",
-        description=(
-            "one: all recordings are of one person; folders: each folder inside the dataset is a person of its own"
-        ),
+        description="one: all recordings are of one speaker. folders: each folder in the dataset is one speaker.",
     )
-    silence_db: float = Field(-42.0, ge=-90, le=-10, description="dB of full scale below which a frame is silence")
-    min_silence_ms: int = Field(400, ge=100, le=2000, description="shortest pause, in ms, that separates phrases")
-    max_kept_silence_ms: int = Field(500, ge=15, le=2000, description="longest pause, in ms, kept at a phrase's edges")
+    silence_db: float = Field(-42.0, ge=-90, le=-10, description="Level in dBFS below which a frame is silence.")
+    min_silence_ms: int = Field(400, ge=100, le=2000, description="Shortest pause that separates phrases, in ms.")
+    max_kept_silence_ms: int = Field(
+        500, ge=15, le=2000, description="Longest silence kept at the edges of a phrase, in ms."
+    )
     holdout_minutes: float | None = Field(
         None,
         ge=0,
         le=30,
         description=(
-            "minutes of recordings kept out of training to judge it; empty: a tenth, none below three minutes of data"
+            "Minutes of recordings held out for validation. Empty: 10 % of the data, or nothing under three minutes."
         ),
     )
     seed: int = Field(1234, ge=0, description=_SEED_MEANING)
@@ -113,65 +112,69 @@ class ExtractSettings(Settings):
     """How clips become pitch and content features."""
 
     f0_method: F0Method = Field(
-        "auto", description=("pitch estimator; auto: the one these clips have, else rmvpe where its file is, else fcpe")
+        "auto",
+        description="Pitch estimator. auto: the one used before for these clips, else rmvpe if installed, else fcpe.",
     )
-    content: ContentName = Field("auto", description="content encoder; auto: the preset's own")
+    content: ContentName = Field("auto", description="Content encoder. auto: the preset's own.")
 
 
 class TrainSettings(Settings):
     """How a voice is trained."""
 
-    epochs: int = Field(200, ge=1, le=100_000, description="passes over the clips, counted from the very first")
+    epochs: int = Field(200, ge=1, le=100_000, description="Total passes over the clips, earlier training included.")
     batch_size: BatchSize = Field(
         8,
-        description=(
-            "clips in one step on each GPU, so two GPUs take twice as many in all; auto: as many as fit, 16 at most"
-        ),
+        description="Clips per step on each GPU: two GPUs process twice as many. auto: as many as fit, at most 16.",
     )
     max_minutes: float | None = Field(
-        None, gt=0, description=("wall time after which training saves and ends; a session's known end counts too")
+        None,
+        gt=0,
+        description="Save and stop after this many minutes, or before a known end of the session. Empty: no limit.",
     )
-    save_every_epochs: int = Field(15, ge=1, le=10_000, description="epochs between two checkpoints and voices")
-    save_every_minutes: float = Field(10, gt=0, description="minutes between two checkpoints, also within an epoch")
+    save_every_epochs: int = Field(15, ge=1, le=10_000, description="Epochs between saves of checkpoint and voice.")
+    save_every_minutes: float = Field(10, gt=0, description="Minutes between checkpoints, also within an epoch.")
     validate_every_epochs: int = Field(
-        0,
-        ge=0,
-        le=10_000,
-        description=("epochs between two validations; 0: as often as a twentieth of the time allows"),
+        0, ge=0, le=10_000, description="Epochs between validations. 0: as many as fit into 5 % of the time."
     )
     unlike: str = Field(
         "auto",
-        description=("other people's recordings that a validation converts: auto (the package's), none, or a folder"),
+        description=(
+            "Recordings of other speakers to convert during validation: a folder, or none. auto: the package's own."
+        ),
     )
     auto_stop: int = Field(
         0,
         ge=0,
         le=100_000,
-        description=("epochs past the best voice after which an overtrained training ends by itself; 0: never"),
+        description="Stop this many epochs after the best voice once overtraining is detected. 0: never.",
     )
-    keep_checkpoints: int = Field(2, ge=1, le=1000, description="complete checkpoint pairs kept on the disk")
+    keep_checkpoints: int = Field(2, ge=1, le=1000, description="Complete checkpoint pairs (G and D) to keep on disk.")
     keep_voices: int = Field(
         10,
         ge=1,
         le=10_000,
         description=(
-            "saved voices kept: the best by the verdict, and the newest; all, while there is nothing to judge by"
+            "Saved voices to keep: the best by the verdict, and the newest. Without validations, all are kept."
         ),
     )
-    learning_rate: StepSize = Field(
-        "auto", description=("AdamW step size at the first epoch; auto: the architecture's own")
+    learning_rate: LearningRate = Field(
+        "auto", description="AdamW learning rate of the first epoch. auto: the preset's own."
     )
-    learning_rate_decay: float = Field(0.999875, gt=0.9, le=1, description="factor on the step size after each epoch")
-    base_generator: str = Field("auto", description="G weights to start from: auto, none, or a path")
-    base_discriminator: str = Field("auto", description="D weights to start from: auto, none, or a path")
+    learning_rate_decay: float = Field(
+        0.999875, gt=0.9, le=1, description="Factor on the learning rate after each epoch."
+    )
+    base_generator: str = Field(
+        "auto", description="Generator (G) weights to start from: a path, or none. auto: the preset's base model."
+    )
+    base_discriminator: str = Field(
+        "auto", description="Discriminator (D) weights to start from: a path, or none. auto: the preset's base model."
+    )
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
         "auto",
-        description=(
-            "number format of matrix products; auto: what the GPU is made for, if a comparison with fp32 shows it right"
-        ),
+        description="Number format of matrix products. auto: the GPU's fastest, if it matches fp32 in a test.",
     )
     mel_epsilons: Literal["2023", "2026"] = Field(
-        "2023", description=("floors inside spectrograms: of the base models (2023), or of RVC WebUI since July 2026")
+        "2023", description="Spectrogram epsilon: 2023 matches the base models, 2026 current RVC WebUI."
     )
     seed: int = Field(1234, ge=0, description=_SEED_MEANING)
 
@@ -179,8 +182,8 @@ class TrainSettings(Settings):
 class IndexSettings(Settings):
     """How the index of content features is built."""
 
-    max_vectors: int = Field(200_000, ge=1000, description="above this many vectors, k-means reduces them")
-    reduced_vectors: int = Field(10_000, ge=100, description="number of k-means centres")
+    max_vectors: int = Field(200_000, ge=1000, description="Above this many vectors, k-means reduces them.")
+    reduced_vectors: int = Field(10_000, ge=100, description="Number of k-means centres.")
     seed: int = Field(1234, ge=0, description=_SEED_MEANING)
 
 
@@ -190,45 +193,45 @@ class ConvertSettings(Settings):
     transpose: Semitones = Field(
         "auto",
         description=(
-            "semitones added to the pitch; auto: from the source's median to the voice's; songs with backing: 0, 12, "
-            "-12"
+            "Semitones added to the pitch. auto: from the source's median to the voice's. "
+            "For songs with backing, use 0, 12 or -12."
         ),
     )
-    index_rate: float = Field(0.75, ge=0, le=1, description="share of the index's features in the mix")
-    protect: float = Field(0.33, ge=0, le=0.5, description="consonant protection; 0.5 turns it off, lower is stronger")
-    rms_mix_rate: float = Field(0.25, ge=0, le=1, description="loudness: 0 follows the source, 1 the voice")
-    f0_method: F0Method = Field("auto", description="pitch estimator; auto: rmvpe where its file is, else fcpe")
+    index_rate: float = Field(0.75, ge=0, le=1, description="Share of index features in the content.")
+    protect: float = Field(0.33, ge=0, le=0.5, description="Consonant protection: lower is stronger. 0.5: off.")
+    rms_mix_rate: float = Field(0.25, ge=0, le=1, description="Volume mix: 0 follows the source, 1 the voice.")
+    f0_method: F0Method = Field("auto", description="Pitch estimator. auto: rmvpe if installed, else fcpe.")
     f0_curve: str = Field(
         "",
         description=(
-            "file of lines seconds,hz that is the recording's pitch, instead of an estimate; rvc f0 writes one"
+            "File with the recording's pitch, in lines of seconds,hz; rvc f0 writes one. Empty: estimate the pitch."
         ),
     )
-    speaker: int = Field(0, ge=0, le=1000, description="speaker row of a voice with several")
-    noise_scale: float = Field(0.66666, ge=0, le=2, description="spread of the prior's noise")
+    speaker: int = Field(0, ge=0, le=1000, description="Speaker number, for a voice with several speakers.")
+    noise_scale: float = Field(0.66666, ge=0, le=2, description="Standard deviation of the prior's noise.")
     output_rate_hz: Annotated[int, AfterValidator(_zero_or_rate)] = Field(
-        0, ge=0, le=192_000, description=("resample the result to this rate, at least 8000; 0: the voice's own")
+        0, ge=0, le=192_000, description="Sample rate of the result in Hz, at least 8000. 0: the voice's own."
     )
-    output_format: Literal["wav", "flac", "ogg", "mp3", "m4a"] = Field("wav", description="file format of the result")
-    seed: int = Field(0, ge=0, description="start of the random draws: same seed, same audio")
+    output_format: Literal["wav", "flac", "ogg", "mp3", "m4a"] = Field("wav", description="File format of the result.")
+    seed: int = Field(0, ge=0, description="Random seed: the same seed gives the same audio.")
 
 
 class RuntimeSettings(Settings):
-    """Where the work runs; never what comes out of it."""
+    """Where the work runs; this does not change results."""
 
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    gpus: int = Field(0, ge=0, le=64, description="GPUs that train together; 0: all that there are")
-    threads: int = Field(0, ge=0, le=256, description="CPU threads; 0: as many cores as pay, measured while training")
+    device: str = Field("auto", description="Device to compute on: auto, cpu, cuda or cuda:N.")
+    gpus: int = Field(0, ge=0, le=64, description="Number of GPUs to train on. 0: all.")
+    threads: int = Field(0, ge=0, le=256, description="CPU threads. 0: the fastest number, measured during training.")
 
 
 class MirrorSettings(Settings):
-    """Where a training is saved to while it goes on, so that it survives the loss of its machine."""
+    """Where training is saved while it runs, in case the machine is lost."""
 
     mirror: str = Field(
         "auto",
         description=(
-            "a folder, kaggle:OWNER/DATASET, or none; auto: the platform's storage, unless the experiment is there "
-            "anyway"
+            "Storage: a folder, kaggle:OWNER/DATASET, or none. auto: the platform's storage, unless the experiment is "
+            "already there."
         ),
     )
-    mirror_every_minutes: float = Field(10, gt=0, description="minutes between two saves; a new best is saved too")
+    mirror_every_minutes: float = Field(10, gt=0, description="Minutes between saves. A new best voice is saved too.")

@@ -1,4 +1,4 @@
-"""A Voice converts recordings."""
+"""The public API for conversion: a Voice converts recordings."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -24,9 +24,9 @@ class Voice:
     Attributes
     ----------
     index : str
-        File name of the index that conversions mix with; empty without one.
+        File name of the index used in conversions; empty without one.
     warnings : list of str
-        What is odd about the index; repeated in the result of every conversion that wants one.
+        Problems with the index; repeated in the result of every conversion that uses an index.
     """
 
     path: Path
@@ -38,22 +38,22 @@ class Voice:
     def load(
         cls, path: str | Path, index: str | Path | None = "auto", *, runtime: RuntimeSettings = RuntimeSettings()
     ) -> "Voice":
-        """Open a voice file, RVC's or ours.
+        """Open a voice file of RVC WebUI, Applio or rvc_core.
 
         Parameters
         ----------
         path : path
-            The ``.pth``, or the name of an experiment: what is no file is a name.
+            A ``.pth`` file, or the name of an experiment.
         index : path, "auto" or None
-            ``auto``: the index of this voice in the same folder, if there is one.
+            ``auto``: the index of this voice in the same folder, if there is one. None: no index.
         runtime : RuntimeSettings
 
         Raises
         ------
         WeightsError
-            When a file is missing or is not what it should be, or no experiment of that name has a voice.
+            When a file is missing or invalid, or the experiment has no voice: check the path, or train first.
         MismatchError
-            When voice, index and encoder do not belong together.
+            When voice, index and content encoder do not match: use the index that was built with this voice.
         """
         from .conversion.convert import Converter
         from .features.retrieval import FeatureIndex
@@ -68,7 +68,7 @@ class Voice:
 
     @property
     def name(self) -> str:
-        """Human name."""
+        """Name of the voice, or of its file."""
         return self.converter.voice.info.name or self.path.stem
 
     def convert(
@@ -79,7 +79,7 @@ class Voice:
         output: str | Path | None = None,
         progress: Progress = Silent(),
     ) -> "ConvertResult":
-        """Convert a recording; with `output`, write it there, tagged as converted, and measure what was written."""
+        """Convert a recording. With `output`, write the result to that file, tagged as converted, and check it."""
         from .audio.waveform import Audio, read_audio
         from .conversion.convert import convert_to_file
 
@@ -100,7 +100,7 @@ class Voice:
         *,
         progress: Progress = Silent(),
     ) -> "list[ConvertResult | FailedFile]":
-        """Convert many recordings into `folder`; a file that fails does not stop the others."""
+        """Convert recordings into `folder`. If one fails, the others are still converted."""
         results: list[ConvertResult | FailedFile] = []
         for source, output in outputs_for([Path(item) for item in inputs], Path(folder), self.name, settings):
             try:
@@ -120,23 +120,25 @@ class Voice:
         output: str | Path | None = None,
         progress: Progress = Silent(),
     ) -> "EvaluateReport":
-        """Convert recordings of other people and measure how well that went.
+        """Convert recordings of other speakers and measure the quality.
 
         Parameters
         ----------
         sources : iterable of path
-            Recordings, or folders of them; sentences of three seconds or more.
+            Recordings or folders of them; use sentences of three seconds or more.
         target : iterable of path
-            Recordings of the target that the voice was not made from; by default the experiment's held-out ones.
+            Recordings of the target that were not used for training; default: the experiment's held-out recordings.
         text : str, optional
-            What is said in the sources, see `cases.texts_of`.
+            The words of the sources, see `transcripts.texts_of`.
         output : path, optional
-            Folder that keeps the converted files.
+            Folder for the converted files; without it they are not kept.
 
         Raises
         ------
+        ResourceError
+            When no scorer is installed; the hint has the commands that install them.
         RVCError
-            When something cannot be read, converted or told apart, or no scorer is installed.
+            When a recording cannot be read or converted.
         """
         from .audio.recordings import recordings_in
         from .evaluation.cases import Case
@@ -170,7 +172,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class FailedFile:
-    """A recording that could not be converted, and why."""
+    """A recording that could not be converted, the error, and what to do."""
 
     source: str
     error: str
@@ -184,24 +186,26 @@ class FailedFile:
 def outputs_for(
     inputs: list[Path], folder: Path, voice_name: str, settings: ConvertSettings
 ) -> list[tuple[Path, Path]]:
-    """Each input, folders and their sub-folders opened, beside the file its result goes to; two never share one.
+    """Pairs of recording and result file, each file name used once. Folders are searched with their sub-folders.
 
-    Results of an earlier call are no inputs: what lies in `folder` is left out where that is a sub-folder of an input.
+    If `folder` is inside an input folder, its files are skipped: they are results of earlier calls.
 
     Raises
     ------
     SettingsError
-        When there is nothing to convert, or one f0 curve for several recordings.
+        When there are no recordings, or several recordings with one f0 curve: convert those one by one.
     """
     from .features.pitch import read_curve
 
     files = [file for item in inputs for file in (recordings_in(item, folder) if item.is_dir() else [item])]
     if not files:
-        raise SettingsError("nothing to convert", hint="name recordings, or a folder that holds some")
+        raise SettingsError(
+            "nothing to convert: no recordings found", hint="give recordings, or a folder with recordings"
+        )
     if settings.f0_curve and len(files) > 1:
-        raise SettingsError(f"one f0 curve for {len(files)} recordings", hint="convert each with its own curve")
+        raise SettingsError(f"one f0 curve for {len(files)} recordings", hint="convert each one with its own curve")
     if settings.f0_curve:
-        read_curve(Path(settings.f0_curve).expanduser())  # fails now, and once
+        read_curve(Path(settings.f0_curve).expanduser())  # fail before the voice is loaded
     taken: set[Path] = set()
     pairs = []
     for file in files:

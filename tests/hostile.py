@@ -177,6 +177,12 @@ _add(
     UnsafeFileError,
     r"os\.system\('id'\)",
 )
+_add(
+    "a frame of the wrong length",
+    _raw(b"\x80\x04\x95\x01\0\0\0\0\0\0\0cos\nsystem\n(S'id'\ntR."),
+    UnsafeFileError,
+    r"os\.system\('id'\)",
+)
 _add("a computed name", _raw(b"\x80\x04\x8c\x02os\x8c\x03sysK\x01\x86\x93)R."), UnsafeFileError, "name is computed")
 _add("a call before the end of the world", _raw(b"cos\nsystem\n(S'id'\ntR\xff\xff"), UnsafeFileError, r"os\.system")
 _add("a class that is only named", _raw(packed({"weight": _Stateful})), UnsafeFileError, "asks for hostile._Stateful")
@@ -302,6 +308,19 @@ _add(
     "truncated",
 )
 _add(
+    "a bytearray larger than the machine",
+    _raw(b"\x80\x05\x96" + struct.pack("<Q", 1 << 45) + b"ten bytes."),
+    WeightsError,
+    "ends too early",
+)
+_add("a pickle without end", _raw(b"]" * 20_000_000), WeightsError, "ends too early")
+_add(
+    "a million names",
+    _raw(b"".join(b"ca\nf%d\n0" % n for n in range(10**6))),
+    UnsafeFileError,
+    r"asks for a\.f0, a\.f1",
+)
+_add(
     "keys whose hash has no end", _raw(b"\x80\x02}K\x01" + b"2\x86" * 60 + b"K\x01s."), WeightsError, "tuples for keys"
 )
 
@@ -314,7 +333,7 @@ def _bomb(depth: int = 60) -> list[Any]:
     return bomb
 
 
-_add("a description without end", _described(model_name=_bomb()), WeightsError, "a list where text belongs")
+_add("a description without end", _described(model_name=_bomb()), WeightsError, "a list instead of text")
 _add(
     "an architecture without end",
     _described(config=[513, 32, 16, 16, 32, 2, 1, 3, 0, "1", _bomb(), *range(7)]),
@@ -389,7 +408,7 @@ _add(
         {"model": {"enc_p.emb_phone.weight": torch.ones(3), "enc_q.pre.weight": torch.ones(3)}}, path
     ),
     MismatchError,
-    "has an architecture",
+    "unsupported architecture",
 )
 
 
@@ -432,12 +451,12 @@ def _header(header: dict[str, str] | None, value: float = 1.0) -> Callable[[Path
 
 
 for _name, _write, _error, _says in (
-    ("without a description", _header(None), WeightsError, "not what voice"),
-    ("with a description that is no JSON", _header({"rvc_voice": "{"}), WeightsError, "no safetensors file"),
-    ("with a description that is no table", _header({"rvc_voice": "[1]"}), WeightsError, "not what voice"),
-    ("with a deep description", _header({"rvc_voice": "[" * 10**5}), WeightsError, "no safetensors file"),
+    ("without a description", _header(None), WeightsError, "does not describe its voice"),
+    ("with a description that is no JSON", _header({"rvc_voice": "{"}), WeightsError, "not a safetensors file"),
+    ("with a description that is no table", _header({"rvc_voice": "[1]"}), WeightsError, "does not describe its voice"),
+    ("with a deep description", _header({"rvc_voice": "[" * 10**5}), WeightsError, "not a safetensors file"),
     ("not finite", _header({"rvc_voice": json.dumps({"config": []})}, float("nan")), WeightsError, "not finite"),
-    ("with an absurd header", _raw(struct.pack("<Q", 1 << 60) + b"{}"), WeightsError, "no safetensors file"),
+    ("with an absurd header", _raw(struct.pack("<Q", 1 << 60) + b"{}"), WeightsError, "not a safetensors file"),
     (
         "with an absurd shape",
         _raw(
@@ -447,7 +466,7 @@ for _name, _write, _error, _says in (
             + bytes(4)
         ),
         WeightsError,
-        "no safetensors file",
+        "not a safetensors file",
     ),
 ):
     _add(f"safetensors {_name}", _write, _error, _says, "v.safetensors")

@@ -150,7 +150,7 @@ def test_everything_public_has_a_docstring_and_types(path):
 @pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
 def test_no_failure_is_hidden_and_nothing_is_left_undone(path):
     source = path.read_text("utf-8")
-    for word in ("TODO", "FIXME", "XXX", "NotImplementedError"):
+    for word in ("TODO", "FIXME", "XXX", "raise NotImplementedError"):
         assert word not in source
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.ExceptHandler):

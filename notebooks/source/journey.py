@@ -30,6 +30,7 @@ dataset = ""        # {dataset}
 songs = ""          # {songs}
 storage = "auto"    # {storage}
 settings = {}       # {settings}
+begin_again = False # {again}
 
 # %% [markdown]
 # {begin}
@@ -37,7 +38,7 @@ settings = {}       # {settings}
 # %%
 from rvc_core import notebook
 
-notebook.begin(name, dataset, songs, storage, settings);
+notebook.begin(name, dataset, songs, storage, settings, begin_again=begin_again);
 
 # %% [markdown]
 # {recordings}
@@ -83,6 +84,14 @@ notebook.prepare()
 from rvc_core import MirrorSettings, RuntimeSettings, TrainSettings, notebook
 
 notebook.form(TrainSettings, MirrorSettings, RuntimeSettings);
+
+# %% [markdown]
+# {keep}
+
+# %%
+from rvc_core import notebook
+
+notebook.parameters()
 
 # %% [markdown]
 # {start}

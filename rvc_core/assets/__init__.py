@@ -1,1 +1,1 @@
-"""Weights that do not come with the package: which there are, how to get them, an archive for offline machines."""
+"""Weights that are not part of the package: the list, the download, and an archive for machines without a network."""

@@ -1,16 +1,18 @@
-"""One archive with which a machine without a network is set up: wheels for its Python, and weights.
+"""Make a bundle: one archive of wheels and weights that sets up a machine without a network.
 
-`make_bundle` writes it where there is a network; `archive.unpack` uses it where there is none. torch is left out:
-notebook platforms bring their own.
+`make_bundle` runs on a machine with a network, `archive.unpack` on the one without. torch is left out, because notebook
+platforms bring their own.
 """
 
 import importlib.metadata
 import json
+import os
 import platform as machine
 import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -25,23 +27,22 @@ from .archive import BESIDE, open_archive, verified
 
 EXTRAS = "faiss,world,evaluate"  # as setup_env.sh installs them
 WITHOUT_DEPENDENCIES = ("Resemblyzer>=0.1.4", "speechmos>=0.0.1.1")
-_BUILD_BACKEND = "flit_core>=3.11"  # a clone is installed in place, which builds
+_BUILD_BACKEND = "flit_core>=3.11"  # a clone is installed in place, which needs a build
 _TORCH = ("torch", "torchaudio")
-_ANY_TORCH = "2.13.0"  # what to resolve for when none is known
 
 
 @dataclass(frozen=True)
 class Target:
-    """A machine to make a bundle for.
+    """A kind of machine that a bundle is made for.
 
     Attributes
     ----------
     python : str
-        Version of its Python.
+        Its Python version.
     brings : dict
-        Packages that are there and stay, so that the wheels fit them.
+        Packages that it has and keeps; the wheels must fit them.
     source : str
-        Where these facts come from, with their date.
+        Source and date of these facts.
     """
 
     python: str
@@ -93,7 +94,7 @@ TARGETS = {
 _WITHOUT_TORCH = {
     "kaggle": "left out: Kaggle brings it",
     "colab": "left out: Colab brings it",
-    "here": "left out: the other machine needs torch 2.8 or newer of its own, or a bundle made with --with-torch",
+    "here": "left out: the other machine needs torch 2.8 or newer, or a bundle made with --with-torch",
 }
 
 
@@ -105,38 +106,38 @@ def make_bundle(
     with_torch: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Write a bundle and read it again.
+    """Write a bundle and verify it.
 
     Parameters
     ----------
     target : str
-        ``kaggle``, ``colab`` or ``here``: a machine like this one.
+        ``kaggle``, ``colab`` or ``here`` (a machine like this one).
     output : Path
         The archive, a ``.zip``.
     names : list of str, optional
-        Weights to include, as `registry.choose` takes them; default: all that are on this machine.
+        Weights to include, as in `registry.choose`. Default: all weights on this machine.
     with_torch : bool
-        Include torch too, in the version that is installed here.
+        Include torch, in the version that is installed here.
 
     Returns
     -------
     dict
-        ``path``, ``bytes``, ``python``, ``wheels`` (count), ``weights`` (names) and ``torch`` (how it gets there).
+        ``path``, ``bytes``, ``python``, ``wheels`` (count), ``weights`` (names) and ``torch`` (where it comes from).
 
     Raises
     ------
     WeightsError
-        When wanted weights are missing or damaged.
+        If weights are missing or damaged.
     ResourceError
-        When pip cannot resolve, fetch or build a wheel.
+        If uv finds no fitting packages, or pip cannot download or build a wheel.
     """
     progress, facts, source = progress or Silent(), _target(target), Path(__file__).parents[2]
     if with_torch and target != "here":
         raise SettingsError(f"{target} brings its own torch", hint="leave out --with-torch")
     if not all((source / name).is_file() for name in BESIDE):
         raise ResourceError(
-            "rvc_core is not installed from a clone of its repository, which a bundle is made of",
-            hint="clone it, run: bash setup_env.sh, and make the bundle there",
+            "a bundle is made from a clone of the repository, and rvc_core is not installed from one",
+            hint="clone the repository, run bash setup_env.sh there, and make the bundle with it",
         )
     files = {f"weights/{asset.name}": path for asset, path in _present(names).items()}
     with tempfile.TemporaryDirectory() as folder:
@@ -169,11 +170,11 @@ def _description(target: str, python: str, with_torch: bool) -> dict[str, Any]:
 
 
 def _write(output: Path, files: dict[str, Path], facts: dict[str, Any]) -> None:
-    """Write the archive and read it again; it appears when every file in it has the right hash."""
+    """Write the archive. It appears only after every file in it was read again and has the right hash."""
     entries = {name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for name, path in files.items()}
     ensure_room(output.parent, sum(path.stat().st_size for path in files.values()))
     with replace_atomically(output) as temporary:
-        with zipfile.ZipFile(temporary, "w") as archive:  # stored: wheels and weights are compressed already
+        with zipfile.ZipFile(temporary, "w") as archive:  # not compressed: wheels and weights are already
             archive.writestr("manifest.json", json.dumps({**facts, "files": entries}, indent=1))
             for name, path in files.items():
                 archive.write(path, name)
@@ -190,7 +191,7 @@ def _target(name: str) -> Target:
             {package: version for package, version in installed.items() if version},
         )
     if name not in TARGETS:
-        raise SettingsError(f"no bundles are made for {name!r}", hint=f"choose {', '.join(TARGETS)} or here")
+        raise SettingsError(f"no bundle can be made for {name!r}", hint=f"choose {', '.join(TARGETS)} or here")
     return TARGETS[name]
 
 
@@ -202,7 +203,7 @@ def _installed(package: str) -> str:
 
 
 def _present(names: list[str] | None) -> dict[registry.Asset, Path]:
-    """Wanted weights and their files, each with the right hash."""
+    """Requested weights and their files, each with the right hash."""
     present = {}
     for asset in registry.assets().values() if names is None else registry.choose(names):
         if path := registry.find(asset.name):
@@ -216,50 +217,58 @@ def _present(names: list[str] | None) -> dict[registry.Asset, Path]:
 def _collect(
     source: Path, folder: Path, target: str, facts: Target, with_torch: bool, progress: Progress
 ) -> list[Path]:
-    """Build our own wheel and fetch those of everything that it needs on the target."""
+    """Build the wheel of rvc_core and download the wheels of everything it needs on the target."""
     progress.say("building the wheel of rvc_core")
     wheels = folder / "wheels"
-    _pip("wheel", "--no-deps", "--wheel-dir", wheels, source)
-    [own] = wheels.glob("rvc_core-*.whl")
-    kept = {} if with_torch else _stand_ins(folder, facts)
-    pins = {**facts.brings, **kept}
-    (folder / "constraints.txt").write_text("".join(f"{name}=={version}\n" for name, version in pins.items()))
-    foreign = [] if target == "here" else _flags(facts.python)
-    progress.say(f"asking which packages Python {facts.python} needs")
-    needed = _resolve([f"{own}[{EXTRAS}]", _BUILD_BACKEND], folder, facts.python, foreign)
-    fetched = [item for item in needed if item["metadata"]["name"] not in ("rvc_core", *kept)]
-    (folder / "needed.txt").write_text(
-        "".join(
-            f"{item['metadata']['name']}=={item['metadata']['version']} "
-            f"--hash=sha256:{item['download_info']['archive_info']['hashes']['sha256']}\n"
-            for item in fetched
-        )
-    )
-    progress.say(f"fetching {len(fetched)} wheels")
-    common: list[str | Path] = ["download", "--no-deps", "--only-binary", ":all:", "--dest", wheels, *foreign]
-    _pip(*common, "--require-hashes", "--requirement", folder / "needed.txt")
-    _pip(*common, *WITHOUT_DEPENDENCIES)
+    _run("pip", "wheel", "--no-deps", "--wheel-dir", wheels, source)
+    progress.say(f"finding the packages for Python {facts.python}")
+    needed = _resolve(source, folder, facts, () if with_torch else _TORCH, here=target == "here")
+    progress.say("downloading the wheels")
+    common: list[str | Path] = ["pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", wheels]
+    if target != "here":
+        common += _flags(facts.python)
+    _run(*common, "--require-hashes", "--requirement", needed)
+    _run(*common, *WITHOUT_DEPENDENCIES)
     return sorted(wheels.glob("*.whl"))
 
 
-def _stand_ins(folder: Path, facts: Target) -> dict[str, str]:
-    """Write wheels that say "torch" and need nothing, so that pip resolves neither torch nor CUDA; their versions."""
-    (folder / "stand-ins").mkdir()
-    versions = {}
-    for name in _TORCH:
-        versions[name] = f"{facts.brings.get(name, _ANY_TORCH).partition('+')[0]}+there"
-        stem = f"{name}-{versions[name]}"
-        with zipfile.ZipFile(folder / "stand-ins" / f"{stem}-py3-none-any.whl", "w") as wheel:
-            wheel.writestr(
-                f"{stem}.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {versions[name]}\n"
-            )
-            wheel.writestr(f"{stem}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-            wheel.writestr(f"{stem}.dist-info/RECORD", "")
-    return versions
+def _resolve(source: Path, folder: Path, facts: Target, left_out: Collection[str], here: bool = False) -> Path:
+    """Write the packages that the target needs, with versions and hashes, without the packages `left_out`.
+
+    uv does it, because pip evaluates ``python_version`` for the Python it runs on. uv is told that the packages
+    `left_out` need no others, so CUDA is left out too.
+    """
+    constraints, wanted, config, needed = (folder / name for name in ("constraints", "wanted.in", "uv.toml", "needed"))
+    constraints.write_text(
+        "".join(
+            f"{name}=={version.partition('+')[0] if name in left_out else version}\n"
+            for name, version in facts.brings.items()
+        )
+    )
+    wanted.write_text(_BUILD_BACKEND)
+    config.write_text("".join(f'[[dependency-metadata]]\nname = "{name}"\nrequires-dist = []\n' for name in left_out))
+    _run(
+        *(
+            "uv",
+            "pip",
+            "compile",
+            source / "pyproject.toml",
+            wanted,
+            "--config-file",
+            config,
+            "--python",
+            sys.executable,
+        ),
+        *("--constraints", constraints, "--output-file", needed, "--generate-hashes", "--only-binary", ":all:"),
+        *(f"--extra={extra}" for extra in EXTRAS.split(",")),
+        *(f"--no-emit-package={name}" for name in left_out),
+        *(() if here else ("--python-version", facts.python, "--python-platform", "x86_64-manylinux_2_35")),
+    )
+    return needed
 
 
 def _flags(python: str) -> list[str]:
-    """What pip is told of another Python, on Linux with glibc 2.35 (Ubuntu 22.04, on which Colab and Kaggle build)."""
+    """Options of pip for another Python, on Linux with glibc 2.35 (Ubuntu 22.04, as on Colab and Kaggle)."""
     tag = "cp" + python.replace(".", "")
     flags = ["--python-version", python, "--implementation", "cp"]
     for abi in (tag, "abi3", "none"):
@@ -275,66 +284,20 @@ def _flags(python: str) -> list[str]:
     return flags
 
 
-def _resolve(wanted: list[str], folder: Path, python: str, foreign: list[str]) -> list[dict[str, Any]]:
-    """What pip would install, as its report has it."""
-    report = folder / "report.json"
-    for _ in range(5):  # what is added may need more
-        _pip(
-            "install",
-            "--dry-run",
-            "--ignore-installed",
-            "--only-binary",
-            ":all:",
-            "--report",
-            report,
-            "--target",
-            folder / "nowhere",
-            "--find-links",
-            folder / "stand-ins",
-            *foreign,
-            "--constraint",
-            folder / "constraints.txt",
-            *wanted,
-        )
-        needed = json.loads(report.read_text("utf-8"))["install"]
-        if not (added := _overlooked(needed, python)):
-            return needed
-        wanted = [*wanted, *added]
-    raise ResourceError(
-        f"pip finds no complete set of packages for Python {python}", hint="make the bundle with that version of Python"
+def _run(*command: str | Path) -> None:
+    """Run a module of this Python, pip or uv. uv also follows the ``PIP_`` variables that say where packages are."""
+    addresses = {f"UV_{name}": os.environ.get(f"PIP_{name}") for name in ("INDEX_URL", "FIND_LINKS")}
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, command)],
+        env={name: value for name, value in addresses.items() if value} | os.environ,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
     )
-
-
-def _overlooked(needed: list[dict[str, Any]], python: str) -> list[str]:
-    """Requirements that hold on the target alone: pip judges ``python_version`` by the Python it runs on."""
-    from packaging.markers import default_environment
-    from packaging.requirements import Requirement
-    from packaging.utils import canonicalize_name
-
-    there = {canonicalize_name(item["metadata"]["name"]) for item in needed}
-    versions = {"python_version": python, "python_full_version": f"{python}.0"}
-    environment: dict[str, Any] = {**default_environment(), **versions}
-    overlooked = set()
-    for item in needed:
-        for line in item["metadata"].get("requires_dist", ()):
-            requirement = Requirement(line)
-            if requirement.marker and not any(
-                requirement.marker.evaluate({**environment, "extra": extra})
-                for extra in ("", *item.get("requested_extras", ()))
-            ):
-                continue
-            if canonicalize_name(requirement.name) not in there:
-                requirement.marker = None
-                overlooked.add(str(requirement))
-    return sorted(overlooked)
-
-
-def _pip(*arguments: str | Path) -> None:
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.split()
         raise ResourceError(
-            f"pip {arguments[0]} failed: {errors[0] if errors else 'no reason given'}",
-            hint="a bundle is made with a network, in an environment that has pip",
+            f"{command[0]} {command[1]} failed: {' '.join(lines)[:400] or 'no reason given'}",
+            hint="making a bundle takes a network, pip and uv; get uv with: pip install uv",
         )

@@ -1,6 +1,6 @@
-"""Files of weights that do not come with the package: which there are, where they lie, how to get them.
+"""Weights that are not part of the package: their names, folders, hashes and download.
 
-Names are paths as RVC WebUI has them below its folder ``assets``, so that one folder serves both programs.
+Names are paths below RVC WebUI's folder ``assets``, so both programs can share one folder.
 """
 
 import functools
@@ -26,19 +26,19 @@ RMVPE = "rmvpe/rmvpe.pt"
 
 @dataclass(frozen=True)
 class Asset:
-    """One file that can be fetched.
+    """One file that can be downloaded.
 
     Attributes
     ----------
     name : str
-        Its place below ``RVC_HOME/assets``.
+        Its path below ``RVC_HOME/assets``.
     hub_path : str
-        Its place in RVC's repository of weights.
+        Its path in RVC's repository of weights.
     size_bytes : int or None
-        As others report it, for people's information: the hash alone decides what is right.
+        As reported by others, only shown. The hash decides which file is right.
     licence : str
-        ``MIT`` where RVC's repository declares it for work of its own or of MIT-licensed projects; ``unknown`` for the
-        separation models of other authors, which that repository passes on.
+        ``MIT`` for RVC's own files and those of MIT-licensed projects, as its repository declares; ``unknown`` for the
+        separation models of other authors in that repository.
     """
 
     name: str
@@ -49,13 +49,13 @@ class Asset:
 
     @property
     def url(self) -> str:
-        """Where it is fetched from: RVC's repository, or the mirror that ``RVC_HUB`` names."""
+        """Its address in RVC's repository, or in the mirror that ``RVC_HUB`` names."""
         return f"{(os.environ.get('RVC_HUB') or _HUB).rstrip('/')}/{urllib.parse.quote(self.hub_path)}"
 
 
 @functools.cache
 def assets() -> dict[str, Asset]:
-    """Every file that can be fetched, by name.
+    """All files that can be downloaded, by name.
 
     Examples
     --------
@@ -69,12 +69,12 @@ def assets() -> dict[str, Asset]:
 
 
 def choose(names: list[str]) -> list[Asset]:
-    """Files that these words mean: a name, a folder of names, a file name that is there once, or a preset.
+    """Find files by name, folder, unique file name or preset.
 
     Raises
     ------
     SettingsError
-        When a word means nothing.
+        If a word fits no file, or several.
 
     Examples
     --------
@@ -93,40 +93,40 @@ def choose(names: list[str]) -> list[Asset]:
             if not found or len(found) > 1 and found[0].name.endswith(f"/{part}"):
                 several = ", ".join(asset.name for asset in found)
                 raise SettingsError(
-                    f"{name} is no file of weights" if not found else f"{name} may be {several}",
-                    hint="rvc weights list shows all names; a folder or a preset (v2-40k) is one too",
+                    f"no file of weights has the name {name!r}" if not found else f"{name} can mean {several}",
+                    hint="use a name from rvc weights list, a folder or a preset (v2-40k)",
                 )
             chosen |= {asset.name: asset for asset in found}
     return list(chosen.values())
 
 
 def places(name: str) -> list[Path]:
-    """Where a file or folder of weights is looked for; what is fetched goes to the first.
+    """Where a file or folder of weights is searched: RVC WebUI's ``assets``, then ``weights``, both in ``RVC_HOME``.
 
-    This is the only rule of its kind: RVC WebUI's ``assets``, then ``weights``, both in ``RVC_HOME``.
+    Downloads go to the first one.
     """
     return [home() / parent / name for parent in ("assets", "weights")]
 
 
 def find(name: str) -> Path | None:
-    """The file of this name, if it is there."""
+    """Path of the file with this name, or None."""
     return next((path for path in places(name) if path.is_file()), None)
 
 
 def missing(name: str, what: str, otherwise: str = "") -> WeightsError:
-    """Build the error for a file or folder that is nowhere: which one, where to get it, where to put it."""
+    """Error for a missing file or folder: which one, where to get it, where to put it."""
     return WeightsError(
         f"{what} is not at {places(name)[0]}", hint=f"get it with: rvc weights fetch {name}; or put it there{otherwise}"
     )
 
 
 def fetch(asset: Asset, progress: Progress | None = None, patience: Patience = Patience()) -> Path:
-    """Download a file unless it is there; returns where it is, its hash verified.
+    """Return the path of a file with the right hash; download the file if it is missing.
 
     Raises
     ------
     WeightsError
-        When it cannot be fetched, or another file stands in its place.
+        If it cannot be downloaded, or another file is in its place.
     """
     if (path := find(asset.name)) is None:
         return download(asset.url, places(asset.name)[0], asset.sha256, progress, patience)
@@ -135,16 +135,16 @@ def fetch(asset: Asset, progress: Progress | None = None, patience: Patience = P
 
 
 def require_hash(path: Path, sha256: str) -> None:
-    """Raise a WeightsError that names both hashes when a file has another one."""
+    """Raise a WeightsError with both hashes if a file has another hash."""
     if (found := sha256_of(path)) != sha256:
         raise WeightsError(
             f"{path} has the sha256 {found}, not {sha256}",
-            hint="it is damaged, or another file of that name: move it away, then fetch it",
+            hint="it is damaged, or another file with that name: move it away, then: rvc weights fetch",
         )
 
 
 def state_of(asset: Asset, verify: bool = False) -> str:
-    """``there``, ``partial`` or ``missing``; with `verify` also ``verified`` or ``damaged``, which reads the file."""
+    """``there``, ``partial`` or ``missing``. With `verify`, which reads the file: ``verified`` or ``damaged``."""
     path = find(asset.name)
     if path is None:
         return "partial" if partial_of(places(asset.name)[0]).is_file() else "missing"
@@ -154,24 +154,24 @@ def state_of(asset: Asset, verify: bool = False) -> str:
 
 
 def base_names(spec: VoiceSpec) -> tuple[str, str]:
-    """Names of the base generator and discriminator of a v1 or v2 architecture."""
+    """Names of the base generator and discriminator for a v1 or v2 architecture."""
     prefix = f"{_FOLDERS[spec.version]}/{'f0' if spec.uses_f0 else ''}"
     return f"{prefix}G{spec.rate_name}.pth", f"{prefix}D{spec.rate_name}.pth"
 
 
 def base_files(spec: VoiceSpec, generator: str, discriminator: str) -> tuple[Path | None, Path | None]:
-    """Files of the base generator and discriminator; None means random initial weights.
+    """Files of the base generator and discriminator. None: random initial weights.
 
     Parameters
     ----------
     spec : VoiceSpec
     generator, discriminator : str
-        ``auto`` for the base of this architecture, ``none``, or a path.
+        ``auto`` (the base for this architecture), ``none``, or a path.
 
     Raises
     ------
     WeightsError
-        When a wanted file is not there; a training from scratch by accident costs days.
+        If a file is missing, because training from scratch by accident costs days.
     """
     return _base_file(spec, generator, 0), _base_file(spec, discriminator, 1)
 

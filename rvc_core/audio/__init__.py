@@ -1,1 +1,1 @@
-"""Sound: the Audio value, where recordings are found and cut, and how good they are."""
+"""Sound: the Audio value, finding and cutting recordings, and measuring their quality."""

@@ -1,4 +1,4 @@
-"""What a recording is like, in figures that can be checked: level, noise, clipping, bandwidth, silence. Pure."""
+"""Measure a recording: level, noise, clipping, bandwidth, silence. Pure: reads and writes no files."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ import numpy as np
 from .waveform import Audio, frame_rms
 
 _FLOOR_DB = -100.0
-_SILENCE_DB = -42.0  # of full scale: what the slicer takes for silence
+_SILENCE_DB = -42.0  # of full scale: the slicer's silence threshold
 _NOISE_SHARE = 0.02
-_FLAT, _FLAT_SAMPLES = 1e-4, 4  # so many samples in a row this close to the peak are a flat top, not a crest
+_FLAT, _FLAT_SAMPLES = 1e-4, 4  # four samples in a row this close to the peak count as clipped
 _SPECTRUM_SAMPLES = 2048
-_HEARD_DB = -75.0  # of the strongest bin: below it a band counts as empty
+_EMPTY_DB = -75.0  # of the strongest bin: a weaker band counts as empty
 
 
 @dataclass(frozen=True)
@@ -21,16 +21,16 @@ class Quality:
     Attributes
     ----------
     level_db : float
-        RMS of what is not silence, dB of full scale.
+        RMS of the frames above silence, dB of full scale.
     noise_db : float
-        RMS of the quietest fiftieth of its 30 ms frames, digital silence set aside; dB of full scale, at least -100.
+        RMS of the quietest 2 % of the 30 ms frames, without digital silence; dB of full scale, at least -100.
     snr_db : float
-        Level over noise: within 2 dB of the truth from 10 to 30 dB on speech, which has closures between its sounds.
-        Sound that never rests reads too low: there is nothing to hear the noise in.
+        Level minus noise. On speech, within 2 dB of the truth from 10 to 30 dB. Sound without pauses, such as music,
+        reads too low.
     clipped_share : float
-        Share of samples in flat tops at the recording's own peak, 0..1. Not seen after resampling or lossy coding.
+        Share of samples in flat tops at the recording's own peak, 0..1. Resampling and lossy coding hide clipping.
     bandwidth_hz : float
-        Highest frequency that holds any sound, up to half the sample rate.
+        Highest frequency with sound, up to half the sample rate.
     silent_share : float
         Share of time below -42 dB, 0..1.
     offset : float
@@ -62,9 +62,9 @@ def measure(audio: Audio) -> Quality:
     rms = frame_rms(samples, hop, 4)
     silent = rms < 10 ** (_SILENCE_DB / 20)
     level_db = _decibels(rms if silent.all() else rms[~silent])
-    short = frame_rms(samples, hop, 2)[1:-1]  # the others reach beyond the ends
-    sounding = np.sort(short[short > 10 ** (_FLOOR_DB / 20)])
-    noise_db = _decibels(sounding[: 1 + round(_NOISE_SHARE * len(sounding))])
+    short = frame_rms(samples, hop, 2)[1:-1]  # the first and last frame reach beyond the ends
+    audible = np.sort(short[short > 10 ** (_FLOOR_DB / 20)])
+    noise_db = _decibels(audible[: 1 + round(_NOISE_SHARE * len(audible))])
     return Quality(
         level_db,
         noise_db,
@@ -96,20 +96,19 @@ def clipped_share(samples: np.ndarray) -> float:
 def bandwidth_hz(audio: Audio) -> float:
     """Highest frequency whose average power is within 75 dB of the strongest one's; 0 for silence.
 
-    A 48 kHz file that was made from a 16 kHz one shows 8000 Hz.
+    A 48 kHz file converted from 16 kHz shows 8000 Hz.
     """
     window = np.hanning(_SPECTRUM_SAMPLES).astype(np.float32)
     samples = np.pad(audio.samples, (0, max(0, _SPECTRUM_SAMPLES - len(audio.samples))))
     frames = np.lib.stride_tricks.sliding_window_view(samples, _SPECTRUM_SAMPLES)[::_SPECTRUM_SAMPLES]
     power = np.zeros(_SPECTRUM_SAMPLES // 2 + 1)
-    for start in range(0, len(frames), 512):  # an hour at once would need gigabytes
+    for start in range(0, len(frames), 512):  # in blocks: a whole hour would need gigabytes
         power += (np.abs(np.fft.rfft(frames[start : start + 512] * window)) ** 2).sum(axis=0)
     power = np.convolve(power, np.full(5, 0.2), "same")
-    heard = np.flatnonzero(power > power.max() * 10 ** (_HEARD_DB / 10))
-    return float(heard[-1] * audio.sample_rate / _SPECTRUM_SAMPLES) if len(heard) else 0.0
+    filled = np.flatnonzero(power > power.max() * 10 ** (_EMPTY_DB / 10))
+    return float(filled[-1] * audio.sample_rate / _SPECTRUM_SAMPLES) if len(filled) else 0.0
 
 
 def _decibels(rms: np.ndarray) -> float:
-    """Level of frames together."""
     power = float(np.mean(rms**2)) if len(rms) else 0.0
     return max(_FLOOR_DB, 10 * float(np.log10(power))) if power > 0 else _FLOOR_DB

@@ -1,4 +1,4 @@
-"""Where recordings are: a file, or a folder with its sub-folders, as people have them."""
+"""Find recordings: one file, or a folder with its sub-folders."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +11,7 @@ from .waveform import AUDIO_SUFFIXES
 
 @dataclass(frozen=True)
 class DatasetFiles:
-    """What lies in a dataset, by name within it."""
+    """The files of a dataset; keys are paths relative to it."""
 
     recordings: dict[str, Path]
     ignored: dict[str, Path]  # recordings inside ignored folders
@@ -19,7 +19,7 @@ class DatasetFiles:
     ignored_folders: list[str]
 
     def fingerprint(self) -> list[tuple[str, int, int]]:
-        """Name, size and time of change of every recording: what the clips depend on."""
+        """Name, size and modification time of every file: if they change, the clips are out of date."""
         return [
             (name, (status := path.stat() if path.exists() else path.lstat()).st_size, status.st_mtime_ns)
             for name, path in {**self.recordings, **self.ignored, **self.not_audio}.items()
@@ -29,7 +29,7 @@ class DatasetFiles:
 def find_recordings(dataset: Path, enough: Callable[[], bool] = lambda: False) -> DatasetFiles:
     """List a dataset: a folder with its sub-folders, or one file.
 
-    Hidden folders, ``.ipynb_checkpoints`` among them, and ``__MACOSX`` hold copies and leftovers: their recordings are
+    Hidden folders such as ``.ipynb_checkpoints``, and ``__MACOSX``, hold copies and leftovers. Their recordings are
     listed as ignored. Sub-folders that may not be read are listed among the ignored folders.
 
     Parameters
@@ -40,12 +40,12 @@ def find_recordings(dataset: Path, enough: Callable[[], bool] = lambda: False) -
     Raises
     ------
     DatasetError
-        When it does not exist, or may not be read.
+        When the path does not exist, or may not be read.
     """
     if dataset.is_file():
         return DatasetFiles({printable_name(dataset.name): dataset}, {}, {}, [])
     if not dataset.is_dir():
-        raise DatasetError(f"there is no {str(dataset)!r}", hint="give the folder that holds the recordings")
+        raise DatasetError(f"{str(dataset)!r} does not exist", hint="give the path of your folder of recordings")
     files = DatasetFiles({}, {}, {}, [])
     unreadable: list[Path] = []
     for path, is_folder in _walk(dataset, unreadable):
@@ -83,20 +83,20 @@ def _walk(folder: Path, unreadable: list[Path], *, is_top: bool = True) -> Itera
 
 
 def recordings_in(places: Iterable[Path | str]) -> list[Path]:
-    """Files as given, and all recordings of folders and their sub-folders.
+    """The given files, plus all recordings in the given folders and their sub-folders.
 
     Raises
     ------
     AudioError
-        When a place does not exist, or a folder holds no recording.
+        When a path does not exist, or a folder holds no recording.
     """
     found: list[Path] = []
     for place in map(Path, places):
         if not place.exists():
-            raise AudioError(f"{str(place)!r} does not exist", hint="name recordings, or folders of them")
+            raise AudioError(f"{str(place)!r} does not exist", hint="give the path of a recording or a folder")
         files = list(find_recordings(place).recordings.values())
         if not files:
-            raise AudioError(f"no recording in {str(place)!r}", hint="name recordings, or folders of them")
+            raise AudioError(f"no recording in {str(place)!r}", hint="put recordings into it, or give another path")
         found += files
     return found
 
@@ -106,5 +106,5 @@ def _is_ignored(folder: str) -> bool:
 
 
 def printable_name(name: str) -> str:
-    """A file's name as text that can be written as UTF-8 whatever its bytes are."""
+    """The file name as valid UTF-8; undecodable bytes become a replacement character."""
     return os.fsencode(name).decode("utf-8", "replace")

@@ -1,8 +1,10 @@
-"""Where a recording is cut, as spans of samples: pure, so what is dropped is known to the sample.
+"""Decide where to cut a recording, as spans of samples. Pure: reads and writes no files.
 
-The silence rule and its numbers are those of openvpi's audio-slicer as RVC sets them; windows are RVC's 3.7 s with
-0.3 s of overlap. Two of RVC's losses cannot happen here: all windows of all phrases have names of their own (they are
-numbered in one list), and nothing shorter than `SHORTEST_SECONDS` is made for its sampler to drop without a word.
+The silence rule and its numbers are those of openvpi's audio-slicer as RVC sets them. Windows are RVC's 3.7 s with
+0.3 s of overlap. RVC loses audio in two ways that this module avoids:
+
+- Two windows can get the same file name. Here one list numbers all windows of a recording.
+- RVC's sampler silently drops short clips. Here no clip is shorter than `SHORTEST_SECONDS`.
 """
 
 from dataclasses import dataclass
@@ -31,21 +33,21 @@ class Span:
 def find_phrases(
     audio: Audio, *, silence_db: float = -42.0, min_silence_ms: float = 400.0, max_kept_silence_ms: float = 500.0
 ) -> list[Span]:
-    """The parts of a recording that are not long silence.
+    """Split a recording at its long pauses and return the parts with sound.
 
-    A pause that is at least `min_silence_ms` long, at least 1.5 s after the previous cut, separates two phrases. Up to
-    `max_kept_silence_ms` of it stay on either side, up to the quietest instant; what lies between is dropped. A phrase
-    below `SHORTEST_SECONDS` keeps more of the pauses around it, and joins its neighbour where there is none left.
+    A pause separates two phrases if it lasts at least `min_silence_ms` and ends at least 1.5 s after the previous cut.
+    Each side keeps up to `max_kept_silence_ms` of it and ends at the quietest frame; the middle is dropped. A phrase
+    shorter than `SHORTEST_SECONDS` keeps more of the pauses around it. If no pause is left, it joins its neighbour.
 
     Parameters
     ----------
     silence_db : float
-        Frames of 60 ms with less RMS than this, in dB of full scale, are silent.
+        A 60 ms frame with a lower RMS is silent; dB of full scale.
 
     Returns
     -------
     list of Span
-        In order, disjoint; empty when all is silent. Everything outside of them is silent.
+        In order, disjoint; empty when all is silent. Everything outside the spans is silent.
 
     Examples
     --------
@@ -71,16 +73,15 @@ def find_phrases(
 
 
 def windows(phrase: Span, sample_rate: int) -> list[Span]:
-    """Cut a phrase into 3.7 s windows that overlap by 0.3 s; the last one takes all the rest, up to 4 s.
+    """Cut a phrase into 3.7 s windows that overlap by 0.3 s; the last window takes the rest, up to 4 s.
 
     Examples
     --------
     >>> [(span.start, span.stop) for span in windows(Span(0, 1000), 100)]
     [(0, 370), (340, 710), (680, 1000)]
     """
-    length, overlap, shortest = (
-        round(seconds * sample_rate) for seconds in (WINDOW_SECONDS, OVERLAP_SECONDS, SHORTEST_SECONDS)
-    )
+    length, overlap = round(WINDOW_SECONDS * sample_rate), round(OVERLAP_SECONDS * sample_rate)
+    shortest = round(SHORTEST_SECONDS * sample_rate)
     spans, start = [], phrase.start
     while phrase.stop - start > length + overlap:
         spans.append(Span(start, start + length))
@@ -89,17 +90,17 @@ def windows(phrase: Span, sample_rate: int) -> list[Span]:
 
 
 def lengthened(phrases: list[Span], total: int, shortest: int) -> list[Span]:
-    """Give each phrase at least `shortest` of the recording's `total` samples, from the pauses beside it first.
+    """Extend each phrase to at least `shortest` samples, first into the pauses beside it.
 
     Examples
     --------
-    >>> lengthened([Span(0, 50), Span(90, 92), Span(100, 150)], 150, 10)   # takes the pause around it
+    >>> lengthened([Span(0, 50), Span(90, 92), Span(100, 150)], 150, 10)   # extends into the pauses
     [Span(start=0, stop=50), Span(start=86, stop=96), Span(start=100, stop=150)]
-    >>> lengthened([Span(0, 50), Span(50, 52), Span(52, 150)], 150, 10)    # no pause left: joins the phrase before it
+    >>> lengthened([Span(0, 50), Span(50, 52), Span(52, 150)], 150, 10)    # no pause left: joins the previous phrase
     [Span(start=0, stop=52), Span(start=52, stop=150)]
     """
     result: list[Span] = []
-    waiting: int | None = None  # start of a phrase too short to stand alone, with no phrase before it to join
+    waiting: int | None = None  # start of a first phrase that is too short and must join the next one
     for number, phrase in enumerate(phrases):
         floor = result[-1].stop if result else 0
         ceiling = phrases[number + 1].start if number + 1 < len(phrases) else total
@@ -121,7 +122,7 @@ def lengthened(phrases: list[Span], total: int, shortest: int) -> list[Span]:
 
 
 def union(spans: list[Span]) -> list[Span]:
-    """The same samples as disjoint spans, in order.
+    """Merge overlapping spans; the result is in order and disjoint.
 
     Examples
     --------
@@ -138,7 +139,7 @@ def union(spans: list[Span]) -> list[Span]:
 
 
 def outside(spans: list[Span], total: int) -> list[Span]:
-    """What of 0..total is in none of the spans.
+    """The parts of 0..total that no span covers.
 
     Examples
     --------
@@ -151,7 +152,7 @@ def outside(spans: list[Span], total: int) -> list[Span]:
 
 
 def inside(spans: list[Span], bounds: Span) -> list[Span]:
-    """What of the spans lies within the bounds.
+    """The parts of the spans that lie within the bounds.
 
     Examples
     --------
@@ -166,7 +167,7 @@ def inside(spans: list[Span], bounds: Span) -> list[Span]:
 
 
 def _pauses(rms: np.ndarray, threshold: float, *, min_silence: int, max_kept: int, min_phrase: int) -> list[Span]:
-    """Stretches of frames to drop, in order; an empty one cuts without dropping."""
+    """Spans of frames to drop, in order; an empty span cuts without dropping."""
     silent = np.concatenate([[False], rms < threshold, [False]])
     changes = np.flatnonzero(silent[1:] != silent[:-1])
     pauses: list[Span] = []
@@ -182,10 +183,10 @@ def _pauses(rms: np.ndarray, threshold: float, *, min_silence: int, max_kept: in
             if stop - start >= min_silence:
                 pauses.append(Span(first, stop))
         elif stop - start >= min_silence and stop - (pauses[-1].stop if pauses else 0) >= min_phrase:
-            pauses.append(Span(first, last))  # first <= last: were both in both searches, they would be one frame
+            pauses.append(Span(first, last))  # first <= last, even where the two searches overlap
     return pauses
 
 
 def _quietest(rms: np.ndarray, start: int, stop: int) -> int:
-    """Frame of least RMS from `start` to `stop`, both included."""
+    """Frame with the lowest RMS from `start` to `stop`, both included."""
     return start + int(rms[start : stop + 1].argmin())

@@ -1,7 +1,6 @@
-"""The Audio value (samples and their rate are one thing), and what is done to sound at the edge of the package.
+"""The Audio value (samples with their rate): decode, encode, resample, filter, measure level.
 
-Files come in through soundfile, and through PyAV where soundfile cannot read them: m4a, wma, the sound of a video.
-No ffmpeg program is needed.
+soundfile reads most files. PyAV reads the rest: m4a, wma, the sound of a video. You do not need the ffmpeg program.
 """
 
 from dataclasses import dataclass, replace
@@ -18,14 +17,14 @@ AUDIO_SUFFIXES = frozenset(
     ".caf .amr .mka .mp4 .m4v .mkv .webm .mov .avi .3gp .mpg .mpeg .wmv .flv .ts".split()
 )
 _SUBTYPES = {".wav": "PCM_16", ".flac": "PCM_24", ".ogg": "VORBIS"}
-# The encoders of these two know only some sample rates; sound at another is resampled to the next one up.
+# These two encoders support only some sample rates; other audio is resampled to the next higher rate.
 _ENCODERS = {
     ".mp3": ("libmp3lame", (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)),
     ".m4a": ("aac", (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)),
 }
 _BIT_RATE = 160_000
 _HIGHPASS_HZ, _HIGHPASS_ORDER = 48.0, 5
-_CANCELLED_SHARE = 0.1  # a mean of channels with less than this share of the loudest one's energy has lost the sound
+_CANCELLED_SHARE = 0.1  # of the loudest channel's energy: below it, the channels' mean has cancelled out
 
 
 class NonFiniteError(AudioError):
@@ -44,7 +43,7 @@ class NonFiniteError(AudioError):
 
 @dataclass(frozen=True)
 class Audio:
-    """Mono waveform with the rate it was sampled at.
+    """Mono waveform with its sample rate.
 
     Attributes
     ----------
@@ -67,7 +66,7 @@ class Audio:
         if self.samples.ndim != 1 or self.samples.dtype != np.float32:
             raise AudioError(
                 f"expected mono float32 samples, got {self.samples.dtype} {self.samples.shape}",
-                hint="use read_audio(), which converts",
+                hint="load the file with read_audio(), which converts",
             )
         broken = len(self.samples) - np.count_nonzero(np.isfinite(self.samples))
         if broken:
@@ -84,13 +83,12 @@ class Audio:
 
     def __getitem__(self, span: slice) -> "Audio":
         """Cut by seconds: ``audio[1.5:3.0]``."""
-        start, stop = (
-            None if second is None else round(second * self.sample_rate) for second in (span.start, span.stop)
-        )
+        start = round((span.start or 0) * self.sample_rate)
+        stop = None if span.stop is None else round(span.stop * self.sample_rate)
         return replace(self, samples=self.samples[start:stop])
 
     def resample(self, rate_hz: int) -> "Audio":
-        """The same sound at another rate, through soxr's high quality (as librosa's default)."""
+        """Resample with soxr's high quality, librosa's default."""
         if rate_hz == self.sample_rate:
             return self
         import soxr
@@ -98,22 +96,22 @@ class Audio:
         return Audio(soxr.resample(self.samples, self.sample_rate, rate_hz, quality="HQ"), rate_hz)
 
     def save(self, path: Path | str, *, float32: bool = False, comment: str = "") -> None:
-        """Write the file, whole or not at all, in the format of its suffix.
+        """Write the file atomically, in the format of its suffix.
 
         Parameters
         ----------
         path : Path or str
-            ``.wav`` (16 bit), ``.flac`` (24 bit), ``.ogg``, ``.mp3`` or ``.m4a``. The last two change a rate that
-            their format lacks, such as 40000 Hz, to the next one up.
+            ``.wav`` (16 bit), ``.flac`` (24 bit), ``.ogg``, ``.mp3`` or ``.m4a``. The last two do not support
+            all sample rates; audio at, say, 40000 Hz is resampled to the next higher one.
         float32 : bool
             Write 32-bit float, as RVC's training clips are; ``.wav`` only.
         comment : str
-            Kept in the file's metadata, such as that the voice was converted; not with `float32`.
+            Text for the file's metadata; ignored with `float32`.
 
         Raises
         ------
         AudioError
-            For another suffix.
+            When the suffix is not supported.
         ResourceError
             When the disk is full.
         """
@@ -122,10 +120,10 @@ class Audio:
         if suffix not in {*_SUBTYPES, *_ENCODERS} or (float32 and suffix != ".wav"):
             raise AudioError(
                 f"cannot write {path.name!r}{' as 32-bit float' if float32 else ''}",
-                hint=f"formats: {', '.join([*_SUBTYPES, *_ENCODERS])}; 32-bit float in .wav only",
+                hint=f"use one of {', '.join([*_SUBTYPES, *_ENCODERS])}; 32-bit float in .wav only",
             )
         with replace_atomically(path) as temporary:
-            if float32:  # libsndfile would add a chunk with the time of day, which RVC's reader warns of
+            if float32:  # libsndfile adds a chunk with the time of day, and RVC's reader warns about it
                 from scipy.io import wavfile
 
                 wavfile.write(temporary, self.sample_rate, self.samples)
@@ -138,20 +136,20 @@ class Audio:
 def read_audio(path: Path | str, sample_rate: int | None = None) -> Audio:
     """Decode any recording to mono float32.
 
-    Channels are averaged; where they cancel out (stereo out of phase) the loudest one is taken instead. Levels are
-    kept as they are.
+    Channels are averaged. If they cancel out (stereo out of phase), the loudest channel is used instead. Levels are
+    not changed.
 
     Parameters
     ----------
     path : Path or str
-        Any format of libsndfile or FFmpeg, also the sound of a video.
+        Any format of libsndfile or FFmpeg, including video files.
     sample_rate : int, optional
-        Resample to this rate; by default the file's own is kept.
+        Resample to this rate. By default the file keeps its own.
 
     Raises
     ------
     AudioError
-        Absent, empty, not audio, or no sound in it; `NonFiniteError` if it holds NaN or infinity.
+        When the file is missing, empty, not audio or has no samples; `NonFiniteError` if it holds NaN or infinity.
 
     Examples
     --------
@@ -169,7 +167,7 @@ def read_audio(path: Path | str, sample_rate: int | None = None) -> Audio:
         raise AudioError(f"{path.name!r} is empty (0 bytes)", hint="copy or download the recording again")
     channels, rate_hz = _read_channels(path)
     if not len(channels):
-        raise AudioError(f"{path.name!r} holds no sound (0 samples)", hint="export the recording again")
+        raise AudioError(f"{path.name!r} has no sound (0 samples)", hint="export the recording again")
     try:
         audio = Audio(mono(channels), rate_hz)
     except NonFiniteError as error:
@@ -178,7 +176,7 @@ def read_audio(path: Path | str, sample_rate: int | None = None) -> Audio:
 
 
 def mono(channels: np.ndarray) -> np.ndarray:
-    """One channel from several: their mean, or the loudest where the mean has lost the sound.
+    """Mix to one channel: the mean, or the loudest channel if the mean cancels out.
 
     Parameters
     ----------
@@ -203,13 +201,12 @@ def mono(channels: np.ndarray) -> np.ndarray:
 
 
 def header_seconds(path: Path) -> float:
-    """Length that the file's header states, without decoding; 0 where nothing can be learnt."""
+    """Length in the file's header, without decoding; 0 when the header does not record one."""
     import av
     import soundfile
 
     try:
-        with soundfile.SoundFile(str(path)) as file:
-            return file.frames / file.samplerate
+        return soundfile.info(str(path)).duration
     except soundfile.LibsndfileError:
         pass
     try:
@@ -225,8 +222,8 @@ def highpass(audio: Audio, *, zero_phase: bool) -> Audio:
     Parameters
     ----------
     zero_phase : bool
-        Forwards and backwards as in conversion, where the timing of the pitch matters; else causal, as training clips
-        are made.
+        True filters forwards and backwards, as conversion does to keep the timing of the pitch. False is causal, as
+        for training clips.
     """
     from scipy import signal
 
@@ -262,12 +259,12 @@ def frame_rms(samples: np.ndarray, hop_samples: int, hops_per_frame: int) -> np.
 
 
 def rms_envelope(audio: Audio) -> np.ndarray:
-    """Loudness over time (1 + N // hop,): frames of one second, every half second (`librosa.feature.rms`'s framing)."""
+    """Loudness over time (1 + N // hop,): 1 s frames every 0.5 s, framed as in `librosa.feature.rms`."""
     return frame_rms(audio.samples, audio.sample_rate // 2, 2)
 
 
 def _read_channels(path: Path) -> tuple[np.ndarray, int]:
-    """Samples (N, C) float32 and their rate: soundfile first, PyAV for all that it refuses."""
+    """Samples (N, C) float32 and their rate: soundfile first, PyAV if soundfile fails."""
     import soundfile
 
     try:
@@ -277,15 +274,15 @@ def _read_channels(path: Path) -> tuple[np.ndarray, int]:
 
 
 def _read_with_av(path: Path) -> tuple[np.ndarray, int]:
-    """As `_read_channels`, through FFmpeg's decoders; damaged packets are left out, as players do."""
+    """Decode with FFmpeg and skip damaged packets, as players do."""
     import av
 
     pieces: list[np.ndarray] = []
     try:
-        # Only local files: a playlist that poses as a recording must not reach out.
+        # Local files only: a playlist with an audio suffix must not open network addresses.
         with av.open(str(path), metadata_errors="ignore", options={"protocol_whitelist": "file"}) as container:
             if not container.streams.audio:
-                raise AudioError(f"{path.name!r} has no sound track", hint="choose a file that one can hear")
+                raise AudioError(f"{path.name!r} has no sound track", hint="choose a file with sound")
             stream = container.streams.audio[0]
             rate_hz = stream.rate
             resampler = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate_hz)
@@ -294,18 +291,18 @@ def _read_with_av(path: Path) -> tuple[np.ndarray, int]:
     except (av.FFmpegError, OSError) as error:
         raise AudioError(
             f"{path.name!r} cannot be decoded as audio",
-            hint=("play it to see whether it is a recording at all; if it plays, convert it to wav or flac"),
+            hint="play it to check that it is a recording; if it plays, convert it to wav or flac",
         ) from error
     if not pieces:
         raise AudioError(
-            f"{path.name!r} cannot be decoded as audio: no frame of it is whole",
+            f"{path.name!r} cannot be decoded as audio: every frame is damaged",
             hint="copy or download the recording again",
         )
     return np.concatenate(pieces, axis=1).T, rate_hz
 
 
 def _decoded(packet: Any, resampler: Any) -> list[np.ndarray]:
-    """Planes (C, n) of float32 that one packet holds; the last, empty packet flushes the resampler."""
+    """Planes (C, n) float32 of one packet; the last, empty packet flushes the resampler."""
     import av
 
     try:

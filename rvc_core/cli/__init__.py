@@ -1,7 +1,7 @@
-"""The command line: ``rvc <command>``. Flags are generated from the settings classes; each command is a few lines.
+"""The command line: ``rvc <command>``. Flags are generated from the settings classes.
 
-With ``--json`` the last line on stdout is one JSON object. Exit status: 0 done, 1 failed (one line with a hint), 2
-wrong usage.
+With ``--json`` the last line on stdout is one JSON object. Exit status: 0 done, 1 failed (one line and a hint), 2 wrong
+usage.
 """
 
 import argparse
@@ -16,8 +16,10 @@ from pydantic_core import PydanticUndefined
 from .. import __version__
 from ..errors import RVCError
 from ..settings import RuntimeSettings, Settings
+from .arguments import Option, Result, complain
+from .reports import COMMANDS as REPORTS
 from .stages import COMMANDS as STAGES
-from .stages import SETTINGS_OF, Option, Result, complain
+from .stages import SETTINGS_OF
 from .voices import COMMANDS as VOICES
 from .weights import COMMANDS as WEIGHTS
 
@@ -28,14 +30,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         status = _execute(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads has seen enough, as in `rvc weights list | head`
+    except BrokenPipeError:  # the reader closed the pipe, as in `rvc weights list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return status
 
 
 def _execute(arguments: argparse.Namespace) -> int:
-    """Run a command, show its result or say in one line what went wrong; returns the exit status."""
+    """Run a command and print its result or error; returns the exit status."""
     try:
         result = arguments.run(arguments)
     except RVCError as error:
@@ -46,7 +48,7 @@ def _execute(arguments: argparse.Namespace) -> int:
         where = f": {error.filename}" if error.filename else ""
         return _fail(arguments, (error.strerror or str(error)) + where, _hint_for(error))
     except KeyboardInterrupt:
-        return _fail(arguments, "interrupted", "the same command continues")
+        return _fail(arguments, "interrupted", "run the same command again to continue")
     failed = bool(result.pop("failed_command", False))
     if arguments.json:
         print(json.dumps(result, ensure_ascii=False))
@@ -58,7 +60,7 @@ def _execute(arguments: argparse.Namespace) -> int:
 
 
 def _fail(arguments: argparse.Namespace, error: str, hint: str) -> int:
-    """Say what went wrong: with ``--json`` also on stdout."""
+    """Print an error on stderr, with ``--json`` also on stdout."""
     if arguments.json:
         print(json.dumps({"error": error, "hint": hint}, ensure_ascii=False))
     complain(error, hint)
@@ -67,19 +69,19 @@ def _fail(arguments: argparse.Namespace, error: str, hint: str) -> int:
 
 def _hint_for(error: OSError) -> str:
     if isinstance(error, NotADirectoryError | FileExistsError):
-        return "a file stands where a folder is needed: choose another --output or RVC_HOME, or move that file"
+        return "this path must be a folder, but it is a file: move the file, or change --output or RVC_HOME"
     if isinstance(error, PermissionError):
-        return "choose folders that you may read and write (inputs, --output, RVC_HOME)"
-    return "check that the path exists and that its disk works"
+        return "choose folders that you can read and write (inputs, --output, RVC_HOME)"
+    return "check that the path exists and that the disk works"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rvc", description="Train a voice and convert with it.")
+    parser = argparse.ArgumentParser(prog="rvc", description="Train a voice and convert recordings with it.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, command in (STAGES | VOICES).items():
+    for name, command in (STAGES | REPORTS | VOICES).items():
         _add(commands, name, *command)
-    text = "files of weights: what there is, fetch, verify, and an archive for machines without a network"
+    text = "List, download or verify weights files, or pack them for a machine without internet."
     weights = commands.add_parser("weights", help=text, description=text)
     actions = weights.add_subparsers(required=True, metavar="ACTION")
     for name, command in WEIGHTS.items():
@@ -88,26 +90,26 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], Result], text: str, *options: Option) -> None:
-    """A command with its own options, and one flag for each field of its settings."""
+    """Add a command with its own options and one flag per field of its settings."""
     parser = commands.add_parser(name, help=text, description=text)
     for option, declared in options:
         parser.add_argument(option, **declared)
     classes: tuple[type[Settings], ...] = (*SETTINGS_OF[name], RuntimeSettings) if name in SETTINGS_OF else ()
     for settings in classes:
         add_settings(parser, settings)
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_argument("--json", action="store_true", help="Print the result as JSON on the last line.")
+    parser.add_argument("--quiet", action="store_true", help="Hide progress.")
     parser.set_defaults(run=run)
 
 
 def add_settings(parser: argparse.ArgumentParser, settings: type[Settings]) -> None:
-    """Add one flag per field; absent flags leave the declared default. Fields shared by several stages appear once."""
+    """Add one flag per field. Fields shared by several stages are added once."""
     known = {action.dest for action in parser._actions}
     group = parser.add_argument_group(settings.__name__, (settings.__doc__ or "").splitlines()[0])
     for name, field in settings.model_fields.items():
         if name in known:
             continue
-        default = "" if field.default in (None, PydanticUndefined) else f" (default: {field.default})"
+        default = "" if field.default in (None, "", PydanticUndefined) else f" Default: {field.default}."
         metavar = "true|false" if field.annotation is bool else name.split("_")[-1].upper()
         group.add_argument(
             f"--{name.replace('_', '-')}",
@@ -119,7 +121,7 @@ def add_settings(parser: argparse.ArgumentParser, settings: type[Settings]) -> N
 
 
 def _show(result: Result, indent: str = "") -> None:
-    """Print a result for people: one fact a line."""
+    """Print a result as text, one value per line."""
     for key, value in result.items():
         if isinstance(value, dict):
             print(f"{indent}{key}:")

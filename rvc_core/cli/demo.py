@@ -1,6 +1,6 @@
-"""The main job, proved on this machine: train a voice, convert with it, and measure whether that worked.
+"""The demo: train a voice on this machine, convert with it, and measure the result.
 
-Executes the real unattended notebooks with papermill on the two synthesised voices inside the package.
+It runs the unattended notebooks with papermill on the two synthesised voices inside the package.
 """
 
 import os
@@ -42,14 +42,14 @@ _LEAST_MEL_FALL, _LEAST_GAIN, _LEAST_PITCH_SHARE = 0.25, 0.2, 0.7
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What the demo measured; `failures` is empty if the main job works here.
+    """Measurements of the demo; `failures` is empty if all reached their thresholds.
 
     Attributes
     ----------
     similarity_target, similarity_source : float
-        Cosine of the output to the target's and to the source's speech (Resemblyzer, GE2E).
+        Cosine similarity of the output to the target's and to the source's speech (Resemblyzer, GE2E).
     similarity_gain : float
-        0: as near the target as the source was; 1: as near as the target's own unheard speech.
+        0: as close to the target as the source was; 1: as close as the target's own held-out speech.
     pitch_share : float
         Share of the source's voiced frames kept within 50 cents after transposition.
     """
@@ -69,7 +69,7 @@ class DemoReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every figure reached its bar."""
+        """Whether every measurement reached its threshold."""
         return not self.failures
 
     def as_json(self) -> dict[str, Any]:
@@ -78,17 +78,12 @@ class DemoReport:
 
 
 def demo(folder: Path, *, progress: Progress = Silent()) -> DemoReport:
-    """Train on the package's target voice, convert its source voice, measure, draw.
+    """Train on the package's target voice, convert its source voice, measure, and draw a picture.
 
     Parameters
     ----------
     folder : Path
-        Where everything goes; an earlier demo in it is replaced.
-
-    Raises
-    ------
-    RVCError
-        When a stage fails, with the stage's own message.
+        Folder for all results. An earlier demo in it is replaced.
     """
     started = time.monotonic()
     folder = folder.absolute()
@@ -119,7 +114,7 @@ def demo(folder: Path, *, progress: Progress = Silent()) -> DemoReport:
 
 @contextmanager
 def _home(folder: Path) -> Iterator[None]:
-    """Make `folder` the root for everything that runs inside."""
+    """Use `folder` as ``RVC_HOME`` inside the block."""
     before = os.environ.get("RVC_HOME")
     os.environ["RVC_HOME"] = str(folder)
     try:
@@ -137,8 +132,9 @@ def _report(layout: Layout, trained: dict[str, Any], converted: dict[str, Any], 
     sources = [read_audio(path) for path in _recordings(voice_folder("source"))]
     outputs = [read_audio(Path(row["output"])) for row in converted["files"]]
     centre = scorer.centre([_joined(layout.clips)])
-    unheard = scorer.embed(_joined(layout.heldout.clips))
-    source_voice, output_voice = (np.stack([scorer.embed(audio) for audio in group]) for group in (sources, outputs))
+    heldout = scorer.embed(_joined(layout.heldout.clips))
+    source_voice = np.stack([scorer.embed(audio) for audio in sources])
+    output_voice = np.stack([scorer.embed(audio) for audio in outputs])
     shares = [
         pitch_share(estimator(source.samples), estimator(output.resample(16000).samples))
         for source, output in zip(sources, outputs, strict=True)
@@ -151,7 +147,7 @@ def _report(layout: Layout, trained: dict[str, Any], converted: dict[str, Any], 
         "heldout_mel_last": round(training["heldout_mel_last"], 4),
         "similarity_target": round(speaker_similarity(output_voice, centre), 3),
         "similarity_source": round(speaker_similarity(output_voice, source_voice.mean(axis=0)), 3),
-        "similarity_gain": round(similarity_gain(output_voice, source_voice, unheard, centre), 3),
+        "similarity_gain": round(similarity_gain(output_voice, source_voice, heldout, centre), 3),
         "pitch_share": round(float(np.mean(shares)), 3),
     }
     picture = layout.root.parent.parent / "demo.png"
@@ -166,14 +162,14 @@ def _report(layout: Layout, trained: dict[str, Any], converted: dict[str, Any], 
 
 
 def _failures(figures: dict[str, Any]) -> list[str]:
-    """The bars that were not reached, in words."""
+    """Measurements below their thresholds, in words."""
     fall = 1 - figures["heldout_mel_last"] / figures["heldout_mel_first"]
     bars = [
         ("held-out mel fell by", fall, _LEAST_MEL_FALL),
         ("similarity gain", figures["similarity_gain"], _LEAST_GAIN),
         ("pitch share", figures["pitch_share"], _LEAST_PITCH_SHARE),
     ]
-    return [f"{what} {value:.2f}, at least {bar:.2f} is wanted" for what, value, bar in bars if not value >= bar]
+    return [f"{what} {value:.2f}, below {bar:.2f}" for what, value, bar in bars if not value >= bar]
 
 
 def _recordings(folder: Path) -> list[Path]:
@@ -181,13 +177,13 @@ def _recordings(folder: Path) -> list[Path]:
 
 
 def _joined(folder: Path) -> Audio:
-    """All clips of a folder as one recording, for scores that want sentences rather than clips."""
+    """All clips of a folder as one recording: similarity is more reliable on long audio."""
     clips = [read_audio(path) for path in sorted(folder.glob("*.wav"))]
     return Audio(np.concatenate([clip.samples for clip in clips]), clips[0].sample_rate)
 
 
 def _draw(path: Path, layout: Layout, source: Audio, target: Audio, output: Audio) -> None:
-    """One picture: the curves of training above, mels of source, target and output below."""
+    """Draw the training curves, and the mel spectrograms of source, target and output."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -199,14 +195,14 @@ def _draw(path: Path, layout: Layout, source: Audio, target: Audio, output: Audi
     curves.plot(*zip(*steps, strict=True), color="0.7", label="training: loss/g/mel")
     held = [(row["step"], row["heldout/mel"]) for row in rows if row["kind"] == "validation"]
     right = curves.twinx()
-    right.plot(*zip(*held, strict=True), "o-", color="tab:red", label="unheard recordings: log-mel distance")
+    right.plot(*zip(*held, strict=True), "o-", color="tab:red", label="held-out recordings: log-mel distance")
     curves.set(xlabel="step", ylabel="training loss", title="Training")
-    right.set(ylabel="unheard", ylim=(0, None))
+    right.set(ylabel="held-out", ylim=(0, None))
     figure.legend(loc="outside upper right", ncols=2)
     spec = preset("nano")
     shown = (
         ("source", source),
-        ("target, unheard in training", target),
+        ("target, held out", target),
         ("output: the source's words in the target's voice", output),
     )
     for axes, (title, audio) in zip(pictures, shown, strict=True):

@@ -1,16 +1,16 @@
-"""The commands that make voices of other files or many at once, and that send voices out and take them in."""
+"""The commands that export, import, merge, save and restore voices, or train many of them."""
 
 import argparse
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..progress import Silent, Terminal
 from ..system.files import slug_of
 from ..workspace.layout import Layout, voice_path
+from .stages import progress_of
 
-_VOICE = {"metavar": "VOICE", "help": "a voice file, or the name of an experiment"}
-_OUTPUT = {"default": "exported", "metavar": "DIR", "help": "folder for the results (default: exported)"}
+_VOICE = {"metavar": "VOICE", "help": "A voice file, or the name of an experiment."}
+_OUTPUT = {"default": "exported", "metavar": "DIR", "help": "Folder for the results. Default: exported."}
 
 
 def _export(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def _import(arguments: argparse.Namespace) -> dict[str, Any]:
     from ..preparation.foreign_folder import is_foreign
     from ..voices.share import import_voices
 
-    progress = Silent() if arguments.quiet else Terminal()
+    progress = progress_of(arguments)
     if is_foreign(folder := Path(arguments.source).expanduser()):
         layout = Layout.of(arguments.name or folder.absolute().name)
         return {"experiment": asdict(open_foreign(folder, layout, progress=progress))}
@@ -80,87 +80,102 @@ def _restore(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"saved": [save.as_json() for save in find_saved(getattr(arguments, "from"))]}
 
 
-_PLACE = {"default": "auto", "metavar": "PLACE", "help": "a folder or kaggle:OWNER/DATASET (default: the platform's)"}
+_PLACE = {
+    "default": "auto",
+    "metavar": "PLACE",
+    "help": "A folder or kaggle:OWNER/DATASET. Default: the platform's storage.",
+}
 
 
 def _batch(arguments: argparse.Namespace) -> dict[str, Any]:
     from ..batch import run_all
 
-    rows = run_all(Path(arguments.file), Path(arguments.output), Silent() if arguments.quiet else Terminal())
+    rows = run_all(Path(arguments.file), Path(arguments.output), progress_of(arguments))
     failed = [row for row in rows if row["state"] == "failed"]
     report = {
         "runs": rows,
         **{state: sum(row["state"] == state for row in rows) for state in ("done", "skipped", "failed")},
     }
-    return report | (
-        {
+    if failed:
+        report |= {
             "error": f"{len(failed)} of {len(rows)} runs failed: {failed[0]['name']}: {failed[0]['error']}",
             "hint": failed[0]["hint"],
             "failed_command": True,
         }
-        if failed
-        else {}
-    )
+    return report
 
 
 COMMANDS: dict[str, tuple[Any, ...]] = {
     "export": (
         _export,
-        "write a voice where RVC WebUI or Applio look for it, or into a zip",
+        "Write a voice into the folders of RVC WebUI or Applio, or into a zip.",
         ("voice", _VOICE),
-        ("--layout", {"default": "rvc", "choices": ["rvc", "applio", "zip"], "help": "for whom (default: rvc)"}),
-        ("--format", {"default": "pth", "choices": ["pth", "safetensors"], "help": "of the voice in a zip"}),
-        ("--output", {**_OUTPUT, "help": "that program's folder, or any other (default: exported)"}),
+        (
+            "--layout",
+            {"default": "rvc", "choices": ["rvc", "applio", "zip"], "help": "Program to export for. Default: rvc."},
+        ),
+        (
+            "--format",
+            {
+                "default": "pth",
+                "choices": ["pth", "safetensors"],
+                "help": "Format of the voice in a zip. Default: pth.",
+            },
+        ),
+        ("--output", {**_OUTPUT, "help": "The program's folder, or any other. Default: exported."}),
     ),
     "import": (
         _import,
-        "take in voices with their indexes, or an experiment folder of RVC WebUI or Applio",
-        ("source", {"metavar": "ZIP|PTH|FOLDER|URL", "help": "where they are"}),
-        ("--name", {"default": "", "metavar": "NAME", "help": "what to call it (default: its own name)"}),
+        "Import voices with their indexes, or an experiment folder of RVC WebUI or Applio.",
+        ("source", {"metavar": "ZIP|PTH|FOLDER|URL", "help": "File, folder or address to import."}),
+        ("--name", {"default": "", "metavar": "NAME", "help": "Name of the voice here. Default: its own."}),
     ),
     "merge": (
         _merge,
-        "mix two voices of one architecture, and their indexes",
+        "Merge two voices of the same architecture, and their indexes.",
         ("first", _VOICE),
         ("second", _VOICE),
         (
             "--alpha",
-            {"type": float, "default": 0.5, "metavar": "SHARE", "help": "share of the first, 0 to 1 (default: 0.5)"},
+            {"type": float, "default": 0.5, "metavar": "SHARE", "help": "Weight of FIRST, 0 to 1. Default: 0.5."},
         ),
-        ("--name", {"default": "", "metavar": "NAME", "help": "what to call it (default: FIRST+SECOND)"}),
+        ("--name", {"default": "", "metavar": "NAME", "help": "Name of the new voice. Default: FIRST+SECOND."}),
     ),
     "annotate": (
         _annotate,
-        "change what a voice file says about itself",
+        "Change the name, author or note in a voice file.",
         ("voice", _VOICE),
-        ("--note", {"metavar": "TEXT", "help": "what RVC shows as its info"}),
-        ("--name", {"metavar": "NAME", "help": "its name"}),
-        ("--author", {"metavar": "NAME", "help": "who made it"}),
+        ("--note", {"metavar": "TEXT", "help": "Text that RVC shows as the model's info."}),
+        ("--name", {"metavar": "NAME", "help": "Name of the voice."}),
+        ("--author", {"metavar": "NAME", "help": "Author of the voice."}),
     ),
     "extract-voice": (
         _extract,
-        "make the small voice of a training checkpoint",
-        ("checkpoint", {"metavar": "G_FILE", "help": "G_….pth: ours, RVC WebUI's or Applio's"}),
-        ("--output", {"metavar": "FILE", "help": "the voice (default: beside the checkpoint)"}),
-        ("--name", {"default": "", "metavar": "NAME", "help": "its name (default: the experiment's)"}),
+        "Extract the small voice file from a training checkpoint.",
+        ("checkpoint", {"metavar": "G_FILE", "help": "A G_….pth of rvc_core, RVC WebUI or Applio."}),
+        ("--output", {"metavar": "FILE", "help": "The voice file. Default: beside the checkpoint."}),
+        ("--name", {"default": "", "metavar": "NAME", "help": "Name of the voice. Default: the experiment's."}),
     ),
     "save": (
         _save,
-        "save an experiment to storage that outlives this machine",
-        ("name", {"metavar": "NAME", "help": "name of the experiment"}),
+        "Save an experiment to persistent storage.",
+        ("name", {"metavar": "NAME", "help": "Name of the experiment."}),
         ("--to", _PLACE),
     ),
     "restore": (
         _restore,
-        "bring a saved experiment back; without a name, list what is saved",
-        ("name", {"metavar": "NAME", "nargs": "?", "help": "name of the experiment"}),
+        "Restore a saved experiment. Without a name, list the saved ones.",
+        ("name", {"metavar": "NAME", "nargs": "?", "help": "Name of the experiment."}),
         ("--from", _PLACE),
     ),
     "batch": (
         _batch,
-        "train the voices of a YAML file, each in a notebook of its own; what is done is skipped",
-        ("file", {"metavar": "RUNS.yaml", "help": "its runs: name, dataset, maybe convert, and any setting"}),
-        ("--output", {"default": "batch", "metavar": "DIR", "help": "notebooks and results (default: batch)"}),
+        "Train the voices of a YAML file, each in its own notebook. Finished runs are skipped.",
+        ("file", {"metavar": "RUNS.yaml", "help": "Runs with name, dataset, optionally convert, and any option."}),
+        (
+            "--output",
+            {"default": "batch", "metavar": "DIR", "help": "Folder for notebooks and results. Default: batch."},
+        ),
     ),
-    "onnx": (_onnx, "write a voice as ONNX and compare the two", ("voice", _VOICE), ("--output", _OUTPUT)),
+    "onnx": (_onnx, "Export a voice to ONNX and check that it matches.", ("voice", _VOICE), ("--output", _OUTPUT)),
 }

@@ -8,9 +8,9 @@ from typing import Any
 from ..assets import registry
 from ..assets.bundle import TARGETS, make_bundle
 from ..errors import WeightsError
-from ..progress import Silent, Terminal
+from .stages import progress_of
 
-_NAMES = {"metavar": "NAME", "help": "files or folders as `rvc weights list` shows them, or presets (v2-40k)"}
+_NAMES = {"metavar": "NAME", "help": "Files or folders from `rvc weights list`, or presets such as v2-40k."}
 
 
 def _list(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -18,10 +18,9 @@ def _list(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _fetch(arguments: argparse.Namespace) -> dict[str, Any]:
-    progress = Silent() if arguments.quiet else Terminal()
     chosen = registry.choose(arguments.names)
     for asset in chosen:
-        registry.fetch(asset, progress)
+        registry.fetch(asset, progress_of(arguments))
     return _report(arguments, chosen, state="verified")
 
 
@@ -32,7 +31,7 @@ def _verify(arguments: argparse.Namespace) -> dict[str, Any]:
         else [asset for asset in registry.assets().values() if registry.find(asset.name)]
     )
     if not chosen:
-        raise WeightsError("no file of weights is here to verify", hint="get some with: rvc weights fetch v2-40k")
+        raise WeightsError("no weights files on this machine", hint="download some: rvc weights fetch v2-40k")
     return _report(arguments, chosen, verify=True)
 
 
@@ -43,14 +42,14 @@ def _bundle(arguments: argparse.Namespace) -> dict[str, Any]:
         output,
         arguments.weights,
         with_torch=arguments.with_torch,
-        progress=Silent() if arguments.quiet else Terminal(),
+        progress=progress_of(arguments),
     )
 
 
 def _report(
     arguments: argparse.Namespace, chosen: list[registry.Asset], *, verify: bool = False, state: str = ""
 ) -> dict[str, Any]:
-    """Rows for `chosen`; a failure when hashes were asked for and one is not right."""
+    """List `chosen`; with `verify`, the command fails if a hash is wrong."""
     rows: list[dict[str, Any]] = [
         {
             "name": asset.name,
@@ -72,33 +71,33 @@ def _report(
         report |= {
             "error": ", ".join(f"{row['name']} is {row['state']}" for row in bad),
             "failed_command": True,
-            "hint": "move damaged files away; get missing ones with: rvc weights fetch NAME",
+            "hint": "move damaged files away, then download again: rvc weights fetch NAME",
         }
     return report
 
 
 COMMANDS: dict[str, tuple[Any, ...]] = {
-    "list": (_list, "show the files that can be fetched, and which are there"),
+    "list": (_list, "List the files that you can download, and which are present."),
     "fetch": (
         _fetch,
-        "download files and verify them; an interrupted one goes on",
+        "Download and verify files. Interrupted downloads resume.",
         ("names", {**_NAMES, "nargs": "+"}),
     ),
-    "verify": (_verify, "compare the hashes of files that are there", ("names", {**_NAMES, "nargs": "*"})),
+    "verify": (_verify, "Check the hashes of the files that are present.", ("names", {**_NAMES, "nargs": "*"})),
     "bundle": (
         _bundle,
-        "make an archive that sets up a machine without a network",
+        "Make an archive that installs rvc_core on a machine without internet.",
         (
             "--for",
             {
                 "dest": "target",
                 "required": True,
                 "choices": [*TARGETS, "here"],
-                "help": "the machine: its Python decides which wheels are in the archive",
+                "help": "The target machine; it determines the wheels in the archive.",
             },
         ),
-        ("--weights", {**_NAMES, "nargs": "*", "help": f"{_NAMES['help']}; default: all that are there"}),
-        ("--output", {"metavar": "FILE", "help": "the archive (default: rvc_core-TARGET.zip)"}),
-        ("--with-torch", {"action": "store_true", "help": "include torch; for `here` only"}),
+        ("--weights", {**_NAMES, "nargs": "*", "help": f"{_NAMES['help']} Default: all that are present."}),
+        ("--output", {"metavar": "FILE", "help": "The archive. Default: rvc_core-TARGET.zip."}),
+        ("--with-torch", {"action": "store_true", "help": "Include torch. Only with `--for here`."}),
     ),
 }

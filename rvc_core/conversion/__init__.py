@@ -1,1 +1,1 @@
-"""From a recording and a voice to a converted recording."""
+"""Conversion of a recording with a voice."""

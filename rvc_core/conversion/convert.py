@@ -1,7 +1,7 @@
 """Stage: convert recordings. Source audio → pitch and content → index mix → synthesis in windows → one recording.
 
-The pipeline is RVC WebUI's (``infer/vc/pipeline.py``), with windows that overlap and fade instead of butt joints, and
-unvoiced frames that stay at 0 Hz, which is what makes `protect` work.
+The pipeline is RVC WebUI's (``infer/vc/pipeline.py``) with two changes: windows are crossfaded, and unvoiced frames
+stay at 0 Hz, which `protect` needs.
 """
 
 import time
@@ -37,7 +37,7 @@ from .windows import (
 SOURCE_RATE_HZ = 16000
 _PEAK = 0.99
 _SILENT_RMS = 1e-4
-_CODEC_SECONDS = {".mp3": 0.15, ".m4a": 0.15}  # these codecs add frames at either end
+_CODEC_SECONDS = {".mp3": 0.15, ".m4a": 0.15}  # these codecs add frames at both ends
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,17 @@ class ConvertResult:
     ----------
     audio : Audio
     transpose : float
-        Semitones that were added.
+        Semitones added to the pitch.
     f0_method : str
-        What found the pitch: an estimator, or ``curve``; empty for a voice without pitch.
+        Pitch estimator, or ``curve``; empty for a voice without pitch.
     real_time_factor : float
-        Seconds of work per second of audio; below 1 is faster than real time.
+        Seconds of computation per second of audio; below 1 is faster than real time.
     sanity : dict
-        Measured on the result: rms and peak in dB of full scale, difference of length in seconds.
+        Measurements of the result: RMS and peak in dBFS, difference to the source's length in seconds.
     output : str
-        The file that was written; empty if none was.
+        Path of the written file; empty if none was written.
     index : str
-        Name of the index file whose features were mixed in; empty if none were.
+        Name of the index file used; empty without an index.
     """
 
     audio: Audio
@@ -72,31 +72,19 @@ class ConvertResult:
     f0_method: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """For ``--json``: everything but the samples."""
+        """For ``--json``: everything except the samples."""
         return {key: value for key, value in asdict(self).items() if key != "audio"}
 
 
 class Converter:
-    """A voice with its encoder and index, loaded once for any number of recordings.
-
-    Parameters
-    ----------
-    voice : VoiceFile
-    index : FeatureIndex, optional
-        Without one, `index_rate` has nothing to mix.
-
-    Raises
-    ------
-    MismatchError
-        When index or encoder do not belong to the voice, or the encoder is one that is not known here.
-    """
+    """A voice with its encoder and index, loaded once for any number of recordings."""
 
     def __init__(
         self, voice: VoiceFile, index: FeatureIndex | None = None, runtime: RuntimeSettings = RuntimeSettings()
     ) -> None:
         if index is not None and index.dimension != voice.spec.content_width:
             raise MismatchError(
-                f"the index holds features of {index.dimension} values, the voice wants {voice.spec.content_width}",
+                f"the index has {index.dimension} values per feature, but the voice needs {voice.spec.content_width}",
                 hint="use the index that was built with this voice",
             )
         self.device = torch.device(choose_device(runtime.device).name)
@@ -111,16 +99,16 @@ class Converter:
         name = voice.encoder
         if name not in ENCODERS:
             raise MismatchError(
-                f"the voice was trained with the content encoder {name!r}, which is not known here",
+                f"the voice was trained with the content encoder {name!r}, which is not supported",
                 hint=f"use a voice that was trained with {' or '.join(ENCODERS)}",
             )
         encoder = content_encoder(name, voice.spec.content_width, device=str(self.device))
         recorded = voice.info.content_identity
         if recorded and recorded != encoder.identity:
             raise MismatchError(
-                f"the voice was trained with another {name} encoder ({recorded}) than the one here "
+                f"the voice was trained with another {name} encoder ({recorded}) than the installed one "
                 f"({encoder.identity})",
-                hint="use the encoder it was trained with, or train it again",
+                hint="install the encoder the voice was trained with, or train the voice again",
             )
         return encoder
 
@@ -132,20 +120,12 @@ class Converter:
         progress: Progress = Silent(),
         stop: Stop | None = None,
     ) -> ConvertResult:
-        """Convert one recording; the result is as long as the source, to the sample.
-
-        Raises
-        ------
-        AudioError
-            When the source is silent, or the result is not finite or silent.
-        SettingsError
-            When the voice has no such speaker.
-        """
+        """Convert one recording. The result has exactly the length of the source."""
         started = time.monotonic()
         names, rows = [*self.voice.info.speakers], len(self.voice.info.speakers) or self.voice.spec.speakers
         if settings.speaker >= rows:
             raise SettingsError(
-                f"speaker {settings.speaker} of a voice with {rows} speakers",
+                f"speaker {settings.speaker} does not exist: the voice has {rows} speakers",
                 hint="choose " + (", ".join(f"{row} ({name})" for row, name in enumerate(names)) or f"0 to {rows - 1}"),
             )
         samples = _prepared(source)
@@ -164,7 +144,9 @@ class Converter:
         rate = self.voice.spec.sample_rate
         joined = _fitted(joined, round(len(samples) * rate / SOURCE_RATE_HZ))
         if not np.isfinite(joined).all():
-            raise AudioError("the voice produced non-finite samples", hint="it is damaged: use another checkpoint")
+            raise AudioError(
+                "the voice produced NaN or infinite samples", hint="the voice is damaged: use another checkpoint"
+            )
         mixed = mix_loudness(Audio(joined, rate), Audio(samples, SOURCE_RATE_HZ), settings.rms_mix_rate)
         audio = _finished(mixed, settings.output_rate_hz)
         seconds = time.monotonic() - started
@@ -180,10 +162,12 @@ class Converter:
         )
 
     def _pitch(self, padded: np.ndarray, settings: ConvertSettings) -> tuple[PitchTrack, float, list[str]]:
-        """Pitch of the padded source in the voice's range, the semitones that took, and what is odd about it."""
+        """Transposed pitch of the padded source, the semitones added, and warnings."""
         if not self.voice.spec.uses_f0:
             if settings.f0_curve:
-                raise SettingsError("this voice follows no pitch, so an f0 curve has no effect", hint="leave it out")
+                raise SettingsError(
+                    "this voice does not use pitch, so an f0 curve has no effect", hint="leave out f0_curve"
+                )
             empty = np.zeros(len(padded) // FRAME_SAMPLES, np.float32)
             return PitchTrack(empty, empty > 0), 0.0, []
         if settings.f0_curve:
@@ -191,20 +175,21 @@ class Converter:
         else:
             track, warnings = pitch_estimator(pitch_method(settings.f0_method), str(self.device))(padded), []
         if not track.voiced.any():
-            warnings.append("no voiced sound was found: the result whispers")
+            warnings.append("no voiced sound was found: the result sounds like a whisper")
         if settings.transpose != "auto":
             return track.transposed(float(settings.transpose)), float(settings.transpose), warnings
         info = self.voice.info
         median_hz = [*info.speakers.values()][settings.speaker] if info.speakers else info.f0_median_hz
         if not median_hz:
-            return track, 0.0, [*warnings, "the voice does not say its pitch, so it was not transposed; set transpose"]
+            warnings.append("this voice file records no median pitch, so nothing was transposed. Set `transpose`.")
+            return track, 0.0, warnings
         semitones = auto_transpose(track, median_hz)
         return track.transposed(semitones), semitones, warnings
 
     @torch.inference_mode()
     def _window(self, padded: np.ndarray, pitch: PitchTrack, window: Window, settings: ConvertSettings) -> np.ndarray:
-        """Synthesise one window; returns its own part and half a fade on either side that has a neighbour."""
-        start, stop = window.heard
+        """Synthesise one window; returns the samples of `window.gives`."""
+        start, stop = window.reads
         content = self._encoder(padded[start * FRAME_SAMPLES : stop * FRAME_SAMPLES])
         voiced = pitch.voiced[start:stop]
         mixed = self.index.mix(content, settings.index_rate) if self.index and settings.index_rate else content
@@ -225,7 +210,7 @@ class Converter:
         return audio[0, 0, begin * hop : end * hop].float().cpu().numpy()
 
     def _noise(self, pitch: PitchTrack, start: int, stop: int, seed: int) -> SynthesisNoise:
-        """All that is random in frames start..stop, the same for every window that holds them."""
+        """All noise of frames start..stop, equal in every window."""
         channels, hop = self.voice.spec.inter_channels, self.voice.spec.hop_samples
         noise = frame_noise(start, stop, channels + (hop if self.voice.spec.uses_f0 else 0), seed)
         latent = self._tensor(noise[:, :channels].T)
@@ -241,13 +226,7 @@ class Converter:
 def convert_to_file(
     converter: Converter, source: Audio, output: Path, settings: ConvertSettings, *, progress: Progress = Silent()
 ) -> ConvertResult:
-    """Convert a recording, write the result tagged as converted, open it again and measure what was written.
-
-    Raises
-    ------
-    AudioError
-        As `Converter.convert`, and when the file does not hold what was made; nothing is left behind.
-    """
+    """Convert a recording, write the result tagged as converted, then read the file and check it."""
     result = converter.convert(source, settings, progress=progress)
     result.audio.save(output, comment=f"voice converted by rvc_core with {converter.voice.info.name or 'a voice'}")
     try:
@@ -261,7 +240,7 @@ def convert_to_file(
 
 # -- arithmetic on features and samples ----------------------------------------------------------------------------
 def protect_consonants(mixed: np.ndarray, original: np.ndarray, voiced: np.ndarray, protect: float) -> np.ndarray:
-    """Give unvoiced frames back the source's own features: (T, D), (T, D), (T,) bool; 0.5 changes nothing.
+    """Mix the source's own features back into unvoiced frames: (T, D), (T, D), (T,) bool; 0.5 changes nothing.
 
     Examples
     --------
@@ -275,57 +254,50 @@ def protect_consonants(mixed: np.ndarray, original: np.ndarray, voiced: np.ndarr
 
 
 def mix_loudness(made: Audio, source: Audio, rms_mix_rate: float) -> Audio:
-    """Move the result's loudness towards the source's: 0 follows the source, 1 leaves the voice's own.
+    """Adjust the volume of the result: 0 follows the source, 1 keeps the voice's own.
 
-    RVC's formula: ``y *= rms_source ** (1 - r) * rms_made ** (r - 1)`` with rms over 1 s every 0.5 s, interpolated.
+    RVC's formula: ``y *= rms_source ** (1 - r) * rms_made ** (r - 1)`` with RMS over 1 s every 0.5 s, interpolated.
     """
     if rms_mix_rate >= 1:
         return made
-    length = len(made.samples)
-    wanted, present = (
-        np.interp(np.linspace(0, 1, length), np.linspace(0, 1, len(envelope)), envelope)
-        for envelope in (rms_envelope(source), rms_envelope(made))
-    )
-    gain = (wanted / np.maximum(present, 1e-6)) ** (1 - rms_mix_rate)
+
+    def envelope_of(audio: Audio) -> np.ndarray:
+        values = rms_envelope(audio)
+        return np.interp(np.linspace(0, 1, len(made.samples)), np.linspace(0, 1, len(values)), values)
+
+    gain = (envelope_of(source) / np.maximum(envelope_of(made), 1e-6)) ** (1 - rms_mix_rate)
     return Audio((made.samples * gain).astype(np.float32), made.sample_rate)
 
 
 def _prepared(source: Audio) -> np.ndarray:
-    """Mono 16 kHz without rumble, peaks tamed; refused if there is nothing to hear."""
+    """The source as 16 kHz mono, high-passed and scaled to peaks of at most 0.95."""
     if source.seconds == 0 or np.sqrt(np.mean(np.square(source.samples))) < _SILENT_RMS:
-        raise AudioError("the recording is silent", hint="choose one with a voice in it")
+        raise AudioError("the recording is silent", hint="choose a recording with a voice in it")
     samples = highpass(source.resample(SOURCE_RATE_HZ), zero_phase=True).samples
     return samples / max(1.0, float(np.abs(samples).max()) / 0.95)
 
 
 def source_pitch(source: Audio, method: str, runtime: RuntimeSettings = RuntimeSettings()) -> PitchTrack:
-    """Pitch of a recording, as its conversion finds it.
-
-    Raises
-    ------
-    AudioError, ResourceError, WeightsError
-        When it is silent, or the estimator called `method` cannot be used.
-    """
+    """Pitch of a recording, estimated as in conversion."""
     set_threads(runtime.threads)
     return pitch_estimator(method, choose_device(runtime.device).name)(_prepared(source))
 
 
 def _drawn_pitch(path: Path, frames: int) -> tuple[PitchTrack, list[str]]:
-    """The pitch in a file, padded to `frames` as `_padded` pads the source, and what is odd about it."""
+    """The pitch in a file, padded to `frames` like the source in `_padded`, and warnings."""
     curve, wanted = read_curve(path), frames - 2 * CONTEXT_FRAMES - 4
-    odd = abs(len(curve.f0_hz) - wanted) > 100
     f0_hz = np.pad(
         curve.fitted(max(1, wanted)).f0_hz,
         (CONTEXT_FRAMES, CONTEXT_FRAMES + 4),
         mode="reflect" if wanted > 1 else "edge",
     )
-    return PitchTrack(f0_hz, f0_hz > 0).fitted(frames), [
-        f"{path.name} is {len(curve.f0_hz) / 100:.1f} s long, the recording {wanted / 100:.1f} s"
-    ] if odd else []
+    lengths = f"{path.name} is {len(curve.f0_hz) / 100:.1f} s long, the recording {wanted / 100:.1f} s"
+    warnings = [lengths] if abs(len(curve.f0_hz) - wanted) > 100 else []
+    return PitchTrack(f0_hz, f0_hz > 0).fitted(frames), warnings
 
 
 def _padded(samples: np.ndarray) -> np.ndarray:
-    """The source with mirrored context on both sides, and room for the last content frame."""
+    """The source with reflected context on both sides, and space for the last content frame."""
     context = CONTEXT_FRAMES * FRAME_SAMPLES
     return np.pad(samples, (context, context + 4 * FRAME_SAMPLES), mode="reflect" if len(samples) > 1 else "edge")
 
@@ -335,26 +307,22 @@ def _fitted(samples: np.ndarray, length: int) -> np.ndarray:
 
 
 def _finished(audio: Audio, output_rate_hz: int) -> Audio:
-    """At the rate that was asked for, without what lies below any voice, with no peak that a file would clip."""
+    """Resample to the requested rate, high-pass, and reduce peaks that would clip."""
     audio = highpass(audio, zero_phase=True).resample(output_rate_hz or audio.sample_rate)
     peak = float(np.abs(audio.samples).max())
     return audio if peak <= _PEAK else Audio(audio.samples * np.float32(_PEAK / peak), audio.sample_rate)
 
 
 def check_sanity(made: Audio, source: Audio, *, tolerance_seconds: float = 0.02) -> dict[str, float]:
-    """Measure a result against its source.
-
-    Raises
-    ------
-    AudioError
-        When it is silent, or its length differs by more than the tolerance.
-    """
+    """Measure a result; raises an AudioError if it is silent or does not have the length of its source."""
     rms = float(np.sqrt(np.mean(np.square(made.samples, dtype=np.float64)))) if len(made.samples) else 0.0
     difference = made.seconds - source.seconds
     if rms < _SILENT_RMS:
         raise AudioError("the result is silent", hint="the voice is damaged or untrained: use another checkpoint")
     if abs(difference) > tolerance_seconds:
-        raise AudioError(f"the result's length differs by {difference:+.2f} s from the source's", hint="convert as wav")
+        raise AudioError(
+            f"the result's length differs from the source's by {difference:+.2f} s", hint="set output_format to wav"
+        )
     return {
         "rms_db": round(20 * np.log10(rms), 2),
         "peak_db": round(20 * float(np.log10(np.abs(made.samples).max())), 2),

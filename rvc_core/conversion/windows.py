@@ -1,4 +1,4 @@
-"""Windows over a recording: where they lie, how they are joined, and noise that is the same in each."""
+"""Overlapping windows over a recording: their positions, how to join them, and noise that is equal in overlaps."""
 
 from dataclasses import dataclass
 
@@ -6,24 +6,23 @@ import numpy as np
 
 FRAME_SAMPLES = 160  # at 16 kHz: 100 frames per second
 
-WINDOW_FRAMES = 1000  # what one window contributes
-CONTEXT_FRAMES = 100  # what it hears beyond that on either side
-FADE_FRAMES = 10  # over which neighbouring windows are faded
+WINDOW_FRAMES = 1000  # output of one window
+CONTEXT_FRAMES = 100  # more input on each side
+FADE_FRAMES = 10  # crossfade between neighbouring windows
 
 
 @dataclass(frozen=True)
 class Window:
-    """One window, in frames of the padded source: what it hears, and the part of it that is used."""
+    """One window, in frames of the padded source: the frames it reads, and the frames whose output is used."""
 
-    heard: tuple[int, int]
+    reads: tuple[int, int]
     gives: tuple[int, int]
 
 
 def plan_windows(samples: int) -> list[Window]:
-    """Windows over a source of so many 16 kHz samples, padded by the context on both sides.
+    """Windows over a source of `samples` 16 kHz samples that is padded by the context on both sides.
 
-    Neighbours give the same `FADE_FRAMES` frames, over which they are faded. All bounds are even, so content frames
-    (two pitch frames each) fall on the same instants in every window.
+    Neighbours overlap by `FADE_FRAMES` frames. All bounds are even, because one content frame covers two pitch frames.
 
     Examples
     --------
@@ -43,18 +42,18 @@ def plan_windows(samples: int) -> list[Window]:
 
 
 def join_pieces(pieces: list[np.ndarray], fade_samples: int) -> np.ndarray:
-    """Lay pieces end to end, each fading into the next over `fade_samples` at constant power.
+    """Join pieces with a constant-power crossfade over `fade_samples`.
 
-    The plain equal-power fade is right for unrelated signals and 3 dB too loud for equal ones; the two sides of a seam
-    are anything between, so the fade is normalised with their measured correlation.
+    An equal-power crossfade suits uncorrelated signals, but is 3 dB too loud for equal ones. So each crossfade is
+    normalised by the measured correlation of its two sides.
     """
     parts, last = [], pieces[0]
     angle = (np.arange(fade_samples) + 0.5) / fade_samples * np.pi / 2
     fade_out, fade_in = np.cos(angle), np.sin(angle)
     for piece in pieces[1:]:
         old, new = last[-fade_samples:], piece[:fade_samples]
-        likeness = float(old @ new / max(np.sqrt((old @ old) * (new @ new)), 1e-9))
-        power = np.sqrt(1 + 2 * max(0.0, likeness) * fade_out * fade_in)
+        correlation = float(old @ new / max(np.sqrt((old @ old) * (new @ new)), 1e-9))
+        power = np.sqrt(1 + 2 * max(0.0, correlation) * fade_out * fade_in)
         seam = (old * fade_out + new * fade_in) / power
         parts.append(last[:-fade_samples])
         last = np.concatenate([seam.astype(np.float32), piece[fade_samples:]])
@@ -62,7 +61,7 @@ def join_pieces(pieces: list[np.ndarray], fade_samples: int) -> np.ndarray:
 
 
 def frame_noise(start: int, stop: int, channels: int, seed: int) -> np.ndarray:
-    """Standard normal noise (T, C) of frames start..stop: a function of the frame, so windows agree where they overlap.
+    """Standard normal noise (T, C) of frames start..stop. It depends on the frame only, so overlapping windows agree.
 
     Examples
     --------
@@ -81,5 +80,5 @@ def frame_noise(start: int, stop: int, channels: int, seed: int) -> np.ndarray:
 
 
 def phase_at(f0_hz: np.ndarray, frame: int) -> float:
-    """Phase of the sine source, in cycles, at the start of a frame: it runs on from window to window."""
+    """Phase of the sine source at the start of a frame, in cycles; it is continuous across windows."""
     return float(f0_hz[:frame].sum(dtype=np.float64) / 100.0 % 1.0)

@@ -1,1 +1,1 @@
-"""How well a voice converts: outputs paired with sources, measured and compared by ear."""
+"""Quality of conversions: outputs are paired with their sources and measured."""

@@ -1,4 +1,4 @@
-"""What `evaluate` measures: which output was made of which source."""
+"""Cases to evaluate: which output was converted from which source."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,18 +11,18 @@ from ..errors import SettingsError
 
 @dataclass(frozen=True)
 class Case:
-    """One source and what was made of it.
+    """One source and its converted output.
 
     Attributes
     ----------
     source : Path
     output : Audio
     file : str
-        Where the output is; empty if it is in memory only.
+        Path of the output; empty if it is only in memory.
     text : str
-        What is said; empty if that is not known.
+        Words of the source; empty if unknown.
     facts : mapping
-        What else is known of it, such as its transposition; goes into the report as it is.
+        Other values for the report, such as the transposition.
     notes : sequence of str
     """
 
@@ -34,16 +34,15 @@ class Case:
     notes: Sequence[str] = ()
 
 
-# -- which output belongs to which source --------------------------------------------------------------------------
 def match_outputs(sources: Sequence[Path], outputs: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """Pair sources with outputs, in the order of the outputs: by file name, else by order.
+    """Pair sources with outputs, in the order of the outputs: by file name if possible, else by order.
 
-    ``hello_alice.wav`` was made of ``hello.wav``: an output's name is its source's, or begins with it.
+    The name of an output starts with the name of its source: ``hello_alice.wav`` belongs to ``hello.wav``.
 
     Raises
     ------
     SettingsError
-        When names do not tell, and there are not as many outputs as sources, or their order contradicts the names.
+        When names do not match and the numbers differ, or when order and names disagree.
 
     Examples
     --------
@@ -57,25 +56,21 @@ def match_outputs(sources: Sequence[Path], outputs: Sequence[Path]) -> list[tupl
     if len(sources) != len(outputs):
         lost = next((output for output, source in zip(outputs, named, strict=True) if not source), outputs[0])
         raise SettingsError(
-            f"{len(outputs)} files and {len(sources)} sources: which was {lost.name!r} made of?",
-            hint="name the files after their sources (hello_alice.wav of hello.wav), or give as many",
+            f"{len(outputs)} files and {len(sources)} sources: no source matches {lost.name!r}",
+            hint="name each file after its source (hello_alice.wav for hello.wav), or give one file per source",
         )
     for source, output, other in zip(sources, outputs, named, strict=True):
         if other not in (None, source) and named.count(other) == 1:
             raise SettingsError(
-                f"{output.name!r} stands where {source.name!r} does, and is named after {other.name!r}",
-                hint="give files and sources in one order, or name every file after its source",
+                f"{output.name!r} is named after {other.name!r}, but in this order it belongs to {source.name!r}",
+                hint="give files and sources in the same order, or name every file after its source",
             )
     return list(zip(sources, outputs, strict=True))
 
 
 def _source_named(stem: str, sources: Sequence[Path]) -> Path | None:
-    """The one source after which an output is named: the longest stem that it begins with."""
+    """The source whose stem is the longest prefix of `stem`; None if several or none fit."""
     fitting = [source for source in sources if stem == source.stem or stem.startswith(f"{source.stem}_")]
     longest = max((len(source.stem) for source in fitting), default=0)
     best = [source for source in fitting if len(source.stem) == longest]
     return best[0] if len(best) == 1 else None
-
-
-# -- what is said --------------------------------------------------------------------------------------------------
-# -- how the target sounds -----------------------------------------------------------------------------------------

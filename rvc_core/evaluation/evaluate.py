@@ -1,7 +1,8 @@
-"""Stage: measure conversions. Whose voice is it, is the melody kept, are the words, does it sound clean?
+"""Stage: measure conversions by speaker similarity, pitch, words and cleanness.
 
-No figure stands alone: the target saying something else has full similarity, the unconverted source has all the words.
-A conversion works when similarity and words are both high on the same files. Every scorer is optional.
+Read the figures together: a conversion is good when similarity is high and word errors are low on the same files.
+Similarity alone is also high for other words of the target, and word errors alone are also low for the unconverted
+source. Every scorer is optional.
 """
 
 import math
@@ -28,22 +29,22 @@ _SHORT_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class EvaluateReport:
-    """What was measured.
+    """Results of an evaluation.
 
     Attributes
     ----------
     files : list of dict
-        One row per output; None where a figure could not be taken. The names of the figures are explained in README.
+        One row per output; None where a figure could not be measured. The README explains the figures.
     mean : dict
         Means over the files that have the figure; ``pitch_share_of_copy`` is the ratio of two means.
     mean_of_sentences : dict or None
-        The same without files under three seconds and without digits, on which any voice scores lower.
+        The same without files under three seconds and without digits, because every voice scores lower on those.
     words, digits : dict or None
         Error rate of texts, accuracy of spoken digits: ``output`` and ``source``, each with a 95 % interval.
     target : dict
-        What the target's own speech reaches: the ceiling of similarity, and DNSMOS.
+        Figures of the target's own speech: the highest similarity possible, and DNSMOS.
     absent : list of dict
-        Scorers that are not installed, and how to install them.
+        Scorers that are not installed, and the commands that install them.
     notes : list of str
     """
 
@@ -57,7 +58,7 @@ class EvaluateReport:
     notes: list[str] = field(default_factory=list)
 
     def as_json(self) -> Row:
-        """For ``--json``: rounded, and None where there is no number."""
+        """For ``--json``: rounded, with None for NaN."""
         return _plain(asdict(self))
 
     def __str__(self) -> str:
@@ -78,19 +79,9 @@ class EvaluateReport:
 
 
 def evaluate(cases: Sequence[Case], target: TargetSpeech, *, progress: Progress = Silent()) -> EvaluateReport:
-    """Measure outputs beside their sources and the target.
-
-    Raises
-    ------
-    SettingsError
-        When there is nothing to measure.
-    AudioError
-        When a file holds no speech.
-    ResourceError
-        When not a single scorer is installed.
-    """
+    """Compare outputs with their sources and the target."""
     if not cases:
-        raise SettingsError("nothing to evaluate", hint="name recordings with --source")
+        raise SettingsError("nothing to evaluate", hint="give recordings with --source")
     scorers: list[Scorer] = []
     absent = []
     for kind in SCORERS:
@@ -101,14 +92,12 @@ def evaluate(cases: Sequence[Case], target: TargetSpeech, *, progress: Progress 
         except ResourceError:
             absent.append({"scorer": kind.scorer, "install": kind.install})
     if not scorers:
-        raise ResourceError("no scorer is installed", hint="bash setup_env.sh installs them all")
+        raise ResourceError("no scorer is installed", hint="install all of them: bash setup_env.sh")
     progress.start("measuring", len(cases))
     rows = []
     for case in cases:
         rows.append(_row(case, scorers))
         progress.advance(case.source.name)
-    facts = {key: value for scorer in scorers for key, value in scorer.of_target.items()}
-    notes = [note for scorer in scorers for note in scorer.notes]
     spoken = [row for row in rows if row["seconds"] >= _SHORT_SECONDS and not is_digits(row["text"])]
     return EvaluateReport(
         rows,
@@ -116,9 +105,9 @@ def evaluate(cases: Sequence[Case], target: TargetSpeech, *, progress: Progress 
         _means(spoken) if spoken else None,
         _word_figures(rows, False),
         _word_figures(rows, True),
-        facts,
+        {key: value for scorer in scorers for key, value in scorer.of_target.items()},
         absent,
-        notes,
+        [note for scorer in scorers for note in scorer.notes],
     )
 
 
@@ -130,19 +119,14 @@ def evaluate_files(
     *,
     progress: Progress = Silent(),
 ) -> EvaluateReport:
-    """Measure files that were converted elsewhere; the target's recordings stand for each other in turn.
+    """Measure files that are already converted. Each recording of the target is compared with the others.
 
     Parameters
     ----------
     outputs, sources, target : sequence of path
-        Recordings, or folders of them; see `cases.match_outputs` for how outputs find their sources.
+        Recordings or folders of them; `cases.match_outputs` pairs outputs with sources.
     text : str, optional
-        What is said in the sources, see `cases.texts_of`.
-
-    Raises
-    ------
-    RVCError
-        As `evaluate`, and when files cannot be read, matched, or have no text.
+        Words of the sources, see `transcripts.texts_of`.
     """
     pairs = match_outputs(recordings_in(sources), recordings_in(outputs))
     texts = texts_of([source for source, _ in pairs], text)
@@ -158,9 +142,9 @@ def evaluate_files(
 
 
 def _row(case: Case, scorers: "Sequence[Scorer]") -> Row:
-    """All figures of one output; those of absent scorers are None."""
+    """All figures of one output, with None for scorers that are not installed."""
     source = read_audio(case.source)
-    short = [f"under {_SHORT_SECONDS:g} s: any voice scores lower; judge on sentences"]
+    short = [f"under {_SHORT_SECONDS:g} s: every voice scores lower, so use longer sentences"]
     row: Row = {
         "source": str(case.source),
         "output": case.file,
@@ -178,7 +162,7 @@ def _row(case: Case, scorers: "Sequence[Scorer]") -> Row:
 
 
 def sanity(source: Audio, output: Audio) -> Row:
-    """Signal figures of an output, and in ``problems`` what is wrong with it, in words.
+    """Signal measurements of an output; ``problems`` describes what is wrong with it.
 
     Examples
     --------
@@ -192,9 +176,9 @@ def sanity(source: Audio, output: Audio) -> Row:
         (abs(longer) > 0.05, f"{abs(longer):.2f} s {'longer' if longer > 0 else 'shorter'} than its source"),
         (
             made.silent_share > original.silent_share + 0.5,
-            f"{100 * made.silent_share:.0f} % silent, its source {100 * original.silent_share:.0f} %",
+            f"{100 * made.silent_share:.0f} % silent, but its source is {100 * original.silent_share:.0f} % silent",
         ),
-        (made.clipped_share > 1e-4, f"{100 * made.clipped_share:.2f} % of it clipped"),
+        (made.clipped_share > 1e-4, f"{100 * made.clipped_share:.2f} % clipped"),
         (abs(made.offset) > 0.01, f"constant offset of {made.offset:.2f}"),
         (made.bandwidth_hz < 0.5 * min(original.bandwidth_hz, 8000.0), f"nothing above {made.bandwidth_hz:.0f} Hz"),
     ]
@@ -218,13 +202,13 @@ def _means(rows: Sequence[Row]) -> dict[str, float | None]:
         if name in rows[0]
     }
     means = {name: float(np.mean(found)) if found else None for name, found in values.items()}
-    if means["pitch_share"] and means["pitch_share_copy"]:  # one noisy source would carry away a mean of ratios
+    if means["pitch_share"] and means["pitch_share_copy"]:  # one noisy source would dominate a mean of ratios
         means["pitch_share_of_copy"] = means["pitch_share"] / means["pitch_share_copy"]
     return means
 
 
 def _word_figures(rows: Sequence[Row], digits: bool) -> Row | None:
-    """Word errors of the texts that are digits, or of those that are not; None without any."""
+    """Word errors of digit texts or of all other texts; None if there are none."""
     chosen = [row for row in rows if row["words"] and is_digits(row["text"]) == digits]
     figures = {}
     for whose, errors in (("output", "word_errors"), ("source", "source_word_errors")):
@@ -240,7 +224,7 @@ def _word_figures(rows: Sequence[Row], digits: bool) -> Row | None:
 
 
 def _plain(value: Any) -> Any:
-    """Rounded, and without what JSON cannot say."""
+    """Round numbers, and replace NaN and infinity by None."""
     if isinstance(value, float):
         return round(value, 4) if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""Parity with RVC: the networks on closed-form weights and inputs, compared with stored outputs of the original.
+"""Parity with RVC: compare the networks with stored outputs of the original, for the same weights and inputs.
 
-A folder of golden numbers holds ``index.json`` and arrays ``synth_*.npz`` and ``mel_*.npz``; weights and inputs are
-formulas (`noise`, `golden_weights`), so a hundred million parameters need no file. All random draws are zero.
+Weights and inputs are computed by formulas (`noise`, `golden_weights`), so only outputs are stored: in ``index.json``,
+``synth_*.npz`` and ``mel_*.npz``. All random noise is zero.
 """
 
 import json
@@ -27,7 +27,7 @@ _FRAME_STRIDE = 4  # stored latents keep every fourth frame
 
 @dataclass(frozen=True)
 class GoldenCase:
-    """One network on one input: the worst relative error over its stored arrays."""
+    """Worst relative error of one network over its stored arrays."""
 
     name: str
     worst_relative_error: float
@@ -35,7 +35,7 @@ class GoldenCase:
 
 @dataclass(frozen=True)
 class GoldenReport:
-    """All cases of a folder, and the worst of them."""
+    """All cases of a folder, and the worst error."""
 
     worst_relative_error: float
     cases: tuple[GoldenCase, ...]
@@ -46,36 +46,18 @@ class GoldenReport:
         return self.worst_relative_error < TOLERANCE
 
 
-def golden(folder: Path, on_case: Callable[[GoldenCase], None] = lambda case: None) -> GoldenReport:
-    """Recompute every case of `folder`; half a minute on one core.
-
-    Parameters
-    ----------
-    folder : Path
-        Holds ``index.json`` and the arrays.
-    on_case : callable
-        Called with each case as it is done.
-
-    Raises
-    ------
-    RVCError
-        If the folder is not one of golden numbers.
-    """
-    folder = Path(folder)
+def golden(folder: Path) -> GoldenReport:
+    """Recompute every case of `folder`; this takes half a minute on one core."""
     try:
-        index = json.loads((folder / "index.json").read_text("utf-8"))
-        cases = []
-        for case in _cases(folder, index):
-            cases.append(case)
-            on_case(case)
+        cases = tuple(_cases(folder, json.loads((folder / "index.json").read_text("utf-8"))))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise RVCError(
             f"no golden numbers in {folder}: {error}",
-            hint="name a folder with index.json and its .npz files, such as tests/golden",
+            hint="choose a folder with index.json and its .npz files, such as tests/golden",
         ) from error
     if not cases:
-        raise RVCError(f"no golden numbers in {folder}: index.json lists no case", hint="use tests/golden")
-    return GoldenReport(max(case.worst_relative_error for case in cases), tuple(cases))
+        raise RVCError(f"no golden numbers in {folder}: index.json lists no cases", hint="use tests/golden")
+    return GoldenReport(max(case.worst_relative_error for case in cases), cases)
 
 
 def relative_error(actual: Any, expected: Any) -> float:
@@ -93,7 +75,7 @@ def relative_error(actual: Any, expected: Any) -> float:
 
 
 def noise(count: int, seed: int) -> "Tensor":
-    """Closed-form numbers in [-1, 1): (count,) float64, the same on every machine.
+    """Pseudo-random numbers in [-1, 1) from a formula: (count,) float64, the same on every machine.
 
     Examples
     --------
@@ -103,14 +85,14 @@ def noise(count: int, seed: int) -> "Tensor":
     import torch
 
     numbers = torch.arange(count, dtype=torch.float64)
-    for block in numbers.split(1 << 15):  # blocks that stay in the cache
+    for block in numbers.split(1 << 15):  # small blocks stay in the CPU cache
         block.mul_(12.9898).add_(78.233 * seed).sin_().mul_(43758.5453)
         block.sub_(block.floor()).mul_(2).sub_(1)
     return numbers
 
 
 def golden_weights(network: "nn.Module") -> dict[str, "Tensor"]:
-    """Closed-form weights for every entry of a network's state dict, seeded by its key."""
+    """Weights from `noise` for every entry of a state dict, seeded by its key."""
     import torch
 
     weights = {}
@@ -142,7 +124,7 @@ def _cases(folder: Path, index: dict[str, Any]) -> Iterator[GoldenCase]:
 
 
 def _with_golden_weights(build: Callable[[], N]) -> N:
-    """Build without drawing initial weights, which would take longer than the whole case."""
+    """Build a network without random initial weights: drawing them would take longer than the case itself."""
     from ..nn.layers import Blueprint
 
     with Blueprint():
@@ -209,9 +191,8 @@ def _discriminator_error(row: dict[str, Any]) -> float:
     from ..nn.losses import discriminator_loss, feature_loss, generator_loss
 
     network = _with_golden_weights(lambda: Discriminator.of(_spec_of(f"{row['version']}_40k")))
-    real, fake = (
-        network(0.3 * noise(row["n"], seed).float().view(1, 1, -1)) for seed in (row["seed"], row["seed"] + 1)
-    )
+    real = network(0.3 * noise(row["n"], row["seed"]).float().view(1, 1, -1))
+    fake = network(0.3 * noise(row["n"], row["seed"] + 1).float().view(1, 1, -1))
     shapes = [[list(feature.shape) for feature in maps] for maps in real.features]
     if shapes != row["fmap_shapes"]:
         return 1.0

@@ -1,4 +1,4 @@
-"""The scorers of an evaluation: each was set up for some cases and a target, and looks at one side of a conversion."""
+"""The scorers of an evaluation: speaker similarity, pitch, cleanness and words."""
 
 import math
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from ..scoring.target_speech import TargetSpeech, spread
 from ..scoring.words import WordRecogniser, is_digits
 from .cases import Case
 
-_MOST_RATED = 6  # pieces of the target that DNSMOS listens to
+_MOST_RATED = 6  # pieces of the target that DNSMOS rates
 Row = dict[str, Any]
 
 
 class Scorer(Protocol):
-    """A scorer that was set up for these cases and this target; raises ResourceError where a package is missing."""
+    """A scorer for these cases and this target; creating it raises ResourceError if a package is missing."""
 
     scorer: ClassVar[str]
     install: ClassVar[str]
@@ -35,7 +35,7 @@ class Scorer(Protocol):
 
 
 class Similarity(Scorer):
-    """How like the target it sounds, beside the source and the target's own recordings."""
+    """Speaker similarity of an output to the target and the source; the target's own recordings set the ceiling."""
 
     scorer = "speaker similarity (Resemblyzer)"
     install = "pip install webrtcvad-wheels && pip install --no-deps resemblyzer"
@@ -44,12 +44,12 @@ class Similarity(Scorer):
     def __init__(self, cases: Sequence[Case], target: TargetSpeech) -> None:
         self._scorer, self.notes = SpeakerScorer(), []
         known = [voices for pieces in target.known if (voices := self._voices(pieces))]
-        unheard = self._voices(target.heldout)
-        if len(known) < (1 if unheard else 2):
-            raise AudioError("no speech in the target's recordings", hint="listen to them: is anybody speaking?")
+        heldout = self._voices(target.heldout)
+        if len(known) < (1 if heldout else 2):
+            raise AudioError("no speech in the target's recordings", hint="choose recordings with speech")
         self._centre = _centre(known)
-        if unheard:
-            self._ceiling = speaker_similarity(np.stack(unheard), self._centre)
+        if heldout:
+            self._ceiling = speaker_similarity(np.stack(heldout), self._centre)
         else:
             own = [
                 speaker_similarity(np.stack(voices), _centre(known[:left] + known[left + 1 :]))
@@ -58,17 +58,17 @@ class Similarity(Scorer):
             self._ceiling = float(np.mean(own))
         self.of_target = {
             "similarity": self._ceiling,
-            "similarity_from": "held-out recordings" if unheard else "each recording left out in turn",
-            "recordings": len(target.heldout) if unheard else len(known),
+            "similarity_from": "held-out recordings" if heldout else "each recording left out in turn",
+            "recordings": len(target.heldout) if heldout else len(known),
         }
 
     def _voices(self, pieces: Sequence[Audio]) -> list[np.ndarray]:
-        """Embeddings of the pieces that hold speech."""
+        """Embeddings of the pieces with speech."""
         voices = []
         for piece in pieces:
             try:
                 voices.append(self._scorer.embed(piece))
-            except AudioError:  # a pause of a longer recording
+            except AudioError:  # a pause in a longer recording
                 continue
         return voices
 
@@ -80,8 +80,9 @@ class Similarity(Scorer):
 
     def __call__(self, case: Case, source: Audio) -> Row:
         before = self._voice(source, case.source.name)
-        after = self._voice(case.output, case.file or f"what was made of {case.source.name}")
-        floor, reached = (speaker_similarity(voice, self._centre) for voice in (before, after))
+        after = self._voice(case.output, case.file or f"the output of {case.source.name}")
+        floor = speaker_similarity(before, self._centre)
+        reached = speaker_similarity(after, self._centre)
         return {
             "similarity_target": reached,
             "similarity_source": speaker_similarity(after, before),
@@ -91,12 +92,12 @@ class Similarity(Scorer):
 
 
 def _centre(recordings: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-    """Mean voice of embeddings, by recording."""
+    """Mean of the embeddings of several recordings."""
     return np.mean([voice for voices in recordings for voice in voices], axis=0)
 
 
 class Pitch(Scorer):
-    """How much of the source's melody is kept, beside what a WORLD copy of the source keeps."""
+    """Share of the source's pitch that the output keeps, and that a WORLD copy of the source keeps."""
 
     scorer, install = "pitch (pyworld)", "pip install pyworld-prebuilt"
     figures = ("pitch_share", "pitch_share_copy", "pitch_share_of_copy", "vuv_agreement")
@@ -106,7 +107,8 @@ class Pitch(Scorer):
         self.of_target, self.notes = {}, []
 
     def __call__(self, case: Case, source: Audio) -> Row:
-        before, after = (self._estimate(audio.resample(16_000).samples) for audio in (source, case.output))
+        before = self._estimate(source.resample(16_000).samples)
+        after = self._estimate(case.output.resample(16_000).samples)
         share = pitch_share(before, after)
         copy = pitch_share(before, self._estimate(world_copy(source).samples))
         return {
@@ -118,7 +120,7 @@ class Pitch(Scorer):
 
 
 class Cleanness(Scorer):
-    """How clean it sounds, beside the source and the target."""
+    """DNSMOS ratings of output, source and target."""
 
     scorer, install = "DNSMOS (speechmos)", "pip install onnxruntime && pip install --no-deps speechmos"
     figures = ("dnsmos", "dnsmos_signal", "dnsmos_background", "dnsmos_source", "dnsmos_to_source", "dnsmos_to_lower")
@@ -142,7 +144,7 @@ class Cleanness(Scorer):
 
 
 class Words(Scorer):
-    """Which words of the texts a recogniser still hears, in the output and in the source."""
+    """Word errors of a speech recogniser on output and source."""
 
     scorer, install = "words (pocketsphinx)", "pip install pocketsphinx"
     figures = ("heard", "words", "word_errors", "source_word_errors")

@@ -1,1 +1,1 @@
-"""What the networks read: pitch, content features, and the index that mixes them."""
+"""Inputs of the networks: pitch, content features, and the index."""

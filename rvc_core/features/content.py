@@ -1,14 +1,15 @@
-"""Content features: what is said, 50 times a second, with little of who says it.
+"""Content features: the phonetic content of speech at 50 frames per second, with little of the speaker.
 
-ContentVec runs in transformers, from any of the files in which people have it; the embedded encoder comes with the
-package. Both stand behind `ContentEncoder` and pass the same contract test.
+ContentVec runs in transformers and loads from any of its common file formats. The embedded encoder comes with the
+package. Both implement `ContentEncoder` and pass the same contract test.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
 
 ENCODERS = ("contentvec", "embedded")
 FIELD_SAMPLES, STRIDE_SAMPLES = 400, 320  # frame t sees samples 320 t to 320 t + 400, at 16 kHz
-_BLOCK_FRAMES, _CONTEXT_FRAMES = 1300, 300  # 26 s; 6 s on both sides, more than the embedded encoder sees
-_CONTENTVEC_LAYERS = {256: 9, 768: 12}  # width → layer that RVC reads: v1 (then projected), v2
+_BLOCK_FRAMES, _CONTEXT_FRAMES = (
+    1300,
+    300,
+)  # 26 s, and 6 s on both sides: more than the embedded encoder's receptive field
+_CONTENTVEC_LAYERS = {256: 9, 768: 12}  # width → layer that RVC uses: v1 (then projected), v2
 _FAIRSEQ_FILE = "hubert_base.pt"
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", _FAIRSEQ_FILE)
-_FOLDERS = (CONTENTVEC, "content-vec-best", "hubert")  # of RVC WebUI, of the hub, and RVC's own until 2026
+_FOLDERS = (CONTENTVEC, "content-vec-best", "hubert")  # RVC WebUI's, the Hugging Face hub's, and RVC's own until 2026
 _TRAINING_ONLY = ("masked_spec_embed", "label_embs_concat")
 _WEIGHT_NORM = {".weight_g": ".parametrizations.weight.original0", ".weight_v": ".parametrizations.weight.original1"}
 
@@ -40,7 +44,7 @@ Encode = Callable[[np.ndarray, str], np.ndarray]  # samples (n,), device → (fr
 class ContentEncoder(Protocol):
     """(N,) samples at 16 kHz → features (T, width) float32, finite, T = (N - 400) // 320 + 1, at least 1.
 
-    The identity is recorded with features, index and voice: another encoder's features are noise to a voice.
+    Features, index and voice record the identity, because a voice only works with the encoder it was trained with.
     """
 
     @property
@@ -49,7 +53,7 @@ class ContentEncoder(Protocol):
 
     @property
     def width(self) -> int:
-        """Numbers in each frame."""
+        """Values per frame."""
 
     @property
     def identity(self) -> str:
@@ -61,7 +65,7 @@ class ContentEncoder(Protocol):
 
 @dataclass(frozen=True)
 class WindowedEncoder:
-    """Runs a network over windows with context, so that memory stays bounded however long the recording is."""
+    """Runs a network over windows with context, which bounds the memory for long recordings."""
 
     name: str
     width: int
@@ -70,12 +74,12 @@ class WindowedEncoder:
     encode: Encode
 
     def __call__(self, samples_16k: np.ndarray) -> np.ndarray:
-        """Encode; what is not finite is computed again on the CPU, whose float32 is exact.
+        """Encode. If features on a GPU are not finite, compute them again on the CPU in float32.
 
         Raises
         ------
         AudioError
-            When the features are not finite there either.
+            When the features are not finite on the CPU either.
         """
         samples = np.pad(samples_16k.astype(np.float32), (0, max(0, FIELD_SAMPLES - len(samples_16k))))
         features = self._in_windows(samples, self.device)
@@ -83,8 +87,8 @@ class WindowedEncoder:
             features = self._in_windows(samples, "cpu")
         if not np.isfinite(features).all():
             raise AudioError(
-                f"the {self.name} encoder gives features that are not finite",
-                hint="listen to this recording; replace it or leave it out",
+                f"the {self.name} encoder returned features that are not finite",
+                hint="listen to this recording, then replace or remove it",
             )
         return features
 
@@ -93,27 +97,28 @@ class WindowedEncoder:
         features = np.empty((frames, self.width), np.float32)
         for start in range(0, frames, _BLOCK_FRAMES):
             first, stop = max(0, start - _CONTEXT_FRAMES), min(frames, start + _BLOCK_FRAMES + _CONTEXT_FRAMES)
-            end = len(samples) if stop == frames else (stop - 1) * STRIDE_SAMPLES + FIELD_SAMPLES  # HuBERT
-            window = samples[first * STRIDE_SAMPLES : end]  # normalises over all it is given, the odd end included
+            # HuBERT normalises over its whole input, so the last window includes the samples after the last frame.
+            end = len(samples) if stop == frames else (stop - 1) * STRIDE_SAMPLES + FIELD_SAMPLES
+            window = samples[first * STRIDE_SAMPLES : end]
             features[start : start + _BLOCK_FRAMES] = self.encode(window, device)[start - first :][:_BLOCK_FRAMES]
         return features
 
 
 @functools.cache
 def content_encoder(name: str, width: int, device: str = "cpu") -> ContentEncoder:
-    """The encoder called `name` giving features of `width`; loaded once per process and device.
+    """Load the encoder `name` for features of `width`, once per process and device.
 
     Parameters
     ----------
     name : str
-        ``embedded`` (width 256) or ``contentvec`` (256: layer 9, projected, as v1 has it; 768: layer 12, as v2).
+        ``embedded`` (width 256) or ``contentvec`` (256: layer 9, projected, for v1; 768: layer 12, for v2).
 
     Raises
     ------
     WeightsError
-        When the weights are missing or damaged; the hint says where they belong.
+        When the weights are missing or damaged; the hint says where to put them.
     MismatchError
-        When the encoder has no features of this width.
+        When the encoder does not support this width.
     """
     path = _weights_of(name, width)
     network, identity = _embedded(path) if name == "embedded" else _contentvec(path, width)
@@ -121,7 +126,7 @@ def content_encoder(name: str, width: int, device: str = "cpu") -> ContentEncode
 
 
 def content_identity(name: str, width: int) -> str:
-    """Hash of the encoder's weights, 16 hex digits, without building its network.
+    """Hash of the encoder's weights, 16 hex digits; does not build the network.
 
     Raises
     ------
@@ -148,22 +153,21 @@ def content_name(choice: str, spec: VoiceSpec) -> str:
 
 
 def repeat_to_100fps(features: np.ndarray) -> np.ndarray:
-    """Each frame twice: (T, D) at 50 frames per second → (2T, D) at 100, as RVC feeds its networks."""
+    """Repeat each frame: (T, D) at 50 frames per second → (2T, D) at 100, RVC's rate."""
     return np.repeat(features, 2, axis=0)
 
 
 def _weights_of(name: str, width: int) -> Path:
-    """File of the encoder's weights."""
     if name not in ENCODERS:
         raise SettingsError(f"unknown content encoder {name!r}", hint=f"choose {' or '.join(ENCODERS)}")
     if width not in ((256,) if name == "embedded" else _CONTENTVEC_LAYERS):
         raise MismatchError(
-            f"the {name} encoder has no features of width {width}",
-            hint="use contentvec with v1 and v2 voices; embedded fits nano and v1",
+            f"the {name} encoder does not support features of width {width}",
+            hint="use contentvec for v1 and v2 voices; embedded works with nano and v1",
         )
     if name == "embedded":
         if not ENCODER_FILE.is_file():
-            raise WeightsError(f"{ENCODER_FILE.name} is not in the package", hint="reinstall rvc_core")
+            raise WeightsError(f"{ENCODER_FILE} is missing", hint="reinstall rvc_core")
         return ENCODER_FILE
     chosen = os.environ.get("RVC_HUBERT")
     folders = [Path(chosen).expanduser()] if chosen else [place for folder in _FOLDERS for place in places(folder)]
@@ -172,10 +176,10 @@ def _weights_of(name: str, width: int) -> Path:
         return found
     if chosen:
         raise WeightsError(
-            f"ContentVec is not at {folders[0]}, which RVC_HUBERT names",
-            hint=("name the folder hubert_base (config.json, pytorch_model.bin) there, or unset RVC_HUBERT"),
+            f"ContentVec is not in {folders[0]}, the folder in RVC_HUBERT",
+            hint="set RVC_HUBERT to the folder hubert_base (config.json, pytorch_model.bin), or unset it",
         )
-    raise missing(CONTENTVEC, "ContentVec", ", or name its place in RVC_HUBERT; without it, use the preset nano")
+    raise missing(CONTENTVEC, "ContentVec", ", or set RVC_HUBERT to its folder; the preset nano works without it")
 
 
 @functools.lru_cache
@@ -198,7 +202,7 @@ def _embedded(path: Path) -> tuple[Encode, str]:
 
 
 def _contentvec(path: Path, width: int) -> tuple[Encode, str]:
-    """ContentVec (Qian et al., 2022) with as many layers as are used, in v1 projected to 256; and its identity."""
+    """ContentVec (Qian et al., 2022) with only the layers in use, projected to 256 for v1; and its identity."""
     import torch
 
     try:
@@ -206,26 +210,24 @@ def _contentvec(path: Path, width: int) -> tuple[Encode, str]:
         from transformers import HubertConfig, HubertModel
     except ImportError as error:
         raise ResourceError(f"transformers cannot be imported: {error}", hint="pip install transformers") from error
-    from ..system.untrusted import DAMAGE
-
     described = path.with_name("config.json")
     weights = _contentvec_weights(path, width)
-    try:  # fairseq's file describes itself in fairseq's words; it is of the base form, which is the default
-        fairseq = path.name == _FAIRSEQ_FILE and not described.is_file()
-        config: Any = HubertConfig() if fairseq else HubertConfig.from_json_file(described)
-        config.num_hidden_layers = _CONTENTVEC_LAYERS[width]  # layer 9 of 12 is the last layer of nine
-        with torch.device("meta"):  # initial weights would be drawn for nothing
-            model: Any = HubertModel(config)
-            if width != config.hidden_size:
-                model.final_proj = torch.nn.Linear(config.hidden_size, width)
-        masked = {"masked_spec_embed": torch.zeros(config.hidden_size)}  # a part of training, which some files lack
+    config: Any = HubertConfig()  # fairseq's file comes without config.json and has the default architecture
+    if path.name != _FAIRSEQ_FILE or described.is_file():
+        strict = getattr(hub, "StrictDataclassError", ValueError)  # newer releases check the types
+        with _refusing(path.parent, OSError, ValueError, TypeError, AttributeError, RecursionError, strict):
+            config = HubertConfig.from_json_file(described)
+    config.num_hidden_layers = _CONTENTVEC_LAYERS[width]  # layer 9 of 12 is the last layer of nine
+    with (
+        _refusing(path.parent, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError),
+        torch.device("meta"),  # skips drawing initial weights
+    ):
+        model: Any = HubertModel(config)
+    if width != config.hidden_size:
+        model.final_proj = torch.nn.Linear(config.hidden_size, width, device="meta")
+    masked = {"masked_spec_embed": torch.zeros(config.hidden_size)}  # for training only, some files lack it
+    with _refusing(path.parent, RuntimeError):
         model.load_state_dict(masked | weights, assign=True)
-    except (*DAMAGE, getattr(hub, "StrictDataclassError", ValueError)) as error:  # of newer releases
-        reason = " ".join(str(error).split())[:160]
-        raise WeightsError(
-            f"{path.parent} does not hold ContentVec: {reason}",
-            hint=("use the whole folder hubert_base of RVC, whose model has 12 layers and final_proj"),
-        ) from error
     model.eval()
 
     @torch.inference_mode()
@@ -236,8 +238,20 @@ def _contentvec(path: Path, width: int) -> tuple[Encode, str]:
     return encode, _identity_of(weights)
 
 
+@contextlib.contextmanager
+def _refusing(folder: Path, *errors: type[Exception]) -> Iterator[None]:
+    """Turn what transformers raises for a damaged or foreign file into a `WeightsError`."""
+    try:
+        yield
+    except errors as error:
+        raise WeightsError(
+            f"{folder} does not hold ContentVec: {' '.join(str(error).split())[:160]}",
+            hint="use RVC's complete folder hubert_base; its model has 12 layers and final_proj",
+        ) from error
+
+
 def _contentvec_weights(path: Path, width: int) -> "dict[str, Tensor]":
-    """The weights that features of this width depend on, in float32, by transformers' names."""
+    """The weights that features of this width depend on: float32, with transformers' names."""
     import torch
 
     from ..system.untrusted import AGAIN, load_torch
@@ -250,7 +264,7 @@ def _contentvec_weights(path: Path, width: int) -> "dict[str, Tensor]":
         try:
             table = load_file(path)
         except (OSError, SafetensorError) as error:
-            raise WeightsError(f"{path} does not hold ContentVec: it is damaged", hint=AGAIN) from error
+            raise WeightsError(f"{path} is damaged", hint=AGAIN) from error
     else:
         table = load_fairseq(path) if path.name == _FAIRSEQ_FILE else load_torch(path)
     weights = {}
@@ -263,7 +277,7 @@ def _contentvec_weights(path: Path, width: int) -> "dict[str, Tensor]":
         if not unused and name not in _TRAINING_ONLY and isinstance(value, torch.Tensor):
             weights[name] = value.float()
     if broken := [name for name, value in weights.items() if not torch.isfinite(value).all()]:
-        raise WeightsError(f"{path} does not hold ContentVec: {broken[0][:80]} is not finite", hint=AGAIN)
+        raise WeightsError(f"{path} is damaged: {broken[0][:80]} is not finite", hint=AGAIN)
     return weights
 
 
@@ -273,7 +287,7 @@ def _contentvec_identity(path: Path, width: int, changed_ns: int) -> str:
 
 
 def _identity_of(weights: "dict[str, Tensor]") -> str:
-    """Sixteen digits for the numbers themselves: the same model in another kind of file has the same."""
+    """Hash of the values, 16 digits: the same for one model in any file format."""
     digest = hashlib.sha256()
     for name, value in sorted(weights.items()):
         digest.update(f"{name} {tuple(value.shape)}\n".encode())

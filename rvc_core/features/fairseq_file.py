@@ -1,8 +1,8 @@
-"""ContentVec as fairseq saved it, ``hubert_base.pt``: read without fairseq, and without building what it asks for.
+"""Read ContentVec from fairseq's ``hubert_base.pt`` without fairseq and without running its pickle.
 
-Beside tensors such a file holds objects of fairseq's own classes. Here only tensors, dicts and plain values come into
-being; whatever else the pickle names becomes a stand-in that holds nothing and does nothing. As a second lock, only the
-one file that the RVC project distributes is opened at all.
+Beside tensors, such a file holds objects of fairseq's own classes. This reader builds only tensors, dicts and plain
+values. It replaces every other class or function with an empty placeholder. As a second protection, it opens only the
+one file that the RVC project distributes.
 """
 
 import json
@@ -16,37 +16,35 @@ import torch
 
 from ..errors import UnsafeFileError, WeightsError
 from ..system.files import sha256_of
-from ..system.untrusted import AGAIN, DAMAGE
 
-SHA256 = "f54b40fd2802423a5643779c4861af1e9ee9c1564dc9d32f54f20b5ffba7db96"  # of hubert_base.pt at RVC's hub
+SHA256 = (
+    "f54b40fd2802423a5643779c4861af1e9ee9c1564dc9d32f54f20b5ffba7db96"  # of hubert_base.pt on RVC's Hugging Face hub
+)
 _LAYERS = 12
 
 
 def load_fairseq(path: Path, sha256: str = SHA256) -> dict[str, torch.Tensor]:
-    """Weights of the HuBERT in a fairseq checkpoint, under the names of transformers' ``HubertModel``.
+    """Weights of the HuBERT in a fairseq checkpoint, with the names of transformers' ``HubertModel``.
 
     Parameters
     ----------
     path : Path
     sha256 : str
-        What the file must hash to; only tests name another.
+        Required hash of the file; only tests pass another.
 
     Raises
     ------
     UnsafeFileError
-        When it is any other file: such pickles are programs, and this one is known.
+        When it is any other file: such a pickle can run code, and only this one is known.
     WeightsError
-        When it holds no such model.
+        When the model is not in the file.
     """
     if sha256_of(path) != sha256:
         raise UnsafeFileError(
-            f"{path.name} is not the file of that name that RVC distributes, and is not opened",
-            hint="use the folder hubert_base instead, or: rvc weights fetch hubert/hubert_base.pt",
+            f"{path.name} is not the file that RVC distributes, so it is not opened",
+            hint="use the folder hubert_base instead, or run: rvc weights fetch hubert/hubert_base.pt",
         )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_PICKLE)
-    except DAMAGE as error:
-        raise WeightsError(f"{path.name} is no checkpoint of fairseq, or is damaged", hint=AGAIN) from error
+    content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_PICKLE)
     table = content.get("model") if isinstance(content, dict) else None
     names = fairseq_names()
     if (
@@ -54,12 +52,12 @@ def load_fairseq(path: Path, sha256: str = SHA256) -> dict[str, torch.Tensor]:
         or not names.keys() <= table.keys()
         or not all(isinstance(table[key], torch.Tensor) for key in names)
     ):
-        raise WeightsError(f"{path.name} holds no HuBERT of fairseq", hint="use the folder hubert_base instead")
+        raise WeightsError(f"{path.name} does not hold fairseq's HuBERT", hint="use the folder hubert_base instead")
     return {ours: table[theirs].detach() for theirs, ours in names.items()}
 
 
 def fairseq_names() -> dict[str, str]:
-    """Names of all weights that are used: fairseq's → transformers'.
+    """Names of all weights in use: fairseq's → transformers'.
 
     Examples
     --------
@@ -76,7 +74,7 @@ def fairseq_names() -> dict[str, str]:
 
 
 class _Nothing:
-    """Stands in for any class or function: takes whatever it is given, keeps none of it, and is called to no effect."""
+    """Replaces any class or function: accepts all arguments, stores nothing, does nothing."""
 
     __slots__ = ()
 
@@ -87,13 +85,13 @@ class _Nothing:
         return self
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Forget it, as do the methods that unpickling calls on objects, lists and sets."""
+        """Ignore the item, as the methods below ignore theirs."""
 
     __setstate__ = append = extend = add = __call__
 
 
 class _RebuildTensor:
-    """torch's own function, in a form whose attributes no pickle can set."""
+    """torch's own function, wrapped so that a pickle cannot set its attributes."""
 
     __slots__ = ()
 
@@ -105,7 +103,7 @@ _KNOWN = {("torch._utils", "_rebuild_tensor_v2"): _RebuildTensor(), ("collection
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Knows tensors and dicts; torch adds the storages that tensors lie in."""
+    """Builds tensors and dicts only; torch adds the tensors' storages."""
 
     def find_class(self, module_name: str, name: str) -> Any:
         return _KNOWN.get((module_name, name), _Nothing)

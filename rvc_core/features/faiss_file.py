@@ -1,11 +1,10 @@
-"""faiss's index files, read and written without faiss: ``Flat`` and ``IVF…,Flat`` that measure distances.
+"""Read and write faiss's index files without faiss: ``Flat`` and ``IVF…,Flat`` with L2 distance.
 
-faiss trusts what a file says of its own size. Here every size is held against the bytes that are there before anything
-is built, so a hostile file is an error and never a crash. Source of the format: faiss ``impl/index_write.cpp``.
+faiss trusts the sizes in a file. This reader first compares every size with the bytes in the file, so a hostile file
+gives an error and never a crash. Source of the format: faiss ``impl/index_write.cpp``.
 """
 
 import json
-import os
 import struct
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,35 +14,35 @@ import numpy as np
 from ..errors import UnsafeFileError, WeightsError, printable
 from ..system.files import replace_atomically
 
-_LARGEST_BYTES = 4 << 30  # 1.4 million features of 768 numbers; RVC reduces them above 200,000
+_LARGEST_BYTES = 4 << 30  # 1.4 million features of 768 values; RVC reduces them above 200,000
 _MOST_PROBES = 1 << 20
 _LARGEST_VALUE = 1e6  # an encoder's features are below 100
 _HEADER = struct.Struct("<iqqqBi")  # width, vectors, two unused numbers, trained, metric
 _L2, _UNUSED = 1, 1 << 20
-_OURS = b"rvc_core "  # begins the note behind an index of ours; faiss stops reading before it
+_OURS = b"rvc_core "  # starts the note after our index; faiss stops reading before it
 _LARGEST_NOTE_BYTES = 4096
 _NOTED = ("name", "version", "content_name", "content_identity")
-_BY_HAND = "use the file whose name begins with added_IVF, or build the index again"
+_HINT = "use the file whose name begins with added_IVF, or rebuild the index: rvc index NAME"
 
 
 @dataclass(frozen=True)
 class IndexArrays:
-    """What an index file holds.
+    """Content of an index file.
 
     Attributes
     ----------
     vectors : ndarray (N, D), float32
-        List after list.
+        Sorted by list.
     numbers : ndarray (N,), int64
-        The order in which they were added.
+        Position of each vector in the order of adding.
     centres : ndarray (L, D), float32
-        Of the lists; none where the index is flat.
+        Centres of the lists; empty for a flat index.
     sizes : ndarray (L,), int64
         Vectors in each list.
     probes : int
-        Lists that a search looks into.
+        Lists that a search visits.
     note : dict of str to str
-        What we add about its origin, see `retrieval.FeatureIndex`; empty in the files of others.
+        Our record of its origin, see `retrieval.FeatureIndex`; empty in files of other programs.
     """
 
     vectors: np.ndarray
@@ -55,31 +54,34 @@ class IndexArrays:
 
     @classmethod
     def flat(cls, vectors: np.ndarray) -> "IndexArrays":
-        """Vectors without lists."""
+        """A flat index: vectors without lists."""
         return cls(vectors, np.arange(len(vectors)), np.empty((0, vectors.shape[1]), np.float32), np.empty(0, np.int64))
 
 
 def load_arrays(path: Path) -> IndexArrays:
-    """Read an index file, ours or anyone's.
+    """Read an index file of any program.
 
     Raises
     ------
     WeightsError
-        When it is absent, torn, empty, or no index of features by distance.
+        When it is missing, damaged, empty, or not an L2 index of features.
     UnsafeFileError
-        When it is larger than any index of features.
+        When it is larger than 4 GiB.
     """
     if not path.is_file():
         raise WeightsError(f"the index {path} does not exist", hint="build it, or convert without an index")
     if path.stat().st_size > _LARGEST_BYTES:
-        raise UnsafeFileError(f"the index {path.name} takes {path.stat().st_size >> 20} MiB", hint=_BY_HAND)
+        raise UnsafeFileError(
+            f"the index {path.name} has {path.stat().st_size >> 20} MiB, above the limit of {_LARGEST_BYTES >> 20}",
+            hint=_HINT,
+        )
     try:
         content = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
         return replace(parse(content), note=read_note(path))
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
+        raise WeightsError(f"cannot read {path}: {error.strerror}", hint="check its permissions") from error
     except ValueError as error:
-        raise WeightsError(f"the index {path.name} cannot be used: {error}", hint=_BY_HAND) from error
+        raise WeightsError(f"the index {path.name} cannot be used: {error}", hint=_HINT) from error
 
 
 def parse(content: np.ndarray) -> IndexArrays:
@@ -88,7 +90,7 @@ def parse(content: np.ndarray) -> IndexArrays:
     Raises
     ------
     ValueError
-        Saying in words what is wrong with them.
+        With the reason, for the user.
     """
     reader = _Reader(content)
     kind = reader.word()
@@ -97,7 +99,7 @@ def parse(content: np.ndarray) -> IndexArrays:
     elif kind == "IwFl":
         arrays = _inverted(reader)
     else:
-        raise ValueError(f"its kind is {kind!r}, and only faiss's Flat and IVF,Flat by distance are read")
+        raise ValueError(f"its type is {kind!r}; only faiss's Flat and IVF,Flat with L2 distance are supported")
     if not len(arrays.vectors):
         raise ValueError("it holds no features")
     if not all(
@@ -105,14 +107,14 @@ def parse(content: np.ndarray) -> IndexArrays:
         for part in (arrays.vectors, arrays.centres)
         if part.size
     ):
-        raise ValueError("its features are not finite, or too large for features")
+        raise ValueError(f"some of its features are not finite or exceed {_LARGEST_VALUE:g}")
     return arrays
 
 
 def read_note(path: Path) -> dict[str, str]:
-    """What we wrote behind an index of ours, without reading the rest; empty for the files of others."""
+    """Read only our note at the end of an index; empty in files of other programs."""
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - _LARGEST_NOTE_BYTES), os.SEEK_SET)
+        file.seek(max(0, path.stat().st_size - _LARGEST_NOTE_BYTES))
         _, _, note = file.read().rpartition(_OURS)
     try:
         found = json.loads(note)
@@ -122,21 +124,22 @@ def read_note(path: Path) -> dict[str, str]:
 
 
 def save_arrays(path: Path, arrays: IndexArrays) -> None:
-    """Write a file that faiss, and with it RVC WebUI and Applio, reads; whole or not at all.
+    """Write a file atomically that faiss reads, and so RVC WebUI and Applio.
 
     Raises
     ------
     ResourceError
         When the disk is full.
     """
-    vectors, centres = (np.ascontiguousarray(part, "<f4") for part in (arrays.vectors, arrays.centres))
+    vectors = np.ascontiguousarray(arrays.vectors, "<f4")
+    centres = np.ascontiguousarray(arrays.centres, "<f4")
     with replace_atomically(path) as temporary, temporary.open("wb") as file:
         if not len(centres):
             order = np.argsort(arrays.numbers, kind="stable")
             file.write(_flat_bytes(vectors[order]))
         else:
             file.write(b"IwFl" + _header_bytes(vectors) + struct.pack("<QQ", len(centres), arrays.probes))
-            file.write(_flat_bytes(centres) + struct.pack("<BQ", 0, 0))  # 0: no table from number to place
+            file.write(_flat_bytes(centres) + struct.pack("<BQ", 0, 0))  # 0: no map from id to position
             file.write(b"ilar" + struct.pack("<QQ", len(centres), 4 * vectors.shape[1]))
             file.write(b"full" + struct.pack("<Q", len(centres)) + arrays.sizes.astype("<u8").tobytes())
             start = 0
@@ -145,7 +148,7 @@ def save_arrays(path: Path, arrays: IndexArrays) -> None:
                 file.write(arrays.numbers[start : start + size].astype("<i8").tobytes())
                 start += size
         if arrays.note:
-            file.write(_OURS + json.dumps(arrays.note).encode())  # ASCII, so that bytes count
+            file.write(_OURS + json.dumps(arrays.note).encode())  # ASCII: a byte per character
 
 
 def _flat_bytes(vectors: np.ndarray) -> bytes:
@@ -157,7 +160,7 @@ def _header_bytes(vectors: np.ndarray) -> bytes:
 
 
 class _Reader:
-    """Takes one part after the other off the bytes of a file; a part that is not there whole is an error."""
+    """Reads the bytes of a file part by part; a truncated part is an error."""
 
     def __init__(self, content: np.ndarray) -> None:
         self._content, self._place = content, 0
@@ -172,19 +175,17 @@ class _Reader:
         return int(self.array(np.dtype("<u8"), 1)[0])
 
     def array(self, dtype: np.dtype, count: int) -> np.ndarray:
-        """A view of so many numbers."""
         size = count * dtype.itemsize
         if count < 0 or size > len(self._content) - self._place:
-            raise ValueError("it is truncated, or no faiss index")
+            raise ValueError("it is truncated or not a faiss index")
         part = np.frombuffer(self._content, dtype, count, self._place) if count else np.empty(0, dtype)
         self._place += size
         return part
 
     def header(self) -> tuple[int, int]:
-        """Width and number of vectors."""
         width, vectors, _, _, _, metric = _HEADER.unpack(self.bytes(_HEADER.size))
         if metric != _L2:
-            raise ValueError("it measures no distances")
+            raise ValueError("its metric is not L2 distance")
         if width <= 0 or vectors < 0:
             raise ValueError("its sizes are damaged")
         return width, vectors
@@ -201,9 +202,9 @@ def _inverted(reader: _Reader) -> IndexArrays:
     width, vectors = reader.header()
     lists, probes = reader.count(), reader.count()
     if reader.word() not in ("IxF2", "IxFl"):
-        raise ValueError("its lists are not found by distance")
+        raise ValueError("its coarse quantizer is not an L2 flat index")
     centres = _flat_vectors(reader)
-    table = reader.bytes(1)[0]  # from number to place: 0 none, 1 an array, 2 pairs
+    table = reader.bytes(1)[0]  # map from id to position: 0 none, 1 an array, 2 pairs
     reader.array(np.dtype("<i8"), reader.count())
     if table == 2:
         reader.array(np.dtype("<i8"), 2 * reader.count())
@@ -211,7 +212,7 @@ def _inverted(reader: _Reader) -> IndexArrays:
         raise ValueError("its sizes contradict each other")
     sizes = _list_sizes(reader, lists, width)
     if int(sizes.sum()) != vectors:
-        raise ValueError("its lists do not hold what it counts")
+        raise ValueError("its lists do not add up to its number of vectors")
     parts = [
         (reader.array(np.dtype("<f4"), size * width).reshape(size, width), reader.array(np.dtype("<i8"), size))
         for size in sizes.tolist()
@@ -226,9 +227,9 @@ def _inverted(reader: _Reader) -> IndexArrays:
 
 
 def _list_sizes(reader: _Reader, lists: int, width: int) -> np.ndarray:
-    """Vectors in each list, written in full or as pairs of list and size."""
+    """Vectors in each list, stored in full or as pairs of list and size."""
     if reader.word() != "ilar" or (reader.count(), reader.count()) != (lists, 4 * width):
-        raise ValueError("its lists hold something else than features")
+        raise ValueError("its lists do not hold float32 features")
     kind, written = reader.word(), reader.array(np.dtype("<u8"), reader.count())
     if written.size and written.max() > _LARGEST_BYTES:
         raise ValueError("its sizes are damaged")

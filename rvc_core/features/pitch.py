@@ -1,7 +1,7 @@
-"""Pitch at 100 frames per second: estimators by name, one voiced decision for all of them, and RVC's quantisation.
+"""Pitch at 100 frames per second: all estimators, one voiced decision for all of them, and RVC's quantisation.
 
-An estimator proposes a pitch for each frame; whether the frame is voiced is then decided in one place, by whether the
-sound really repeats at the proposed period. So "unvoiced" means the same whichever estimator is used.
+An estimator proposes a pitch for each frame. One function then decides whether the frame is voiced: the sound must
+repeat at the proposed period. So "unvoiced" means the same with every estimator.
 """
 
 import contextlib
@@ -25,22 +25,22 @@ SAMPLE_RATE = 16_000
 HOP_SAMPLES = 160
 F0_MIN_HZ, F0_MAX_HZ = 50.0, 1100.0
 
-_GRID_SAMPLES = 32 * HOP_SAMPLES  # RMVPE sees frames in groups of 32: blocks begin where groups do
-_BLOCK_SAMPLES, _CONTEXT_SAMPLES = 192 * _GRID_SAMPLES, 20 * _GRID_SAMPLES  # 61 s and 6.4 s: bound the memory
-_SHORTEST_SAMPLES = SAMPLE_RATE // 4  # what every estimator's windows fit into
+_GRID_SAMPLES = 32 * HOP_SAMPLES  # RMVPE works on groups of 32 frames, and a block starts with a group
+_BLOCK_SAMPLES, _CONTEXT_SAMPLES = 192 * _GRID_SAMPLES, 20 * _GRID_SAMPLES  # 61 s and 6.4 s; bounds the memory
+_SHORTEST_SAMPLES = SAMPLE_RATE // 4  # long enough for the windows of every estimator
 _VOICED_PERIODICITY = 0.6  # measured: V/UV F1 >= 0.98 on the synthesiser, for every estimator
 _COMPARED_SAMPLES = 320  # 20 ms
-_SILENCE_POWER = 10**-7.5  # -75 dB of full scale: below it, nothing counts as voice
-_RMVPE_SALIENCE = 0.03  # RVC's threshold: where the network's best guess is lower, there is no pitch
+_SILENCE_POWER = 10**-7.5  # -75 dB of full scale: quieter sound is never voiced
+_RMVPE_SALIENCE = 0.03  # RVC's threshold: below it, the frame has no pitch
 _LONGEST_CURVE_SECONDS = 24 * 3600
-_CURVE_FORM = "each line is seconds,hz, later than the line before; 0 Hz where unvoiced, else 50 to 1100"
+_CURVE_FORM = "write one line per point: seconds,hz in order of time; 0 Hz for unvoiced, else 50 to 1100"
 
-Propose = Callable[[np.ndarray], np.ndarray]  # samples (N,) -> f0_hz (>= N // 160,), anything where there is no pitch
+Propose = Callable[[np.ndarray], np.ndarray]  # samples (N,) -> f0_hz (>= N // 160,); any value where unvoiced
 
 
 @dataclass(frozen=True)
 class PitchTrack:
-    """Pitch of a recording, frame t at the instant t / 100 s.
+    """Pitch of a recording; frame t is at t / 100 s.
 
     Attributes
     ----------
@@ -63,11 +63,11 @@ class PitchTrack:
         return coarse_pitch(self.f0_hz)
 
     def transposed(self, semitones: float) -> "PitchTrack":
-        """The same track higher by `semitones`; unvoiced frames stay so."""
+        """The track shifted up by `semitones`; unvoiced frames stay unvoiced."""
         return PitchTrack((self.f0_hz * 2 ** (semitones / 12)).astype(np.float32), self.voiced)
 
     def fitted(self, frames: int) -> "PitchTrack":
-        """The track cut, or continued as unvoiced, to `frames`."""
+        """The track cut or padded with unvoiced frames to `frames`."""
         missing = max(0, frames - len(self.f0_hz))
         return PitchTrack(np.pad(self.f0_hz, (0, missing))[:frames], np.pad(self.voiced, (0, missing))[:frames])
 
@@ -92,13 +92,13 @@ def coarse_pitch(f0_hz: np.ndarray) -> np.ndarray:
     >>> coarse_pitch(np.array([0, 50, 100, 200, 440, 1100])).tolist()
     [1, 1, 20, 54, 122, 255]
     """
-    low, high = (1127 * math.log1p(limit / 700) for limit in (F0_MIN_HZ, F0_MAX_HZ))
+    low, high = 1127 * math.log1p(F0_MIN_HZ / 700), 1127 * math.log1p(F0_MAX_HZ / 700)
     mel = 1127 * np.log1p(np.asarray(f0_hz, np.float64) / 700)
     return np.rint(np.clip((mel - low) * 254 / (high - low) + 1, 1, 255)).astype(np.int64)
 
 
 def auto_transpose(source: PitchTrack, target_median_hz: float) -> float:
-    """Whole semitones that bring the median of `source` to the target's; 0 where either has no pitch.
+    """Whole semitones that move the median of `source` to the target's; 0 if either has no pitch.
 
     Examples
     --------
@@ -111,7 +111,7 @@ def auto_transpose(source: PitchTrack, target_median_hz: float) -> float:
 
 
 def pitch_method(choice: str) -> str:
-    """Resolve ``auto``: RMVPE where its file is, else FCPE, whose weights come with its package."""
+    """Resolve ``auto``: RMVPE if its weights are downloaded, else FCPE, whose package includes its weights."""
     if choice != "auto":
         return choice
     return "rmvpe" if find(RMVPE) else "fcpe"
@@ -119,22 +119,22 @@ def pitch_method(choice: str) -> str:
 
 @functools.cache
 def pitch_estimator(method: str, device: str = "cpu") -> PitchEstimator:
-    """The estimator called `method`; a model is loaded once per process and device.
+    """Load the estimator `method`, once per process and device.
 
     Parameters
     ----------
     method : str
-        ``rmvpe`` is a network whose weights are a file of their own; those of ``fcpe`` and ``crepe``
-        come with their packages; ``harvest`` and ``dio`` are the WORLD vocoder's, ``pm`` is Praat's autocorrelation.
+        ``rmvpe``: a network, whose weights you download. ``fcpe`` and ``crepe``: networks whose packages include the
+        weights. ``harvest`` and ``dio``: from the WORLD vocoder. ``pm``: Praat's autocorrelation.
     device : str
-        Where networks run.
+        Torch device of the networks.
 
     Raises
     ------
     ResourceError, WeightsError
-        When the method's package or weights are absent.
+        When the method's package or weights are missing.
     SettingsError
-        When there is no such method.
+        When the method is unknown.
     """
     if method not in _METHODS:
         raise SettingsError(f"unknown pitch estimator {method!r}", hint=f"choose one of {', '.join(_METHODS)}")
@@ -144,14 +144,14 @@ def pitch_estimator(method: str, device: str = "cpu") -> PitchEstimator:
 def periodicity(samples_16k: np.ndarray, f0_hz: np.ndarray) -> np.ndarray:
     """How well the sound repeats at the proposed pitch, per frame, at most 1.
 
-    The normalised square difference of McLeod & Wyvill (2005), taken at one lag: 1 where 20 ms of sound equal the 20 ms
-    one period later, near 0 for noise. Silence is given a floor, so that it repeats nothing.
+    The normalised square difference of McLeod & Wyvill (2005) at one lag: 1 if 20 ms of sound equal the 20 ms one
+    period later, near 0 for noise. A power floor keeps silence near 0.
 
     Parameters
     ----------
     samples_16k : ndarray (N,)
     f0_hz : ndarray (T,)
-        T <= N // 160; values outside 50..1100 Hz are compared at the nearest limit.
+        T <= N // 160; values outside 50..1100 Hz are clipped.
     """
     lag = np.rint(SAMPLE_RATE / np.clip(f0_hz, F0_MIN_HZ, F0_MAX_HZ)).astype(np.int64)
     margin = _COMPARED_SAMPLES  # half a window and half the longest period
@@ -164,7 +164,7 @@ def periodicity(samples_16k: np.ndarray, f0_hz: np.ndarray) -> np.ndarray:
 
 
 def _estimate(propose: Propose, samples_16k: np.ndarray) -> PitchTrack:
-    """Run an estimator over blocks with context, so that memory stays bounded, and decide what is voiced."""
+    """Run an estimator over blocks with context, which bounds the memory, and decide which frames are voiced."""
     frames = len(samples_16k) // HOP_SAMPLES
     f0_hz, repeats = np.zeros(frames, np.float32), np.zeros(frames, np.float32)
     for start in range(0, frames * HOP_SAMPLES, _BLOCK_SAMPLES):
@@ -181,19 +181,18 @@ def _estimate(propose: Propose, samples_16k: np.ndarray) -> PitchTrack:
 
 
 def _package(module: str, package: str) -> ModuleType:
-    """Import an optional package, or say how to get it."""
+    """Import an optional package; the error says how to install it."""
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             return importlib.import_module(module)
-    except (ImportError, OSError) as error:  # OSError: a compiled part that does not fit this machine's torch
+    except (ImportError, OSError) as error:  # OSError: a compiled part does not match the installed torch
         raise ResourceError(
-            f"{module} cannot be used: {str(error).splitlines()[0]}",
+            f"cannot import {module}: {str(error).splitlines()[0]}",
             hint=f"pip install {package}, or choose another f0 method",
         ) from error
 
 
 def _rmvpe(device: str) -> Propose:
-    """RMVPE with the community's weights."""
     import torch
 
     from ..nn import rmvpe
@@ -207,7 +206,7 @@ def _rmvpe(device: str) -> Propose:
     if not isinstance(weights, dict) or not all(
         isinstance(value, torch.Tensor) and torch.isfinite(value).all() for value in weights.values()
     ):
-        raise WeightsError(f"{path.name} holds no weights, or some that are not finite", hint=AGAIN)
+        raise WeightsError(f"{path.name} is damaged: its weights are not tensors, or not finite", hint=AGAIN)
     with Blueprint():
         network = rmvpe.RMVPE()
     network = network.to_empty(device="cpu").eval()
@@ -225,7 +224,7 @@ def _rmvpe(device: str) -> Propose:
 def _fcpe(device: str) -> Propose:
     """CFNaiveMelPE of "FCPE: A Fast Context-based Pitch Estimation Model" (2025), as packaged in torchfcpe."""
     torchfcpe, torch = _package("torchfcpe", "torchfcpe"), _package("torch", "torch")
-    with contextlib.redirect_stdout(io.StringIO()):  # it narrates its loading
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints while loading
         model = torchfcpe.spawn_bundled_infer_model(device)
 
     def propose(samples: np.ndarray) -> np.ndarray:
@@ -236,7 +235,7 @@ def _fcpe(device: str) -> Propose:
 
 
 def _crepe(device: str) -> Propose:
-    """CREPE (Kim et al., 2018) in its `tiny` size: on one CPU core `full` needs seven seconds for one of sound."""
+    """CREPE (Kim et al., 2018) in its `tiny` size: `full` needs 7 s per second of audio on one CPU core."""
     torchcrepe, torch = _package("torchcrepe", "torchcrepe"), _package("torch", "torch")
     from ..nn.rmvpe import peak_hz
 
@@ -280,7 +279,7 @@ def _world(name: str) -> Callable[[str], Propose]:
 def _praat(device: str) -> Propose:
     """Praat's autocorrelation (Boersma, 1993), with RVC's voicing threshold."""
     parselmouth = _package("parselmouth", "praat-parselmouth")
-    margin_seconds = 0.1  # its first frame lies half a window, 30 ms, after the start
+    margin_seconds = 0.1  # Praat's first frame is half a window, 30 ms, after the start
 
     def propose(samples: np.ndarray) -> np.ndarray:
         sound = np.pad(samples.astype(np.float64), round(margin_seconds * SAMPLE_RATE))
@@ -303,23 +302,23 @@ _METHODS: dict[str, Callable[[str], Propose]] = {
 }
 
 
-# -- curves that people draw ---------------------------------------------------------------------------------------
+# -- hand-drawn curves ---------------------------------------------------------------------------------------------
 def write_curve(path: Path, track: PitchTrack) -> None:
-    """Write a track as text, a line ``seconds,hz`` for each frame: to be edited and read again."""
+    """Write a track as editable text, one line ``seconds,hz`` per frame; `read_curve` reads it."""
     lines = [f"{frame / 100:.2f},{hz:.3f}\n" for frame, hz in enumerate(track.f0_hz)]
     write_text(path, "seconds,hz\n" + "".join(lines))
 
 
 def read_curve(path: Path) -> PitchTrack:
-    """Read the pitch of a recording from lines ``seconds,hz``, at any distances; a first line of words is a title.
+    """Read the pitch of a recording from lines ``seconds,hz``, at any spacing; skip a header line.
 
-    Pitch runs straight between two voiced lines; next to an unvoiced one the nearer line counts; before the first and
-    after the last line nothing is voiced.
+    Pitch is linear between two voiced lines. Between a voiced and an unvoiced line, the nearer one applies. Everything
+    before the first and after the last line is unvoiced.
 
     Raises
     ------
     SettingsError
-        Naming the line that cannot be used.
+        When a line is invalid; the message names it.
     """
     rows: list[tuple[float, float]] = []
     try:
@@ -329,7 +328,7 @@ def read_curve(path: Path) -> PitchTrack:
                     rows.append(_curve_row(line, rows[-1][0] if rows else -1.0, f"{path.name}, line {number}"))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
-            f"no f0 curve can be read from {path}: {getattr(error, 'strerror', 'it is no text')}", hint=_CURVE_FORM
+            f"cannot read an f0 curve from {path}: {getattr(error, 'strerror', 'it is not text')}", hint=_CURVE_FORM
         ) from error
     if not rows:
         raise SettingsError(f"{path.name} holds no f0 curve", hint=_CURVE_FORM)
@@ -347,9 +346,11 @@ def _curve_row(line: str, earlier_seconds: float, place: str) -> tuple[float, fl
     try:
         seconds, hz = map(float, line.split(","))
     except ValueError as error:
-        raise SettingsError(f"{place}: {line.strip()[:40]!r} is not seconds,hz", hint=_CURVE_FORM) from error
+        raise SettingsError(
+            f"{place}: {line.strip()[:40]!r} is not of the form seconds,hz", hint=_CURVE_FORM
+        ) from error
     if not earlier_seconds < seconds <= _LONGEST_CURVE_SECONDS or seconds < 0:
-        raise SettingsError(f"{place}: {seconds:g} s is out of order or no time", hint=_CURVE_FORM)
+        raise SettingsError(f"{place}: {seconds:g} s is out of order, negative or over 24 h", hint=_CURVE_FORM)
     if not (hz == 0 or F0_MIN_HZ <= hz <= F0_MAX_HZ):
-        raise SettingsError(f"{place}: {hz:g} Hz is no pitch of a voice", hint=_CURVE_FORM)
+        raise SettingsError(f"{place}: {hz:g} Hz is outside {F0_MIN_HZ:g} to {F0_MAX_HZ:g} Hz", hint=_CURVE_FORM)
     return seconds, hz

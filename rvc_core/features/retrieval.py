@@ -1,7 +1,7 @@
-"""The index: the training voice's content features, searched for what is nearest to a source's and mixed with it.
+"""The index: find the training features nearest to the source's features, and mix both.
 
-Files are faiss's own, as RVC writes and reads them (faiss_file.py). faiss itself only builds the lists; without it an
-index is searched whole, which is exact and slower.
+Files are in faiss's format, as in RVC (faiss_file.py). faiss itself only builds the lists. Without faiss, the search
+visits every vector, which is exact and slower.
 """
 
 from collections.abc import Callable
@@ -17,19 +17,19 @@ from .faiss_file import IndexArrays, load_arrays, parse, save_arrays
 
 NEIGHBOURS = 8
 _CANDIDATES = 32
-_EXACT = 1e-8  # squared distance below which a neighbour is the same sound; it then outweighs the others
-_BLOCK_FRAMES = 256  # of queries: bounds memory at 256 * 200,000 distances
+_EXACT = 1e-8  # squared distance below which a neighbour is the same sound and outweighs the others
+_BLOCK_FRAMES = 256  # per search: bounds the memory at 256 * 200,000 distances
 _ADDED_AT_ONCE = 8192
 _KMEANS_ROUNDS, _KMEANS_VECTORS_PER_CENTRE = 4, 20
 
-Neighbours = tuple[np.ndarray, np.ndarray]  # squared distances (T, K), inf where missing; their features (T, K, D)
+Neighbours = tuple[np.ndarray, np.ndarray]  # squared distances (T, K), inf if missing; features (T, K, D)
 
 
 @dataclass(frozen=True)
 class FeatureIndex:
-    """A set of content features that can be searched.
+    """A searchable set of content features.
 
-    `device` is where it is searched: the lists on a CPU, all features at once on a GPU.
+    On a CPU, a search visits the nearest lists. On a GPU (`device`), it compares with all features.
 
     Examples
     --------
@@ -47,14 +47,14 @@ class FeatureIndex:
     def build(
         cls, features: np.ndarray, settings: IndexSettings = IndexSettings(), note: dict[str, str] | None = None
     ) -> "FeatureIndex":
-        """Index features (N, D) the way RVC does: ``IVF{n},Flat``, L2, one list probed, k-means above a limit.
+        """Index features (N, D) as RVC does: ``IVF{n},Flat``, L2, one list probed, k-means above a limit.
 
         Parameters
         ----------
         features : ndarray (N, D), float32
-            In any order; the seed decides the order inside.
+            In any order; the seed shuffles them.
         note : dict of str to str, optional
-            Where they come from: ``name`` of the voice, ``content_identity`` of the encoder. It travels in the file.
+            Their origin: ``name`` of the voice, ``content_identity`` of the encoder. The index file stores it.
         """
         features = np.ascontiguousarray(features, np.float32)
         features = features[np.random.default_rng(settings.seed).permutation(len(features))]
@@ -73,7 +73,7 @@ class FeatureIndex:
             kmeans.train(features)
             features = kmeans.centroids
         index = faiss.index_factory(features.shape[1], f"IVF{lists_for(len(features))},Flat", faiss.METRIC_L2)
-        index.nprobe, index.cp.seed, index.cp.min_points_per_centroid = 1, settings.seed, 1  # 1: faiss stays quiet
+        index.nprobe, index.cp.seed, index.cp.min_points_per_centroid = 1, settings.seed, 1  # 1: no warning
         index.train(features)
         for start in range(0, len(features), _ADDED_AT_ONCE):
             index.add(features[start : start + _ADDED_AT_ONCE])
@@ -81,36 +81,36 @@ class FeatureIndex:
 
     @classmethod
     def of(cls, arrays: IndexArrays) -> "FeatureIndex":
-        """An index of these arrays, searched on the CPU."""
+        """Make an index from arrays, for search on the CPU."""
         return cls(arrays).on("cpu")
 
     @property
     def dimension(self) -> int:
-        """Width D of the features."""
+        """Width D of a feature."""
         return self.arrays.vectors.shape[1]
 
     @property
     def vectors(self) -> int:
-        """How many features there are."""
+        """Number of features."""
         return len(self.arrays.vectors)
 
     @property
     def lists(self) -> int:
-        """Cells of the inverted file; 0 where there are none."""
+        """Number of inverted lists; 0 for a flat index."""
         return len(self.arrays.centres)
 
     @property
     def note(self) -> dict[str, str]:
-        """What is recorded about its origin; empty for the files of others."""
+        """Recorded origin; empty in files of other programs."""
         return self.arrays.note
 
     @property
     def features(self) -> np.ndarray:
-        """All features (N, D), in the order in which they were added."""
+        """All features (N, D), in the order of adding."""
         return self.arrays.vectors[np.argsort(self.arrays.numbers, kind="stable")]
 
     def save(self, path: Path) -> None:
-        """Write a faiss file, whole or not at all.
+        """Write a faiss file atomically.
 
         Raises
         ------
@@ -121,33 +121,33 @@ class FeatureIndex:
 
     @classmethod
     def load(cls, path: Path) -> "FeatureIndex":
-        """Read a faiss file, ours or anyone's: inverted or flat, of all features or of k-means centres.
+        """Read a faiss file of any program: inverted or flat, with all features or k-means centres.
 
         Raises
         ------
         WeightsError
-            When it is absent, damaged or not an index that can be searched by distance.
+            When it is missing, damaged or not an L2 index.
         """
         return cls.of(load_arrays(path))
 
     def on(self, device: str) -> "FeatureIndex":
-        """The same index, searched on this torch device: on a GPU exactly, all features at once."""
+        """The same index, searched on this torch device; the search on a GPU is exact."""
         whole = device.startswith("cuda") or self.arrays.probes >= self.lists
         return replace(self, device=device, _whole_search=whole_search(self.arrays.vectors, device) if whole else None)
 
     def refuse_other_encoder(self, content_identity: str) -> None:
-        """Raise if this index is known to hold the features of another encoder.
+        """Raise an error if this index records another content encoder: mixing its features would give noise.
 
         Raises
         ------
         MismatchError
-            Mixing them would be noise. Files of others record no encoder, and pass.
+            When the encoders differ. Files of other programs record no encoder and are accepted.
         """
         ours = self.note.get("content_identity", "")
         if ours and content_identity and ours != content_identity:
             raise MismatchError(
                 f"the index was made with content encoder {ours}, the voice with {content_identity}",
-                hint="build the index again (rvc index NAME), or convert without one",
+                hint="rebuild the index (rvc index NAME), or convert without an index",
             )
 
     def mix(self, query: np.ndarray, rate: float) -> np.ndarray:
@@ -157,7 +157,7 @@ class FeatureIndex:
         ----------
         query : ndarray (T, D)
         rate : float
-            0 leaves the query as it is, 1 replaces it.
+            0 keeps the query, 1 replaces it.
 
         Returns
         -------
@@ -170,8 +170,8 @@ class FeatureIndex:
         """
         if query.shape[1] != self.dimension:
             raise MismatchError(
-                f"the index holds features of {self.dimension} values, these have {query.shape[1]}",
-                hint="use the index that was built with this voice",
+                f"the index has features of width {self.dimension}, the voice needs {query.shape[1]}",
+                hint="use the index that belongs to this voice",
             )
         query = np.ascontiguousarray(query, np.float32)
         if rate == 0 or not len(query):
@@ -181,11 +181,13 @@ class FeatureIndex:
         return np.concatenate([mix_neighbours(block, *search(block), rate) for block in blocks])
 
     def _list_search(self, query: np.ndarray) -> Neighbours:
-        """Neighbours in the lists whose centres are nearest, as faiss searches an inverted file."""
+        """Search the lists with the nearest centres, as faiss does."""
         centres, probes = self.arrays.centres, self.arrays.probes
         stops = np.cumsum(self.arrays.sizes)
         starts = stops - self.arrays.sizes
-        to_centre = (centres**2).sum(1) - 2 * query @ centres.T  # but for the query's own square
+        to_centre = (centres**2).sum(
+            1
+        ) - 2 * query @ centres.T  # without the query's own square, which is the same for all
         probed = np.argpartition(to_centre, probes - 1, axis=1)[:, :probes]
         distances = np.full((len(query), NEIGHBOURS), np.inf, np.float32)
         neighbours = np.zeros((len(query), NEIGHBOURS, self.dimension), np.float32)
@@ -206,7 +208,7 @@ def whole_search(vectors: np.ndarray, device: str) -> Callable[[np.ndarray], Nei
 
     def search(query: np.ndarray) -> Neighbours:
         asked = torch.from_numpy(query).to(device)
-        roughly = squares - 2 * asked @ searched.T  # a difference of large numbers: good for a first choice only
+        roughly = squares - 2 * asked @ searched.T  # a difference of large numbers: only good for preselection
         found = searched[roughly.topk(min(_CANDIDATES, len(vectors)), largest=False).indices]
         exactly, best = ((found - asked[:, None]) ** 2).sum(2).topk(min(NEIGHBOURS, len(vectors)), largest=False)
         return exactly.cpu().numpy(), found.take_along_dim(best[..., None], 1).cpu().numpy()
@@ -215,7 +217,7 @@ def whole_search(vectors: np.ndarray, device: str) -> Callable[[np.ndarray], Nei
 
 
 def lists_for(vectors: int) -> int:
-    """RVC's number of inverted lists.
+    """RVC's number of inverted lists for `vectors` vectors.
 
     Examples
     --------
@@ -226,13 +228,13 @@ def lists_for(vectors: int) -> int:
 
 
 def mix_neighbours(query: np.ndarray, squared_distance: np.ndarray, neighbours: np.ndarray, rate: float) -> np.ndarray:
-    """Blend frames with their neighbours, weighted by the inverse square of the squared distance, as RVC weighs them.
+    """Blend frames with their neighbours, weighted as in RVC by 1 / squared distance².
 
     Parameters
     ----------
     query : ndarray (T, D)
     squared_distance : ndarray (T, K)
-        Infinite where a neighbour is missing; a frame without any keeps its query.
+        Infinite if a neighbour is missing; a frame without neighbours stays unchanged.
     neighbours : ndarray (T, K, D)
     rate : float
         0..1.
@@ -246,7 +248,6 @@ def mix_neighbours(query: np.ndarray, squared_distance: np.ndarray, neighbours: 
 
 
 def _faiss() -> ModuleType | None:
-    """The optional package, or None."""
     try:
         import faiss
     except ImportError:

@@ -1,1 +1,1 @@
-"""The networks: tensors in, tensors out, no files. Attribute names are those of RVC's state dicts."""
+"""The networks, without file access. Attribute names are the keys of RVC's state dicts."""

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from .layers import ChannelNorm, Conv1d
 
-WINDOW_FRAMES = 10  # farther frames are attended to as well, without a position
-UNSEEN = -1e4  # score of the frames behind a clip's end: their weight is exactly 0, and it fits into float16
+WINDOW_FRAMES = 10  # attention also reaches farther frames, but without relative positions
+UNSEEN = -1e4  # score of padding frames: their weight becomes exactly 0, and the value fits into float16
 
 
 class Band:
-    """The frames within `WINDOW_FRAMES` of each frame, as indices into a (T, T) matrix of scores or weights.
+    """Indices of the frames within `WINDOW_FRAMES` of each frame, in a (T, T) matrix of scores or weights.
 
-    Reading and writing the 21 diagonals by index leaves the rest of the large matrix alone; padding and reshaping it,
-    as the usual formulation does, copies it several times.
+    Only these 21 diagonals are read and written. The usual implementation pads and reshapes the large matrix, which
+    copies it several times.
     """
 
     def __init__(self, frames: int, device: torch.device) -> None:
@@ -38,7 +38,7 @@ class Band:
 
 
 class RelativeAttention(nn.Module):
-    """Multi-head self-attention whose keys and values also know their offset within `WINDOW_FRAMES`."""
+    """Multi-head self-attention with relative positions up to `WINDOW_FRAMES`."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class RelativeAttention(nn.Module):
             nn.init.xavier_uniform_(conv.weight)
 
     def forward(self, x: Tensor, bias: Tensor, band: Band) -> Tensor:
-        """Attend within x (B, C, T); bias (B, 1, T) is `UNSEEN` on frames behind a clip's end and 0 elsewhere."""
+        """Attend within x (B, C, T); bias (B, 1, T) is `UNSEEN` on padding frames and 0 elsewhere."""
         query, key, value = (
             conv(x).unflatten(1, (self.heads, -1)).flatten(0, 1)  # (B * heads, C / heads, T)
             for conv in (self.conv_q, self.conv_k, self.conv_v)

@@ -1,4 +1,4 @@
-"""The critics of training: one looks at the waveform at its own rate, the others at every p-th sample.
+"""The discriminators: one for the waveform itself, and one for every p-th sample for each period p.
 
 Source: HiFi-GAN (Kong et al. 2020), with RVC's list of periods.
 """
@@ -13,14 +13,14 @@ from .layers import LEAKY_SLOPE, NormedConv1d, WeightNorm
 
 
 class Judgement(NamedTuple):
-    """What each discriminator thinks of a waveform.
+    """Output of all discriminators for a waveform.
 
     Attributes
     ----------
     logits : list of Tensor
-        Per discriminator (B, N): near 1 for what it takes as real, near 0 for generated.
+        (B, N) for each discriminator: near 1 for real audio, near 0 for generated audio.
     features : list of list of Tensor
-        Per discriminator the outputs of its layers, for feature matching.
+        Layer outputs of each discriminator, for feature matching.
     """
 
     logits: list[Tensor]
@@ -48,7 +48,7 @@ class ScaleDiscriminator(nn.Module):
         self.conv_post = NormedConv1d(widths[-1], 1, 3, padding=1)
 
     def forward(self, audio: Tensor) -> list[Tensor]:
-        """Audio (B, 1, S) → the features of each layer, the last of which are the logits (B, 1, N)."""
+        """Audio (B, 1, S) → the features of each layer; the last are the logits (B, 1, N)."""
         features, x = [], audio
         for conv in self.convs:
             x = functional.leaky_relu_(conv(x), LEAKY_SLOPE)
@@ -82,7 +82,7 @@ class PeriodDiscriminator(nn.Module):
         self.conv_post = NormedConv2d(widths[-1], 1, 3, 1)
 
     def forward(self, audio: Tensor) -> list[Tensor]:
-        """Audio (B, 1, S) → the features (B, C, T, period) of each layer, the last of which are the logits."""
+        """Audio (B, 1, S) → the features (B, C, T, period) of each layer; the last are the logits."""
         x = functional.pad(audio, (0, -audio.shape[2] % self.period), "reflect")
         x = x.unflatten(2, (-1, self.period))
         features = []
@@ -93,7 +93,7 @@ class PeriodDiscriminator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """All critics of a preset: one of scale, then one for each period.
+    """All discriminators of a preset: the scale discriminator, then one for each period.
 
     Parameters
     ----------
@@ -115,6 +115,6 @@ class Discriminator(nn.Module):
         return cls(spec.discriminator_periods, spec.discriminator_divisor)
 
     def forward(self, audio: Tensor) -> Judgement:
-        """Judge audio (B, 1, S)."""
+        """Run all discriminators on audio (B, 1, S)."""
         features = [discriminator(audio) for discriminator in self.discriminators]
         return Judgement([maps[-1].flatten(1) for maps in features], features)

@@ -1,7 +1,7 @@
-"""The small content encoder inside the package: what is said, 50 times a second, with little of who says it.
+"""The small content encoder inside the package: 50 features per second that depend little on the speaker.
 
-It stands in for ContentVec where nothing can be downloaded. Frames lie where HuBERT's lie: frame t covers samples
-320 t to 320 t + 400 at 16 kHz, so both encoders give the same number of frames for the same sound.
+It replaces ContentVec when nothing can be downloaded. Frames are aligned with HuBERT's: frame t covers samples 320 t to
+320 t + 400 at 16 kHz, so both encoders give the same number of frames.
 """
 
 import math
@@ -21,12 +21,12 @@ FFT_BINS = 257
 MEL_BANDS = 80
 WIDTH = 256
 DILATIONS = (1, 1, 2, 2, 3, 3, 1, 2)
-SOUNDS = 126  # thirds of the 42 phones and noises that the encoder was taught to name
-DROPPED_SHARE = 0.1  # of a block's inner channels, while it is trained
-DETAIL_SHARE = 0.3  # of what the names leave out; measured: it costs the probes nothing
-FLOOR_POWER = 1e-6  # about -80 dB of full scale: below it lies only rounding
-RELATIVE_FLOOR = 1e-5  # 50 dB under the passage's own power: what lies below is not speech
-NORM_FRAMES = 301  # 3 s: long enough to average over many sounds, short enough to follow a change of voice
+SOUNDS = 126  # classes of the classifier: thirds of 42 phones and noises
+DROPPED_SHARE = 0.1  # dropout of a block's inner channels in training
+DETAIL_SHARE = 0.3  # weight of the detail features; measured: they do not make probes worse
+FLOOR_POWER = 1e-6  # about -80 dBFS: below this there is only rounding noise
+RELATIVE_FLOOR = 1e-5  # 50 dB below the local power: not speech
+NORM_FRAMES = 301  # 3 s: averages over many sounds, but follows a change of voice
 
 
 def mel_filters(warp: float = 1.0) -> Tensor:
@@ -35,31 +35,31 @@ def mel_filters(warp: float = 1.0) -> Tensor:
     Parameters
     ----------
     warp : float
-        Scale of the frequency axis; with 1.1 a voice looks as if its vocal tract were a tenth shorter.
+        Scale of the frequency axis; 1.1 has the effect of a vocal tract that is a tenth shorter.
     """
     low, high = (2595.0 * math.log10(1.0 + hz / 700.0) for hz in (40.0, 7600.0))
     edges_hz = 700.0 * (10.0 ** (torch.linspace(low, high, MEL_BANDS + 2) / 2595.0) - 1.0)
     edges = (edges_hz / warp).clamp(max=SAMPLE_RATE_HZ / 2) / SAMPLE_RATE_HZ * 2 * (FFT_BINS - 1)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     bins = torch.arange(FFT_BINS, dtype=torch.float32)[:, None]
-    rise = (bins - left) / (centre - left).clamp(min=1.0)  # a bin wide at least, or narrow bands come out empty
+    rise = (bins - left) / (centre - left).clamp(min=1.0)  # at least one bin wide, otherwise narrow bands are empty
     fall = (right - bins) / (right - centre).clamp(min=1.0)
     filters = torch.minimum(rise, fall).clamp(min=0.0)
     return filters / filters.sum(0).clamp(min=1e-3)
 
 
 def power_spectrum(samples: Tensor) -> Tensor:
-    """Power spectrum (B, frames, bins) of samples (B, N): frames 10 ms apart, none beyond the ends."""
+    """Power spectrum (B, frames, bins) of samples (B, N): frames every 10 ms, without padding."""
     window = torch.hann_window(WINDOW_SAMPLES, device=samples.device)
     return torch.fft.rfft(samples.unfold(-1, WINDOW_SAMPLES, HOP_SAMPLES) * window, n=2 * (FFT_BINS - 1)).abs().square()
 
 
 def normalised_log_mel(power: Tensor, filters: Tensor) -> Tensor:
-    """Log-mel (B, bands, frames) with each band's local mean and spread taken out.
+    """Log-mel (B, bands, frames) with local mean and variance normalisation of each band.
 
-    The statistics come from a sliding window of 3 s in which loud frames weigh more, so that a voice, a microphone or
-    a level cancels out while the length of the file and its pauses hardly matter. A floor that follows the level of the
-    window keeps rounding noise, in bands that a recording lacks or in digital silence, from being taken for speech.
+    The statistics come from a sliding window of 3 s that weights loud frames more. This removes the effect of voice,
+    microphone and level, and pauses hardly matter. A floor relative to the window's level hides rounding noise in empty
+    bands and digital silence.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def normalised_log_mel(power: Tensor, filters: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """Residual block: each channel looks along time, then the channels mix within a frame."""
+    """Residual block: a depthwise convolution over time, then a mix of the channels within each frame."""
 
     def __init__(self, dilation: int) -> None:
         super().__init__()
@@ -119,15 +119,15 @@ class EmbeddedEncoder(nn.Module):
     def forward(self, samples: Tensor) -> Tensor:
         """Features (B, T, 256) of samples (B, N), T = (N - 400) // 320 + 1.
 
-        The roots of the sounds' probabilities, a unit vector that depends little on the speaker, and a smaller one of
-        the hidden layer's main directions; scaled so that a value is about 1.
+        The square roots of the class probabilities, a unit vector that depends little on the speaker, then detail
+        features with a smaller weight. Values are scaled to about 1.
         """
         hidden = self.encode(normalised_log_mel(power_spectrum(samples), self.filters))
         names = torch.softmax(self.namer(hidden), -1).sqrt()
         return torch.cat([names * WIDTH**0.5, self.detail(hidden) * DETAIL_SHARE], -1)
 
     def encode(self, log_mel: Tensor) -> Tensor:
-        """Hidden layer (B, T, 256) of a normalised log-mel (B, bands, frames), two frames to each T.
+        """Hidden layer (B, T, 256) of a normalised log-mel (B, bands, frames); T is half of frames.
 
         Each frame has mean 0 and variance 1.
         """
@@ -135,13 +135,7 @@ class EmbeddedEncoder(nn.Module):
 
     @classmethod
     def from_file(cls, path: Path) -> "EmbeddedEncoder":
-        """Load weights, ready for use: float32, evaluation mode.
-
-        Raises
-        ------
-        WeightsError
-            When the file is absent or holds something else.
-        """
+        """Load weights as float32, in evaluation mode."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -156,7 +150,7 @@ class EmbeddedEncoder(nn.Module):
         return encoder.eval()
 
     def save(self, path: Path) -> None:
-        """Write the weights at half precision, whole or not at all."""
+        """Write the weights as float16, atomically."""
         from safetensors.torch import save_file
 
         with replace_atomically(path) as temporary:

@@ -1,6 +1,6 @@
-"""The two encoders of the latent space: the prior reads content and pitch, the posterior reads the recording itself.
+"""The two encoders of the latent space: the prior takes content and pitch, the posterior takes the recording.
 
-Source: VITS (Kim et al. 2021), with content features in place of text.
+Source: VITS (Kim et al. 2021), with content features instead of text.
 """
 
 import math
@@ -17,7 +17,7 @@ COARSE_PITCHES = 256
 
 
 class PriorEncoder(nn.Module):
-    """Content features and coarse pitch → mean and log deviation of the latent, without the speaker."""
+    """Content features and coarse pitch → mean and log standard deviation of the latent, without the speaker."""
 
     def __init__(self, spec: VoiceSpec) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class PriorEncoder(nn.Module):
 
 
 class PosteriorEncoder(nn.Module):
-    """Linear spectrogram and speaker → a sample of the latent, its mean and log deviation. Training only."""
+    """Linear spectrogram and speaker → a latent sample, its mean and log standard deviation. For training only."""
 
     def __init__(self, spec: VoiceSpec) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class PosteriorEncoder(nn.Module):
     def forward(
         self, spectrogram: Tensor, mask: Tensor, speaker: Tensor, noise: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Read spectrogram (B, F, T) of speaker (B, C, 1) → sample, mean, log deviation: (B, inter, T) each.
+        """Encode spectrogram (B, F, T) of speaker (B, C, 1) → sample, mean, log deviation: (B, inter, T) each.
 
         Standard normal noise (B, inter, T) is drawn if not given.
         """

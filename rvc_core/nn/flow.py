@@ -1,4 +1,4 @@
-"""The invertible map between the speaker's latent space and the speaker-free one of the prior.
+"""The invertible map between the latent space with speaker and the latent space of the prior without it.
 
 Source: RealNVP (Dinh et al. 2017) in the mean-only form of VITS.
 """
@@ -14,7 +14,7 @@ LAYERS_PER_COUPLING = 3
 
 
 class Coupling(nn.Module):
-    """Shift one half of the channels by a function of the other half; starts as the identity."""
+    """Shift half of the channels by a function of the other half; initialised as the identity."""
 
     def __init__(self, spec: VoiceSpec) -> None:
         super().__init__()
@@ -26,14 +26,14 @@ class Coupling(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, mask: Tensor, speaker: Tensor, *, reverse: bool) -> Tensor:
-        """Map x (B, C, T), zero outside mask (B, 1, T), forward or back."""
+        """Map x (B, C, T), which is zero outside mask (B, 1, T), forward or in reverse."""
         kept, moved = x.chunk(2, dim=1)
         shift = self.post(self.enc(self.pre(kept) * mask, mask, speaker)) * mask
         return torch.cat([kept, moved - shift if reverse else moved + shift], dim=1)
 
 
 class Flip(nn.Module):
-    """Reverse the order of the channels, so that the next coupling moves the other half. Its own inverse."""
+    """Reverse the order of the channels, so that the next coupling shifts the other half. It is its own inverse."""
 
     def forward(self, x: Tensor, mask: Tensor, speaker: Tensor, *, reverse: bool) -> Tensor:
         """Flip x (B, C, T)."""
@@ -41,14 +41,14 @@ class Flip(nn.Module):
 
 
 class Flow(nn.Module):
-    """Couplings and flips in turn."""
+    """Alternating couplings and flips."""
 
     def __init__(self, spec: VoiceSpec) -> None:
         super().__init__()
         self.flows = nn.ModuleList(step for _ in range(COUPLINGS) for step in (Coupling(spec), Flip()))
 
     def forward(self, x: Tensor, mask: Tensor, speaker: Tensor, *, reverse: bool = False) -> Tensor:
-        """Posterior latent → prior latent (B, C, T) under mask (B, 1, T), or back with `reverse`."""
+        """Posterior latent → prior latent (B, C, T) under mask (B, 1, T); `reverse` inverts the map."""
         for step in reversed(self.flows) if reverse else self.flows:
             x = step(x, mask, speaker, reverse=reverse)
         return x

@@ -1,4 +1,4 @@
-"""The decoder: latent frames to a waveform, by HiFi-GAN, driven by a sine at the pitch where the voice has one.
+"""The HiFi-GAN decoder: latent frames to a waveform, with a sine at the given pitch for voices with f0.
 
 Sources: HiFi-GAN (Kong et al. 2020); neural source-filter excitation (Wang et al. 2019).
 """
@@ -13,15 +13,15 @@ from ..presets import VoiceSpec
 from .layers import LEAKY_SLOPE, Conv1d, NormedConvTranspose1d, ResBlock, channels_last
 
 SINE_AMPLITUDE = 0.1
-VOICED_NOISE = 0.003  # standard deviation beside the sine
-UNVOICED_NOISE = SINE_AMPLITUDE / 3  # standard deviation where there is no pitch
-FINAL_SLOPE = 0.01  # PyTorch's default, which the reference's last activation fell back to
+VOICED_NOISE = 0.003  # standard deviation of the noise added to the sine
+UNVOICED_NOISE = SINE_AMPLITUDE / 3  # standard deviation in unvoiced frames
+FINAL_SLOPE = 0.01  # PyTorch's default, as in the reference's last activation
 
 
 def frame_phase(f0_hz: Tensor, hop_samples: int, sample_rate: int) -> Tensor:
-    """Cycles in [0, 1) that the sine has run through before each frame: f0_hz (B, T) → (B, T) float64.
+    """Phase of the sine at the start of each frame, in cycles [0, 1): f0_hz (B, T) → (B, T) float64.
 
-    Whole cycles are dropped frame by frame in float64, so an hour is as exact as a second.
+    The sum is in float64, so the phase stays exact for hours.
 
     Examples
     --------
@@ -33,13 +33,13 @@ def frame_phase(f0_hz: Tensor, hop_samples: int, sample_rate: int) -> Tensor:
 
 
 def sine(f0_hz: Tensor, hop_samples: int, sample_rate: int, start: Tensor | None = None) -> Tensor:
-    """A sine that follows f0_hz (B, T), held within each frame → (B, 1, T * hop_samples); 0 where f0 is 0.
+    """A sine with the pitch f0_hz (B, T), constant within each frame → (B, 1, T * hop_samples); 0 where f0 is 0.
 
     Parameters
     ----------
     start : Tensor, optional
-        (B,) cycles run through before the first frame, from `frame_phase` of the whole track: windows cut from one
-        track then have the very samples of the whole.
+        (B,) phase of the first frame, from `frame_phase` of the whole track. Windows of one track then have the same
+        samples as the whole.
     """
     phase = frame_phase(f0_hz, hop_samples, sample_rate)
     if start is not None:
@@ -50,7 +50,7 @@ def sine(f0_hz: Tensor, hop_samples: int, sample_rate: int, start: Tensor | None
 
 
 class SourceModule(nn.Module):
-    """The excitation: a sine with a little noise where voiced, noise where not, through one learned gain."""
+    """The excitation: a sine with a little noise in voiced frames, noise in unvoiced ones, and one learned gain."""
 
     def __init__(self, spec: VoiceSpec) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class SourceModule(nn.Module):
 
 
 class Generator(nn.Module):
-    """Latent (B, inter, T) and speaker → waveform (B, 1, T * hop), with or without a pitch to follow."""
+    """Latent (B, inter, T) and speaker → waveform (B, 1, T * hop), with or without pitch."""
 
     def __init__(self, spec: VoiceSpec) -> None:
         super().__init__()

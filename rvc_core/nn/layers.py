@@ -14,12 +14,12 @@ LEAKY_SLOPE = 0.1
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Lay x (B, C, T) out frame by frame, where that is faster: on a CPU, and then by far for few channels."""
+    """Change the memory layout of x (B, C, T) to frame by frame on a CPU, where it is faster."""
     return x if x.is_cuda or torch.jit.is_tracing() else x.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 class Conv1d(nn.Conv1d):
-    """`nn.Conv1d` that keeps the layout of `channels_last` input; PyTorch's own would copy it."""
+    """`nn.Conv1d` that keeps the layout of `channels_last`; PyTorch's own copies the input."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if x.stride(1) != 1 or self.groups > 1 or x.is_cuda or torch.jit.is_tracing():
@@ -30,10 +30,10 @@ class Conv1d(nn.Conv1d):
 
 
 class WeightNorm(nn.modules.conv._ConvNd):
-    """Mixin for a convolution whose kernel is a length ``weight_g`` times a direction ``weight_v``.
+    """Mixin for a convolution whose kernel is a magnitude ``weight_g`` times a direction ``weight_v``.
 
-    PyTorch's own `parametrizations.weight_norm` stores other key names than every RVC file, and its predecessor with
-    these names is deprecated; so the two lines of arithmetic live here. Source: Salimans and Kingma 2016.
+    PyTorch's `parametrizations.weight_norm` has other key names than RVC's files, and its predecessor with these names
+    is deprecated. Source: Salimans and Kingma 2016.
     """
 
     def _split_weight(self) -> None:
@@ -43,13 +43,13 @@ class WeightNorm(nn.modules.conv._ConvNd):
         self.weight_v = nn.Parameter(direction)
 
     def kernel(self) -> Tensor:
-        """The kernel to convolve with; computed anew at each call until `fuse` has fixed it."""
+        """The kernel of the convolution, computed at each call until `fuse` stores it."""
         if "weight" in self._parameters:
             return self.weight
-        return torch._weight_norm(self.weight_v, self.weight_g, 0)  # three times faster than the written-out formula
+        return torch._weight_norm(self.weight_v, self.weight_g, 0)  # three times faster than the formula in Python
 
     def fuse(self) -> None:
-        """Fix the kernel for inference."""
+        """Store the kernel, for inference only."""
         if "weight" not in self._parameters:
             self.weight = nn.Parameter(self.kernel().detach(), requires_grad=False)
             del self.weight_g, self.weight_v
@@ -68,7 +68,7 @@ class NormedConv1d(WeightNorm, Conv1d):
 
 
 class NormedConvTranspose1d(WeightNorm, nn.ConvTranspose1d):
-    """`ConvTranspose1d` with weight normalisation (a length per input channel, as in PyTorch)."""
+    """`ConvTranspose1d` with weight normalisation (one magnitude per input channel, as in PyTorch)."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -84,16 +84,16 @@ class NormedConvTranspose1d(WeightNorm, nn.ConvTranspose1d):
 
 
 def fuse_weight_norm(network: nn.Module) -> None:
-    """Fix every weight-normalised kernel inside `network`: faster inference, no more training or saving."""
+    """Store all weight-normalised kernels in `network`. Inference is faster, but training and saving no longer work."""
     for layer in network.modules():
         if isinstance(layer, WeightNorm):
             layer.fuse()
 
 
 class Blueprint(TorchFunctionMode):
-    """``with Blueprint():`` networks that are built inside have names and shapes, but no numbers: no time, no memory.
+    """``with Blueprint():`` builds networks with names and shapes but without values, to save time and memory.
 
-    Only empty tensors are put on the meta device: any arithmetic there imports torch's compiler, which takes a second.
+    Only empty tensors are put on the meta device: arithmetic there imports torch's compiler, which takes a second.
     """
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -101,7 +101,7 @@ class Blueprint(TorchFunctionMode):
         named = kwargs or {}
         if getattr(function, "__module__", "") == "torch.nn.init":
             return named["tensor"]
-        if function is torch.norm_except_dim:  # of the kernel's shape, but for its first dimension
+        if function is torch.norm_except_dim:  # keeps only the first dimension of the kernel's shape
             function, args, named = torch.empty, (len(args[0]), *[1] * (args[0].dim() - 1)), {}
         return function(*args, **(named | {"device": "meta"} if function is torch.empty else named))
 
@@ -158,7 +158,7 @@ class WaveNet(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """Pairs of a dilated and a plain convolution, each pair with a residual path (HiFi-GAN's first kind)."""
+    """Pairs of a dilated and a plain convolution, each with a residual path (HiFi-GAN's ResBlock1)."""
 
     def __init__(self, channels: int, kernel_size: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ class ResBlock(nn.Module):
 
 
 def frame_mask(lengths: Tensor, frames: int) -> Tensor:
-    """Lengths (B,) → mask (B, 1, frames) of ones inside each clip and zeros behind it.
+    """Lengths (B,) → mask (B, 1, frames) with ones inside each clip and zeros in the padding.
 
     Examples
     --------

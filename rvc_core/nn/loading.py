@@ -1,4 +1,4 @@
-"""Weights into a network: all of them or none."""
+"""Load weights into a network, all or none."""
 
 import torch
 
@@ -13,13 +13,7 @@ def load_strictly(
     assign: bool = False,
     hint: str = "use a file of the same version, sample rate and f0 choice",
 ) -> None:
-    """Put weights into a network, all of them or none; `assign` puts them in the place of its own tensors.
-
-    Raises
-    ------
-    MismatchError
-        Naming the first weight that does not fit.
-    """
+    """Load weights into a network, or raise a MismatchError; `assign` replaces the network's tensors without a copy."""
     try:
         network.load_state_dict(weights, strict=True, assign=assign)
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""The losses of training, as the reference defines them; every one in float32, whatever the networks ran in.
+"""The training losses, defined as in the reference and always computed in float32.
 
 Sources: least-squares GAN (Mao et al. 2017); feature matching and mel loss of HiFi-GAN; KL term of VITS.
 """
@@ -14,7 +14,7 @@ KL_WEIGHT = 1.0
 
 
 def distance_to_real(logits: Sequence[Tensor]) -> Tensor:
-    """Per discriminator the mean of (1 - D)²: what remains to be taken as real. (n,)
+    """Mean of (1 - D)² for each discriminator, the distance to the score of real audio: (n,).
 
     Examples
     --------
@@ -25,22 +25,22 @@ def distance_to_real(logits: Sequence[Tensor]) -> Tensor:
 
 
 def distance_to_fake(logits: Sequence[Tensor]) -> Tensor:
-    """Per discriminator the mean of D²: what remains to be taken as generated. (n,)"""
+    """Mean of D² for each discriminator, the distance to the score of generated audio: (n,)."""
     return torch.stack([scores.float().square().mean() for scores in logits])
 
 
 def discriminator_loss(real: list[Tensor], fake: list[Tensor]) -> Tensor:
-    """Real recordings should score 1 and generated ones 0; the sum over the discriminators."""
+    """Sum over the discriminators; the target is 1 for real audio and 0 for generated audio."""
     return distance_to_real(real).sum() + distance_to_fake(fake).sum()
 
 
 def generator_loss(fake: list[Tensor]) -> Tensor:
-    """Generated waveforms should score 1; the sum over the discriminators."""
+    """Sum over the discriminators; the target is 1 for generated audio."""
     return distance_to_real(fake).sum()
 
 
 def feature_loss(real: list[list[Tensor]], fake: list[list[Tensor]]) -> Tensor:
-    """Twice the sum over all layers of the mean distance between the features of real and generated waveforms."""
+    """Mean feature distance between real and generated audio, summed over all layers, times two."""
     return (
         2
         * torch.stack(
@@ -54,10 +54,10 @@ def feature_loss(real: list[list[Tensor]], fake: list[list[Tensor]]) -> Tensor:
 
 
 def kl_loss(z_p: Tensor, logs_q: Tensor, m_p: Tensor, logs_p: Tensor, mask: Tensor, *, frames: int = 0) -> Tensor:
-    """Divergence of the posterior, seen through the flow, from the prior, per frame: a sum over channels.
+    """KL divergence between the posterior, mapped by the flow, and the prior: summed over channels, mean over frames.
 
-    All (B, C, T) but mask (B, 1, T). One sample stands for the expectation over z.
-    `frames` are those of the whole batch, where these are only some of its clips.
+    All tensors are (B, C, T), mask is (B, 1, T). The expectation over z is estimated from one sample. If the tensors
+    hold only a part of the batch, `frames` is the number of frames in the whole batch.
     """
     z_p, logs_q, m_p, logs_p = (tensor.float() for tensor in (z_p, logs_q, m_p, logs_p))
     divergence = logs_p - logs_q - 0.5 + 0.5 * (z_p - m_p).square() * torch.exp(-2 * logs_p)
@@ -65,5 +65,5 @@ def kl_loss(z_p: Tensor, logs_q: Tensor, m_p: Tensor, logs_p: Tensor, mask: Tens
 
 
 def mel_loss(real_mel: Tensor, fake_mel: Tensor) -> Tensor:
-    """Mean distance of two log mel spectrograms (B, mels, T); weighed with `MEL_WEIGHT` in training."""
+    """Mean absolute difference of two log-mel spectrograms (B, mels, T); training multiplies it by `MEL_WEIGHT`."""
     return functional.l1_loss(fake_mel, real_mel)

@@ -1,6 +1,6 @@
-"""RMVPE (Wei et al., 2023): pitch of a voice, by a U-Net over a mel spectrogram and a recurrent layer over time.
+"""RMVPE (Wei et al., 2023): a pitch estimator with a U-Net on a mel spectrogram and a recurrent layer.
 
-Sub-modules are named as in the community's file ``rmvpe.pt``, so its weights fit strictly.
+Sub-modules have the names in the community's file ``rmvpe.pt``, so that its weights load strictly.
 """
 
 from collections import OrderedDict
@@ -14,7 +14,7 @@ from torch.nn import functional
 from .spectrogram import area_triangles
 
 MELS, BINS = 128, 360
-GRID_FRAMES = 32  # the U-Net halves time five times, so it sees frames in groups of 32
+GRID_FRAMES = 32  # the U-Net halves time five times, so it needs a multiple of 32 frames
 _SAMPLE_RATE, _FFT_SAMPLES, _HOP_SAMPLES = 16_000, 1024, 160
 _LOWEST_HZ, _HIGHEST_HZ = 30, 8000
 _FLOOR = 1e-5
@@ -24,7 +24,7 @@ _NEAR_BINS = 4
 
 
 class RMVPE(nn.Module):
-    """Log mel spectrogram (B, 128, T) → salience (B, T, 360), how likely each pitch is, in 0..1.
+    """Log-mel spectrogram (B, 128, T) → salience (B, T, 360): the likelihood of each pitch, 0..1.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class RMVPE(nn.Module):
 
 
 def log_mel(audio: Tensor) -> Tensor:
-    """What the network hears: audio (B, N) at 16 kHz, N > 512 → (B, 128, N // 160 + 1), frame t centred on 160 t."""
+    """Input of the network: audio (B, N) at 16 kHz, N > 512 → (B, 128, N // 160 + 1), frame t centred on 160 t."""
     bins = torch.stft(
         audio.float(),
         _FFT_SAMPLES,
@@ -60,7 +60,7 @@ def log_mel(audio: Tensor) -> Tensor:
 
 
 def peak_hz(salience: Tensor) -> Tensor:
-    """Pitch in Hz (T,) of salience (T, 360): the mean of the nine bins about the highest, weighted by their salience.
+    """Pitch in Hz (T,) of salience (T, 360): the mean of the nine bins around the peak, weighted by salience.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def peak_hz(salience: Tensor) -> Tensor:
     [201.28]
     """
     steps = torch.arange(2 * _NEAR_BINS + 1, device=salience.device)
-    near = salience.argmax(1, keepdim=True) + steps  # in `padded`: bin 0 stands at 4
+    near = salience.argmax(1, keepdim=True) + steps  # indices into `padded`, where bin 0 is at 4
     padded = functional.pad(salience.double(), (_NEAR_BINS, _NEAR_BINS))
     weight = padded.gather(1, near)
     cents = _CENTS_PER_BIN * (near.double() - _NEAR_BINS) + _FIRST_BIN_CENTS
@@ -103,7 +103,7 @@ class _Encoder(nn.Module):
         self.layers = nn.ModuleList(_Stage(before, width) for before, width in zip([1, *widths], widths, strict=False))
 
     def forward(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Also what each level saw before it was halved."""
+        """Returns the encoded image, and the image of each level for the skip connections."""
         image, skipped = self.bn(image), []
         for layer in self.layers:
             skipped.append(layer(image))
@@ -121,7 +121,7 @@ class _Stage(nn.Module):
 
 
 class _UpStage(nn.Module):
-    """Doubles time and frequency, and adds what the encoder saw at that size."""
+    """Doubles time and frequency, and concatenates the skip connection of the same size."""
 
     def __init__(self, before: int, width: int) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ def _residual_blocks(before: int, width: int) -> nn.Sequential:
 
 
 class _Block(nn.Module):
-    """Two convolutions beside a shortcut."""
+    """Two convolutions with a shortcut."""
 
     def __init__(self, before: int, width: int) -> None:
         super().__init__()
@@ -174,5 +174,5 @@ def _filters(device: torch.device) -> Tensor:
     """Mel bands from 30 to 8000 Hz on HTK's scale (S. Young, The HTK Book): 2595 lg(1 + f / 700)."""
     low, high = (2595 * np.log10(1 + limit / 700) for limit in (_LOWEST_HZ, _HIGHEST_HZ))
     edge_hz = 700 * (10 ** (np.linspace(low, high, MELS + 2) / 2595) - 1)
-    with torch.inference_mode(False):  # a cached tensor outlives the mode that it was first asked for in
+    with torch.inference_mode(False):  # the cached tensor may be used in another mode later
         return torch.from_numpy(area_triangles(edge_hz, _SAMPLE_RATE, _FFT_SAMPLES)).to(device)

@@ -1,8 +1,8 @@
-"""A decoder for machines without a GPU: a pulse train and noise, filtered frame by frame in the frequency domain.
+"""A decoder for machines without a GPU: it filters a pulse train and noise in the frequency domain.
 
-What HiFi-GAN must learn sample by sample is given here: the harmonics lie where the pitch says, the breath is noise.
-The network only decides, 100 times a second, how loud each frequency of either is and how the harmonics are delayed;
-it converges in minutes and decodes a second in milliseconds.
+HiFi-GAN learns every sample. Here the pulse train already has the harmonics of the pitch, and noise models the breath.
+The network only predicts, 100 times per second, the gain of each frequency and the delay of the harmonics. It converges
+in minutes and decodes a second of audio in milliseconds.
 
 Sources: differentiable harmonics plus noise (Engel et al. 2020, DDSP); a ConvNeXt at frame rate with an inverse Fourier
 transform instead of upsampling (Siuzdak 2023, Vocos); one excitation for the whole band (Wang et al. 2019).
@@ -19,19 +19,19 @@ from .generator import frame_phase
 
 LAYERS = 6
 WINDOW_HOPS = 4  # frames overlap by three quarters
-QUIET_PULSES, QUIET_NOISE = -3.0, -5.0  # logarithms of the gains before training: near those of speech
+QUIET_PULSES, QUIET_NOISE = -3.0, -5.0  # initial log gains, similar to speech
 LOUDEST = 4.0
 
 
 def pulse_train(f0_hz: Tensor, hop_samples: int, sample_rate: int, start: Tensor | None = None) -> Tensor:
-    """All harmonics of f0_hz (B, T) below half the rate, equally loud, power 1 → (B, T * hop); 0 where f0 is 0.
+    """All harmonics of f0_hz (B, T) below half the sample rate, with equal power, 1 in total → (B, T * hop).
 
-    The sum of the cosines is taken in closed form (Dirichlet's kernel).
+    Unvoiced frames are 0. The sum of the cosines is computed in closed form (Dirichlet kernel).
 
     Parameters
     ----------
     start : Tensor, optional
-        (B,) cycles run through before the first frame, as for `generator.sine`.
+        (B,) phase of the first frame, as for `generator.sine`.
 
     Examples
     --------
@@ -56,7 +56,7 @@ def pulse_train(f0_hz: Tensor, hop_samples: int, sample_rate: int, start: Tensor
 
 
 class FrameBlock(nn.Module):
-    """ConvNeXt block: each channel looks along time, then the channels mix within a frame."""
+    """ConvNeXt block: a depthwise convolution over time, then a mix of the channels within each frame."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class SourceFilter(nn.Module):
             return self.wave(bins).unsqueeze(1)
 
     def filters_at(self, latent: Tensor, speaker: Tensor, f0_hz: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gain and delay (in radians) of the pulses and gain of the noise, (B, bins, T) each, in float32."""
+        """Gain and phase delay (radians) of the pulses, and gain of the noise: (B, bins, T) each, float32."""
         voiced = (f0_hz > 0).to(latent.dtype)
         octave = torch.log2(f0_hz.clamp(min=1.0) / 200).to(latent.dtype) * voiced
         x = self.conv_pre(latent) + self.cond(speaker) + self.pitch(torch.stack([octave, voiced], 1))
@@ -117,7 +117,7 @@ class SourceFilter(nn.Module):
         return gain.clamp(max=LOUDEST).exp(), delay, noise_gain.clamp(max=LOUDEST).exp()
 
     def spectrum(self, wave: Tensor) -> Tensor:
-        """Windowed transforms (B, bins, T) of wave (B, T * hop), frame t centred on the middle of its hop."""
+        """STFT (B, bins, T) of wave (B, T * hop); frame t is centred on the middle of its hop."""
         margin = (self.fft_samples - self.hop_samples) // 2
         return torch.stft(
             functional.pad(wave, (margin, margin)),

@@ -1,6 +1,6 @@
-"""Linear and mel spectrograms, exactly as the reference computes them, differentiable.
+"""Differentiable linear and mel spectrograms, computed exactly as in the reference.
 
-Two pairs of epsilons are in the world: the base models were trained with those of 2023; RVC changed them in 2026.
+There are two pairs of epsilons: the base models were trained with those of 2023, and RVC changed them in 2026.
 """
 
 from functools import lru_cache
@@ -17,7 +17,7 @@ EpsilonName = Literal["2023", "2026"]
 
 
 class Epsilons(NamedTuple):
-    """What keeps the magnitude's root and the mel's logarithm away from zero."""
+    """Epsilons of the square root of the magnitude and of the logarithm of the mel bands."""
 
     power: float
     mel: float
@@ -29,7 +29,7 @@ EPSILONS: dict[str, Epsilons] = {"2023": Epsilons(1e-6, 1e-5), "2026": Epsilons(
 def linear_spectrogram(audio: Tensor, spec: VoiceSpec, epsilons: EpsilonName = "2023") -> Tensor:
     """Magnitudes of the short-time Fourier transform: audio (B, S) or (B, 1, S) → (B, F, S // hop).
 
-    Reflection fills half a window minus half a hop on each side, so a frame is centred on the middle of its hop.
+    Both sides are padded by reflection with half a window minus half a hop, so frames are centred on their hops.
     """
     audio = audio.float().flatten(1)
     margin = (spec.fft_samples - spec.hop_samples) // 2
@@ -40,22 +40,22 @@ def linear_spectrogram(audio: Tensor, spec: VoiceSpec, epsilons: EpsilonName = "
 
 
 def mel_of_linear(linear: Tensor, spec: VoiceSpec, epsilons: EpsilonName = "2023") -> Tensor:
-    """Natural logarithm of the mel bands of a linear spectrogram: (B, F, T) → (B, mels, T)."""
+    """Log-mel bands of a linear spectrogram (natural logarithm): (B, F, T) → (B, mels, T)."""
     filters = _mel_filters(spec.sample_rate, spec.fft_samples, spec.mels, linear.device)
-    with torch.autocast(linear.device.type, enabled=False):  # half precision would be heard in the quiet bands
+    with torch.autocast(linear.device.type, enabled=False):  # half precision is audible in quiet bands
         return (filters @ linear.float()).clamp(min=EPSILONS[epsilons].mel).log()
 
 
 def mel_spectrogram(audio: Tensor, spec: VoiceSpec, epsilons: EpsilonName = "2023") -> Tensor:
-    """Log mel spectrogram: audio (B, S) or (B, 1, S) → (B, mels, S // hop)."""
+    """Log-mel spectrogram: audio (B, S) or (B, 1, S) → (B, mels, S // hop)."""
     return mel_of_linear(linear_spectrogram(audio, spec, epsilons), spec, epsilons)
 
 
 def mel_filterbank(sample_rate: int, fft_samples: int, mels: int) -> np.ndarray:
     """Triangular filters of equal area on Slaney's mel scale from 0 Hz to half the rate: (mels, F) float32.
 
-    The scale is linear up to 1000 Hz (15 mel) and logarithmic above (Slaney 1998, Auditory Toolbox); the numbers are
-    those of ``librosa.filters.mel``, without its second of import.
+    The scale is linear up to 1000 Hz (15 mel) and logarithmic above (Slaney 1998, Auditory Toolbox). The values equal
+    ``librosa.filters.mel``, but importing librosa takes a second.
     """
     top_mel = 15 + 27 * np.log(sample_rate / 2 / 1000) / np.log(6.4)
     edge_mel = np.linspace(0, top_mel, mels + 2)
@@ -73,7 +73,7 @@ def area_triangles(edge_hz: np.ndarray, sample_rate: int, fft_samples: int) -> n
 
 @lru_cache(maxsize=16)
 def _mel_filters(sample_rate: int, fft_samples: int, mels: int, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # a cached tensor outlives the mode that it was first asked for in
+    with torch.inference_mode(False):  # the cached tensor may be used in another mode later
         return torch.from_numpy(mel_filterbank(sample_rate, fft_samples, mels)).to(device)
 
 

@@ -1,6 +1,6 @@
-"""The voice as one network: prior, posterior, flow and decoder, for training and for conversion.
+"""The whole network of a voice: prior, posterior, flow and decoder, for training and conversion.
 
-Source: VITS (Kim et al. 2021) as RVC changed it: content features for text, pitch into prior and decoder.
+Source: VITS (Kim et al. 2021) with RVC's changes: content features instead of text; pitch for prior and decoder.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ NOISE_SCALE = 0.66666
 
 @dataclass(frozen=True)
 class SynthesizerOutput:
-    """One training step's forward pass. S is `segment_frames * hop_samples`.
+    """Output of the forward pass of a training step. S is `segment_frames * hop_samples`.
 
     Attributes
     ----------
@@ -32,9 +32,9 @@ class SynthesizerOutput:
     mask : Tensor
         (B, 1, T) ones inside each clip.
     z, z_p : Tensor
-        (B, C, T) the posterior's sample, and the same seen through the flow.
+        (B, C, T) sample of the posterior, before and after the flow.
     m_p, logs_p, m_q, logs_q : Tensor
-        (B, C, T) mean and log deviation of prior and posterior.
+        (B, C, T) mean and log standard deviation of prior and posterior.
     """
 
     audio: Tensor
@@ -50,16 +50,16 @@ class SynthesizerOutput:
 
 @dataclass(frozen=True)
 class SynthesisNoise:
-    """Everything random about a conversion, or a training step, made explicit: so windows of one piece can share it.
+    """All random inputs of a conversion or a training step; the windows of one recording share them.
 
     Attributes
     ----------
     latent : Tensor
-        (B, C, T) standard normal, before the noise scale.
+        (B, C, T) standard normal noise of the latent, before the noise scale.
     source : Tensor or None
-        (B, 1, T * hop) standard normal of the excitation; None without f0. In training, of the segments alone.
+        (B, 1, T * hop) standard normal noise of the excitation; None without f0. In training only for the segments.
     phase : Tensor or None
-        (B,) cycles of the sine before the first frame (see `generator.frame_phase`); None starts at 0.
+        (B,) phase of the sine at the first frame (see `generator.frame_phase`); None starts at 0.
     starts : Tensor or None
         (B,) first frames of the segments, in training.
     """
@@ -79,7 +79,7 @@ class SynthesisNoise:
         generator: torch.Generator | None = None,
         device: torch.device | str = "cpu",
     ) -> "SynthesisNoise":
-        """Draw for `frames` frames; the same generator state gives the same noise."""
+        """Draw noise for `frames` frames; the same generator state gives the same noise."""
 
         def normal(*shape: int) -> Tensor:
             return torch.randn(shape, generator=generator, device=device)
@@ -89,19 +89,18 @@ class SynthesisNoise:
 
     @classmethod
     def zeros(cls, spec: VoiceSpec, frames: int) -> "SynthesisNoise":
-        """No randomness at all: for parity and comparisons."""
+        """Noise of zeros, for comparisons."""
         return cls(torch.zeros(1, spec.inter_channels, frames), torch.zeros(1, 1, frames * spec.hop_samples))
 
 
 class Synthesizer(nn.Module):
-    """A voice of the given architecture, freshly initialised.
+    """A voice network of the given architecture, with random initial weights.
 
     Parameters
     ----------
     spec : VoiceSpec
-        With `uses_f0` or without.
     with_posterior : bool
-        False leaves out ``enc_q``, which only training needs and voice files do not carry.
+        False leaves out ``enc_q``, which only training needs; voice files do not contain it.
 
     Examples
     --------
@@ -120,7 +119,7 @@ class Synthesizer(nn.Module):
             self.enc_q = PosteriorEncoder(spec)
         self.flow = Flow(spec)
         self.emb_g = nn.Embedding(spec.speakers, spec.speaker_channels)
-        if spec.version == "v2":  # RVC's v2 registers its prior last, and optimizer states are stored in that order
+        if spec.version == "v2":  # RVC's v2 registers its prior last, and optimizer state depends on that order
             prior = self.enc_p
             del self.enc_p
             self.enc_p = prior
@@ -136,22 +135,22 @@ class Synthesizer(nn.Module):
         speaker: Tensor,
         noise: SynthesisNoise | None = None,
     ) -> SynthesizerOutput:
-        """One training pass: encode whole clips both ways, decode one segment of each.
+        """Forward pass of training: encode whole clips with prior and posterior, decode one segment of each.
 
         Parameters
         ----------
         content : Tensor
-            (B, T, D) at 100 frames per second: each frame of the encoder twice.
+            (B, T, D) at 100 frames per second; each frame of the encoder is repeated once.
         lengths : Tensor
-            (B,) frames of each clip; what lies behind is padding.
+            (B,) frames of each clip; later frames are padding.
         coarse, f0_hz : Tensor or None
-            (B, T) 1..255, and Hz with 0 where unvoiced; None for a voice without f0.
+            (B, T) coarse pitch 1..255, and pitch in Hz, 0 where unvoiced; None for a voice without f0.
         spectrogram : Tensor
             (B, F, T) linear magnitudes.
         speaker : Tensor
             (B,) row of the speaker table.
         noise : SynthesisNoise, optional
-            With the starts of the segments; drawn if not given.
+            Noise and segment starts; drawn if not given.
         """
         mask = frame_mask(lengths, content.shape[1])
         identity = self.emb_g(speaker).unsqueeze(2)
@@ -176,9 +175,9 @@ class Synthesizer(nn.Module):
         generator: torch.Generator | None = None,
         noise: SynthesisNoise | None = None,
     ) -> Tensor:
-        """Speak content (B, T, D) at the given pitch in the voice of `speaker` (B,) → audio (B, 1, T * hop).
+        """Synthesise content (B, T, D) with the given pitch and `speaker` (B,) → audio (B, 1, T * hop).
 
-        Content and pitch are as in `forward`, all of one length. With `generator` or `noise` the result is
+        Content and pitch are as in `forward`, all of the same length. `generator` or `noise` make the result
         repeatable.
         """
         batch, frames = content.shape[:2]
@@ -192,13 +191,13 @@ class Synthesizer(nn.Module):
         return self.dec(z, identity, f0_hz, noise.source, noise.phase)
 
     def fuse(self) -> "Synthesizer":
-        """Fix the weight-normalised kernels: faster conversion, but no more training or saving. Returns itself."""
+        """Store the weight-normalised kernels, for faster conversion; prevents training and saving. Returns self."""
         fuse_weight_norm(self)
         return self
 
 
 def draw_starts(lengths: Tensor, segment_frames: int, generator: torch.Generator | None = None) -> Tensor:
-    """First frames (B,) of random segments, uniform over where they fit; 0 for clips shorter than a segment.
+    """First frames (B,) of random segments, uniform over all positions; 0 for clips shorter than a segment.
 
     Examples
     --------
@@ -210,7 +209,7 @@ def draw_starts(lengths: Tensor, segment_frames: int, generator: torch.Generator
 
 
 def take_segments(x: Tensor, starts: Tensor, length: int) -> Tensor:
-    """Cut x (B, C, T) to (B, C, length) from `starts` (B,) on; clips shorter than that end in zeros.
+    """Cut segments (B, C, length) from x (B, C, T) at `starts` (B,); shorter clips are padded with zeros.
 
     Examples
     --------

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..assets import registry
-from ..errors import ResourceError, RVCError, StageOrderError, StorageError
+from ..errors import DatasetError, ResourceError, RVCError, StageOrderError, StorageError
 from ..experiment import Experiment
 from ..preparation.incoming import brought, new_set
+from ..preparation.preview import offered
 from ..settings import (
     ExtractSettings,
     IndexSettings,
@@ -26,11 +27,13 @@ from ..system.files import read_json, slug_of
 from ..system.platforms import detect, home, session_minutes_left
 from ..training import detached
 from ..workspace.layout import Layout
+from ..workspace.manifest import ExperimentRecord
 from .child import run_command
 from .forms import Form
 from .recordings_form import RecordingsForm, tree_of
-from .session import Session, opened
+from .session import DEMO, Session, opened
 from .texts import say
+from .unattended import refuse_forgotten_recordings
 
 _DRIVE = "/content/drive"
 
@@ -62,23 +65,41 @@ def check() -> None:
 
 
 def begin(
-    name: str, dataset: str = "", songs: str = "", place: str = "auto", settings: Mapping[str, Any] | None = None
+    name: str,
+    dataset: str = "",
+    songs: str = "",
+    place: str = "auto",
+    settings: Mapping[str, Any] | None = None,
+    *,
+    begin_again: bool = False,
 ) -> Experiment:
     """Open a voice: storage is mounted, and what was saved of the voice elsewhere comes back.
+
+    Parameters
+    ----------
+    begin_again : bool
+        Move what was trained under this name to a folder beside it, and begin from nothing.
 
     Raises
     ------
     SettingsError
         When a setting is unknown or does not fit.
+    DatasetError
+        When nobody watches, no dataset is given, and recordings are attached.
     """
     session = opened(name, dataset, songs, {"mirror": place, **(settings or {})})
+    refuse_forgotten_recordings(session.dataset, offered())
     if place == "auto":
         mount_drive()
-    bring_back(session)
+    if begin_again:
+        session.lab.begin_again()
+    else:
+        bring_back(session)
+        session = with_known_dataset(session)
     layout = session.lab.layout
     left = session_minutes_left()
     print(
-        say("begun", name=name, folder=layout.root, free=f"{shutil.disk_usage(home()).free / 1e9:.0f}")
+        say("begun", name=session.voice_name, folder=layout.root, free=f"{shutil.disk_usage(home()).free / 1e9:.0f}")
         + (say("minutes_left", minutes=round(left)) if left is not None else "")
     )
     print(state_of(layout))
@@ -103,16 +124,25 @@ def mount_drive() -> None:
 
 def bring_back(session: Session) -> None:
     """Bring back what was saved of this voice, where this machine has less of it."""
-    place = session.settings(MirrorSettings).mirror
-    if place == "none" or detached.is_running(session.lab.layout):
+    place, name = session.settings(MirrorSettings).mirror, DEMO if session.dataset == DEMO else session.name
+    layout = Layout.of(name)
+    if place == "none" or detached.is_running(layout):
         return
     try:
-        if session.name in {save.name for save in places.find_saved(place)}:
-            save = places.restore(session.name, place)
-            if save.folder != session.lab.layout.root:
+        if name in {save.name for save in places.find_saved(place)}:
+            save = places.restore(name, place)
+            if save.folder != layout.root:
                 print(say("restored", name=save.name, place=save.place, epoch=save.epoch))
     except StorageError as error:
         print(f"! {error}\n  → {error.hint}")
+
+
+def with_known_dataset(session: Session) -> Session:
+    """The session; with no dataset given, that of the experiment of this name, if there is one."""
+    layout = Layout.of(session.name)
+    if session.dataset == "" and session.name != DEMO and layout.experiment.exists():
+        Session.remember(dataset=ExperimentRecord.load(layout).dataset)
+    return Session.load()
 
 
 def state_of(layout: Layout) -> str:
@@ -143,7 +173,7 @@ def lab() -> Experiment:
         known = TrainSettings.model_fields.keys() & saves[0].settings
         session = opened(saves[0].name, settings={name: saves[0].settings[name] for name in known})
         bring_back(session)
-        return session.lab
+        return with_known_dataset(session).lab
 
 
 # -- recordings ----------------------------------------------------------------------------------------------------
@@ -179,17 +209,17 @@ def songs() -> RecordingsForm:
 
 def report() -> None:
     """Bring the recordings here, print the tree that was understood, and what they are like."""
-    lab = _with_recordings(Session.load()).lab
+    lab = with_recordings().lab
     assert lab.dataset is not None
     print(tree_of(lab.dataset))
     print(lab.inspect())
 
 
-def _with_recordings(session: Session) -> Session:
-    """The session after its recordings were fetched and unpacked; what is here already is used again."""
-    if not session.dataset:
-        return session
-    Session.remember(arrived=str(brought(session.dataset, session.name, session.lab.progress)))
+def with_recordings() -> Session:
+    """The session, its recordings on this machine: links are fetched, archives unpacked."""
+    session = Session.load()
+    if not session.is_demo:
+        Session.remember(arrived=str(brought(session.dataset, session.name, session.lab.progress)))
     return Session.load()
 
 
@@ -206,7 +236,7 @@ def form(*settings: type[Settings]) -> list[Form[Any]]:
 
 def prepare() -> None:
     """Cut the recordings into clips, find pitch and content, build the index: what is up to date is skipped."""
-    session = _with_recordings(Session.load())
+    session = with_recordings()
     lab = session.lab
     wanted = session.settings(PrepareSettings)
     needed = registry.choose([wanted.preset]) if wanted.preset.startswith("v") else []
@@ -218,7 +248,7 @@ def prepare() -> None:
         if seconds >= 0.1:
             print(f"  {seconds:.1f} s: {reason}")
     extracted = run_command(
-        "extract", session.name, settings=(session.settings(ExtractSettings), session.settings(RuntimeSettings))
+        "extract", session.voice_name, settings=(session.settings(ExtractSettings), session.settings(RuntimeSettings))
     )
     index = lab.build_index(session.settings(IndexSettings))
     print(say("extracted", done=extracted["done"], skipped=extracted["skipped"], vectors=index.vectors))
@@ -228,10 +258,16 @@ def prepare() -> None:
 
 def start() -> None:
     """Begin the training, or go on with it, in the background; on a fresh machine, from what was saved elsewhere."""
-    lab_ = lab()
+    lab()  # on a fresh machine, brings back what was saved elsewhere
     session = Session.load()
+    try:
+        session = with_recordings()
+    except DatasetError:
+        if not is_prepared_from(session):
+            raise
+    lab_ = session.lab
     print(say("consent"))
-    if not lab_.layout.filelist.is_file():
+    if not lab_.layout.filelist.is_file() or is_other_dataset(lab_):
         prepare()
     begun = detached.start(
         lab_.layout,
@@ -239,7 +275,22 @@ def start() -> None:
         session.settings(RuntimeSettings),
         mirror=session.settings(MirrorSettings),
     )
-    print(say("started" if begun else "is_training", name=session.name))
+    print(say("started" if begun else "is_training", name=session.voice_name))
+
+
+def is_prepared_from(session: Session) -> bool:
+    """Whether the clips are of the very recordings that are chosen, which may be gone by now."""
+    layout = session.lab.layout
+    if not layout.filelist.is_file():
+        return False
+    chosen = {session.dataset, session.arrived, str(Path(session.dataset).expanduser().absolute())}
+    return ExperimentRecord.load(layout).dataset in chosen
+
+
+def is_other_dataset(lab: Experiment) -> bool:
+    """Whether the recordings that are chosen now are not those of which the clips were cut."""
+    record = ExperimentRecord.load(lab.layout)
+    return lab.dataset is not None and Path(record.dataset) != lab.dataset.absolute() and lab.dataset.exists()
 
 
 def stop() -> None:

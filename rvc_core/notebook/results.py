@@ -34,9 +34,9 @@ def voices(layout: Layout) -> list[Path]:
     saved = layout.voices()[::-1]
     if not saved:
         raise StageOrderError(f"{layout.name!r} has no voice yet", hint="run the cells Start and Watch")
-    from ..verdict.overtraining import judge_experiment
+    from ..verdict.overtraining import verdict_of_experiment
 
-    best = judge_experiment(layout).best
+    best = verdict_of_experiment(layout).best
     first = [path for path in saved if best and best.path and path.name == Path(best.path).name]
     return [*first, *(path for path in saved if path not in first)]
 
@@ -66,7 +66,8 @@ def convert() -> list[dict[str, Any]]:
     """Convert the recordings with the chosen voice, and play each beside its source."""
     session = Session.load()
     print(say("consent"))
-    made = converted(session, _chosen_voice(session), _songs(session), home() / "converted" / slug_of(session.name))
+    output = home() / "converted" / slug_of(session.voice_name)
+    made = converted(session, _chosen_voice(session), _songs(session), output)
     for one in made:
         if "error" in one:
             print(f"! {one['source']}: {one['error']}\n  → {one['hint']}")
@@ -185,16 +186,16 @@ def job() -> None:
         if value != type(one).model_fields[name].default
     }
     dataset = (
-        brought(session.dataset, session.name, session.lab.progress) if session.dataset else voice_folder("target")
+        voice_folder("target") if session.is_demo else brought(session.dataset, session.name, session.lab.progress)
     )
-    given |= {"name": session.name, "dataset": str(dataset.absolute())}
+    given |= {"name": session.voice_name, "dataset": str(dataset.absolute())}
     flags = " ".join(
         f"-{'r' if isinstance(value, str) else 'p'} {name} {shlex.quote(str(value))}" for name, value in given.items()
     )
     python, preset = shlex.quote(sys.executable), given.get("preset", PrepareSettings().preset)
     weights = f"\n    {python} -m rvc_core.cli weights fetch {preset}" if preset.startswith("v") else ""
     print(f"""from lightning_sdk import Job, Machine
-Job.run(name="rvc-{slug_of(session.name).lower()}", machine=Machine.T4, command=r'''
+Job.run(name="rvc-{slug_of(session.voice_name).lower()}", machine=Machine.T4, command=r'''
     RVC_PYTHON={python} bash {project}/setup_env.sh{weights}
     timeout 3h {python} -m papermill {project}/notebooks/batch_train.ipynb "$LIGHTNING_ARTIFACTS_DIR/out.ipynb" \\
         -r result "$LIGHTNING_ARTIFACTS_DIR/train_result.json" {flags}

@@ -27,7 +27,7 @@ from ..settings import (
     Settings,
     TrainSettings,
 )
-from ..system.files import read_json, write_json
+from ..system.files import read_json, signature, slug_of, write_json
 from ..system.platforms import home
 from .forms import Form, in_turn
 from .texts import language
@@ -42,6 +42,9 @@ _CLASSES: tuple[type[Settings], ...] = (
     RuntimeSettings,
 )
 _LINE_EVERY_SECONDS = 15.0
+_NEWEST = "notebook.json"
+DEMO = "demo"  # the recordings inside the package, and the voice that is made of them
+_DEMO_HOLDOUT_MINUTES = 0.2  # so that the demo shows validation and verdict at work
 
 
 @dataclass
@@ -84,16 +87,23 @@ class Session:
         StageOrderError
             When there is none.
         """
-        try:
-            session = cls(**read_json(_file(), "delete it, and run the cell Begin", error=SettingsError))
-        except FileNotFoundError:
-            raise StageOrderError("no voice was begun on this machine", hint="run the cell Begin") from None
+        for file in (_file(), home() / _NEWEST):  # another notebook's, where this one has begun none
+            try:
+                session = cls(**read_json(file, "delete it, and run the cell Begin", error=SettingsError))
+                break
+            except FileNotFoundError:
+                continue
+            except TypeError:
+                raise SettingsError(f"{file} is damaged", hint="delete it, and run the cell Begin") from None
+        else:
+            raise StageOrderError("no voice was begun on this machine", hint="run the cell Begin")
         os.environ.setdefault("RVC_LANG", session.language)
         return session
 
     def save(self) -> None:
-        """Remember it."""
-        write_json(_file(), asdict(self))
+        """Remember it, for this notebook, and as the newest on this machine."""
+        for file in {_file(), home() / _NEWEST}:
+            write_json(file, asdict(self))
 
     @classmethod
     def remember(cls, **changes: str) -> None:
@@ -106,11 +116,21 @@ class Session:
             session.save()
 
     @property
+    def is_demo(self) -> bool:
+        """Whether the recordings are those inside the package."""
+        return self.dataset in ("", DEMO)
+
+    @property
+    def voice_name(self) -> str:
+        """Name of the experiment: the demo has one of its own, so that it never passes for somebody's voice."""
+        return DEMO if self.is_demo else self.name
+
+    @property
     def lab(self) -> Experiment:
         """The experiment, telling its progress in lines."""
         return Experiment.open(
-            self.name,
-            self.arrived or self.dataset or voice_folder("target"),
+            self.voice_name,
+            voice_folder("target") if self.is_demo else self.arrived or self.dataset,
             runtime=self.settings(RuntimeSettings),
             progress=Terminal(line_every_seconds=_LINE_EVERY_SECONDS),
         )
@@ -123,8 +143,10 @@ class Session:
         SettingsError
             When a value of the parameters cell does not fit.
         """
-        small = "preset" in settings.model_fields and not (self.dataset and has_gpu())
-        start = {"preset": "nano"} if small else {}
+        start: dict[str, Any] = {}
+        if settings is PrepareSettings:
+            start |= {"holdout_minutes": _DEMO_HOLDOUT_MINUTES} if self.is_demo else {}
+            start |= {"preset": "nano"} if self.is_demo or not has_gpu() else {}
         given = {name: value for name, value in self.given.items() if name in settings.model_fields}
         return settings.of(**start | given | self.chosen.get(settings.__name__, {}))
 
@@ -179,4 +201,6 @@ def has_gpu() -> bool:
 
 
 def _file() -> Path:
-    return home() / "notebook.json"
+    """What this notebook remembers: two notebooks on one machine do not share it where Jupyter says which is which."""
+    notebook = os.environ.get("JPY_SESSION_NAME", "")
+    return home() / (f"notebook-{slug_of(Path(notebook).stem)}-{signature(notebook)[:6]}.json" if notebook else _NEWEST)

@@ -11,7 +11,7 @@ from ..experiment import Experiment
 from ..progress import stalled
 from ..training import detached
 from ..verdict.learning_curve import History
-from ..verdict.overtraining import Verdict, judge_experiment
+from ..verdict.overtraining import Verdict, verdict_of_experiment
 from ..workspace.layout import Layout
 from ..workspace.metrics import history as recorded
 from .plots import MEL_TAGS, WIDTH_PIXELS, Picture, pictures
@@ -90,7 +90,7 @@ class _Frame:
         else:
             state, sentence = self._verdict.state, plain_sentence(self._verdict)
             status += [
-                f"{one.name} since epoch {one.epoch}: {one.look}. {one.remedy}." for one in self._verdict.illnesses
+                f"{one.name} since epoch {one.epoch}: {one.look}. {one.remedy}." for one in self._verdict.failures
             ]
         lines = [line for line in status if line]
         bundle = {
@@ -108,7 +108,7 @@ class _Frame:
         rows = recorded(self._layout)
         if not any(row["kind"] == "step" for row in rows):
             return
-        self._verdict = judge_experiment(self._layout)
+        self._verdict = verdict_of_experiment(self._layout)
         self._pictures = pictures(History.of(rows), self._verdict, self._newest_mels())
 
     def _newest_mels(self) -> dict[str, bytes]:

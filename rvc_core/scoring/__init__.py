@@ -1,1 +1,1 @@
-"""What a recording or a conversion is worth: similarity, pitch kept, words, cleanness."""
+"""Quality of a recording or a conversion: similarity, pitch, words, naturalness."""

@@ -1,4 +1,4 @@
-"""Whether a conversion sounds clean: what listeners would say, by DNSMOS."""
+"""Naturalness of a conversion: DNSMOS predicts listeners' ratings."""
 
 import importlib.resources
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ import numpy as np
 from ..audio.waveform import Audio
 from ..errors import AudioError, ResourceError
 
-_DNSMOS_RATE_HZ, _DNSMOS_SECONDS = 16_000, 9.01  # what one look of the network takes, once a second
+_DNSMOS_RATE_HZ, _DNSMOS_SECONDS = 16_000, 9.01  # the network's window; one starts every second
 _DNSMOS_SCALES = {
-    "signal": (-0.08397278, 1.22083953, 0.0052439),  # its raw answers to mean opinions, as published
+    "signal": (-0.08397278, 1.22083953, 0.0052439),  # polynomials from raw output to mean opinion score, as published
     "background": (-0.13166888, 1.60915514, -0.39604546),
     "overall": (-0.06766283, 1.11546468, 0.04602535),
 }
@@ -18,12 +18,12 @@ _DNSMOS_SCALES = {
 
 @dataclass(frozen=True)
 class Naturalness:
-    """Mean opinions that DNSMOS expects of listeners, 1 (bad) to 5 (excellent), by ITU-T P.835.
+    """Mean opinion scores that DNSMOS predicts, 1 (bad) to 5 (excellent), by ITU-T P.835.
 
     Attributes
     ----------
     signal, background, overall : float
-        Of the speech itself, of what else is heard, and of all together.
+        Scores of the speech, of the background, and of the whole.
     """
 
     signal: float
@@ -32,10 +32,10 @@ class Naturalness:
 
 
 class NaturalnessScorer:
-    """Guesses how listeners would rate a recording: DNSMOS P.835 (Reddy et al., 2022), from the wheel of speechmos.
+    """Predicts how listeners would rate a recording: DNSMOS P.835 (Reddy et al., 2022), from the package speechmos.
 
-    It hardly notices a vocoder (3.28 becomes 3.20) but catches noise, buzz and whisper. Good recordings differ, 2.7 to
-    3.4: compare with the source's and the target's own.
+    It detects noise, buzz and whisper, but hardly a vocoder (3.28 becomes 3.20). Good recordings score 2.7 to 3.4, so
+    compare a conversion with its source and its target.
 
     Raises
     ------
@@ -59,25 +59,25 @@ class NaturalnessScorer:
                 hint="pip install onnxruntime && pip install --no-deps speechmos",
             ) from error
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # its waiting threads would hold the other cores
+        options.intra_op_num_threads = 1  # more threads would busy-wait on the other cores
         self._network = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def __call__(self, audio: Audio) -> Naturalness:
-        """Rate a recording; one shorter than nine seconds is repeated.
+        """Rate a recording; a recording under 9 s is repeated to fill the window.
 
         Raises
         ------
         AudioError
-            When there is nothing in it.
+            When it has no samples.
         """
         samples = np.clip(audio.resample(_DNSMOS_RATE_HZ).samples, -1, 1)
         if not len(samples):
-            raise AudioError("no sound to rate", hint="export the recording again")
+            raise AudioError("the recording has no samples to rate", hint="export the recording again")
         length = int(_DNSMOS_SECONDS * _DNSMOS_RATE_HZ)
         while len(samples) < length:
             samples = np.concatenate([samples, samples])
-        looks = np.lib.stride_tricks.sliding_window_view(samples, length)[::_DNSMOS_RATE_HZ]
-        raw = np.stack([self._network.run(None, {"input_1": look[None]})[0][0] for look in looks])
+        windows = np.lib.stride_tricks.sliding_window_view(samples, length)[::_DNSMOS_RATE_HZ]
+        raw = np.stack([self._network.run(None, {"input_1": window[None]})[0][0] for window in windows])
         return Naturalness(
             **{
                 name: float(np.polyval(scale, raw[:, column]).mean())

@@ -1,7 +1,7 @@
-"""Whether a conversion sounds like its target: speaker embeddings, and how far content has moved.
+"""Speaker similarity of a conversion to its target, and change of its content features.
 
-Similarity alone is easy: the target saying other words has all of it. Read it together with melody and words, on the
-same files.
+Similarity alone proves little: the target saying other words reaches all of it. Read it together with melody and
+words, on the same files.
 """
 
 import math
@@ -12,13 +12,13 @@ import numpy as np
 from ..audio.waveform import Audio
 from ..errors import AudioError, ResourceError
 
-SPEAKER_RATE_HZ = 16_000  # what GE2E hears: nothing above 8 kHz is judged
+SPEAKER_RATE_HZ = 16_000  # GE2E's rate: it ignores everything above 8 kHz
 
 
 class SpeakerScorer:
-    """Hears who speaks: Resemblyzer's GE2E network (Wan et al., 2018), one unit vector a recording.
+    """Computes speaker embeddings: Resemblyzer's GE2E network (Wan et al., 2018), one unit vector per recording.
 
-    Clips under 3 s score lower for the same voice (about 0.74 at 1 s, 0.83 at 2 s, 0.87 at 3 s), so judge on sentences.
+    Short clips score lower for the same voice (about 0.74 at 1 s, 0.83 at 2 s, 0.87 at 3 s), so use whole sentences.
 
     Raises
     ------
@@ -45,21 +45,23 @@ class SpeakerScorer:
         self._encoder = resemblyzer.VoiceEncoder("cpu", verbose=False)
 
     def embed(self, audio: Audio) -> np.ndarray:
-        """Unit vector (256,) of a recording, pauses left out.
+        """Unit vector (256,) of a recording without its pauses.
 
         Raises
         ------
         AudioError
-            When no speech is found in it.
+            When it contains no speech.
         """
         samples = audio.resample(SPEAKER_RATE_HZ).samples
         spoken = self._prepare(samples) if np.any(samples) else samples[:0]
         if not len(spoken):
-            raise AudioError(f"no speech in {audio.seconds:.1f} s of audio", hint="listen to it: is anybody speaking?")
+            raise AudioError(
+                f"no speech in {audio.seconds:.1f} s of audio", hint="listen to it and check that somebody speaks"
+            )
         return self._encoder.embed_utterance(spoken)
 
     def centre(self, recordings: Iterable[Audio]) -> np.ndarray:
-        """Unit vector (256,) of a speaker: the mean over recordings."""
+        """Unit vector (256,) of a speaker: the mean of the recordings' vectors."""
         mean = np.mean([self.embed(audio) for audio in recordings], axis=0)
         return mean / np.linalg.norm(mean)
 
@@ -67,7 +69,7 @@ class SpeakerScorer:
 def speaker_similarity(embeddings: np.ndarray, centre: np.ndarray) -> float:
     """Mean cosine between embeddings ((256,) or (n, 256)) and a speaker's centre (256,).
 
-    Different people have about 0.53, the same person about 0.87 clip by clip; differences under 0.03 are noise.
+    Clips of different people have about 0.53, clips of one person about 0.87. Differences under 0.03 are noise.
 
     Examples
     --------
@@ -81,22 +83,22 @@ def speaker_similarity(embeddings: np.ndarray, centre: np.ndarray) -> float:
 def similarity_gain(
     output: np.ndarray, source: np.ndarray, target_heldout: np.ndarray, target_centre: np.ndarray
 ) -> float:
-    """How far the conversion went from the source's voice (0) to the target's own held-out speech (1).
+    """Position of the output between the source's voice (0) and the target's own held-out speech (1).
 
-    "Nearer to the target than to the source" would be passed by white noise; this is not. A conversion by signal
-    processing alone reaches 0.13 to 0.21.
+    A test for "nearer to the target than to the source" would pass white noise; the gain does not. Signal processing
+    alone reaches 0.13 to 0.21.
 
     Parameters
     ----------
     output, source, target_heldout : ndarray (256,) or (n, 256)
-        Embeddings of the converted files, of what they were made from, and of the target's recordings that were
-        neither trained on nor put into the centre.
+        Embeddings of the converted files, of their sources, and of held-out recordings of the target. Held-out means
+        used neither for training nor for the centre.
     target_centre : ndarray (256,)
 
     Returns
     -------
     float
-        NaN where the source is as near as the target itself: there is nothing to gain.
+        NaN if the source is as similar as the target itself.
     """
     return gain_between(
         speaker_similarity(output, target_centre),
@@ -106,7 +108,7 @@ def similarity_gain(
 
 
 def gain_between(similarity: float, floor: float, ceiling: float) -> float:
-    """Where a similarity lies between the unconverted source's (0) and the target's own (1); NaN if those are one.
+    """Position of a similarity between the source's (0) and the target's own (1); NaN if these are equal.
 
     Examples
     --------
@@ -117,7 +119,7 @@ def gain_between(similarity: float, floor: float, ceiling: float) -> float:
 
 
 def content_distance(before: np.ndarray, after: np.ndarray) -> float:
-    """How far content features (T, D) have moved, in units of their own spread: 0 unchanged, about 1.4 other words.
+    """RMS change of content features (T, D) in units of their spread: 0 unchanged, about 1.4 other words.
 
     Examples
     --------

@@ -1,10 +1,10 @@
-"""How the target of a voice sounds: the speech that a conversion is compared with."""
+"""The target's own speech, as the reference for conversions."""
 
 import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ from ..audio.recordings import recordings_in
 from ..audio.waveform import Audio, highpass, read_audio
 from ..errors import SettingsError
 
-_SENTENCE_SECONDS = 12.0  # similarity grows with length, so the target is heard in pieces as long as sentences
+_SENTENCE_SECONDS = 12.0  # similarity grows with length, so pieces of the target are as long as sentences
 _CLIPS_A_SENTENCE = 3  # training clips have at most 3.7 s
 _MOST_PIECES = 60
 T = TypeVar("T")
@@ -22,14 +22,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TargetSpeech:
-    """The target's own speech, recordings cut into pieces as long as sentences.
+    """The target's own speech, cut into pieces as long as sentences.
 
     Attributes
     ----------
     known : list of list of Audio
-        By recording: what the voice was made from, or all there is.
+        Pieces by recording: the training recordings, or all recordings if unknown.
     heldout : list of Audio
-        What the voice was not made from; empty where that is not known, and each recording in turn stands for it.
+        Pieces that were not trained on. Empty if unknown; then each recording in turn is left out.
     """
 
     known: list[list[Audio]]
@@ -39,40 +39,41 @@ class TargetSpeech:
 def target_speech(
     places: Iterable[Path | str] = (), clips: Path | None = None, heldout: Path | None = None
 ) -> TargetSpeech:
-    """The target's speech: an experiment's clips, or recordings.
+    """Load the target's speech from an experiment's clips or from recordings.
 
     Parameters
     ----------
     places : iterable of path
-        Recordings of the target; beside an experiment's clips they are the held-out ones, and are heard without the
-        rumble that clips have lost, which would pass for another voice.
+        Recordings of the target. Together with an experiment's clips, they count as held-out, and lose their rumble as
+        the clips did: rumble alone would change the similarity.
     clips, heldout : Path, optional
-        Folders of the clips that the voice was trained on, and of those that it never heard.
+        Folders of the training clips and of the held-out clips.
 
     Raises
     ------
     SettingsError
-        When there is too little to tell the target's own spread.
+        When the target has fewer than two pieces.
     AudioError
         When a recording cannot be read.
     """
     given = [read_audio(path) for path in recordings_in(places)]
-    trained, unheard = (_joined_clips(folder) if folder else [] for folder in (clips, heldout))
+    trained = _joined_clips(clips) if clips else []
+    untrained = _joined_clips(heldout) if heldout else []
     pieces = [sentences(highpass(audio, zero_phase=False) if trained else audio) for audio in given]
-    known, held = (trained, _flat(pieces or unheard)) if trained else (pieces, [])
-    if not held and len(known) == 1:  # a single recording: each of its pieces stands for one
+    known, held = (trained, [*chain.from_iterable(pieces or untrained)]) if trained else (pieces, [])
+    if not held and len(known) == 1:  # a single recording: each piece counts as one
         known = [[piece] for piece in known[0]]
     if not held and len(known) < 2:
         what = "one short recording" if known else "no recording"
         raise SettingsError(
-            f"{what} of the target: how like itself it sounds cannot be told",
-            hint=f"give --target at least two recordings, or one of more than {_SENTENCE_SECONDS:g} s",
+            f"{what} of the target: its similarity to itself cannot be measured",
+            hint=f"give --target two or more recordings, or one longer than {_SENTENCE_SECONDS:g} s",
         )
     return TargetSpeech(known, held)
 
 
 def sentences(audio: Audio) -> list[Audio]:
-    """A recording in equal pieces of at most twelve seconds.
+    """Split a recording into equal pieces of at most 12 s.
 
     Examples
     --------
@@ -84,7 +85,7 @@ def sentences(audio: Audio) -> list[Audio]:
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:
-    """At most so many items, evenly chosen.
+    """At most `most` items, evenly spaced.
 
     Examples
     --------
@@ -97,7 +98,7 @@ def spread(items: Sequence[T], most: int) -> list[T]:
 
 
 def _joined_clips(folder: Path) -> list[list[Audio]]:
-    """Training clips, named ``recording_number.wav``: by recording, neighbours joined to the length of a sentence."""
+    """Clips ``RECORDING_NUMBER.wav`` by recording; three neighbours are joined into a sentence."""
     files = sorted(folder.glob("*.wav"), key=lambda path: [int(part) for part in re.findall(r"\d+", path.stem)])
     groups = []
     for recording, members in groupby(files, key=lambda path: path.stem.partition("_")[0]):
@@ -115,7 +116,3 @@ def _joined_clips(folder: Path) -> list[list[Audio]]:
 def _joined(files: Sequence[Path]) -> Audio:
     clips = [read_audio(file) for file in files]
     return Audio(np.concatenate([clip.samples for clip in clips]), clips[0].sample_rate)
-
-
-def _flat(recordings: Iterable[list[Audio]]) -> list[Audio]:
-    return [piece for pieces in recordings for piece in pieces]

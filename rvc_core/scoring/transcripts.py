@@ -1,4 +1,4 @@
-"""What is said in recordings: texts beside them, in a table, or as given."""
+"""Texts of recordings: from files beside them, a table, a folder or the command line."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -8,23 +8,23 @@ from ..errors import SettingsError
 
 
 def texts_of(sources: Sequence[Path], given: str | None = None) -> list[str]:
-    """What is said in each source; empty where that is not known.
+    """Text of each source; empty if unknown.
 
     Parameters
     ----------
     sources : sequence of Path
     given : str, optional
-        A ``.tsv`` of ``file<TAB>text``, a folder of ``<stem>.txt``, or, for a single source, a ``.txt`` or the text
-        itself. By default what stands in a ``.txt`` beside each source.
+        A ``.tsv`` of ``file<TAB>text`` or a folder of ``<stem>.txt``. For a single source also a ``.txt`` or the text
+        itself. By default, a ``.txt`` beside each source.
 
     Raises
     ------
     SettingsError
-        When the file or folder is not there or has no text of these sources, or one text is given for several.
+        When the file is missing, has no text of these sources, or you give one text for several sources.
     """
     if given is None:
         return [_text_in(source.with_suffix(".txt")) for source in sources]
-    if os.path.isdir(given):  # which, unlike Path.is_dir, takes a text of any length
+    if os.path.isdir(given):  # Path.is_dir would fail on a long text
         texts = [_text_in(Path(given, f"{source.stem}.txt")) for source in sources]
     elif given.lower().endswith(".tsv"):
         rows = [line.partition("\t") for line in _read(Path(given)).splitlines() if line.strip()]
@@ -32,14 +32,14 @@ def texts_of(sources: Sequence[Path], given: str | None = None) -> list[str]:
     elif len(sources) > 1:
         raise SettingsError(
             f"one text for {len(sources)} sources",
-            hint="give --text a .tsv of file<TAB>text, or a folder of <name>.txt",
+            hint="give --text a .tsv of file<TAB>text or a folder of <name>.txt",
         )
     else:
         texts = [_read(Path(given)).strip() if given.lower().endswith(".txt") else given.strip()]
     if not any(texts):
         raise SettingsError(
             f"no text of {sources[0].name!r} in --text {given[:60]!r}",
-            hint="lines of a .tsv are file<TAB>text; files of a folder are called <name>.txt",
+            hint="a .tsv needs lines of file<TAB>text; a folder needs files called <name>.txt",
         )
     return texts
 
@@ -58,7 +58,7 @@ def _read(path: Path) -> str:
 
 
 def _row_of(source: Path, rows: Mapping[str, str]) -> str:
-    """The text whose file name, with as many folders as it has, is the end of the source's path."""
+    """Text of the row whose file name, with its folders, matches the end of the source's path."""
     path = source.absolute()
     fitting = [
         (len(parts), text)

@@ -1,7 +1,7 @@
-"""Whether the words survived: a recogniser that knows only the texts' own words, and counted word errors.
+"""Word error rate of a conversion: a speech recogniser whose vocabulary is the words of the texts.
 
-With its general English model pocketsphinx mishears 35 to 60 % of clean recordings; with the texts' own vocabulary 2 to
-14 %. So the figure is about this vocabulary: give all texts at once, and read it beside the unconverted source's.
+On clean recordings, pocketsphinx has 35 to 60 % word errors with its general English model. With the texts' own
+vocabulary it has 2 to 14 %. So the rate depends on the vocabulary: give all texts at once, and compare with the source.
 """
 
 import math
@@ -19,12 +19,12 @@ from ..errors import ResourceError, SettingsError
 
 DIGITS = "zero one two three four five six seven eight nine".split()
 _RATE_HZ = 16_000
-_UNIFORM_SHARE = 0.5  # of the language model: every word may follow every other
+_UNIFORM_SHARE = 0.5  # of the language model: any word can follow any other
 _Z = 1.96  # 95 %
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text, lower case; a single figure is its word, longer numbers stay as they are.
+    """The words of a text in lower case; a single digit becomes a word, longer numbers do not change.
 
     Examples
     --------
@@ -36,7 +36,7 @@ def words_of(text: str) -> list[str]:
 
 
 def is_digits(text: str) -> bool:
-    """Whether a text is nothing but spoken digits, ``oh`` among them.
+    """Whether a text consists of spoken digits, including ``oh``.
 
     Examples
     --------
@@ -48,7 +48,7 @@ def is_digits(text: str) -> bool:
 
 @dataclass(frozen=True)
 class WordScore:
-    """Word errors (substituted, missing, added) among the words of texts.
+    """Word errors (substituted, missing, added) and the number of words.
 
     Examples
     --------
@@ -65,15 +65,15 @@ class WordScore:
 
     @property
     def rate(self) -> float:
-        """Word error rate; above 1 where more was heard than said, NaN without words."""
+        """Word error rate; above 1 with many added words, NaN without words."""
         return self.errors / self.words if self.words else math.nan
 
     @property
     def interval(self) -> tuple[float, float]:
         """95 % interval of the rate: the score interval of a Poisson count.
 
-        It holds for few errors, for none, and for more errors than words. It takes errors as independent; those of
-        one sentence are not quite, so it is a little narrow.
+        It is valid for few errors, no errors, and more errors than words. It assumes independent errors, so it is
+        slightly too narrow.
         """
         if not self.words:
             return math.nan, math.nan
@@ -82,20 +82,20 @@ class WordScore:
 
 
 class WordRecogniser:
-    """Hears which of the texts' words are said: pocketsphinx, with a language model of these texts alone.
+    """Recognises the texts' words in a recording: pocketsphinx with a language model of these texts. English only.
 
-    The model is their bigrams mixed half and half with a uniform one, so that any order can be heard. English only.
+    The model is half their bigrams and half uniform, so that it can recognise any order of the words.
 
     Parameters
     ----------
     texts : iterable of str
-        All that may be said. Texts of digits are better heard by a recogniser of their own.
+        All possible texts. Use a separate recogniser for texts of digits.
 
     Attributes
     ----------
     unknown : list of str
-        Words that pocketsphinx's dictionary lacks: names, numbers in figures, other languages. They are not counted,
-        and whatever is heard in their place is let pass.
+        Words that pocketsphinx's dictionary lacks: names, numbers in figures, other languages. They do not count, and
+        neither does what is recognised in their place.
 
     Raises
     ------
@@ -115,7 +115,9 @@ class WordRecogniser:
         try:
             import pocketsphinx
         except ImportError as error:
-            raise ResourceError(f"words need pocketsphinx ({error})", hint="pip install pocketsphinx") from error
+            raise ResourceError(
+                f"the word error rate needs pocketsphinx ({error})", hint="pip install pocketsphinx"
+            ) from error
         sentences = [words_of(text) for text in texts]
         vocabulary = sorted({word for sentence in sentences for word in sentence})
         lookup = pocketsphinx.Decoder(lm=None, loglevel="FATAL").lookup_word
@@ -123,43 +125,43 @@ class WordRecogniser:
         self.unknown = [word for word in vocabulary if word not in spoken]
         if not spoken:
             raise SettingsError(
-                "none of the text's words is in pocketsphinx's dictionary",
-                hint="words are judged in English only; leave --text out for other languages",
+                "pocketsphinx's dictionary contains none of the text's words",
+                hint="word errors work in English only: leave --text out for other languages",
             )
-        with tempfile.TemporaryDirectory() as folder:  # a dictionary of its own loads twenty times faster
+        with tempfile.TemporaryDirectory() as folder:  # a small dictionary loads twenty times faster
             model, dictionary = Path(folder, "texts.lm"), Path(folder, "texts.dict")
             model.write_text(language_model(sentences, self.unknown), "utf-8")
             dictionary.write_text("".join(line for lines in spoken.values() for line in lines), "utf-8")
             self._decoder = pocketsphinx.Decoder(lm=str(model), dict=str(dictionary), loglevel="FATAL")
 
     def hear(self, audio: Audio) -> list[str]:
-        """The words that are heard in a recording."""
+        """Recognise the words of a recording."""
         samples = np.clip(audio.resample(_RATE_HZ).samples, -1, 1)
-        self._decoder.reinit_feat()  # else what was heard before changes what is heard now
+        self._decoder.reinit_feat()  # otherwise the previous recording changes the result
         self._decoder.start_utt()
         self._decoder.process_raw((samples * 32767).astype("<i2").tobytes(), full_utt=True)
         self._decoder.end_utt()
-        heard = self._decoder.hyp()
-        return heard.hypstr.split() if heard else []
+        recognised = self._decoder.hyp()
+        return recognised.hypstr.split() if recognised else []
 
-    def score(self, text: str, heard: Sequence[str]) -> WordScore:
-        """Errors of what was heard of a text."""
+    def score(self, text: str, recognised: Sequence[str]) -> WordScore:
+        """Count the errors between a text and the recognised words."""
         words = words_of(text)
-        return WordScore(word_errors(words, heard, self.unknown), sum(word not in self.unknown for word in words))
+        return WordScore(word_errors(words, recognised, self.unknown), sum(word not in self.unknown for word in words))
 
 
 def _pronunciations(word: str, lookup: Callable[[str], str | None]) -> list[str]:
-    """Lines of a dictionary: all the ways in which a word is said."""
+    """Dictionary lines: all pronunciations of a word."""
     lines: list[str] = []
     while phones := lookup(name := f"{word}({len(lines) + 1})" if lines else word):
         lines.append(f"{name} {phones}\n")
     return lines
 
 
-def word_errors(words: Sequence[str], heard: Sequence[str], unknown: Sequence[str] = ()) -> int:
-    """Fewest substitutions, deletions and insertions that make `words` into `heard` (Levenshtein distance).
+def word_errors(words: Sequence[str], recognised: Sequence[str], unknown: Sequence[str] = ()) -> int:
+    """Fewest substitutions, deletions and insertions that turn `words` into `recognised` (Levenshtein distance).
 
-    An unknown word costs nothing, whether another is heard in its place or none.
+    An unknown word costs nothing, whether it is recognised as another word or not at all.
 
     Examples
     --------
@@ -168,20 +170,20 @@ def word_errors(words: Sequence[str], heard: Sequence[str], unknown: Sequence[st
     >>> word_errors("the zyx sat".split(), "the fox sat".split(), unknown=["zyx"])
     0
     """
-    row = list(range(len(heard) + 1))
+    row = list(range(len(recognised) + 1))
     for word in words:
         cost = 0 if word in unknown else 1
         following = [row[0] + cost]
-        for column, other in enumerate(heard):
+        for column, other in enumerate(recognised):
             following.append(min(row[column] + cost * (word != other), row[column + 1] + cost, following[-1] + 1))
         row = following
     return row[-1]
 
 
 def language_model(sentences: Iterable[Sequence[str]], unknown: Sequence[str] = ()) -> str:
-    """Bigrams of sentences mixed with a uniform model, as a file in ARPA form; unknown words part a sentence in two.
+    """Bigrams of sentences mixed with a uniform model, in ARPA format; an unknown word splits its sentence.
 
-    A seen pair (a, b) has ``0.5 n(a, b) / n(a) + 0.5 / V``; any other the second term alone, by back-off.
+    A seen pair (a, b) has ``0.5 n(a, b) / n(a) + 0.5 / V``. Any other pair has only the second term, by back-off.
 
     Examples
     --------

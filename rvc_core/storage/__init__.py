@@ -1,1 +1,1 @@
-"""Experiments on storage that outlives the machine: save, find, restore, and save while training."""
+"""Experiments on permanent storage: save, find, restore, and save during training."""

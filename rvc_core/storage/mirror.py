@@ -1,7 +1,7 @@
-"""A training is saved to storage while it goes on, by a process of its own: a mount that hangs stops nothing else.
+"""Save an experiment to storage during training, in a separate process: a mount that hangs cannot block training.
 
-That process looks for new checkpoints, and saves when the minutes are over, at each new best voice, and at the end.
-What it did, and what stands in its way, is in ``storage.json``; `told` and `trouble` put it in words.
+The process saves new checkpoints every few minutes, at each new best voice, and at the end of training. It writes its
+state and any problem to ``storage.json``. `told` and `trouble` turn them into text.
 """
 
 import contextlib
@@ -25,29 +25,29 @@ from .places import place_of
 
 _MODULE = "rvc_core.storage.mirror"
 _LOOK_SECONDS = 2.0
-_AGAIN_SECONDS = 60.0  # after a failure
-_LONG_SECONDS = 120.0  # a save that takes longer is told of
-_END_SECONDS = 600.0  # how long the end of a training waits for its last save
+_AGAIN_SECONDS = 60.0  # between tries after a failure
+_LONG_SECONDS = 120.0  # a longer save is reported
+_END_SECONDS = 600.0  # the longest wait for the last save at the end of training
 _QUICK_SECONDS = 3.0
-_TAIL_BYTES = 1 << 18  # of the record: a few hundred steps
+_TAIL_BYTES = 1 << 18  # of metrics.jsonl: a few hundred steps
 
 
-# -- for the training, and whoever watches it ----------------------------------------------------------------------
+# -- called by training and by its displays --------------------------------------------------------------------------
 @contextlib.contextmanager
 def mirroring(
     layout: Layout, settings: MirrorSettings = MirrorSettings(), say: Callable[[str], None] = lambda line: None
 ) -> Iterator[None]:
-    """Save an experiment as long as this lasts; leaving it waits for the last save, ten minutes at most.
+    """Save an experiment as long as the context lasts; its exit waits up to 10 min for the last save.
 
     Parameters
     ----------
     say : callable
-        Is told what the end waits for, and what came of it.
+        Receives one line when the exit has to wait, and one with the result.
 
     Raises
     ------
     SettingsError
-        When the place means nothing.
+        When `settings.mirror` is not a valid place.
     """
     with contextlib.suppress(OSError):
         layout.mirrored.unlink()
@@ -73,31 +73,31 @@ def mirroring(
         yield
     finally:
         assert process.stdin is not None
-        process.stdin.close()  # its sign to save once more, and to end; so is our own end, however it comes
+        process.stdin.close()  # the process saves once more and ends, also if this process is killed
         _wait(process, layout, say)
 
 
 def is_wanted(layout: Layout, settings: MirrorSettings) -> bool:
-    """Whether an experiment has to be saved elsewhere; SettingsError when the place means nothing."""
+    """Whether the settings ask to save an experiment elsewhere; raises SettingsError if the place is invalid."""
     try:
         there = place_of(settings.mirror, layout) is not None
-        return there and os.environ.get("RANK", "0") == "0"  # of several processes only the first has all
-    except StorageError:  # nothing is mounted: it may be, later
+        return there and os.environ.get("RANK", "0") == "0"  # only the first of several processes writes checkpoints
+    except StorageError:  # nothing is mounted yet
         return True
 
 
 def _wait(process: "subprocess.Popen[bytes]", layout: Layout, say: Callable[[str], None]) -> None:
-    """Wait for the last save, and say so; a storage that hangs is not waited for for ever."""
+    """Wait for the last save, report it, and give up on storage that hangs."""
     problem = ""
     try:
         process.wait(_QUICK_SECONDS)
     except subprocess.TimeoutExpired:
-        say(f"saving the last checkpoint to storage; that is waited for {_END_SECONDS / 60:g} min at most")
+        say(f"saving the last checkpoint to storage, {_END_SECONDS / 60:g} min at most")
         try:
             process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
-            problem = f"storage did not take the last checkpoint in {_END_SECONDS / 60:g} min: only this machine has it"
+            problem = f"could not save the last checkpoint in {_END_SECONDS / 60:g} min: only this machine has it"
     if process.returncode:
         problem = f"saving to storage failed with status {process.returncode}"
     if problem:
@@ -107,7 +107,7 @@ def _wait(process: "subprocess.Popen[bytes]", layout: Layout, say: Callable[[str
 
 
 def told(layout: Layout) -> str:
-    """How the saving of this experiment stands, such as ``saved to Drive 3 min ago: epoch 120``; nothing if nowhere."""
+    """State of saving, such as ``saved to Drive 3 min ago: epoch 120``; empty if the experiment is not saved."""
     state = _state(layout)
     if not state:
         return ""
@@ -120,7 +120,7 @@ def told(layout: Layout) -> str:
 
 
 def trouble(layout: Layout) -> str:
-    """What stands in the way of saving, in words that stay the same as long as it does; nothing if nothing does."""
+    """The current problem with saving, in the same words while it lasts; empty if there is none."""
     state = _state(layout)
     if state.get("busy") and time.time() - state["busy"] > _LONG_SECONDS:
         return f"saving to {state['title']} takes longer than {_LONG_SECONDS / 60:.0f} min"
@@ -142,9 +142,9 @@ def _write(layout: Layout, state: dict[str, Any]) -> None:
 
 # -- the process ---------------------------------------------------------------------------------------------------
 def _mirror(layout: Layout, text: str, every_seconds: float) -> None:
-    """Save again and again until the other end of stdin is closed, then once more."""
+    """Save repeatedly until the other end of stdin closes, then once more."""
     state: dict[str, Any] = {"title": "storage", "saved": None, "problem": "", "busy": None}
-    due = quick = 0.0  # when the minutes are over; when a new best may be saved
+    due = quick = 0.0  # times of the next regular save and of the next save of a new best voice
     best, ending = math.inf, False
     while not ending:
         ending = bool(select.select([sys.stdin], [], [], _LOOK_SECONDS)[0])
@@ -155,13 +155,13 @@ def _mirror(layout: Layout, text: str, every_seconds: float) -> None:
         least_seconds = _attempt(layout, text, state)
         took = time.monotonic() - now
         if state["problem"]:
-            due, quick = (now + took + _AGAIN_SECONDS,) * 2
+            due = quick = now + took + _AGAIN_SECONDS
         elif state["saved"]:
             due, quick, best = now + every_seconds, now + took + max(took, least_seconds), min(best, lowest)
 
 
 def _attempt(layout: Layout, text: str, state: dict[str, Any]) -> float:
-    """Save if there is a checkpoint; the outcome is in `state`. Returns how long to wait at least."""
+    """Save if there is a checkpoint, update `state`, and return the shortest wait until the next save."""
     try:
         place = place_of(text, layout)
         assert place is not None
@@ -183,7 +183,7 @@ def _attempt(layout: Layout, text: str, state: dict[str, Any]) -> float:
 def main(argv: list[str]) -> int:
     """Mirror an experiment: ``FOLDER NAME PLACE MINUTES``."""
     root, name, place, minutes = argv
-    os.nice(10)  # hashing must not take the processor from training
+    os.nice(10)  # hashing must not slow down training
     _mirror(Layout(Path(root), name), place, 60 * float(minutes))
     return 0
 

@@ -1,7 +1,11 @@
-"""Storage that outlives the machine: `save` an experiment there, `find_saved`, `restore`. `mirror` does it by itself.
+"""Permanent storage: `save` an experiment, `find_saved`, `restore`. `mirror` saves automatically.
 
-A place is given as text: a folder; ``kaggle:OWNER/DATASET``, through kagglehub, one archive for each save; ``none``; or
-``auto``: what the platform keeps, unless the experiment is there already.
+You name a place by text:
+
+- a folder;
+- ``kaggle:OWNER/DATASET``: a private dataset, one archive per save, through kagglehub;
+- ``none``;
+- ``auto``: the platform's permanent storage, unless the experiment is there already.
 """
 
 import contextlib
@@ -23,50 +27,50 @@ from ..errors import CheckpointError, RVCError, SettingsError, StorageError
 from ..system.files import is_locked, slug_of
 from ..system.platforms import detect, home
 from ..workspace.layout import Layout
-from .snapshot import Save, restore_save, saves_in, telling, unpack, write_save
+from .snapshot import Save, restore_save, saves_in, storage_errors, unpack, write_save
 
 _log = logging.getLogger(__name__)
 
-_DEPTH = 3  # of folders in which saves are looked for
+_DEPTH = 3  # of folders to search for saves
 _EARLIER_DEPTH = 6  # as in /kaggle/input/notebooks/OWNER/NOTEBOOK/logs/NAME
 _KAGGLE_SECONDS = 3600.0
 _KAGGLE = re.compile(r"kaggle:([\w-]+/[\w-]+)")
 
 
 class Place(Protocol):
-    """Somewhere to save to."""
+    """A storage to save to."""
 
     @property
     def title(self) -> str:
-        """Its name for people."""
+        """Name to display."""
 
     @property
     def least_seconds(self) -> float:
-        """How long to wait at least between two saves."""
+        """Shortest time between two saves."""
 
     def save(self, layout: Layout, *, again: bool = False) -> Save:
-        """Save what is new of an experiment; `again`, where this program has saved before."""
+        """Save what changed in an experiment; set `again` if this program has saved there before."""
 
     def opened(self) -> contextlib.AbstractContextManager[Path]:
-        """A folder with what was saved, to be read."""
+        """A folder with the saves, for reading."""
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder, most often of a mounted storage. It is created, but not the folder that it is in."""
+    """A folder, usually on mounted storage. Saving creates it, but not its parent folder."""
 
     path: Path
     least_seconds: float = 30.0
 
     @property
     def title(self) -> str:
-        """Its name for people."""
+        """Name to display."""
         return "Drive" if self.path.is_relative_to("/content/drive") else str(self.path)
 
     def save(self, layout: Layout, *, again: bool = False) -> Save:
-        """Save; `again` only where something was saved: an unmounted folder looks empty, and is another disk."""
+        """Save. With `again`, the folder must exist: after an unmount, its path would lead to the local disk."""
         folder = self.path / layout.slug
-        with telling(self.title):
+        with storage_errors(self.title):
             if not again:
                 self.path.mkdir(exist_ok=True)
                 folder.mkdir(exist_ok=True)
@@ -76,41 +80,41 @@ class Folder:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Path]:
-        """The folder itself."""
+        """Give the folder itself."""
         yield self.path
 
 
 @dataclass(frozen=True)
 class KaggleDataset:
-    """A private dataset of Kaggle, one for each voice; each save is a version of it, and one archive.
+    """A private Kaggle dataset per voice; each save uploads one archive as a new version.
 
-    kagglehub runs in a process of its own: whatever it does, and however long, it can be waited for and named.
+    kagglehub runs in a separate process with a time limit, so that it cannot block or end this one.
     """
 
     handle: str
-    least_seconds: float = 600.0  # Kaggle refuses a version while it still works on the one before
+    least_seconds: float = 600.0  # Kaggle refuses a new version while it processes the previous one
 
     @property
     def title(self) -> str:
-        """Its name for people."""
+        """Name to display."""
         return f"the Kaggle dataset {self.handle}"
 
     def save(self, layout: Layout, *, again: bool = False) -> Save:
-        """Upload an archive of everything."""
+        """Upload an archive of the whole experiment."""
         with tempfile.TemporaryDirectory() as scratch:
             (whole := Path(scratch, "whole")).mkdir()
             save = write_save(layout, whole, self.title)
             with tarfile.open(Path(scratch, f"{layout.slug}.tar"), "w") as archive:
                 for path in sorted(whole.iterdir()):
                     archive.add(path, f"{layout.slug}/{path.name}")
-                    path.unlink()  # the disk need not hold it twice
+                    path.unlink()  # saves disk space
             shutil.rmtree(whole)
             self._kagglehub("dataset_upload", scratch, f"epoch {save.epoch}, step {save.step}")
         return save
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Path]:
-        """The newest version, downloaded, and its archive unpacked if Kaggle has not done so."""
+        """Download the newest version, and unpack its archive if Kaggle has not."""
         folder = Path(self._kagglehub("dataset_download"))
         with tempfile.TemporaryDirectory() as scratch:
             archives = [*folder.rglob("*.tar")]
@@ -129,41 +133,44 @@ class KaggleDataset:
             )
         except subprocess.TimeoutExpired as error:
             raise StorageError(
-                f"{self.title} did not answer for {_KAGGLE_SECONDS / 60:.0f} min", hint="is the notebook's internet on?"
+                f"{self.title} did not answer for {_KAGGLE_SECONDS / 60:.0f} min",
+                hint="switch on internet in the notebook's settings, then try again",
             ) from error
         if done.returncode:
-            said = (done.stderr.strip().splitlines() or ["no word"])[-1]
+            reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise StorageError(
-                f"{self.title} refused: {said}",
+                f"{self.title} refused: {reason}",
                 hint=(
                     "run: pip install kagglehub"
-                    if "No module named 'kagglehub'" in said
-                    else "outside of Kaggle, set KAGGLE_API_TOKEN; after a save, wait until Kaggle has processed it"
+                    if "No module named 'kagglehub'" in reason
+                    else "outside Kaggle, set KAGGLE_API_TOKEN; after a save, wait until Kaggle finishes processing it"
                 ),
             )
         return done.stdout.strip().splitlines()[-1]
 
 
 def place_of(text: str, layout: Layout) -> Place | None:
-    """Where an experiment is to be saved; None where nothing has to be.
+    """The place that `text` names, or None if there is nothing to save to.
 
     Raises
     ------
     SettingsError
-        When the text means nothing.
+        When the text is not a valid place.
     StorageError
-        For ``auto`` where the platform forgets this machine, and no storage is mounted.
+        For ``auto``, when the machine is temporary and no storage is mounted.
     """
     if text == "auto":
         here = detect()
         if here.name == "local" or (here.storage and layout.root.is_relative_to(here.storage)):
             return None
         if here.storage is None:
-            raise StorageError(f"{here.title} has no storage mounted: all is on this machine only", hint="mount Drive")
+            raise StorageError(
+                f"{here.title} has no storage mounted, so nothing is saved permanently", hint="mount Drive"
+            )
         return Folder(here.storage)
     if text.startswith("kaggle:"):
         if not (match := _KAGGLE.fullmatch(text)):
-            raise SettingsError(f"no name of a dataset: {text!r}", hint="write kaggle:OWNER/DATASET")
+            raise SettingsError(f"{text!r} does not name a Kaggle dataset", hint="write kaggle:OWNER/DATASET")
         return KaggleDataset(match[1])
     return Folder(Path(text).expanduser().absolute()) if text not in ("", "none") else None
 
@@ -176,24 +183,24 @@ def save(layout: Layout, place: str = "auto") -> Save:
     StageOrderError
         Before the first checkpoint.
     CheckpointError
-        When the newest checkpoint is damaged here.
+        When the newest checkpoint on this machine is damaged.
     StorageError
-        When the place is not there, full, or refuses; what it had before is untouched.
+        When the storage is missing or full, or refuses. Earlier saves are not changed.
     """
     found = place_of(place, layout)
     if found is None:
-        raise StorageError(f"there is nowhere to save {layout.name!r}", hint="name a folder, or kaggle:OWNER/DATASET")
+        raise StorageError(f"there is nowhere to save {layout.name!r}", hint="give a folder or kaggle:OWNER/DATASET")
     return found.save(layout)
 
 
 def find_saved(place: str = "auto") -> list[Save]:
-    """The newest complete save of each experiment, the newest first.
+    """The newest complete save of each experiment, newest first.
 
     Parameters
     ----------
     place : str
-        ``auto``: the platform's storage, and where it shows what earlier sessions left. Folders of experiments
-        themselves are found too, such as Kaggle's attached output and the artifacts of a Lightning job.
+        ``auto`` searches the platform's storage and the output of its earlier sessions. It also finds experiment
+        folders, such as Kaggle's attached output and the artifacts of a Lightning job.
     """
     with contextlib.ExitStack() as stack:
         newest = {save.name: save for save in reversed(_found(place, stack)) if save.complete}
@@ -201,27 +208,27 @@ def find_saved(place: str = "auto") -> list[Save]:
 
 
 def restore(name: str, place: str = "auto", *, root: Path | None = None) -> Save:
-    """Bring back the newest complete save of an experiment; where this machine is as far, nothing is done.
+    """Restore the newest complete save of an experiment, unless this machine has the same step or a later one.
 
-    What is here of that name, and is not as far, is moved aside.
+    An older experiment of that name on this machine is moved aside, not deleted.
 
     Parameters
     ----------
     root : Path, optional
-        Instead of ``RVC_HOME``.
+        Replaces ``RVC_HOME``.
 
     Raises
     ------
     StorageError
-        When there is no complete save, or the experiment is being trained here.
+        When there is no complete save, or the experiment is being trained on this machine.
     ResourceError
-        When this machine's disk has no room.
+        When this machine's disk is full.
     """
-    layout, faults = Layout.of(name, root), []
+    layout, problems = Layout.of(name, root), []
     if is_locked(layout.lock):
-        raise StorageError(f"{name!r} is being trained on this machine", hint=f"end that first: rvc stop {name}")
+        raise StorageError(f"{name!r} is being trained on this machine", hint=f"stop it first: rvc stop {name}")
     here = None
-    with contextlib.suppress(RVCError, OSError):  # what is here is no reason not to bring back what is there
+    with contextlib.suppress(RVCError, OSError):  # a damaged local experiment must not prevent restoring
         here = Save.of_experiment(layout, "this machine")
     with contextlib.ExitStack() as stack:
         for save in _found(place, stack):
@@ -233,17 +240,17 @@ def restore(name: str, place: str = "auto", *, root: Path | None = None) -> Save
                 restore_save(save, layout)
                 return save
             except (StorageError, CheckpointError) as error:
-                faults.append(f"epoch {save.epoch}: {error}")
-                _log.warning("the save of epoch %d is passed over: %s", save.epoch, error)
+                problems.append(f"epoch {save.epoch}: {error}")
+                _log.warning("skipping the save of epoch %d: %s", save.epoch, error)
     raise StorageError(
         f"no complete save of {name!r} in {place if place != 'auto' else 'any storage here'}"
-        + (f" ({'; '.join(faults)})" if faults else ""),
-        hint="mount the storage that it was saved to, or name it: rvc restore NAME --from PLACE",
+        + (f" ({'; '.join(problems)})" if problems else ""),
+        hint="mount the storage that has the save, or name it: rvc restore NAME --from PLACE",
     )
 
 
 def _found(text: str, stack: contextlib.ExitStack) -> list[Save]:
-    """All that a place has, the newest first; an experiment's own folder counts as saved when it was last trained."""
+    """All saves of a place, newest first. An experiment folder counts as a save of its newest checkpoint."""
     here, places = detect(), list[tuple[Place, int]]()
     if text != "auto" and (named := place_of(text, Layout(home(), ""))):
         places = [(named, _DEPTH)]
@@ -261,7 +268,7 @@ def _found(text: str, stack: contextlib.ExitStack) -> list[Save]:
 
 
 def _folders(root: Path, depth: int) -> Iterator[Path]:
-    """A folder and those in it, to some depth; not those inside an experiment."""
+    """A folder and its sub-folders down to `depth`, except those of an experiment."""
     yield root
     if depth and not (root / "experiment.json").exists():
         with contextlib.suppress(OSError):

@@ -1,8 +1,8 @@
-"""A save: a whole experiment in a folder of a storage that may be slow, full, or gone the next moment.
+"""A save: a whole experiment in a folder on storage that can be slow, full, or vanish at any time.
 
-The folder holds files that carry a hash of their content in their names and therefore never change, such as
-``G_1200.5e1c7f3a09bd.pth``, and for each save a ``saved-e<epoch>-s<step>.json``, written last, that names those it
-consists of. The save before stays until the next one begins, because Drive uploads behind our back.
+File names contain a hash of the content, such as ``G_1200.5e1c7f3a09bd.pth``, so files never change. Each save ends
+with a ``saved-e<epoch>-s<step>.json`` that lists its files. The previous save stays until the next one begins, because
+Drive uploads in the background.
 """
 
 import contextlib
@@ -33,27 +33,27 @@ from ..system.files import (
 from ..workspace.layout import Layout
 from ..workspace.retention import checkpoint_rows, voices_to_save
 
-_CHUNK_BYTES = 8 << 20  # storage that takes a moment for everything is asked for little
+_CHUNK_BYTES = 8 << 20  # large blocks, because every access to remote storage is slow
 _TRIES = 3
-_DATA, _RECORD = "clips.pack", "record.pack"  # tars; called so, Kaggle leaves them packed
+_DATA, _RECORD = "clips.pack", "record.pack"  # tars; Kaggle does not unpack this suffix
 _KEYS = {"name", "time", "step", "epoch", "files", "checkpoint", "data_key", "settings"}
 _OURS = re.compile(r".+\.[0-9a-f]{12}(\.\w+)?|saved-e\d+-s\d+\.json")
-_PREPARED = re.compile(r"\d.*|heldout|mute|stamps")  # folders that training only reads
+_PREPARED = re.compile(r"\d.*|heldout|mute|stamps")  # folders that training reads but never writes
 
 
 @dataclass(frozen=True)
 class Save:
-    """An experiment as it was saved.
+    """One save of an experiment.
 
     Attributes
     ----------
     folder : Path
     manifest : str
-        Name of its JSON file; empty for the folder of an experiment itself, which needs none.
+        Name of its JSON file; empty if `folder` is an experiment folder.
     content : dict
-        What that says.
+        Content of the JSON file.
     place : str
-        Where it is, for people.
+        Name of the storage, to display.
     """
 
     folder: Path
@@ -63,7 +63,7 @@ class Save:
 
     @classmethod
     def of_experiment(cls, layout: Layout, place: str) -> "Save | None":
-        """An experiment where it was trained, taken as saved at its newest checkpoint; None when it has none."""
+        """Treat an experiment folder as a save of its newest checkpoint; None if it has no checkpoint."""
         if not (entries := checkpoint_rows(layout)):
             return None
         name = read_json(layout.experiment, "", error=StorageError)["name"]
@@ -81,7 +81,7 @@ class Save:
 
     @property
     def name(self) -> str:
-        """Of the experiment."""
+        """Name of the experiment."""
         return self.content["name"]
 
     @property
@@ -96,12 +96,12 @@ class Save:
 
     @property
     def time(self) -> float:
-        """When it was saved, in seconds since 1970."""
+        """Time of the save, in seconds since 1970."""
         return self.content["time"]
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those of the training in the background that made it, if there was one."""
+        """Settings of the background training that made it; empty for other trainings."""
         return self.content.get("settings", {})
 
     @property
@@ -111,7 +111,7 @@ class Save:
 
     @property
     def complete(self) -> bool:
-        """Whether all files are there and as long as they should be; their hashes are looked at when restoring."""
+        """Whether all files exist with the right size; `restore_save` also checks their hashes."""
         with contextlib.suppress(OSError):
             return all((self.folder / row["as"]).stat().st_size == row["bytes"] for row in self.rows)
         return False
@@ -129,7 +129,7 @@ class Save:
 
 
 def saves_in(folder: Path, place: str) -> list[Save]:
-    """The saves in a folder, complete or not, the newest first; a damaged manifest is none."""
+    """All saves in a folder, complete or not, newest first; damaged manifests are skipped."""
     found = []
     for path in folder.glob("saved-e*-s*.json"):
         with contextlib.suppress(FileNotFoundError, RVCError):
@@ -140,18 +140,18 @@ def saves_in(folder: Path, place: str) -> list[Save]:
 
 
 @contextlib.contextmanager
-def telling(place: str) -> Iterator[None]:
-    """Say in words what is wrong with a storage."""
+def storage_errors(place: str) -> Iterator[None]:
+    """Turn errors of the file system into a StorageError that names the problem and its remedy."""
     try:
         yield
     except (ResourceError, OSError) as error:
-        full = ("is full", "free some space there, and empty its trash")
+        full = ("is full", "free space there and empty its trash")
         what, hint = {
             errno.ENOSPC: full,
             errno.EDQUOT: full,
-            errno.EROFS: ("may only be read", "mount it for writing"),
-            errno.EACCES: ("may not be written", "choose a folder of your own"),
-            errno.ENOENT: ("is not there", "mount it, or create that folder"),
+            errno.EROFS: ("is read-only", "mount it for writing"),
+            errno.EACCES: ("is not writable for you", "choose a folder that you can write to"),
+            errno.ENOENT: ("is not there", "mount it, or create the folder"),
             errno.ENOTCONN: ("is not there", "mount it again"),
         }.get(
             getattr(error, "errno", errno.ENOSPC),
@@ -162,18 +162,18 @@ def telling(place: str) -> Iterator[None]:
 
 # -- writing -------------------------------------------------------------------------------------------------------
 def write_save(layout: Layout, folder: Path, place: str) -> Save:
-    """Put what is not there yet of an experiment into `folder`: newest checkpoint, best voices, record, clips.
+    """Save an experiment into `folder`: newest checkpoint, best voices, record, clips. Skip existing files.
 
     Raises
     ------
     StageOrderError
         Before the first checkpoint.
     CheckpointError
-        When the newest checkpoint is damaged here.
+        When the newest checkpoint on this machine is damaged.
     StorageError
-        When the storage is full, refuses, or vanishes; the complete save that it had stays.
+        When the storage is full, refuses or vanishes. Its previous complete save stays.
     """
-    with telling(place):
+    with storage_errors(place):
         remove_leftovers(folder)
         before = saves_in(folder, place)
         newest = next((one for one in before if one.complete), None)
@@ -185,8 +185,11 @@ def write_save(layout: Layout, folder: Path, place: str) -> Save:
         if not same_data:
             files[_DATA] = stack.enter_context(_archived(layout, _prepared(layout)))
         rows = {name: _row(name, file) for name, file in files.items()}
-        if odd := [name for name, digest in entry["sha256"].items() if rows[name]["sha256"] != digest]:
-            raise CheckpointError(f"{odd[0]} is damaged on this machine", hint="rvc train goes on from the one before")
+        if damaged := [name for name, digest in entry["sha256"].items() if rows[name]["sha256"] != digest]:
+            raise CheckpointError(
+                f"{damaged[0]} is damaged on this machine",
+                hint=f"run rvc train {layout.name}: it resumes from the previous checkpoint",
+            )
         if newest is not None and same_data:
             rows[_DATA] = newest.content["files"][_DATA]
         save = Save(
@@ -204,14 +207,14 @@ def write_save(layout: Layout, folder: Path, place: str) -> Save:
             },
             place,
         )
-        with telling(place):
+        with storage_errors(place):
             _prune([save, newest] if newest else [save, *before])
             needed = sum(row["bytes"] for row in rows.values() if not (folder / row["as"]).exists())
             room = shutil.disk_usage(folder)
-            if room.total and needed > room.free:  # some storage does not say
+            if room.total and needed > room.free:  # 0: unknown
                 raise StorageError(
                     f"{place} is full: {needed / 1e6:.0f} MB needed, {room.free / 1e6:.0f} MB free",
-                    hint="free some space there, and empty its trash",
+                    hint="free space there and empty its trash",
                 )
             for name, file in files.items():
                 _put(folder, file, rows[name])
@@ -220,25 +223,25 @@ def write_save(layout: Layout, folder: Path, place: str) -> Save:
 
 
 def _opened(layout: Layout, stack: contextlib.ExitStack) -> tuple[dict[str, Any], dict[str, BinaryIO]]:
-    """The newest checkpoint and what belongs to it, all open: what training removes meanwhile can still be read."""
+    """Open the newest checkpoint and its voices and indexes: open files stay readable if training removes them."""
     for _ in range(_TRIES):
         if not (entries := checkpoint_rows(layout)):
             break
         paths = [*(layout.root / name for name in entries[-1]["sha256"]), *voices_to_save(layout), *layout.indexes()]
-        with contextlib.suppress(FileNotFoundError):  # training has just made a newer one, and removed this
+        with contextlib.suppress(FileNotFoundError):  # training has just replaced this checkpoint
             return entries[-1], {path.name: stack.enter_context(path.open("rb")) for path in paths}
     raise StageOrderError(f"{layout.name!r} has no checkpoint yet", hint=f"run: rvc train {layout.name}")
 
 
 def _record(layout: Layout) -> list[Path]:
-    """The small files that training writes; many of them would each take their time on a slow storage."""
-    known = (layout.experiment, layout.config, layout.metrics, layout.pinned, layout.stamp("index"))
+    """The small files that training writes. One archive of them is faster on slow storage."""
+    single = (layout.experiment, layout.config, layout.metrics, layout.pinned, layout.stamp("index"))
     boards = [path for folder in (layout.root, layout.eval_board) for path in sorted(folder.glob("events.out.tf*"))]
-    return [*boards, *(path for path in known if path.exists())]
+    return [*boards, *(path for path in single if path.exists())]
 
 
 def _prepared(layout: Layout) -> list[Path]:
-    """Everything that the stages before training made."""
+    """All files of the stages before training."""
     inside = [
         path
         for folder in layout.root.iterdir()
@@ -250,7 +253,7 @@ def _prepared(layout: Layout) -> list[Path]:
 
 
 def _data_key(layout: Layout) -> str:
-    """Changes when clips or features do; the file list does not count, as it changes when the folder moves."""
+    """Changes with clips or features. The file list is left out, because it changes when the folder moves."""
     return signature(
         [
             (
@@ -281,24 +284,24 @@ def _settings(layout: Layout) -> dict[str, Any]:
 
 
 def _row(name: str, file: BinaryIO) -> dict[str, Any]:
-    """Where a file is put, its hash, and its size."""
+    """Name in the save, hash and size of a file."""
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
     return {"as": f"{Path(name).stem}.{digest[:12]}{Path(name).suffix}", "sha256": digest, "bytes": file.tell()}
 
 
 def _put(folder: Path, source: BinaryIO, row: dict[str, Any]) -> None:
-    """Write a file under a temporary name, read it again, and rename it; one that is there is the same."""
+    """Write a file under a temporary name, verify it, and rename it. An existing file has the same content."""
     target = folder / row["as"]
     if target.is_file() and target.stat().st_size == row["bytes"]:
         return
-    if not folder.is_dir():  # unmounted: it must not be made anew on the disk below
+    if not folder.is_dir():  # unmounted: do not create it on the local disk
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
     with replace_atomically(target) as temporary:
         with temporary.open("wb") as file:
             _copy(source, file)
         if sha256_of(temporary) != row["sha256"]:
-            raise OSError(errno.EIO, "what was written reads differently", str(target))
+            raise OSError(errno.EIO, "the written file reads back differently", str(target))
 
 
 def _copy(source: BinaryIO, target: BinaryIO) -> None:
@@ -307,7 +310,7 @@ def _copy(source: BinaryIO, target: BinaryIO) -> None:
 
 
 def _prune(kept: list[Save]) -> None:
-    """Remove our files but those of these saves. They are emptied first: what is in Drive's trash counts."""
+    """Remove our files except those of these saves. Empty them first, because Drive's trash takes space."""
     names = {name for save in kept for name in (save.manifest, *(row["as"] for row in save.rows))}
     for path in kept[0].folder.iterdir():
         if _OURS.fullmatch(path.name) and path.name not in names:
@@ -317,14 +320,14 @@ def _prune(kept: list[Save]) -> None:
 
 # -- reading -------------------------------------------------------------------------------------------------------
 def restore_save(save: Save, layout: Layout) -> None:
-    """Copy a save to this machine, whole and verified, before anything here is touched; that is then moved aside.
+    """Copy a save to this machine and verify it, then move an existing experiment aside.
 
     Raises
     ------
     StorageError
         When a file is missing or damaged.
     ResourceError
-        When the disk here has no room.
+        When this machine's disk is full.
     """
     if not save.manifest:
         with tempfile.TemporaryDirectory() as scratch:
@@ -334,8 +337,10 @@ def restore_save(save: Save, layout: Layout) -> None:
         for name, row in save.content["files"].items():
             target = staging / name
             if Path(name).name != name:
-                raise StorageError(f"{save.manifest} names a file outside: {name}", hint="it was tampered with")
-            with telling(save.place):
+                raise StorageError(
+                    f"{save.manifest} names a file outside its folder: {name}", hint="do not use this save"
+                )
+            with storage_errors(save.place):
                 shutil.copyfile(save.folder / row["as"], target)
             if sha256_of(target) != row["sha256"]:
                 raise StorageError(f"{row['as']} is damaged", hint="restore an older save")
@@ -349,7 +354,7 @@ def restore_save(save: Save, layout: Layout) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a tar; what would leave the folder is refused.
+    """Unpack a tar; refuse files that would leave the folder.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""The machine: files and downloads, which platform this is, threads, and files from strangers."""
+"""The machine: files, downloads, the platform, threads, and files that may be malicious."""

@@ -1,4 +1,4 @@
-"""Which device computes, and why; and what stands in the way of a GPU."""
+"""Which device computes and why, and why a GPU cannot be used."""
 
 import os
 import platform as machine
@@ -12,21 +12,21 @@ from ..errors import ResourceError, SettingsError
 from .threads import choose_threads
 
 UNBUILT = (
-    "choose another accelerator (on Kaggle GPU T4 x2: it retired the P100 in September 2026); or install torch "
-    "for CUDA 12.6, which trains in fp32 there (setup_env.sh: RVC_TORCH_INDEX=.../cu126); or do without it: "
+    "choose another accelerator (on Kaggle GPU T4 x2, because it retired the P100 in September 2026); or install torch "
+    "for CUDA 12.6, which trains in fp32 on it (setup_env.sh: RVC_TORCH_INDEX=.../cu126); or train on the CPU: "
     "CUDA_VISIBLE_DEVICES=-1"
 )
 
 
 class Device(NamedTuple):
-    """What computes, as ``torch.device`` takes it, and why it was chosen."""
+    """A device's name, as ``torch.device`` takes it, and why it was chosen."""
 
     name: str
     reason: str
 
 
 def choose_device(name: str = "auto") -> Device:
-    """Choose the device that computes, and say why.
+    """Choose the device that computes.
 
     Parameters
     ----------
@@ -36,9 +36,9 @@ def choose_device(name: str = "auto") -> Device:
     Raises
     ------
     SettingsError
-        When it is none of these.
+        If it is none of these.
     ResourceError
-        When a GPU is asked for by name and cannot be used.
+        If you ask for a GPU by name and it cannot be used.
 
     Examples
     --------
@@ -59,7 +59,7 @@ def choose_device(name: str = "auto") -> Device:
 
 
 def count_gpus(environment: Mapping[str, str] = os.environ) -> int:
-    """GPUs that a process begun here would see, counted without torch.
+    """Number of GPUs that a new process would see, counted without torch.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def count_gpus(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def device_title(name: str) -> str:
-    """A device's name for people, as ``NVIDIA T4, 15 GB``."""
+    """A device's name as shown to people: ``NVIDIA T4, 15 GB``."""
     if not name.startswith("cuda"):
         return f"{machine.machine()} processor, {choose_threads()} threads"
     import torch
@@ -86,7 +86,7 @@ def device_title(name: str) -> str:
 
 
 def gpu_obstacle(number: int = 0) -> str | None:
-    """Why this GPU cannot be used, in plain words; None when it can."""
+    """Why this GPU cannot be used, as the end of a sentence. None if it can."""
     import torch
 
     if not torch.cuda.is_available():
@@ -113,12 +113,12 @@ def _unbuilt(number: int) -> str | None:
 
 
 def refuse_unbuilt(name: str = "auto") -> None:
-    """Raise where a GPU is there that this torch has no code for: nobody chose the CPU that would train instead.
+    """Raise if this torch has no code for the GPU, because nobody chose to train on the CPU instead.
 
     Raises
     ------
     ResourceError
-        With what works.
+        With what you can do.
     """
     import torch
 
@@ -127,7 +127,7 @@ def refuse_unbuilt(name: str = "auto") -> None:
 
 
 def _built_for(capability: tuple[int, int], architectures: list[str]) -> bool:
-    """Code for sm_XY runs on X.Z with Z >= Y; compute_XY is translated for anything from X.Y on."""
+    """Code for sm_XY runs on X.Z if Z >= Y. compute_XY is translated for X.Y and anything newer."""
     for architecture in architectures:
         kind, _, digits = architecture.rstrip("af").partition("_")
         built = int(digits[:-1]), int(digits[-1])

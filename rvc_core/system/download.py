@@ -1,8 +1,7 @@
-"""One file from the web: resumed where it stopped, tried again after failures, kept only when its SHA-256 is right."""
+"""Download one file: resume where it stopped, retry after failures, keep it only if its SHA-256 is right."""
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import re
 import time
@@ -13,31 +12,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from .. import __version__
 from ..errors import WeightsError
 from ..progress import Progress, Silent
-from .files import ensure_room
+from .files import ensure_room, sha256_of
 
 _BLOCK_BYTES, _MB = 1 << 16, 1_000_000
-_TRICKLE = 1000  # bytes a second: slower than this is a stall too
-_LARGEST_BYTES = 8 << 30  # a server that never ends its answer must not fill the disk
-_PASSING = {408, 425, 429}  # with every 5xx: worth another try; other refusals are final
+_TRICKLE = 1000  # bytes a second: a slower connection counts as stalled
+_LARGEST_BYTES = 8 << 30  # an answer without end must not fill the disk
+_PASSING = {408, 425, 429}  # retried, like every 5xx; other refusals are final
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a download waits, and how often it tries.
+    """How long a download waits and how often it retries.
 
     Parameters
     ----------
     stall_seconds : float
-        Silence, or next to it, after which a connection is given up.
+        Close a connection that sends (almost) nothing for this long.
     attempts : int
-        Attempts in a row that bring less than a megabyte each before the download fails.
+        Fail after this many attempts in a row that bring less than 1 MB each.
     wait_seconds, longest_wait_seconds : float
-        Pause before the second attempt; it doubles up to the longest one, which also bounds a server's wish.
+        Pause before the second attempt, and the longest pause. It doubles after each failed attempt. A server's
+        ``Retry-After`` is followed up to the longest pause.
     """
 
     stall_seconds: float = 30.0
@@ -49,39 +49,38 @@ class Patience:
 def download(
     url: str, path: Path, sha256: str | None, progress: Progress | None = None, patience: Patience = Patience()
 ) -> Path:
-    """Fetch `url` to `path`, which appears whole and with the right hash, or not at all.
+    """Download `url` to `path`. The file appears whole and with the right hash, or not at all.
 
-    What has arrived stays beside it as ``<name>.partial``, and the next call goes on from there. The hash alone decides
-    when a file is complete: lengths that servers state are used, never believed. Where nobody knows the hash (None),
-    the length has to do, and only a server that names the file's version (ETag) is asked for the rest of it.
+    An unfinished download stays beside it as ``<name>.partial``, and the next call resumes it. Only the hash decides
+    that a file is complete, because servers may state wrong lengths. If the hash is unknown (None), the length decides,
+    and a broken download is resumed only if the server names the file's version (ETag).
 
     Raises
     ------
     WeightsError
-        When the server refuses, gives up too often, or sends a file of another hash, which is then deleted.
+        If the server refuses, fails too often, or sends a file with another hash, which is then deleted.
     ResourceError
-        When the disk has no room for the file.
+        If the disk has no room for the file.
     """
     _require_web(url)
     path.parent.mkdir(parents=True, exist_ok=True)
     if sha256 is None:
         partial_of(path).unlink(missing_ok=True)
     with _only_writer(partial_of(path)) as file:
-        transfer = _Transfer(url, file, progress or Silent(), patience)
-        found = transfer.run(sha256)
+        found = _Transfer(url, file, sha256, progress or Silent(), patience).run()
         if sha256 in (None, found):
             os.fsync(file.fileno())
             os.replace(file.name, path)
             return path
-        Path(file.name).unlink()  # to resume it would be to fail again
+        Path(file.name).unlink()  # resuming it would fail again
     raise WeightsError(
         f"{path.name} from {url} has the sha256 {found}, not {sha256}",
-        hint="try again; if it stays so, that server has another file: name a mirror in RVC_HUB",
+        hint="try again. If the same hash comes again, this server has another file: set RVC_HUB to a mirror",
     )
 
 
 def partial_of(path: Path) -> Path:
-    """Where an unfinished download of `path` is kept."""
+    """Path of an unfinished download of `path`."""
     return path.with_name(path.name + ".partial")
 
 
@@ -91,161 +90,141 @@ def _only_writer(partial: Path) -> Iterator[BinaryIO]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise WeightsError(
-                f"{partial.name} is being written by another process", hint="wait until that one is done"
-            ) from None
-        except OSError:  # network drives without locks: the hash still holds
+            raise WeightsError(f"another process is downloading {partial.name}", hint="wait until it is done") from None
+        except OSError:  # a network drive without locks: the hash still decides
             pass
         try:
             yield file
         finally:
-            if partial.is_file() and not partial.stat().st_size:  # a refusal leaves nothing to go on with
+            if partial.is_file() and not partial.stat().st_size:  # the server refused: there is nothing to resume
                 partial.unlink()
 
 
 class _Transfer:
-    """The file so far: its bytes, their hash, and where they come from."""
+    """One download and its state."""
 
-    def __init__(self, url: str, file: BinaryIO, progress: Progress, patience: Patience) -> None:
-        self.url, self.file, self.progress, self.patience = url, file, progress, patience
-        file.seek(0)
-        self.digest, self.have_bytes = hashlib.sha256(), 0
-        while block := file.read(_BLOCK_BYTES):
-            self._count(block)
-        self.resumed, self.etag = False, ""
-        self.blind, self.elsewhere = False, ""  # no hash is known; what else a user may do
-
-    def run(self, sha256: str | None) -> str:
-        """Try until the hash is right or the server insists on another file; returns the hash."""
-        self.blind, self.elsewhere = sha256 is None, "fetch the file by other means"
-        if sha256 is not None:
-            place = self.file.name.removesuffix(".partial")
-            self.elsewhere = f"name a mirror in RVC_HUB, or put the file at {place}"
-        most_bytes, fruitless = self.have_bytes, 0
-        while self.digest.hexdigest() != sha256:
-            problem, wish_seconds = self._attempt()
-            if self.digest.hexdigest() == sha256:
-                break
-            if not problem and (self.blind or not self.resumed):
-                break  # whole, though it may be wrong
-            if not problem:
-                problem = "it does not fit what was fetched before"
-                self._restart()
-            fruitless = 0 if self.have_bytes - most_bytes >= _MB else fruitless + 1
-            most_bytes = max(most_bytes, self.have_bytes)
-            if fruitless >= self.patience.attempts:
-                kept = "" if self.blind else ", what has arrived is kept"
-                raise WeightsError(
-                    f"{self.url} cannot be fetched: {problem}", hint=f"try again later{kept}; or {self.elsewhere}"
-                )
-            pause_seconds = max(wish_seconds, self.patience.wait_seconds * 2**fruitless)
-            pause_seconds = min(pause_seconds, self.patience.longest_wait_seconds)
-            self.progress.say(f"{self._name}: {problem}; going on in {pause_seconds:.0f} s")
-            time.sleep(pause_seconds)
-        self.file.flush()
-        return self.digest.hexdigest()
+    def __init__(self, url: str, file: BinaryIO, sha256: str | None, progress: Progress, patience: Patience) -> None:
+        self.url, self.file, self.sha256, self.progress, self.patience = url, file, sha256, progress, patience
+        self.name = urllib.parse.unquote(url.rpartition("/")[2])
+        self.etag, self.resumed = "", False
+        self.elsewhere = "get the file another way"
+        if sha256:
+            self.elsewhere = f"set RVC_HUB to a mirror, or put the file at {file.name.removesuffix('.partial')}"
 
     @property
-    def _name(self) -> str:
-        return urllib.parse.unquote(self.url.rpartition("/")[2])
+    def have_bytes(self) -> int:
+        return self.file.seek(0, os.SEEK_END)
+
+    def run(self) -> str:
+        """Try until the hash is right or the server repeats another file; return the file's hash."""
+        problem, wish_seconds, fruitless, most_bytes = None, 0.0, 0, self.have_bytes
+        while (found := self._hash()) != self.sha256:
+            if problem == "":  # the server has sent all it has
+                if not (self.sha256 and self.resumed):
+                    break
+                problem = "the rest does not fit the part downloaded before"
+                self._restart()
+            if problem:
+                fruitless = 0 if self.have_bytes - most_bytes >= _MB else fruitless + 1
+                most_bytes = max(most_bytes, self.have_bytes)
+                if fruitless >= self.patience.attempts:
+                    kept = ", the download resumes" if self.sha256 else ""
+                    raise WeightsError(
+                        f"cannot download {self.url}: {problem}", hint=f"try again later{kept}; or {self.elsewhere}"
+                    )
+                pause_seconds = max(wish_seconds, self.patience.wait_seconds * 2**fruitless)
+                pause_seconds = min(pause_seconds, self.patience.longest_wait_seconds)
+                self.progress.say(f"{self.name}: {problem}; retrying in {pause_seconds:.0f} s")
+                time.sleep(pause_seconds)
+            problem, wish_seconds = self._attempt()
+        return found
+
+    def _hash(self) -> str:
+        self.file.flush()
+        return sha256_of(Path(self.file.name))
 
     def _attempt(self) -> tuple[str, float]:
-        """Receive what is missing: why it ended early (empty when it did not), and how long the server wants peace."""
+        """Request the missing part. Returns why it ended early (empty: it did not) and the server's ``Retry-After``."""
         headers = {"User-Agent": f"rvc_core/{__version__}"}
-        if self.have_bytes and (self.etag or not self.blind):
+        if self.have_bytes and (self.etag or self.sha256):
             headers["Range"] = f"bytes={self.have_bytes}-"
             if self.etag:
-                headers["If-Range"] = self.etag  # a file that changed meanwhile is sent from its start
+                headers["If-Range"] = self.etag  # if the file has changed, the server sends it from its start
         request, opener = urllib.request.Request(self.url, headers=headers), urllib.request.build_opener(_WebOnly)
         try:
-            response = opener.open(request, timeout=self.patience.stall_seconds)
+            with opener.open(request, timeout=self.patience.stall_seconds) as response:
+                return self._receive(response), 0.0
         except urllib.error.HTTPError as error:
             with error:
                 return self._refusal(error)
         except (OSError, HTTPException) as error:  # urllib's URLError is an OSError
-            return _reason(error), 0.0
-        with contextlib.closing(response):
-            return self._receive(response), 0.0
+            cause = getattr(error, "reason", error)
+            if isinstance(cause, TimeoutError):
+                return f"nothing came for {self.patience.stall_seconds:.0f} s", 0.0
+            return f"the connection failed ({str(cause) or type(cause).__name__})", 0.0
 
     def _refusal(self, error: urllib.error.HTTPError) -> tuple[str, float]:
         said = f"the server answers {error.code} {str(error.reason).partition(chr(10))[0]}".rstrip()
-        if error.code == 416:  # there is nothing after what we have, and its hash is wrong
+        if error.code == 416:  # the file ends where our part ends, but the hash is wrong
             self._restart()
-            return said, 0.0
-        if error.code in _PASSING or error.code >= 500:
-            wish = error.headers.get("Retry-After", "")
-            return said, float(wish) if wish.isdecimal() else 0.0
-        raise WeightsError(f"{self.url}: {said}", hint=self.elsewhere)
+        elif error.code not in _PASSING and error.code < 500:
+            raise WeightsError(f"{self.url}: {said}", hint=self.elsewhere)
+        wish = error.headers.get("Retry-After", "")
+        return said, float(wish) if wish.isdecimal() else 0.0
 
     def _receive(self, response: HTTPResponse) -> str:
         start_bytes, total_bytes = _extent(response)
         if start_bytes != self.have_bytes:
             self._restart()
             if start_bytes:
-                return "the server sent another part than was asked for"
-        self.resumed = start_bytes > 0  # what came before may belong to another version of the file
+                return "the server sent a part that was not asked for"
+        self.resumed = start_bytes > 0  # the earlier part may belong to another version of the file
         self.etag = response.headers.get("ETag", "")
-        if self.etag.startswith("W/"):  # weak: equal in meaning, not in bytes
+        if self.etag.startswith("W/"):  # weak: same meaning, maybe other bytes
             self.etag = ""
         if total_bytes is not None:
-            ensure_room(Path(self.file.name).parent, total_bytes - self.have_bytes)
-            self.progress.start(f"{self._name}, MB", total_bytes // _MB - self.have_bytes // _MB)
-        since_seconds, since_bytes = time.monotonic(), self.have_bytes
-        while True:
-            try:
-                block = response.read1(_BLOCK_BYTES)
-            except (OSError, HTTPException) as error:
-                return _reason(error)
-            if not block:
-                return "" if total_bytes in (None, self.have_bytes) else "the connection ended early"
+            ensure_room(Path(self.file.name).parent, total_bytes - start_bytes)
+            self.progress.start(f"{self.name}, MB", total_bytes // _MB - start_bytes // _MB)
+        have_bytes = since_bytes = start_bytes
+        since_seconds = time.monotonic()
+        while block := response.read1(_BLOCK_BYTES):
             self.file.write(block)
-            before_bytes = self.have_bytes
-            self._count(block)
-            if total_bytes is not None and self.have_bytes // _MB > before_bytes // _MB:
+            if total_bytes is not None and (have_bytes + len(block)) // _MB > have_bytes // _MB:
                 self.progress.advance()
+            have_bytes += len(block)
             passed_seconds = time.monotonic() - since_seconds
             if passed_seconds > self.patience.stall_seconds:
-                if self.have_bytes - since_bytes < _TRICKLE * passed_seconds:
-                    return "next to nothing came for too long"
-                since_seconds, since_bytes = time.monotonic(), self.have_bytes
-            if self.have_bytes > _LARGEST_BYTES:
+                if have_bytes - since_bytes < _TRICKLE * passed_seconds:
+                    return f"next to nothing came for {self.patience.stall_seconds:.0f} s"
+                since_seconds, since_bytes = time.monotonic(), have_bytes
+            if have_bytes > _LARGEST_BYTES:
                 self._restart()
-                raise WeightsError(f"{self.url} does not end", hint=self.elsewhere)
-
-    def _count(self, block: bytes) -> None:
-        self.digest.update(block)
-        self.have_bytes += len(block)
+                raise WeightsError(f"{self.url} is larger than {_LARGEST_BYTES / 1e9:.1f} GB", hint=self.elsewhere)
+        return "" if total_bytes in (None, have_bytes) else "the connection ended early"
 
     def _restart(self) -> None:
-        self.file.truncate(0)  # the file is open for appending, so writing goes on at its start
-        self.digest, self.have_bytes, self.resumed, self.etag = hashlib.sha256(), 0, False, ""
+        self.file.truncate(0)  # the file is open for appending, so the next write starts at 0
+        self.resumed, self.etag = False, ""
 
 
 class _WebOnly(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but never away from the web (to ftp: or file:)."""
+    """Follows redirects to http and https only, never to ftp: or file:."""
 
-    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
-        _require_web(newurl)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+    def redirect_request(self, *request_and_address: Any) -> urllib.request.Request | None:
+        _require_web(request_and_address[-1])
+        return super().redirect_request(*request_and_address)
 
 
 def _require_web(url: str) -> None:
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise WeightsError(f"not an address on the web: {url}", hint="check RVC_HUB: https://… or http://…")
+        raise WeightsError(f"not a web address: {url}", hint="check the address and RVC_HUB: https://… or http://…")
 
 
 def _extent(response: HTTPResponse) -> tuple[int, int | None]:
-    """First byte of the answer within the file, and the file's length if the server states it."""
+    """First byte of the answer within the file, and the file's length or None."""
     start_bytes = 0
     if response.status == 206:
         part = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
         start_bytes = int(part[1]) if part else -1
     return start_bytes, None if response.length is None else start_bytes + response.length
-
-
-def _reason(error: Exception) -> str:
-    cause = getattr(error, "reason", error)
-    if isinstance(cause, TimeoutError):
-        return "nothing came for too long"
-    return f"the connection failed ({str(cause) or type(cause).__name__})"

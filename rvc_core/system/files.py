@@ -1,4 +1,4 @@
-"""Files at the edge: atomic writes, hashes, room on the disk, and ASCII folder names beside human ones."""
+"""Files: atomic writes, hashes, free disk space, and ASCII folder names for names in any script."""
 
 import contextlib
 import errno
@@ -15,22 +15,22 @@ from typing import Any
 
 from ..errors import ResourceError, RVCError
 
-_MARGIN_BYTES = 32 << 20  # what stays free for logs and the system after a checked write
-_FULL_BYTES = 1_000_000  # a disk with less room than this refuses what anybody here writes
+_MARGIN_BYTES = 32 << 20  # stays free for logs and the system
+_FULL_BYTES = 1_000_000  # with less free space, a failed write means a full disk
 _LEFTOVER = re.compile(r"\.part-(\d{1,9})-.+")
 
 
 @contextlib.contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that becomes `path` on success; on any failure `path` is untouched.
+    """Yield a temporary path that replaces `path` on success. If anything fails, `path` stays as it was.
 
-    The data is flushed to the disk before the rename, so a machine that dies leaves the old file or the new one,
-    never half of one (the pattern of facebookresearch/dora's ``write_and_rename``).
+    The data is flushed to the disk before the rename, so a crash leaves the old file or the new one, never half of
+    one (the pattern of facebookresearch/dora's ``write_and_rename``).
 
     Raises
     ------
     ResourceError
-        When the disk is full.
+        If the disk is full.
 
     Examples
     --------
@@ -44,19 +44,19 @@ def replace_atomically(path: Path) -> Iterator[Path]:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".part-{os.getpid()}-{path.name}")  # matches no *.pth, [GD]_* or *.index pattern
-    if path.suffix in {".npy", ".npz"}:  # numpy appends its own suffix to other names
+    temporary = path.with_name(f".part-{os.getpid()}-{path.name}")  # not found by *.pth, [GD]_* or *.index
+    if path.suffix in {".npy", ".npz"}:  # numpy adds its suffix to other names
         temporary = temporary.with_suffix(path.suffix)
     try:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch and libsndfile raise RuntimeError, numpy an OSError of no number
+    except (OSError, RuntimeError) as error:  # torch and libsndfile raise RuntimeError, numpy an OSError without errno
         if _is_full(path.parent, error):
             raise ResourceError(
                 f"the disk is full: {path.name} could not be written",
-                hint=f"free some space in {path.parent}; the previous file is untouched",
+                hint=f"free some space in {path.parent}; the previous file is unchanged",
             ) from error
         raise
     finally:
@@ -65,7 +65,7 @@ def replace_atomically(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def folder_atomically(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder of the same name, hidden nearby: it becomes `folder` on success, and is gone otherwise."""
+    """Yield a hidden, empty folder that becomes `folder` on success and is removed on failure."""
     hidden = folder.with_name(f".part-{os.getpid()}-{folder.name}")
     try:
         (hidden / folder.name).mkdir(parents=True)
@@ -82,27 +82,19 @@ def _is_full(folder: Path, error: Exception) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files and folders of writers that were killed; those of living processes stay."""
+    """Delete the temporary files and folders of killed processes; those of running processes stay."""
+    import psutil  # here, because set-up uses this module before it installs packages
+
     for path in folder.glob(".part-*"):
-        if (match := _LEFTOVER.fullmatch(path.name)) and not _is_running(int(match[1])):
+        if (match := _LEFTOVER.fullmatch(path.name)) and not psutil.pid_exists(int(match[1])):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)  # sends nothing
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
-
-
 def is_locked(path: Path) -> bool:
-    """Whether a process that lives holds the lock of this file; a file that is not there locks nothing."""
+    """Whether a running process holds the lock on this file. A missing file has no lock."""
     try:
         with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back at once, with the file
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # released when the file is closed
     except FileNotFoundError:
         return False
     except BlockingIOError:
@@ -111,7 +103,7 @@ def is_locked(path: Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, whole or not at all."""
+    """Write `text` as UTF-8, atomically."""
     with replace_atomically(path) as temporary:
         temporary.write_text(text, "utf-8")
 
@@ -122,33 +114,33 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write one JSON object a line, whole or not at all."""
+    """Write one JSON object a line, atomically."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def read_json(path: Path, hint: str, *, error: type[RVCError] = RVCError) -> Any:
-    """Read JSON; a missing file stays a FileNotFoundError, which means something else to every caller.
+    """Read JSON. A missing file raises FileNotFoundError, which each caller handles in its own way.
 
     Raises
     ------
     RVCError
-        Of the class `error`, with `hint`, when the file cannot be read or is damaged.
+        Of the class `error`, with `hint`, if the file is unreadable or damaged.
     """
     try:
         return json.loads(_bytes_of(path, hint, error))
     except ValueError as problem:  # not JSON, or not text
-        raise error(f"{path} is damaged: it holds no JSON", hint=hint) from problem
+        raise error(f"{path} is damaged: it is not JSON", hint=hint) from problem
 
 
 def read_jsonl(
     path: Path, hint: str = "restore it from a copy, or remove it", *, error: type[RVCError] = RVCError
 ) -> list[dict[str, Any]]:
-    """Read one JSON object a line; a last line torn by a killed writer is left out.
+    """Read one JSON object a line. An incomplete last line, left by a killed process, is skipped.
 
     Raises
     ------
     RVCError
-        Of the class `error`, with `hint`, when the file cannot be read or another line is damaged.
+        Of the class `error`, with `hint`, if the file is unreadable or another line is damaged.
     """
     *lines, last = _bytes_of(path, hint, error).split(b"\n")  # splitlines() would also split at U+2028 in a name
     rows = [_object_in(line) for line in lines]
@@ -175,13 +167,13 @@ def _bytes_of(path: Path, hint: str, error: type[RVCError]) -> bytes:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def signature(content: Any) -> str:
-    """Sixteen hex digits that name a JSON-able value: equal content, equal name.
+    """Sixteen hex digits for a value that fits into JSON: equal values give equal digits.
 
     Examples
     --------
@@ -192,10 +184,10 @@ def signature(content: Any) -> str:
 
 
 def slug_of(name: str) -> str:
-    """ASCII folder name for a human name; names that lose letters get a short hash, so none collide.
+    """ASCII folder name for a name in any script. A name that loses letters gets a short hash, so names stay distinct.
 
-    faiss and several audio libraries still open paths through the C locale, so folders stay ASCII while the human
-    name is kept beside them.
+    faiss and several audio libraries open paths in the C locale, so folders are ASCII and the full name is stored in
+    them.
 
     Examples
     --------
@@ -212,12 +204,12 @@ def slug_of(name: str) -> str:
 
 
 def ensure_room(folder: Path, needed_bytes: int) -> None:
-    """Raise before writing `needed_bytes` into `folder` if the disk cannot hold them and a margin.
+    """Raise if the disk of `folder` cannot hold `needed_bytes` and a margin.
 
     Raises
     ------
     ResourceError
-        With the figures and where the room is missing.
+        With the needed and the free space.
     """
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free_bytes = shutil.disk_usage(existing).free

@@ -1,4 +1,4 @@
-"""What is wrong with an installation, and what to do about it."""
+"""Check an installation: what is wrong, and what to do about it."""
 
 import importlib.metadata
 import os
@@ -38,11 +38,11 @@ _REPORTED_PACKAGES = (
 _NEEDED_PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "librosa", "transformers", "torchfcpe", "torchcrepe")
 _OLDEST_TORCH = (2, 8)
 _SET_UP = "run: bash setup_env.sh"
-_COMFORTABLE_BYTES = 5 << 30  # a checkpoint pair of a 48k voice takes 1 GB, and two are kept
+_COMFORTABLE_BYTES = 5 << 30  # a pair of checkpoints of a 48k voice takes 1 GB, and two pairs are kept
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of Python and of the packages that matter; None for one that is absent. Imports none of them."""
+    """Versions of Python and of the packages that matter, without importing them. None: not installed."""
     found: dict[str, str | None] = {"rvc_core": __version__, "python": machine.python_version()}
     for package in _REPORTED_PACKAGES:
         try:
@@ -53,14 +53,13 @@ def versions() -> dict[str, str | None]:
 
 
 def check() -> dict[str, Any]:
-    """Report on the installation: platform, versions, device and every problem with its remedy.
+    """Report on the installation: platform, versions, device, and each problem with a hint.
 
     Returns
     -------
     dict
         ``platform``, ``home``, ``limits`` (list of dict), ``versions``, ``device`` (None without torch, else a dict
-        of ``name``, ``reason`` and ``title``), ``threads`` and ``problems`` (list of ``{"problem", "hint"}``, empty
-        when all is well).
+        of ``name``, ``reason`` and ``title``), ``threads`` and ``problems`` (list of ``{"problem", "hint"}``).
     """
     here, found, device = detect(), versions(), None
     if found["torch"]:
@@ -87,7 +86,7 @@ def _package_problems(found: dict[str, str | None]) -> Iterator[tuple[str, str]]
     if found["torch"] and found["torchaudio"]:
         try:
             import torchaudio  # noqa: F401
-        except (ImportError, OSError) as error:  # OSError: its compiled part was built for another torch
+        except (ImportError, OSError) as error:  # OSError: its compiled part is for another torch
             yield f"torchaudio does not import: {str(error).splitlines()[0]}", _SET_UP
     if found["faiss-cpu"] and found["faiss-gpu"]:
         yield "faiss-cpu and faiss-gpu overwrite each other", "uninstall both with pip, then install one of them"
@@ -101,7 +100,7 @@ def _gpu_problems(device: dict[str, str] | None) -> Iterator[tuple[str, str]]:
             f"there is a GPU, but {device['reason']}",
             UNBUILT
             if "not built for" in device["reason"]
-            else "install a torch built for it (RVC_TORCH_INDEX, see setup_env.sh), or stay on the CPU",
+            else "install a torch that is built for it (RVC_TORCH_INDEX, see setup_env.sh), or train on the CPU",
         )
 
 

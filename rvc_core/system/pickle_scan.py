@@ -1,40 +1,36 @@
-"""What a pickle would do when it is loaded, read from its opcodes; nothing is imported, called or built.
+"""What a pickle would do if Python loaded it: its calls and the sizes of its tensors. Nothing is imported or called.
 
-A pickle is a program for a small stack machine. Here that machine runs on stand-ins: strings and whole numbers are
-kept, names of functions stay names, a call becomes its own text. What remains is the list of calls to anything but
-torch's tensors, and how large the tensors claim to be.
-Source of the opcodes: Python's ``pickletools``; of torch's part in them: ``torch.serialization`` and ``torch._utils``.
+A pickle is a program for a small stack machine. Python's own machine runs it here, but every function and class is a
+stand-in that writes down its call, and every block of numbers is a stand-in that writes down its size.
+Sources: ``pickle._Unpickler``, Python's unpickler in Python; ``torch.serialization`` and ``torch._utils``.
 """
 
+import functools
+import io
 import math
 import mmap
 import pickle
-import pickletools
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from ..errors import printable
 
-_ITEM_BYTES = {
+_ITEM_BYTES = {"torch.storage.UntypedStorage": 1} | {
     f"torch.{kind}Storage": size
-    for kind, size in {
-        "Half": 2,
-        "BFloat16": 2,
-        "Float": 4,
-        "Double": 8,
-        "ComplexFloat": 8,
-        "ComplexDouble": 16,
-        "Byte": 1,
-        "Char": 1,
-        "Bool": 1,
-        "Short": 2,
-        "Int": 4,
-        "Long": 8,
+    for size, kinds in {
+        1: "Byte Char Bool",
+        2: "Half BFloat16 Short",
+        4: "Float Int",
+        8: "Double Long ComplexFloat",
+        16: "ComplexDouble",
     }.items()
-} | {"torch.storage.UntypedStorage": 1}
+    for kind in kinds.split()
+}
+_Python: Any = pickle._Unpickler  # type: ignore[attr-defined]
 _REBUILD_TENSOR = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
 _PLAIN = {"collections.OrderedDict", "torch._utils._rebuild_parameter", "torch.Size", *_REBUILD_TENSOR, *_ITEM_BYTES}
-_EFFECTS = {  # what somebody gains who gets one function of these modules called
+_EFFECTS = {  # what an attacker can do who gets one function of these modules called
     "can run any program": "os posix nt subprocess pty",
     "can run any Python code": "builtins importlib runpy code codeop types marshal pickle _pickle dill "
     "cloudpickle joblib operator functools pydoc timeit bdb pdb profile cProfile imp "
@@ -44,24 +40,10 @@ _EFFECTS = {  # what somebody gains who gets one function of these modules calle
     "can run native code": "ctypes _ctypes cffi",
 }
 _OLD_NAMES = {"__builtin__": "builtins", "commands": "subprocess"}  # as protocols 0 to 2 spell them
-_RETURNS_FIRST = {"APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD", "MEMOIZE"}  # what they leave behind
-_MOST_OPCODES = 5_000_000  # a checkpoint with both optimizer moments has a hundred thousand
+_LARGEST_BYTES = 1_000_000  # of one pickle; a G_ checkpoint of v1 48k has 0.24 MB. The rest is not read
 _MOST_DIMENSIONS = 8
 _MOST_TEXT = 120
-_MARK = object()
-
-
-@dataclass(frozen=True)
-class _Name:
-    """A function or class, or the result of a call to one, as text."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class _Storage:
-    numbers: int
-    item_bytes: int
+_MOST_NAMES = 20  # foreign names and calls that are kept
 
 
 @dataclass
@@ -75,15 +57,15 @@ class PickleScan:
     calls : list of str
         Calls to them, with the start of their arguments: ``posix.system('true')``.
     damage : str
-        Why they cannot be followed to their end; empty when they can.
+        Why the last pickle cannot be read to its end; empty if it can.
     storages_bytes : dict
         Claimed size of each block of numbers, by its key.
     tensors_bytes : int
-        Sum over all tensors, each as if it were copied.
+        Sum over all tensors, each counted as if it were copied.
     pickles : int
-        How many were read.
+        Number of pickles read.
     result : Any
-        A whole number or text that the last pickle consists of, else None.
+        The last pickle's value if it is an int or str, else None.
     """
 
     foreign: list[str] = field(default_factory=list)
@@ -96,7 +78,7 @@ class PickleScan:
 
     @property
     def verdict(self) -> str:
-        r"""What makes it unsafe, as the end of a sentence that begins with the file's name; empty if nothing does.
+        r"""Why they are unsafe, as the end of a sentence that begins with the file's name; empty if they are safe.
 
         Examples
         --------
@@ -120,7 +102,7 @@ class PickleScan:
         return f"{what}, which {effect}" if whole or self.foreign else ""
 
     def read(self, stream: IO[bytes] | mmap.mmap) -> None:
-        """Follow one pickle to its end or to the first fault; what was found before a fault counts, for it would run.
+        """Read one pickle to its end or to the first error. What it calls before an error counts: Python would call it.
 
         Parameters
         ----------
@@ -128,87 +110,38 @@ class PickleScan:
             Left behind the pickle's last byte.
         """
         self.pickles += 1
+        start, whole = stream.tell(), _Whole(stream.read(_LARGEST_BYTES))
         try:
-            self._read(stream)
-        except (ValueError, LookupError, TypeError, OverflowError, RecursionError, MemoryError) as error:
-            self.damage = _cut(str(error), _MOST_TEXT)
+            value = _Unpickler(whole, self).load()
+            self.result = value if isinstance(value, int | str) else None
+        except (pickle.UnpicklingError, ValueError, LookupError, TypeError, AttributeError) as error:
+            self.damage = _cut(str(error))
+        stream.seek(start + whole.tell())
 
-    def _read(self, stream: Any) -> None:
-        stack: list[Any] = []
-        memo: dict[Any, Any] = {}
-        for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-            if number == _MOST_OPCODES:
-                raise ValueError("it has no end")
-            name = opcode.name
-            if name == "PROTO" and (argument or 0) > pickle.HIGHEST_PROTOCOL:
-                raise ValueError(f"its protocol {argument} does not exist")
-            if name == "POP" and stack and stack[-1] is _MARK:
-                stack.pop()
-                continue
-            taken = _take(stack, opcode.stack_before)
-            if name.endswith("PUT"):
-                memo[argument] = stack[-1]
-            elif name == "MEMOIZE":
-                memo[len(memo)] = taken[0]
-            _check_hashing(name, taken)
-            if opcode.stack_after:
-                stack += self._made(name, argument, taken, memo)
-            elif name == "STOP":
-                self.result = taken[0] if isinstance(taken[0], int | str) else None
-
-    def _made(self, name: str, argument: Any, taken: list[Any], memo: dict[Any, Any]) -> list[Any]:
-        """What an opcode leaves on the stack."""
-        if name.endswith("GET"):
-            return [memo[argument]]
-        if name in ("DUP", "MARK"):
-            return [taken[0], taken[0]] if name == "DUP" else [_MARK]
-        if name in ("GLOBAL", "INST", "STACK_GLOBAL"):
-            parts = taken if name == "STACK_GLOBAL" else argument.split(" ", 1)
-            known = all(isinstance(part, str) for part in parts)
-            module, *attribute = parts if known else ["a function whose name is computed"]
-            function = self._named(".".join([_OLD_NAMES.get(module, module), *attribute]))
-            return [self._call(function, tuple(taken))] if name == "INST" else [function]
-        if name.startswith("EXT"):
-            return [self._named(f"copyreg's extension {argument}")]
-        if name == "REDUCE":
-            return [self._call(taken[0], taken[1])]
-        if name in ("OBJ", "NEWOBJ", "NEWOBJ_EX"):
-            return [self._call(taken[0], tuple(taken[1:]) if name == "OBJ" else taken[1])]
-        if name.endswith("PERSID"):
-            return [self._storage(taken[0] if taken else argument)]
-        if name.endswith("DICT"):
-            return [{key for key in taken[::2] if isinstance(key, str)}]
-        if "TUPLE" in name:
-            return [tuple(taken)]
-        if name in _RETURNS_FIRST:
-            return [taken[0]]
-        return [argument if isinstance(argument, int | str) else None]
-
-    def _named(self, text: str) -> _Name:
-        text = _cut(text, _MOST_TEXT)
-        if text not in _PLAIN and text not in self.foreign:
+    def named(self, text: str) -> Callable[..., Any]:
+        """Note a function or class; return its stand-in."""
+        text = _cut(text)
+        if text not in _PLAIN and text not in self.foreign and len(self.foreign) < _MOST_NAMES:
             self.foreign.append(text)
-        return _Name(text)
+        return _Name(text, self)
 
-    def _call(self, function: Any, arguments: Any) -> Any:
-        text = _text(function)
-        if text in _PLAIN and not isinstance(arguments, tuple):
-            raise ValueError("a call without arguments")
+    def called(self, text: str, arguments: tuple[Any, ...]) -> Any:
+        """Note a call; return what stands for its result."""
         if text in _REBUILD_TENSOR:
-            self._tensor(*arguments[:4])
-        elif text == "collections.OrderedDict":
-            if arguments:  # pairs in a list, whose keys would escape _check_keys
+            return self._tensor(*arguments[:4])
+        if text == "collections.OrderedDict":
+            if arguments:  # pairs in a list
                 raise ValueError("an ordered dictionary that torch did not write")
-        elif text not in _PLAIN:
-            call = f"{text}({', '.join(map(_text, arguments)) if isinstance(arguments, tuple) else '…'})"
-            call = _cut(call, _MOST_TEXT)
-            if len(self.calls) < 20 and call not in self.calls:
-                self.calls.append(call)
-            return _Name(call)
-        return None
+            return _Ordered()
+        if text in _PLAIN:
+            return None
+        call = _cut(f"{text}({', '.join(map(_text, arguments))})")
+        if call not in self.calls and len(self.calls) < _MOST_NAMES:
+            self.calls.append(call)
+        return _Name(call, self)
 
-    def _storage(self, persistent: Any) -> _Storage:
-        """A block of numbers that lies outside the pickle: ``('storage', type, key, device, numbers)``."""
+    def storage(self, persistent: Any) -> "_Storage":
+        """Note a block of numbers outside the pickle: ``('storage', type, key, device, numbers)``."""
         if not isinstance(persistent, tuple) or len(persistent) < 5 or persistent[0] != "storage":
             raise ValueError("a reference to something that is no storage")
         _, kind, key, _, numbers = persistent[:5]
@@ -236,36 +169,81 @@ class PickleScan:
         self.tensors_bytes += count * storage.item_bytes
 
 
-def _take(stack: list[Any], before: list[Any]) -> list[Any]:
-    """Remove what an opcode reads from the stack, its mark left out."""
-    if pickletools.markobject in before:
-        at = max(place for place, value in enumerate(stack) if value is _MARK)
-        first = at - before.index(pickletools.markobject)
-        taken = stack[first:at] + stack[at + 1 :]
-    else:
-        first = len(stack) - len(before)
-        taken = stack[first:] if first >= 0 else []
-    if first < 0 or _MARK in taken:
-        raise ValueError("its stack runs empty")
-    del stack[first:]
-    return taken
+class _Name:
+    """Stands for a function or class, or for the result of a call to one."""
+
+    def __init__(self, text: str, scan: PickleScan) -> None:
+        self.text, self._scan = text, scan
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._scan.called(self.text, arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        """Ignore it: what has a state is foreign, and noted."""
 
 
-def _check_hashing(name: str, taken: list[Any]) -> None:
-    """Follow dictionaries and sets, each by the set of its text keys, and refuse what makes them dangerous to use."""
-    hashed = {
-        "SETITEM": taken[1::2],
-        "SETITEMS": taken[1::2],
-        "DICT": taken[::2],
-        "ADDITEMS": taken[1:],
-        "FROZENSET": taken,
-    }.get(name, ())
-    if any(isinstance(key, tuple) for key in hashed):  # hashing tuples of tuples of tuples may never end
+class _Storage(NamedTuple):
+    numbers: int
+    item_bytes: int
+
+
+class _Ordered(dict[Any, Any]):
+    """Stands for torch's table of weights."""
+
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, dict) or set(state) - {"_metadata"}:  # could replace its methods
+            raise ValueError("an object with attributes of its own")
+
+
+class _Tuple(tuple[Any, ...]):
+    def __hash__(self) -> int:  # hashing tuples of tuples of tuples may never end
         raise ValueError("a dictionary or set with tuples for keys")
-    if name.startswith("SETITEM") and isinstance(taken[0], set):
-        taken[0].update(key for key in hashed if isinstance(key, str))
-    if name == "BUILD" and (not isinstance(taken[1], set) or taken[1] - {"_metadata"}):  # could replace its methods
-        raise ValueError("an object with attributes of its own")
+
+
+class _Whole(io.BytesIO):
+    def read(self, size: int | None = -1) -> bytes:
+        if len(data := super().read(size)) < (size or 0):
+            raise ValueError("it ends too early")
+        return data
+
+
+class _Unpickler(_Python):
+    """Python's machine, which no longer imports, builds or calls anything."""
+
+    def __init__(self, stream: _Whole, scan: PickleScan) -> None:
+        super().__init__(stream)
+        self._scan, self.persistent_load = scan, scan.storage
+
+    def find_class(self, module: Any, name: Any) -> Any:
+        if not (isinstance(module, str) and isinstance(name, str)):
+            return self._scan.named("a function whose name is computed")
+        return self._scan.named(f"{_OLD_NAMES.get(module, module)}.{name}")
+
+    def get_extension(self, code: int) -> None:
+        self.append(self._scan.named(f"copyreg's extension {code}"))
+
+    def load_stack_global(self) -> None:
+        name, module = self.stack.pop(), self.stack.pop()
+        self.append(self.find_class(module, name))
+
+    def load_frame(self) -> None:
+        self.read(8)  # its length, which Python's faster machine does not hold it to
+
+    dispatch = _Python.dispatch | {
+        pickle.STACK_GLOBAL[0]: load_stack_global,
+        pickle.NEWOBJ[0]: _Python.load_reduce,
+        pickle.FRAME[0]: load_frame,
+        pickle.BYTEARRAY8[0]: _Python.load_binbytes8,  # a bytearray's memory is taken before its bytes are there
+    }
+
+
+def _as_tuple(load: Callable[[Any], None], machine: _Unpickler) -> None:
+    load(machine)
+    machine.stack[-1] = _Tuple(machine.stack[-1])
+
+
+for [_code] in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3):
+    _Unpickler.dispatch[_code] = functools.partial(_as_tuple, _Unpickler.dispatch[_code])
 
 
 def _is_size(value: Any) -> bool:
@@ -273,7 +251,7 @@ def _is_size(value: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    """A stand-in in the words of a program, of bounded length whatever it refers to."""
+    """A stand-in or a value as Python would write it, of bounded length."""
     if isinstance(value, _Name):
         return value.text
     if isinstance(value, tuple):
@@ -283,5 +261,5 @@ def _text(value: Any) -> str:
     return str(value) if isinstance(value, int) and abs(value) < 1 << 64 else "…"
 
 
-def _cut(text: str, most: int) -> str:
-    return printable(text) if len(text) <= most else f"{printable(text[:most])}…"
+def _cut(text: str) -> str:
+    return printable(text) if len(text) <= _MOST_TEXT else f"{printable(text[:_MOST_TEXT])}…"

@@ -1,24 +1,25 @@
-"""Where we run: which platform it is, what it allows and when it ends, and the root of all that is written.
+"""The platform: which one it is, its limits, when it ends a session, and the folder that everything is written to.
 
-Facts about other people's services change; each therefore carries its date and its source.
+The facts about a platform change, so each has a date and a source.
 """
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-_SESSION_MARGIN_MINUTES = 20.0  # for copying results out of a session, and for figures that are only nearly right
+_SESSION_MARGIN_MINUTES = 20.0  # for copying results, and because the hours are approximate
 
 
 @dataclass(frozen=True)
 class Limit:
-    """One thing that a platform restricts, with the date and the source of the statement.
+    """One limit of a platform, with the date and source of the fact.
 
     Attributes
     ----------
     session_hours : tuple of float
-        Ages at which it ends a session, ascending; the second for those who pay.
+        Ages at which it ends a session, ascending. The second is for paying users.
     """
 
     text: str
@@ -29,22 +30,22 @@ class Limit:
 
 @dataclass(frozen=True)
 class Platform:
-    """A place to run in.
+    """A place where rvc_core runs.
 
     Parameters
     ----------
     name : str
         ``kaggle``, ``lightning``, ``colab`` or ``local``.
     title : str
-        Its name for people.
+        Its name, as shown to people.
     home : Path
-        Where experiments are written while they run: a fast local disk.
+        Fast local disk for running experiments.
     storage : Path or None
-        What outlives the session; None where nothing does until the user mounts it.
+        Folder that outlives the session. None: you have to mount one first.
     limits : tuple of Limit
-        What ends or restricts a session.
+        Its limits.
     earlier : Path or None
-        Where it shows what earlier sessions and jobs left, to be read only.
+        Read-only folder with the results of earlier sessions and jobs.
     """
 
     name: str
@@ -88,16 +89,16 @@ _COLAB_LIMITS = (
 
 
 def detect(environment: Mapping[str, str] = os.environ, exists: Callable[[str], bool] = os.path.exists) -> Platform:
-    """Say where we run.
+    """Detect the platform.
 
-    Kaggle is asked for first because its image is built on Colab's and carries Colab's marks.
+    Kaggle comes first, because its image is built on Colab's and sets Colab's variables too.
 
     Parameters
     ----------
     environment : mapping
         The environment variables.
     exists : callable
-        Whether a path exists.
+        Tells whether a path exists.
 
     Examples
     --------
@@ -107,7 +108,7 @@ def detect(environment: Mapping[str, str] = os.environ, exists: Callable[[str], 
     if "KAGGLE_KERNEL_RUN_TYPE" in environment:
         working = Path("/kaggle/working")
         return Platform("kaggle", "Kaggle", working, working, _KAGGLE_LIMITS, Path("/kaggle/input"))
-    if "LIGHTNING_CLOUD_SPACE_ID" in environment:  # a job may not write to the Studio: its files go to the artifacts
+    if "LIGHTNING_CLOUD_SPACE_ID" in environment:  # a job cannot write to the Studio, only to its artifacts
         home = Path(environment.get("LIGHTNING_ARTIFACTS_DIR") or "/teamspace/studios/this_studio")
         return Platform("lightning", "Lightning.AI", home, home, _LIGHTNING_LIMITS, Path("/teamspace/jobs"))
     if "COLAB_RELEASE_TAG" in environment or exists("/var/colab/hostname"):
@@ -118,7 +119,7 @@ def detect(environment: Mapping[str, str] = os.environ, exists: Callable[[str], 
 
 
 def child_environment() -> dict[str, str]:
-    """For processes that we start: they must find this package, also where it is not installed."""
+    """Environment for processes that we start, so that they find this package even if it is not installed."""
     place = str(Path(__file__).parents[2])
     if place.endswith("-packages"):
         return dict(os.environ)
@@ -126,9 +127,9 @@ def child_environment() -> dict[str, str]:
 
 
 def started_ticks(process: int) -> int | None:
-    """When a process began, in clock ticks since the machine's start: with its number, its identity.
+    """Start time of a process, in clock ticks since the machine started. With its number it identifies the process.
 
-    None when there is no such process, or it has ended and only waits to be forgotten.
+    None if the process does not exist or has ended (a zombie).
     """
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
@@ -138,14 +139,14 @@ def started_ticks(process: int) -> int | None:
 
 
 def session_minutes_left(here: Platform | None = None, age_hours: float | None = None) -> float | None:
-    """Minutes until this platform ends the session, less a margin; None where no such end is known.
+    """Minutes until the platform ends the session, minus a margin. None if no end is known.
 
     Parameters
     ----------
     here : Platform, optional
-        Where we run.
+        Default: the detected one.
     age_hours : float, optional
-        Age of the session: that of the container's first process.
+        Age of the session. Default: the age of the container's first process.
 
     Examples
     --------
@@ -157,15 +158,16 @@ def session_minutes_left(here: Platform | None = None, age_hours: float | None =
     if not ends:
         return None
     age_hours = _session_hours() if age_hours is None else age_hours
-    ahead = [hours for hours in ends if hours > age_hours]  # who is beyond the first has the longer session
+    ahead = [hours for hours in ends if hours > age_hours]  # a session older than the first limit has the longer one
     return max(0.0, 60 * (min(ahead) - age_hours) - _SESSION_MARGIN_MINUTES) if ahead else None
 
 
 def _session_hours() -> float:
-    uptime_seconds = float(Path("/proc/uptime").read_text().split()[0])
-    return (uptime_seconds - (started_ticks(1) or 0) / os.sysconf("SC_CLK_TCK")) / 3600
+    import psutil  # here, because set-up uses this module before it installs packages
+
+    return (time.time() - psutil.Process(1).create_time()) / 3600
 
 
 def home() -> Path:
-    """Root of experiments, caches and weights: ``RVC_HOME``, else the platform's working folder."""
+    """Root folder of experiments, caches and weights: ``RVC_HOME``, or else the platform's working folder."""
     return Path(os.environ.get("RVC_HOME") or detect().home).expanduser().absolute()

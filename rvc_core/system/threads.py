@@ -1,21 +1,21 @@
-"""How many CPU threads compute: as many as may, as long as that pays.
+"""How many CPU threads compute: all that are allowed, or one if that is faster.
 
-torch's threads spin while they wait for each other. On idle cores that is the fastest way; beside one other busy
-process it is ruinous: a training step that takes 0.3 s on two quiet cores took 5 to 26 s, and 0.5 s on one thread.
+torch's threads spin while they wait for each other. That is fastest on idle cores, but very slow beside another busy
+process: a training step of 0.3 s on two idle cores took 5 to 26 s, and 0.5 s on one thread.
 """
 
 import os
 from pathlib import Path
 
 _FIRST_PROBE_STEPS = 3
-_PROBE_AFTER_STEPS = 60  # doubled whenever the other choice was no better
-_SUDDENLY = 4.0  # a step so many times slower than usual calls for a probe at once
+_PROBE_AFTER_STEPS = 60  # doubled each time the other choice is not faster
+_SUDDENLY = 4.0  # times the usual seconds: probe at once after such a step
 
 
 def choose_threads(requested: int = 0) -> int:
-    """CPU threads to compute with; 0 means as many as this process may really use.
+    """Number of CPU threads. 0: as many as this process may use.
 
-    A container shows all cores of its host while it may use two of them; far too many threads are then far slower.
+    A container shows all cores of its host, even if it may use only two. Too many threads are much slower.
 
     Examples
     --------
@@ -35,7 +35,7 @@ def choose_threads(requested: int = 0) -> int:
 
 
 def set_threads(requested: int = 0) -> int:
-    """Make torch compute with `choose_threads` threads, and return their number."""
+    """Set torch's threads to `choose_threads` and return their number."""
     import torch
 
     threads = choose_threads(requested)
@@ -44,12 +44,12 @@ def set_threads(requested: int = 0) -> int:
 
 
 class ThreadTuner:
-    """Finds out during long work whether all threads or one are faster, and goes on finding out.
+    """Measures during long work whether all threads or one thread is faster, and keeps measuring.
 
     Parameters
     ----------
     requested : int
-        A number fixes it, and with it the order of every sum; 0 lets measurements decide.
+        A number fixes the threads, and with them the order of every sum. 0: measure.
 
     Examples
     --------
@@ -63,12 +63,12 @@ class ThreadTuner:
     def __init__(self, requested: int = 0, most: int | None = None) -> None:
         self.threads = most or choose_threads(requested)
         self._other = None if requested or self.threads == 1 else 1
-        self._usual: float | None = None  # seconds of a step with the present choice
+        self._usual: float | None = None  # seconds of a step with the current choice
         self._probing = False
         self._wait, self._left = _PROBE_AFTER_STEPS, _FIRST_PROBE_STEPS
 
     def record(self, seconds: float) -> None:
-        """Tell how long a step took; `threads` is then the number for the next one."""
+        """Report the seconds of a step. `threads` is then the number for the next step."""
         if self._other is None:
             return
         if self._probing:
@@ -82,7 +82,7 @@ class ThreadTuner:
             self.threads, self._other = self._other, self.threads
 
     def _judge(self, seconds: float) -> None:
-        """Keep the choice that was tried for one step, or go back and wait longer before the next try."""
+        """Keep the choice that was probed for one step, or return to the other and wait longer."""
         self._probing = False
         assert self._usual is not None and self._other is not None
         if seconds < self._usual:

@@ -1,7 +1,7 @@
-"""Files from strangers: looked through before anything reads them, so that none runs code or exhausts the machine.
+"""Files from other people, checked before they are read: they can neither run code nor fill memory or disk.
 
-A torch file is scanned for what its pickle would call and for sizes that contradict the file, and only then read, as
-data only. An archive is unpacked whole or not at all, and nowhere but into its folder.
+A torch file is first scanned for calls and for sizes that contradict the file, then loaded with ``weights_only``. An
+archive is unpacked completely or not at all, and only into its folder.
 """
 
 import contextlib
@@ -10,7 +10,6 @@ import mmap
 import pickle
 import shutil
 import stat
-import struct
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator
@@ -21,35 +20,19 @@ from ..errors import StorageError, UnsafeFileError, WeightsError
 from .files import ensure_room, folder_atomically
 from .pickle_scan import PickleScan
 
-if TYPE_CHECKING:  # a notebook unpacks recordings, and has no other use for it
+if TYPE_CHECKING:  # a notebook unpacks recordings and does not need torch
     import torch
 
 AGAIN = "fetch or copy the file again"
-_ELSEWHERE = "do not open this file with another program either; get the voice from somebody you trust"
-_NO_VOICE = "a voice is the small .pth that training saves"
-DAMAGE = (
-    OSError,
-    RuntimeError,
-    pickle.UnpicklingError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    MemoryError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-)
-# What torch, zipfile and their decoders raise on damaged files, found by trying.
+_ELSEWHERE = "do not open this file with another program; get the voice from somebody you trust"
+_NO_VOICE = "choose the small .pth file that training saves as a voice"
+_UNZIPS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)  # zipfile, on damage
+_LOADS = (OSError, RuntimeError, AssertionError, ValueError, TypeError, AttributeError)  # torch, after the scan
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # first value of torch files older than the archive form
-_SHARED = 4  # tensors may share numbers, but not so that copying them takes many times the file's size
-_LARGEST_RATIO = 100  # of an archive's content to its size; recordings and weights hardly shrink
+_SHARED = 4  # times the file's size: tensors may share numbers, but not more often
+_LARGEST_RATIO = 100  # of an archive's content to its size; recordings and weights hardly compress
 _MOST_ENTRIES = 8000  # a G_ checkpoint of v1 48k has 2482: four tensors for each of 619 weights
-_SLACK_BYTES = 16 << 20  # small archives of text may shrink more
+_SLACK_BYTES = 16 << 20  # small archives of text may compress better
 _STARTS = (  # what a file really is, by its first bytes
     (b"RIFF", "a WAV recording"),
     (b"fLaC", "a FLAC recording"),
@@ -58,20 +41,15 @@ _STARTS = (  # what a file really is, by its first bytes
     (b"\x1f\x8b", "a gzip archive"),
     (b"7z\xbc\xaf", "a 7z archive"),
     (b"Rar!", "a RAR archive"),
-    (b"%PDF", "a PDF document"),
-    (b"\x89PNG", "a picture"),
-    (b"\xff\xd8\xff", "a picture"),
-    (b"GGUF", "a language model"),
-    (b"\x93NUMPY", "a numpy array"),
     (b"IwFl", "an index"),
     (b"IxF", "an index"),
-    (b"<", "a web page: the download went wrong"),
-    (b"version https://git-lfs", "a pointer to a file, not the file"),
+    (b"<", "a web page: the download failed"),
+    (b"version https://git-lfs", "a pointer to a file (Git LFS), not the file"),
 )
 
 
 def load_torch(path: Path) -> Any:
-    """Read a torch file as data only, after looking through it: nothing in it can run.
+    """Load a torch file with ``weights_only``, after scanning it. Nothing in it can run.
 
     Returns
     -------
@@ -81,24 +59,24 @@ def load_torch(path: Path) -> Any:
     Raises
     ------
     WeightsError
-        When it is absent, torn, or no torch file; the message says what it is instead.
+        If it is missing, damaged or not a torch file; the message says what it is instead.
     UnsafeFileError
-        When it would call anything, or claims more memory than its size warrants; the message says what.
+        If it calls a function, or claims more memory than its size allows; the message says which.
     """
     import torch
 
     check_torch(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # the scan allows no more than torch does, so this is a second lock
-        raise UnsafeFileError(f"{path.name} is refused by torch's own safe reader", hint=_ELSEWHERE) from error
-    except DAMAGE as error:
+    except pickle.UnpicklingError as error:  # rare: the scan allows no more than torch does
+        raise UnsafeFileError(f"torch's weights_only reader refuses {path.name}", hint=_ELSEWHERE) from error
+    except _LOADS as error:
         raise WeightsError(f"{path.name} is not a torch file, or is truncated", hint=AGAIN) from error
     return content
 
 
 def check_torch(path: Path) -> None:
-    """Look through a torch file without loading it.
+    """Scan a torch file without loading it.
 
     Raises
     ------
@@ -112,17 +90,17 @@ def check_torch(path: Path) -> None:
                 _check_torch_archive(path, archive)
         else:
             _check_torch_stream(path)
-    except DAMAGE as error:
+    except OSError as error:
         raise WeightsError(f"{path.name} is not a torch file, or is truncated", hint=AGAIN) from error
 
 
 def checked_weights(table: Any, file_name: str) -> "dict[str, torch.Tensor]":
-    """The table of weights, if it is one and each is a plain tensor of finite fractions.
+    """Return the table of weights, if each is a dense tensor of finite floating-point numbers.
 
     Raises
     ------
     WeightsError
-        Naming the first weight that is not.
+        If one is not; the message names the first one.
     """
     import torch
 
@@ -141,29 +119,29 @@ def checked_weights(table: Any, file_name: str) -> "dict[str, torch.Tensor]":
     if broken := [key for key, value in table.items() if not torch.isfinite(value).all()]:
         raise WeightsError(
             f"{file_name}: {len(broken)} tensors are not finite, first {broken[0][:80]}",
-            hint="such a voice is noise or silence: use one saved earlier in its training",
+            hint="this voice gives noise or silence: use one that was saved earlier in its training",
         )
     return dict(table)
 
 
 def unzip_safely(archive: Path, folder: Path, suffixes: Collection[str], *, most_bytes: int = 8 << 30) -> list[Path]:
-    """Unpack the files of an archive that end in one of `suffixes` (lower case, with dots): all of them, or nothing.
+    """Unpack all files of an archive that end in one of `suffixes` (lower case, with dots), or none.
 
-    Hidden files and the ``__MACOSX`` folder are left out. `most_bytes` is the limit for all files together.
+    Hidden files and the folder ``__MACOSX`` are skipped. `most_bytes` limits the size of all files together.
 
     Returns
     -------
     list of Path
-        The files, sorted; empty when the archive holds none of these kinds, and then `folder` does not appear.
+        The files, sorted. Empty if the archive has no such file; then `folder` is not created.
 
     Raises
     ------
     WeightsError
-        When it is damaged, protected by a password, or no archive.
+        If it is damaged, not an archive, or has a password.
     UnsafeFileError
-        When a name would leave the folder, an entry is a link or a device, or it unpacks to absurdly much.
+        If a name leads out of the folder, an entry is a link or device, or the content is far too large.
     ResourceError
-        When the disk has no room.
+        If the disk has no room.
     """
     if folder.exists() and any(folder.iterdir()):
         raise StorageError(f"{folder} is not empty", hint="name a new folder")
@@ -176,7 +154,7 @@ def unzip_safely(archive: Path, folder: Path, suffixes: Collection[str], *, most
             if size_bytes > most_bytes:
                 raise UnsafeFileError(
                     f"{archive.name} unpacks to {size_bytes / 1e9:.1f} GB",
-                    hint=f"at most {most_bytes / 1e9:.1f} GB are unpacked here: do it yourself",
+                    hint=f"the limit is {most_bytes / 1e9:.1f} GB: unpack it yourself",
                 )
             ensure_room(folder, size_bytes)
             for name in names:
@@ -184,13 +162,13 @@ def unzip_safely(archive: Path, folder: Path, suffixes: Collection[str], *, most
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with opened.open(name) as source, target.open("xb") as written:
                     shutil.copyfileobj(source, written, 1 << 20)
-    except (zlib.error, lzma.LZMAError, EOFError, RuntimeError, FileExistsError, NotADirectoryError) as error:
-        raise WeightsError(f"{archive.name} is damaged, or packed in an unknown way", hint=AGAIN) from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise WeightsError(f"{archive.name} is damaged: it holds a file where a folder belongs", hint=AGAIN) from error
     return sorted(folder / name for name in names)
 
 
 def list_zip(archive: Path) -> list[str]:
-    """Names of the files in an archive that somebody shares, after checking all of them.
+    """List the files in an archive, after checking all names.
 
     Raises
     ------
@@ -207,7 +185,7 @@ def list_zip(archive: Path) -> list[str]:
 
 
 def _check_entry(archive: Path, entry: zipfile.ZipInfo) -> None:
-    """Refuse an entry whose name or kind would put something outside of the folder."""
+    """Refuse an entry that is not a plain file inside the folder."""
     name = entry.filename
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in name or len(name.encode()) > 240:
@@ -216,12 +194,14 @@ def _check_entry(archive: Path, entry: zipfile.ZipInfo) -> None:
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise UnsafeFileError(f"{archive.name} holds a link or device, {name[:80]!r}", hint=_ELSEWHERE)
     if entry.flag_bits & 1:
-        raise WeightsError(f"{archive.name} is protected by a password", hint="unpack it yourself and give its .pth")
+        raise WeightsError(
+            f"{archive.name} is protected by a password", hint="unpack it yourself and use its .pth file"
+        )
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """An archive whose table of contents is plausible: no bomb, no name twice."""
+    """Open an archive after checking its table of contents: not too large, no name twice."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -236,7 +216,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
                     f"{path.name} has {size / 1e6:.1f} MB and unpacks to {total / 1e6:.0f} MB", hint=_ELSEWHERE
                 )
             yield archive
-    except zipfile.BadZipFile as error:
+    except _UNZIPS as error:
         raise WeightsError(f"{path.name} is damaged or truncated", hint=AGAIN) from error
 
 
@@ -272,7 +252,7 @@ def _check_torch_archive(path: Path, archive: zipfile.ZipFile) -> None:
 
 
 def _check_torch_stream(path: Path) -> None:
-    """A file that is no archive: torch's old form is five pickles and then the numbers; any other pickle is scanned."""
+    """Scan a file that is not an archive: torch's old form (five pickles, then the numbers) or any other pickle."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream:
         scan = PickleScan()
         scan.read(stream)
@@ -303,12 +283,12 @@ def _judge(path: Path, scan: PickleScan, size_bytes: int) -> None:
 
 
 def _start_of(path: Path) -> bytes:
-    """The first bytes of a file that may be a torch file or an archive.
+    """Read the first bytes of a file that may be a torch file or an archive.
 
     Raises
     ------
     WeightsError
-        When it is absent, empty, no file, or evidently something else.
+        If it is missing, empty, not a file, or a known file of another kind.
     """
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "is not a file" if path.exists() else ""
@@ -317,7 +297,7 @@ def _start_of(path: Path) -> bytes:
         with path.open("rb") as file:
             start = file.read(512)
     except PermissionError as error:
-        raise WeightsError(f"{path} may not be read", hint="check its permissions") from error
+        raise WeightsError(f"{path} cannot be read: permission denied", hint="check its permissions") from error
     if not start:
         raise WeightsError(f"{path.name} is empty", hint=AGAIN)
     kind = next((words for first, words in _STARTS if start.lstrip().startswith(first)), None)

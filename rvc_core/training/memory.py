@@ -5,13 +5,13 @@ import gc
 import math
 import re
 import resource
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import torch
 
 _RESERVE = 0.15  # of the memory, for fragmentation and for other programs
@@ -115,7 +115,7 @@ def available_bytes(device: torch.device) -> int:
     """What this process may have in all: what it has, and what nobody has."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    free = int(re.findall(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[0]) * 1024
+    free = psutil.virtual_memory().available
     with contextlib.suppress(OSError, ValueError):  # a container's limit, if it has one; cached files give way
         limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))
         cached = re.findall(r"^inactive_file (\d+)", Path("/sys/fs/cgroup/memory.stat").read_text(), re.MULTILINE)
@@ -124,45 +124,26 @@ def available_bytes(device: torch.device) -> int:
 
 
 def _own_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    return psutil.Process().memory_info().rss
 
 
 class DeviceUse:
-    """How busy a GPU is and how much of its memory is taken, or how much this process has, in a few words.
-
-    The driver's own program is asked, every few seconds, and nobody waits for its answer: torch can only ask through a
-    package that is not installed with it.
-    """
+    """How busy a GPU is and how much of its memory is used, or how much memory this process has, in a few words."""
 
     def __init__(self, device: torch.device) -> None:
-        self._gpu = f"GPU-{torch.cuda.get_device_properties(device).uuid}" if device.type == "cuda" else ""
-        self._asked: subprocess.Popen[str] | None = None
-        self._asked_at, self._answer = -math.inf, ""
+        self._device, self._asked_at, self._answer = device, -math.inf, ""
 
     def __str__(self) -> str:
-        """The newest answer; nothing before the first."""
-        if not self._gpu:
+        """The newest answer; empty if the driver gives none."""
+        if self._device.type != "cuda":
             return f"{_own_bytes() / 1e9:.1f} GB"
-        if self._asked and self._asked.poll() is not None:
-            numbers = re.findall(r"\d+", self._asked.communicate()[0])
-            if len(numbers) == 3:
-                busy, used, whole = map(int, numbers)
-                self._answer = f"GPU {busy} %, {used / 1024:.1f} of {whole / 1024:.0f} GB"
-            self._asked = None
-        if self._asked is None and time.monotonic() - self._asked_at > _ASK_SECONDS:
+        if time.monotonic() - self._asked_at > _ASK_SECONDS:
+            from pynvml import NVMLError
+
             self._asked_at = time.monotonic()
-            with contextlib.suppress(OSError):
-                self._asked = subprocess.Popen(
-                    [
-                        "nvidia-smi",
-                        f"--id={self._gpu}",
-                        "--query-gpu=utilization.gpu,memory.used,memory.total",
-                        "--format=csv,noheader,nounits",
-                    ],
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    text=True,
-                )
+            with contextlib.suppress(NVMLError, RuntimeError):  # parts of a GPU (MIG) have no such figure
+                busy, (free, whole) = torch.cuda.utilization(self._device), torch.cuda.mem_get_info(self._device)
+                self._answer = f"GPU {busy} %, {(whole - free) / (1 << 30):.1f} of {whole / (1 << 30):.0f} GB"
         return self._answer
 
 

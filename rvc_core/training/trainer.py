@@ -187,7 +187,7 @@ class Trainer:
     def _note(self, values: dict[str, float]) -> str:
         """The newest figures in one line."""
         verdict, epoch = self.validation.verdict, self.position.epoch + 1
-        failures = "".join(f" · {failure.name}!" for failure in verdict.illnesses) if verdict else ""
+        failures = "".join(f" · {failure.name}!" for failure in verdict.failures) if verdict else ""
         outlook = self.pace.outlook(self.position, self.steps_left, self.steps_per_epoch)
         return f"epoch {epoch}/{self.settings.epochs} · mel {values['loss/g/mel']:.1f} · {outlook}{failures}"
 
@@ -196,9 +196,12 @@ class Trainer:
         self.position.end_epoch()
         self.log.epoch(self.position.step)
         epoch, settings = self.position.epoch, self.settings
-        if epoch < settings.epochs and self.validation.is_due(epoch, settings.validate_every_epochs):
+        if epoch == settings.epochs:
+            return  # the end validates and saves
+        saves_voice, every = epoch % settings.save_every_epochs == 0, settings.validate_every_epochs
+        if self.validation.is_due(epoch, every) or (saves_voice and not every and self.validation.is_affordable()):
             self.validate()
-        if epoch < settings.epochs and epoch % settings.save_every_epochs == 0:
+        if saves_voice:
             self.save(with_voice=True)
 
     def is_enough(self) -> bool:
@@ -210,7 +213,7 @@ class Trainer:
 
     def validate(self) -> None:
         """Measure the voice, log what was found, and write the verdict so far."""
-        findings = self.validation.measure(self.networks.generator)
+        findings = self.validation.measure(self.networks.generator, self.position.step)
         if findings is not None:
             self.log.validation(self.position.step, self.position.epoch, findings.values, findings.sounds)
             self.assess(running=True)
@@ -285,7 +288,7 @@ class Trainer:
         voice = self.layout.voice(epoch, step)
         recorded = {row["path"] for row in self.log.voices}
         if self.saves.resumed_step is not None and voice.exists() and voice.name not in recorded:
-            self.log.voice(step, epoch, voice.name, self.validation.figures)
+            self.log.voice(step, epoch, voice.name, self.validation.figures_at(step))
 
     # -- what stays ----------------------------------------------------------------------------------------------------
     def save(self, *, with_voice: bool) -> None:
@@ -295,7 +298,7 @@ class Trainer:
         self.settle(wait=True)
         self.log.flush()  # a checkpoint must not know steps that the log does not
         voice = self.layout.voice(self.position.epoch, self.position.step) if with_voice else None
-        self.saves.begin(self.checkpoint(), voice, self.validation.figures)
+        self.saves.begin(self.checkpoint(), voice, self.validation.figures_at(self.position.step))
         if with_voice:
             self._log_mels()
 

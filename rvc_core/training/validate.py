@@ -309,7 +309,7 @@ def heldout_distances(
     -------
     dict
         ``heldout/mel``: mean absolute log-mel difference in nepers; ``heldout/stft``: spectral convergence and log
-        magnitude at three resolutions (Yamamoto et al., 2020); the signs of `illness.mel_signs`. Weighted by length.
+        magnitude at three resolutions (Yamamoto et al., 2020); the signs of `failures.mel_signs`. Weighted by length.
     """
     rows = []
     for wave, clip in zip(made, clips, strict=True):

@@ -7,12 +7,14 @@ from typing import Any
 
 from ..nn.synthesizer import Synthesizer
 from ..system.files import write_json
-from ..verdict.overtraining import Verdict, judge_experiment, should_stop
+from ..verdict.overtraining import Verdict, should_stop, verdict_of_experiment
 from ..workspace.dataset import ClipStore
 from ..workspace.layout import Layout
 from .validate import Examiner, Findings
 
-_SHARE = 0.05  # of the time in steps
+_SHARE = 0.05  # of the time in steps, between saves
+_MOST_SHARE = 0.10  # of the whole time, with those that measure a voice as it is saved
+_COLD = 2.0  # how much longer the first validation takes than the later ones, which find everything loaded
 
 
 class Validation:
@@ -33,7 +35,9 @@ class Validation:
     verdict : Verdict or None
         On the training so far; None before the first validation.
     seconds : float
-        How long the last validation took.
+        How long a validation takes.
+    step : int
+        Of the last validation; -1 before the first.
     """
 
     def __init__(self, layout: Layout, clips: ClipStore) -> None:
@@ -41,8 +45,8 @@ class Validation:
         self.examiner: Examiner | None = None
         self.figures: dict[str, float] = {}
         self.verdict: Verdict | None = None
-        self.seconds = 0.0
-        self._trained_seconds = 0.0
+        self.seconds, self.step = 0.0, -1
+        self._trained_seconds = self._trained_since = self._spent_seconds = 0.0
 
     @property
     def missing(self) -> Sequence[str]:
@@ -52,39 +56,52 @@ class Validation:
     def record_step(self, seconds: float) -> None:
         """Take note of the time that training took since the last validation."""
         self._trained_seconds += seconds
+        self._trained_since += seconds
 
     def is_due(self, epoch: int, every_epochs: int) -> bool:
         """Whether to validate after this epoch: every so many; with 0, when validations take 5 % of the time."""
-        return epoch % every_epochs == 0 if every_epochs else self._trained_seconds * _SHARE >= self.seconds
+        return epoch % every_epochs == 0 if every_epochs else self._trained_since * _SHARE >= self.seconds
 
-    def measure(self, generator: Synthesizer) -> Findings | None:
+    def is_affordable(self) -> bool:
+        """Whether one more leaves all validations within 10 % of the time: then a voice is measured as it is saved."""
+        spent = self._spent_seconds + self.seconds
+        return spent <= _MOST_SHARE * (spent + self._trained_seconds)
+
+    def figures_at(self, step: int) -> dict[str, float]:
+        """What a validation at this very step found; empty for a voice that was not measured."""
+        return self.figures if step == self.step else {}
+
+    def measure(self, generator: Synthesizer, step: int) -> Findings | None:
         """Measure the voice; None where nothing can be measured."""
         if self.examiner is None:
             return None
         began = time.monotonic()
         findings = self.examiner(generator)
-        self._trained_seconds, self.seconds = 0.0, time.monotonic() - began
+        took = time.monotonic() - began
+        self.seconds = took if self._spent_seconds else took / _COLD
+        self._trained_since, self._spent_seconds = 0.0, self._spent_seconds + self.seconds
         if not findings.values:
             return None
-        self.figures = findings.values
+        self.figures, self.step = findings.values, step
         return findings
 
     def assess(self, *, running: bool) -> list[str]:
         """Write the verdict on the training so far; returns a line for each failure that is new since the last one."""
-        known = {failure.name for failure in self.verdict.illnesses} if self.verdict else set()
-        self.verdict = replace(judge_experiment(self._layout), running=running)
+        known = {failure.name for failure in self.verdict.failures} if self.verdict else set()
+        self.verdict = replace(verdict_of_experiment(self._layout), running=running)
         write_json(self._layout.verdict, self.verdict.as_json())
         return [
             f"{failure.name} since epoch {failure.epoch}: {failure.look}. What to do: {failure.remedy}"
-            for failure in self.verdict.illnesses
+            for failure in self.verdict.failures
             if failure.name not in known
         ]
 
     def recall(self, rows: Sequence[dict[str, Any]]) -> None:
         """Take up what earlier validations of this experiment found, oldest first."""
         newest = rows[-1] if rows else {}
+        self.step = newest.get("step", -1)
         self.figures = {name: value for name, value in newest.items() if name not in ("kind", "step", "epoch")}
-        self.verdict = judge_experiment(self._layout) if rows else None
+        self.verdict = verdict_of_experiment(self._layout) if rows else None
 
     def is_enough(self, patience_epochs: int) -> bool:
         """Whether training went so many epochs past its best voice, or has failed; never with 0."""

@@ -1,1 +1,1 @@
-"""What a training's history says: the best voice, overtraining, and the known failures."""
+"""Analysis of the training metrics: the best voice, overtraining and failures."""

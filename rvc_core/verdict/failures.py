@@ -1,4 +1,4 @@
-"""The ways in which a training dies: how each is recognised in its history, what it looks like, what to do. Pure."""
+"""How training fails: how each failure is detected in the metrics, what it looks like, and what to do. Pure."""
 
 from dataclasses import dataclass
 
@@ -6,23 +6,27 @@ import numpy as np
 
 from .learning_curve import History, running_median
 
-_LASTING = 3  # newest points that must all show a sign
-_DISCRIMINATORS = 6  # of v1 and nano; v2 has nine. Only for histories that do not say
-_KL_CAP = 9.0  # more than RVC ever draws
-_SILENT_NEPERS = -2.5  # 22 dB quieter than it should be
-_STILL = 0.25  # of the recording's own movement
-_LOST_CENTS = 600.0  # half an octave: no melody is followed
-_APART = 3.0  # times the best validation so far
+_LASTING = 3  # a failure must show in at least this many of the newest points in a row
+_DISCRIMINATORS = 6  # v1 and nano; v2 has nine. Used when the history does not record the number
+_KL_CAP = 9.0  # top of RVC's KL display
+_SILENT_NEPERS = -2.5  # 22 dB quieter than the recording
+_STILL = 0.25  # share of the recording's spread over time
+_LOST_CENTS = 600.0  # half an octave: the voice does not follow the pitch
+_DIVERGED = 3.0  # times the best validation so far
 
 
 @dataclass(frozen=True)
-class Illness:
-    """A training that has gone wrong, from which step on.
+class Failure:
+    """One way in which a training failed.
 
     Attributes
     ----------
-    name, look, remedy : str
-        What it is called, what it looks like in curves and pictures, what to do.
+    name : str
+        A key of `FAILURES`.
+    step, epoch : int
+        Where the failure begins.
+    look, remedy : str
+        What it looks like in curves and pictures, and what to do.
     """
 
     name: str
@@ -32,64 +36,66 @@ class Illness:
     remedy: str
 
 
-_EARLIER = "go back to a voice saved before; train on from there with half the learning rate"
-ILLNESSES = {  # name: look, remedy
-    "non-finite": ("a loss is no number any more", _EARLIER),
+_EARLIER = "go back to an earlier voice and continue from there with half the learning rate"
+FAILURES = {  # name: look, remedy
+    "non-finite": ("a loss is NaN or infinite", _EARLIER),
     "learned silence": (
-        "mel_gen is one dark sheet where mel_org has bands: the voice says nothing",
-        f"{_EARLIER}, and take silent recordings out of the dataset",
+        "the voice is silent: mel_gen is uniformly dark where mel_org has bands",
+        f"{_EARLIER}, and remove silent recordings from the dataset",
     ),
     "constant tone": (
-        "mel_gen has the same stripes from left to right while mel_org moves: a hum instead of speech",
+        "the voice hums instead of speaking: mel_gen has the same stripes from left to right while mel_org changes",
         _EARLIER,
     ),
     "dead f0": (
-        "the melody of the result has nothing to do with the one asked for (over 600 cents away)",
+        "the voice does not follow the pitch: the error is over 600 cents",
         "listen to the recordings, extract pitch again with another --f0-method, then train from the base model",
     ),
     "exploding KL": (
-        "loss/g/kl climbs above 9, the end of its display, and stays there",
-        "look for recordings that are not of this voice, or are noise; train again with half the learning rate",
+        "loss/g/kl rises above 9, the top of its display, and stays there",
+        "remove recordings of other voices or noise, then train again with half the learning rate",
     ),
     "discriminator winning": (
-        "d/total sinks towards 0 and g/fm climbs. At rest it is about 0.5 for each discriminator, 4.5 for v2's nine: "
-        "0 does not mean good audio but that every fake is recognised, so the generator learns nothing more",
+        "d/total falls towards 0 and g/fm rises. Normal is about 0.5 per discriminator, 4.5 for the nine of v2. "
+        "0 does not mean good audio: the discriminators recognise every generated sound, and the generator stops "
+        "learning",
         f"{_EARLIER}, and add recordings",
     ),
-    "coming apart": (
-        "validation is three times as bad as it was, or gets worse together with the training's own mel",
+    "divergence": (
+        "validation is three times worse than its best, or it gets worse and the training mel loss rises too",
         _EARLIER,
     ),
 }
 
 
-def find_illnesses(history: History) -> list[Illness]:
-    """All illnesses that a history shows at its end, the first to begin first."""
+def find_failures(history: History) -> list[Failure]:
+    """Failures at the end of a history, the earliest first."""
     begun = {
         "non-finite": history.not_finite_since(),
         "dead f0": _dead_f0(history),
         "exploding KL": _exploding_kl(history),
         "discriminator winning": _discriminator_winning(history),
-        "coming apart": _coming_apart(history),
+        "divergence": _divergence(history),
         **_mel_signs(history),
     }
     return sorted(
-        (illness_of(history, name, step) for name, step in begun.items() if step is not None), key=lambda one: one.step
+        (failure_of(history, name, step) for name, step in begun.items() if step is not None), key=lambda one: one.step
     )
 
 
-def illness_of(history: History, name: str, step: int) -> Illness:
-    """An illness of `ILLNESSES` that begins at a step."""
-    return Illness(name, step, history.epoch_at(step), *ILLNESSES[name])
+def failure_of(history: History, name: str, step: int) -> Failure:
+    """The failure called `name`, beginning at `step`."""
+    return Failure(name, step, history.epoch_at(step), *FAILURES[name])
 
 
 def mel_signs(made: np.ndarray, true: np.ndarray) -> dict[str, float]:
-    """What two log-mel spectrograms (M, T), a voice's and the recording's, say about silence and standing tones.
+    """Compare a generated log-mel spectrogram (M, T) with its recording, to detect silence and constant tones.
 
     Returns
     -------
     dict
-        For a validation row: ``sanity/level_nepers``, made over true; ``sanity/movement``, spread over time, likewise.
+        For a validation row. ``sanity/level_nepers``: mean level, generated minus recorded. ``sanity/movement``: spread
+        over time, generated over recorded.
 
     Examples
     --------
@@ -103,15 +109,15 @@ def mel_signs(made: np.ndarray, true: np.ndarray) -> dict[str, float]:
     }
 
 
-def _lasting(steps: np.ndarray, ill: np.ndarray) -> int | None:
-    """From which step on every point is ill, if the newest three are."""
-    well = np.flatnonzero(~ill)
-    first = well[-1] + 1 if len(well) else 0
-    return int(steps[first]) if len(ill) - first >= _LASTING else None
+def _lasting(steps: np.ndarray, failing: np.ndarray) -> int | None:
+    """First step from which every point fails, if at least the newest three do."""
+    good = np.flatnonzero(~failing)
+    first = good[-1] + 1 if len(good) else 0
+    return int(steps[first]) if len(failing) - first >= _LASTING else None
 
 
 def _calm(history: History, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """A training loss without its spikes: running median over a twentieth of the run."""
+    """A training loss without spikes: running median over a twentieth of the run."""
     steps, values = history.series(metric)
     return steps, running_median(values, len(values) // 40 + 1) if len(values) > _LASTING else values
 
@@ -130,12 +136,12 @@ def _exploding_kl(history: History) -> int | None:
 
 def _dead_f0(history: History) -> int | None:
     steps, cents = history.series("heldout/f0_cents")
-    return _lasting(steps, cents > _LOST_CENTS) if len(cents) > _LASTING + 1 else None  # the first are always lost
+    return _lasting(steps, cents > _LOST_CENTS) if len(cents) > _LASTING + 1 else None  # early pitch is always wrong
 
 
-def _coming_apart(history: History) -> int | None:
+def _divergence(history: History) -> int | None:
     steps, values = history.series("heldout/mel")
-    return _lasting(steps, values > _APART * np.minimum.accumulate(values)) if len(values) else None
+    return _lasting(steps, values > _DIVERGED * np.minimum.accumulate(values)) if len(values) else None
 
 
 def _mel_signs(history: History) -> dict[str, int | None]:

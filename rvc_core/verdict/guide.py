@@ -1,4 +1,4 @@
-"""What the community's guide reads from training losses, as people do in TensorBoard."""
+"""The community guide's reading of training losses, as people do it in TensorBoard."""
 
 from dataclasses import dataclass
 
@@ -6,13 +6,13 @@ import numpy as np
 
 from .learning_curve import LEAST_POINTS, History, Series, running_median
 
-SMOOTHING = 0.987  # what the guide sets in TensorBoard
-_CURVE_STEPS = 200  # RVC's interval between two points of a curve; small sets have one every epoch
-_CLEAR = 0.2  # share of the run after the lowest point that makes it "very clear"
+SMOOTHING = 0.987  # the guide's TensorBoard setting
+_CURVE_STEPS = 200  # RVC's interval between two points; small datasets have one point per epoch
+_CLEAR = 0.2  # the guide's "very clear" turn: this share of the run comes after the lowest point
 
 
 def tensorboard_smoothed(values: np.ndarray, weight: float = SMOOTHING) -> np.ndarray:
-    """TensorBoard's smoothed curve: an exponential mean, divided by what it still lacks at its beginning.
+    """TensorBoard's smoothing: an exponential moving average with bias correction.
 
     Examples
     --------
@@ -28,18 +28,18 @@ def tensorboard_smoothed(values: np.ndarray, weight: float = SMOOTHING) -> np.nd
 
 @dataclass(frozen=True)
 class GuideReading:
-    """What the community's guide reads from training losses, all by step.
+    """The guide's reading of training losses.
 
     Attributes
     ----------
     total : Series
-        ``loss/g/total``, smoothed, without outliers.
+        Smoothed ``loss/g/total``, without outliers.
     lowest : int or None
-        Its lowest point.
+        Step of its lowest point.
     turned : bool
         Whether it has been flat or rising since, for a fifth of the run.
     minima : list of int
-        Low points of the unsmoothed ``loss/g/mel``, the lowest first.
+        Steps of the low points of the unsmoothed ``loss/g/mel``, the lowest first.
     """
 
     total: Series
@@ -49,7 +49,7 @@ class GuideReading:
 
 
 def read_as_the_guide(history: History) -> GuideReading:
-    """Read g/total and mel as the guide tells people to."""
+    """Read g/total and mel as the guide recommends."""
     steps, total = curve_of(history, "loss/g/total")
     total = tensorboard_smoothed(total)
     low = int(total.argmin()) if len(total) else 0
@@ -68,7 +68,7 @@ def read_as_the_guide(history: History) -> GuideReading:
 
 
 def curve_of(history: History, metric: str) -> Series:
-    """The points that TensorBoard has of a loss, one an epoch and at least every 200 steps, without outliers."""
+    """A loss as TensorBoard shows it, without outliers: one point per epoch and at least every 200 steps."""
     steps, values = history.series(metric)
     if len(steps) < LEAST_POINTS:
         return steps, values

@@ -1,8 +1,8 @@
-"""What a history says about one metric: its points, their trend, and whether that has turned. Pure arithmetic.
+"""The learning curve of one metric: its points, their trend, and whether the trend turned upwards. Pure arithmetic.
 
-A learning curve is taken as a fall that slows down (at most two exponentials) plus, perhaps, a rise from some moment on
-(straight, growing, or levelling off). Every combination on a grid of speeds and moments is fitted by least squares;
-how well each explains the points is its weight. So the trend comes with an uncertainty, and no single fit decides.
+The model of a curve is a fall that slows down (at most two exponentials) plus an optional rise from some step on
+(straight, accelerating or levelling off). Every combination on a grid of speeds and onsets is fitted by least squares.
+The fits are averaged, weighted by how well they explain the points. This gives the trend an uncertainty.
 """
 
 from collections.abc import Iterable
@@ -17,20 +17,20 @@ from ..errors import RVCError
 Rows = dict[int, dict[str, Any]]
 Series = tuple[np.ndarray, np.ndarray]  # steps, values
 
-LEAST_POINTS = 8  # fewer cannot tell a turn from chance
-_LARGEST = 1e30  # beyond it a loss is infinite for our purposes
-_FALLS = 10  # speeds of falling
-_ONSETS = np.linspace(0, 0.9, 19)  # when a rise begins, as a share of the run
+LEAST_POINTS = 8  # with fewer points, a turn cannot be told from chance
+_LARGEST = 1e30  # larger losses count as infinite
+_FALLS = 10  # number of decay speeds
+_ONSETS = np.linspace(0, 0.9, 19)  # where a rise begins, as a share of the run
 _GRID = np.linspace(0, 1, 201)  # where trends are evaluated
-_CLIP = 2.5  # residuals beyond so many standard deviations count as that many
+_CLIP = 2.5  # residuals are clipped to this many standard deviations
 _EVIDENCE = 12.0  # twice the log-likelihood that a rise must add
-_RISE = 1.0  # of the noise of one validation: what a rise must reach
-_MATERIAL = 0.02  # of all that training moved the metric: what anybody would call a change
+_RISE = 1.0  # smallest rise, in units of one validation's noise
+_MATERIAL = 0.02  # smallest rise, as a share of the metric's whole range
 
 
 @dataclass(frozen=True)
 class History:
-    """Rows of ``metrics.jsonl`` in order, those that a resume repeated replaced.
+    """Rows of ``metrics.jsonl`` in order. Rows that were repeated after a resume replace the earlier ones.
 
     Attributes
     ----------
@@ -44,13 +44,7 @@ class History:
 
     @classmethod
     def of(cls, records: Iterable[dict[str, Any]]) -> "History":
-        """Sort records by kind; a step that comes again, or an earlier one, drops what came after it before.
-
-        Raises
-        ------
-        RVCError
-            When a record has no step or epoch, or there is none that counts.
-        """
+        """Sort records by kind. When a step number repeats or goes back, the rows from there on are replaced."""
         kinds: dict[str, Rows] = {"step": {}, "validation": {}, "voice": {}}
         for number, row in enumerate(records, 1):
             rows = kinds.get(str(row.get("kind")))
@@ -59,8 +53,8 @@ class History:
             for name in ("step", "epoch"):
                 if not _is_count(row.get(name)):
                     raise RVCError(
-                        f"record {number} of the history has no {name}",
-                        hint='each needs a whole number, such as {"kind": "step", "step": 1, "epoch": 1}',
+                        f"record {number} of the history has no valid {name}",
+                        hint='each record needs whole numbers: {"kind": "step", "step": 1, "epoch": 1}',
                     )
             step = int(row["step"])
             while rows and next(reversed(rows)) > step:
@@ -68,18 +62,18 @@ class History:
             rows[step] = {**rows.get(step, {}), **row, "step": step, "epoch": int(row["epoch"])}
         if not any(kinds.values()):
             raise RVCError(
-                "the history holds no step, validation or voice",
-                hint='give a metrics.jsonl: lines such as {"kind": "step", "step": 1, "epoch": 1, …}',
+                "the history has no step, validation or voice records",
+                hint='choose a metrics.jsonl with lines like {"kind": "step", "step": 1, "epoch": 1, …}',
             )
         return cls(kinds["step"], kinds["validation"], kinds["voice"])
 
     @cached_property
     def last_step(self) -> int:
-        """Newest step that anything is known of."""
+        """The newest recorded step."""
         return max(next(reversed(rows), 0) for rows in (self.steps, self.validations, self.voices))
 
     def epochs(self, steps: np.ndarray) -> np.ndarray:
-        """Completed epochs at steps; between two records, in proportion."""
+        """Completed epochs at steps, interpolated between records."""
         pairs = {0: 0} | {
             row["step"]: row["epoch"] for rows in (self.validations, self.voices) for row in rows.values()
         }
@@ -89,11 +83,11 @@ class History:
         return np.interp(steps, known, [pairs[one] for one in known])
 
     def epoch_at(self, step: float) -> int:
-        """Completed epochs at a step, in whole ones."""
+        """Completed epochs at a step, rounded."""
         return round(float(self.epochs(np.array(step))))
 
     def series(self, metric: str) -> Series:
-        """Steps and values of a metric wherever it was recorded as a finite number; losses from step rows."""
+        """Steps and finite values of a metric. Losses come from step rows, other metrics from validations."""
         rows = self.steps if metric.startswith("loss/") else self.validations
         found = [
             (step, row[metric])
@@ -104,7 +98,7 @@ class History:
         return np.array(steps, float), np.array(values, float)
 
     def not_finite_since(self) -> int | None:
-        """From which step on every row, up to the newest of its kind, holds a number that is none, or infinite."""
+        """First step from which every row of its kind has a NaN or an infinite value; None if the newest is finite."""
         begun = []
         for rows in (self.steps, self.validations):
             for step in reversed(rows):
@@ -124,16 +118,16 @@ def _is_count(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Trend:
-    """The trend of a metric of which less is better.
+    """The trend of a metric for which lower is better.
 
     Attributes
     ----------
     steps, curve : np.ndarray
-        (201,) from the first to the last point: the expected value there.
+        (201,) steps from the first to the last point, and the expected value at each.
     best_step, earliest_step, latest_step : float
-        Where the lowest point lies, and the 90 % interval around it; the last step if the curve has not turned.
+        Step of the lowest point, and its 90 % interval; the last step if the curve has not turned.
     noise : float
-        Standard deviation of one value around the trend.
+        Standard deviation of the values around the trend.
     rise : float
         How far the curve ends above its lowest point.
     turned : bool
@@ -158,12 +152,12 @@ class Trend:
 
     @property
     def moved(self) -> float:
-        """How far training has moved the metric; at least what its noise would feign."""
+        """Range of the curve, and at least four times the noise."""
         return float(max(np.ptp(self.curve), 4 * self.noise, 1e-12))
 
 
 def _combinations() -> np.ndarray:
-    """Rows of `_shapes` that make one curve: level, no to two falls, no or one rise (row 0 is nothing)."""
+    """Which rows of `_shapes` make one curve: the level, 0 to 2 falls, 0 or 1 rise. Row 0 fills unused places."""
     falls = range(2, 2 + _FALLS)
     pairs = [(0, 0), *((0, one) for one in falls), *((one, two) for one in falls for two in falls if one < two)]
     rises = (0, *range(2 + _FALLS, 2 + _FALLS + 3 * len(_ONSETS)))
@@ -171,12 +165,12 @@ def _combinations() -> np.ndarray:
 
 
 _MODELS = _combinations()
-_SIZES = 1 + 2 * (_MODELS[:, 1:] > 0).sum(1)  # a height each, and a speed or a moment
+_SIZES = 1 + 2 * (_MODELS[:, 1:] > 0).sum(1)  # parameters: each fall or rise has a height, and a speed or an onset
 _RISING = _MODELS[:, 3] > 0
 
 
 def _shapes(times: np.ndarray, points: int) -> np.ndarray:
-    """Nothing, a level, falls and rises at `times` within 0..1: (69, T)."""
+    """Zeros, a constant, falls and rises at `times` within 0..1: (69, T)."""
     falls = [np.exp(-speed * times) for speed in np.geomspace(0.5, 4 * points, _FALLS)]
     since = [np.maximum(times - onset, 0) / (1 - onset) for onset in _ONSETS]
     rises = [*since, *(x**2 for x in since), *(1 - np.exp(-4 * x) for x in since)]
@@ -184,9 +178,9 @@ def _shapes(times: np.ndarray, points: int) -> np.ndarray:
 
 
 def fit_trend(steps: np.ndarray, values: np.ndarray) -> Trend:
-    """Fit the trend of at least `LEAST_POINTS` values of which less is better.
+    """Fit the trend of at least `LEAST_POINTS` values for which lower is better.
 
-    Outliers are pulled in to 2.5 standard deviations. Neighbouring residuals that are alike count as fewer points.
+    Outliers are clipped to 2.5 standard deviations. Correlated neighbouring residuals count as fewer points.
 
     Examples
     --------
@@ -209,7 +203,7 @@ def fit_trend(steps: np.ndarray, values: np.ndarray) -> Trend:
         projections = (shapes @ calm)[_MODELS]
         heights = np.einsum("mij,mj->mi", inverses, projections)
         errors = np.maximum(calm @ calm - np.einsum("mi,mi->m", heights, projections), 0) + 1e-6 * points
-        errors[(heights[:, 1:] < 0).any(1) | (points - 2 < _SIZES)] = np.inf  # falls fall, rises rise
+        errors[(heights[:, 1:] < 0).any(1) | (points - 2 < _SIZES)] = np.inf  # no negative falls or rises
         best = int(np.argmin(points * np.log(errors) + _SIZES * np.log(points)))
         fitted = heights[best] @ shapes[_MODELS[best]]
         noise = float(np.sqrt(errors[best] / (points - _SIZES[best])))
@@ -241,7 +235,7 @@ def fit_trend(steps: np.ndarray, values: np.ndarray) -> Trend:
 
 
 def _average(weights: np.ndarray, heights: np.ndarray, shapes: np.ndarray) -> tuple[np.ndarray, list[float]]:
-    """Weighted mean curve on the grid, and 5 %, 50 % and 95 % of where the curves are lowest."""
+    """Weighted mean curve on the grid, and the 5 %, 50 % and 95 % quantiles of the lowest points."""
     if not weights.max() > 0:
         return np.zeros(len(_GRID)), [1.0] * 3
     chosen = np.flatnonzero(weights > 1e-3 * weights.max())
@@ -254,7 +248,7 @@ def _average(weights: np.ndarray, heights: np.ndarray, shapes: np.ndarray) -> tu
 
 
 def running_median(values: np.ndarray, reach: int) -> np.ndarray:
-    """Median over `reach` neighbours on both sides; at the ends the outermost value stands for those beyond.
+    """Median over `reach` neighbours on each side; the ends are padded with the outermost value.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""The overtraining verdict: which saved voice is the best, whether training went past it, and why we think so.
+"""The overtraining verdict: which saved voice is best, whether training went past it, and the evidence.
 
-Two readings of one history. The guide's watches training losses, as people do in TensorBoard; it is reported. The other
-watches recordings that training never heard; it decides: a voice is overtrained when those have turned beyond their
-noise while the training's own mel loss does not get worse. docs/overtraining.md says how often it is right.
+The module reads one history twice. The guide's reading uses training losses, as people do in TensorBoard; it is only
+reported. The held-out reading decides. A voice is overtrained when the held-out metrics turned beyond their noise while
+the training mel loss did not get worse. docs/overtraining.md says how often the verdict is right.
 """
 
 from collections.abc import Iterable
@@ -16,29 +16,30 @@ from ..errors import StageOrderError
 from ..system.files import is_locked, read_jsonl
 from ..workspace.layout import Layout
 from ..workspace.metrics import history as recorded
-from .failures import Illness, find_illnesses, illness_of
+from .failures import Failure, failure_of, find_failures
 from .guide import SMOOTHING, GuideReading, read_as_the_guide
 from .learning_curve import LEAST_POINTS, History, Series, Trend, fit_trend, running_median
 
 State = Literal["cannot_tell", "undertrained", "good", "overtrained", "collapsed"]
 
 _CANDIDATES = 6
-METRICS = {  # of unheard recordings: whether more is better, the axis of the choice, plain words
-    "heldout/mel": (False, "held-out mel", "distance to the target's unheard recordings"),
-    "heldout/stft": (False, "", "their distance at several resolutions"),
+_SAME_VOICE = 0.05  # of all steps: what lies nearer to a validation than this has its figures
+METRICS = {  # of held-out recordings: higher is better, name of the axis, description
+    "heldout/mel": (False, "held-out mel", "mel distance to held-out recordings"),
+    "heldout/stft": (False, "", "STFT distance to held-out recordings"),
     "heldout/f0_cents": (False, "f0", "pitch error"),
-    "heldout/vuv": (True, "", "voiced and unvoiced in the right places"),
-    "unlike/similarity": (True, "similarity", "likeness to the target, from other people's speech"),
-    "unlike/content": (False, "content", "loss of what other people say"),
-    "unlike/f0_correlation": (True, "", "melody of other people's speech"),
-    "unlike/words": (False, "", "words of other people misheard"),
+    "heldout/vuv": (True, "", "voiced/unvoiced agreement"),
+    "unlike/similarity": (True, "similarity", "similarity to the target when converting other speakers"),
+    "unlike/content": (False, "content", "content lost when converting other speakers"),
+    "unlike/f0_correlation": (True, "", "pitch correlation when converting other speakers"),
+    "unlike/words": (False, "", "word errors when converting other speakers"),
 }
 _AXES = {axis: metric for metric, (_, axis, _) in METRICS.items() if axis}
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A voice worth hearing: why, and what the trends say at its step."""
+    """A voice worth listening to: the reasons, and the trend of each metric at its step."""
 
     epoch: int
     step: int
@@ -49,24 +50,24 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a history says.
+    """The verdict of a history.
 
     Attributes
     ----------
     state : State
         See docs/overtraining.md.
     running : bool
-        Whether training goes on.
+        Whether training is running.
     epoch : int
         Completed epochs.
     best : Candidate or None
-        The recommended voice; its `path` is None where no voice was saved.
+        The recommended voice; its `path` is None if no voice was saved there.
     sentence, reasons : str, list of str
-        The verdict for a beginner, and its evidence, a line each.
+        The verdict for a beginner, and one line of evidence per metric.
     turning_points : dict
         Per metric: `epoch` and `step` of its best, `epochs_likely`, `turned`, `improving`.
     ranking : list of int
-        Steps of the saved voices, the one to keep longest first; empty where nothing tells them apart.
+        Steps of the saved voices, best first; empty without validations.
     """
 
     state: State
@@ -77,7 +78,7 @@ class Verdict:
     sentence: str
     reasons: list[str]
     turning_points: dict[str, dict[str, Any]]
-    illnesses: list[Illness]
+    failures: list[Failure]
     ranking: list[int]
 
     def as_json(self) -> dict[str, Any]:
@@ -85,24 +86,24 @@ class Verdict:
         return asdict(self)
 
     def __str__(self) -> str:
-        heard = [
+        voices = [
             f"  epoch {one.epoch}{f', {one.path}' if one.path else ''}: {', '.join(one.why)}" for one in self.candidates
         ]
-        ill = [f"  {one.name} since epoch {one.epoch}: {one.look}\n    {one.remedy}" for one in self.illnesses]
+        failures = [f"  {one.name} since epoch {one.epoch}: {one.look}\n    {one.remedy}" for one in self.failures]
         return "\n".join(
             [
                 f"{self.state}{' (still training)' if self.running else ''}: {self.sentence}",
                 *(f"  {reason}" for reason in self.reasons),
-                *ill,
-                "worth hearing:" if heard else "",
-                *heard,
+                *failures,
+                "voices to listen to:" if voices else "",
+                *voices,
             ]
         )
 
 
 # -- the held-out reading ------------------------------------------------------------------------------------------
 def trends_of(history: History) -> dict[str, Trend]:
-    """The trend of every metric of unheard recordings that has enough points, turned so that less is better."""
+    """The trend of each held-out metric with enough points. Signs are flipped where needed, so lower is better."""
     return {
         metric: fit_trend(steps, -values if more else values)
         for metric, (more, _, _) in METRICS.items()
@@ -112,28 +113,29 @@ def trends_of(history: History) -> dict[str, Trend]:
 
 
 def together(history: History, trends: dict[str, Trend]) -> Series | None:
-    """All metrics in one curve: each in units of what training moved it, weighted by how little it scatters.
+    """Combine all metrics into one curve: each scaled by its range and weighted by its inverse noise variance.
 
-    Similarity counts only when it falls: a voice that forgets how to speak may go on growing more like its target.
+    Similarity counts only once it falls: it may keep rising while the voice gets worse at everything else.
     """
     if not trends:
         return None
     counted = [name for name, trend in trends.items() if name != _AXES["similarity"] or trend.turned]
-    total, weight = (dict.fromkeys(history.validations, 0.0) for _ in range(2))
+    total = dict.fromkeys(history.validations, 0.0)
+    weight = dict(total)
     for name in counted or list(trends):
         trend, more = trends[name], METRICS[name][0]
-        trust = 1 / max(trend.noise / trend.moved, 0.02) ** 2
+        precision = 1 / max(trend.noise / trend.moved, 0.02) ** 2
         for step, value in zip(*history.series(name), strict=True):
-            total[int(step)] += trust * ((-value if more else value) - trend.curve.min()) / trend.moved
-            weight[int(step)] += trust
-    steps = [step for step in total if weight[step] >= max(weight.values()) / 2]  # words are not heard every time
+            total[int(step)] += precision * ((-value if more else value) - trend.curve.min()) / trend.moved
+            weight[int(step)] += precision
+    steps = [step for step in total if weight[step] >= max(weight.values()) / 2]  # not every validation has all metrics
     if len(steps) < LEAST_POINTS:
         return None
     return np.array(steps, float), np.array([total[step] / weight[step] for step in steps])
 
 
 def _training_got_worse(history: History, since: float) -> bool:
-    """Whether the training's own mel loss rose after a step, beyond its noise and by more than 3 %."""
+    """Whether the training mel loss rose after a step, beyond its noise and by more than 3 %."""
     steps, mel = history.series("loss/g/mel")
     span = history.last_step / 10
     then, now = mel[np.abs(steps - since) <= span], mel[steps > history.last_step - span]
@@ -144,38 +146,38 @@ def _training_got_worse(history: History, since: float) -> bool:
 
 
 # -- the verdict ---------------------------------------------------------------------------------------------------
-def judge(records: Iterable[dict[str, Any]], *, running: bool = False) -> Verdict:
-    """Judge a history; the same records always give the same verdict.
+def verdict_of(records: Iterable[dict[str, Any]], *, running: bool = False) -> Verdict:
+    """The verdict of a history; the same records always give the same verdict.
 
     Parameters
     ----------
     records : iterable of dict
-        Rows of ``metrics.jsonl`` (docs/file_formats.md); every loss and metric may be missing.
+        Rows of ``metrics.jsonl`` (docs/file_formats.md); every loss and metric is optional.
     running : bool
-        Whether training goes on; only repeated in the result.
+        Whether training is running; copied into the result.
 
     Raises
     ------
     RVCError
-        When a record has no step or epoch, or there is none that counts.
+        When a record has no step or epoch, or no record is a step, validation or voice.
 
     Examples
     --------
     >>> rows = [{"kind": "validation", "step": 10 * epoch, "epoch": epoch,
     ...          "heldout/mel": 0.5 + 2.0 ** -epoch + 0.01 * max(0, epoch - 20)} for epoch in range(60)]
-    >>> verdict = judge(rows)
+    >>> verdict = verdict_of(rows)
     >>> verdict.state, abs(verdict.best.epoch - 20) < 4
     ('overtrained', True)
     """
     history = History.of(records)
     guide, trends = read_as_the_guide(history), trends_of(history)
     whole = fit_trend(*curve) if (curve := together(history, trends)) else None
-    illnesses = find_illnesses(history)
-    if whole and whole.turned and not illnesses and _training_got_worse(history, whole.best_step):
-        illnesses = [illness_of(history, "coming apart", int(whole.best_step) + 1)]
-    state = _state(trends, whole, illnesses)
-    healthy_until = min((one.step for one in illnesses), default=None)
-    candidates = _candidates(history, trends, whole, guide, healthy_until)
+    failures = find_failures(history)
+    if whole and whole.turned and not failures and _training_got_worse(history, whole.best_step):
+        failures = [failure_of(history, "divergence", int(whole.best_step) + 1)]
+    state = _state(trends, whole, failures)
+    failed_at = min((one.step for one in failures), default=None)
+    candidates = _candidates(history, trends, whole, guide, failed_at)
     best = next((one for one in candidates if "recommended" in one.why), None)
     points = {name: _turning_point(history, trend) for name, trend in trends.items()}
     for name, step in (("loss/g/total", guide.lowest), ("loss/g/mel", next(iter(guide.minima), None))):
@@ -191,16 +193,16 @@ def judge(records: Iterable[dict[str, Any]], *, running: bool = False) -> Verdic
         history.epoch_at(history.last_step),
         best,
         candidates,
-        _sentence(state, best, illnesses),
+        _sentence(state, best, failures),
         _reasons(history, trends, guide),
         points,
-        illnesses,
+        failures,
         _ranking(history, curve, best),
     )
 
 
 def should_stop(verdict: Verdict, patience_epochs: int) -> bool:
-    """Whether a training that is to stop by itself has gone on long enough: collapsed, or past its best for so long."""
+    """Whether auto-stop applies: training collapsed, or it is overtrained and `patience_epochs` past its best."""
     if verdict.state == "collapsed":
         return True
     return (
@@ -210,8 +212,8 @@ def should_stop(verdict: Verdict, patience_epochs: int) -> bool:
     )
 
 
-def _state(trends: dict[str, Trend], whole: Trend | None, illnesses: list[Illness]) -> State:
-    if illnesses:
+def _state(trends: dict[str, Trend], whole: Trend | None, failures: list[Failure]) -> State:
+    if failures:
         return "collapsed"
     if whole is None or not any(name.startswith("heldout/") for name in trends):
         return "cannot_tell"
@@ -221,11 +223,11 @@ def _state(trends: dict[str, Trend], whole: Trend | None, illnesses: list[Illnes
 
 
 def _candidates(
-    history: History, trends: dict[str, Trend], whole: Trend | None, guide: GuideReading, healthy_until: int | None
+    history: History, trends: dict[str, Trend], whole: Trend | None, guide: GuideReading, failed_at: int | None
 ) -> list[Candidate]:
-    """The recommended voice, the best on each axis, the guide's, and others that no voice beats in everything."""
+    """The recommended voice, the best on each axis, the guide's, and others on the Pareto front."""
     places = history.voices or history.validations or history.steps
-    steps = [step for step in places if healthy_until is None or step < healthy_until]
+    steps = [step for step in places if failed_at is None or step < failed_at]
     if not steps:
         return []
 
@@ -258,18 +260,30 @@ def _candidates(
 
 
 def _recommended(history: History, whole: Trend | None, guide: GuideReading, steps: list[int]) -> int | None:
-    """The saved voice next to the best moment: of its two neighbours, the one that the trend finds better."""
+    """Of the two measured voices around the best step, the one with the better trend; the last if none is measured.
+
+    Without any validation the guide's lowest mel decides.
+    """
+    validations = [step for step, row in history.validations.items() if row.keys() & METRICS]
+    if not validations:
+        return min(steps, key=lambda step: abs(step - guide.minima[0])) if guide.minima else None
+    near = _SAME_VOICE * history.last_step
+    measured = [step for step in steps if min(abs(step - one) for one in validations) <= near]
+    if not measured:
+        return steps[-1]
     if whole is not None:
-        before, after = ([step for step in steps if (step <= whole.best_step) == side] for side in (True, False))
+        before = [step for step in measured if step <= whole.best_step]
+        after = [step for step in measured if step > whole.best_step]
         return min([*before[-1:], *after[:1]], key=whole.at)
-    heard, values = history.series("heldout/mel")
-    if len(heard):
-        return min(steps, key=lambda step: abs(step - heard[values.argmin()]))
-    return min(steps, key=lambda step: abs(step - guide.minima[0])) if guide.minima else None
+    validated, values = history.series("heldout/mel")
+    if not len(validated):
+        return steps[-1]
+    best = min(measured, key=lambda step: values[np.abs(validated - step).argmin()])
+    return steps[-1] if best == measured[-1] else best  # still improving: the last is at least as good
 
 
 def _ranking(history: History, curve: Series | None, best: Candidate | None) -> list[int]:
-    """By the figures themselves: a trend knows of no turn until it is sure, and by then the best would be gone."""
+    """Rank by the metrics, not by the trend: the trend confirms a turn late, after the best voice would be deleted."""
     steps, values = curve or history.series("heldout/mel")
     figures = np.interp(list(history.voices), steps, running_median(values, 2)) if len(steps) else []
     ranked = sorted(zip(figures, history.voices, strict=False), key=lambda pair: (best and pair[1] != best.step, pair))
@@ -277,11 +291,11 @@ def _ranking(history: History, curve: Series | None, best: Candidate | None) -> 
 
 
 def _unbeaten(steps: list[int], trends: list[Trend]) -> list[int]:
-    """The Pareto front: steps that no other matches in everything and beats in something, by a tenth of the noise."""
+    """The Pareto front: no other step is as good in everything and better in something, by a tenth of the noise."""
     if not trends:
         return []
     scores = np.array([[trend.at(step) / max(trend.noise, 1e-12) for trend in trends] for step in steps])
-    gaps = scores[:, None] - scores[None]  # how much worse each is than each other
+    gaps = scores[:, None] - scores[None]  # how much worse each step is than each other
     beaten = ((gaps > -0.1).all(-1) & (gaps > 0.1).any(-1)).any(1)
     return [step for step, is_beaten in zip(steps, beaten, strict=True) if not is_beaten]
 
@@ -296,70 +310,55 @@ def _turning_point(history: History, trend: Trend) -> dict[str, Any]:
     }
 
 
-def _sentence(state: State, best: Candidate | None, illnesses: list[Illness]) -> str:
-    """The verdict as a friend would say it."""
+def _sentence(state: State, best: Candidate | None, failures: list[Failure]) -> str:
+    """The verdict in one or two plain sentences."""
     voice = f"the voice of epoch {best.epoch}" if best else "an earlier voice"
     return {
-        "cannot_tell": "there is too little to judge by: hear the voices below and choose"
-        + (f", beginning with {voice}." if best else "."),
-        "undertrained": f"it is still learning: train on. Until then take {voice}.",
-        "good": f"take {voice}: it has learnt what it can from these recordings, and nothing is lost yet.",
-        "overtrained": f"take {voice}: after that it learnt its own recordings by heart and got worse on all others.",
-        "collapsed": f"this training has failed ({', '.join(one.name for one in illnesses)}): "
-        + (f"take {voice}, from before that." if best else "no voice was saved before that."),
+        "cannot_tell": "there are too few validations on held-out recordings. Listen to the voices below and choose"
+        + (f", starting with {voice}." if best else "."),
+        "undertrained": f"the voice still improves: train longer. Until then, take {voice}.",
+        "good": f"take {voice}: it no longer improves, and it is not overtrained.",
+        "overtrained": f"take {voice}: after that, training fitted its own recordings and got worse on all others.",
+        "collapsed": f"training failed ({', '.join(one.name for one in failures)}): "
+        + (f"take {voice}, saved before that." if best else "no voice was saved before that."),
     }[state]
 
 
 def _reasons(history: History, trends: dict[str, Trend], guide: GuideReading) -> list[str]:
-    """What the verdict rests on, a line for each metric, and what is missing."""
+    """The evidence, one line per metric, and what is missing."""
     lines = []
     for name, trend in trends.items():
         best, low, high = map(history.epoch_at, (trend.best_step, trend.earliest_step, trend.latest_step))
-        said = (
-            f"best at epoch {best} ({low} to {high} likely), worse since, by {trend.rise / trend.noise:.1f} of its "
-            "noise"
-            if trend.turned
-            else "still improving"
-            if trend.improving
-            else "level within its noise"
-        )
-        lines.append(f"{METRICS[name][2]} ({name}): {said}")
+        course = "still improving" if trend.improving else "level within its noise"
+        if trend.turned:
+            course = (
+                f"best at epoch {best} (likely {low} to {high}), then worse by {trend.rise / trend.noise:.1f} × noise"
+            )
+        lines.append(f"{METRICS[name][2]} ({name}): {course}")
     if not any(name.startswith("heldout/") for name in trends):
         lines.append(
-            f"recordings of the target that training never heard judge it from {LEAST_POINTS} validations on; "
-            f"there are {len(history.series('heldout/mel')[0])}"
+            f"{len(history.series('heldout/mel')[0])} of the {LEAST_POINTS} validations on held-out recordings that a "
+            "verdict needs"
         )
     if guide.lowest is not None:
-        since = "flat or rising since: here the guide would speak of overtraining" if guide.turned else "no clear turn"
+        since = "flat or rising since: the guide would call it overtrained" if guide.turned else "no clear turn"
         lines.append(
             f"g/total, smoothed {SMOOTHING}: lowest at epoch {history.epoch_at(guide.lowest)}, {since} "
-            "(training losses are reported, they do not decide)"
+            "(for information: training losses do not decide the verdict)"
         )
     return lines
 
 
 # -- files ---------------------------------------------------------------------------------------------------------
-def judge_file(path: Path) -> Verdict:
-    """Judge a bare history, such as somebody else's ``metrics.jsonl``.
-
-    Raises
-    ------
-    RVCError
-        When it cannot be read, is damaged, or is no history.
-    """
-    return judge(read_jsonl(path, "give a metrics.jsonl: one JSON object a line"))
+def verdict_of_file(path: Path) -> Verdict:
+    """The verdict of a ``metrics.jsonl`` outside an experiment."""
+    return verdict_of(read_jsonl(path, "choose a metrics.jsonl with one JSON object per line"))
 
 
-def judge_experiment(layout: Layout) -> Verdict:
-    """Judge an experiment by its record and the voices that are still there.
-
-    Raises
-    ------
-    StageOrderError
-        Before training.
-    """
+def verdict_of_experiment(layout: Layout) -> Verdict:
+    """The verdict of an experiment, from its metrics and the voices that still exist."""
     rows = [row | {"path": str(layout.root / str(row["path"]))} if "path" in row else row for row in recorded(layout)]
     rows = [row for row in rows if row.get("kind") != "voice" or Path(row.get("path", "")).is_file()]
     if not rows:
         raise StageOrderError(f"{layout.name!r} has not been trained yet", hint=f"run: rvc train {layout.name}")
-    return judge(rows, running=is_locked(layout.lock))
+    return verdict_of(rows, running=is_locked(layout.lock))

@@ -1,1 +1,1 @@
-"""Voice files: find, publish, merge, share, describe, export."""
+"""Voice files: find, publish, merge, share, describe and export them."""

@@ -1,4 +1,4 @@
-"""What is known about a file of the family: a voice, a checkpoint, a base model, an index, or a zip of them."""
+"""Describe a file: a voice, a checkpoint, a base model, an index, or a zip."""
 
 import math
 from collections import Counter
@@ -20,25 +20,18 @@ _OF_TRAINING = (
     "discriminator_divisor",
     "excerpt_frames",
     "learning_rate",
-)  # of a preset; no voice file says them
-_VERSIONS_OF_JUDGES = {7: "v1", 9: "v2"}  # by the number of discriminators
+)  # fields of a preset that voice files do not record
+_VERSIONS = {7: "v1", 9: "v2"}  # by the number of discriminators
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Everything that a file says about itself, after the same checks as if it were to be used.
+    """Read the metadata of a file, after the same safety checks as before use.
 
     Returns
     -------
     dict
-        ``kind`` (``voice``, ``generator``, ``discriminator``, ``index`` or ``zip``), ``size_bytes``, and what that kind
-        has; all of it can be written as JSON.
-
-    Raises
-    ------
-    WeightsError
-        When the file is absent, damaged, or none of these; the message says which.
-    UnsafeFileError
-        When it would run code or exhaust the machine; the message says how.
+        ``kind`` (``voice``, ``generator``, ``discriminator``, ``index`` or ``zip``), ``size_bytes``, and the metadata
+        of that kind, as JSON.
     """
     suffix = path.suffix.lower()
     if suffix == ".zip":
@@ -61,23 +54,22 @@ def _voice(path: Path, content: Any = None) -> dict[str, Any]:
 
 
 def _network(path: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """A ``G_`` or ``D_`` of a training, or a base model, which is the same without what a training needs to go on."""
+    """A training checkpoint (``G_`` or ``D_``), or a base model, which is a checkpoint without optimizer state."""
     weights = checked_weights(content["model"], path.name)
-    judges = {key.split(".")[1] for key in weights if key.startswith("discriminators.")}
-    if not judges and "enc_q.pre.weight" not in weights:
+    discriminators = {key.split(".")[1] for key in weights if key.startswith("discriminators.")}
+    if not discriminators and "enc_q.pre.weight" not in weights:
         raise CheckpointError(
-            f"{path.name} is a checkpoint of another program: it holds no network of RVC's",
-            hint="G_ and D_ files and base models are known here",
+            f"{path.name} is not an RVC checkpoint", hint="choose a G_ or D_ file of a training, or a base model"
         )
     epoch = content.get("iteration")
     known = {
-        "kind": "discriminator" if judges else "generator",
+        "kind": "discriminator" if discriminators else "generator",
         "epoch": epoch if isinstance(epoch, int) else None,
         "can_be_continued": isinstance(content.get("optimizer"), dict),
         **_sizes(weights),
     }
-    if judges:
-        return known | {"version": _VERSIONS_OF_JUDGES.get(len(judges), "nano")}
+    if discriminators:
+        return known | {"version": _VERSIONS.get(len(discriminators), "nano")}
     name, spec = spec_of_generator(weights, path.name)
     return known | {
         "architecture": name,

@@ -1,4 +1,4 @@
-"""Voices and their indexes, found and published: a voice appears when it was opened again and heard, or never."""
+"""Find and publish voices with their indexes. A new voice appears only after it was read back and tested."""
 
 import math
 from collections.abc import Callable
@@ -21,12 +21,12 @@ _SILENT_RMS = 1e-6
 
 @dataclass(frozen=True)
 class MadeVoice:
-    """A voice that was written, opened again, and heard to speak.
+    """A voice that was written, read back and tested.
 
     Attributes
     ----------
     rms_db : float
-        Loudness of half a second of it, in dB of full scale.
+        Level of half a second of its output, in dBFS.
     index : str
         The index that conversion finds for it; empty without one.
     """
@@ -40,14 +40,14 @@ class MadeVoice:
 
 
 def find_index(file: Path, voice: VoiceFile) -> tuple[Path | None, list[str]]:
-    """The newest index of a voice, beside it or where RVC WebUI has its own, and what is odd about that.
+    """The newest index of a voice, beside it or in RVC WebUI's folders, and warnings.
 
-    An index that records whose it is goes by that, whatever its file is called; another by its exact name, RVC's or
-    Applio's: never by a part of one.
+    An index that records its voice is matched by that record. Other indexes are matched by the exact file name that RVC
+    or Applio gives them.
     """
     owners, place = voice_names(file, voice.info.name), file.absolute().parent
     places = [place]
-    if place.name == "weights":  # RVC WebUI keeps voices in assets/weights, formerly in weights, and indexes in logs
+    if place.name == "weights":  # RVC WebUI has voices in assets/weights (formerly weights), indexes in logs
         places += [parent / "logs" / owner for parent in list(place.parents)[:2] for owner in sorted(owners)]
     for layout in (Layout(folder, voice.info.name) for folder in places):
         by_name = layout.indexes(voice.spec.version, owners)
@@ -55,25 +55,19 @@ def find_index(file: Path, voice: VoiceFile) -> tuple[Path | None, list[str]]:
             note = read_note(path)
             recorded = (note.get("name"), note.get("version"))
             if recorded == (voice.info.name, voice.spec.version) if note else path in by_name:
-                stale = f"the index was made from other content than there is now: run rvc index {layout.name}"
+                stale = f"the index is out of date, the clips or content features changed: run rvc index {layout.name}"
                 return path, [stale] if is_stale(layout) else []
     return None, ["no index of this voice was found"]
 
 
 def is_stale(layout: Layout) -> bool:
-    """Whether the index of an experiment was made from other clips or content than there are now."""
+    """Whether the clips or content features of an experiment changed after its index was built."""
     made_from = content_of(layout, "index").get("content")
     return layout.experiment.exists() and (made_from is None or made_from != stamp_of(layout, "content"))
 
 
 def reopened(path: Path, warnings: list[str] | None = None) -> MadeVoice:
-    """Open a written voice and its index as conversion does, and let it speak half a second.
-
-    Raises
-    ------
-    WeightsError, MismatchError
-        When it does not read back, is silent, or its index does not fit.
-    """
+    """Load a written voice and its index as conversion does, and synthesise half a second as a test."""
     voice = load_voice(path)
     spec, frames = voice.spec, 50
     generator = torch.Generator().manual_seed(0)
@@ -83,11 +77,13 @@ def reopened(path: Path, warnings: list[str] | None = None) -> MadeVoice:
         content, None if f0_hz is None else (f0_hz / 4).long(), f0_hz, torch.tensor([0]), generator=generator
     )
     rms = float(audio.square().mean().sqrt())
-    if not rms > _SILENT_RMS:  # nor when it is no number
-        raise WeightsError(f"{path.name} gives no sound", hint="it is damaged: use another voice")
+    if not rms > _SILENT_RMS:  # also for NaN
+        raise WeightsError(f"{path.name} produces no sound", hint="the voice is damaged: use another one")
     index, _ = find_index(path, voice)
     if index is not None and FeatureIndex.load(index).dimension != spec.content_width:
-        raise MismatchError(f"the index {index.name} does not fit {path.name}", hint="leave it out, or build it again")
+        raise MismatchError(
+            f"the index {index.name} does not match {path.name}", hint="leave the index out, or build it again"
+        )
     return MadeVoice(
         str(path),
         voice.info.name,
@@ -111,20 +107,15 @@ def architecture_of(spec: VoiceSpec) -> str:
 
 
 def refuse_taken(layout: Layout, hint: str = "choose another --name") -> None:
-    """Raise a SettingsError when there is an experiment, or anything else, in this place."""
+    """Raise a SettingsError if the folder of `layout` exists."""
     if layout.root.exists():
-        raise SettingsError(f"there is {layout.name!r} already, in {layout.root}", hint=hint)
+        raise SettingsError(f"{layout.name!r} already exists in {layout.root}", hint=hint)
 
 
 def publish(layout: Layout, fill: Callable[[Layout], list[str]]) -> MadeVoice:
-    """Make the folder of a new voice: it appears when `fill` has written into it and the voice was heard, or never.
+    """Make the folder of a new voice. It appears only after `fill` has written the voice and the voice was tested.
 
-    `fill` writes voice and index into the layout that it is given, a hidden one, and returns what is odd about them.
-
-    Raises
-    ------
-    SettingsError
-        When there is something of that name already.
+    `fill` gets a hidden layout, writes voice and index there, and returns warnings.
     """
     refuse_taken(layout)
     with folder_atomically(layout.root) as hidden:
@@ -136,7 +127,7 @@ def publish(layout: Layout, fill: Callable[[Layout], list[str]]) -> MadeVoice:
 
 
 def save_index(layout: Layout, index: FeatureIndex, voice: VoiceFile) -> None:
-    """Write an index under RVC's name, with the record of whose it is that conversion goes by."""
+    """Write an index under RVC's file name, with a record of its voice for `find_index`."""
     note = index.note | {"name": voice.info.name, "version": voice.spec.version, "content_name": voice.encoder}
     if voice.info.content_identity:
         note["content_identity"] = voice.info.content_identity

@@ -1,6 +1,6 @@
-"""Voices made of other files: two voices merged, a label changed, a small voice taken out of a training checkpoint.
+"""Merge two voices, change the metadata of a voice, or extract a voice from a training checkpoint.
 
-Source of the arithmetic: RVC WebUI's ``process_ckpt.py``. Labels come from the files here, never from the user.
+Source of the arithmetic: RVC WebUI's ``process_ckpt.py``. Unlike there, the architecture is read from the files.
 """
 
 import re
@@ -30,19 +30,13 @@ _CHECKPOINT = re.compile(r"G_(\d+)\.pth")
 
 # -- merging -------------------------------------------------------------------------------------------------------
 def merge_voices(first: Path, second: Path, layout: Layout, *, alpha: float = 0.5) -> MadeVoice:
-    """Mix the weights of two voices, and their indexes when both have one, into the new voice called `layout.name`.
+    """Merge the weights of two voices into a new voice called `layout.name`; also their indexes if both have one.
 
-    The voices are of one architecture and one content encoder; as many speakers remain as the smaller one has.
-
-    Raises
-    ------
-    SettingsError
-        When `alpha`, the share of the first, is none, or there is a voice of that name.
-    MismatchError
-        When the voices do not go together, naming what differs.
+    Both voices must have the same architecture and content encoder. The new voice has the smaller number of speakers.
+    `alpha` is the weight of the first voice, 0 to 1.
     """
     if not 0 <= alpha <= 1:
-        raise SettingsError(f"alpha {alpha:g} is no share", hint="choose 0 (all of the second) to 1 (all of the first)")
+        raise SettingsError(f"alpha {alpha:g} is out of range", hint="choose 0 (only the second) to 1 (only the first)")
     refuse_taken(layout)
     one, other = load_voice(first), load_voice(second)
     voice = mixed(one, other, alpha, layout.name)
@@ -53,36 +47,30 @@ def merge_voices(first: Path, second: Path, layout: Layout, *, alpha: float = 0.
         ensure_room(staged.root, sum(path.stat().st_size for path in (first, *indexes)))
         save_voice(staged.final_voice, voice)
         if len(indexes) < 2:
-            return ["no index was made: not both voices have one"] if indexes else []
+            return ["no index was made, because only one of the voices has one"] if indexes else []
         features = np.concatenate([FeatureIndex.load(path).features for path in indexes])
         save_index(staged, FeatureIndex.build(features, IndexSettings()), voice)
-        return [odd for _, warnings in found for odd in warnings]
+        return [warning for _, warnings in found for warning in warnings]
 
     return publish(layout, fill)
 
 
 def mixed(first: VoiceFile, second: VoiceFile, alpha: float, name: str) -> VoiceFile:
-    """The voice between two: ``alpha * first + (1 - alpha) * second``, weight by weight, in float32.
-
-    Raises
-    ------
-    MismatchError
-        When they differ in anything but the number of speakers.
-    """
+    """Weighted average of two voices: ``alpha * first + (1 - alpha) * second``, in float32."""
     one, other = first.info, second.info
     refused = f"{one.name!r} and {other.name!r} cannot be merged"
     for item in fields(VoiceSpec):
         values = [getattr(spec, item.name) for spec in (first.spec, second.spec)]
         if values[0] != values[1] and item.name != "speakers":
             raise MismatchError(
-                f"{refused}: {item.name} is {values[0]} in one, {values[1]} in the other",
-                hint="merge voices of the same version, sample rate and pitch choice",
+                f"{refused}: {item.name} is {values[0]} in the first, {values[1]} in the second",
+                hint="merge voices with the same version, sample rate and use of pitch",
             )
     encoders = [f"{voice.encoder} {voice.info.content_identity}".strip() for voice in (first, second)]
     identities = {one.content_identity, other.content_identity} - {""}
     if first.encoder != second.encoder or len(identities) > 1:
         raise MismatchError(
-            f"{refused}: they hear through different content encoders ({' and '.join(encoders)})",
+            f"{refused}: they use different content encoders ({' and '.join(encoders)})",
             hint="merge voices that were trained with the same encoder",
         )
     speakers = min(first.spec.speakers, second.spec.speakers)
@@ -112,12 +100,11 @@ def _training_of(voice: VoiceFile) -> str:
     return voice.info.note or (f"{voice.info.epoch} epochs" if voice.info.epoch else "epochs unknown")
 
 
-# -- labels --------------------------------------------------------------------------------------------------------
+# -- metadata ------------------------------------------------------------------------------------------------------
 def annotate(path: Path, *, note: str | None = None, name: str | None = None, author: str | None = None) -> MadeVoice:
-    """Change what a voice file says about itself: the text that RVC shows as its info, its name, its author.
+    """Change the name, the author or the note (the text that RVC shows as info) of a voice file.
 
-    Weights and everything else stay. An index goes by the voice's name, so the one beside it is told the new one.
-    Nothing to change is a SettingsError.
+    The index beside the voice is updated too, because it records the name of its voice.
     """
     given: dict[str, Any] = {
         key: value for key, value in {"note": note, "name": name, "author": author}.items() if value is not None
@@ -135,33 +122,24 @@ def annotate(path: Path, *, note: str | None = None, name: str | None = None, au
 
 # -- checkpoints ---------------------------------------------------------------------------------------------------
 def extract_voice(checkpoint: Path, output: Path | None = None, *, name: str = "") -> MadeVoice:
-    """Make the small voice of a ``G_*.pth``: ours, RVC WebUI's or Applio's, or a base model.
+    """Extract the small voice file from a ``G_*.pth`` of rvc_core, RVC WebUI or Applio, or from a base model.
 
-    The architecture is read from the weights, the rest from the experiment around the checkpoint, if there is one: its
-    name too, unless `name` is given. Without `output` the voice is put beside the checkpoint, named as training does.
-
-    Raises
-    ------
-    CheckpointError
-        When it is no generator's checkpoint.
-    MismatchError
-        When its architecture is none that is known.
-    SettingsError
-        When `output` is not named as a voice is.
+    The architecture is read from the weights; other metadata from the experiment around the checkpoint, if there is
+    one. Without `output`, the voice is written beside the checkpoint, under the file name that training uses.
     """
     if output is not None and (output.suffix.lower() not in (".pth", ".safetensors") or output == checkpoint):
-        raise SettingsError(f"{output} is no place for the voice", hint="name another file, one that ends in .pth")
+        raise SettingsError(f"{output} cannot be the voice file", hint="choose another file name that ends in .pth")
     content = load_torch(checkpoint)
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or "emb_g.weight" not in model:
         what = (
-            "is a voice already"
+            "is already a voice"
             if isinstance(content, dict) and "weight" in content
             else "is a discriminator"
             if isinstance(model, dict)
-            else "is no training checkpoint"
+            else "is not a training checkpoint"
         )
-        raise CheckpointError(f"{checkpoint.name} {what}", hint="name a generator: G_….pth")
+        raise CheckpointError(f"{checkpoint.name} {what}", hint="choose a generator checkpoint: G_….pth")
     weights = checked_weights(model, checkpoint.name)
     _, spec = spec_of_generator(weights, checkpoint.name)
     layout = _layout_around(checkpoint, name)
@@ -186,5 +164,5 @@ def _layout_around(checkpoint: Path, name: str) -> Layout:
         return layout
     try:
         return replace(layout, name=ExperimentRecord.load(layout).name)
-    except RVCError:  # another program's experiment, or a file by itself
+    except RVCError:  # an experiment of another program, or a single file
         return layout

@@ -1,7 +1,7 @@
-"""A voice as an ONNX file that runs without torch, for inputs of any length, checked against the voice it was made of.
+"""Export a voice to ONNX, for inputs of any length, and compare the file with the voice.
 
-Inputs and their order are those of RVC WebUI's own export, which realtime programs feed: ``phone phone_lengths pitch
-pitchf ds rnd`` (without ``pitch`` and ``pitchf`` for voices without f0) → ``audio``.
+Inputs and their order are the same as in RVC WebUI's export, so realtime programs can use the file: ``phone
+phone_lengths pitch pitchf ds rnd`` (without ``pitch`` and ``pitchf`` for voices without f0) → ``audio``.
 """
 
 import json
@@ -24,10 +24,10 @@ from ..presets import VoiceSpec
 from ..system.files import ensure_room, replace_atomically
 from ..workspace.voice_file import VoiceFile, load_voice, synthesizer_of
 
-_OPSET = 18  # RVC's; every onnxruntime since 1.14 reads it
-_SOURCE_NOISE_SECONDS = 4  # of noise kept in the file and repeated: longer than anyone hears a repetition
-_TRACED_FRAMES, _CHECKED_FRAMES = 50, (37, 150)  # the lengths that are checked are not the one that was traced
-_TOLERANCE = 1e-4  # relative to the loudest sample: far below hearing, far above float32's rounding
+_OPSET = 18  # as RVC; onnxruntime 1.14 and later can read it
+_SOURCE_NOISE_SECONDS = 4  # stored and repeated; repetitions of this length are not audible
+_TRACED_FRAMES, _CHECKED_FRAMES = 50, (37, 150)  # check other lengths than the traced one
+_TOLERANCE = 1e-4  # relative to the loudest sample: inaudible, but well above float32 rounding
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class OnnxReport:
     Attributes
     ----------
     inputs : dict of str to list
-        Name → shape, with ``frames`` for the axis whose length is free: 100 frames are a second.
+        Name → shape; ``frames`` is the axis of free length, 100 frames per second.
     parity : dict of int to float
-        Length in frames → largest difference to the voice itself, relative to its loudest sample.
+        Length in frames → largest difference to the voice, relative to its loudest sample.
     """
 
     path: str
@@ -50,10 +50,9 @@ class OnnxReport:
 
 
 class OnnxVoice(nn.Module):
-    """A voice with RVC's inputs, and with nothing random inside.
+    """A voice with RVC's inputs, deterministic: equal inputs give equal audio.
 
-    The latent's noise ``rnd`` (B, C, T), standard normal, is an input; the excitation's is a table in the file, so that
-    equal inputs give equal audio.
+    The latent noise ``rnd`` (B, C, T), standard normal, is an input. The excitation noise is stored in the file.
     """
 
     source_noise: Tensor
@@ -66,12 +65,12 @@ class OnnxVoice(nn.Module):
         self.decoder = RealSourceFilter(synthesizer.dec) if isinstance(synthesizer.dec, SourceFilter) else None
 
     def noise_of(self, frames: int) -> Tensor:
-        """The excitation's noise (1, 1, T * hop)."""
+        """Excitation noise (1, 1, T * hop)."""
         samples = torch.arange(frames * self.spec.hop_samples)
         return self.source_noise[samples % len(self.source_noise)][None, None]
 
     def forward(self, phone: Tensor, phone_lengths: Tensor, *others: Tensor) -> Tensor:
-        """Speak; `others` are ``pitch`` (B, T), ``pitchf`` (B, T) in Hz, ``ds`` (B,) and ``rnd`` (B, C, T)."""
+        """Synthesise; `others` are ``pitch`` (B, T), ``pitchf`` (B, T) in Hz, ``ds`` (B,) and ``rnd`` (B, C, T)."""
         pitch, pitchf, ds, rnd = others if self.spec.uses_f0 else (None, None, *others)
         voice = self.synthesizer
         mask = frame_mask(phone_lengths, phone.shape[1])
@@ -84,7 +83,7 @@ class OnnxVoice(nn.Module):
 
 
 class RealSourceFilter(nn.Module):
-    """`SourceFilter` with its Fourier transforms written as convolutions: ONNX has no complex numbers."""
+    """`SourceFilter` with convolutions instead of Fourier transforms, because ONNX has no complex numbers."""
 
     analysis: Tensor
     synthesis: Tensor
@@ -104,15 +103,17 @@ class RealSourceFilter(nn.Module):
         self.register_buffer("weight", window.square().float()[None, None])
 
     def forward(self, latent: Tensor, speaker: Tensor, f0_hz: Tensor, noise: Tensor) -> Tensor:
-        """As `SourceFilter`, with noise (1, 1, S)."""
+        """Like `SourceFilter`, with noise (1, 1, S)."""
         source = self.source
         hop, margin = source.hop_samples, (source.fft_samples - source.hop_samples) // 2
         gain, delay, noise_gain = source.filters_at(latent, speaker, f0_hz)
         pulses = pulse_train(f0_hz, hop, source.sample_rate).unsqueeze(1)
-        (real, imaginary), (noise_real, noise_imaginary) = (
-            functional.conv1d(functional.pad(wave, (margin, margin)), self.analysis, stride=hop).chunk(2, 1)
-            for wave in (pulses, noise)
-        )
+
+        def spectrum(wave: Tensor) -> tuple[Tensor, ...]:
+            return functional.conv1d(functional.pad(wave, (margin, margin)), self.analysis, stride=hop).chunk(2, 1)
+
+        real, imaginary = spectrum(pulses)
+        noise_real, noise_imaginary = spectrum(noise)
         cosine, sine = gain * delay.cos(), gain * delay.sin()
         bins = torch.cat(
             [
@@ -127,23 +128,14 @@ class RealSourceFilter(nn.Module):
 
 
 def export_onnx(voice_path: Path, output: Path) -> OnnxReport:
-    """Write a voice as ONNX, run the file in onnxruntime at two lengths, and compare it with the voice.
+    """Write a voice as ONNX, run it in onnxruntime at two lengths, and compare it with the voice.
 
     Parameters
     ----------
     voice_path : Path
-        A voice, RVC's, Applio's or ours.
+        A voice of rvc_core, RVC WebUI or Applio.
     output : Path
-        The ``.onnx`` file; it appears only after it was found to agree.
-
-    Raises
-    ------
-    WeightsError
-        When the voice cannot be read.
-    MismatchError
-        When the file does not speak as the voice does.
-    ResourceError
-        When a package or room on the disk is missing.
+        The ``.onnx`` file; it is kept only if it matches the voice.
     """
     onnx, runtime = _packages()
     voice = load_voice(voice_path)
@@ -170,8 +162,8 @@ def export_onnx(voice_path: Path, output: Path) -> OnnxReport:
 def _trace(network: OnnxVoice, example: dict[str, Tensor], axes: dict[str, dict[int, str]], path: Path) -> None:
     """Write the network with torch's tracing exporter.
 
-    It is on its way out, but needs one package less than its successor, 1 s instead of 20, and gives a file that agrees
-    more closely. Its warnings are about numbers that are constants here.
+    It is deprecated, but compared with its successor it needs one package less and 1 s instead of 20, and the result is
+    more accurate. Its warnings are about values that are constant here.
     """
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -188,7 +180,7 @@ def _trace(network: OnnxVoice, example: dict[str, Tensor], axes: dict[str, dict[
 
 
 def _describe(onnx: Any, path: Path, voice: VoiceFile) -> None:
-    """Write into the file whose voice it is, and what it takes."""
+    """Write the voice's metadata into the file."""
     model, info, spec = onnx.load(str(path)), voice.info, voice.spec
     onnx.helper.set_model_props(
         model,
@@ -211,19 +203,19 @@ def _describe(onnx: Any, path: Path, voice: VoiceFile) -> None:
 
 
 def _packages() -> tuple[Any, Any]:
-    """The two packages that only this needs."""
+    """Import the two packages that only this module needs."""
     try:
         import onnx
         import onnxruntime
     except ImportError as error:
         raise ResourceError(
-            f"ONNX export needs a package that is not there: {error.name}", hint="pip install onnx onnxruntime"
+            f"ONNX export needs the package {error.name}, which is missing", hint="run: pip install onnx onnxruntime"
         ) from error
     return onnx, onnxruntime
 
 
 def _inputs(spec: VoiceSpec, frames: int) -> dict[str, Tensor]:
-    """Inputs of a length by name: a glide with a pause in it, content and noise of chance."""
+    """Test inputs by name: rising pitch with a pause, random content and noise."""
     generator = torch.Generator().manual_seed(frames)
     inputs = {
         "phone": torch.randn(1, frames, spec.content_width, generator=generator),
@@ -237,13 +229,7 @@ def _inputs(spec: VoiceSpec, frames: int) -> dict[str, Tensor]:
 
 
 def _parity(network: OnnxVoice, runtime: Any, path: Path) -> dict[int, float]:
-    """Largest relative difference by length, between the file and `Synthesizer.infer`.
-
-    Raises
-    ------
-    MismatchError
-        When one is above the tolerance or not a number.
-    """
+    """Largest relative difference between the file and `Synthesizer.infer`, for each tested length."""
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -263,7 +249,7 @@ def _parity(network: OnnxVoice, runtime: Any, path: Path) -> dict[int, float]:
         errors[frames] = float(np.abs(made - wanted).max() / np.abs(wanted).max()) if same_length else math.inf
     if bad := {frames: error for frames, error in errors.items() if not error <= _TOLERANCE}:
         raise MismatchError(
-            f"the ONNX file differs from the voice by {max(bad.values()):.1e} and is not kept",
-            hint="update torch, onnx and onnxruntime, and export again",
+            f"the ONNX file differs from the voice by {max(bad.values()):.1e}, so it was deleted",
+            hint="update torch, onnx and onnxruntime, then export again",
         )
     return errors

@@ -1,4 +1,4 @@
-"""Voices leave and arrive: in the folders of RVC WebUI and of Applio, and in the zips that people share."""
+"""Export and import voices: folders of RVC WebUI and Applio, and the zips that people share."""
 
 import os
 import re
@@ -23,21 +23,21 @@ from .library import MadeVoice, architecture_of, find_index, publish, refuse_tak
 
 LAYOUTS, FORMATS = ("rvc", "applio", "zip"), ("pth", "safetensors")
 _SUFFIXES = (".pth", ".safetensors", ".index")
-_DATE = re.compile(r"_e\d+_s\d+$|_\d+e_\d+s(_best_epoch)?$")  # RVC's and ours, Applio's
+_DATE = re.compile(r"_e\d+_s\d+$|_\d+e_\d+s(_best_epoch)?$")  # epoch and step: RVC and rvc_core; Applio
 _WEB = ("http://", "https://")
 
 
 # -- export --------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written, opened again and heard.
+    """An exported voice, read back and tested.
 
     Attributes
     ----------
     paths : list of str
-        Voice, index if there is one, card; or the zip.
+        Voice, index (if there is one) and card; or the zip.
     rms_db : float
-        Loudness of half a second of the voice as it was written.
+        Level of half a second of the exported voice, in dBFS.
     """
 
     name: str
@@ -49,27 +49,21 @@ class ExportReport:
 
 
 def export_voice(source: Path, output: Path, *, layout: str = "rvc", file_format: str = "pth") -> ExportReport:
-    """Write a voice, its index and a card where another program looks for them, or into one zip.
+    """Write a voice, its index and a card into the folders of another program, or into a zip.
 
     Parameters
     ----------
     source : Path
         A voice file; its index is found as for conversion.
     output : Path
-        The folder of RVC WebUI or Applio, or any folder, which then gets the same tree; for ``zip``, where it is put.
+        The folder of RVC WebUI or Applio, or any other folder, which gets the same structure; for ``zip``, the folder
+        of the zip.
     layout, file_format : str
-        Of `LAYOUTS` and `FORMATS`; ``safetensors`` for a zip alone, as no program but this one opens it as a voice.
-
-    Raises
-    ------
-    SettingsError
-        When layout or format are unknown, or do not go together.
-    MismatchError
-        When that program could not use the voice.
+        One of `LAYOUTS` and one of `FORMATS`. ``safetensors`` needs ``zip``, because only rvc_core opens such voices.
     """
     if layout not in LAYOUTS or file_format not in FORMATS:
         raise SettingsError(
-            f"no such layout and format: {layout}, {file_format}",
+            f"unknown layout or format: {layout}, {file_format}",
             hint=f"layouts: {', '.join(LAYOUTS)}; formats: {', '.join(FORMATS)}",
         )
     voice = load_voice(source)
@@ -90,19 +84,20 @@ def export_voice(source: Path, output: Path, *, layout: str = "rvc", file_format
 def _refuse_strange(voice: VoiceFile, layout: str, file_format: str) -> None:
     program = {"rvc": "RVC WebUI", "applio": "Applio"}[layout]
     if file_format != "pth":
-        raise SettingsError(f"{program} opens no {file_format} voices", hint="leave --format out, or use --layout zip")
+        raise SettingsError(
+            f"{program} cannot open {file_format} voices", hint="leave out --format, or use --layout zip"
+        )
     if voice.spec.version == "nano" or voice.encoder == "embedded":
         raise MismatchError(
-            f"{program} cannot speak with {voice.info.name!r}: it hears through the small encoder inside rvc_core, and "
-            f"{program} has only ContentVec",
-            hint="share it with --layout zip, for rvc_core; or train with --preset v2-40k",
+            f"{program} cannot use {voice.info.name!r}: the voice needs the small encoder inside rvc_core",
+            hint="export for rvc_core with --layout zip, or train with --preset v2-40k",
         )
 
 
 def _written(
     voice: VoiceFile, index: Path | None, target: Path, folder: Path, *, applio: bool
 ) -> tuple[list[Path], float]:
-    """Voice at `target`, index and card in `folder`; the voice comes last: a program that sees it wants the index."""
+    """Write index and card into `folder`, then the voice to `target`: a program that finds it looks for the index."""
     paths = [target]
     if index is not None:
         lists, slug = FeatureIndex.load(index).lists, slug_of(voice.info.name)
@@ -110,7 +105,9 @@ def _written(
         with replace_atomically(place) as temporary:
             shutil.copyfile(index, temporary)
         if FeatureIndex.load(place).dimension != voice.spec.content_width:
-            raise MismatchError(f"the index {index.name} does not fit", hint="build it again: rvc index NAME")
+            raise MismatchError(
+                f"the index {index.name} does not match the voice", hint="build it again: rvc index NAME"
+            )
         paths.append(place)
     paths.append(folder / f"{slug_of(voice.info.name)}.md")
     write_text(paths[-1], card(voice, [path.name for path in paths[:-1]]))
@@ -124,7 +121,7 @@ def _zipped(voice: VoiceFile, index: Path | None, output: Path, file_format: str
         folder = Path(scratch) / output.stem
         paths, _ = _written(voice, index, folder / f"{output.stem}.{file_format}", folder, applio=False)
         with replace_atomically(output) as temporary:
-            with zipfile.ZipFile(temporary, "w") as archive:  # weights hardly shrink
+            with zipfile.ZipFile(temporary, "w") as archive:  # compression hardly shrinks weights
                 for path in paths:
                     archive.write(path, path.name)
             again = unzip_safely(temporary, Path(scratch) / "again", _SUFFIXES)
@@ -133,7 +130,7 @@ def _zipped(voice: VoiceFile, index: Path | None, output: Path, file_format: str
 
 
 def card(voice: VoiceFile, files: list[str]) -> str:
-    """What a voice is, as a page that travels with it.
+    """A page of Markdown that describes a voice.
 
     Examples
     --------
@@ -143,7 +140,7 @@ def card(voice: VoiceFile, files: list[str]) -> str:
     # alice
     """
     info, spec = voice.info, voice.spec
-    median = f"{info.f0_median_hz:.0f} Hz: sources are best transposed to it" if info.f0_median_hz else ""
+    median = f"{info.f0_median_hz:.0f} Hz: transpose sources to this pitch" if info.f0_median_hz else ""
     rows = {
         "files": ", ".join(files),
         "architecture": architecture_of(spec),
@@ -162,8 +159,8 @@ def card(voice: VoiceFile, files: list[str]) -> str:
     table = "\n".join(f"| {key} | {str(value).replace('|', '/')} |" for key, value in rows.items() if value)
     return (
         f"# {info.name}\n\n| | |\n|---|---|\n{table}\n\n"
-        "Whatever this voice says is synthetic: nobody said it. Tell those who hear it, and let it say only what "
-        "the person behind it would agree to.\n"
+        "The speech of this voice is synthetic. Tell people so when you share it. Only use the voice with its owner's "
+        "consent.\n"
     )
 
 
@@ -171,32 +168,28 @@ def card(voice: VoiceFile, files: list[str]) -> str:
 def import_voices(
     source: str | Path, *, name: str = "", root: Path | None = None, progress: Progress = Silent()
 ) -> list[MadeVoice]:
-    """Take in the voices of a zip, a folder, a file or an address on the web, each with the index that belongs to it.
+    """Import the voices of a zip, a folder, a file or a web address, each with its index.
 
-    Each becomes the folder of an experiment of its name, where conversion finds it: the newest as ``<name>.pth``, older
-    ones beside it. What a file is decides what is in it; an index must fit the voice, and belongs to it by what it
-    records, by exact name, or as the only one there.
+    Each voice gets an experiment folder with its name: the newest file is ``<name>.pth``, older ones are beside it. The
+    content of a file decides whether it is a voice or an index. An index must match the voice, and is assigned by its
+    record, by its exact file name, or because it is the only one.
 
     Parameters
     ----------
     source : str or Path
         A ``.zip``, ``.pth`` or ``.safetensors``, a folder with such files at any depth, or ``https://…`` of a file.
     name : str
-        What to call the voice, if there is only one.
+        Name for the voice, if there is only one.
     root : Path, optional
-        Instead of ``RVC_HOME``.
+        Used instead of ``RVC_HOME``.
 
     Raises
     ------
-    WeightsError
-        When there is no voice in it.
     UnsafeFileError
-        When a file in it is hostile: then nothing of it is taken.
-    SettingsError
-        When there is something of that name already, or one name for several voices.
+        When a file is dangerous: nothing is imported then.
     """
     if not str(source).strip():
-        raise SettingsError("nothing to import", hint="name a .zip, a .pth, a folder or https://…")
+        raise SettingsError("nothing to import", hint="give a .zip, a .pth, a folder or https://…")
     place = (root or home()) / "logs"
     place.mkdir(parents=True, exist_ok=True)
     remove_leftovers(place)
@@ -207,7 +200,7 @@ def import_voices(
         for path in sorted(voices, key=lambda path: _age(path, voices[path])):
             groups.setdefault(_name_of(path, voices), []).append(path)
         if name and len(groups) > 1:
-            raise SettingsError(f"one name for {len(groups)} voices: {', '.join(groups)}", hint="leave --name out")
+            raise SettingsError(f"one name for {len(groups)} voices: {', '.join(groups)}", hint="leave out --name")
         jobs = {Layout.of(name or group, root): paths for group, paths in groups.items()}
         for layout in jobs:
             refuse_taken(layout, "choose another --name" if len(jobs) == 1 else "import the other files one by one")
@@ -215,8 +208,8 @@ def import_voices(
         try:
             for layout, paths in jobs.items():
                 folders = {path.parent for other in groups.values() if other is not paths for path in other}
-                index, odd = _index_for(voices, paths, indexes, folders, is_parcel)
-                made.append(_take(layout, paths, index, [*odd, *(left_out if is_parcel else [])]))
+                index, warnings = _index_for(voices, paths, indexes, folders, is_parcel)
+                made.append(_take(layout, paths, index, [*warnings, *(left_out if is_parcel else [])]))
                 progress.say(f"{layout.name}: {made[-1].architecture}")
         except (RVCError, OSError):
             for voice in made:  # all or nothing
@@ -226,7 +219,7 @@ def import_voices(
 
 
 def _take(layout: Layout, paths: list[Path], index: FeatureIndex | None, warnings: list[str]) -> MadeVoice:
-    """Write the voices of one name and their index, in our form, under that name."""
+    """Write the voices of one name and their index as an experiment of rvc_core."""
 
     def fill(staged: Layout) -> list[str]:
         for path in paths:
@@ -242,7 +235,7 @@ def _take(layout: Layout, paths: list[Path], index: FeatureIndex | None, warning
 
 
 def _arrived(source: str, scratch: Path, progress: Progress) -> tuple[list[Path], bool]:
-    """The files that may be voices or indexes, fetched and unpacked into `scratch`; whether they were sent together."""
+    """Possible voices and indexes, downloaded and unpacked into `scratch`; and whether they were shared together."""
     path = Path(source).expanduser()
     if source.lower().startswith(_WEB):
         given = Path(urllib.parse.unquote(urllib.parse.urlsplit(source).path))
@@ -250,7 +243,7 @@ def _arrived(source: str, scratch: Path, progress: Progress) -> tuple[list[Path]
         file_name = f"{printable(given.stem)[:50]}{given.suffix}" if known else "fetched.pth"
         path = download(source, scratch / file_name, None, progress)
         if not known and zipfile.is_zipfile(path) and not any(item.endswith("/data.pkl") for item in list_zip(path)):
-            path = path.rename(path.with_suffix(".zip"))  # an address like …/download?id=7 says nothing
+            path = path.rename(path.with_suffix(".zip"))  # an address like …/download?id=7 has no suffix
     if path.is_dir():
         return sorted(
             item
@@ -265,13 +258,7 @@ def _arrived(source: str, scratch: Path, progress: Progress) -> tuple[list[Path]
 
 
 def _readable(files: list[Path], source: str) -> tuple[dict[Path, VoiceFile], dict[Path, FeatureIndex], list[str]]:
-    """Which files are voices (their weights are let go again), which are indexes, and why others are neither.
-
-    Raises
-    ------
-    WeightsError
-        When none is a voice; with the reason when one might have been.
-    """
+    """Voices (without weights, to save memory), indexes, and why other files were left out."""
     voices: dict[Path, VoiceFile] = {}
     indexes: dict[Path, FeatureIndex] = {}
     reasons, left_out = [], []
@@ -285,16 +272,14 @@ def _readable(files: list[Path], source: str) -> tuple[dict[Path, VoiceFile], di
             raise
         except WeightsError as error:
             reasons.append(error)
-            if not path.name.startswith(("G_", "D_", "f0G", "f0D", "trained_")):  # these lie beside voices
+            if not path.name.startswith(("G_", "D_", "f0G", "f0D", "trained_")):  # training files, often in the zip
                 left_out.append(f"left out: {error}")
     if not voices:
         if len(files) == len(reasons) == 1:
             raise reasons[0]
         raise WeightsError(
             f"no voice in {source}" + (f": {reasons[0]}" if reasons else ""),
-            hint=(
-                "a voice is the small .pth of RVC or Applio; rvc extract-voice makes one of a G_; unpack zips in zips"
-            ),
+            hint="give a voice .pth of RVC or Applio; run rvc extract-voice on a G_ file; unpack zips inside zips",
         )
     return voices, indexes, left_out
 
@@ -304,7 +289,7 @@ def _age(path: Path, voice: VoiceFile) -> tuple[bool, int, int, str]:
 
 
 def _name_of(path: Path, voices: dict[Path, VoiceFile]) -> str:
-    """The voice's own name without the date; that of its folder where several undated files have one name."""
+    """The voice's name without epoch and step; or the folder's name, if several voices have the same name."""
     names = {item: _DATE.sub("", voice.info.name) for item, voice in voices.items()}
     same = [item for item in voices if names[item] == names[path] and not _DATE.search(item.stem)]
     return path.parent.name if len(same) > 1 and path in same else names[path]
@@ -317,7 +302,7 @@ def _index_for(
     others: set[Path],
     is_parcel: bool,
 ) -> tuple[FeatureIndex | None, list[str]]:
-    """The index of a voice among those that arrived, and what is odd about it; `others` are other voices' folders."""
+    """The index of a voice among the imported ones, and warnings; `others` are the folders of other voices."""
     info, spec = voices[paths[-1]].info, voices[paths[-1]].spec
     owners = set().union(*(voice_names(path, info.name) for path in paths))
 
@@ -342,5 +327,5 @@ def _index_for(
     found = named or (beside or (fitting if not others else [])) if is_parcel else named
     if not found:
         return None, ["no index came with it"]
-    several = [f"of {len(found)} indexes that fit the largest was taken: {found[0].name}"] if len(found) > 1 else []
+    several = [f"{len(found)} indexes match; the largest was used: {found[0].name}"] if len(found) > 1 else []
     return indexes[found[0]], several

@@ -1,4 +1,4 @@
-"""Which checkpoints and voices an experiment has, which its owner pinned, and which are worth keeping."""
+"""Checkpoints and voices of an experiment: list, pin and prune them."""
 
 import contextlib
 import json
@@ -15,28 +15,28 @@ VOICES_IN_A_SAVE = 5  # of those that are neither pinned nor the newest
 
 
 def checkpoint_rows(layout: Layout) -> list[dict[str, Any]]:
-    """The complete checkpoints that ``checkpoints.json`` names, oldest first; none before the first."""
+    """The complete checkpoints in ``checkpoints.json``, oldest first; empty before the first."""
     try:
-        return read_json(layout.checkpoints, "restore it from a copy of the experiment", error=CheckpointError)
+        return read_json(layout.checkpoints, "restore it from a backup of the experiment", error=CheckpointError)
     except FileNotFoundError:
         return []
 
 
 def pinned_steps(layout: Layout) -> set[int]:
-    """Steps whose sets and voices their owner wants kept for ever."""
+    """Steps whose checkpoints and voices are never removed."""
     try:
-        return set(read_json(layout.pinned, "write a list of steps into it, or remove it", error=CheckpointError))
+        return set(read_json(layout.pinned, "write a list of steps into it, or delete it", error=CheckpointError))
     except FileNotFoundError:
         return set()
 
 
 def pin(layout: Layout, step: int) -> list[str]:
-    """Keep the set and the voice of this step for ever; returns the names of their files.
+    """Never remove the checkpoint and the voice of this step; returns the names of their files.
 
     Raises
     ------
     CheckpointError
-        When neither exists; the steps that do are listed.
+        When neither exists; the hint lists the available steps.
     """
     kept = {row["step"]: [*row["sha256"]] for row in checkpoint_rows(layout)}
     for path in layout.voices():
@@ -44,8 +44,8 @@ def pin(layout: Layout, step: int) -> list[str]:
             kept.setdefault(layout.step_of(path), []).append(path.name)
     if step not in kept:
         raise CheckpointError(
-            f"{layout.name!r} has nothing of step {step}",
-            hint=f"there are the steps {', '.join(map(str, sorted(kept))) or 'of no training yet'}",
+            f"{layout.name!r} has neither a checkpoint nor a voice of step {step}",
+            hint=f"choose one of these steps: {', '.join(map(str, sorted(kept))) or 'none yet, train first'}",
         )
     write_json(layout.pinned, sorted(pinned_steps(layout) | {step}))
     return kept[step]
@@ -117,7 +117,7 @@ def prune_voices(layout: Layout, ranking: Sequence[int], *, most: int) -> list[s
 
 
 def voice_scores(layout: Layout, last_bytes: int = 0) -> dict[str, float]:
-    """What unheard recordings said of saved voices, less is better: in the whole record, or in the end of it."""
+    """Held-out mel distance of saved voices, lower is better, from metrics.jsonl or its last bytes."""
     found: dict[str, float] = {}
     with contextlib.suppress(FileNotFoundError), layout.metrics.open("rb") as file:
         file.seek(max(0, layout.metrics.stat().st_size - last_bytes) if last_bytes else 0)

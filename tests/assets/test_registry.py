@@ -229,13 +229,16 @@ def test_refusals_are_final_or_tried_again(server, tmp_path, status, times):
     server.answers = [refuse(status)]
     with pytest.raises(WeightsError, match=str(status)) as error:
         download(f"{server.url}/file", tmp_path / "file", SHA256, patience=HASTE)
-    assert len(server.asked) == times and f"RVC_HUB, or put the file at {tmp_path / 'file'}" in error.value.hint
+    assert (
+        len(server.asked) == times
+        and f"RVC_HUB to a mirror, or put the file at {tmp_path / 'file'}" in error.value.hint
+    )
     assert not list(tmp_path.iterdir())  # an empty .partial would count as begun
 
 
 def test_a_server_that_only_stalls_is_given_up(server, tmp_path):
     server.answers = [serve(stop_after=0, stall=True)]
-    with pytest.raises(WeightsError, match="nothing came for too long"):
+    with pytest.raises(WeightsError, match="nothing came for"):
         download(f"{server.url}/file", tmp_path / "file", SHA256, patience=HASTE)
 
 
@@ -260,9 +263,9 @@ def test_redirects_are_followed_on_the_web_only(server, tmp_path):
     assert [path for path, _ in server.asked] == ["/file", "/else%20where", "/there"]
     for away in ("ftp://127.0.0.1/file", "file:///etc/passwd", "data:,x"):
         server.answers = [refuse(302, Location=away)]
-        with pytest.raises(WeightsError, match="not an address on the web|302"):
+        with pytest.raises(WeightsError, match="not a web address|302"):
             download(f"{server.url}/file", tmp_path / "other", SHA256, patience=HASTE)
-        with pytest.raises(WeightsError, match="not an address on the web"):
+        with pytest.raises(WeightsError, match="not a web address"):
             download(away, tmp_path / "other", SHA256, patience=HASTE)
     server.answers, server.asked = [refuse(302, Location="/file")], []
     with pytest.raises(WeightsError, match="302"):
@@ -273,7 +276,7 @@ def test_redirects_are_followed_on_the_web_only(server, tmp_path):
 def test_an_endless_answer_does_not_fill_the_disk(server, tmp_path, monkeypatch):
     monkeypatch.setattr("rvc_core.system.download._LARGEST_BYTES", 1_000_000)
     server.answers = [endless]
-    with pytest.raises(WeightsError, match="does not end"):
+    with pytest.raises(WeightsError, match="is larger than"):
         download(f"{server.url}/file", tmp_path / "file", SHA256, patience=HASTE)
     assert not list(tmp_path.iterdir())
 
@@ -532,20 +535,19 @@ def test_wanted_weights_that_are_missing_or_damaged_are_told_before_any_work(hom
         main(["weights", "bundle", "--for", "mars"])
 
 
-def test_requirements_of_the_targets_python_alone_are_added():
-    requires = [
-        "standard-aifc; python_version >= '3.99'",
-        "old; python_version < '3.0'",
-        "numpy>=1.22",
-        "pytest; extra == 'test'",
-        "fast[all]>=2,<3; python_version >= '3.99' and extra == 'speed'",
-    ]
-    needed = [
-        {"metadata": {"name": "Lib_Rosa", "requires_dist": requires}, "requested_extras": ["speed"]},
-        {"metadata": {"name": "NumPy"}},
-    ]
-    assert bundle._overlooked(needed, "3.99") == ["fast[all]<3,>=2", "standard-aifc"]
-    assert bundle._overlooked(needed, "3.12") == []
+def test_a_tool_that_fails_says_why_and_what_a_bundle_needs(tmp_path, monkeypatch):
+    with pytest.raises(ResourceError, match="no_such_tool pip failed: .*No module named no_such_tool") as error:
+        bundle._run("no_such_tool", "pip")
+    assert "pip install uv" in error.value.hint
+    (tmp_path / "uv.py").write_text(
+        "import os, sys; sys.exit(os.environ['UV_INDEX_URL'] + os.environ['UV_FIND_LINKS'])"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PIP_INDEX_URL", "http://mirror")
+    monkeypatch.setenv("PIP_FIND_LINKS", "/wheels")
+    monkeypatch.setenv("UV_FIND_LINKS", "/own")  # what somebody tells uv himself counts
+    with pytest.raises(ResourceError, match="uv pip failed: http://mirror/own"):
+        bundle._run("uv", "pip")
 
 
 def test_the_script_and_the_bundle_install_the_same():

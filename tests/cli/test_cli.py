@@ -392,7 +392,7 @@ def test_a_flag_shared_by_several_stages_means_the_same_in_each(capsys: pytest.C
     assert {name: words for name, words in meanings.items() if len(words) > 1} == {}
     with pytest.raises(SystemExit):
         main(["run", "--help"])
-    assert "seeds every random draw" in " ".join(capsys.readouterr().out.split())
+    assert "Random seed of all stages" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_reader_who_has_seen_enough_is_no_error() -> None:

@@ -15,7 +15,7 @@ from rvc_core import batch
 from rvc_core.audio.recordings import find_recordings
 from rvc_core.audio.waveform import Audio
 from rvc_core.cli import main
-from rvc_core.cli.stages import Voice
+from rvc_core.cli.arguments import Voice
 from rvc_core.preparation import links
 from rvc_core.system.download import Patience
 from rvc_core.voice import FailedFile

@@ -50,14 +50,14 @@ def test_failures_are_one_line_with_a_hint(here: Path, capsys: pytest.CaptureFix
     for command, said in (
         (["export", "alice"], "small encoder"),
         (["export", "nobody"], "neither a voice file nor"),
-        (["merge", "alice", "bob", "--alpha", "2"], "no share"),
+        (["merge", "alice", "bob", "--alpha", "2"], "is out of range"),
         (["annotate", "bob"], "nothing to change"),
         (["import", "nothing.zip"], "no such file"),
         (["extract-voice", "x.pth"], "no such file"),
         (["import", ""], "nothing to import"),
-        (["extract-voice", bob, "--output", "voices"], "no place for the voice"),
-        (["extract-voice", bob, "--output", bob], "no place for the voice"),
-        (["weights", "verify"], "no file of weights is here"),
+        (["extract-voice", bob, "--output", "voices"], "cannot be the voice file"),
+        (["extract-voice", bob, "--output", bob], "cannot be the voice file"),
+        (["weights", "verify"], "no weights files on this machine"),
     ):
         failure = _run(capsys, *command, status=1)
         assert said in failure["error"] and "\n" not in failure["error"] and failure["hint"]

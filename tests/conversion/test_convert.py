@@ -101,9 +101,9 @@ def test_windows_cover_the_source_once_and_overlap_by_the_fade(seconds: float) -
         assert before.gives[1] - after.gives[0] == windowing.FADE_FRAMES
     assert windows[-1].gives[1] - windowing.CONTEXT_FRAMES >= seconds * 100
     for window in windows:
-        assert window.heard[0] <= window.gives[0] and window.gives[1] <= window.heard[1]
-        assert window.heard[0] % 2 == 0
-        assert window.heard[1] - window.heard[0] <= 1.5 * windowing.WINDOW_FRAMES + 2 * windowing.CONTEXT_FRAMES + 2
+        assert window.reads[0] <= window.gives[0] and window.gives[1] <= window.reads[1]
+        assert window.reads[0] % 2 == 0
+        assert window.reads[1] - window.reads[0] <= 1.5 * windowing.WINDOW_FRAMES + 2 * windowing.CONTEXT_FRAMES + 2
 
 
 def test_windows_equal_the_whole(make: Callable[..., Converter], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ def test_a_curve_stands_in_for_the_estimate(make: Callable[..., Converter], tmp_
 
 
 def test_a_curve_needs_a_voice_that_follows_pitch(make: Callable[..., Converter], tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="follows no pitch"):
+    with pytest.raises(SettingsError, match="does not use pitch"):
         make(spec=replace(TINY, uses_f0=False)).convert(_speech(), _settings(f0_curve=str(tmp_path / "curve.csv")))
 
 
@@ -191,7 +191,7 @@ def test_the_pitch_follows_the_transposition(make: Callable[..., Converter]) -> 
 
 def test_a_voice_without_a_known_pitch_says_so(make: Callable[..., Converter]) -> None:
     result = make().convert(_speech(), _settings(transpose="auto"))
-    assert result.transpose == 0 and "set transpose" in result.warnings[0]
+    assert result.transpose == 0 and "Set `transpose`" in result.warnings[0]
 
 
 def test_same_seed_same_audio_other_seed_other_audio(make: Callable[..., Converter]) -> None:
@@ -304,7 +304,7 @@ def test_what_cannot_be_converted_is_refused_with_a_hint(make: Callable[..., Con
 
 def test_unvoiced_sources_whisper_and_say_so(make: Callable[..., Converter]) -> None:
     noise = Audio(0.1 * np.random.default_rng(0).standard_normal(24000).astype(np.float32), 16000)
-    assert "whispers" in make().convert(noise, _settings()).warnings[0]
+    assert "whisper" in make().convert(noise, _settings()).warnings[0]
 
 
 def test_a_voice_without_f0_converts(make: Callable[..., Converter]) -> None:

@@ -146,9 +146,9 @@ def test_a_drawn_curve_runs_straight_between_voiced_points(tmp_path):
         ("0,100\nnan,100", "line 2"),
         ("0,nan", "line 1: nan Hz"),
         ("0,-5", "line 1: -5 Hz"),
-        ("0,2000", "2000 Hz is no pitch"),
+        ("0,2000", "2000 Hz is outside 50 to 1100"),
         ("1e9,100", "line 1: 1e"),
-        (b"\xff\xfe0\x00", "it is no text"),
+        (b"\xff\xfe0\x00", "it is not text"),
     ],
 )
 def test_bad_curves_are_one_clear_line(tmp_path, text, named):
@@ -159,5 +159,5 @@ def test_bad_curves_are_one_clear_line(tmp_path, text, named):
 
 @pytest.mark.parametrize("place", ["absent.csv", "."])
 def test_an_absent_curve_is_one_clear_line(tmp_path, place):
-    with pytest.raises(SettingsError, match="no f0 curve can be read"):
+    with pytest.raises(SettingsError, match="cannot read an f0 curve"):
         read_curve(tmp_path / place)

@@ -88,9 +88,9 @@ def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
 
         form = notebook.run("notebook.form(PrepareSettings")  # by mouse
         form.get_by_role("button", name="more settings").click()
-        form.get_by_label("Voice follows the melody").click()
+        form.get_by_label("Follow pitch").click()
         _until(lambda: chosen("PrepareSettings") == {"uses_f0": False}, 20)
-        form.get_by_label("Voice follows the melody").click()
+        form.get_by_label("Follow pitch").click()
         form.get_by_label("Pitch method").select_option("dio")
         _until(lambda: chosen("PrepareSettings") == {} and chosen("ExtractSettings") == {"f0_method": "dio"}, 20)
         notebook.run("notebook.prepare()").get_by_text(re.compile(r"\d clips; ")).first.wait_for()
@@ -103,7 +103,7 @@ def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
         press("Shift+Tab")
         for key in ("Control+a", *"4000", "Tab", "Control+a", "2", "Tab", "Tab", "Space"):
             press(key)
-        form.get_by_label("Judge every (epochs)").wait_for()
+        form.get_by_label("Validate every (epochs)").wait_for()
         assert form.get_by_role("alert").count() == 0
         _until(lambda: chosen("TrainSettings") == {"epochs": 4000, "batch_size": 2}, 20)
 

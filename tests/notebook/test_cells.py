@@ -20,7 +20,7 @@ from rvc_core.notebook.tensorboard_server import show, start, stop
 from rvc_core.system.files import write_jsonl
 from rvc_core.system.platforms import detect
 from rvc_core.verdict.learning_curve import History
-from rvc_core.verdict.overtraining import Candidate, judge
+from rvc_core.verdict.overtraining import Candidate, verdict_of
 from rvc_core.workspace.layout import Layout
 from synth import phrase
 
@@ -51,7 +51,7 @@ def notebook(monkeypatch):
 
 def test_a_history_becomes_one_picture_a_question_and_words_that_say_the_same():
     simulated = simulate(1)
-    verdict = judge(simulated.records)
+    verdict = verdict_of(simulated.records)
     drawn = plots.pictures(History.of(simulated.records), verdict, {})
     assert [one.png[:4] for one in drawn] == [b"\x89PNG"] * 6
     said = " ".join(one.words for one in drawn)

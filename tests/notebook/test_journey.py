@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import types
+import zipfile
 from pathlib import Path
 
 import papermill
@@ -19,14 +20,18 @@ import pytest
 from test_forms import install_colab_s_widgets
 
 from rvc_core import ConvertSettings, PrepareSettings, RuntimeSettings, TrainSettings, notebook
+from rvc_core.audio.recordings import find_recordings
 from rvc_core.embedded import voice_folder
-from rvc_core.errors import ResourceError, SettingsError, StageOrderError
+from rvc_core.errors import DatasetError, ResourceError, SettingsError, StageOrderError
 from rvc_core.notebook import cells, results
-from rvc_core.notebook.session import Session
+from rvc_core.notebook.session import DEMO, Session
 from rvc_core.storage import places
 from rvc_core.system import platforms
+from rvc_core.system.files import sha256_of
 from rvc_core.training import detached
+from rvc_core.voice import Voice
 from rvc_core.workspace.layout import Layout
+from rvc_core.workspace.voice_file import load_voice
 from tiny import experiment
 
 ROOT = Path(__file__).parents[2]
@@ -89,10 +94,58 @@ def said(cells: list[dict], line: str) -> str:
 def test_kaggle_saves_and_runs_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = {**QUICK, "unlike": "none"}  # the slow ones judge that too
     ran = run("rvc_kaggle", tmp_path, monkeypatch, settings=quick, name="Алиса")
-    check_journey(ran, tmp_path, "Алиса")
+    check_journey(ran, tmp_path, DEMO)
     assert "Save & Run All" in json.dumps(ran, ensure_ascii=False).replace("&amp;", "&")  # TensorBoard says why not
     again = Session(**json.loads((tmp_path / "home" / "notebook.json").read_text("utf-8")))
     assert again.name == "Алиса" and again.given == {"mirror": "auto", **quick}
+    own_recordings_after_run_all(tmp_path)
+
+
+def own_recordings_after_run_all(folder: Path) -> None:
+    """Somebody types a folder into the form and runs the cells again: the voice in the zip is that person's."""
+    demo = sha256_of(Layout.of(DEMO).final_voice)
+    people = shutil.copytree(voice_folder("source"), folder / "me")
+    Session.remember(dataset=str(people))
+    notebook.start()  # without Report and Prepare: a person in a hurry
+    assert detached.watch(Layout.of("Алиса"))["steps"] > 0
+    [exported] = notebook.export()
+    with zipfile.ZipFile(exported) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith(".pth")]
+        archive.extract(name, folder / "exported")
+    voice = load_voice(folder / "exported" / name)
+    man_hz = voice.info.f0_median_hz  # the package's target is a woman
+    assert (voice.info.name, voice.info.epoch) == ("Алиса", 1) and 80 < man_hz < 150
+    assert sha256_of(Layout.of(DEMO).final_voice) == demo
+    Session.remember(dataset=str(voice_folder("target")))  # and the same name for somebody else
+    with pytest.raises(DatasetError, match="other recordings"):
+        notebook.start()
+
+
+@pytest.mark.slow
+def test_a_real_persons_two_minutes_give_that_persons_voice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Run all, then the same notebook with somebody's recordings: similarity gain of what is in the zip, measured."""
+    if not (given := request.config.getoption("--recordings")):
+        pytest.skip("needs --recordings DIR")
+    run("rvc_kaggle", tmp_path, monkeypatch, settings={**QUICK, "unlike": "none"}, name="somebody")
+    files = sorted(find_recordings(Path(given)).recordings.values())
+    learn, unheard = tmp_path / "learn", []
+    learn.mkdir()
+    for number, path in enumerate(files):  # every fourth recording is kept to measure with
+        (unheard.append if number % 4 == 3 else lambda one: shutil.copy(one, learn))(path)
+    settings = {"preset": "nano", "max_minutes": 5, "epochs": 2000, "mirror": "none", "batch_size": 8}
+    notebook.begin("somebody", str(learn), settings=settings)
+    notebook.start()
+    detached.watch(Layout.of("somebody"))
+    [exported] = notebook.export()
+    with zipfile.ZipFile(exported) as archive:
+        archive.extractall(tmp_path / "exported")
+    [voice] = (tmp_path / "exported").glob("*.pth")
+    sources = sorted(voice_folder("source").glob("*.flac"))
+    report = Voice.load(voice).evaluate(sources, unheard or [learn])
+    print(report)
+    assert report.mean["similarity_gain"] >= 0.5, report.mean
 
 
 @pytest.mark.slow
@@ -103,7 +156,7 @@ def test_the_other_platforms_too(
     if notebook == "pt/rvc_colab":
         install_colab_s_widgets(tmp_path / "older")
     ran = run(notebook, tmp_path, monkeypatch, settings=QUICK, name="alice")
-    check_journey(ran, tmp_path, "alice")
+    check_journey(ran, tmp_path, DEMO)
     if notebook == "pt/rvc_colab":
         assert "não foi montado (Error: credential propagation was unsuccessful: declined)" in said(
             ran, "notebook.begin"
@@ -113,14 +166,14 @@ def test_the_other_platforms_too(
         return
     assert run_job(said(ran, "notebook.job"), tmp_path / "job")["train"]["epochs"] == 1
     # the machine is lost: on another one, two cells
-    places.save(Layout.of("alice"), str(tmp_path / "kept"))
+    places.save(Layout.of(DEMO), str(tmp_path / "kept"))
     shutil.rmtree(tmp_path / "home")
     monkeypatch.setattr(places, "detect", lambda: platforms.Platform("colab", "Colab", tmp_path, tmp_path / "kept"))
     notebook.check()
     notebook.start()
     told = capsys.readouterr().out
-    assert "Brought “alice” back" in told and "epoch 1" in told
-    report = detached.watch(Layout.of("alice"))
+    assert "Brought “demo” back" in told and "epoch 1" in told
+    report = detached.watch(Layout.of(DEMO))
     assert report["epochs"] == 1 and report["resumed_from"] and Session.load().settings(TrainSettings).epochs == 1
 
 
@@ -235,8 +288,8 @@ def test_a_new_kernel_watches_what_a_killed_one_began(home: Path, monkeypatch: p
         "from rvc_core.training import detached",
         "from tiny import TINY",
         "presets.PRESETS['nano'], detached._MODULE = TINY, 'tiny_trainer'",
-        "notebook.begin('tiny', settings={'epochs': 40_000, 'batch_size': 2, 'unlike': 'none', 'preset': 'nano', "
-        "'base_generator': 'none', 'base_discriminator': 'none'})",
+        "notebook.begin('tiny', 'synthetic', settings={'epochs': 40_000, 'batch_size': 2, 'unlike': 'none', "
+        "'preset': 'nano', 'base_generator': 'none', 'base_discriminator': 'none'})",
         "notebook.start()",
     ]
     manager, client = start_new_kernel()

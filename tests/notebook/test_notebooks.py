@@ -100,17 +100,17 @@ def runs_file(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("runs: [", "is no YAML"),
-        ("- a", "does not list runs"),
-        ("runs: 3", "does not list runs"),
-        ("runs: []\nrun: []", "does not list runs"),
-        ("runs: [{name: a}]", "run 1 has no name or no dataset"),
-        ("runs: [{name: 1, dataset: d}]", "run 1 has no name"),
-        ("runs: [{name: a, dataset: d, epoch: 3}]", "a: no such setting: epoch"),
+        ("runs: [", "is not valid YAML"),
+        ("- a", "no valid list of runs"),
+        ("runs: 3", "no valid list of runs"),
+        ("runs: []\nrun: []", "no valid list of runs"),
+        ("runs: [{name: a}]", "run 1 needs a name and a dataset"),
+        ("runs: [{name: 1, dataset: d}]", "run 1 needs a name"),
+        ("runs: [{name: a, dataset: d, epoch: 3}]", "a: unknown setting epoch"),
         ("runs: [{name: a, dataset: d, epochs: 0}]", "a: epochs: Input should be greater"),
         ("defaults: {index_rate: 2}\nruns: [{name: a, dataset: d}]", "a: index_rate: "),
-        ("runs: [{name: a, dataset: d}, {name: a, dataset: e}]", "a twice"),
-        ("runs: !!python/object/apply:os.system ['touch pwned']", "is no YAML"),
+        ("runs: [{name: a, dataset: d}, {name: a, dataset: e}]", "several runs called a"),
+        ("runs: !!python/object/apply:os.system ['touch pwned']", "is not valid YAML"),
     ],
 )
 def test_a_file_of_runs_is_checked_before_anything_runs(

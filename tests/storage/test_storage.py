@@ -316,7 +316,7 @@ def test_a_storage_that_may_only_be_read_is_named_and_restores(drive: Path, layo
     save(layout, str(drive))
     trained(layout, 20)
     subprocess.run(["mount", "-o", "remount,ro", drive], check=True)
-    with pytest.raises(StorageError, match="may only be read"):
+    with pytest.raises(StorageError, match="is read-only"):
         save(layout, str(drive))
     assert restore("алиса", str(drive), root=elsewhere).step == 10
 
@@ -378,7 +378,7 @@ def test_a_slow_storage_is_waited_for_and_delays_no_step(
     with mirroring(layout, MirrorSettings(mirror=str(place)), said.append):
         assert not layout.mirrored.exists()  # training begins at once
         until(lambda: "not saved" in told(layout))
-    assert "is waited for 10 min at most" in said[0] and said[1] == f"saved to {place} just now: epoch 1"
+    assert "to storage, 10 min at most" in said[0] and said[1] == f"saved to {place} just now: epoch 1"
     assert time.monotonic() - began > 30 * seconds  # it was slow indeed
     state = read_json(layout.mirrored, "")
     write_json(

@@ -116,9 +116,11 @@ def test_half_a_checksum_is_not_enough(tmp_path: Path) -> None:
         load_torch(tmp_path / "v.pth")
 
 
-def test_random_damage_is_always_a_named_error_or_harmless(tmp_path: Path) -> None:
-    """Flip bytes of a pickle: the scan and torch either agree that it is whole, or somebody says what is wrong."""
-    whole = packed({"weight": torch.arange(4.0), "config": [1, "a", [2, 3]]}, _use_new_zipfile_serialization=False)
+@pytest.mark.parametrize("old_form", [False, True])
+def test_random_damage_is_always_a_named_error_or_harmless(tmp_path: Path, old_form: bool) -> None:
+    """Flip bytes of a file: the scan and torch either agree that it is whole, or somebody says what is wrong."""
+    value = {"weight": torch.arange(4.0), "config": [1, "a", [2, 3]]}
+    whole = packed(value, _use_new_zipfile_serialization=not old_form)
     generator = torch.Generator().manual_seed(5)
     refused = 0
     for _ in range(400):
@@ -126,7 +128,7 @@ def test_random_damage_is_always_a_named_error_or_harmless(tmp_path: Path) -> No
         (tmp_path / "v.pth").write_bytes(whole[:place] + bytes([value]) + whole[place + 1 :])
         try:
             load_torch(tmp_path / "v.pth")
-        except WeightsError as error:
+        except (WeightsError, UnsafeFileError) as error:
             refused += 1
             assert error.hint
     assert refused > 100

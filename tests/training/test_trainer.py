@@ -41,7 +41,7 @@ from rvc_core.training.step import train_step
 from rvc_core.training.train import train
 from rvc_core.training.trainer import Trainer
 from rvc_core.training.validate import Findings
-from rvc_core.verdict.overtraining import judge_experiment
+from rvc_core.verdict.overtraining import verdict_of_experiment
 from rvc_core.voice import Voice
 from rvc_core.workspace import checkpoint as checkpoint_module
 from rvc_core.workspace import stamps
@@ -509,7 +509,7 @@ def _train_through_kills(home: Path, kills: list[dict[str, object]], epochs: int
         for record in ("metrics", "verdict")
     )
     assert sorted(records[0].splitlines()) == sorted(records[1].splitlines())  # a voice's row waits for the disk
-    assert verdicts[0] == verdicts[1] and judge_experiment(killed).state != "cannot_tell"
+    assert verdicts[0] == verdicts[1] and verdict_of_experiment(killed).state != "cannot_tell"
 
 
 def test_a_voice_that_is_written_late_keeps_its_own_judgement(
@@ -733,7 +733,7 @@ def test_training_stops_by_itself_past_its_best_and_keeps_the_best_voices(
     assert lab.train(_settings(epochs=report.epochs + 2, **every)).stopped_by == "epochs"  # it only advises
 
 
-def test_an_illness_is_said_once_and_stands_in_the_progress_line(
+def test_a_failure_is_said_once_and_stands_in_the_progress_line(
     tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(

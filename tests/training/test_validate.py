@@ -13,7 +13,7 @@ from rvc_core import presets
 from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import AudioError
-from rvc_core.training.validate import Examiner, heldout_files
+from rvc_core.training.validate import Examiner, Findings, heldout_files
 from rvc_core.training.validation import Validation
 from rvc_core.workspace.dataset import ClipStore, ClipTensors
 from rvc_core.workspace.layout import Layout
@@ -136,3 +136,32 @@ def test_validation_takes_a_twentieth_of_the_time_unless_told_otherwise() -> Non
         validation.seconds = 2.0
         validation.record_step(trained)
         assert validation.is_due(epoch, every) == due
+
+
+class _Slow:
+    """Takes a second of an own clock, and finds something."""
+
+    def __init__(self, clock: list[float]) -> None:
+        self.clock, self.missing = clock, []
+
+    def __call__(self, generator: object) -> Findings:
+        self.clock[0] += 1
+        return Findings({"heldout/mel": self.clock[0]}, {})
+
+
+def test_a_saved_voice_is_measured_as_long_as_that_stays_below_a_tenth_of_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("rvc_core.training.validation.time.monotonic", lambda: clock[0])
+    validation = Validation(Layout.of("nobody"), ClipStore([], SPEC, "2023"))
+    validation.examiner = _Slow(clock)
+    measured = 0
+    for step in range(400):  # of a second, with a voice each
+        validation.record_step(1.0)
+        clock[0] += 1
+        if validation.is_affordable():
+            validation.measure(None, step)
+            measured += 1
+            assert validation.figures_at(step) and not validation.figures_at(step - 1)
+    assert 35 <= measured <= 0.10 * clock[0]

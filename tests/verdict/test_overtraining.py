@@ -13,10 +13,10 @@ from histories import noise_of, simulate
 from rvc_core.cli import main
 from rvc_core.errors import RVCError
 from rvc_core.system.files import read_jsonl
-from rvc_core.verdict.failures import ILLNESSES, find_illnesses, mel_signs
+from rvc_core.verdict.failures import FAILURES, find_failures, mel_signs
 from rvc_core.verdict.guide import read_as_the_guide, tensorboard_smoothed
 from rvc_core.verdict.learning_curve import History, fit_trend
-from rvc_core.verdict.overtraining import judge, judge_experiment, should_stop
+from rvc_core.verdict.overtraining import should_stop, verdict_of, verdict_of_experiment
 from rvc_core.workspace.layout import Layout
 from verdict import READERS, REPORTED, score
 
@@ -86,11 +86,36 @@ def test_the_guide_sees_one_point_an_epoch_and_no_outlier() -> None:
 
 def test_low_points_of_mel_lead_to_saved_voices_without_any_heldout_data() -> None:
     mel = lambda share: 20 - 3 * share + 2 * np.cos(8 * np.pi * share)
-    verdict = judge(history({"loss/g/mel": mel}))
+    verdict = verdict_of(history({"loss/g/mel": mel}))
     assert verdict.state == "cannot_tell" and verdict.turning_points["loss/g/mel"]["low_epochs"][:2] == [88, 63]
     assert verdict.best is not None and (verdict.best.epoch, verdict.best.path) == (90, "v_e90.pth")
     assert "lowest mel" in verdict.best.why
     assert [one.epoch for one in verdict.candidates if "low mel" in one.why] == [10, 40, 60]
+
+
+@pytest.mark.parametrize(
+    ("validated", "recommended"),
+    [
+        ({0: 2.0, 200: 0.5}, 200),  # epoch 15's only figure is that of epoch 0
+        ({0: 2.0}, 200),  # nothing tells the voices apart: the last
+        ({0: 2.0, 90: 0.4, 200: 0.5}, 90),  # measured, and better than the last
+        ({0: 2.0, 90: 0.5, 120: 0.4}, 200),  # still improving when it was measured last
+        ({0: 2.0, 90: 0.4, 120: 0.5}, 90),
+    ],
+)
+def test_a_voice_that_was_not_measured_is_never_recommended_over_the_last(
+    validated: dict[int, float], recommended: int
+) -> None:
+    rows = [
+        {"kind": "validation", "step": 4 * epoch, "epoch": epoch, "heldout/mel": mel}
+        for epoch, mel in validated.items()
+    ]
+    voices = [
+        {"kind": "voice", "step": 4 * epoch, "epoch": epoch, "path": f"v_e{epoch}.pth"}
+        for epoch in (15, 30, 60, 90, 120, 200)
+    ]
+    verdict = verdict_of(sorted([*rows, *voices], key=lambda row: (row["step"], row["kind"])))
+    assert verdict.state == "cannot_tell" and verdict.best.epoch == recommended
 
 
 # -- states --------------------------------------------------------------------------------------------------------
@@ -112,10 +137,10 @@ def test_low_points_of_mel_lead_to_saved_voices_without_any_heldout_data() -> No
     ],
 )
 def test_states_and_the_best_voice(state: str, best: int, rows: list[Row]) -> None:
-    verdict = judge(rows)
+    verdict = verdict_of(rows)
     assert verdict.best is not None and verdict.best.path == f"v_e{verdict.best.epoch}.pth"
     assert (verdict.state, verdict.best.epoch) == (state, best)
-    assert not verdict.running and judge(rows, running=True).state == state
+    assert not verdict.running and verdict_of(rows, running=True).state == state
     assert str(best) in verdict.sentence and verdict.best == verdict.candidates[0]
     json.dumps(verdict.as_json(), allow_nan=False)
 
@@ -125,8 +150,8 @@ def test_units_do_not_matter() -> None:
     scaled = [
         {**row, "heldout/mel": 45 * row["heldout/mel"] + 3} if row["kind"] == "validation" else row for row in rows
     ]
-    points = judge(rows).turning_points
-    assert points == judge(scaled).turning_points
+    points = verdict_of(rows).turning_points
+    assert points == verdict_of(scaled).turning_points
     assert all(
         points[name]["turned"] and abs(points[name]["epoch"] - 40) <= 6 for name in ("heldout/mel", "unlike/similarity")
     )
@@ -138,7 +163,7 @@ def test_a_history_that_was_continued_is_judged_like_one_that_was_not() -> None:
         {name: 3 * value if isinstance(value, float) else value for name, value in row.items()} for row in rows[300:450]
     ]
     off_beat = {"kind": "validation", "step": rows[449]["step"], "epoch": rows[449]["epoch"], "heldout/mel": 9.0}
-    assert judge([*rows[:300], *lost, off_beat, *rows[300:]]) == judge(rows)
+    assert verdict_of([*rows[:300], *lost, off_beat, *rows[300:]]) == verdict_of(rows)
 
 
 def test_outliers_and_holes_change_little() -> None:
@@ -149,13 +174,13 @@ def test_outliers_and_holes_change_little() -> None:
     validations[-1]["heldout/mel"] -= 0.3
     for row in validations[::3]:
         row["heldout/f0_cents"] = None
-    verdict = judge(rows)
+    verdict = verdict_of(rows)
     assert verdict.state == "overtrained" and verdict.best is not None and abs(verdict.best.epoch - 40) <= 10
     assert verdict.turning_points["heldout/mel"]["turned"]
 
 
 def test_without_a_saved_voice_the_epoch_is_named() -> None:
-    best = judge([row for row in history(heldout__mel=TURNING) if row["kind"] != "voice"]).best
+    best = verdict_of([row for row in history(heldout__mel=TURNING) if row["kind"] != "voice"]).best
     assert best is not None and best.path is None and abs(best.epoch - 40) <= 6
 
 
@@ -170,7 +195,9 @@ def test_odd_curves_are_judged_without_a_warning(values: np.ndarray) -> None:
 def test_candidates_are_those_that_no_voice_beats_in_everything() -> None:
     early = 0.5 + 0.4 * np.exp(-EPOCH / 8) + 0.006 * np.maximum(0, EPOCH - 30)
     late = 0.5 + 0.4 * np.exp(-EPOCH / 20) + 0.006 * np.maximum(0, EPOCH - 60)
-    verdict = judge(history({"loss/g/mel": lambda share: 20 - 5 * share}, heldout__mel=early, unlike__content=late))
+    verdict = verdict_of(
+        history({"loss/g/mel": lambda share: 20 - 5 * share}, heldout__mel=early, unlike__content=late)
+    )
     epochs = {one.epoch: one.why for one in verdict.candidates}
     assert {epoch for epoch, why in epochs.items() if why != ("lowest mel",)} == {30, 40, 50, 60}
     assert "best held-out mel" in epochs[30] and "best content" in epochs[60] and epochs[100] == ("lowest mel",)
@@ -179,8 +206,8 @@ def test_candidates_are_those_that_no_voice_beats_in_everything() -> None:
     assert scores[30]["heldout/mel"] == pytest.approx(np.interp(30, EPOCH, early), abs=0.01)
 
 
-# -- illnesses -----------------------------------------------------------------------------------------------------
-SICK = {
+# -- failures ----------------------------------------------------------------------------------------------------
+FAILING = {
     "non-finite": history({"loss/g/mel": lambda share: 18.0 if share < 0.5 else float("nan")}, heldout__mel=FALLING),
     "learned silence": history(heldout__mel=FALLING, sanity__level_nepers=np.where(EPOCH < 50, -0.2, -4)),
     "constant tone": history(
@@ -189,17 +216,17 @@ SICK = {
     "dead f0": history(heldout__mel=FALLING, heldout__f0_cents=np.where(EPOCH < 50, 40.0, 900.0)),
     "exploding KL": history({"loss/g/kl": lambda share: 1.0 if share < 0.5 else 30.0}, heldout__mel=FALLING),
     "discriminator winning": history({"loss/d/total": lambda share: 2.9 if share < 0.5 else 0.1}, heldout__mel=FALLING),
-    "coming apart": history(heldout__mel=np.where(EPOCH < 50, FALLING, 4.0)),
+    "divergence": history(heldout__mel=np.where(EPOCH < 50, FALLING, 4.0)),
 }
 
 
-@pytest.mark.parametrize("name", ILLNESSES)
-def test_each_illness_is_recognised_from_its_beginning_and_a_voice_before_it_is_taken(name: str) -> None:
-    verdict = judge(SICK[name])
-    assert verdict.state == "collapsed" and [one.name for one in verdict.illnesses] == [name]
-    assert abs(verdict.illnesses[0].epoch - 50) <= 3
-    assert verdict.best is not None and verdict.best.epoch < verdict.illnesses[0].epoch
-    assert name in verdict.sentence and verdict.illnesses[0].remedy in str(verdict)
+@pytest.mark.parametrize("name", FAILURES)
+def test_each_failure_is_recognised_from_its_beginning_and_a_voice_before_it_is_taken(name: str) -> None:
+    verdict = verdict_of(FAILING[name])
+    assert verdict.state == "collapsed" and [one.name for one in verdict.failures] == [name]
+    assert abs(verdict.failures[0].epoch - 50) <= 3
+    assert verdict.best is not None and verdict.best.epoch < verdict.failures[0].epoch
+    assert name in verdict.sentence and verdict.failures[0].remedy in str(verdict)
 
 
 @pytest.mark.parametrize(
@@ -214,8 +241,8 @@ def test_each_illness_is_recognised_from_its_beginning_and_a_voice_before_it_is_
         ({}, {"heldout__f0_cents": 1500 * np.exp(-EPOCH / 10)}),  # not learnt yet
     ],
 )
-def test_the_healthy_are_left_alone(losses: Row, metrics: dict[str, np.ndarray]) -> None:
-    assert find_illnesses(History.of(history(losses, heldout__mel=FALLING, **metrics))) == []
+def test_a_normal_training_shows_no_failure(losses: Row, metrics: dict[str, np.ndarray]) -> None:
+    assert find_failures(History.of(history(losses, heldout__mel=FALLING, **metrics))) == []
 
 
 def test_pictures_of_silence_and_of_a_hum() -> None:
@@ -228,10 +255,10 @@ def test_pictures_of_silence_and_of_a_hum() -> None:
 
 # -- stopping ------------------------------------------------------------------------------------------------------
 def test_training_stops_by_itself_only_past_its_best_or_collapsed() -> None:
-    turned = judge(history(heldout__mel=TURNING))
+    turned = verdict_of(history(heldout__mel=TURNING))
     assert turned.epoch == 100 and should_stop(turned, 60) and not should_stop(turned, 61)
-    assert should_stop(judge(SICK["learned silence"]), 1000)
-    assert not any(should_stop(judge(history(heldout__mel=curve)), 1) for curve in (SLOW, FALLING))
+    assert should_stop(verdict_of(FAILING["learned silence"]), 1000)
+    assert not any(should_stop(verdict_of(history(heldout__mel=curve)), 1) for curve in (SLOW, FALLING))
 
 
 # -- simulated histories -------------------------------------------------------------------------------------------
@@ -270,7 +297,7 @@ REAL = {  # tests/curves: the recommended epoch, and its regrets on unheard reco
 def test_on_real_trainings_it_loses_no_more_than_is_written(name: str) -> None:
     rows = read_jsonl(Path(__file__).parents[1] / "curves" / f"{name}.jsonl")
     epoch, losses = REAL[name]
-    verdict = judge(rows)
+    verdict = verdict_of(rows)
     assert verdict.state == "overtrained" and verdict.best is not None
     assert abs(verdict.best.epoch - epoch) <= 0.05 * verdict.epoch
     voices = {row["step"]: row for row in rows if row["kind"] == "voice"}
@@ -331,13 +358,13 @@ def test_a_bad_file_gives_one_clear_line(
 def test_an_experiment_is_judged_by_the_voices_that_are_still_there(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "logs" / "alice", "alice")
     with pytest.raises(RVCError, match="not been trained"):
-        judge_experiment(layout)
+        verdict_of_experiment(layout)
     layout.root.mkdir(parents=True)
     rows = history(heldout__mel=TURNING)
     layout.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
     for epoch in (30, 50, 100):
         (layout.root / f"v_e{epoch}.pth").touch()
-    verdict = judge_experiment(layout)
+    verdict = verdict_of_experiment(layout)
     assert verdict.best is not None and verdict.best.path in [str(layout.root / f"v_e{one}.pth") for one in (30, 50)]
     assert not verdict.running
 

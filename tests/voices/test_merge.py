@@ -75,14 +75,14 @@ def test_at_its_ends_merging_gives_one_of_the_two(tiny: None, tmp_path: Path, al
     made = merge_voices(*paths, Layout.of("both", tmp_path), alpha=alpha)
     wanted = load_voice(paths[whole]).weights
     assert all(torch.equal(value, wanted[key]) for key, value in load_voice(Path(made.path)).weights.items())
-    assert made.index == "" and "not both voices have one" in made.warnings[0]
+    assert made.index == "" and "only one of the voices has one" in made.warnings[0]
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"spec": RVC}, "version is nano in one, v2 in the other"),
-        ({"spec": replace(TINY, hidden_channels=32)}, "hidden_channels is 16 in one, 32"),
+        ({"spec": RVC}, "version is nano in the first, v2 in the second"),
+        ({"spec": replace(TINY, hidden_channels=32)}, "hidden_channels is 16 in the first, 32"),
         ({"info": replace(INFO, name="bob", content_identity="xyz")}, "different content encoders .embedded abc and"),
         ({"info": replace(INFO, name="bob", content_name="spin")}, "different content encoders"),
     ],
@@ -97,14 +97,14 @@ def test_what_does_not_go_together_is_not_merged(tiny: None, tmp_path: Path, cha
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan")])
 def test_alpha_is_a_share(tiny: None, tmp_path: Path, alpha: float) -> None:
-    with pytest.raises(SettingsError, match="is no share"):
+    with pytest.raises(SettingsError, match="is out of range"):
         merge_voices(_voice(tmp_path), _voice(tmp_path), Layout.of("c", tmp_path), alpha=alpha)
 
 
 def test_a_new_voice_takes_nobodys_place_and_appears_whole(tiny: None, tmp_path: Path) -> None:
     path = _voice(tmp_path)
     before = path.read_bytes()
-    with pytest.raises(SettingsError, match="there is 'alice' already"):
+    with pytest.raises(SettingsError, match="'alice' already exists"):
         merge_voices(path, path, Layout.of("alice", tmp_path))
     silent = load_voice(path)
     for key in ("dec.filters.weight", "dec.filters.bias"):
@@ -114,7 +114,7 @@ def test_a_new_voice_takes_nobodys_place_and_appears_whole(tiny: None, tmp_path:
         save_voice(staged.final_voice, silent)
         return []
 
-    with pytest.raises(WeightsError, match="gives no sound"):
+    with pytest.raises(WeightsError, match="produces no sound"):
         publish(Layout.of("new", tmp_path), fill)
     assert [item.name for item in (tmp_path / "logs").iterdir()] == ["alice"] and path.read_bytes() == before
 
@@ -167,7 +167,7 @@ def test_the_architecture_of_strangers_is_in_their_weights(name: str, uses_f0: b
         weights = Synthesizer(spec).state_dict()
     assert spec_of_generator(weights, "G_1.pth") == (name, spec)
     weights["emb_g.weight"] = torch.zeros(())
-    with pytest.raises(MismatchError, match="not known here"):
+    with pytest.raises(MismatchError, match="unsupported architecture"):
         spec_of_generator(weights, "G_1.pth")
 
 
@@ -182,10 +182,10 @@ def test_other_files_give_no_voice(tiny: None, tmp_path: Path) -> None:
     torch.save({"model": Synthesizer(replace(TINY, hidden_channels=32)).state_dict()}, tmp_path / "G_1.pth")
     torch.save([1], tmp_path / "x.pth")
     for path, error, said in (
-        (voice, CheckpointError, "is a voice already"),
-        (tmp_path / "x.pth", CheckpointError, "is no training checkpoint"),
+        (voice, CheckpointError, "is already a voice"),
+        (tmp_path / "x.pth", CheckpointError, "is not a training checkpoint"),
         (tmp_path / "D_1.pth", CheckpointError, "is a discriminator"),
-        (tmp_path / "G_1.pth", MismatchError, "not known here"),
+        (tmp_path / "G_1.pth", MismatchError, "unsupported architecture"),
     ):
         with pytest.raises(error, match=said):
             extract_voice(path, tmp_path / "out.pth")

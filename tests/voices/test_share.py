@@ -105,12 +105,12 @@ def test_a_zip_brings_any_voice_to_another_machine(tiny: None, tmp_path: Path, f
 def test_what_a_program_could_not_use_is_refused_with_the_reason(tiny: None, tmp_path: Path) -> None:
     nano, rvc = _trained(tmp_path, TINY, replace(INFO, content_name="embedded")), _save(tmp_path / "rvc.pth")
     for layout, program in (("rvc", "RVC WebUI"), ("applio", "Applio")):
-        with pytest.raises(MismatchError, match=f"{program} cannot speak with 'Алиса'.*small encoder") as caught:
+        with pytest.raises(MismatchError, match=f"{program} cannot use 'Алиса'.*small encoder") as caught:
             export_voice(nano, tmp_path / "out", layout=layout)
         assert "--layout zip" in caught.value.hint
-        with pytest.raises(SettingsError, match="opens no safetensors"):
+        with pytest.raises(SettingsError, match="cannot open safetensors"):
             export_voice(rvc, tmp_path / "out", layout=layout, file_format="safetensors")
-    with pytest.raises(SettingsError, match="no such layout"):
+    with pytest.raises(SettingsError, match="unknown layout"):
         export_voice(rvc, tmp_path / "out", layout="gradio")
     assert not (tmp_path / "out").exists()
 
@@ -161,7 +161,7 @@ def test_a_bare_file_under_a_name_of_ones_choice(tmp_path: Path) -> None:
     _index(tmp_path / "downloads" / "somebody.index")  # another download, not of this voice
     [made] = import_voices(source, name="Мария", root=tmp_path)
     assert made.name == load_voice(Path(made.path)).info.name == "Мария" and made.index == ""
-    with pytest.raises(SettingsError, match="there is 'Мария' already"):
+    with pytest.raises(SettingsError, match="'Мария' already exists"):
         import_voices(source, name="Мария", root=tmp_path)
     _index(tmp_path / "downloads" / "added_IVF1_Flat_nprobe_1_model (1)_v2.index")
     [made] = import_voices(source, name="with index", root=tmp_path)
@@ -197,7 +197,7 @@ def test_nothing_is_half_imported(tmp_path: Path) -> None:
     silent = load_voice(_rvc(stuff / "b.pth"))
     silent.weights["dec.conv_post.weight"].zero_()
     save_voice(stuff / "b.pth", silent)
-    refused(stuff, WeightsError, "gives no sound")  # after a was taken in
+    refused(stuff, WeightsError, "produces no sound")  # after a was taken in
     with zipfile.ZipFile(tmp_path / "slip.zip", "w") as archive:
         archive.writestr("../../a.pth", "x")
     refused(tmp_path / "slip.zip", UnsafeFileError, "a.pth")
