@@ -515,10 +515,10 @@ def test_zips_in_zips_are_unpacked_too(home: Path) -> None:
 def test_silence_that_packs_well_and_many_files_are_no_attack(home: Path) -> None:
     with zipfile.ZipFile(home / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for number in range(8100):
-            archive.writestr(f"{number}.wav", b"")
+            archive.writestr(f"{number}.txt", b"")
         archive.writestr("silence.wav", sound(home, 1)[:44] + bytes(40 << 20))
     folder = unpack(home / "a.zip", home / "out")
-    assert folder is not None and sum(1 for _ in folder.iterdir()) == 8101
+    assert folder is not None and [path.name for path in folder.iterdir()] == ["silence.wav"]
 
 
 def link_entry(name: str, kind: int) -> zipfile.ZipInfo:
