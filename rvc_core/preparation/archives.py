@@ -28,6 +28,7 @@ _MOST_FILES = 100_000
 _NESTED = 2  # zips inside zips
 _LONGEST_BYTES = 200  # of a file name; disks take 255
 _LINKS = (stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _CODE_PAGES = ("cp932", "gbk", "cp866", "cp850", "cp437")  # of Windows: Japan, China, Russia, Western Europe, USA
 _UNICODE_NAME = 0x7075  # an extra field: the name in UTF-8, beside one in a code page
 
@@ -120,6 +121,11 @@ def _wanted(
                     f"{archive.name} is protected by a password",
                     hint="unpack it yourself, and pack the recordings again without a password",
                 )
+            if entry.compress_type not in _METHODS:
+                raise DatasetError(
+                    f"{archive.name} is packed in a way that cannot be read here (method {entry.compress_type})",
+                    hint="Windows does so above 2 GB: pack several smaller zips, or use 7-Zip with Deflate",
+                )
             wanted[_unused("/".join(parts), wanted)] = entry
     if kept_packed:
         progress.say(f"{archive.name}: not opened: {', '.join(kept_packed[:5])}; {UNPACK}")
@@ -145,11 +151,6 @@ def _readable(archive: Path) -> Iterator[None]:
     again = "download or copy it again; if it stays so, pack the recordings again"
     try:
         yield
-    except NotImplementedError as error:
-        raise DatasetError(
-            f"{archive.name} is packed in a way that cannot be read here ({error})",
-            hint="Windows does this to zips of more than 2 GB: pack several smaller zips, or use 7-Zip with Deflate",
-        ) from error
     except zipfile.BadZipFile as error:
         if archive.with_suffix(".z01").exists() or "multiple disks" in str(error):
             raise DatasetError(

@@ -31,7 +31,7 @@ _DRIVE_HOSTS = ("drive.google.com", "docs.google.com", "drive.usercontent.google
 _DRIVE_ID = re.compile(r"[\w-]{10,}")
 _SCHEMELESS = re.compile(
     r"(?:www\.)?(?:drive\.google|docs\.google|dropbox|huggingface|github|youtube|soundcloud|vimeo)\.(?:com|co)/"
-    r"|youtu\.be/"
+    r"|youtu\.be/|www\.[\w.-]+/"
 )
 _VIDEO_PAGES = {
     "youtube.com": "YouTube",

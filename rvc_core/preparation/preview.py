@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from ..audio.recordings import find_recordings
 from ..audio.waveform import AUDIO_SUFFIXES, header_seconds
-from ..errors import DatasetError
+from ..errors import DatasetError, RVCError
 from ..system.platforms import Platform, detect, home
 from .file_kinds import is_foreign_archive
 from .typed_paths import refuse_whole
@@ -17,6 +17,7 @@ from .typed_paths import refuse_whole
 T = TypeVar("T")
 PREVIEW_FILES, PREVIEW_SECONDS = 500, 2.0
 _OFFERED, _DEPTH = 30, 4
+_NOT_OFFERED = ("logs", "drive", "node_modules", "links", "unpacked", "joined")  # ours, or not recordings
 
 
 @dataclass
@@ -74,12 +75,12 @@ def listing(paths: list[Path], most: float = float("inf"), seconds: float = floa
 def within(seconds: float, work: Callable[[], T]) -> T | None:
     """What `work` returns or raises, or None when it takes longer: a drive that hangs must not stop a notebook."""
     results: list[T] = []
-    errors: list[DatasetError | OSError] = []
+    errors: list[RVCError | OSError] = []
 
     def run() -> None:
         try:
             results.append(work())
-        except (DatasetError, OSError) as error:
+        except (RVCError, OSError) as error:
             errors.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
@@ -99,8 +100,9 @@ def offered(here: Platform | None = None) -> list[Path]:
         "lightning": [str(here.home), "/teamspace/uploads"],
     }.get(here.name, [])
     found: list[Path] = []
-    for root in [*map(Path, roots), home() / "recordings"]:
-        found += [path for path in _candidates(root, _DEPTH if here.name == "kaggle" else 2, ends) if path not in found]
+    places = [(Path(root), _DEPTH if here.name == "kaggle" else 2) for root in roots]
+    for root, depth in [*places, (home() / "recordings", _DEPTH)]:
+        found += [path for path in _candidates(root, depth, ends) if path not in found]
     return found[:_OFFERED]
 
 
@@ -121,5 +123,5 @@ def _candidates(folder: Path, depth: int, ends: float) -> Iterator[Path]:
             return
         if path.suffix.lower() == ".zip":
             yield path
-        elif depth and path.is_dir() and path.name not in ("logs", "drive", "node_modules"):
+        elif depth and path.is_dir() and path.name not in _NOT_OFFERED:
             yield from _candidates(path, depth - 1, ends)

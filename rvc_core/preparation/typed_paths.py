@@ -19,7 +19,7 @@ from .links import address_of, is_link
 
 _WHOLE = (  # folders that hold far more than recordings
     *("/", "/content", "/content/drive", "/content/gdrive", "/kaggle", "/teamspace", "/teamspace/studios"),
-    *("/teamspace/studios/this_studio", "/home", "/root", "/Users", "/mnt", "/media", "/usr", "/etc", "/var", "/opt"),
+    *("/teamspace/studios/this_studio", "/home", "/root", "/Users", "/usr", "/etc", "/var", "/opt"),
     *("/proc", "/sys", "/dev"),
 )
 _DRIVE_ROOTS = ("MyDrive", "My Drive", "Shareddrives", "Shared drives")
@@ -152,6 +152,15 @@ def _matching(pattern: Path) -> list[Path]:
 
 
 def _nothing_there(bare: str) -> DatasetError:
+    """The sentence for a text that names nothing."""
+    if re.match(r"/?[A-Za-z]:[\\/]|\\\\", bare):
+        return DatasetError(
+            f"there is no {bare!r}: it is a path of your own computer", hint="upload the files, or give their path here"
+        )
+    if scheme := re.match(r"([a-z][a-z0-9+.-]+)://", bare, re.IGNORECASE):
+        return DatasetError(
+            f"there is no {bare!r}: links of {scheme[1]} are not fetched", hint="give a link that begins with https://"
+        )
     if _WILD.search(bare):
         return DatasetError(
             f"no recording or zip matches {bare!r} in {Path.cwd()}", hint="check the pattern, or give the whole folder"

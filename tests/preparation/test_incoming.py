@@ -482,11 +482,14 @@ def test_what_macs_add_is_left_out_in_silence_and_odd_names_are_repaired(home: P
         ("set/a.wav", sound(home, 6)),
         ("set/a\x1b[2J.wav", sound(home, 7)),
         ("__MACOSX/set/._a.wav", b"junk"),
+        ("__MACOSX/set/b.wav", b"junk"),
         ("set/.DS_Store", b"junk"),
         ("set/._a.wav", b"junk"),
         ("Thumbs.db", b"junk"),
     )
-    found = held(brought(str(archive), "v", heard))
+    dataset = brought(str(archive), "v", heard)
+    found = held(dataset)
+    assert sum(path.is_file() for path in dataset.rglob("*")) == 7, "what a Mac adds is not unpacked at all"
     assert sorted(found.values()) == sorted(sound(home, number) for number in range(1, 8)) and not heard.lines
     assert {"set/deep/er/a.wav", "set/take 12:30?.WAV", "set/A.wav", "set/a.wav", "set/a?[2J.wav"} < {*found}
 
@@ -512,10 +515,10 @@ def test_zips_in_zips_are_unpacked_too(home: Path) -> None:
 def test_silence_that_packs_well_and_many_files_are_no_attack(home: Path) -> None:
     with zipfile.ZipFile(home / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for number in range(8100):
-            archive.writestr(f"{number}.wav", b"")
+            archive.writestr(f"{number}.txt", b"")
         archive.writestr("silence.wav", sound(home, 1)[:44] + bytes(40 << 20))
     folder = unpack(home / "a.zip", home / "out")
-    assert folder is not None and sum(1 for _ in folder.iterdir()) == 8101
+    assert folder is not None and [path.name for path in folder.iterdir()] == ["silence.wav"]
 
 
 def link_entry(name: str, kind: int) -> zipfile.ZipInfo:
@@ -693,6 +696,23 @@ def test_what_is_not_there_is_one_sentence_that_says_where_was_looked(takes: Pat
     assert caught.value.hint and "\n" not in str(caught.value)
     if text == "nobody":
         assert str(takes / "work" / "notebooks") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("C:\\Users\\me\\takes", "your own computer"),
+        ("file:///C:/Users/me/takes", "your own computer"),
+        ("\\\\server\\takes", "your own computer"),
+        ("ftp://example.org/a.wav", "links of ftp"),
+        ("s3://bucket/a.wav", "links of s3"),
+    ],
+)
+def test_paths_of_elsewhere_are_known(takes: Path, text: str, said: str) -> None:
+    with pytest.raises(DatasetError, match=said):
+        meant(text)
+    assert meant("www.example.org/a.wav") == "www.example.org/a.wav"
+    assert address_of("www.example.org/a.wav") == "https://www.example.org/a.wav"
 
 
 def test_a_slip_of_the_finger_is_answered_with_what_is_there(takes: Path) -> None:
