@@ -311,11 +311,11 @@ main() {
         shift 2
     fi
     [[ -n "$bundle" || -d "$here/rvc_core" || ! -f "$here/manifest.json" ]] || bundle="$here"
-    update "$@"
     local command="${1:-install}"
     [[ $# -gt 0 ]] && shift
     case "$command" in
         install)
+            [[ -n "$bundle" ]] || update "$@"
             install base
             say "up to date; the command line is $(dirname "$python")/rvc" ;;
         demo)    install base; exec "$python" -m rvc_core.cli demo "$@" ;;

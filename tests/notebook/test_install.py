@@ -345,6 +345,29 @@ def test_a_second_run_takes_the_newest_commit(fetched) -> None:
     assert "rewritten" in update().stdout
 
 
+@pytest.mark.parametrize(("command", "newest"), [("", True), ("install", True), ("check", False), ("help", False)])
+def test_only_an_installation_updates_and_the_newest_script_installs(fetched, command: str, newest: bool) -> None:
+    served, clone, _ = fetched
+    (served / "setup_env.sh").write_text("echo the newest script $*")
+    git(served, "commit", "-qam", "newer")
+    code = f'source "{clone}/setup_env.sh"; install() {{ echo "$1"; }}; check() {{ echo check; }}; main {command}'
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
+    assert ("the newest script" in done.stdout) == newest, done.stdout + done.stderr
+    assert newest != (git(clone, "log", "-1", "--format=%s") != "newer")
+
+
+def test_a_bundle_is_installed_by_the_script_inside_it(tmp_path: Path) -> None:
+    for place, told in (("bundle", str(tmp_path / "bundle")), ("clone", "")):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "manifest.json").touch()
+        shutil.copy(ROOT / "setup_env.sh", tmp_path / place)
+        if place == "clone":
+            (tmp_path / place / "rvc_core").mkdir()
+        code = f'source "{tmp_path / place}/setup_env.sh"; install() {{ echo "from: $bundle"; }}; locate; main install'
+        done = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
+        assert done.stdout.splitlines()[0] == f"from: {told}", done.stderr
+
+
 @pytest.mark.parametrize("change", ["edited", "committed", "staged"])
 def test_changes_of_one_s_own_are_kept_and_said(fetched, change: str) -> None:
     served, clone, update = fetched

@@ -135,6 +135,8 @@ def test_a_label_changes_and_nothing_else(tiny: None, tmp_path: Path) -> None:
     annotate(path, note=7, name=2024, author=1.5)
     numbered = load_voice(path).info
     assert (numbered.note, numbered.name, numbered.author) == ("7", "2024", "1.5")
+    content = torch.load(path, weights_only=True)
+    assert [content[key] for key in ("info", "model_name", "author")] == ["7", "2024", "1.5"], "text to other programs"
 
 
 def test_rvcs_own_label_is_the_number_of_epochs(tiny: None, tmp_path: Path) -> None:
