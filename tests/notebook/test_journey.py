@@ -449,13 +449,15 @@ def test_drive_is_mounted_or_refused(
     assert "allow it" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("given", [("dataset", "none"), ("songs", "none"), ("dataset", "elsewhere"), ("place", "")])
+@pytest.mark.parametrize(
+    "given", [("dataset", "auto"), ("dataset", "none"), ("songs", "none"), ("dataset", "elsewhere"), ("place", "")]
+)
 def test_a_path_in_drive_mounts_drive_whatever_the_storage_is(
     colab: Path, given: tuple[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name, place = given
     path = str(colab / "drive" / "MyDrive" / "takes")
-    parameters = {"place": place and str(colab / place) if place != "none" else place} | {name: path}
+    parameters = {"place": str(colab / place) if place == "elsewhere" else place} | {name: path}
     monkeypatch.setenv("DRIVE_REFUSES", "you said no")
     with pytest.raises(StorageError, match=r"not mounted \(.*you said no\), and .*MyDrive/takes lies there"):
         notebook.begin("alice", **parameters)
@@ -472,7 +474,9 @@ def test_an_rvc_home_in_drive_is_mounted_before_anything_is_written_there(
     with pytest.raises(StageOrderError):
         notebook.report()
     notebook.begin("alice", place="none")
-    assert (colab / "drive" / "MyDrive" / "rvc" / "notebook.json").is_file()
+    from google.colab import drive
+
+    assert drive.MOUNTED and (colab / "drive" / "MyDrive" / "rvc" / "notebook.json").is_file()
 
 
 def test_nothing_is_mounted_for_paths_elsewhere(colab: Path, capsys: pytest.CaptureFixture[str]) -> None:
