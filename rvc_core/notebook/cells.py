@@ -111,7 +111,7 @@ def begin(
     return session.lab
 
 
-def mount_drive(*paths: str | Path) -> None:
+def mount_drive(*paths: str | float | Path) -> None:
     """Mount Google Drive on Colab if a path lies there, or is ``auto``; again, if the mount no longer answers.
 
     Without Drive, ``auto`` saves nothing, and this is said. A path in Drive is an error.
@@ -121,7 +121,7 @@ def mount_drive(*paths: str | Path) -> None:
     StorageError
         When a path lies in Drive, and Drive is not mounted.
     """
-    inside = [str(path) for path in paths if str(path) != "auto" and in_drive(path)]
+    inside = [path for path in map(str, paths) if path != "auto" and in_drive(path)]
     if is_reachable(DRIVE) or not (inside or "auto" in paths):
         return
     why = f"it is only on Colab, and this is {detect().title}"
