@@ -7,6 +7,7 @@
 #   bash setup_env.sh check       report and change nothing; exit status 1 if something is missing
 #
 # Without a network: `bash setup_env.sh --offline BUNDLE [demo]` installs what `rvc weights bundle` packed elsewhere.
+# The script inside an unpacked bundle installs that bundle.
 #
 # A bare machine gets .venv beside this file; Colab, Kaggle, Lightning.AI and an active conda environment are used as
 # they are, and what they bring (torch first of all) is never replaced.
@@ -245,6 +246,23 @@ print(f"setup_env: the bundle is whole; weights: {', '.join(map(str, placed)) or
 PY
 }
 
+update() {   # what a notebook fetched, to the newest commit of its branch; $@: how this script was called
+    local git=(timeout 60 git -C "$here") said
+    [[ "$(basename "$(dirname "$here")")" == rvc_core_project && -d "$here/.git" && -z "${RVC_UPDATED:-}" ]] || return 0
+    if ! git -C "$here" diff --quiet HEAD || [[ -n "$(git -C "$here" log --oneline "@{upstream}..HEAD")" ]]; then
+        say "$here has changes of your own: it is used as it is. To get the newest version, move that folder away"
+        return
+    fi
+    said="$(GIT_TERMINAL_PROMPT=0 "${git[@]}" fetch --quiet --depth 1 2>&1)" || {
+        say "the newest version cannot be fetched (${said##*$'\n'}): $here is used as it is"
+        return
+    }
+    [[ "$("${git[@]}" rev-parse HEAD)" == "$("${git[@]}" rev-parse "@{upstream}")" ]] && return
+    "${git[@]}" reset --quiet --hard "@{upstream}" || die "$here cannot be updated: move that folder away"
+    say "updated to $("${git[@]}" log -1 --format='%h of %as: %s')"
+    RVC_UPDATED=1 exec bash "$here/setup_env.sh" "$@"
+}
+
 install() {   # $1: base or test
     local started=$SECONDS extras="extras_$1" limits which; extras="${!extras}"
     local ours
@@ -292,6 +310,8 @@ main() {
         bundle="$(realpath "$2")"
         shift 2
     fi
+    [[ -n "$bundle" || -d "$here/rvc_core" || ! -f "$here/manifest.json" ]] || bundle="$here"
+    update "$@"
     local command="${1:-install}"
     [[ $# -gt 0 ]] && shift
     case "$command" in

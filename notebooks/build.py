@@ -1,5 +1,8 @@
 """Make the notebooks from their sources: ``python notebooks/build.py``; with ``--check`` only say whether they differ.
 
+The README's badges are made here too. They and the cell Install take the project's address from pyproject.toml, where
+``[project.urls]`` may declare a ``Repository``; without one there are no badges, and the reader fills in the address.
+
 The unattended notebooks each have a source; their cell tagged ``parameters`` ends with every field of the settings that
 they use, so a notebook's parameters, the command line's flags and the API are one declaration. The notebooks of the
 platforms are all made of ``journey.py``, in each language, with the texts of ``rvc_core/notebook``.
@@ -8,8 +11,10 @@ platforms are all made of ``journey.py``, in each language, with the texts of ``
 import argparse
 import re
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import jupytext
 import nbformat
@@ -28,7 +33,54 @@ PLATFORMS = {  # the mark that `platforms.detect` knows each by, and where a pro
 }
 
 
-def notebooks() -> Iterator[tuple[Path, str]]:
+# The project says in its pyproject.toml what it is, an offline bundle in its manifest.json, a zip by the files in it.
+FIND = (
+    "-maxdepth 4 ( -name pyproject.toml -o -name manifest.json -o -iname *rvc*.zip -size -64M ) "
+    r'-exec grep -lE ^name.=."rvc_core"$|^."rvc_core":|/rvc_core/embedded/ {} +'
+)
+BRANCH = "main"
+BADGES = {  # picture, and where it leads; of other hosts than GitHub no platform opens a notebook
+    "colab": ("https://colab.research.google.com/assets/colab-badge.svg", "https://colab.research.google.com/{path}"),
+    "kaggle": ("https://kaggle.com/static/images/open-in-kaggle.svg", "https://kaggle.com/kernels/welcome?src={url}"),
+    "lightning": (
+        "https://pl-bolts-doc-images.s3.us-east-2.amazonaws.com/app-2/studio-badge.svg",
+        "https://lightning.ai/new?repo_url={quoted}",
+    ),
+}
+TITLES = {"colab": "Open in Colab", "kaggle": "Open in Kaggle", "lightning": "Open in Studio"}
+_BADGES = re.compile(r"(<!-- badges -->\n).*?(<!-- /badges -->)", re.DOTALL)
+
+
+def repository(project: Path = HERE.parent) -> str:
+    """The address that pyproject.toml declares; empty without one."""
+    urls = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"].get("urls", {})
+    return str(urls.get("Repository", "")).removesuffix("/").removesuffix(".git")
+
+
+def badge(platform: str, folder: str, address: str) -> str:
+    """Markdown of the picture that opens a notebook on its platform; empty where that cannot be."""
+    if not (known := re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+)", address)):
+        return ""
+    place = f"{known[1]}/blob/{BRANCH}/notebooks/{folder}rvc_{platform}.ipynb"
+    picture, link = BADGES[platform]
+    url = f"https://github.com/{place}"
+    return f"[![{TITLES[platform]}]({picture})]({link.format(path=f'github/{place}', url=url, quoted=quote(url, ''))})"
+
+
+def readme(text: str, address: str) -> str:
+    """The README with its badges, or without."""
+    badges = "\n".join(filter(None, (badge(platform, "", address) for platform in PLATFORMS)))
+    return _BADGES.sub(lambda found: found[1] + (badges and f"{badges}\n") + found[2], text)
+
+
+def written(address: str) -> Iterator[tuple[Path, str]]:
+    """Every file that is made here, and its text."""
+    yield from notebooks(address)
+    page = HERE.parent / "README.md"
+    yield page, readme(page.read_text("utf-8"), address)
+
+
+def notebooks(address: str) -> Iterator[tuple[Path, str]]:
     """Every notebook: its file, and its text without outputs, with stable cell ids."""
     for source in sorted((HERE / "source").glob("*.py")):
         if source.stem != "journey":
@@ -36,7 +88,8 @@ def notebooks() -> Iterator[tuple[Path, str]]:
     for code in LANGUAGES:
         for platform in PLATFORMS:
             stem = f"rvc_{platform}"
-            yield HERE / ("" if code == "en" else code) / f"{stem}.ipynb", _text(stem, _journey(platform, code))
+            folder = "" if code == "en" else f"{code}/"
+            yield HERE / folder / f"{stem}.ipynb", _text(stem, _journey(platform, code, address))
 
 
 def _text(stem: str, cells: list[nbformat.NotebookNode]) -> str:
@@ -50,9 +103,9 @@ def _text(stem: str, cells: list[nbformat.NotebookNode]) -> str:
     return nbformat.writes(notebook) + "\n"
 
 
-def _journey(platform: str, code: str) -> list[nbformat.NotebookNode]:
+def _journey(platform: str, code: str, address: str) -> list[nbformat.NotebookNode]:
     """The cells of the journey on one platform: where it has texts of its own, they follow the common ones."""
-    prose, (mark, places) = texts(code)["prose"], PLATFORMS[platform]
+    prose, (mark, places) = texts(code)["prose"] | {"repository": address}, PLATFORMS[platform]
     limits = "\n".join(
         f"- {texts(code).get('limits', {}).get(one.text, one.text)} ({one.date}, {one.source})"
         for one in detect({mark: ""}, exists=lambda path: False).limits
@@ -60,15 +113,19 @@ def _journey(platform: str, code: str) -> list[nbformat.NotebookNode]:
 
     def told(match: re.Match[str]) -> str:
         found = [prose[key] for key in (match[1], f"{match[1]}_{platform}") if key in prose] or [match[0]]
-        return "\n\n".join(text.strip() for text in found).replace("{limits}", limits)
+        return between.join(text.strip() for text in found).replace("{limits}", limits)
 
     cells = []
     for cell in jupytext.read(HERE / "source" / "journey.py").cells[1:]:  # the first says what the file is
         if cell.metadata.pop("platform", platform) != platform:
             continue
+        between = " " if cell.cell_type == "code" else "\n\n"
         cell.source = re.sub(r"\{(\w+)\}", told, cell.source)
         cell.source = cell.source.replace("*PLACES", ", ".join(f'"{place}"' for place in places))
+        cell.source = cell.source.replace("*FIND", f"*{FIND!r}.split()")
         cells.append(cell)
+    if shown := badge(platform, "" if code == "en" else f"{code}/", address):
+        cells[0].source += f"\n\n{shown}"
     return cells
 
 
@@ -78,9 +135,9 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a notebook is out of step")
     check = parser.parse_args().check
     stale = []
-    for target, text in notebooks():
+    for target, text in written(repository()):
         if not target.exists() or target.read_text("utf-8") != text:
-            stale.append(str(target.relative_to(HERE)))
+            stale.append(str(target.relative_to(HERE.parent)))
             if not check:
                 target.parent.mkdir(exist_ok=True)
                 target.write_text(text, "utf-8")

@@ -13,6 +13,8 @@ from typing import Any
 from .audio.recordings import find_recordings
 from .errors import ResourceError, RVCError, SettingsError
 from .experiment import Experiment
+from .preparation.incoming import brought, sources
+from .preparation.links import is_link
 from .progress import Progress, Silent, Terminal
 from .settings import (
     ConvertSettings,
@@ -23,9 +25,11 @@ from .settings import (
     RuntimeSettings,
     Settings,
     TrainSettings,
+    text_of,
 )
 from .system.files import read_json, sha256_of, signature, slug_of, write_json
 from .voice import FailedFile, Voice
+from .workspace.layout import Layout
 
 _STAGES = (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings, MirrorSettings)
 TRAIN_SETTINGS = (*_STAGES, RuntimeSettings)
@@ -53,21 +57,33 @@ def settings_from(settings: type[Settings], parameters: Mapping[str, Any]) -> An
     return settings.of(**{name: parameters[name] for name in settings.model_fields if name in parameters})
 
 
-def train_voice(name: str, dataset: str, result: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Run all stages and write their reports to the file `result`."""
+def train_voice(
+    name: str | float, dataset: str | float, result: str | float, parameters: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Run all stages and write their reports to the file `result`.
+
+    Parameters
+    ----------
+    dataset : str
+        A folder, a recording, a zip, a pattern or a link.
+    """
+    progress = Terminal(line_every_seconds=_LINE_EVERY_SECONDS)
+    runtime = settings_from(RuntimeSettings, parameters)
     lab = Experiment.open(
-        name,
-        dataset,
-        runtime=settings_from(RuntimeSettings, parameters),
-        progress=Terminal(line_every_seconds=_LINE_EVERY_SECONDS),
+        name, brought(text_of(dataset), Layout.of(name).name, progress), runtime=runtime, progress=progress
     )
     reports = lab.run(*(settings_from(settings, parameters) for settings in _STAGES))
-    write_json(Path(result), reports)
+    write_json(Path(text_of(result)), reports)
     return reports
 
 
 def convert_folder(
-    voice: str, inputs: str, output: str, result: str, parameters: Mapping[str, Any], index: str = "auto"
+    voice: str | float,
+    inputs: str | float,
+    output: str | float,
+    result: str | float,
+    parameters: Mapping[str, Any],
+    index: str | float | None = "auto",
 ) -> dict[str, Any]:
     """Convert a recording or a folder of recordings, and write the reports to the file `result`.
 
@@ -76,7 +92,7 @@ def convert_folder(
     voice : str
         Name of an experiment, or a ``.pth``.
     inputs, output, result : str
-        A recording or a folder of recordings; the folder for the results; the file for the reports.
+        Recordings: a file, a folder, a zip, a pattern or a link; the folder for the results; the file for the reports.
     parameters : mapping
         Settings by name.
     index : str
@@ -88,10 +104,15 @@ def convert_folder(
         When a file failed. The others are converted; `result` lists both.
     """
     progress = Terminal(line_every_seconds=_LINE_EVERY_SECONDS)
-    loaded = Voice.load(voice, None if index == "none" else index, runtime=settings_from(RuntimeSettings, parameters))
-    results = loaded.convert_all([inputs], output, settings_from(ConvertSettings, parameters), progress=progress)
+    loaded = Voice.load(
+        text_of(voice),
+        None if index in ("none", None) else text_of(index),
+        runtime=settings_from(RuntimeSettings, parameters),
+    )
+    files = sources(text_of(inputs), "to convert", progress)
+    results = loaded.convert_all(files, text_of(output), settings_from(ConvertSettings, parameters), progress=progress)
     reports = {"files": [item.as_json() for item in results]}
-    write_json(Path(result), reports)
+    write_json(Path(text_of(result)), reports)
     if failed := [item for item in results if isinstance(item, FailedFile)]:
         raise RVCError(
             f"{len(failed)} of {len(results)} files failed: {failed[0].source}: {failed[0].error}", hint=failed[0].hint
@@ -198,7 +219,7 @@ def read_plans(file: Path) -> list[Plan]:
     import yaml
 
     try:
-        content = yaml.safe_load(file.read_text("utf-8"))
+        content = yaml.load(file.read_text("utf-8"), _as_written())
     except FileNotFoundError:
         raise SettingsError(f"{file} does not exist", hint="give the YAML file that lists the runs") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -214,6 +235,8 @@ def read_plans(file: Path) -> list[Plan]:
     for number, row in enumerate(content["runs"], start=1):
         if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("name", "dataset")):
             raise SettingsError(f"{file}: run {number} needs a name and a dataset", hint=_YAML)
+        if not isinstance(row.get("convert") or "", str):
+            raise SettingsError(f"{file}: {row['name']}: convert is not one path", hint="give a recording or a folder")
         plans.append(_plan(file, content.get("defaults", {}) | row))
     if doubled := {plan.name for plan in plans if sum(other.name == plan.name for other in plans) > 1}:
         raise SettingsError(
@@ -222,23 +245,40 @@ def read_plans(file: Path) -> list[Plan]:
     return plans
 
 
+def _as_written() -> Any:
+    """A loader that leaves scalars as they were written, but for nothing: a voice may be called 007, no or 2024-05-01.
+
+    Numbers and truth values are read by the settings that they are for.
+    """
+    import yaml
+
+    class AsWritten(yaml.SafeLoader):
+        yaml_implicit_resolvers = {
+            first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("null", "merge")]
+            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
+
+    return AsWritten
+
+
 def _plan(file: Path, row: dict[str, Any]) -> Plan:
     def absolute(text: str) -> str:
-        return str(file.absolute().parent / Path(text).expanduser()) if text else ""
+        return str(file.absolute().parent / Path(text).expanduser()) if text and not is_link(text) else text
 
     settings = {name: value for name, value in row.items() if name not in ("name", "dataset", "convert")}
     known = {name for one in (*TRAIN_SETTINGS, ConvertSettings) for name in one.model_fields}
-    if unknown := sorted(settings.keys() - known):
+    if unknown := sorted(map(text_of, settings.keys() - known)):
         raise SettingsError(
             f"{file}: {row['name']}: unknown setting {', '.join(unknown)}",
             hint=f"choose from: {', '.join(sorted(known))}",
         )
     try:
         for one in (*TRAIN_SETTINGS, ConvertSettings):
-            settings_from(one, settings)
+            read = settings_from(one, settings).stamp()
+            settings |= {name: read[name] for name in settings.keys() & read.keys()}
     except SettingsError as error:
         raise SettingsError(f"{file}: {row['name']}: {error}", hint=error.hint) from None
-    return Plan(row["name"], absolute(row["dataset"]), absolute(str(row.get("convert") or "")), settings)
+    return Plan(row["name"], absolute(row["dataset"]), absolute(row.get("convert") or ""), settings)
 
 
 def run_all(file: Path, output: Path, progress: Progress = Silent()) -> list[dict[str, Any]]:
@@ -301,5 +341,6 @@ def _run(plan: Plan, place: Path, progress: Progress) -> str:
 def _depends(plan: Plan) -> Iterator[Any]:
     """Everything that determines the results of a plan."""
     yield vars(plan)
-    for folder in filter(None, (plan.dataset, plan.inputs)):
-        yield find_recordings(Path(folder)).fingerprint()
+    for text, name in ((plan.dataset, plan.name), (plan.inputs, "to convert")):
+        for path in sources(text, name) if text else []:
+            yield find_recordings(path).fingerprint()

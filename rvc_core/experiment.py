@@ -14,6 +14,7 @@ from .settings import (
     PrepareSettings,
     RuntimeSettings,
     TrainSettings,
+    text_of,
 )
 from .voice import Voice
 from .workspace.layout import Layout
@@ -57,15 +58,15 @@ class Experiment:
     @classmethod
     def open(
         cls,
-        name: str,
-        dataset: str | Path | None = None,
+        name: str | float,
+        dataset: str | float | Path | None = None,
         *,
         home: Path | None = None,
         runtime: RuntimeSettings = RuntimeSettings(),
         progress: Progress = Silent(),
     ) -> "Experiment":
         """Open the experiment called `name` under ``RVC_HOME``, or start a new one."""
-        folder = Path(dataset).expanduser() if dataset is not None else None
+        folder = Path(text_of(dataset)).expanduser() if dataset is not None else None
         return cls(Layout.of(name, home), folder, runtime, progress)
 
     def inspect(self) -> "DatasetReport":
@@ -127,11 +128,11 @@ class Experiment:
         return save(self.layout, place)
 
     @classmethod
-    def restore(cls, name: str, place: str = "auto", *, home: Path | None = None) -> "Experiment":
+    def restore(cls, name: str | float, place: str = "auto", *, home: Path | None = None) -> "Experiment":
         """Restore an experiment from storage, unless this machine is at the same step or later."""
         from .storage.places import restore
 
-        restore(name, place, root=home)
+        restore(text_of(name), place, root=home)
         return cls.open(name, home=home)
 
     def on_everything(self) -> "Experiment":

@@ -4,9 +4,20 @@ Stage settings change results, so they are recorded in the stamps of those resul
 results and is not recorded. Architectures are in presets.py.
 """
 
-from typing import Annotated, Any, Literal, TypeVar
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from .errors import SettingsError
 from .presets import PRESETS
@@ -15,6 +26,25 @@ F0Method = Literal["auto", "rmvpe", "fcpe", "crepe", "harvest", "dio", "pm"]
 ContentName = Literal["auto", "embedded", "contentvec"]
 PresetName = Literal[*PRESETS]  # type: ignore[valid-type]
 S = TypeVar("S", bound="Settings")
+
+
+def text_of(value: Any) -> Any:
+    """Text that was written as a number, a truth value, a date, a path or nothing; what cannot be text stays as it is.
+
+    Examples
+    --------
+    >>> text_of(2024), text_of(True), text_of(None), text_of(datetime.date(2024, 5, 1)), text_of([1])
+    ('2024', 'True', '', '2024-05-01', [1])
+    """
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, int | float | datetime.date | Path) else value
+
+
+def _is_text(annotation: Any) -> bool:
+    """Whether a field holds text: any, or one of some words."""
+    choices = get_args(annotation)
+    return annotation is str or (bool(choices) and all(isinstance(choice, str) for choice in choices))
 
 
 def _number_or_word(value: Any) -> Any:
@@ -41,6 +71,18 @@ class Settings(BaseModel):
     """Base class of all settings: immutable, refuses unknown names, reports errors in one line."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_as_written(cls, values: Any) -> Any:
+        """Papermill, YAML and Python hand over ``2023`` where the text "2023" is meant, and None for the default."""
+        if not isinstance(values, Mapping):
+            return values
+        texts = {name: field.default for name, field in cls.model_fields.items() if _is_text(field.annotation)}
+        return {
+            name: (texts[name] if value is None else text_of(value)) if name in texts else value
+            for name, value in values.items()
+        }
 
     @classmethod
     def of(cls: type[S], **values: Any) -> S:

@@ -197,7 +197,7 @@ def outputs_for(
     """
     from .features.pitch import read_curve
 
-    files = [file for item in inputs for file in (_recordings_in(item, folder) if item.is_dir() else [item])]
+    files = [file for item in inputs for file in (recordings_in(item, folder) if item.is_dir() else [item])]
     if not files:
         raise SettingsError(
             "nothing to convert: no recordings found", hint="give recordings, or a folder with recordings"
@@ -217,7 +217,8 @@ def outputs_for(
     return pairs
 
 
-def _recordings_in(inputs: Path, results: Path) -> list[Path]:
+def recordings_in(inputs: Path, results: Path) -> list[Path]:
+    """The recordings of a folder and its sub-folders, without those that lie in the sub-folder of results."""
     from .audio.recordings import find_recordings
 
     inputs, results = inputs.absolute(), results.absolute()

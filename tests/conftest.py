@@ -17,6 +17,7 @@ import pytest  # noqa: E402
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the slow proofs too (minutes each)")
+    parser.addoption("--recordings", default="", help="a real person's two minutes, for the slow proof of the notebook")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -333,7 +333,7 @@ def _bomb(depth: int = 60) -> list[Any]:
     return bomb
 
 
-_add("a description without end", _described(model_name=_bomb()), WeightsError, "a list where text belongs")
+_add("a description without end", _described(model_name=_bomb()), WeightsError, "a list instead of text")
 _add(
     "an architecture without end",
     _described(config=[513, 32, 16, 16, 32, 2, 1, 3, 0, "1", _bomb(), *range(7)]),
@@ -400,7 +400,7 @@ _add(
     "a checkpoint of something else",
     lambda path: torch.save({"model": {"layer.weight": torch.ones(3)}}, path),
     CheckpointError,
-    "another program",
+    "is not an RVC checkpoint",
 )
 _add(
     "a checkpoint with odd shapes",
@@ -408,7 +408,7 @@ _add(
         {"model": {"enc_p.emb_phone.weight": torch.ones(3), "enc_q.pre.weight": torch.ones(3)}}, path
     ),
     MismatchError,
-    "has an architecture",
+    "unsupported architecture",
 )
 
 
@@ -451,12 +451,12 @@ def _header(header: dict[str, str] | None, value: float = 1.0) -> Callable[[Path
 
 
 for _name, _write, _error, _says in (
-    ("without a description", _header(None), WeightsError, "not what voice"),
-    ("with a description that is no JSON", _header({"rvc_voice": "{"}), WeightsError, "no safetensors file"),
-    ("with a description that is no table", _header({"rvc_voice": "[1]"}), WeightsError, "not what voice"),
-    ("with a deep description", _header({"rvc_voice": "[" * 10**5}), WeightsError, "no safetensors file"),
+    ("without a description", _header(None), WeightsError, "does not describe its voice"),
+    ("with a description that is no JSON", _header({"rvc_voice": "{"}), WeightsError, "not a safetensors file"),
+    ("with a description that is no table", _header({"rvc_voice": "[1]"}), WeightsError, "does not describe its voice"),
+    ("with a deep description", _header({"rvc_voice": "[" * 10**5}), WeightsError, "not a safetensors file"),
     ("not finite", _header({"rvc_voice": json.dumps({"config": []})}, float("nan")), WeightsError, "not finite"),
-    ("with an absurd header", _raw(struct.pack("<Q", 1 << 60) + b"{}"), WeightsError, "no safetensors file"),
+    ("with an absurd header", _raw(struct.pack("<Q", 1 << 60) + b"{}"), WeightsError, "not a safetensors file"),
     (
         "with an absurd shape",
         _raw(
@@ -466,7 +466,7 @@ for _name, _write, _error, _says in (
             + bytes(4)
         ),
         WeightsError,
-        "no safetensors file",
+        "not a safetensors file",
     ),
 ):
     _add(f"safetensors {_name}", _write, _error, _says, "v.safetensors")

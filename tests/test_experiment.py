@@ -12,6 +12,7 @@ import torch
 from rvc_core import batch
 from rvc_core.audio.waveform import Audio
 from rvc_core.cli import main
+from rvc_core.embedded import voice_folder
 from rvc_core.errors import RVCError, SettingsError, StageOrderError, WeightsError
 from rvc_core.experiment import Experiment
 from rvc_core.features.retrieval import FeatureIndex
@@ -220,7 +221,9 @@ def test_unattended_conversion_takes_an_index_and_where_to_run(tmp_path: Path, i
 def test_unattended_training_runs_where_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[RuntimeSettings] = []
     monkeypatch.setattr(Experiment, "run", lambda self, *stages: seen.append(self.runtime) or {})
-    batch.train_voice("x", "takes", str(tmp_path / "result.json"), {"device": "cpu", "threads": 3, "epochs": 2})
+    batch.train_voice(
+        "x", str(voice_folder("target")), str(tmp_path / "result.json"), {"device": "cpu", "threads": 3, "epochs": 2}
+    )
     assert seen == [RuntimeSettings(device="cpu", threads=3)]
 
 

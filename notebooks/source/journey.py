@@ -8,18 +8,18 @@
 # {install}
 
 # %%
-import os, pathlib, subprocess, sys
-
-PROJECT = ""   # {project}
-if "://" in PROJECT:
-    subprocess.run(["git", "clone", "--quiet", "--depth", "1", PROJECT, "rvc_core_project"])
+PROJECT = "{repository}"   # {project}
+import importlib.util, os, re, shutil, subprocess, sys
 os.environ |= {"RVC_PYTHON": sys.executable, "RVC_USE_CURRENT_ENV": "1", "RVC_LANG": os.environ.get("RVC_LANG", "{code}")}
-search = ["find", PROJECT or ".", *PLACES, "-maxdepth", "4", "-name", "setup_env.sh"]
-for setup in map(pathlib.Path, subprocess.run(search, capture_output=True, text=True).stdout.splitlines()[:1]):
-    bundle = [] if (setup.parent / "rvc_core").is_dir() else ["--offline", setup.parent]
-    subprocess.run(["bash", setup, *bundle], check=True)
-    sys.path.append(str(setup.parent.resolve()))
-from rvc_core import notebook; notebook.check()
+run = lambda *words: subprocess.run(["env", "GIT_TERMINAL_PROMPT=0", *words], capture_output=True, text=True)
+find = lambda *places: min(run("find", *places, *FIND).stdout.splitlines(), key=lambda file: (file.endswith(".zip"), len(file)), default="")
+address = not os.path.exists(PROJECT) and re.fullmatch(r"(?:git clone )?(\w+://|\w+@|(?=\w[\w-]*(?:\.\w+)+/))(.+?)(?:/(?:tree|blob)/([^/]+).*)?/?", PROJECT.strip())
+place = "rvc_core_project/" + re.sub(r"\W+", "-", PROJECT.strip()) if address else os.path.expanduser(PROJECT)
+why = (address and not find(place) and run("git", "clone", "-q", "--depth=1", *["-b", address[3]][:2 * bool(address[3])], (address[1] or "https://") + address[2], place).stderr.strip() or "{another}").splitlines()[-1]
+found = find(place) if place else find(".", *PLACES)
+if found.endswith(".zip"): shutil.rmtree(place := os.path.expanduser("~/.cache/rvc_core/unpacked"), True); run(sys.executable, "-m", "zipfile", "-e", found, place); found = find(place)
+if subprocess.run(["bash", os.path.dirname(found) + "/setup_env.sh"]).returncode if found else PROJECT or not importlib.util.find_spec("rvc_core"): raise type("Stop", (Exception,), {"_render_traceback_": lambda stop: [*stop.args]})("{unfinished}" if found else f"{unfetched}" if address else f"{unfound}")
+[sys.modules.pop(name) for name in [*sys.modules] if name.split(".")[0] == "rvc_core"]; sys.path[:0] = [os.path.abspath(os.path.dirname(found))] if found else []; from rvc_core import notebook; notebook.check()
 
 # %% [markdown]
 # {parameters}

@@ -1,7 +1,7 @@
 """Find recordings: one file, or a folder with its sub-folders."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,16 +27,21 @@ class DatasetFiles:
         ]
 
 
-def find_recordings(dataset: Path) -> DatasetFiles:
+def find_recordings(dataset: Path, enough: Callable[[], bool] = lambda: False) -> DatasetFiles:
     """List a dataset: a folder with its sub-folders, or one file.
 
     Hidden folders such as ``.ipynb_checkpoints``, and ``__MACOSX``, hold copies and leftovers. Their recordings are
-    listed as ignored.
+    listed as ignored. Sub-folders that may not be read are listed among the ignored folders.
+
+    Parameters
+    ----------
+    enough : callable
+        Asked before each entry whether to stop listing.
 
     Raises
     ------
     DatasetError
-        When the path does not exist, or is in a Drive that is not mounted.
+        When the path does not exist, may not be read, or is in a Drive that is not mounted.
     """
     if not is_reachable(dataset):
         raise DatasetError(f"{dataset} cannot be reached: its storage is not mounted", hint="mount it: run Begin")
@@ -45,17 +50,39 @@ def find_recordings(dataset: Path) -> DatasetFiles:
     if not dataset.is_dir():
         raise DatasetError(f"{str(dataset)!r} does not exist", hint="give the path of your folder of recordings")
     files = DatasetFiles({}, {}, {}, [])
-    for path in sorted(dataset.rglob("*")):
+    unreadable: list[Path] = []
+    for path, is_folder in _walk(dataset, unreadable):
+        if enough():
+            break
         inner = path.relative_to(dataset)
         is_ignored, name = any(map(_is_ignored, inner.parts[:-1])), printable_name(inner.as_posix())
-        if path.is_dir():
+        if is_folder:
             if _is_ignored(path.name) and not is_ignored:
                 files.ignored_folders.append(name)
         elif path.name.startswith(".") or path.suffix.lower() not in AUDIO_SUFFIXES:
             files.not_audio[name] = path
         else:
             (files.ignored if is_ignored else files.recordings)[name] = path
+    files.ignored_folders.extend(printable_name(path.relative_to(dataset).as_posix()) for path in unreadable)
     return files
+
+
+def _walk(folder: Path, unreadable: list[Path], *, is_top: bool = True) -> Iterator[tuple[Path, bool]]:
+    """Everything in a folder, in the order of sorted paths, and whether it is a folder itself."""
+    try:
+        with os.scandir(folder) as opened:
+            entries = sorted((entry.name, entry.is_dir(), entry.is_symlink()) for entry in opened)
+    except OSError as error:
+        if is_top:
+            raise DatasetError(
+                f"{str(folder)!r} cannot be read: {error.strerror}", hint="check its permissions, or mount it again"
+            ) from error
+        unreadable.append(folder)
+        return
+    for name, is_folder, is_link in entries:
+        yield folder / name, is_folder
+        if is_folder and not is_link:
+            yield from _walk(folder / name, unreadable, is_top=False)
 
 
 def recordings_in(places: Iterable[Path | str]) -> list[Path]:

@@ -16,8 +16,10 @@ from pydantic_core import PydanticUndefined
 from .. import __version__
 from ..errors import RVCError
 from ..settings import RuntimeSettings, Settings
+from .arguments import Option, Result, complain
+from .reports import COMMANDS as REPORTS
 from .stages import COMMANDS as STAGES
-from .stages import SETTINGS_OF, Option, Result, complain
+from .stages import SETTINGS_OF
 from .voices import COMMANDS as VOICES
 from .weights import COMMANDS as WEIGHTS
 
@@ -77,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rvc", description="Train a voice and convert recordings with it.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, command in (STAGES | VOICES).items():
+    for name, command in (STAGES | REPORTS | VOICES).items():
         _add(commands, name, *command)
     text = "List, download or verify weights files, or pack them for a machine without internet."
     weights = commands.add_parser("weights", help=text, description=text)

@@ -132,7 +132,7 @@ def _report(layout: Layout, trained: dict[str, Any], converted: dict[str, Any], 
     sources = [read_audio(path) for path in _recordings(voice_folder("source"))]
     outputs = [read_audio(Path(row["output"])) for row in converted["files"]]
     centre = scorer.centre([_joined(layout.clips)])
-    unheard = scorer.embed(_joined(layout.heldout.clips))
+    heldout = scorer.embed(_joined(layout.heldout.clips))
     source_voice = np.stack([scorer.embed(audio) for audio in sources])
     output_voice = np.stack([scorer.embed(audio) for audio in outputs])
     shares = [
@@ -147,7 +147,7 @@ def _report(layout: Layout, trained: dict[str, Any], converted: dict[str, Any], 
         "heldout_mel_last": round(training["heldout_mel_last"], 4),
         "similarity_target": round(speaker_similarity(output_voice, centre), 3),
         "similarity_source": round(speaker_similarity(output_voice, source_voice.mean(axis=0)), 3),
-        "similarity_gain": round(similarity_gain(output_voice, source_voice, unheard, centre), 3),
+        "similarity_gain": round(similarity_gain(output_voice, source_voice, heldout, centre), 3),
         "pitch_share": round(float(np.mean(shares)), 3),
     }
     picture = layout.root.parent.parent / "demo.png"

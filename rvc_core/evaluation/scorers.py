@@ -44,12 +44,12 @@ class Similarity(Scorer):
     def __init__(self, cases: Sequence[Case], target: TargetSpeech) -> None:
         self._scorer, self.notes = SpeakerScorer(), []
         known = [voices for pieces in target.known if (voices := self._voices(pieces))]
-        unheard = self._voices(target.heldout)
-        if len(known) < (1 if unheard else 2):
+        heldout = self._voices(target.heldout)
+        if len(known) < (1 if heldout else 2):
             raise AudioError("no speech in the target's recordings", hint="choose recordings with speech")
         self._centre = _centre(known)
-        if unheard:
-            self._ceiling = speaker_similarity(np.stack(unheard), self._centre)
+        if heldout:
+            self._ceiling = speaker_similarity(np.stack(heldout), self._centre)
         else:
             own = [
                 speaker_similarity(np.stack(voices), _centre(known[:left] + known[left + 1 :]))
@@ -58,8 +58,8 @@ class Similarity(Scorer):
             self._ceiling = float(np.mean(own))
         self.of_target = {
             "similarity": self._ceiling,
-            "similarity_from": "held-out recordings" if unheard else "each recording left out in turn",
-            "recordings": len(target.heldout) if unheard else len(known),
+            "similarity_from": "held-out recordings" if heldout else "each recording left out in turn",
+            "recordings": len(target.heldout) if heldout else len(known),
         }
 
     def _voices(self, pieces: Sequence[Audio]) -> list[np.ndarray]:

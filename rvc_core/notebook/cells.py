@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ..assets import registry
-from ..errors import ResourceError, RVCError, StageOrderError, StorageError
+from ..errors import DatasetError, ResourceError, RVCError, StageOrderError, StorageError
 from ..experiment import Experiment
+from ..preparation.incoming import brought, new_set
+from ..preparation.preview import offered
 from ..settings import (
     ExtractSettings,
     IndexSettings,
@@ -27,9 +29,10 @@ from ..training import detached
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord
 from ..workspace.retention import checkpoint_rows
+from . import tensorboard_server
 from .child import run_command
 from .forms import Form
-from .recordings_form import RecordingsForm, brought, offered, tree_of
+from .recordings_form import RecordingsForm, tree_of
 from .session import DEMO, Session, opened
 from .texts import say
 from .unattended import refuse_forgotten_recordings
@@ -210,16 +213,17 @@ def recordings() -> RecordingsForm:
 
 
 def upload(wanted: bool = False) -> None:
-    """On Colab, let the browser send files into the folder of uploads, and take that as the recordings."""
+    """On Colab, let the browser send files into a folder of their own, and take that as the recordings."""
     if not wanted:
         return
     from google.colab import files
 
-    folder = _uploads(Session.load())
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = new_set(_uploads(Session.load()))
     if files.upload(str(folder)):
         Session.remember(dataset=str(folder))
         print(tree_of(folder))
+    else:
+        folder.rmdir()
 
 
 def _uploads(session: Session) -> Path:
@@ -246,7 +250,7 @@ def with_recordings() -> Session:
     session = Session.load()
     mount_drive(session.dataset)
     if not session.is_demo:
-        Session.remember(dataset=str(brought(session.dataset, session.name, session.lab.progress)))
+        Session.remember(arrived=str(brought(session.dataset, session.name, session.lab.progress)))
     return Session.load()
 
 
@@ -284,9 +288,14 @@ def prepare() -> None:
 
 
 def start() -> None:
-    """Begin the training in the background, or go on with it."""
+    """Begin the training in the background, or continue it."""
     lab()  # on a fresh machine, says what is saved
-    session = with_recordings()
+    session = Session.load()
+    try:
+        session = with_recordings()
+    except DatasetError:
+        if not is_prepared_from(session):
+            raise
     lab_ = session.lab
     print(say("consent"))
     if not lab_.layout.filelist.is_file() or is_other_dataset(lab_):
@@ -300,6 +309,15 @@ def start() -> None:
     print(say("started" if begun else "is_training", name=session.voice_name))
 
 
+def is_prepared_from(session: Session) -> bool:
+    """Whether the clips are of the very recordings that are chosen, which may be gone by now."""
+    layout = session.lab.layout
+    if not layout.filelist.is_file():
+        return False
+    chosen = {session.dataset, session.arrived, str(Path(session.dataset).expanduser().absolute())}
+    return ExperimentRecord.load(layout).dataset in chosen
+
+
 def is_other_dataset(lab: Experiment) -> bool:
     """Whether the recordings that are chosen now are not those of which the clips were cut."""
     record = ExperimentRecord.load(lab.layout)
@@ -307,9 +325,11 @@ def is_other_dataset(lab: Experiment) -> bool:
 
 
 def stop() -> None:
-    """Let the training save and end."""
+    """Let the training save and end, and end TensorBoard."""
     layout = lab().layout
     print(say("stopping" if detached.stop(layout) else "not_training", name=layout.name))
+    if tensorboard_server.stop(layout.root):
+        print(say("tensorboard_ended"))
 
 
 class Unwatched(RVCError):

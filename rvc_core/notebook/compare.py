@@ -18,7 +18,7 @@ from ..embedded import voice_folder
 from ..errors import StageOrderError, WeightsError
 from ..experiment import Experiment
 from ..progress import Progress, Silent
-from ..settings import ConvertSettings
+from ..settings import ConvertSettings, text_of
 from ..system.files import read_jsonl, signature, write_json
 from ..verdict.overtraining import METRICS, Candidate
 from ..voice import Voice
@@ -83,7 +83,7 @@ class Comparison:
 
 def compare(
     experiment: Experiment,
-    clips: str = "",
+    clips: str | float = "",
     settings: ConvertSettings = ConvertSettings(),
     progress: Progress = Silent(),
 ) -> Comparison:
@@ -105,7 +105,7 @@ def compare(
     voices = sorted((one for one in verdict.candidates if one.path), key=lambda one: one.epoch)
     if not voices:
         raise StageOrderError(f"{layout.name!r} has no saved voice to hear", hint="train until one is saved")
-    sources = recordings_in([clips or voice_folder("source")])
+    sources = recordings_in([text_of(clips) or voice_folder("source")])
     files: dict[tuple[int, Path], Path] = {}
     progress.start("speaking", len(voices) * len(sources))
     for clip in sources:
@@ -170,7 +170,7 @@ def preferences(layout: Layout) -> dict[int, tuple[float, int]]:
     return dict(sorted(counted.items()))
 
 
-def chosen(comparison: Comparison, choice: str = "auto") -> Candidate:
+def chosen(comparison: Comparison, choice: str | int = "auto") -> Candidate:
     """The voice of an epoch; ``auto``: the most often preferred, and before anybody listened, the recommended.
 
     Raises
@@ -178,6 +178,7 @@ def chosen(comparison: Comparison, choice: str = "auto") -> Candidate:
     WeightsError
         When there is no such voice; those that there are are listed.
     """
+    choice = str(choice)
     counted = {epoch: won / heard for epoch, (won, heard) in preferences(comparison.layout).items()}
     by_epoch = {one.epoch: one for one in comparison.voices}
     if choice == "auto":
@@ -191,7 +192,9 @@ def chosen(comparison: Comparison, choice: str = "auto") -> Candidate:
     return by_epoch[int(choice)]
 
 
-def export(comparison: Comparison, choice: str, output: str, layout: str, result: str) -> dict[str, Any]:
+def export(
+    comparison: Comparison, choice: str | int, output: str | float, layout: str, result: str | float
+) -> dict[str, Any]:
     """Write the chosen voice, its index and a card for other programs, and all that is known to the file `result`.
 
     Parameters
@@ -207,7 +210,7 @@ def export(comparison: Comparison, choice: str, output: str, layout: str, result
         When there is no such voice, or that program could not use it.
     """
     voice = chosen(comparison, choice)
-    exported = export_voice(Path(str(voice.path)), Path(output).expanduser(), layout=layout)
+    exported = export_voice(Path(str(voice.path)), Path(text_of(output)).expanduser(), layout=layout)
     report = comparison.as_json() | {"chosen": voice.epoch, "exported": exported.paths}
-    write_json(Path(result), report)
+    write_json(Path(text_of(result)), report)
     return report

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .compare import Comparison, preferences, record_choice
+from .players import preview
 
 
 class Blind:
@@ -66,17 +67,16 @@ def ab(comparison: Comparison, seed: int | None = None) -> Any:
 
     blind = Blind(comparison, seed)
     heading, ending = ipywidgets.HTML(), ipywidgets.HTML()
-    players = [ipywidgets.VBox(), ipywidgets.VBox()]
-    source = ipywidgets.VBox()
+    players, source = [_Player("A"), _Player("B")], _Player("what was said, by another voice")
     buttons = [
         ipywidgets.Button(description=text, button_style=style, layout={"width": "auto", "min_width": "7.5em"})
         for text, style in (("A is better", "primary"), ("no difference", ""), ("B is better", "primary"))
     ]
     panel = ipywidgets.VBox(
         [
-            ipywidgets.HBox(players, layout={"flex_flow": "row wrap"}),
+            ipywidgets.HBox([one.box for one in players], layout={"flex_flow": "row wrap"}),
             ipywidgets.HBox(buttons, layout={"flex_flow": "row wrap"}),
-            source,
+            source.box,
         ]
     )
 
@@ -89,9 +89,9 @@ def ab(comparison: Comparison, seed: int | None = None) -> Any:
             f"<b>{html.escape(blind.clip.stem)}</b>: which voice is better? "
             f"Comparison {blind.done + 1} of {blind.total}"
         )
-        for box, name, file in zip(players, "AB", blind.files, strict=True):
-            box.children = (ipywidgets.HTML(f"<b>{name}</b>"), player(file))
-        source.children = (ipywidgets.HTML("what was said, by another voice"), player(blind.clip))
+        start = preview(blind.files[0]).start_seconds
+        for one, file in zip([*players, source], [*blind.files, blind.clip], strict=True):
+            one.play(file, start)
 
     def press(side: int | None) -> Callable[[Any], None]:
         def pressed(_: Any) -> None:
@@ -106,13 +106,23 @@ def ab(comparison: Comparison, seed: int | None = None) -> Any:
     return ipywidgets.VBox([heading, panel, ending])
 
 
-def player(file: Path) -> Any:
-    """A player of a file; it begins when its button is pressed."""
-    import ipywidgets
+class _Player:
+    """A player that begins when its button is pressed: one widget for all clips, as widgets are saved in a notebook."""
 
-    return ipywidgets.Audio(
-        value=file.read_bytes(), format=file.suffix[1:], autoplay=False, loop=False, layout={"width": "19em"}
-    )
+    def __init__(self, name: str) -> None:
+        import ipywidgets
+
+        self._name = name
+        self._label = ipywidgets.HTML()
+        self._audio = ipywidgets.Audio(autoplay=False, loop=False, layout={"width": "19em"})
+        self.box = ipywidgets.VBox([self._label, self._audio])
+
+    def play(self, file: Path, start_seconds: float) -> None:
+        """Take another recording; its path would say who is who."""
+        shown = preview(file, start_seconds)
+        told = f" ({html.escape(shown.told)})" if shown.told else ""
+        self._label.value = f"<b>{self._name}</b>{told}"
+        self._audio.format, self._audio.value = shown.mime.removeprefix("audio/"), shown.data
 
 
 def outcome(comparison: Comparison) -> str:
@@ -127,5 +137,6 @@ def outcome(comparison: Comparison) -> str:
     )
     return (
         f"<b>Done.</b> Preferred, in all comparisons so far:<table>{rows}</table>"
+        f"The files are in {html.escape(str(comparison.layout.listening))}. "
         "The next cell exports the voice that you preferred most."
     )

@@ -1,28 +1,20 @@
-"""Recordings on their way in: a path, what the platform offers, a link, or an upload; and what was understood of it."""
+"""The form that asks for recordings: a path, what the platform offers, a link or an upload; and what was understood."""
 
 import html
-import re
-import urllib.parse
-import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..audio.recordings import find_recordings
-from ..audio.waveform import AUDIO_SUFFIXES, header_seconds
-from ..errors import DatasetError, printable
-from ..progress import Progress, Silent
-from ..system.download import download
-from ..system.files import replace_atomically, slug_of
-from ..system.platforms import Platform, detect, home
-from ..system.untrusted import unzip_safely
+from ..audio.waveform import AUDIO_SUFFIXES
+from ..errors import DatasetError
+from ..preparation.incoming import save_set
+from ..preparation.preview import PREVIEW_FILES, PREVIEW_SECONDS, listing, offered, within
+from ..preparation.typed_paths import meant
 from .texts import say
 
 _UPLOADED = ",".join(sorted({*AUDIO_SUFFIXES, ".zip"}))
-_SHOWN_NAMES, _SHOWN_FOLDERS, _OFFERED, _DEPTH = 4, 12, 30, 4
-_DRIVE_LINK = re.compile(r"https://drive\.google\.com/(?:file/d/|open\?id=|uc\?(?:.*&)?id=)([\w-]{10,})")
-_WEB = ("http://", "https://")
+_SHOWN_NAMES, _SHOWN_FOLDERS = 4, 12
 
 
 class RecordingsForm:
@@ -33,7 +25,7 @@ class RecordingsForm:
     start : str
         Path or link to begin with.
     folder : Path
-        Where uploads go.
+        Where uploads go, each into a folder of its own: the newest one is what counts.
     changed : callable
         Is given the new path or link.
     """
@@ -45,7 +37,12 @@ class RecordingsForm:
         layout = {"width": "98%", "max_width": "48em"}
         style = {"description_width": "10.5em"}
         self.path = ipywidgets.Text(
-            value=start, description=say("path"), placeholder=say("path_hint"), style=style, layout=layout
+            value=start,
+            description=say("path"),
+            placeholder=say("path_hint"),
+            continuous_update=False,  # on Enter or on leaving the field: half a path must not be listed
+            style=style,
+            layout=layout,
         )
         options = [(say("choose"), ""), *((f"…/{path.parent.name}/{path.name}", str(path)) for path in offered())]
         self.offered = ipywidgets.Dropdown(options=options, description=say("offered"), style=style, layout=layout)
@@ -80,31 +77,33 @@ class RecordingsForm:
         self._changed(text.strip())
 
     def _uploaded(self, value: Any) -> None:
-        names = [save_upload(self._folder, name, content) for name, content in uploads(value)]
-        if names:
-            self.path.value = str(self._folder)
-            self._tell()
+        if files := list(uploads(value)):
+            self.path.value = str(save_set(self._folder, files))
 
     def _tell(self) -> None:
+        problem = ""
         try:
-            text, problem = (
-                (
-                    say("link")
-                    if self.value.startswith(_WEB)
-                    else tree_of(Path(self.value).expanduser())
-                    if self.value
-                    else say("embedded")
-                ),
-                False,
+            text = within(PREVIEW_SECONDS + 0.5, lambda: _understood(self.value)) or say(
+                "slow", seconds=PREVIEW_SECONDS
             )
         except DatasetError as error:
-            text, problem = f"{error}; {error.hint}", True
+            text = problem = f"{error}; {error.hint}"
+        except OSError as error:
+            text = problem = f"{self.value}: {error.strerror}"
         look = (
             ' role="alert" style="color:#d32f2f;font-weight:600;white-space:pre-wrap"'
             if problem
-            else (' style="white-space:pre-wrap;line-height:1.35"')
+            else ' style="white-space:pre-wrap;line-height:1.35"'
         )
         self.told.value = f"<pre{look}>{html.escape(text)}</pre>"
+
+
+def _understood(text: str) -> str:
+    """What a text means, in words; nothing is fetched, and a long list is cut."""
+    if not text:
+        return say("embedded")
+    meaning = meant(text)
+    return say("link") if isinstance(meaning, str) else tree_of(meaning, PREVIEW_FILES, PREVIEW_SECONDS)
 
 
 def uploads(value: Any) -> Iterator[tuple[str, bytes]]:
@@ -124,122 +123,41 @@ def uploads(value: Any) -> Iterator[tuple[str, bytes]]:
         yield name, bytes(entry["content"])
 
 
-def save_upload(folder: Path, name: str, content: bytes) -> Path:
-    """Write an uploaded file into `folder`; whatever its name says, it goes nowhere else."""
-    target = folder / (printable(PurePosixPath(name.replace("\\", "/")).name).lstrip(".") or "upload")
-    with replace_atomically(target) as temporary:
-        temporary.write_bytes(content)
-    return target
-
-
-def offered(here: Platform | None = None) -> list[Path]:
-    """Folders with recordings, and zips, where this platform puts what a user attached or uploaded."""
-    here = here or detect()
-    roots = {
-        "kaggle": ["/kaggle/input"],
-        "colab": ["/content", "/content/drive/MyDrive"],
-        "lightning": [str(here.home), "/teamspace/uploads"],
-    }.get(here.name, [])
-    found: list[Path] = []
-    for root in [*map(Path, roots), home() / "recordings"]:
-        found += [path for path in _candidates(root, _DEPTH if here.name == "kaggle" else 2) if path not in found]
-    return found[:_OFFERED]
-
-
-def _candidates(folder: Path, depth: int) -> Iterator[Path]:
-    try:
-        entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError:
-        return
-    if any(path.suffix.lower() in AUDIO_SUFFIXES for path in entries):
-        yield folder
-    for path in entries:
-        if path.suffix.lower() == ".zip":
-            yield path
-        elif depth and path.is_dir() and path.name not in ("logs", "drive", "node_modules"):
-            yield from _candidates(path, depth - 1)
-
-
-def brought(source: str, name: str, progress: Progress = Silent()) -> Path:
-    """The folder or file that holds the recordings: links are fetched, archives unpacked, each once.
-
-    Raises
-    ------
-    DatasetError
-        When nothing is there.
-    WeightsError, UnsafeFileError
-        When it cannot be fetched or unpacked.
-    """
-    place = home() / "recordings" / slug_of(name)
-    path = Path(source).expanduser()
-    if source.startswith(_WEB):
-        path = _fetched(source, place, progress)
-    if path.is_dir() and not find_recordings(path).recordings:  # a folder of one archive is what uploads leave
-        path = next(iter(sorted(path.glob("*.zip"))), path)
-    if path.suffix.lower() == ".zip" and path.is_file():
-        folder = place / f"{slug_of(path.stem)}-{path.stat().st_size}"
-        if not folder.is_dir() and not unzip_safely(path, folder, AUDIO_SUFFIXES):
-            raise DatasetError(f"{path.name} holds no recordings", hint="pack wav, flac, mp3, m4a or ogg files")
-        path = folder
-    return path
-
-
-def _fetched(link: str, place: Path, progress: Progress) -> Path:
-    """The file behind a link; Drive's pages for people are turned into the file itself."""
-    shared = _DRIVE_LINK.match(link)
-    address = (
-        f"https://drive.usercontent.google.com/download?id={shared[1]}&export=download&confirm=t"
-        if shared
-        else link.replace("/blob/", "/resolve/")
-        if "huggingface.co/" in link
-        else link
-    )
-    given = PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(link).path))
-    known = given.suffix.lower() in {*AUDIO_SUFFIXES, ".zip"}
-    target = place / (slug_of(given.stem) + given.suffix if known else slug_of(shared[1] if shared else link) + ".zip")
-    if not target.is_file():
-        download(address, target, None, progress)
-    if not known and not zipfile.is_zipfile(target):
-        target.unlink()
-        raise DatasetError(
-            f"{link} is neither a recording nor a zip",
-            hint="share the file with everybody who has the link, and give the address of the file itself",
-        )
-    return target
-
-
-def tree_of(path: Path) -> str:
-    """What a dataset was understood to hold, folder by folder.
+def tree_of(paths: Path | list[Path], most: float = float("inf"), seconds: float = float("inf")) -> str:
+    """What recordings were understood to be, folder by folder, as far as time and number allow.
 
     Raises
     ------
     DatasetError
         When there is nothing.
     """
-    if path.suffix.lower() == ".zip" and path.is_file():
-        return say("archive", name=path.name, size=f"{path.stat().st_size / 1e6:.1f}")
-    files = find_recordings(path)
-    seconds = {name: header_seconds(file) for name, file in files.recordings.items()}
+    found = listing([paths] if isinstance(paths, Path) else paths, most, seconds)
     folders: dict[str, list[str]] = defaultdict(list)
-    for name in files.recordings:
+    for name in found.seconds:
         folders[str(PurePosixPath(name).parent)].append(name)
-    lines = [f"{path.name}/   " + say("counted", count=len(seconds), minutes=f"{sum(seconds.values()) / 60:.1f}")]
+    title = f"{found.title}/   " if found.title else ""
+    lines = [title + say("counted", count=len(found.seconds), minutes=f"{sum(found.seconds.values()) / 60:.1f}")]
+    if found.cut_by:
+        lines[0] += "   " + say(f"first_{found.cut_by}", count=f"{most:.0f}", seconds=f"{seconds:.0f}")
     for folder, names in list(folders.items())[:_SHOWN_FOLDERS]:
-        listed = ", ".join(PurePosixPath(name).name for name in names[:_SHOWN_NAMES])
-        listed += say("and_more", count=len(names) - _SHOWN_NAMES) if len(names) > _SHOWN_NAMES else ""
         where = "" if folder == "." else f"{folder}/   "
-        lines.append(f"├── {where}{say('counted', count=len(names), minutes=_minutes(names, seconds))}: {listed}")
+        minutes = f"{sum(found.seconds[name] for name in names) / 60:.1f}"
+        listed = _named([PurePosixPath(name).name for name in names])
+        lines.append(f"├── {where}{say('counted', count=len(names), minutes=minutes)}: {listed}")
     if len(folders) > _SHOWN_FOLDERS:
         lines.append(f"├── {say('more_folders', count=len(folders) - _SHOWN_FOLDERS)}")
-    left = [*files.not_audio, *(f"{folder}/" for folder in files.ignored_folders)]
-    if left:
-        lines.append(
-            f"├── {say('left_out')}: {', '.join(left[:_SHOWN_NAMES])}"
-            + (say("and_more", count=len(left) - _SHOWN_NAMES) if len(left) > _SHOWN_NAMES else "")
-        )
+    zips = [say("archive", name=name, size=f"{size:.1f}") for name, size in found.zips.items()]
+    lines += [f"├── {line}" for line in zips[:_SHOWN_FOLDERS]]
+    if len(zips) > _SHOWN_FOLDERS:
+        lines.append(f"├── {say('more_archives', count=len(zips) - _SHOWN_FOLDERS)}")
+    if found.foreign:
+        lines.append(f"├── {say('foreign', names=_named(found.foreign))}")
+    if found.left_out:
+        lines.append(f"├── {say('left_out')}: {_named(found.left_out)}")
     lines[-1] = lines[-1].replace("├", "└", 1)
-    return "\n".join(lines)
+    return "\n".join(lines[1:] if zips and not found.seconds and not found.cut_by else lines)
 
 
-def _minutes(names: list[str], seconds: Mapping[str, float]) -> str:
-    return f"{sum(seconds[name] for name in names) / 60:.1f}"
+def _named(names: list[str]) -> str:
+    more = say("and_more", count=len(names) - _SHOWN_NAMES) if len(names) > _SHOWN_NAMES else ""
+    return ", ".join(names[:_SHOWN_NAMES]) + more

@@ -11,16 +11,20 @@ from ..audio.recordings import find_recordings
 from ..batch import TRAIN_SETTINGS
 from ..embedded import voice_folder
 from ..errors import SettingsError, StageOrderError, StorageError
+from ..preparation.incoming import brought, sources
 from ..settings import ConvertSettings, PrepareSettings, RuntimeSettings
 from ..system.files import slug_of
 from ..system.platforms import detect, home, is_reachable
 from ..training import detached
 from ..workspace.layout import Layout
+from . import tensorboard_server
 from .cells import lab, mount_drive
 from .child import run_command
-from .recordings_form import brought
+from .players import player, preview
 from .session import Session
 from .texts import say
+
+_MOST_PLAYED = 6
 
 
 def voices(layout: Layout) -> list[Path]:
@@ -46,7 +50,7 @@ def listen(most: int = 2) -> None:
     session = Session.load()
     found = voices(session.lab.layout)
     print(session.lab.verdict())
-    source = sorted(find_recordings(Path(session.songs or voice_folder("source"))).recordings.values())[0]
+    source = sorted(find_recordings(_songs(session)[0]).recordings.values())[0]
     dated = [path for path in found if path != session.lab.layout.final_voice]  # one of them is the final voice too
     for path in (dated or found)[:most]:
         [made] = converted(session, path, [source], home() / "listen" / path.stem)
@@ -67,14 +71,22 @@ def convert() -> list[dict[str, Any]]:
     session = Session.load()
     print(say("consent"))
     mount_drive(session.songs)
-    source = brought(session.songs, "to convert", session.lab.progress) if session.songs else voice_folder("source")
-    made = converted(session, _chosen_voice(session), [source], home() / "converted" / slug_of(session.voice_name))
+    output = home() / "converted" / slug_of(session.voice_name)
+    made = converted(session, _chosen_voice(session), _songs(session), output)
+    done = [one for one in made if "error" not in one]
     for one in made:
         if "error" in one:
             print(f"! {one['source']}: {one['error']}\n  → {one['hint']}")
-        else:
-            play(Path(one["output"]).name, Path(one["source"]), Path(one["output"]))
+    for one in done[:_MOST_PLAYED]:
+        play(Path(one["output"]).name, Path(one["source"]), Path(one["output"]))
+    if unheard := done[_MOST_PLAYED:]:  # what is shown is saved in the notebook
+        print(say("unplayed", count=len(unheard), folder=Path(unheard[0]["output"]).parent))
     return made
+
+
+def _songs(session: Session) -> list[Path]:
+    """The recordings to convert, fetched and unpacked."""
+    return sources(session.songs, "to convert", session.lab.progress) if session.songs else [voice_folder("source")]
 
 
 def converted(session: Session, voice: Path, sources: list[Path], output: Path) -> list[dict[str, Any]]:
@@ -125,21 +137,25 @@ def _chosen_voice(session: Session) -> Path:
 
 
 def play(title: str, source: Path, output: Path) -> None:
-    """Two players, of the source and of what became of it."""
-    from IPython.display import HTML, Audio, display
+    """Two players, of the source and of what became of it: the same half minute, and the paths of the whole files."""
+    from IPython.display import display
 
+    converted = preview(output)
+    linked = detect().name != "colab"
     players = "".join(
-        f'<div style="width:300px;max-width:100%">{label}<br>'
-        + Audio(filename=str(path))._repr_html_().replace("<audio", f'<audio aria-label="{label}" style="width:100%"')
-        + "</div>"
-        for path, label in ((source, say("before")), (output, say("after")))
+        player(say(label), path.absolute(), shown, linked=linked)
+        for label, path, shown in (
+            ("before", source, preview(source, converted.start_seconds)),
+            ("after", output, converted),
+        )
     )
-    display(HTML(f'<b>{html.escape(title)}</b><div style="display:flex;flex-wrap:wrap;gap:12px">{players}</div>'))
+    page = f'<b>{html.escape(title)}</b><div style="display:flex;flex-wrap:wrap;gap:12px">{players}</div>'
+    display({"text/html": page, "text/plain": f"{title}: {output.absolute()}"}, raw=True)
 
 
 # -- the disk, and unattended ----------------------------------------------------------------------------------------
 def clean_up(clips: bool = False, checkpoints: bool = False) -> None:
-    """Print what lies on the disk, and remove what is named.
+    """End TensorBoard, also that of other voices; print what lies on the disk, and remove what is named.
 
     Parameters
     ----------
@@ -154,6 +170,8 @@ def clean_up(clips: bool = False, checkpoints: bool = False) -> None:
         While the voice is being trained.
     """
     layout = lab().layout
+    if tensorboard_server.stop(layout.root.parent):
+        print(say("tensorboard_ended"))
     if (clips or checkpoints) and detached.is_running(layout):
         raise StageOrderError(f"{layout.name!r} is being trained", hint="run the cell Stop first")
     groups = {

@@ -27,6 +27,7 @@ from ..settings import (
     S,
     Settings,
     TrainSettings,
+    text_of,
 )
 from ..system.files import read_json, signature, slug_of, write_json
 from ..system.platforms import home
@@ -57,7 +58,9 @@ class Session:
     name : str
         Of the voice.
     dataset, songs : str
-        Recordings to learn from, recordings to convert; empty: those inside the package.
+        Recordings to learn from, recordings to convert, as they were given; empty: those inside the package.
+    arrived : str
+        Where the recordings to learn from are, once they were fetched and unpacked.
     voice : str
         File name of the voice to listen to; empty: the recommended one.
     given : dict
@@ -71,6 +74,7 @@ class Session:
     name: str
     dataset: str = ""
     songs: str = ""
+    arrived: str = ""
     voice: str = ""
     given: dict[str, Any] = field(default_factory=dict)
     chosen: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -108,6 +112,8 @@ class Session:
         """Change what stands there."""
         with in_turn:
             session = cls.load()
+            if changes.get("dataset", session.dataset) != session.dataset:
+                session.arrived = ""
             vars(session).update(changes)
             session.save()
 
@@ -126,7 +132,7 @@ class Session:
         """The experiment, telling its progress in lines."""
         return Experiment.open(
             self.voice_name,
-            voice_folder("target") if self.is_demo else self.dataset,
+            voice_folder("target") if self.is_demo else self.arrived or self.dataset,
             runtime=self.settings(RuntimeSettings),
             progress=Terminal(line_every_seconds=_LINE_EVERY_SECONDS),
         )
@@ -168,7 +174,12 @@ class Session:
         return Form(settings, self.settings(settings).model_dump(), remember)
 
 
-def opened(name: str, dataset: str = "", songs: str = "", settings: Mapping[str, Any] | None = None) -> Session:
+def opened(
+    name: str | float,
+    dataset: str | float = "",
+    songs: str | float = "",
+    settings: Mapping[str, Any] | None = None,
+) -> Session:
     """The session for these parameters; what forms were changed to is kept while the parameters stay the same.
 
     Raises
@@ -176,11 +187,11 @@ def opened(name: str, dataset: str = "", songs: str = "", settings: Mapping[str,
     SettingsError
         When a setting is unknown or does not fit.
     """
-    given = json.loads(json.dumps(dict(settings or {})))
+    given = json.loads(json.dumps(dict(settings or {}), default=str))
     known = {field for one in _CLASSES for field in one.model_fields}
     if unknown := sorted(given.keys() - known):
         raise SettingsError(f"no such setting: {', '.join(unknown)}", hint=f"there are: {', '.join(sorted(known))}")
-    session = Session(name, str(dataset), str(songs), given=given)
+    session = Session(text_of(name), text_of(dataset), text_of(songs), given=given)
     for one in _CLASSES:
         session.settings(one)
     try:
@@ -190,6 +201,8 @@ def opened(name: str, dataset: str = "", songs: str = "", settings: Mapping[str,
     if (before.name, before.given) == (session.name, session.given):
         session.chosen, session.voice = before.chosen, before.voice
         session.dataset, session.songs = session.dataset or before.dataset, session.songs or before.songs
+    if (before.name, before.dataset) == (session.name, session.dataset):
+        session.arrived = before.arrived
     session.save()
     return session
 

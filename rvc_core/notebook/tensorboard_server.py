@@ -1,27 +1,37 @@
-"""TensorBoard beside the notebook: a server of its own, shown inline, or by address, as the platform allows."""
+"""TensorBoard beside the notebook: a server of its own, shown inline, or by address, as the platform allows.
+
+It answers on this machine only; on Lightning.AI, whose addresses lead here from another machine, on all of its
+addresses. Only a server that this module started for this user is ever shown or ended.
+"""
 
 import html
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from ..errors import ResourceError
+from ..errors import ResourceError, StageOrderError
 from ..experiment import Experiment
 from ..system.platforms import Platform, detect, started_ticks
 from ..verdict.guide import SMOOTHING
 from ..workspace.layout import Layout
 from ..workspace.metrics import history
+from .texts import say
 
 _START_SECONDS = 60.0
+_END_SECONDS = 5.0
+_MODULE = ("-m", "tensorboard.main")
 _RELOAD_SECONDS = 5
 _HEIGHT_PIXELS = 720
 _POINTS = 1_000_000  # all of them; with 0, "all" in its manual until lately, it shows none (its issue 5550)
@@ -54,7 +64,7 @@ def tensorboard(experiment: Experiment) -> str:
 
     Inline on Colab and in a local Jupyter; by address on Lightning.AI. On Kaggle a button shows the link, and hides it
     again: it holds the key of the session, and is therefore never saved in the notebook. The server goes on when cells
-    are interrupted; asked again, the same one is shown.
+    are interrupted and the notebook is closed, until `stop`. Asked again, the same one is shown.
 
     Returns
     -------
@@ -63,13 +73,19 @@ def tensorboard(experiment: Experiment) -> str:
 
     Raises
     ------
+    StageOrderError
+        Before there is anything to show.
     ResourceError
         When TensorBoard does not start.
     """
     from IPython.display import Markdown, display
 
     layout, platform = experiment.layout, detect()
-    port = start(layout, everywhere=platform.name == "lightning")
+    if not layout.root.is_dir():
+        raise StageOrderError(f"{layout.name!r} has no training to show yet", hint="run the cells Prepare and Start")
+    everywhere = platform.name == "lightning"
+    port = start(layout, everywhere=everywhere)
+    print(say("tensorboard_everywhere" if everywhere else "tensorboard_here", port=port))
     steps = any(row["kind"] == "step" for row in history(layout))
     display(Markdown(HELP if steps else f"**Waiting for the first step.** {HELP}"))
     show(port, platform)
@@ -77,6 +93,15 @@ def tensorboard(experiment: Experiment) -> str:
 
 
 # -- the server ----------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Server:
+    """A TensorBoard that `start` started for this user: what its own command line says."""
+
+    process: int
+    logdir: Path
+    port: int
+
+
 def start(layout: Layout, *, everywhere: bool = False) -> int:
     """Port of the TensorBoard of this experiment, which is started if it does not run yet.
 
@@ -87,25 +112,16 @@ def start(layout: Layout, *, everywhere: bool = False) -> int:
     """
     from tensorboard import manager
 
-    for info in _running(layout):
-        return info.port
+    for there in _ours([layout.root]):
+        if there.logdir.is_dir():
+            return there.port
+    port = _free_port()
     with tempfile.TemporaryFile() as log:
         server = subprocess.Popen(
             [
-                sys.executable,
-                "-m",
-                "tensorboard.main",
-                "--logdir",
-                str(layout.root.absolute()),
-                "--port",
-                "0",
-                "--samples_per_plugin",
-                f"scalars={_POINTS}",
-                "--reload_interval",
-                str(_RELOAD_SECONDS),
-                "--window_title",
-                layout.name,
-                *(["--bind_all"] if everywhere else []),
+                *(sys.executable, *_MODULE, "--logdir", str(layout.root.absolute()), "--port", str(port)),
+                *("--samples_per_plugin", f"scalars={_POINTS}", "--reload_interval", str(_RELOAD_SECONDS)),
+                *("--window_title", layout.name, *(["--bind_all"] if everywhere else ["--host", "localhost"])),
             ],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -114,9 +130,8 @@ def start(layout: Layout, *, everywhere: bool = False) -> int:
         )
         deadline = time.monotonic() + _START_SECONDS
         while server.poll() is None and time.monotonic() < deadline:
-            for info in manager.get_all():
-                if info.pid == server.pid:
-                    return info.port
+            if any((info.pid, info.port) == (server.pid, port) for info in manager.get_all()):
+                return port
             time.sleep(0.2)
         server.terminate()
         log.seek(0)
@@ -127,20 +142,43 @@ def start(layout: Layout, *, everywhere: bool = False) -> int:
     )
 
 
-def stop(layout: Layout) -> None:
-    """End the TensorBoard of this experiment, if there is one."""
-    for info in _running(layout):
-        os.kill(info.pid, signal.SIGTERM)
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("localhost", 0))
+        return int(one.getsockname()[1])
 
 
-def _running(layout: Layout) -> list[Any]:
-    from tensorboard import manager
+def stop(*places: Path) -> int:
+    """End the servers that were started for the experiments in these folders, or below; how many there were.
 
-    return [
-        info
-        for info in manager.get_all()
-        if info.logdir == str(layout.root.absolute()) and started_ticks(info.pid) is not None
-    ]
+    Another program's TensorBoard, and another user's, go on.
+    """
+    ending = _ours(places)
+    for server in ending:
+        os.kill(server.process, signal.SIGTERM)
+    deadline = time.monotonic() + _END_SECONDS
+    while time.monotonic() < deadline and any(started_ticks(server.process) is not None for server in ending):
+        time.sleep(0.05)
+    return len(ending)
+
+
+def _ours(places: Iterable[Path], processes: Path = Path("/proc")) -> list[Server]:
+    """The running servers that `start` started for this user, for these folders or what is below them.
+
+    The processes are asked, and not TensorBoard's list of them: everybody on the machine may write to that, and it is
+    lost with the folder for temporary files.
+    """
+    roots, found = [place.absolute() for place in places], []
+    for place in processes.glob("[0-9]*"):
+        try:
+            owner, command = place.stat().st_uid, (place / "cmdline").read_bytes()
+        except OSError:  # it has ended, or is hidden from this user
+            continue
+        match command.decode("utf-8", "replace").split("\0")[1:]:
+            case ["-m", "tensorboard.main", "--logdir", logdir, "--port", port, *_] if owner == os.getuid():
+                if any(Path(logdir).is_relative_to(root) for root in roots):
+                    found.append(Server(int(place.name), Path(logdir), int(port)))
+    return found
 
 
 # -- the page ------------------------------------------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""From recordings to everything that training reads: survey, clips, features, index."""
+"""Prepare recordings for training: survey, clips, features, index."""

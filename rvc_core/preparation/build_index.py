@@ -1,8 +1,8 @@
-"""Features of the training clips → the index that conversion mixes with; and which index belongs to a voice."""
+"""Stage: build the index from the training clips' content features."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,25 +15,22 @@ from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord, Manifest
 from ..workspace.stamps import clear, content_of, is_current, stamp, stamp_of
 
-if TYPE_CHECKING:  # importing it loads torch
-    pass
-
 
 @dataclass(frozen=True)
 class IndexReport:
-    """The index that there is now.
+    """The current index.
 
     Attributes
     ----------
     path : str
     vectors : int
-        Content features in it, after any reduction.
+        Content features in it, after k-means if there were too many.
     dimension : int
-        Width of each.
+        Values per feature.
     lists : int
-        Cells of the inverted file.
+        Number of inverted lists.
     skipped : bool
-        Nothing had changed, so nothing was done.
+        True if the index was up to date.
     """
 
     path: str = ""
@@ -51,12 +48,12 @@ class IndexReport:
 def build_index(
     layout: Layout, settings: IndexSettings = IndexSettings(), *, progress: Progress = Silent()
 ) -> IndexReport:
-    """Build ``added_IVF…index`` from the content of the training clips: neither held-out clips nor the silent one.
+    """Build ``added_IVF…index`` from the content features of the training clips, without held-out and silent clips.
 
     Raises
     ------
     StageOrderError
-        When the content is not extracted.
+        When content features are not extracted yet.
     """
     spec = ExperimentRecord.load(layout).spec
     extracted = stamp_of(layout, "content")
@@ -80,7 +77,7 @@ def build_index(
     }
     index = FeatureIndex.build(_load_features([folder / f"{clip}.npy" for clip in clips], progress), settings, note)
     path = layout.index(max(1, index.lists), spec.version)
-    ensure_room(layout.root, 5 * index.vectors * index.dimension)  # 4 bytes a number, and the lists
+    ensure_room(layout.root, 5 * index.vectors * index.dimension)  # 4 bytes per value, plus the lists
     clear(layout, "index")
     index.save(path)
     for other in old:
@@ -91,7 +88,7 @@ def build_index(
 
 
 def _load_features(paths: list[Path], progress: Progress) -> np.ndarray:
-    """All frames (N, D), in one piece of memory."""
+    """All frames (N, D) in one array."""
     shapes = [np.load(path, mmap_mode="r").shape for path in paths]
     features = np.empty((sum(frames for frames, _ in shapes), shapes[0][1]), np.float32)
     progress.start("indexing", len(paths))

@@ -1,4 +1,4 @@
-"""Recordings one after the other: decoded, filtered, their phrases found, or explained why not."""
+"""Decode and filter recordings one by one and find their phrases, or record why a recording is not used."""
 
 import hashlib
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _TOO_SHORT_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Recording:
-    """A decoded recording: filtered, at the voice's rate, on the disk until its clips are cut."""
+    """A decoded and filtered recording at the voice's rate, on the disk until its clips are cut."""
 
     name: str
     number: int
@@ -31,7 +31,7 @@ class Recording:
 
 
 class Decoder:
-    """Takes one recording after the other, and keeps account of what came of each."""
+    """Decodes recordings one by one and records the result of each."""
 
     def __init__(
         self, staging: Layout, settings: PrepareSettings, rate_hz: int, lengths: dict[str, float], speakers: list[str]
@@ -44,9 +44,9 @@ class Decoder:
         self._seen: dict[bytes, str] = {}
 
     def explain_unused(self, files: DatasetFiles) -> None:
-        """Account for what is not even opened."""
+        """Record the files that are never opened."""
         for name in files.ignored_folders:
-            self._explain(f"{name}/", 0.0, "ignored folder", "hidden, or left over by a program")
+            self._explain(f"{name}/", 0.0, "ignored folder", "hidden, or created by another program")
         for name in files.ignored:
             self._explain(name, self._lengths[name], "ignored folder", "")
         for name, path in files.not_audio.items():
@@ -54,7 +54,7 @@ class Decoder:
             self._explain(name, 0.0, "not audio", "unpack it first" if archive else "")
 
     def take(self, name: str, path: Path) -> None:
-        """Decode, filter and find the phrases; on a fault, explain the recording."""
+        """Decode and filter a recording and find its phrases; if that fails, record why."""
         try:
             audio = read_audio(path)
         except NonFiniteError as error:
@@ -64,13 +64,13 @@ class Decoder:
             self._explain(name, self._lengths[name], "undecodable", str(error))
             return
         missing = self._lengths[name] - audio.seconds
-        if missing > max(0.5, 0.02 * audio.seconds):  # formats that only estimate their length are off by less
-            self._explain(name, missing, "undecodable", "the file is damaged: the rest of it is missing", audio.seconds)
+        if missing > max(0.5, 0.02 * audio.seconds):  # some formats only estimate their length, with smaller errors
+            self._explain(name, missing, "undecodable", "the file is damaged: its end is missing", audio.seconds)
         first = self._seen.setdefault(hashlib.sha256(audio.samples.data).digest(), name)
         if first != name:
-            self._explain(name, audio.seconds, "duplicate", f"the same sound as {first}")
+            self._explain(name, audio.seconds, "duplicate", f"same audio as {first}")
         elif audio.seconds < _TOO_SHORT_SECONDS:
-            self._explain(name, audio.seconds, "too short", f"less than {_TOO_SHORT_SECONDS} s")
+            self._explain(name, audio.seconds, "too short", f"shorter than {_TOO_SHORT_SECONDS} s")
         else:
             self._keep(name, audio)
 

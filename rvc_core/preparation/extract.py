@@ -1,7 +1,7 @@
-"""Clips → pitch and content on the disk, and RVC's file list.
+"""Stage: compute pitch and content features of the clips, and write RVC's file list.
 
-Pitch and content are stamped apart, so another f0 method redoes only the pitch. What is wanted is recorded before the
-first file is written: a run that was killed goes on where it stopped, and changed settings start afresh.
+Pitch and content have separate stamps, so another f0 method recomputes only the pitch. The stage records its settings
+before it writes the first file. So an interrupted run resumes, and changed settings start again.
 """
 
 import shutil
@@ -28,21 +28,21 @@ from ..workspace.manifest import ExperimentRecord, Manifest
 from ..workspace.stamps import clear, content_of, is_current, stamp, stamp_of
 
 _MUTE_SECONDS, _MUTE_F0_FRAMES = 3, 301
-Compute = Callable[[np.ndarray], list[np.ndarray]]  # samples at 16 kHz → one array for each file
+Compute = Callable[[np.ndarray], list[np.ndarray]]  # samples at 16 kHz → one array per file
 
 
 @dataclass(frozen=True)
 class ExtractReport:
-    """What became of the clips, held-out ones included.
+    """Result for all clips, including held-out clips.
 
     Attributes
     ----------
     done, skipped : int
-        Computed now; up to date already.
+        Clips computed now; clips already up to date.
     failed : dict
-        Reason by clip. Failed clips are not trained on, and are tried again next time.
+        Reason by clip. Failed clips are not trained on; the next run tries them again.
     stopped : bool
-        Ended early on request; the next run goes on from here.
+        Stopped early on request; the next run resumes here.
     """
 
     done: int = 0
@@ -58,13 +58,13 @@ class ExtractReport:
 
 @dataclass(frozen=True)
 class _Clip:
-    place: Layout  # the experiment itself, its held-out part, or its silent clip
+    place: Layout  # the experiment, its held-out part, or its silent clip
     id: str
 
 
 @dataclass(frozen=True)
 class _Feature:
-    """One kind of feature: what it depends on, where it lies, and how to load what computes it."""
+    """One kind of feature: its inputs, its files, and the loader of its estimator or encoder."""
 
     stage: str
     content: dict[str, Any]
@@ -74,7 +74,7 @@ class _Feature:
 
     @property
     def started(self) -> str:
-        """Stamp of what is being made, while it is not complete."""
+        """Stamp of an incomplete computation."""
         return f"{self.stage}_started"
 
     def files(self, clip: _Clip) -> list[Path]:
@@ -89,31 +89,31 @@ def extract(
     stop: Stop | None = None,
     runtime: RuntimeSettings = RuntimeSettings(),
 ) -> ExtractReport:
-    """Compute pitch and content of every clip, where they are not up to date, and write ``filelist.txt``.
+    """Compute pitch and content of all clips that are not up to date, and write ``filelist.txt``.
 
-    Writes ``2a_f0``, ``2b-f0nsf`` and ``3_feature…`` for training and held-out clips, and the silent clip ``mute``. A
-    clip without a voiced frame is a clip like any other.
+    Writes ``2a_f0``, ``2b-f0nsf`` and ``3_feature…`` for training and held-out clips, and the silent clip ``mute``.
+    Clips without a voiced frame are kept.
 
     Raises
     ------
     StageOrderError
-        When nothing is prepared.
+        When the recordings are not prepared yet.
     WeightsError, ResourceError
         When the encoder's weights or the pitch estimator's package are missing.
     DatasetError
-        When no clip could be used.
+        When no clip can be used.
     """
     spec = ExperimentRecord.load(layout).spec
     clips = [_Clip(layout.heldout if clip.heldout else layout, clip.id) for clip in Manifest.load(layout).clips]
     features = _features(layout, settings, spec)
-    afresh = [
+    restarted = [
         feature
         for feature in features
         if not any(is_current(layout, stage, feature.content) for stage in (feature.stage, feature.started))
     ]
-    wanted = _wanted(layout, features, afresh, clips)
-    compute = _ready(layout, wanted, runtime) if wanted else {}  # what fails, fails before anything is removed
-    for feature in afresh:
+    wanted = _wanted(layout, features, restarted, clips)
+    compute = _ready(layout, wanted, runtime) if wanted else {}  # loads first: if that fails, nothing is removed
+    for feature in restarted:
         _begin(layout, feature)
     _write_mute(layout.mute, spec)
     ours = [clip for clip in clips if clip in wanted]
@@ -124,7 +124,7 @@ def extract(
 
 
 def _features(layout: Layout, settings: ExtractSettings, spec: VoiceSpec) -> list[_Feature]:
-    """What this voice needs, and what each depends on."""
+    """The features that this voice needs, and their inputs."""
     prepared, width = stamp_of(layout, "prepare"), spec.content_width
     name = content_name(settings.content, spec)
     method = _pitch_method(layout, settings.f0_method)
@@ -158,7 +158,7 @@ def _features(layout: Layout, settings: ExtractSettings, spec: VoiceSpec) -> lis
 
 
 def _pitch_method(layout: Layout, choice: str) -> str:
-    """Resolve ``auto`` once for each set of clips, so that a file that comes later does not change their pitch."""
+    """Resolve ``auto`` once per set of clips, so that later downloads do not change their pitch."""
     recorded = content_of(layout, "f0_started") or content_of(layout, "f0")
     if choice == "auto" and "method" in recorded and recorded.get("prepare") == stamp_of(layout, "prepare"):
         return recorded["method"]
@@ -166,23 +166,23 @@ def _pitch_method(layout: Layout, choice: str) -> str:
 
 
 def _wanted(
-    layout: Layout, features: list[_Feature], afresh: list[_Feature], clips: list[_Clip]
+    layout: Layout, features: list[_Feature], restarted: list[_Feature], clips: list[_Clip]
 ) -> dict[_Clip, list[_Feature]]:
-    """What each clip lacks: all of a feature that is made afresh, and else what a run that was killed left undone."""
+    """Missing features by clip: all of a feature that starts again, else what an interrupted run left out."""
     wanted: dict[_Clip, list[_Feature]] = {}
     for feature in features:
         mute = [_Clip(layout.mute, "mute")] if feature.stage == "content" else []
         for clip in [*clips, *mute]:
-            if feature in afresh or not all(path.exists() for path in feature.files(clip)):
+            if feature in restarted or not all(path.exists() for path in feature.files(clip)):
                 wanted.setdefault(clip, []).append(feature)
     return wanted
 
 
 def _ready(layout: Layout, wanted: dict[_Clip, list[_Feature]], runtime: RuntimeSettings) -> dict[str, Compute]:
-    """Find room on the disk and load, by stage, what computes the features."""
+    """Check the disk space, then load the estimator and encoder of each stage."""
     missing = [feature for features in wanted.values() for feature in features]
     values_per_second = sum(50 * feature.content.get("width", 4) for feature in missing)
-    ensure_room(layout.root, 4 * values_per_second * 4)  # clips of 4 s, numbers of 4 bytes
+    ensure_room(layout.root, 4 * values_per_second * 4)  # 4 s clips, 4-byte values
     set_threads(runtime.threads)
     device = choose_device(runtime.device).name
     loaders = {feature.stage: feature.load for feature in missing}
@@ -190,7 +190,7 @@ def _ready(layout: Layout, wanted: dict[_Clip, list[_Feature]], runtime: Runtime
 
 
 def _begin(layout: Layout, feature: _Feature) -> None:
-    """Remove what was made from other settings, and record what is made now."""
+    """Remove the results of other settings, and record the new ones."""
     clear(layout, feature.stage)
     for place in (layout, layout.heldout, layout.mute):
         for folder in feature.folders(place):
@@ -207,7 +207,7 @@ def _compute_all(
     progress: Progress,
     stop: Stop | None,
 ) -> ExtractReport:
-    """Compute what is wanted; a clip that fails is named and does not stop the others."""
+    """Compute missing features. A clip that fails is reported and does not stop the others."""
     failed: dict[str, str] = {}
     unvoiced: list[str] = []
     progress.start("extracting", len(wanted))
@@ -226,7 +226,7 @@ def _compute_all(
 
 
 def _compute(clip: _Clip, missing: list[_Feature], compute: dict[str, Compute]) -> bool:
-    """Compute and write what one clip lacks; False if its pitch was among that and no frame is voiced."""
+    """Compute the missing features of a clip; False if that includes the pitch and no frame is voiced."""
     samples = read_audio(clip.place.clips_16k / f"{clip.id}.wav", SAMPLE_RATE).samples
     voiced = True
     for feature in missing:
@@ -238,7 +238,7 @@ def _compute(clip: _Clip, missing: list[_Feature], compute: dict[str, Compute]) 
 
 
 def _write_mute(mute: Layout, spec: VoiceSpec) -> None:
-    """RVC's silent clip, without its content: that one is computed like any other."""
+    """Write RVC's silent clip, except its content, which is computed as for other clips."""
     arrays = {mute.f0_coarse: np.ones(_MUTE_F0_FRAMES, np.int32), mute.f0_hz: np.zeros(_MUTE_F0_FRAMES, np.float32)}
     for folder, array in arrays.items() if spec.uses_f0 else ():
         if not (folder / "mute.wav.npy").exists():
@@ -252,7 +252,7 @@ def _write_mute(mute: Layout, spec: VoiceSpec) -> None:
 def _finish(
     layout: Layout, spec: VoiceSpec, features: list[_Feature], clips: list[_Clip], report: ExtractReport
 ) -> ExtractReport:
-    """Stamp what is complete and list the usable training clips."""
+    """Stamp complete features and list the usable training clips."""
     usable = [
         clip.id
         for clip in clips
@@ -260,7 +260,7 @@ def _finish(
     ]
     if not usable:
         reason = next(iter(report.failed.values()), "all are held out")
-        raise DatasetError(f"none of {len(clips)} clips can be trained on: {reason}", hint="check the recordings")
+        raise DatasetError(f"none of {len(clips)} clips can be trained on: {reason}", hint="replace or add recordings")
     for feature in features:
         if not is_current(layout, feature.stage, feature.content):
             stamp(layout, feature.stage, feature.content)
@@ -278,8 +278,8 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 
 def _warnings(failed: dict[str, str], unvoiced: list[str]) -> list[str]:
-    lines = [f"clip {clip} is left out: {reason}" for clip, reason in failed.items()]
+    lines = [f"clip {clip} is not used: {reason}" for clip, reason in failed.items()]
     if unvoiced:
         names = ", ".join(unvoiced[:5]) + (", …" if len(unvoiced) > 5 else "")
-        lines.append(f"{len(unvoiced)} clips have no voiced frame (whispered, or no voice): {names}")
+        lines.append(f"{len(unvoiced)} clips have no voiced frame (whispered or without a voice): {names}")
     return lines

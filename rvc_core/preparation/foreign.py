@@ -1,7 +1,7 @@
-"""Stage: open an experiment folder of RVC WebUI or Applio as one of ours, so that it goes on here.
+"""Stage: import an experiment folder of RVC WebUI or Applio, so that you can resume its training here.
 
-Clips, pitch, content features and the newest pair of checkpoints are copied under our names and described; the folder
-itself stays as it is (foreign_folder.py reads it).
+The stage copies clips, pitch, content features and the newest pair of checkpoints to our names and adds our records.
+The original folder does not change (foreign_folder.py reads it).
 """
 
 import contextlib
@@ -29,29 +29,29 @@ from ..workspace.layout import Layout
 from ..workspace.manifest import Clip, ExperimentRecord, Manifest
 from ..workspace.rvc_config import VERSIONS
 from ..workspace.stamps import stamp, stamp_of
-from .foreign_folder import ClipParts, ForeignFolder, clip_parts, read_foreign, said_in, unvoiced_kind
+from .foreign_folder import ClipParts, ForeignFolder, clip_parts, read_foreign, read_optional_json, unvoiced_kind
 from .heldout import choose_heldout
 
-_SAME_ENCODER = 0.05  # difference over largest value: half precision makes 0.01, another encoder 1
+_SAME_ENCODER = 0.05  # largest difference / largest value: half precision gives 0.01, another encoder 1
 _PER_SECOND = 1000  # lengths in whole milliseconds
 
 
 @dataclass(frozen=True)
 class ForeignReport:
-    """What was found in a folder and is an experiment of ours now.
+    """Content of an imported folder.
 
     Attributes
     ----------
     program : str
         ``RVC WebUI`` or ``Applio``.
     seconds : float
-        Of all clips; what they share counts twice, as nothing says where in its recording a clip was.
+        Of all clips. Overlap counts twice, because the clips' positions in their recordings are unknown.
     epoch : int or None
         Completed epochs of its newest checkpoint; None without one.
     unvoiced : str
-        What its pitch is where nothing is voiced: ``0 Hz``, ``interpolated`` or ``mixed``; empty without f0.
+        Pitch of unvoiced frames: ``0 Hz``, ``interpolated`` or ``mixed``; empty without f0.
     content_identity : str
-        The encoder that its features were found to come from; empty where that could not be told.
+        Encoder of its features, verified; empty if that was not possible.
     """
 
     path: str
@@ -67,33 +67,33 @@ class ForeignReport:
 
 
 def open_foreign(folder: Path, layout: Layout, *, progress: Progress = Silent()) -> ForeignReport:
-    """Make an experiment of a folder of RVC WebUI (``logs/<name>``) or Applio.
+    """Import a folder of RVC WebUI (``logs/<name>``) or Applio as an experiment.
 
-    Without a checkpoint, whole recordings are held out, as `prepare` does; a checkpoint has heard all of them, so then
-    none are. A folder of RVC WebUI that is the experiment's own is opened where it is, and nothing in it is moved.
+    Without a checkpoint, whole recordings are held out, as in `prepare`. A checkpoint was trained on all recordings, so
+    then none are held out. If `folder` is the experiment's own folder and from RVC WebUI, it is opened in place.
 
     Raises
     ------
     StageOrderError
-        When it is no such folder, or features were not extracted in it.
+        When it is not such a folder, or its features are not extracted.
     DatasetError
-        When its list is damaged or no clip in it is whole.
+        When its list is damaged, or no clip is complete.
     MismatchError
-        When it has features of another encoder, or a decoder or rate that RVC does not have.
+        When its features come from another encoder, or RVC does not support its decoder or sample rate.
     WeightsError
-        When its checkpoints cannot be used.
+        When its checkpoints are damaged.
     SettingsError
-        When there is an experiment of that name.
+        When an experiment of that name exists.
     """
     source = read_foreign(folder.absolute())
     in_place = folder.resolve() == layout.root.resolve() and source.program == "RVC WebUI"
     if layout.experiment.exists() or (layout.root.exists() and not in_place):
-        raise SettingsError(f"there is {layout.name!r} already, in {layout.root}", hint="choose another --name")
+        raise SettingsError(f"{layout.name!r} already exists in {layout.root}", hint="choose another --name")
     checkpoint = load_foreign(Layout(source.folder, layout.name))
     spec = _architecture(source, checkpoint)
     identity = _content_identity(source, spec)
     clips = _clips_of(source, hold_out=checkpoint is None and not in_place)
-    progress.say(f"{source.folder} is of {source.program}: {len(clips)} clips for {spec.version} {spec.rate_name}")
+    progress.say(f"{source.folder} comes from {source.program}: {len(clips)} clips for {spec.version} {spec.rate_name}")
     with contextlib.nullcontext(layout.root) if in_place else folder_atomically(layout.root) as root:
         staged = Layout(root, layout.name)
         if not in_place:
@@ -112,23 +112,23 @@ def open_foreign(folder: Path, layout: Layout, *, progress: Progress = Silent())
         unvoiced,
         identity,
         [
-            *_odd(source, checkpoint, clips, unvoiced, identity),
-            *([] if has_mute else ["the silent clip was not beside the folder: rvc extract makes one"]),
+            *_warnings(source, checkpoint, clips, unvoiced, identity),
+            *([] if has_mute else ["the silent clip is missing beside the folder: run rvc extract to make one"]),
         ],
     )
 
 
 def _architecture(source: ForeignFolder, checkpoint: Checkpoint | None) -> VoiceSpec:
-    """The architecture that clips and features are for, with as many speakers as the checkpoint has."""
+    """The architecture of clips and features, with the checkpoint's number of speakers."""
     rates = {files.rate_hz for files in source.files.values()}
     widths = {files.width for stem, files in source.files.items() if source.complete(stem)}
     if not widths:
-        raise DatasetError(f"no clip in {source.folder} is whole", hint="copy the folder again")
+        raise DatasetError(f"no clip in {source.folder} is complete", hint="copy the folder again")
     names = [f"{VERSIONS.get(width)}-{rate // 1000}k" for width in widths for rate in rates]
     if len(names) > 1 or names[0] not in PRESETS:
         raise MismatchError(
-            f"clips of {sorted(rates)} Hz with features of {sorted(widths)} values fit no voice of RVC",
-            hint="v1 and v2 at 32, 40 and 48 kHz go on here; extract again in that program",
+            f"RVC has no voice for clips of {sorted(rates)} Hz with features of width {sorted(widths)}",
+            hint="use v1 or v2 at 32, 40 or 48 kHz: extract the features again in that program",
         )
     spec = preset(names[0], uses_f0=source.uses_f0)
     if checkpoint:
@@ -137,36 +137,34 @@ def _architecture(source: ForeignFolder, checkpoint: Checkpoint | None) -> Voice
         _refuse_other_networks(spec, checkpoint)
     if max(source.speakers.values()) >= spec.speakers:
         raise DatasetError(
-            f"the list names speaker {max(source.speakers.values())}, the voice has {spec.speakers}",
-            hint="extract again in that program",
+            f"filelist.txt names speaker {max(source.speakers.values())}, the voice has {spec.speakers} speakers",
+            hint="extract the features again in that program",
         )
     return spec
 
 
 def _refuse_other_networks(spec: VoiceSpec, checkpoint: Checkpoint) -> None:
-    """Compare names and shapes now, before anything is copied."""
+    """Check names and shapes before anything is copied."""
     with Blueprint():
         networks = {"G": Synthesizer(spec), "D": Discriminator.of(spec)}
     for (letter, network), part in zip(networks.items(), (checkpoint.generator, checkpoint.discriminator), strict=True):
-        ours, theirs = (
-            {(key, tuple(value.shape)) for key, value in table.items()}
-            for table in (network.state_dict(), part["model"])
-        )
-        if odd := sorted(ours ^ theirs):
+        ours = {(key, tuple(value.shape)) for key, value in network.state_dict().items()}
+        theirs = {(key, tuple(value.shape)) for key, value in part["model"].items()}
+        if different := sorted(ours ^ theirs):
             raise MismatchError(
-                f"{letter}_{checkpoint.step}.pth is of another architecture than "
-                f"{spec.version} {spec.rate_name}: {odd[0][0][:80]}",
-                hint="only RVC's own networks (HiFi-GAN) go on here; without G_ and D_ the clips do",
+                f"{letter}_{checkpoint.step}.pth has another architecture than "
+                f"{spec.version} {spec.rate_name}: {different[0][0][:80]}",
+                hint="only RVC's own network (HiFi-GAN) can resume here; to import the clips only, remove G_ and D_",
             )
 
 
 def _content_identity(source: ForeignFolder, spec: VoiceSpec) -> str:
-    """The encoder that the features come from, found by encoding one clip again; empty when that cannot be done."""
-    recorded = said_in(source.folder / "model_info.json").get("embedder_model") or "contentvec"
+    """Verify the features' encoder by encoding one clip again; empty if that is not possible."""
+    recorded = read_optional_json(source.folder / "model_info.json").get("embedder_model") or "contentvec"
     if recorded != "contentvec":
         raise MismatchError(
-            f"its features are of the encoder {str(recorded)[:40]!r}, which is not known here",
-            hint="extract them with contentvec in Applio, and train from a base model for that",
+            f"its features come from the encoder {str(recorded)[:40]!r}, which is not supported",
+            hint="extract them with contentvec in Applio, and train from a base model for contentvec",
         )
     both = {"clips_16k", "features"}
     clip = next((files.paths for files in source.files.values() if both <= files.paths.keys()), None)
@@ -182,20 +180,20 @@ def _content_identity(source: ForeignFolder, spec: VoiceSpec) -> str:
     if not difference < _SAME_ENCODER:
         raise MismatchError(
             f"the features of clip {clip['features'].stem} differ by {difference:.2f} from ours",
-            hint="another encoder made them: extract them again in that program",
+            hint="another encoder made them: extract them with contentvec in that program",
         )
     return encoder.identity
 
 
 def _clips_of(source: ForeignFolder, *, hold_out: bool) -> list[Clip]:
-    """Every clip, by recording; starts add up, as nothing says where in its recording a clip was."""
+    """All clips by recording. Their positions are unknown, so each starts where the previous one ends."""
     recordings: dict[str, list[str]] = {}
     for stem in sorted(source.files, key=lambda stem: [(len(part), part) for part in stem.split("_")]):
-        recordings.setdefault(stem.rpartition("_")[0] or stem, []).append(stem)  # both name clips RECORDING_NUMBER
+        recordings.setdefault(stem.rpartition("_")[0] or stem, []).append(stem)  # clips are RECORDING_NUMBER
     whole = [
         Span(0, sum(round(_PER_SECOND * source.files[stem].seconds) for stem in stems)) for stems in recordings.values()
     ]
-    hold_out &= len(whole) > 1 and set(source.speakers.values()) == {0}  # validation speaks with row 0
+    hold_out &= len(whole) > 1 and set(source.speakers.values()) == {0}  # validation uses speaker 0
     chosen = choose_heldout([[span] for span in whole], _PER_SECOND, minutes=None, seed=0) if hold_out else {}
     clips = []
     for number, (recording, stems) in enumerate(recordings.items()):
@@ -209,11 +207,11 @@ def _clips_of(source: ForeignFolder, *, hold_out: bool) -> list[Clip]:
     return clips
 
 
-# -- what becomes of it --------------------------------------------------------------------------------------------
+# -- writing the experiment -----------------------------------------------------------------------------------------
 def _copy(
     source: ForeignFolder, staged: Layout, spec: VoiceSpec, clips: list[Clip], checkpoint: Checkpoint | None
 ) -> None:
-    """Copy clips and checkpoint under our names."""
+    """Copy clips and checkpoint to our names."""
     pair = [staged.generator(checkpoint.step).name, staged.discriminator(checkpoint.step).name] if checkpoint else []
     paths = [path for files in source.files.values() for path in files.paths.values()]
     ensure_room(staged.root, sum(path.stat().st_size for path in [*paths, *(source.folder / name for name in pair)]))
@@ -237,7 +235,7 @@ def _copy_clip(files: ClipParts, place: Layout, spec: VoiceSpec) -> None:
 
 
 def _copy_mute(source: ForeignFolder, staged: Layout, spec: VoiceSpec) -> bool:
-    """Copy the silent clip, which both programs keep beside their experiments; False if it is not there whole."""
+    """Copy the silent clip, which both programs keep beside experiments; False if it is incomplete."""
     name = mute_wave(staged.mute, spec).name
     files = clip_parts(source.folder.parent / "mute", source.parts, "mute", name)
     if files is None or not replace(source, files={"mute": files}).complete("mute"):
@@ -249,7 +247,7 @@ def _copy_mute(source: ForeignFolder, staged: Layout, spec: VoiceSpec) -> bool:
 def _describe(
     source: ForeignFolder, staged: Layout, layout: Layout, spec: VoiceSpec, clips: list[Clip], found: dict[str, Any]
 ) -> None:
-    """Write what later stages read, last of all that this is an experiment; paths are those of `layout`."""
+    """Write the records that later stages read, experiment.json last. The paths are those of `layout`."""
     listed = {clip.id: clip.speaker for clip in clips if source.complete(clip.id) and not clip.heldout}
     Manifest(clips).save(staged)
     stamp(staged, "prepare", {"opened": source.program, "clips": [clip.id for clip in clips]})
@@ -267,31 +265,31 @@ def _describe(
     ).save(staged)
 
 
-def _odd(
+def _warnings(
     source: ForeignFolder, checkpoint: Checkpoint | None, clips: list[Clip], unvoiced: str, identity: str
 ) -> Iterator[str]:
-    """What a person should know before training goes on."""
+    """What you should know before you resume training."""
     absent = [stem for stem in source.speakers if stem not in source.files]
-    torn = [stem for stem in source.files if not source.complete(stem)]
+    damaged = [stem for stem in source.files if not source.complete(stem)]
     for stems, what in (
-        (absent, "are in its list and not in the folder"),
-        (torn, "lack a part, or it is torn: rvc extract computes it again"),
+        (absent, "are in filelist.txt but not in the folder"),
+        (damaged, "have missing or damaged files: run rvc extract to compute them again"),
     ):
         if stems:
             yield f"{len(stems)} clips {what}: {', '.join(stems[:5])}{', …' if len(stems) > 5 else ''}"
     if unvoiced in ("interpolated", "mixed"):
         yield (
-            f"pitch is drawn through unvoiced frames ({unvoiced}), so protect has little effect on this voice: "
-            "rvc extract with a --f0-method computes it again"
+            f"the pitch of unvoiced frames is {unvoiced}, so protect has little effect on this voice: "
+            "run rvc extract with --f0-method to compute it again"
         )
     if not identity:
-        yield "the features are taken for ContentVec's: without its file, or a clip at 16 kHz, this cannot be checked"
+        yield "cannot verify that the features come from ContentVec: its weights or the 16 kHz clips are missing"
     if not any(clip.heldout for clip in clips):
         yield "nothing is held out: " + (
-            "the checkpoint has heard every recording"
+            "the checkpoint was trained on every recording"
             if checkpoint
-            else "whole recordings of one speaker are, of a minute or more, in a copy"
+            else "this needs several recordings of one speaker, three minutes in all, and an import as a copy"
         )
-    trained = said_in(source.folder / "config.json").get("train")
+    trained = read_optional_json(source.folder / "config.json").get("train")
     if source.program == "RVC WebUI" and checkpoint and isinstance(trained, dict) and "fp16_run" not in trained:
-        yield "it was trained with the spectrograms of RVC WebUI of 2026: go on with --mel-epsilons 2026"
+        yield "it was trained with the spectrogram epsilon of RVC WebUI 2026: resume with --mel-epsilons 2026"

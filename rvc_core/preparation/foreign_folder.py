@@ -1,6 +1,6 @@
-"""What an experiment folder of RVC WebUI or Applio holds, by the names that those programs give. Nothing is written.
+"""Read an experiment folder of RVC WebUI or Applio; writes nothing.
 
-Files are found by their names inside the folder, wherever its ``filelist.txt`` says they were.
+Files are found by name inside the folder, because the paths in its ``filelist.txt`` can be out of date.
 """
 
 import re
@@ -18,7 +18,7 @@ from ..system.files import read_json
 from ..workspace.filelist import read_filelist
 from ..workspace.layout import Layout
 
-_STRAIGHT, _STRAIGHT_FRAMES = 1e-6, 4  # pitch that bends less, for so many frames, was drawn with a ruler
+_STRAIGHT, _STRAIGHT_FRAMES = 1e-6, 4  # pitch with less curvature over four frames is interpolated
 _SUFFIXES = {"clips": ".wav", "clips_16k": ".wav", "f0_coarse": ".wav.npy", "f0_hz": ".wav.npy", "features": ".npy"}
 _FOLDERS = {
     "RVC WebUI": {"clips": "0_gt_wavs", "clips_16k": "1_16k_wavs", "f0_coarse": "2a_f0", "f0_hz": "2b-f0nsf"},
@@ -29,7 +29,7 @@ _FEATURES = {"RVC WebUI": ("3_feature768", "3_feature256"), "Applio": ("extracte
 
 @dataclass(frozen=True)
 class ClipParts:
-    """What is whole of one clip: files by part, see `_SUFFIXES`."""
+    """Intact files of one clip by part, see `_SUFFIXES`."""
 
     paths: dict[str, Path]
     seconds: float
@@ -39,16 +39,16 @@ class ClipParts:
 
 @dataclass(frozen=True)
 class ForeignFolder:
-    """Whose folder it is, where its parts lie, and the clips that it trains on.
+    """A foreign experiment: its program, its folders, and its training clips.
 
     Attributes
     ----------
     parts : dict of str to str
-        Name of the folder of each part.
+        Folder name of each part.
     speakers : dict of str to int
-        Of every clip in its list.
+        Speaker of every clip in ``filelist.txt``.
     files : dict of str to ClipParts
-        Of those with a readable recording.
+        Files of every clip with a readable recording.
     """
 
     folder: Path
@@ -59,7 +59,7 @@ class ForeignFolder:
     files: dict[str, ClipParts]
 
     def complete(self, stem: str) -> bool:
-        """Whether nothing is missing to train on a clip."""
+        """Whether a clip has all files that training needs."""
         return {"clips", "features", *(("f0_coarse", "f0_hz") if self.uses_f0 else ())} <= self.files[stem].paths.keys()
 
     def pitch_tracks(self) -> Iterator[np.ndarray]:
@@ -70,7 +70,7 @@ class ForeignFolder:
 
 
 def is_foreign(folder: Path) -> bool:
-    """Whether this is an experiment of RVC WebUI or Applio that was not opened here before.
+    """Whether this is an experiment of RVC WebUI or Applio that is not imported yet.
 
     Examples
     --------
@@ -85,43 +85,43 @@ def _program_of(folder: Path) -> str | None:
 
 
 def read_foreign(folder: Path) -> ForeignFolder:
-    """Read the list of a folder and look at every file that it names.
+    """Read a folder's file list and check every file in it.
 
     Raises
     ------
     StageOrderError
-        When it is no such folder, or features were not extracted in it.
+        When it is not such a folder, or its features are not extracted.
     DatasetError
         When its list is damaged.
     """
     program = _program_of(folder)
     if program is None:
         raise StageOrderError(
-            f"{folder} is no experiment of RVC WebUI or Applio",
-            hint="name the folder that holds 0_gt_wavs or sliced_audios",
+            f"{folder} is not an experiment of RVC WebUI or Applio",
+            hint="give the folder that contains 0_gt_wavs or sliced_audios",
         )
     if not (folder / "filelist.txt").is_file():
         raise StageOrderError(
-            f"{folder} has no filelist.txt: features were not extracted there",
+            f"{folder} has no filelist.txt: its features are not extracted yet",
             hint="extract them in that program, or run: rvc prepare NAME --dataset RECORDINGS",
         )
     rows = [row for row in read_filelist(folder / "filelist.txt") if not _names(row.wave)[-1].startswith("mute")]
     speakers = {_names(row.wave)[-1].partition(".")[0]: row.speaker for row in rows}
     features = _names(rows[0].features)[-2:][0] if rows else ""
     if features not in _FEATURES[program]:
-        raise StageOrderError(f"the list of {folder} names no content features", hint="extract them in that program")
+        raise StageOrderError(f"filelist.txt of {folder} has no content features", hint="extract them in that program")
     parts = {**_FOLDERS[program], "features": features}
     files = {stem: found for stem in speakers if stem and (found := clip_parts(folder, parts, stem))}
     return ForeignFolder(folder, program, parts, rows[0].f0_hz is not None, speakers, files)
 
 
 def _names(path: Path) -> list[str]:
-    """The names in a path of any system: a list may come from Windows."""
+    """Split a path of any system; a list can come from Windows."""
     return re.split(r"[\\/]+", str(path))
 
 
 def clip_parts(folder: Path, parts: dict[str, str], stem: str, wave: str = "") -> ClipParts | None:
-    """What is whole of a clip; None without a readable recording."""
+    """Intact files of a clip; None without a readable recording."""
     paths = {part: folder / name / (stem + _SUFFIXES[part]) for part, name in parts.items()}
     paths["clips"] = paths["clips"].with_name(wave or paths["clips"].name)
     try:
@@ -140,7 +140,7 @@ def clip_parts(folder: Path, parts: dict[str, str], stem: str, wave: str = "") -
 
 
 def _shape(path: Path) -> tuple[int, ...]:
-    """Of the numbers in a file; empty when it is absent, torn, or holds something else."""
+    """Shape of the array in a file; empty if the file is missing, damaged or not numeric."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):
@@ -148,8 +148,8 @@ def _shape(path: Path) -> tuple[int, ...]:
     return array.shape if isinstance(array, np.ndarray) and array.size and array.dtype.kind in "fiu" else ()
 
 
-def said_in(path: Path) -> dict[str, Any]:
-    """What a program's JSON file says; nothing if it is absent or damaged."""
+def read_optional_json(path: Path) -> dict[str, Any]:
+    """Content of a JSON file; empty if it is missing or damaged."""
     try:
         content = read_json(path, "")
     except (FileNotFoundError, RVCError):
@@ -158,15 +158,15 @@ def said_in(path: Path) -> dict[str, Any]:
 
 
 def unvoiced_kind(tracks: Iterable[np.ndarray]) -> str:
-    """What pitch tracks (T,) in Hz hold where nothing is voiced.
+    """How pitch tracks (T,) in Hz mark unvoiced frames.
 
-    RVC WebUI of 2026 draws straight lines through unvoiced frames, where base models expect 0 Hz. A track without a 0
-    and with a straight piece was made so.
+    RVC WebUI 2026 interpolates the pitch of unvoiced frames, but base models expect 0 Hz there. A track with a straight
+    piece and without a 0 counts as interpolated.
 
     Returns
     -------
     str
-        ``0 Hz``, ``interpolated``, or ``mixed``, as that program keeps the tracks of earlier versions that it finds.
+        ``0 Hz``, ``interpolated`` or ``mixed``: that program keeps existing tracks of its earlier versions.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""Which part of the recordings training never sees, so that the voice can be judged on unheard sound. Pure.
+"""Choose the held-out part of the recordings, for validation. Pure: reads and writes no files.
 
-Whole recordings where they are many, else one stretch of time: never single clips, whose neighbours overlap them.
+With enough recordings, whole ones are held out, else one span of time. Single clips would overlap training clips.
 """
 
 from collections.abc import Sequence
@@ -10,28 +10,28 @@ import numpy as np
 from ..audio.slicer import SHORTEST_SECONDS, Span
 
 _SHARE, _LEAST_SECONDS = 0.1, 20.0
-_LEAST_DATA_SECONDS = 180.0  # below this, training needs all of it
+_LEAST_DATA_SECONDS = 180.0  # with less data, training needs all of it
 _LARGEST_SHARE, _SHORTEST_DATA_SECONDS = 1 / 3, 6.0
 
 
 def choose_heldout(
     phrases: list[list[Span]], rate_hz: int, *, minutes: float | None, seed: int, speakers: Sequence[int] = ()
 ) -> dict[int, Span]:
-    """Choose what is held out, of each speaker as large a part; always the same for the same phrases and seed.
+    """Choose the held-out part, the same share of each speaker. It depends only on phrases and seed.
 
     Parameters
     ----------
     phrases : list of list of Span
         The phrases of each recording, in samples.
     minutes : float, optional
-        How much, at most a third; by default a tenth, at least 20 s, none of less than three minutes.
+        Length, at most a third of the data. None: 10 %, at least 20 s, or nothing under three minutes.
     speakers : sequence of int, optional
-        Who speaks in each recording.
+        Speaker of each recording.
 
     Returns
     -------
     dict of int to Span
-        Number of a recording → what of it is held out.
+        Number of a recording → its held-out span.
 
     Examples
     --------
@@ -73,14 +73,13 @@ def choose_heldout(
 
 
 def _target_seconds(data_seconds: float, minutes: float | None) -> float:
-    """Seconds to hold out of so much data."""
     if minutes is None:
         return max(_LEAST_SECONDS, _SHARE * data_seconds) if data_seconds >= _LEAST_DATA_SECONDS else 0.0
     return min(60 * minutes, _LARGEST_SHARE * data_seconds) if data_seconds >= _SHORTEST_DATA_SECONDS else 0.0
 
 
 def _stretch(phrases: list[Span], target: int, limit: int, shortest: int, random: np.random.Generator) -> Span:
-    """A run of phrases of about `target` samples, begun at a random one; a phrase too long is cut."""
+    """Consecutive phrases of about `target` samples from a random start; a long last phrase is cut."""
     following = np.cumsum([len(phrase) for phrase in phrases[::-1]])[::-1]
     first = int(random.integers(np.count_nonzero(following >= target)))
     held, stop = 0, phrases[first].start

@@ -1,7 +1,8 @@
-"""Recordings → clips: decode, filter, cut, hold some back, normalise; every second ends in a clip or is explained.
+"""Stage: cut recordings into clips: decode, filter, cut, choose held-out clips, normalise.
 
-All is written into a folder aside and moved into place at the end, so a failure leaves the experiment as it was. The
-arithmetic is RVC's ``train/preprocess.py`` (filter, silence rule, 3.7 s windows, peak formula).
+The manifest records every second of input: in a clip, or the reason why not. The stage writes to a temporary folder
+and moves it into place at the end, so a failure does not change the experiment. The arithmetic is RVC's
+``train/preprocess.py`` (filter, silence rule, 3.7 s windows, peak formula).
 """
 
 import contextlib
@@ -31,28 +32,28 @@ from .heldout import choose_heldout
 from .identity import digests_of, refuse_other_recordings
 
 CONTENT_RATE_HZ = 16_000
-_TOO_LOUD = 2.5  # a peak beyond this is no recording; RVC's limit
-_NORMAL_PEAK, _OWN_SHARE = 0.675, 0.25  # the clip's peak becomes 0.675 + a quarter of what it was
-_FORMAT = 1  # raise it when the same settings come to make other clips
+_TOO_LOUD = 2.5  # RVC's limit: a clip with a higher peak is not used
+_NORMAL_PEAK, _OWN_SHARE = 0.675, 0.25  # new peak = 0.675 + 0.25 * old peak
+_FORMAT = 1  # increase it when the same settings give other clips
 _STAGES = ("prepare", "f0", "content", "index")
 
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What became of the recordings; ``seconds_in == seconds_kept + seconds_explained``.
+    """Use of the recordings; ``seconds_in == seconds_kept + seconds_explained``.
 
     Attributes
     ----------
     seconds_in : float
-        Length of all recordings, also of those that were not used.
+        Length of all recordings, including unused ones.
     seconds_kept : float
-        Covered by clips, held-out ones included, overlap counted once.
+        Time in clips, including held-out clips; overlap counts once.
     explained : dict
-        Seconds in no clip, by reason; ``manifest.jsonl`` has each stretch.
+        Seconds outside clips, by reason; ``manifest.jsonl`` lists each part.
     skipped : bool
-        Nothing had changed, so nothing was done.
+        True if the clips were up to date.
     stopped : bool
-        Ended early on request; the experiment is as it was before.
+        Stopped early on request; the experiment did not change.
     """
 
     seconds_in: float = 0.0
@@ -72,7 +73,7 @@ class PrepareReport:
 
     @classmethod
     def of(cls, manifest: Manifest, seconds_in: float | None = None, *, skipped: bool = False) -> "PrepareReport":
-        """Add up a manifest; without a measured `seconds_in` it is what the manifest accounts for."""
+        """Sum up a manifest; `seconds_in` defaults to the sum of its parts."""
         kept, explained = manifest.seconds_kept, manifest.explained_seconds
         total = seconds_in if seconds_in is not None else kept + sum(explained.values())
         recordings = {clip.recording for clip in manifest.clips}
@@ -101,22 +102,19 @@ def prepare(
     """Cut the recordings of `dataset` into the training clips of an experiment.
 
     Writes ``0_gt_wavs`` and ``1_16k_wavs``, the same under ``heldout``, ``manifest.jsonl`` and ``experiment.json``.
-    Features, file list and stamps made from earlier clips are removed; checkpoints, voices and indexes stay.
+    Removes features, file list and stamps of earlier clips. Checkpoints, voices and indexes stay.
 
     Parameters
     ----------
     dataset : Path or str
         A folder (with its sub-folders) or one recording.
     uses_f0 : bool
-        Whether the voice will follow a pitch.
+        Whether the voice uses pitch.
 
     Raises
     ------
     DatasetError
-        Absent, nothing in it can be used, or a voice of this name was trained on other recordings; then nothing is
-        changed.
-    ResourceError
-        No room on the disk.
+        When there is no usable audio, or this voice was trained on other recordings; then nothing changes.
     """
     dataset = Path(dataset).expanduser().absolute()
     files = find_recordings(dataset)
@@ -157,13 +155,13 @@ def prepare(
 def _record(
     layout: Layout, dataset: Path, files: DatasetFiles, settings: PrepareSettings, uses_f0: bool
 ) -> ExperimentRecord:
-    """What the experiment will be; refused where the voice has no row for each speaker."""
+    """The experiment's record. Raises an error if the voice supports fewer speakers."""
     names = speaker_names(layout, files.recordings) if settings.speakers == "folders" else []
     record = ExperimentRecord(layout.name, printable_name(str(dataset)), settings.preset, uses_f0, speaker_names=names)
     if len(names) > record.spec.speakers:
         raise DatasetError(
-            f"{len(names)} speakers, and a voice of {settings.preset} has {record.spec.speakers} rows",
-            hint="take fewer folders",
+            f"{len(names)} speakers are too many: a {settings.preset} voice supports {record.spec.speakers}",
+            hint="remove some speakers' folders",
         )
     return record
 
@@ -234,10 +232,9 @@ def _cut(
 
 
 def _write_clip(samples: np.ndarray, rate_hz: int, folder: Layout, name: str) -> bool:
-    """Write a clip at both rates; False if its level shows that it is no recording.
+    """Write a clip at both rates; False if it is silent or too loud.
 
-    A recording shorter than `SHORTEST_SECONDS` is followed by silence up to that length: samplers, RVC's among them,
-    drop shorter files.
+    A recording shorter than `SHORTEST_SECONDS` is padded with silence, because RVC's sampler drops shorter files.
     """
     peak = np.abs(samples).max()
     if not 0 < peak <= _TOO_LOUD:
@@ -251,9 +248,9 @@ def _write_clip(samples: np.ndarray, rate_hz: int, folder: Layout, name: str) ->
 
 @contextlib.contextmanager
 def _aside(layout: Layout) -> Iterator[Layout]:
-    """A folder beside the results that is gone afterwards, as is the experiment's own if nothing came into it."""
+    """A temporary folder in the experiment's; an empty experiment folder is removed afterwards too."""
     staging = Layout(layout.root / ".preparing", layout.name)
-    shutil.rmtree(staging.root, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(staging.root, ignore_errors=True)  # from an interrupted run
     try:
         yield staging
     finally:
@@ -263,7 +260,7 @@ def _aside(layout: Layout) -> Iterator[Layout]:
 
 
 def _move_into_place(staging: Layout, layout: Layout) -> list[str]:
-    """Replace earlier clips by new ones and remove what was made from them; say what is now out of date."""
+    """Replace earlier clips and remove their features; returns warnings about what is out of date."""
     for stage in _STAGES:
         clear(layout, stage)
     widths = sorted({spec.content_width for spec in PRESETS.values()})
@@ -288,17 +285,17 @@ def _move_into_place(staging: Layout, layout: Layout) -> list[str]:
             os.replace(new, place)
     warnings = []
     if layout.indexes():
-        warnings.append("the index was built from earlier clips: build it again (rvc index)")
+        warnings.append("the index was built from earlier clips: rebuild it with rvc index")
     if layout.generator_steps():
         warnings.append(
-            "training will go on from its checkpoints, now with other clips; for a fresh start take a new "
-            "experiment name"
+            "training will resume from its checkpoints, but with new clips: to start again, choose a new experiment "
+            "name"
         )
     return warnings
 
 
 def _is_complete(layout: Layout) -> bool:
-    """Whether every clip of the manifest is still there, and the manifest itself."""
+    """Whether the manifest and all its clips exist."""
     try:
         manifest = Manifest.load(layout)
     except (StageOrderError, DatasetError):
@@ -311,8 +308,8 @@ def _is_complete(layout: Layout) -> bool:
 
 
 def _warnings(manifest: Manifest, kept: float, total: float) -> list[str]:
-    """What a person should know before going on."""
-    telling = [
+    """What you should know before you continue."""
+    reported = [
         row
         for row in manifest.explained
         if row.reason in ("undecodable", "non-finite", "too loud")
@@ -320,24 +317,24 @@ def _warnings(manifest: Manifest, kept: float, total: float) -> list[str]:
     ]
     warnings = [
         f"{row.recording}: {row.reason}, {row.seconds:.1f} s not used" + (f" ({row.detail})" if row.detail else "")
-        for row in telling
+        for row in reported
     ]
     if kept < 0.8 * total:
         reasons = ", ".join(f"{seconds:.1f} s {reason}" for reason, seconds in manifest.explained_seconds.items())
         warnings.append(f"only {100 * kept / total:.0f} % of the input is in clips: {reasons}")
     if not manifest.heldout:
-        warnings.append("nothing is held out, so training cannot be judged on unheard sound")
+        warnings.append("nothing is held out, so there is no validation during training")
     return warnings
 
 
 def _nothing_usable(dataset: Path, manifest: Manifest) -> DatasetError:
-    """The error for a dataset that gave no clip: what was found, and what to do."""
+    """The error for a dataset without usable audio."""
     reasons = Counter(row.reason for row in manifest.explained)
     found = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "it is empty"
     details = [row for row in manifest.explained if row.reason != "not audio" and row.detail][:1]
     if "silent" in reasons:
-        hint = "the recordings are too quiet: raise their level, or lower silence_db"
+        hint = "the recordings are too quiet: raise their level or lower silence_db"
     else:
-        hint = "put recordings of one person into it: wav, flac, mp3, m4a, ogg …"
+        hint = "add recordings of one person: wav, flac, mp3, m4a, ogg …"
     example = f"; {details[0].recording}: {details[0].detail}" if details else ""
     return DatasetError(f"no usable audio in {printable_name(str(dataset))!r} ({found}{example})", hint=hint)

@@ -1,4 +1,4 @@
-"""What a folder of recordings is like, before any time is spent on it: figures, a verdict, and what to do."""
+"""Measure a folder of recordings before training: figures, a grade, and what to do."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ _FEW_MINUTES, _ENOUGH_MINUTES = 1.0, 10.0
 
 @dataclass(frozen=True)
 class RecordingReport:
-    """One recording: its figures, and what is wrong with it; `quality` is None if it cannot be decoded."""
+    """One recording: figures, grade and problems; `quality` is None if it cannot be decoded."""
 
     recording: str
     seconds: float
@@ -29,7 +29,7 @@ class RecordingReport:
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """A dataset: its recordings, an overall verdict, and one line of advice."""
+    """A dataset: its recordings, an overall grade, and one line of advice."""
 
     minutes: float
     verdict: Grade
@@ -59,7 +59,7 @@ def inspect(dataset: Path | str, *, progress: Progress = Silent()) -> DatasetRep
     Raises
     ------
     DatasetError
-        When it does not exist.
+        When the path does not exist.
     """
     files = find_recordings(Path(dataset).expanduser().absolute())
     progress.start("inspecting", len(files.recordings))
@@ -72,26 +72,26 @@ def inspect(dataset: Path | str, *, progress: Progress = Silent()) -> DatasetRep
     return DatasetReport(round(minutes, 3), verdict, advice, reports)
 
 
-def judge(quality: Quality, sample_rate: int) -> tuple[Grade, list[str]]:
-    """A verdict on figures, with the reasons and what to do about each.
+def grade(quality: Quality, sample_rate: int) -> tuple[Grade, list[str]]:
+    """Grade a recording by its figures; returns the grade, and each problem with its remedy.
 
     Examples
     --------
-    >>> judge(Quality(-20, -40, 20, 0, 10_000, 0.1, 0), 24_000)
-    ('usable', ['noisy (20 dB above its noise): record closer to the microphone, or remove the noise'])
+    >>> grade(Quality(-20, -40, 20, 0, 10_000, 0.1, 0), 24_000)
+    ('usable', ['noisy (20 dB above its noise): record closer to the microphone or remove the noise'])
     """
     if quality.silent_share > 0.99:
-        return "poor", ["almost all of it is silent: raise its level, or leave it out"]
+        return "poor", ["almost all of it is silent: raise its level or remove it"]
     clipped_percent, snr_db = 100 * quality.clipped_share, quality.snr_db
     bandwidth_khz, rate_khz = quality.bandwidth_hz / 1000, sample_rate / 1000
     findings: list[tuple[bool, Grade, str]] = [
         (clipped_percent > 1, "poor", f"clipped ({clipped_percent:.1f} % of it): record again at a lower level"),
-        (0.01 < clipped_percent <= 1, "usable", "clipped now and then: lower the recording level"),
-        (snr_db < 12, "poor", f"very noisy, or never at rest ({snr_db:.0f} dB above its quietest part): listen to it"),
+        (0.01 < clipped_percent <= 1, "usable", "clipped in places: lower the recording level"),
+        (snr_db < 12, "poor", f"very noisy or without pauses ({snr_db:.0f} dB above its quietest part): listen to it"),
         (
             12 <= snr_db < 22,
             "usable",
-            f"noisy ({snr_db:.0f} dB above its noise): record closer to the microphone, or remove the noise",
+            f"noisy ({snr_db:.0f} dB above its noise): record closer to the microphone or remove the noise",
         ),
         (quality.level_db < -35, "usable", f"quiet ({quality.level_db:.0f} dB): raise its level"),
         (bandwidth_khz < 5, "poor", f"nothing above {bandwidth_khz:.1f} kHz, like a telephone: look for a better copy"),
@@ -100,8 +100,8 @@ def judge(quality: Quality, sample_rate: int) -> tuple[Grade, list[str]]:
             "usable",
             f"nothing above {bandwidth_khz:.1f} kHz in a {rate_khz:g} kHz file: look for the original",
         ),
-        (quality.silent_share > 0.6, "usable", f"{100 * quality.silent_share:.0f} % of it is silence: it is cut out"),
-        (abs(quality.offset) > 0.02, "usable", "has a constant offset, which is filtered out: check the recorder"),
+        (quality.silent_share > 0.6, "usable", f"{100 * quality.silent_share:.0f} % silence, which is cut out"),
+        (abs(quality.offset) > 0.02, "usable", "has a DC offset, which will be filtered out: check the recorder"),
     ]
     found = [(verdict, problem) for applies, verdict, problem in findings if applies]
     worst: Grade = max((verdict for verdict, _ in found), key=_RANK.__getitem__, default="good")
@@ -114,21 +114,21 @@ def _report(name: str, path: Path) -> RecordingReport:
     except AudioError as error:
         return RecordingReport(name, 0.0, 0, None, "poor", [str(error)])
     quality = measure(audio)
-    verdict, problems = judge(quality, audio.sample_rate)
+    verdict, problems = grade(quality, audio.sample_rate)
     return RecordingReport(name, round(audio.seconds, 3), audio.sample_rate, quality, verdict, problems)
 
 
 def _overall(reports: list[RecordingReport], minutes: float) -> tuple[Grade, str]:
-    """The verdict that most of the time deserves, and the most useful next step."""
+    """Grade of the dataset by time, and the most useful next step."""
     if minutes < _FEW_MINUTES:
-        return "poor", "Too little: collect ten minutes or more of one person."
+        return "poor", "Too little: collect 10 minutes or more of one person."
     shares = {
         verdict: sum(one.seconds for one in reports if one.verdict == verdict) / (60 * minutes) for verdict in _RANK
     }
     if shares["poor"] > 0.3:
-        return "poor", "Leave out or replace the recordings marked poor."
+        return "poor", "Remove or replace the recordings marked poor."
     if minutes < _ENOUGH_MINUTES:
-        return "usable", "Ten minutes or more make a better voice."
+        return "usable", "Collect 10 minutes or more for a better voice."
     if shares["good"] < 0.7:
-        return "usable", "Better without the faults listed."
+        return "usable", "Fix the problems listed for a better voice."
     return "good", "Ready to prepare."

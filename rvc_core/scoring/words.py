@@ -1,7 +1,7 @@
 """Word error rate of a conversion: a speech recogniser whose vocabulary is the words of the texts.
 
-On clean recordings, pocketsphinx has 35 to 60 % word errors with its general English model, and 2 to 14 % with the
-texts' own vocabulary. So the rate depends on the vocabulary: give all texts at once, and compare with the source.
+On clean recordings, pocketsphinx has 35 to 60 % word errors with its general English model. With the texts' own
+vocabulary it has 2 to 14 %. So the rate depends on the vocabulary: give all texts at once, and compare with the source.
 """
 
 import math
@@ -141,13 +141,13 @@ class WordRecogniser:
         self._decoder.start_utt()
         self._decoder.process_raw((samples * 32767).astype("<i2").tobytes(), full_utt=True)
         self._decoder.end_utt()
-        heard = self._decoder.hyp()
-        return heard.hypstr.split() if heard else []
+        recognised = self._decoder.hyp()
+        return recognised.hypstr.split() if recognised else []
 
-    def score(self, text: str, heard: Sequence[str]) -> WordScore:
+    def score(self, text: str, recognised: Sequence[str]) -> WordScore:
         """Count the errors between a text and the recognised words."""
         words = words_of(text)
-        return WordScore(word_errors(words, heard, self.unknown), sum(word not in self.unknown for word in words))
+        return WordScore(word_errors(words, recognised, self.unknown), sum(word not in self.unknown for word in words))
 
 
 def _pronunciations(word: str, lookup: Callable[[str], str | None]) -> list[str]:
@@ -158,8 +158,8 @@ def _pronunciations(word: str, lookup: Callable[[str], str | None]) -> list[str]
     return lines
 
 
-def word_errors(words: Sequence[str], heard: Sequence[str], unknown: Sequence[str] = ()) -> int:
-    """Fewest substitutions, deletions and insertions that turn `words` into `heard` (Levenshtein distance).
+def word_errors(words: Sequence[str], recognised: Sequence[str], unknown: Sequence[str] = ()) -> int:
+    """Fewest substitutions, deletions and insertions that turn `words` into `recognised` (Levenshtein distance).
 
     An unknown word costs nothing, whether it is recognised as another word or not at all.
 
@@ -170,11 +170,11 @@ def word_errors(words: Sequence[str], heard: Sequence[str], unknown: Sequence[st
     >>> word_errors("the zyx sat".split(), "the fox sat".split(), unknown=["zyx"])
     0
     """
-    row = list(range(len(heard) + 1))
+    row = list(range(len(recognised) + 1))
     for word in words:
         cost = 0 if word in unknown else 1
         following = [row[0] + cost]
-        for column, other in enumerate(heard):
+        for column, other in enumerate(recognised):
             following.append(min(row[column] + cost * (word != other), row[column + 1] + cost, following[-1] + 1))
         row = following
     return row[-1]

@@ -10,7 +10,6 @@ import mmap
 import pickle
 import shutil
 import stat
-import struct
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator
@@ -29,7 +28,6 @@ _ELSEWHERE = "do not open this file with another program; get the voice from som
 _NO_VOICE = "choose the small .pth file that training saves as a voice"
 _UNZIPS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)  # zipfile, on damage
 _LOADS = (OSError, RuntimeError, AssertionError, ValueError, TypeError, AttributeError)  # torch, after the scan
-DAMAGE = (*_UNZIPS, *_LOADS, LookupError, ArithmeticError, MemoryError, pickle.UnpicklingError, struct.error)
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # first value of torch files older than the archive form
 _SHARED = 4  # times the file's size: tensors may share numbers, but not more often
 _LARGEST_RATIO = 100  # of an archive's content to its size; recordings and weights hardly compress

@@ -176,8 +176,8 @@ def verdict_of(records: Iterable[dict[str, Any]], *, running: bool = False) -> V
     if whole and whole.turned and not failures and _training_got_worse(history, whole.best_step):
         failures = [failure_of(history, "divergence", int(whole.best_step) + 1)]
     state = _state(trends, whole, failures)
-    healthy_until = min((one.step for one in failures), default=None)
-    candidates = _candidates(history, trends, whole, guide, healthy_until)
+    failed_at = min((one.step for one in failures), default=None)
+    candidates = _candidates(history, trends, whole, guide, failed_at)
     best = next((one for one in candidates if "recommended" in one.why), None)
     points = {name: _turning_point(history, trend) for name, trend in trends.items()}
     for name, step in (("loss/g/total", guide.lowest), ("loss/g/mel", next(iter(guide.minima), None))):
@@ -223,11 +223,11 @@ def _state(trends: dict[str, Trend], whole: Trend | None, failures: list[Failure
 
 
 def _candidates(
-    history: History, trends: dict[str, Trend], whole: Trend | None, guide: GuideReading, healthy_until: int | None
+    history: History, trends: dict[str, Trend], whole: Trend | None, guide: GuideReading, failed_at: int | None
 ) -> list[Candidate]:
     """The recommended voice, the best on each axis, the guide's, and others on the Pareto front."""
     places = history.voices or history.validations or history.steps
-    steps = [step for step in places if healthy_until is None or step < healthy_until]
+    steps = [step for step in places if failed_at is None or step < failed_at]
     if not steps:
         return []
 

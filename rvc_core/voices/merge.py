@@ -15,7 +15,7 @@ from ..errors import CheckpointError, MismatchError, RVCError, SettingsError
 from ..features.content import content_name
 from ..features.retrieval import FeatureIndex
 from ..presets import VoiceSpec
-from ..settings import IndexSettings
+from ..settings import IndexSettings, text_of
 from ..system.files import ensure_room
 from ..system.untrusted import checked_weights, load_torch
 from ..workspace.filelist import read_filelist
@@ -100,15 +100,16 @@ def _training_of(voice: VoiceFile) -> str:
     return voice.info.note or (f"{voice.info.epoch} epochs" if voice.info.epoch else "epochs unknown")
 
 
-# -- metadata ------------------------------------------------------------------------------------------------------
-def annotate(path: Path, *, note: str | None = None, name: str | None = None, author: str | None = None) -> MadeVoice:
+# -- labels --------------------------------------------------------------------------------------------------------
+def annotate(
+    path: Path, *, note: str | float | None = None, name: str | float | None = None, author: str | float | None = None
+) -> MadeVoice:
     """Change the name, the author or the note (the text that RVC shows as info) of a voice file.
 
     The index beside the voice is updated too, because it records the name of its voice.
     """
-    given: dict[str, Any] = {
-        key: value for key, value in {"note": note, "name": name, "author": author}.items() if value is not None
-    }
+    labels = {"note": note, "name": name, "author": author}
+    given: dict[str, Any] = {key: text_of(value) for key, value in labels.items() if value is not None}
     if not given:
         raise SettingsError("nothing to change", hint="give --note, --name or --author")
     voice = load_voice(path)

@@ -1,1 +1,1 @@
-"""What an experiment's folder holds: every path and every file format in it."""
+"""The experiment folder: its paths and file formats."""

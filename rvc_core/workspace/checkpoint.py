@@ -1,7 +1,7 @@
-"""The resumable set of one training step: ``G_`` and ``D_`` in RVC's own form, ``state_`` for what they cannot hold.
+"""Save and load checkpoints: ``G_`` and ``D_`` in RVC's format, ``state_`` for everything else that resuming needs.
 
-Several files cannot be renamed at once, so the order makes a torn set recognisable: state first, D next, G after it,
-the line in ``checkpoints.json`` last. What that file does not name is not a checkpoint, and is put aside on opening.
+A checkpoint has several files, which cannot be renamed at once. So they are written in order: state, D, G, and last the
+line in ``checkpoints.json``. Files that it does not list are an incomplete checkpoint, and loading moves them aside.
 """
 
 import itertools
@@ -24,14 +24,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What one set holds, in memory.
+    """One checkpoint in memory.
 
     Attributes
     ----------
     generator, discriminator : dict
-        RVC's form: ``model``, ``iteration`` (the epoch), ``optimizer``, ``learning_rate``.
+        RVC's format: ``model``, ``iteration`` (the epoch), ``optimizer``, ``learning_rate``.
     state : dict
-        Our own continuation: position inside the epoch, settings that must not change.
+        For an exact resume: position inside the epoch, settings that must not change.
     """
 
     step: int
@@ -41,7 +41,7 @@ class Checkpoint:
 
 
 def on_host(content: Any) -> Any:
-    """A copy of nested dicts and lists whose tensors are the CPU's own: training may go on while it is written."""
+    """Copy nested dicts and lists with their tensors to the CPU, so that training can continue during the save."""
     if isinstance(content, torch.Tensor):
         return content.detach().to("cpu", copy=True)
     if isinstance(content, dict):
@@ -52,20 +52,20 @@ def on_host(content: Any) -> Any:
 def save_checkpoint(layout: Layout, checkpoint: Checkpoint, *, most: int = 2) -> None:
     """Write a complete set, name it in ``checkpoints.json``, then remove all but the newest `most` and pinned sets.
 
-    Where the disk has no room for one more, older sets go first; the newest never does.
+    If the disk is full, older checkpoints are removed first, but never the newest.
 
     Raises
     ------
     DivergedError
-        When a weight is not finite; nothing is written then.
+        When a weight is not finite; then nothing is written.
     ResourceError, StorageError
-        When the disk has no room, refuses to be written, or is gone; the newest set that was there stays.
+        When the disk is full, read-only or gone; the previous checkpoint stays.
     """
     for part in (checkpoint.generator, checkpoint.discriminator):
-        if odd := [key for key, value in part["model"].items() if not value.isfinite().all()]:
+        if broken := [key for key, value in part["model"].items() if not value.isfinite().all()]:
             raise DivergedError(
-                f"{odd[0]} is not finite at step {checkpoint.step}, which is therefore not saved",
-                hint="continue from the checkpoint before, with a smaller --learning-rate",
+                f"{broken[0]} is not finite at step {checkpoint.step}, so this checkpoint is not saved",
+                hint="resume from the previous checkpoint with a smaller --learning-rate",
             )
     parts = {
         layout.state(checkpoint.step): checkpoint.state,
@@ -77,10 +77,10 @@ def save_checkpoint(layout: Layout, checkpoint: Checkpoint, *, most: int = 2) ->
         try:
             with replace_atomically(path) as temporary:
                 torch.save(content, temporary)
-        except RuntimeError as error:  # torch's word for a file that cannot be opened or written
+        except RuntimeError as error:  # torch raises it if a file cannot be opened or written
             raise StorageError(
-                f"{path} cannot be written: {str(error).splitlines()[0]}",
-                hint="make the folder writable again; the same command continues",
+                f"cannot write {path}: {str(error).splitlines()[0]}",
+                hint="make the folder writable, then run the same command again: it resumes",
             ) from error
     entry: CheckpointRow = {
         "step": checkpoint.step,
@@ -117,16 +117,16 @@ def _keep_newest(layout: Layout, rows: list[CheckpointRow], most: int) -> None:
 
 
 def load_newest(layout: Layout) -> Checkpoint | None:
-    """The newest complete set whose bytes are those that were written; None when training never saved.
+    """Load the newest complete checkpoint with correct hashes; None if there is no checkpoint.
 
-    Files of torn sets are moved to ``incomplete/``. A set that exists but cannot be read is never taken for none: the
-    next older one is used and the log says so. A folder without ``checkpoints.json`` was trained by RVC WebUI: of its
-    pairs, the one of the latest epoch is taken, which knows no position inside that.
+    Files of incomplete checkpoints are moved to ``incomplete/``. If a checkpoint is damaged, the log says so and the
+    next older one is loaded. A folder without ``checkpoints.json`` comes from RVC WebUI or Applio: its pair of the
+    latest epoch is loaded, without a position inside the epoch.
 
     Raises
     ------
     CheckpointError
-        When sets exist and none of them is whole.
+        When all checkpoints are damaged.
     """
     entries = checkpoint_rows(layout)
     if not entries:
@@ -147,15 +147,15 @@ def load_newest(layout: Layout) -> Checkpoint | None:
 
 
 def load_foreign(layout: Layout) -> Checkpoint | None:
-    """The pair of the latest epoch that RVC WebUI or Applio left in a folder; None when there is no pair.
+    """Load the ``G_``/``D_`` pair of the latest epoch of RVC WebUI or Applio; None if there is no pair.
 
-    Those programs take the largest number in a name instead, and with it an old pair for ever once ``G_2333333.pth``
-    was written and "save only the latest" turned off.
+    Those programs load the largest number in a name instead. If you turn off "save only the latest", they keep loading
+    the old ``G_2333333.pth``.
 
     Raises
     ------
     CheckpointError
-        When there are pairs and none can be read.
+        When all pairs are damaged.
     """
     pairs = [step for step in layout.generator_steps() if layout.discriminator(step).exists()]
     found = list(itertools.islice(_readable(layout, pairs[::-1]), 2 if LATEST_ONLY in pairs else 1))
@@ -165,41 +165,40 @@ def load_foreign(layout: Layout) -> Checkpoint | None:
 
 
 def _readable(layout: Layout, steps: list[int]) -> Iterator[Checkpoint]:
-    """Those of the pairs that can be read, one after the other."""
     for step in steps:
         try:
             yield Checkpoint(step, _part(layout.generator(step)), _part(layout.discriminator(step)), {})
         except UnsafeFileError:
             raise
         except WeightsError as error:
-            _log.warning("the pair of step %d is passed over: %s", step, error)
+            _log.warning("skipping the pair of step %d: %s", step, error)
 
 
 def _none_whole(layout: Layout, count: int) -> CheckpointError:
     return CheckpointError(
-        f"none of the {count} checkpoints of {layout.name!r} is whole",
-        hint=f"restore {layout.root} from a copy, or train under another name",
+        f"every checkpoint of {layout.name!r} is damaged ({count} found)",
+        hint=f"restore {layout.root} from a backup, or train under another name",
     )
 
 
 def continue_optimizer(
     optimizer: torch.optim.Optimizer, part: dict[str, Any], network: torch.nn.Module, name: str
 ) -> None:
-    """Give an optimizer the moments that a checkpoint keeps for its network; its own settings stay.
+    """Load an optimizer's moments from a checkpoint; its settings do not change.
 
-    torch keeps moments by number, in the order in which a program registers its weights: RVC's and Applio's orders
-    differ. The file's own ``model`` is in that order, so here each moment finds its weight by name.
+    torch stores moments by number, in the order of the network's weights, and RVC's and Applio's orders differ. The
+    file's ``model`` has the same order, so this function finds each moment's weight by name.
 
     Raises
     ------
     CheckpointError
-        When numbers, names or shapes do not fit together.
+        When numbers, names or shapes do not match.
     """
     ours = dict(network.named_parameters())
     theirs = [key for key in part["model"] if key in ours]
-    odd = CheckpointError(
-        f"the optimizer in {name} does not fit its network",
-        hint="the checkpoint is of another architecture: train under another name",
+    mismatch = CheckpointError(
+        f"the optimizer in {name} does not match its network",
+        hint="the checkpoint has another architecture: train under another name",
     )
     try:
         moments = part["optimizer"]["state"]
@@ -213,14 +212,14 @@ def continue_optimizer(
             for which in ("exp_avg", "exp_avg_sq")
         )
     except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
-        raise odd from error
+        raise mismatch from error
     if not fits:
-        raise odd
+        raise mismatch
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _part(path: Path) -> dict[str, Any]:
-    """One file of a pair, if it is one."""
+    """Load one file of a pair."""
     content = load_torch(path)
     if (
         not isinstance(content, dict)
@@ -239,7 +238,7 @@ def _is_whole(layout: Layout, entry: CheckpointRow) -> bool:
     for name, digest in entry["sha256"].items():
         path = layout.root / name
         if not path.is_file() or sha256_of(path) != digest:
-            _log.warning("checkpoint of step %d is not whole: %s", entry["step"], name)
+            _log.warning("the checkpoint of step %d is damaged: %s", entry["step"], name)
             return False
     return True
 
@@ -251,7 +250,9 @@ def _put_torn_aside(layout: Layout, whole: list[CheckpointRow]) -> None:
             if path.name not in named:
                 layout.incomplete.mkdir(exist_ok=True)
                 path.replace(layout.incomplete / path.name)
-                _log.warning("%s belongs to no complete checkpoint and is now in %s", path.name, layout.incomplete.name)
+                _log.warning(
+                    "%s is part of an incomplete checkpoint, moved it to %s", path.name, layout.incomplete.name
+                )
 
 
 def _size_bytes(content: Any) -> int:
@@ -263,23 +264,24 @@ def _size_bytes(content: Any) -> int:
 
 
 def load_base(path: Path) -> dict[str, torch.Tensor]:
-    """Weights of a base model: RVC's pretrained ``G``/``D`` files keep them under ``model``.
+    """Load the weights of a base model, RVC's pretrained ``G`` or ``D`` file, from its key ``model``.
 
     Raises
     ------
     WeightsError
-        When the file is absent or unreadable.
+        When the file is missing or damaged.
     CheckpointError
-        When it is a small voice, or something else.
+        When it is a finished voice or another kind of file.
     """
     content = load_torch(path)
     if isinstance(content, dict) and "weight" in content:
         raise CheckpointError(
             f"{path.name} is a finished voice, not a base model: it has no posterior encoder",
-            hint="bases are files like f0G40k.pth and f0D40k.pth",
+            hint="use base files such as f0G40k.pth and f0D40k.pth",
         )
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise CheckpointError(
-            f"{path.name} is not a base model: it has no 'model'", hint="bases are files like f0G40k.pth and f0D40k.pth"
+            f"{path.name} is not a base model: it has no 'model'",
+            hint="use base files such as f0G40k.pth and f0D40k.pth",
         )
     return {key: value.float() for key, value in checked_weights(content["model"], path.name).items()}

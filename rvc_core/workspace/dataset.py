@@ -1,4 +1,4 @@
-"""From clips on the disk to batches of tensors: ClipStore, Batch, and the order in which clips are seen."""
+"""Load clips and form batches of tensors: ClipStore, Batch, and the order of clips."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,12 +14,12 @@ from ..presets import VoiceSpec
 from .filelist import ClipFiles
 
 _BUCKET_FRAMES = 100  # RVC's bucket width
-_CACHE_BYTES = 3 << 30  # an hour at 48 kHz; what is beyond is read again in each epoch
+_CACHE_BYTES = 3 << 30  # an hour at 48 kHz; clips beyond it are read again in each epoch
 
 
 @dataclass(frozen=True)
 class ClipTensors:
-    """One clip in memory, all parts cut to the same T frames (100 per second).
+    """One clip in memory; all parts have the same T frames (100 per second).
 
     Attributes
     ----------
@@ -42,16 +42,16 @@ class ClipTensors:
 
     @property
     def frames(self) -> int:
-        """T."""
+        """Number of frames, T."""
         return len(self.content)
 
     @property
     def bytes(self) -> int:
-        """Memory of all parts."""
+        """Memory of all parts, in bytes."""
         return sum(part.nbytes for part in (self.content, self.f0_coarse, self.f0_hz, self.spectrogram, self.wave))
 
     def to(self, device: torch.device) -> "ClipTensors":
-        """The same in a device's memory."""
+        """Copy to a device."""
         return ClipTensors(
             self.content.to(device),
             self.f0_coarse.to(device),
@@ -62,7 +62,7 @@ class ClipTensors:
         )
 
     def excerpt(self, start: int, frames: int) -> "ClipTensors":
-        """The part of so many frames from `start` on."""
+        """Cut `frames` frames from `start`."""
         hop, part = len(self.wave) // self.frames, slice(start, start + frames)
         return ClipTensors(
             self.content[part],
@@ -76,19 +76,19 @@ class ClipTensors:
 
 @dataclass(frozen=True)
 class Batch:
-    """B clips, zero-padded at their ends to the longest: ``lengths`` (B,) says how many frames are real.
+    """B clips, zero-padded at the end to the longest; ``lengths`` (B,) are their real frames.
 
-    They may be a part of the batch of one step, whose other clips another process has, or another pass. What such parts
-    draw, and their losses, which add up to those of the whole, do not depend on how it was parted.
+    A batch can be part of one step's whole batch, with the other clips in another process or pass. The split changes
+    neither the random numbers nor the sum of the losses.
 
     Attributes
     ----------
     noise : SynthesisNoise or None
-        All that is random in a step; None asks torch's global generator.
+        All random numbers of a step; None draws from torch's global generator.
     share : float
-        B over the number of clips of the whole batch; 0 for a clip that only keeps a process without one busy.
+        B / clips of the whole batch; 0 for a filler clip in a process that has no clip of its own.
     whole_frames : int
-        Frames of the whole batch; 0: that of these clips.
+        Frames of the whole batch; 0: the sum of these clips.
     """
 
     content: torch.Tensor
@@ -120,7 +120,7 @@ class Batch:
         )
 
     def part(self, clips: slice) -> "Batch":
-        """Some of these clips, as a part of the whole."""
+        """Some of these clips, as a part of the whole batch."""
         lengths = self.lengths[clips]
         frames = int(lengths.max())
         hop = self.wave.shape[2] // self.content.shape[1]
@@ -139,14 +139,14 @@ class Batch:
 
 
 class ClipStore:
-    """All clips of a file list, read once and kept in memory as far as `_CACHE_BYTES` go.
+    """All clips of a file list, cached in memory up to `_CACHE_BYTES`.
 
     Parameters
     ----------
     files : list of ClipFiles
     spec : VoiceSpec
     epsilons : EpsilonName
-        ``2023`` or ``2026``: the floor inside the spectrogram.
+        Spectrogram epsilon: ``2023`` or ``2026``.
     """
 
     def __init__(self, files: list[ClipFiles], spec: VoiceSpec, epsilons: EpsilonName) -> None:
@@ -168,7 +168,7 @@ class ClipStore:
         return clip
 
     def reside(self, device: torch.device, room_bytes: float) -> bool:
-        """Keep all clips in a device's memory from now on, if so much of it has room: steps then wait for no copy."""
+        """Move all clips to a device if they fit into `room_bytes`; returns whether they do."""
         if sum(self[index].bytes for index in range(len(self))) > room_bytes or len(self._clips) < len(self):
             return False
         self._clips = {index: clip.to(device) for index, clip in self._clips.items()}
@@ -183,10 +183,10 @@ class ClipStore:
         device: torch.device,
         place: tuple[int, int] = (0, 1),
     ) -> Iterator[Batch]:
-        """The batches of one epoch, a function of `seed` (of the run, and epoch), from the one after `skip` on.
+        """Yield the batches of one epoch, without the first `skip`. They depend only on `seed` (run, epoch).
 
-        Clips longer than the architecture's `excerpt_frames` give a random excerpt, another one in each epoch. With a
-        `place` (which process of how many) only its clips, every so many-th, of batches of `batch_size` in all.
+        A clip longer than the architecture's `excerpt_frames` gives a random excerpt, a new one in each epoch. With
+        `place` (process, number of processes), yield only this process's clips of each batch of `batch_size`.
         """
         self._frames = frames = self._frames or [self[index].frames for index in range(len(self))]
         longest = self._spec.excerpt_frames
@@ -206,7 +206,7 @@ class ClipStore:
 
 
 def draw_noise(lengths: list[int], spec: VoiceSpec, *, seed: tuple[int, ...], device: torch.device) -> SynthesisNoise:
-    """All that is random in a training step of clips of these lengths, a function of `seed`."""
+    """All random numbers of a training step on clips of these lengths; they depend only on `seed`."""
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(len(lengths), *shape, generator=random, device=device)
@@ -221,7 +221,6 @@ def draw_noise(lengths: list[int], spec: VoiceSpec, *, seed: tuple[int, ...], de
 
 
 def _part(noise: SynthesisNoise, clips: slice, frames: int) -> SynthesisNoise:
-    """The noise of some clips, for their first frames."""
     return SynthesisNoise(
         noise.latent[clips, :, :frames],
         None if noise.source is None else noise.source[clips],
@@ -232,8 +231,8 @@ def _part(noise: SynthesisNoise, clips: slice, frames: int) -> SynthesisNoise:
 def bucket_batches(frames: list[int], batch_size: int, *, seed: tuple[int, int]) -> list[list[int]]:
     """Batches of clips of similar length, each clip exactly once, in random order.
 
-    RVC's buckets are 100 frames wide; it drops clips under 100 frames and repeats clips to fill each bucket. Here every
-    clip counts once: buckets are laid end to end before they are cut into batches.
+    RVC drops clips under 100 frames and repeats clips to fill each bucket of 100 frames. This function uses each clip
+    once: it joins the buckets before it cuts them into batches.
 
     Parameters
     ----------
@@ -256,12 +255,12 @@ def bucket_batches(frames: list[int], batch_size: int, *, seed: tuple[int, int])
 
 
 def load_clip(files: ClipFiles, spec: VoiceSpec, epsilons: EpsilonName) -> ClipTensors:
-    """Read one clip and cut all its parts to the frames that they share.
+    """Read one clip and cut all its parts to the same length.
 
     Raises
     ------
     DatasetError
-        When a file is missing, its rate is not the voice's, or its numbers are not finite.
+        When a file is missing or not finite, or has another sample rate or width than the voice.
     """
     try:
         wave, rate = soundfile.read(files.wave, dtype="float32")
@@ -275,9 +274,9 @@ def load_clip(files: ClipFiles, spec: VoiceSpec, epsilons: EpsilonName) -> ClipT
         raise DatasetError(f"clip {files.wave.stem}: {error}", hint="run: rvc extract NAME") from error
     if rate != spec.sample_rate or wave.ndim != 1 or features.ndim != 2 or features.shape[1] != spec.content_width:
         raise DatasetError(
-            f"clip {files.wave.stem}: {rate} Hz and features {features.shape} do not fit the voice's "
+            f"clip {files.wave.stem}: {rate} Hz and features {features.shape} do not match the voice's "
             f"{spec.sample_rate} Hz and width {spec.content_width}",
-            hint="run: rvc prepare, rvc extract",
+            hint="run rvc prepare NAME, then rvc extract NAME",
         )
     content = np.repeat(features, 2, axis=0)
     frames = min(len(content), len(f0_hz), len(coarse), len(wave) // spec.hop_samples)

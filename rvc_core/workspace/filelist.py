@@ -1,4 +1,4 @@
-"""RVC's ``filelist.txt``: the clips that training reads, one a line."""
+"""RVC's ``filelist.txt``: the clips that training reads, one per line."""
 
 import os
 import random
@@ -16,7 +16,7 @@ _SHUFFLE_SEED = 1234
 
 @dataclass(frozen=True)
 class ClipFiles:
-    """The files of one clip: one line of RVC's ``filelist.txt``."""
+    """Files of one clip: one line of RVC's ``filelist.txt``."""
 
     wave: Path
     features: Path
@@ -26,7 +26,7 @@ class ClipFiles:
 
 
 def filelist_text(layout: Layout, spec: VoiceSpec, clips: dict[str, int], *, with_mute: bool = True) -> str:
-    """RVC's file list: absolute paths, clips in a random order that is always the same, the silent clip twice.
+    """RVC's file list: absolute paths, clips in a fixed random order, then the silent clip twice.
 
     Each line is ``wave|content|coarse f0|f0 in Hz|speaker``, or ``wave|content|speaker`` for a voice without f0.
 
@@ -37,7 +37,7 @@ def filelist_text(layout: Layout, spec: VoiceSpec, clips: dict[str, int], *, wit
     clips : dict of str to int
         Speaker of each clip.
     with_mute : bool
-        Whether the silent clip is there.
+        Whether to add the silent clip.
     """
 
     def line(place: Layout, wave: Path, stem: str, speaker: int) -> str:
@@ -58,18 +58,18 @@ def read_filelist(path: Path) -> list[ClipFiles]:
     Raises
     ------
     StageOrderError
-        When features have not been extracted.
+        When features are not extracted yet.
     DatasetError
-        When a line is not in RVC's form.
+        When a line is not in RVC's format.
     """
     if not path.is_file():
-        raise StageOrderError(f"{path} is missing: features were not extracted", hint="run: rvc extract NAME")
+        raise StageOrderError(f"{path} is missing: features are not extracted yet", hint="run: rvc extract NAME")
     clips = []
     for number, line in enumerate(filter(None, path.read_text("utf-8").split("\n")), start=1):
         fields = line.replace("\\\\", "\\").split("|")
         if len(fields) not in (3, 5) or not fields[-1].isdigit():
             raise DatasetError(
-                f"line {number} of {path.name} is not in RVC's form: {line[:80]!r}", hint="run: rvc extract NAME"
+                f"line {number} of {path.name} is not in RVC's format: {line[:80]!r}", hint="run: rvc extract NAME"
             )
         f0_coarse, f0_hz = (Path(fields[2]), Path(fields[3])) if len(fields) == 5 else (None, None)
         clips.append(ClipFiles(Path(fields[0]), Path(fields[1]), f0_coarse, f0_hz, int(fields[-1])))
@@ -77,7 +77,7 @@ def read_filelist(path: Path) -> list[ClipFiles]:
 
 
 def rebase_filelist(layout: Layout) -> None:
-    """Make the absolute paths of a file list point here again after its experiment was moved or copied."""
+    """Update the absolute paths of a file list after its experiment moved."""
     if not layout.filelist.is_file():
         return
     text = layout.filelist.read_text("utf-8")

@@ -1,6 +1,6 @@
-"""Every path inside an experiment, named once; nothing else in the package builds paths.
+"""All paths inside an experiment; no other module builds them.
 
-The folder is RVC WebUI's ``logs/<name>``, and what we add stands beside it (docs/file_formats.md).
+The folder is RVC WebUI's ``logs/<name>``, plus our own files (docs/file_formats.md).
 """
 
 import re
@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import SettingsError, WeightsError
+from ..settings import text_of
 from ..system.files import slug_of
 from ..system.platforms import home
 
-LATEST_ONLY = 2_333_333  # RVC's name for a pair that is overwritten at each save: no step at all
+LATEST_ONLY = 2_333_333  # RVC's number for a pair that it overwrites at each save; not a step
 
 _GENERATOR = re.compile(r"G_(\d+)\.pth")
 _VOICE = re.compile(r".*_e(\d+)_s(\d+)\.pth")
-_INDEX = re.compile(r"(?:.+_)?added_IVF\d+_Flat_nprobe_\d+_(.+)_(v1|v2|nano)")  # RVC puts a name before its links
-_DATE = re.compile(r"_e\d+_s\d+$")
+_INDEX = re.compile(r"(?:.+_)?added_IVF\d+_Flat_nprobe_\d+_(.+)_(v1|v2|nano)")  # RVC's links have a prefix
+_SUFFIX = re.compile(r"_e\d+_s\d+$")
 
 # Names inside an experiment, as a save holds them: nothing else of another person's save is written
 _LEAF = r"[^/.\x00-\x1f][^/\x00-\x1f]{0,200}"
@@ -46,21 +47,22 @@ class Layout:
     name: str
 
     @classmethod
-    def of(cls, name: str, root: Path | None = None) -> "Layout":
-        """The layout of the experiment with this human name, under ``RVC_HOME/logs``.
+    def of(cls, name: str | float, root: Path | None = None) -> "Layout":
+        """The layout of the experiment with this name, under ``RVC_HOME/logs``.
 
         Raises
         ------
         SettingsError
-            When the name is empty or would leave the folder.
+            When the name is empty or consists of dots.
         """
-        if not name.strip() or name.strip(". ") == "":
-            raise SettingsError(f"not a name for an experiment: {name!r}", hint="use letters, in any script")
+        name = text_of(name)
+        if not isinstance(name, str) or name.strip(". \n\t") == "":
+            raise SettingsError(f"{name!r} is not a valid experiment name", hint="use letters of any script")
         return cls((root or home()) / "logs" / slug_of(name), name)
 
     @property
     def slug(self) -> str:
-        """ASCII spelling of the name: the folder's own name."""
+        """Folder name: the name in ASCII."""
         return self.root.name
 
     # -- data ------------------------------------------------------------------------------------------------------
@@ -90,26 +92,26 @@ class Layout:
 
     @property
     def heldout(self) -> "Layout":
-        """The same folders for the recordings that training never sees."""
+        """The same folders for held-out clips, which training never reads."""
         return Layout(self.root / "heldout", self.name)
 
     @property
     def mute(self) -> "Layout":
-        """The silent clip that RVC's file list ends with."""
+        """The silent clip at the end of RVC's file list."""
         return Layout(self.root / "mute", self.name)
 
     @property
     def experiment(self) -> Path:
-        """What this experiment is: name, dataset, preset."""
+        """Description of the experiment: name, dataset, preset."""
         return self.root / "experiment.json"
 
     def stamp(self, stage: str) -> Path:
-        """The settings and inputs that the present results of a stage were made with."""
+        """Settings and inputs of a stage's current results."""
         return self.root / "stamps" / f"{stage}.json"
 
     @property
     def manifest(self) -> Path:
-        """Where each second of the input went."""
+        """Clips, and reasons for unused audio."""
         return self.root / "manifest.jsonl"
 
     @property
@@ -125,93 +127,93 @@ class Layout:
     # -- training --------------------------------------------------------------------------------------------------
     @property
     def metrics(self) -> Path:
-        """Every step, validation and saved voice, one JSON object a line."""
+        """Steps, validations and saved voices, one JSON object per line."""
         return self.root / "metrics.jsonl"
 
     @property
     def choices(self) -> Path:
-        """Which saved voice was preferred to which by ear, one comparison a line."""
+        """Listening comparisons of saved voices, one per line."""
         return self.root / "choices.jsonl"
 
     @property
     def listening(self) -> Path:
-        """What saved voices made of the same clips, to be compared by ear."""
+        """Conversions of the same clips by saved voices, for comparison by ear."""
         return self.root / "listening"
 
     @property
     def eval_board(self) -> Path:
-        """TensorBoard's run of the validations, which people can untick."""
+        """TensorBoard's run of the validations."""
         return self.root / "eval"
 
     @property
     def verdict(self) -> Path:
-        """What the validations said last: which voice is the best."""
+        """Result of the validations: which voice is the best."""
         return self.root / "verdict.json"
 
     @property
     def checkpoints(self) -> Path:
-        """Names and hashes of the complete checkpoint sets, written last."""
+        """Names and hashes of complete checkpoints, written last."""
         return self.root / "checkpoints.json"
 
     @property
     def incomplete(self) -> Path:
-        """Where unpaired checkpoint files are put aside."""
+        """Folder for files of incomplete checkpoints."""
         return self.root / "incomplete"
 
     @property
     def stop(self) -> Path:
-        """Created by anybody who wants training to save and end."""
+        """Create this file to make training save and end."""
         return self.root / "STOP"
 
     @property
     def lock(self) -> Path:
-        """Held by whoever trains."""
+        """Lock of a running training."""
         return self.root / "train.lock"
 
     @property
     def pinned(self) -> Path:
-        """Steps whose checkpoints and voices are never removed: a JSON list that only its owner writes."""
+        """Steps whose checkpoints and voices are never removed: a JSON list that you write."""
         return self.root / "pinned.json"
 
     @property
     def run(self) -> Path:
-        """The detached training: its process, settings, and how it ended."""
+        """Background training: process, settings and result."""
         return self.root / "run.json"
 
     @property
     def beacon(self) -> Path:
-        """Where the detached training is, renewed every second."""
+        """Progress of the background training, updated every second."""
         return self.root / "progress.json"
 
     @property
     def mirrored(self) -> Path:
-        """What was copied to the storage that outlives this machine, and what stands in the way."""
+        """State and problem of saving to storage."""
         return self.root / "storage.json"
 
     @property
     def log(self) -> Path:
-        """What the detached training wrote."""
+        """Output of the background training."""
         return self.root / "train.log"
 
     def generator(self, step: int) -> Path:
-        """Generator and its optimizer, in RVC's form."""
+        """Generator and its optimizer, in RVC's format."""
         return self.root / f"G_{step}.pth"
 
     def discriminator(self, step: int) -> Path:
-        """Discriminator and its optimizer, in RVC's form."""
+        """Discriminator and its optimizer, in RVC's format."""
         return self.root / f"D_{step}.pth"
 
     def state(self, step: int) -> Path:
-        """What RVC's two files have no place for: random generators, position, history."""
+        """Everything else that resuming needs: random generators, position, history."""
         return self.root / f"state_{step}.pt"
 
     def generator_steps(self) -> list[int]:
-        """Steps for which a ``G_*.pth`` exists, ascending."""
+        """Steps of all ``G_*.pth``, ascending."""
         return sorted(int(match[1]) for path in self.root.glob("G_*.pth") if (match := _GENERATOR.fullmatch(path.name)))
 
     # -- results ---------------------------------------------------------------------------------------------------
     def voice(self, epoch: int, step: int) -> Path:
-        """The voice as it was at one point of training."""
+        """The voice saved at one step."""
         return self.root / f"{self.slug}_e{epoch}_s{step}.pth"
 
     @property
@@ -220,7 +222,7 @@ class Layout:
         return self.root / f"{self.slug}.pth"
 
     def voices(self) -> list[Path]:
-        """All saved voices in the order of their epochs and steps, the final one last."""
+        """All saved voices by epoch and step, the final one last."""
         dated = sorted(
             (int(match[1]), int(match[2]), path)
             for path in self.root.glob("*.pth")
@@ -229,20 +231,20 @@ class Layout:
         return [path for _, _, path in dated] + ([self.final_voice] if self.final_voice.exists() else [])
 
     def step_of(self, voice: Path) -> int:
-        """The step in the name of a voice that is not the final one."""
+        """The step in a voice's file name; 0 for the final voice."""
         match = _VOICE.fullmatch(voice.name)
         return int(match[2]) if match else 0
 
     def index(self, lists: int, version: str) -> Path:
-        """The feature index, named as RVC names it."""
+        """The feature index, with RVC's name."""
         return self.root / f"added_IVF{lists}_Flat_nprobe_1_{self.slug}_{version}.index"
 
     def indexes(self, version: str = "", owners: Collection[str] = ()) -> list[Path]:
-        """Feature indexes in this folder, newest first: all, or those of one version that belong to one of `owners`."""
+        """Indexes in this folder, newest first: all, or only those of `owners` with this version."""
 
         def belongs(path: Path) -> bool:
             owner, made_for = match.groups() if (match := _INDEX.fullmatch(path.stem)) else (path.stem, version)
-            return owner in owners and made_for == version  # Applio names an index after its voice, and no more
+            return owner in owners and made_for == version  # Applio's index has only the voice's name
 
         found = [
             path
@@ -253,26 +255,26 @@ class Layout:
 
 
 def voice_names(path: Path, name: str) -> set[str]:
-    """What the index of a voice file may be called after: the voice's own name, or that of its file without the date.
+    """Names that a voice's index can have: the voice's name, or its file name without epoch and step.
 
     Examples
     --------
     >>> sorted(voice_names(Path("alice_e60_s120.pth"), "Alice!"))
     ['Alice!', 'Alice-8b0084', 'alice']
     """
-    stems = [_DATE.sub("", text) for text in (name, path.stem)]
+    stems = [_SUFFIX.sub("", text) for text in (name, path.stem)]
     return {*stems, *map(slug_of, stems)}
 
 
-def voice_path(path: str | Path) -> Path:
-    """The voice file itself, or the final voice of the experiment with this name."""
-    file = Path(path).expanduser()
+def voice_path(path: str | float | Path) -> Path:
+    """The voice file at this path, or the newest voice of the experiment with this name."""
+    file = Path(text_of(path)).expanduser()
     if file.is_file():
         return file
-    layout = Layout.of(str(path))
+    layout = Layout.of(text_of(path))
     if saved := layout.voices():
         return saved[-1]
     raise WeightsError(
         f"{str(path)!r} is neither a voice file nor an experiment with a voice",
-        hint=f"give the path of a .pth; or train it, with rvc run, until {layout.root} holds one",
+        hint=f"give the path of a .pth, or train with rvc run until {layout.root} contains a voice",
     )

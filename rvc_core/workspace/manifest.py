@@ -1,4 +1,4 @@
-"""Where each second of the input went, and what an experiment is: the two records that later stages read first."""
+"""The experiment's records: its clips with all unused audio, and its name, dataset and preset."""
 
 import json
 from collections import defaultdict
@@ -13,23 +13,23 @@ from ..presets import VoiceSpec, preset
 from ..system.files import read_json, read_jsonl, write_json, write_jsonl
 from .layout import Layout
 
-_DIGITS = 6  # microseconds: below one sample
+_DIGITS = 6  # microseconds: shorter than one sample
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A cut of a recording that became a training or held-out file.
+    """A part of a recording that became a training or held-out clip.
 
     Attributes
     ----------
     id : str
-        Name of its files without suffix, ``{recording's number}_{clip's number}``.
+        Stem of its files, ``{recording's number}_{clip's number}``.
     recording : str
         Path within the dataset.
     start_seconds, seconds : float
-        What of the recording it covers; its file is longer only where the whole recording is below 0.8 s.
+        Its part of the recording. The file is longer only if the whole recording is shorter than 0.8 s.
     heldout : bool
-        Kept out of training and index, to judge the voice by.
+        Not in training or index, for validation.
     speaker : int
         Row of the voice's speaker table.
     """
@@ -44,7 +44,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Explained:
-    """A stretch of the input that is in no clip, and why.
+    """A part of the input that is in no clip, with the reason.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Explained:
         ``silent``, ``too short``, ``too loud``, ``undecodable``, ``non-finite``, ``duplicate``, ``ignored folder`` or
         ``not audio``.
     detail : str
-        What a person needs to see why, in one line.
+        More about the reason, one line for the user.
     """
 
     recording: str
@@ -64,7 +64,7 @@ class Explained:
 
 @dataclass(frozen=True)
 class Manifest:
-    """All clips of an experiment, and all that is in none.
+    """All clips of an experiment, and all audio outside clips.
 
     Examples
     --------
@@ -79,22 +79,22 @@ class Manifest:
 
     @property
     def training(self) -> list[Clip]:
-        """Clips to train on."""
+        """Training clips."""
         return [clip for clip in self.clips if not clip.heldout]
 
     @property
     def heldout(self) -> list[Clip]:
-        """Clips to judge the voice by."""
+        """Held-out clips, for validation."""
         return [clip for clip in self.clips if clip.heldout]
 
     @property
     def seconds_kept(self) -> float:
-        """Time covered by clips, overlap counted once."""
+        """Time in clips; overlap counts once."""
         return covered_seconds(self.clips)
 
     @property
     def explained_seconds(self) -> dict[str, float]:
-        """Seconds in no clip, by reason."""
+        """Seconds outside clips, by reason."""
         totals: dict[str, float] = defaultdict(float)
         for row in self.explained:
             totals[row.reason] += row.seconds
@@ -121,10 +121,12 @@ class Manifest:
         except FileNotFoundError:
             raise _not_prepared(layout) from None
         except (KeyError, TypeError) as error:
-            raise DatasetError(f"{layout.manifest} is damaged: a row lacks something", hint=hint) from error
+            raise DatasetError(
+                f"{layout.manifest} is damaged: a row has missing or unknown fields", hint=hint
+            ) from error
 
     def save(self, layout: Layout) -> None:
-        """Write ``manifest.jsonl``: one clip or one explained stretch a line."""
+        """Write ``manifest.jsonl``: one clip or one unused part per line."""
         write_jsonl(layout.manifest, list(self._rows()))
 
     def _rows(self) -> Iterator[dict[str, Any]]:
@@ -136,12 +138,12 @@ class Manifest:
 
 @dataclass(frozen=True)
 class ExperimentRecord:
-    """What an experiment is: its human name, where its recordings are, and the architecture of its voice.
+    """Description of an experiment: name, dataset, and architecture of its voice.
 
     Attributes
     ----------
     speakers : int
-        Rows of the speaker table; 0 for the preset's number.
+        Rows of the speaker table; 0: the preset's number.
     speaker_names : list of str
         Of the first rows, where each folder of the dataset was a speaker.
     recordings : list of str
@@ -158,7 +160,7 @@ class ExperimentRecord:
 
     @property
     def spec(self) -> VoiceSpec:
-        """The architecture."""
+        """Architecture of the voice."""
         spec = preset(self.preset, uses_f0=self.uses_f0)
         return replace(spec, speakers=self.speakers) if self.speakers else spec
 
@@ -181,9 +183,9 @@ class ExperimentRecord:
             return record
         except FileNotFoundError:
             raise _not_prepared(layout) from None
-        except (TypeError, ValidationError) as error:  # other fields or types, or no object
+        except (TypeError, ValidationError) as error:  # other fields or types, or not an object
             raise DatasetError(
-                f"{layout.experiment} is damaged: it does not describe an experiment", hint=hint
+                f"{layout.experiment} is damaged: it has missing or unknown fields", hint=hint
             ) from error
 
     def save(self, layout: Layout) -> None:
@@ -192,28 +194,28 @@ class ExperimentRecord:
 
 
 def speaker_names(layout: Layout, recordings: Iterable[str]) -> list[str]:
-    """The folders of recordings, in the order of their speakers' rows: those of an earlier time keep theirs.
+    """The speakers' folders in the order of their rows; existing speakers keep their rows.
 
     Raises
     ------
     DatasetError
-        When a recording lies in none.
+        When a recording is in no speaker's folder.
     """
     folder_of = {name: name.split("/")[0] for name in recordings}
     if beside := [name for name, folder in folder_of.items() if folder == name]:
         raise DatasetError(
             f"{beside[0]} is in no speaker's folder",
-            hint=("with speakers=folders, put the recordings of each person into a folder of their own"),
+            hint="with speakers=folders, make one folder per person and put their recordings into it",
         )
     try:
-        known = ExperimentRecord.load(layout).speaker_names
+        existing = ExperimentRecord.load(layout).speaker_names
     except (StageOrderError, DatasetError):
-        known = []
-    return [*known, *sorted({*folder_of.values()} - {*known})]
+        existing = []
+    return [*existing, *sorted({*folder_of.values()} - {*existing})]
 
 
 def covered_seconds(clips: list[Clip]) -> float:
-    """Time that clips cover together, overlap counted once."""
+    """Time in clips; overlap counts once."""
     total, recording, reached = 0.0, "", 0.0
     for clip in sorted(clips, key=lambda clip: (clip.recording, clip.start_seconds)):
         if clip.recording != recording:
@@ -227,7 +229,7 @@ def covered_seconds(clips: list[Clip]) -> float:
 def _not_prepared(layout: Layout) -> StageOrderError:
     if layout.filelist.is_file():
         return StageOrderError(
-            f"{layout.root} is of another program, and was not opened here yet",
+            f"{layout.root} comes from another program and is not imported yet",
             hint=f"run: rvc import {json.dumps(str(layout.root), ensure_ascii=False)}",
         )
     return StageOrderError(f"nothing is prepared for {layout.name!r}", hint=_prepare_command(layout))

@@ -1,8 +1,8 @@
-"""The record of a training: every step in ``metrics.jsonl``, the field's curves and pictures in TensorBoard.
+"""Log training: steps, validations and voices to ``metrics.jsonl``, curves and pictures to TensorBoard.
 
-Tag names are RVC WebUI's, so the guides people follow keep working: ``loss/g/total loss/g/mel loss/g/kl loss/g/fm
-loss/d/total grad_norm_g grad_norm_d learning_rate`` and ``slice/mel_org slice/mel_gen all/mel``. Validations
-are a run of their own: ``eval``.
+Tag names are RVC WebUI's, so its guides still apply: ``loss/g/total loss/g/mel loss/g/kl loss/g/fm loss/d/total
+grad_norm_g grad_norm_d learning_rate`` and ``slice/mel_org slice/mel_gen all/mel``. Validations are a separate
+TensorBoard run, ``eval``.
 """
 
 import json
@@ -19,14 +19,14 @@ from ..audio.waveform import Audio
 from ..system.files import read_jsonl, write_jsonl
 from .layout import Layout
 
-PICTURE_INTERVAL_STEPS = 200  # RVC's interval for everything; drawing takes as long as a small step
-_SOUND_INTERVAL_SECONDS = 300  # half a megabyte each time
-_LONGEST_INTERVAL_STEPS = 200  # of the curves; small sets get a point every epoch
-_CAPS = {"loss/g/mel": 75.0, "loss/g/kl": 9.0}  # RVC's display limits, which keep the first steps from hiding the rest
+PICTURE_INTERVAL_STEPS = 200  # RVC's interval; drawing takes as long as a small step
+_AUDIO_INTERVAL_SECONDS = 300  # each takes 0.5 MB
+_LONGEST_INTERVAL_STEPS = 200  # of the curves; small datasets get a point every epoch
+_CAPS = {"loss/g/mel": 75.0, "loss/g/kl": 9.0}  # RVC's display limits, so that the first steps do not hide the rest
 
 
 class MetricsLog:
-    """Writes what training measures; opening it again forgets what came after `resumed_step`.
+    """Logs training. Opening an existing log removes all rows after `resumed_step`.
 
     Parameters
     ----------
@@ -34,12 +34,12 @@ class MetricsLog:
     steps_per_epoch : int
         Sets the interval of the curves: one point every min(steps_per_epoch, 200) steps.
     resumed_step : int
-        Step of the checkpoint that training continues from; later lines were lost with the work they describe.
+        Step of the checkpoint that training resumes from; 0 starts a new log.
 
     Attributes
     ----------
     voices, validations : list of dict
-        The rows of saved voices, and of validations, so far.
+        Rows of saved voices and of validations so far.
     """
 
     def __init__(self, layout: Layout, *, steps_per_epoch: int, resumed_step: int) -> None:
@@ -52,18 +52,16 @@ class MetricsLog:
         from torch.utils.tensorboard import SummaryWriter  # slow import
 
         kept = [row for row in rows if row["step"] <= resumed_step]
-        self.voices, self.validations = (
-            [row for row in kept if row["kind"] == kind] for kind in ("voice", "validation")
-        )
+        self.voices = [row for row in kept if row["kind"] == "voice"]
+        self.validations = [row for row in kept if row["kind"] == "validation"]
         write_jsonl(self._layout.metrics, kept)
         self._file = self._layout.metrics.open("a", encoding="utf-8")
-        self._board, self._eval = (
-            SummaryWriter(str(folder), purge_step=resumed_step + 1 if resumed_step else None, flush_secs=10)
-            for folder in (self._layout.root, self._layout.eval_board)
-        )
-        self._sounded_at = -math.inf
-        self._told_of = threading.excepthook
-        threading.excepthook = self._expect
+        purge_step = resumed_step + 1 if resumed_step else None
+        self._board = SummaryWriter(str(self._layout.root), purge_step=purge_step, flush_secs=10)
+        self._eval = SummaryWriter(str(self._layout.eval_board), purge_step=purge_step, flush_secs=10)
+        self._audio_logged_at = -math.inf
+        self._previous_hook = threading.excepthook
+        threading.excepthook = self._ignore_writer_errors
 
     def step(self, step: int, epoch: int, values: dict[str, float]) -> None:
         """Record one training step."""
@@ -75,60 +73,60 @@ class MetricsLog:
                 self._board.add_scalar(tag, min(value, _CAPS.get(tag, value)), step)
 
     def skipped(self, step: int, epoch: int) -> None:
-        """Record that a step moved nothing, as its losses were no numbers."""
+        """Record that a step was skipped because of a NaN loss."""
         self._line({"kind": "skipped", "step": step, "epoch": epoch})
 
     def rewind(self, step: int) -> None:
-        """Forget what came after a step: training goes back to it."""
+        """Remove all rows after `step`: training returns to it."""
         self.close()
         self._epoch_values.clear()
         self._open(history(self._layout), step)
 
     def epoch(self, step: int) -> None:
-        """Record the means of the epoch that ends with this step."""
+        """Record the means of the epoch that ends at this step."""
         for tag, values in self._epoch_values.items():
             self._board.add_scalar(f"epoch/{tag}", float(np.mean(values)), step)
         self._epoch_values.clear()
         self._file.flush()
 
     def validation(self, step: int, epoch: int, values: dict[str, float], sounds: dict[str, Audio]) -> None:
-        """Record what unheard recordings say, and now and then how it sounds."""
+        """Record a validation's values, and its audio at most every 5 min."""
         self.validations.append({"kind": "validation", "step": step, "epoch": epoch, **values})
         self._line(self.validations[-1])
         for tag, value in values.items():
             self._eval.add_scalar(tag, value, step)
-        if time.monotonic() - self._sounded_at > _SOUND_INTERVAL_SECONDS:
-            self._sounded_at = time.monotonic()
+        if time.monotonic() - self._audio_logged_at > _AUDIO_INTERVAL_SECONDS:
+            self._audio_logged_at = time.monotonic()
             for tag, audio in sounds.items():
                 self._eval.add_audio(tag, audio.samples[None], step, audio.sample_rate)
 
     def voice(self, step: int, epoch: int, path: str, values: dict[str, float]) -> None:
-        """Record that a voice was saved, and what unheard recordings said last."""
+        """Record a saved voice with its last validation values."""
         self.voices.append({"kind": "voice", "step": step, "epoch": epoch, "path": path, **values})
         self._line(self.voices[-1])
 
     def mel(self, tag: str, mel: np.ndarray, step: int) -> None:
-        """Show a log-mel spectrogram (M, T) as a picture, low frequencies at the bottom."""
+        """Record a log-mel spectrogram (M, T) as a picture, low frequencies at the bottom."""
         self._board.add_image(tag, picture_of(mel), step, dataformats="HWC")
 
     def flush(self) -> None:
-        """Put everything so far on the disk."""
+        """Write all rows to the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Write everything out."""
+        """Close all files."""
         try:
             self._file.close()
             self._board.close()
             self._eval.close()
         finally:
-            threading.excepthook = self._told_of
+            threading.excepthook = self._previous_hook
 
-    def _expect(self, failure: threading.ExceptHookArgs) -> None:
-        """TensorBoard's thread prints what stopped it, and raises it again at our next word: once is enough."""
+    def _ignore_writer_errors(self, failure: threading.ExceptHookArgs) -> None:
+        """TensorBoard's thread raises its error again at our next call, so do not print it here."""
         if not isinstance(failure.exc_value, OSError) or type(failure.thread).__name__ != "_AsyncWriterThread":
-            self._told_of(failure)
+            self._previous_hook(failure)
 
     def _line(self, row: dict[str, Any]) -> None:
         self._file.write(json.dumps(row) + "\n")
@@ -137,24 +135,24 @@ class MetricsLog:
 
 
 class NoLog(MetricsLog):
-    """Keeps nothing: what all processes of a training but the first write into."""
+    """Logs nothing; for all training processes except the first."""
 
     def __init__(self, layout: Layout, *, steps_per_epoch: int, resumed_step: int) -> None:
         self.voices, self.validations = [], []
 
-    def _forget(self, *values: Any) -> None:
+    def _ignore(self, *values: Any) -> None:
         """Do nothing."""
 
-    step = skipped = rewind = epoch = validation = voice = mel = flush = close = _forget  # type: ignore[assignment]
+    step = skipped = rewind = epoch = validation = voice = mel = flush = close = _ignore  # type: ignore[assignment]
 
 
 def history(layout: Layout) -> list[dict[str, Any]]:
-    """All rows of ``metrics.jsonl``, oldest first; none before training."""
+    """All rows of ``metrics.jsonl``, oldest first; empty before training."""
     return read_jsonl(layout.metrics) if layout.metrics.exists() else []
 
 
 def picture_of(mel: np.ndarray) -> np.ndarray:
-    """Colour picture (H, W, 3) uint8 of a spectrogram (M, T), three pixels a frame wide at the least legible size.
+    """Colour picture (H, W, 3) uint8 of a spectrogram (M, T), with 3 x 3 pixels per value.
 
     Examples
     --------

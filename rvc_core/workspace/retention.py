@@ -1,4 +1,4 @@
-"""Which checkpoints and voices an experiment has, which its owner pinned, and which are worth keeping."""
+"""Checkpoints and voices of an experiment: list, pin and prune them."""
 
 import contextlib
 import json
@@ -31,14 +31,14 @@ _ROWS = TypeAdapter(list[CheckpointRow])
 
 
 def checkpoint_rows(layout: Layout) -> list[CheckpointRow]:
-    """The complete checkpoints that ``checkpoints.json`` names, oldest first; none before the first.
+    """The complete checkpoints in ``checkpoints.json``, oldest first; empty before the first.
 
     Raises
     ------
     CheckpointError
         When it is damaged, or names a file that is not a checkpoint of this folder.
     """
-    hint = "restore it from a copy of the experiment"
+    hint = "restore it from a backup of the experiment"
     try:
         return _ROWS.validate_python(read_json(layout.checkpoints, hint, error=CheckpointError), strict=True)
     except FileNotFoundError:
@@ -56,20 +56,20 @@ def first_problem(error: ValidationError) -> str:
 
 
 def pinned_steps(layout: Layout) -> set[int]:
-    """Steps whose sets and voices their owner wants kept for ever."""
+    """Steps whose checkpoints and voices are never removed."""
     try:
-        return set(read_json(layout.pinned, "write a list of steps into it, or remove it", error=CheckpointError))
+        return set(read_json(layout.pinned, "write a list of steps into it, or delete it", error=CheckpointError))
     except FileNotFoundError:
         return set()
 
 
 def pin(layout: Layout, step: int) -> list[str]:
-    """Keep the set and the voice of this step for ever; returns the names of their files.
+    """Never remove the checkpoint and the voice of this step; returns the names of their files.
 
     Raises
     ------
     CheckpointError
-        When neither exists; the steps that do are listed.
+        When neither exists; the hint lists the available steps.
     """
     kept = {row["step"]: [*row["sha256"]] for row in checkpoint_rows(layout)}
     for path in layout.voices():
@@ -77,8 +77,8 @@ def pin(layout: Layout, step: int) -> list[str]:
             kept.setdefault(layout.step_of(path), []).append(path.name)
     if step not in kept:
         raise CheckpointError(
-            f"{layout.name!r} has nothing of step {step}",
-            hint=f"there are the steps {', '.join(map(str, sorted(kept))) or 'of no training yet'}",
+            f"{layout.name!r} has neither a checkpoint nor a voice of step {step}",
+            hint=f"choose one of these steps: {', '.join(map(str, sorted(kept))) or 'none yet, train first'}",
         )
     write_json(layout.pinned, sorted(pinned_steps(layout) | {step}))
     return kept[step]
@@ -150,7 +150,7 @@ def prune_voices(layout: Layout, ranking: Sequence[int], *, most: int) -> list[s
 
 
 def voice_scores(layout: Layout, last_bytes: int = 0) -> dict[str, float]:
-    """What unheard recordings said of saved voices, less is better: in the whole record, or in the end of it."""
+    """Held-out mel distance of saved voices, lower is better, from metrics.jsonl or its last bytes."""
     found: dict[str, float] = {}
     with contextlib.suppress(FileNotFoundError), layout.metrics.open("rb") as file:
         file.seek(max(0, layout.metrics.stat().st_size - last_bytes) if last_bytes else 0)

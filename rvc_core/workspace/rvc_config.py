@@ -1,4 +1,4 @@
-"""How RVC's files describe an architecture: the list of 18 values in a voice, and an experiment's ``config.json``."""
+"""RVC's descriptions of an architecture: a voice's list of 18 values, an experiment's ``config.json``."""
 
 import math
 import reprlib
@@ -14,19 +14,19 @@ from ..presets import PRESETS, VoiceSpec
 from ..settings import TrainSettings
 from ..system.untrusted import AGAIN
 
-_RVC_CONSTANT = 32  # second value of RVC's list: the training slice of its first release, read by nobody
-_RATES_HZ = {"32k": 32000, "40k": 40000, "48k": 48000}  # some tools write the rate as a word, which RVC reads too
+_RVC_CONSTANT = 32  # second value of RVC's list: the segment length of its first release, unused
+_RATES_HZ = {"32k": 32000, "40k": 40000, "48k": 48000}  # some tools write the rate as text, which RVC accepts
 VERSIONS = {256: "v1", 768: "v2"}  # by the width of the content features
-_LARGEST, _MOST = 8192, 24  # no size, and no count of layers, is near it; a damaged one must not exhaust the machine
+_LARGEST, _MOST = 8192, 24  # far above real sizes and layer counts; a damaged file must not use up the memory
 
 
 def spec_of_generator(weights: dict[str, torch.Tensor], file_name: str) -> tuple[str, VoiceSpec]:
-    """The preset, and the architecture, whose generator has exactly these names and shapes, ``enc_q`` included.
+    """Find the preset and architecture with exactly these names and shapes, including ``enc_q``.
 
     Raises
     ------
     MismatchError
-        When there is none.
+        When no preset matches.
     """
     shapes = {key: value.shape for key, value in weights.items()}
     speakers = next(iter(shapes.get("emb_g.weight", ())), 0)
@@ -37,8 +37,8 @@ def spec_of_generator(weights: dict[str, torch.Tensor], file_name: str) -> tuple
         if {key: value.shape for key, value in network.state_dict().items()} == shapes:
             return name, spec
     raise MismatchError(
-        f"{file_name} has an architecture that is not known here",
-        hint="known are RVC's v1 and v2 at 32k, 40k and 48k, and nano",
+        f"{file_name} has an unsupported architecture",
+        hint="use RVC's v1 or v2 at 32k, 40k or 48k, or nano",
     )
 
 
@@ -69,22 +69,22 @@ def config_of(spec: VoiceSpec) -> list[Any]:
 def spec_of(
     config: Any, weights: dict[str, torch.Tensor], version: str, uses_f0: bool | None, file_name: str
 ) -> VoiceSpec:
-    """The architecture that RVC's list of 18 values describes; the weights decide what neither says.
+    """The architecture in RVC's list of 18 values; the weights tell what the list leaves out.
 
     Raises
     ------
     MismatchError
-        When it is none that is known, its numbers contradict each other, or the weights contradict them.
+        When it is unsupported, or its values contradict each other or the weights.
     """
     try:
         spec, base = _described(config, weights, version)
     except (TypeError, ValueError, LookupError) as error:
         raise MismatchError(
-            f"{file_name} does not describe a voice that is known here ({error})",
-            hint="voices of v1, v2 and nano are read",
+            f"{file_name} does not describe a supported voice ({error})",
+            hint="use a voice of RVC v1, v2 or nano",
         ) from error
     if not _is_consistent(spec):
-        raise MismatchError(f"{file_name} is damaged: the numbers of its 'config' contradict each other", hint=AGAIN)
+        raise MismatchError(f"{file_name} is damaged: the values of its 'config' contradict each other", hint=AGAIN)
     other_width = spec.content_width != base.content_width and spec.version != "nano"
     if uses_f0 not in (None, spec.uses_f0) or other_width:
         raise MismatchError(
@@ -96,7 +96,7 @@ def spec_of(
 
 
 def _described(config: Any, weights: dict[str, torch.Tensor], version: str) -> tuple[VoiceSpec, VoiceSpec]:
-    """The architecture of a list, and the preset next to it, which has what no list says."""
+    """The architecture of a list, and the nearest preset, which completes it."""
     (
         bins,
         _,
@@ -123,10 +123,10 @@ def _described(config: Any, weights: dict[str, torch.Tensor], version: str) -> t
     sample_rate = _RATES_HZ[rate] if isinstance(rate, str) else _sizes([rate], 192_000)[0]
     width = weights["enc_p.emb_phone.weight"].shape[1]
     version = version or VERSIONS.get(width, "")
-    known = [spec for spec in PRESETS.values() if spec.version == version]
-    if not known:
-        raise ValueError(f"version {version[:20]!r}")
-    base = next((spec for spec in known if spec.sample_rate == sample_rate), known[0])
+    presets = [spec for spec in PRESETS.values() if spec.version == version]
+    if not presets:
+        raise ValueError(f"unknown version {version[:20]!r}")
+    base = next((spec for spec in presets if spec.sample_rate == sample_rate), presets[0])
     return replace(
         base,
         version=version,
@@ -164,18 +164,18 @@ def _is_consistent(spec: VoiceSpec) -> bool:
 
 
 def _sizes(values: Any, largest: int = _LARGEST) -> tuple[int, ...]:
-    """Positive whole numbers of a size that networks have."""
+    """Check that values are positive integers of plausible size."""
     if not isinstance(values, list | tuple) or not 0 < len(values) <= _MOST:
-        raise ValueError(f"{reprlib.repr(values)[:60]} where numbers belong")
-    if odd := [value for value in values if type(value) is not int or not 0 < value <= largest]:
-        raise ValueError(f"{reprlib.repr(odd[0])[:60]} is not a size")
+        raise ValueError(f"{reprlib.repr(values)[:60]} is not a list of sizes")
+    if wrong := [value for value in values if type(value) is not int or not 0 < value <= largest]:
+        raise ValueError(f"{reprlib.repr(wrong[0])[:60]} is not a size")
     return tuple(values)
 
 
 def experiment_config(
     spec: VoiceSpec, settings: TrainSettings, batch_size: int, learning_rate: float
 ) -> dict[str, Any]:
-    """RVC's ``config.json`` for a training, so that RVC WebUI can continue the folder."""
+    """RVC's ``config.json``, so that RVC WebUI can resume the experiment."""
     return {
         "data": {
             "filter_length": spec.fft_samples,

@@ -1,7 +1,7 @@
-"""Stamps say what a stage's results were made from: the same stamp means nothing is to be redone.
+"""Stamps record the settings and inputs of a stage's results: if they match, the stage is skipped.
 
-A stamp is written after the results, so a stage that was killed half-way has none and is done again. Stamps stand in a
-folder of their own because RVC WebUI takes every name inside its data folders for a clip.
+A stage writes its stamp after its results, so an interrupted stage has none and runs again. Stamps have their own
+folder, because RVC WebUI treats every file inside its data folders as a clip.
 """
 
 from typing import Any
@@ -12,33 +12,33 @@ from .layout import Layout
 
 
 def is_current(layout: Layout, stage: str, content: dict[str, Any]) -> bool:
-    """Whether the stage's results were made from exactly `content` (settings, inputs; JSON-able)."""
+    """Whether the stage's results were made from exactly `content` (settings and inputs, JSON-serialisable)."""
     return stamp_of(layout, stage) == signature(content)
 
 
 def stamp_of(layout: Layout, stage: str) -> str | None:
-    """Signature of what the stage's present results were made from; None if there are none."""
+    """Signature of the settings and inputs of the current results; None without results."""
     return _read(layout, stage).get("signature")
 
 
 def content_of(layout: Layout, stage: str) -> dict[str, Any]:
-    """What the stage's present results were made from; empty if there are none, or if another program made them."""
+    """Settings and inputs of the current results; empty without results or for another program's."""
     return _read(layout, stage).get("content", {})
 
 
 def stamp(layout: Layout, stage: str, content: dict[str, Any]) -> None:
-    """Record that the stage's results, all on the disk by now, were made from `content`."""
+    """Record that the stage's results were made from `content`. Call it after writing all results."""
     write_json(layout.stamp(stage), {"signature": signature(content), "content": content})
 
 
 def clear(layout: Layout, stage: str) -> None:
-    """Forget a stage's stamp, before its results are touched."""
+    """Remove a stage's stamp. Call it before changing its results."""
     layout.stamp(stage).unlink(missing_ok=True)
 
 
 def _read(layout: Layout, stage: str) -> dict[str, Any]:
     try:
         found = read_json(layout.stamp(stage), "")
-    except (FileNotFoundError, RVCError):  # a damaged stamp is none: the stage is done again
+    except (FileNotFoundError, RVCError):  # without a valid stamp the stage runs again
         return {}
     return found if isinstance(found, dict) and isinstance(found.get("content"), dict) else {}

@@ -1,8 +1,8 @@
-"""The voice file of the community: RVC's small ``.pth``, in named fields here and in RVC's exact form on the disk.
+"""Read and write voice files: RVC's small ``.pth``, or the same content as ``.safetensors``.
 
-The dialects of RVC WebUI and Applio are read; what is written serves both. The same content may lie in a
-``.safetensors`` file, whose header then describes the voice. Source of the format: RVC WebUI ``process_ckpt.py``
-(18-value ``config`` list) and the metadata keys of Applio.
+The reader accepts files of RVC WebUI and Applio, and both accept the files written here. A ``.safetensors`` file
+describes the voice in its header. Source of the format: RVC WebUI ``process_ckpt.py`` (18-value ``config`` list) and
+Applio's metadata keys.
 """
 
 import datetime
@@ -24,35 +24,35 @@ from ..nn.loading import load_strictly
 from ..nn.synthesizer import Synthesizer
 from ..presets import VoiceSpec
 from ..system.files import replace_atomically
-from ..system.untrusted import AGAIN, DAMAGE, checked_weights, load_torch
+from ..system.untrusted import AGAIN, checked_weights, load_torch
 from . import stamps
 from .filelist import ClipFiles
 from .layout import Layout
 from .rvc_config import config_of, spec_of
 
-_VOCODER = "HiFi-GAN"  # of the decoders that Applio offers, the one that RVC has
+_VOCODER = "HiFi-GAN"  # RVC's decoder; Applio has others too
 _ENCODER_NAMES = {"": "contentvec", "hubert_base": "contentvec"}
-_HEADER = "rvc_voice"  # the key of the description in a safetensors file
-# PyTorch's newer weight normalisation names the length and the direction of a kernel differently.
+_HEADER = "rvc_voice"  # metadata key of the description in a safetensors file
+# PyTorch's newer weight normalisation uses other names for a kernel's norm and direction.
 _SPELLINGS = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v"}
 
 
 @dataclass(frozen=True)
 class VoiceInfo:
-    """What is known about a voice besides its weights.
+    """Metadata of a voice.
 
     Attributes
     ----------
     content_identity : str
-        Hash of the content encoder that it was trained with; features of another encoder are noise to it.
+        Hash of the content encoder it was trained with; the voice needs this encoder.
     f0_median_hz : float
-        Median pitch of its recordings, the aim of automatic transposition; 0 when unknown.
+        Median pitch of its recordings, the target of automatic transposition; 0 if unknown.
     speakers : dict of str to float
-        Names of the speaker rows, in their order, and the median pitch of each; empty for a voice of one.
+        Name and median pitch of each speaker row, in order; empty for a single speaker.
     author, dataset_length : str
-        What Applio's users enter, and how long their recordings were (``hh:mm:ss``).
+        Applio's author field, and the length of the recordings (``hh:mm:ss``).
     note : str
-        What RVC shows as the voice's info; empty where that is the number of its epochs.
+        RVC's info text; empty if it is just the number of epochs.
     """
 
     name: str = ""
@@ -70,7 +70,7 @@ class VoiceInfo:
 
 
 def voice_info(layout: Layout, files: list[ClipFiles]) -> VoiceInfo:
-    """What the voices of an experiment say about themselves: its name, encoder, and the pitch of its clips."""
+    """Metadata for the voices of an experiment: its name, encoder and median pitch."""
     content = stamps.content_of(layout, "content")
     return VoiceInfo(
         name=layout.name,
@@ -81,7 +81,7 @@ def voice_info(layout: Layout, files: list[ClipFiles]) -> VoiceInfo:
 
 
 def median_f0_hz(files: list[ClipFiles]) -> float:
-    """Median of the voiced pitch of all clips; 0 if there is none."""
+    """Median pitch of all voiced frames; 0 if there are none."""
     tracks = [np.load(file.f0_hz, allow_pickle=False) for file in files if file.f0_hz and file.f0_hz.exists()]
     voiced = np.concatenate([track[track > 0] for track in tracks]) if tracks else np.zeros(0)
     return float(np.median(voiced)) if len(voiced) else 0.0
@@ -89,7 +89,7 @@ def median_f0_hz(files: list[ClipFiles]) -> float:
 
 @dataclass(frozen=True)
 class VoiceFile:
-    """A voice in memory: architecture, weights without the posterior encoder, and what is known about it."""
+    """A voice in memory: architecture, weights without the posterior encoder, and metadata."""
 
     spec: VoiceSpec
     weights: dict[str, torch.Tensor]
@@ -97,19 +97,19 @@ class VoiceFile:
 
     @property
     def encoder(self) -> str:
-        """Name of the content encoder that it was trained with: RVC records none, and has no other than ContentVec."""
+        """Name of its content encoder; ContentVec if the file records none, because RVC has no other."""
         return _ENCODER_NAMES.get(self.info.content_name, self.info.content_name)
 
 
 def save_voice(path: Path, voice: VoiceFile) -> None:
-    """Write a voice in RVC's form (fp16, no ``enc_q``), with Applio's keys and ours beside it.
+    """Write a voice in RVC's format (fp16, no ``enc_q``), plus Applio's keys and ours.
 
-    A path that ends in ``.safetensors`` gets that form, which this program alone reads as a voice.
+    The suffix ``.safetensors`` selects that format, which only this program reads as a voice.
 
     Raises
     ------
     CheckpointError
-        When a weight is not finite: such a voice would be silence or noise.
+        When a weight is not finite; the voice would be silence or noise.
     """
     weights = {
         key: value.detach().to("cpu", torch.float16).contiguous()
@@ -117,7 +117,10 @@ def save_voice(path: Path, voice: VoiceFile) -> None:
         if not key.startswith("enc_q.")
     }
     if broken := [key for key, value in weights.items() if not torch.isfinite(value).all()]:
-        raise CheckpointError(f"{len(broken)} tensors are not finite, first {broken[0]}", hint="the voice is not saved")
+        raise CheckpointError(
+            f"{len(broken)} tensors are not finite, first {broken[0]}: the voice is not saved",
+            hint="use an earlier checkpoint",
+        )
     description = _description_of(voice)
     with replace_atomically(path) as temporary:
         if path.suffix.lower() == ".safetensors":
@@ -127,7 +130,7 @@ def save_voice(path: Path, voice: VoiceFile) -> None:
 
 
 def _description_of(voice: VoiceFile) -> dict[str, Any]:
-    """Everything but the weights: RVC's keys, Applio's, and ours in a dict of their own."""
+    """Everything except the weights: RVC's and Applio's keys, and ours in their own dict."""
     info, spec = voice.info, voice.spec
     return {
         "config": config_of(spec),
@@ -153,26 +156,26 @@ def _description_of(voice: VoiceFile) -> dict[str, Any]:
 
 
 def load_voice(path: Path) -> VoiceFile:
-    """Read a voice file; a file of another kind is an error that says what it is.
+    """Read a voice file. The error for another kind of file says what it is.
 
-    What a file leaves out (old ones lack ``version`` and ``f0``) is read from its weights, and so is the number of
-    speakers, which the list often gets wrong.
+    Missing values (old files lack ``version`` and ``f0``) come from the weights. So does the number of speakers, which
+    the list often has wrong.
 
     Raises
     ------
     WeightsError
-        When the file is absent, unreadable or not a voice.
+        When the file is missing, damaged or not a voice.
     UnsafeFileError
-        When it would run code or exhaust the machine.
+        When it could run code or use up the memory.
     MismatchError
-        When its weights contradict its own description, or are not exactly those of its architecture.
+        When its weights do not match its description or architecture.
     """
     content = _load_safetensors(path) if path.suffix.lower() == ".safetensors" else load_torch(path)
     return voice_of(content, path)
 
 
 def voice_of(content: Any, path: Path) -> VoiceFile:
-    """The voice that the content of a file describes (see `load_voice`)."""
+    """Make a voice from the content of a file (see `load_voice`)."""
     name = path.name
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         raise WeightsError(
@@ -182,7 +185,7 @@ def voice_of(content: Any, path: Path) -> VoiceFile:
     if not isinstance(content, dict) or not {"weight", "config"} <= content.keys():
         raise WeightsError(
             f"{name} is not a voice: it has no 'weight' and 'config'",
-            hint="a voice is the small .pth that training saves",
+            hint="use the small .pth that training saves",
         )
     weights = {
         _rvc_spelling(key): value
@@ -191,32 +194,32 @@ def voice_of(content: Any, path: Path) -> VoiceFile:
     }
     try:
         ours = {} if content.get("rvc_core") is None else dict(content["rvc_core"])
-        vocoder = _word(content.get("vocoder")) or _VOCODER
+        vocoder = _text(content.get("vocoder")) or _VOCODER
         stated_f0 = None if content.get("f0") is None else bool(int(content["f0"]))
-        stated_version = _word(content.get("version"))
-        note = _word(content.get("info"))
-        told = re.fullmatch(r"(\d{1,6})epoch", note)  # RVC's own, and its only record of the epoch
+        stated_version = _text(content.get("version"))
+        note = _text(content.get("info"))
+        epoch_note = re.fullmatch(r"(\d{1,6})epoch", note)  # RVC records the epoch only here
         info = VoiceInfo(
-            name=_word(content.get("model_name")) or path.stem,
-            epoch=int(content.get("epoch") or (told and told[1]) or 0),
+            name=_text(content.get("model_name")) or path.stem,
+            epoch=int(content.get("epoch") or (epoch_note and epoch_note[1]) or 0),
             step=int(content.get("step") or 0),
-            content_name=_word(content.get("embedder_model")),
-            content_identity=_word(ours.get("content_identity")),
+            content_name=_text(content.get("embedder_model")),
+            content_identity=_text(ours.get("content_identity")),
             f0_median_hz=_finite(ours.get("f0_median_hz", 0.0)),
-            mel_epsilons=_word(ours.get("mel_epsilons")),
-            created=_word(content.get("creation_date")),
-            author=_word(content.get("author")),
-            dataset_length=_word(content.get("dataset_length")),
-            note="" if told else note,
-            speakers={_word(name): _finite(median_hz) for name, median_hz in dict(ours.get("speakers") or {}).items()},
+            mel_epsilons=_text(ours.get("mel_epsilons")),
+            created=_text(content.get("creation_date")),
+            author=_text(content.get("author")),
+            dataset_length=_text(content.get("dataset_length")),
+            note="" if epoch_note else note,
+            speakers={_text(name): _finite(median_hz) for name, median_hz in dict(ours.get("speakers") or {}).items()},
         )
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # RuntimeError: tensors where words belong
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # RuntimeError: a tensor instead of a number
         reason = str(error)[:80]
-        raise WeightsError(f"{name} is damaged: its description cannot be read ({reason})", hint=AGAIN) from error
+        raise WeightsError(f"{name} is damaged: its description is invalid ({reason})", hint=AGAIN) from error
     if vocoder != _VOCODER:
         raise MismatchError(
-            f"{name} was trained in Applio with the vocoder {vocoder}, which is not known here",
-            hint=f"only voices with {_VOCODER}, RVC's own, can be read",
+            f"{name} was trained in Applio with the vocoder {vocoder}, which is not supported",
+            hint=f"use a voice with RVC's vocoder, {_VOCODER}",
         )
     spec = spec_of(content["config"], weights, stated_version, stated_f0, name)
     with Blueprint():
@@ -226,20 +229,18 @@ def voice_of(content: Any, path: Path) -> VoiceFile:
 
 
 def _load_safetensors(path: Path) -> dict[str, Any]:
-    """The content of a safetensors file, in the form of a torch file's."""
+    """Content of a safetensors file, in the form of a torch file's."""
     if not path.is_file():
-        raise WeightsError(f"no such file: {path}", hint="check the path")
+        raise WeightsError(f"{path} does not exist", hint="check the path")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(_HEADER)
             weights = {key: file.get_tensor(key) for key in file.keys()}
         content = json.loads(header) if header else {}
-    except (*DAMAGE, safetensors.SafetensorError) as error:
-        raise WeightsError(f"{path.name} is no safetensors file, or is damaged", hint=AGAIN) from error
+    except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
+        raise WeightsError(f"{path.name} is not a safetensors file, or is damaged", hint=AGAIN) from error
     if not isinstance(content, dict) or not content:
-        raise WeightsError(
-            f"{path.name} holds weights but not what voice they are of", hint="use the .pth that it was made from"
-        )
+        raise WeightsError(f"{path.name} does not describe its voice", hint="use the .pth that it was made from")
     return content | {"weight": weights}
 
 
@@ -248,27 +249,27 @@ def _rvc_spelling(key: str) -> str:
     return key.removesuffix(ending) + _SPELLINGS.get(ending, "")
 
 
-def _word(value: Any) -> str:
-    """A text or number as one printable line; nothing else is rendered, for its text may have no end."""
+def _text(value: Any) -> str:
+    """Text or a number as one printable line. Other values are refused, because their text can be endless."""
     if value is not None and not isinstance(value, str | int | float):
-        raise ValueError(f"a {type(value).__name__} where text belongs")
+        raise ValueError(f"a {type(value).__name__} instead of text")
     return "" if value is None else printable(str(value))[:200]
 
 
 def _finite(value: Any) -> float:
     number = float(value)
     if not math.isfinite(number):
-        raise ValueError(f"{number} is no number")
+        raise ValueError(f"{number} is not finite")
     return number
 
 
 def synthesizer_of(voice: VoiceFile) -> Synthesizer:
-    """The network that speaks with this voice, ready for conversion, in float32 on the CPU.
+    """The voice's network, ready for conversion, in float32 on the CPU.
 
     Raises
     ------
     MismatchError
-        When a weight is missing, superfluous or of another shape: half-loaded weights are noise.
+        When a weight is missing, unexpected or of another shape.
     """
     synthesizer = Synthesizer(voice.spec, with_posterior=False)
     load_strictly(

@@ -231,7 +231,7 @@ def test_tensorboard_opens_inline_on_the_guides_view(tmp_path: Path) -> None:
             notebook.page.wait_for_timeout(2000)
             notebook.page.screenshot(path=tmp_path / "board.png")
     finally:
-        stop(layout)
+        stop(layout.root)
     _keep(tmp_path, "board.png")
 
 

@@ -1,9 +1,14 @@
 """What notebooks show: pictures and words of a training, TensorBoard, players."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 import time
 import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +17,9 @@ import pytest
 from histories import simulate
 from rvc_core.audio.quality import measure
 from rvc_core.audio.waveform import Audio
-from rvc_core.errors import StageOrderError, WeightsError
+from rvc_core.errors import ResourceError, StageOrderError, WeightsError
 from rvc_core.experiment import Experiment
-from rvc_core.notebook import listening, plots, watching
+from rvc_core.notebook import listening, plots, tensorboard_server, watching
 from rvc_core.notebook.compare import Comparison, chosen, equally_loud, preferences
 from rvc_core.notebook.tensorboard_server import show, start, stop
 from rvc_core.system.files import write_jsonl
@@ -98,7 +103,82 @@ def test_tensorboard_answers_with_our_tags_and_all_their_points(tmp_path: Path, 
         assert len(points) == 3000 and points[-1][1] == 2999
         assert start(lab.layout) == port, "asked again, the same server"
     finally:
-        stop(lab.layout)
+        assert stop(lab.layout.root) == 1
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Stand-ins for TensorBoard: processes with such a command line; they end with the test."""
+    (tmp_path / "tensorboard").mkdir()
+    (tmp_path / "tensorboard" / "__init__.py").touch()
+    (tmp_path / "tensorboard" / "main.py").write_text("import time\nprint('up', flush=True)\ntime.sleep(60)\n")
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def begin(*arguments: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen([sys.executable, *arguments], cwd=tmp_path, stdout=subprocess.PIPE)
+        begun.append(process)
+        assert process.stdout is not None and process.stdout.readline() == b"up\n"
+        return process
+
+    yield begin
+    for process in begun:
+        process.kill()
+        process.communicate()
+
+
+def test_only_a_server_that_we_started_is_shown_or_ended(tmp_path: Path, servers, monkeypatch) -> None:
+    layout = Layout.of("alice", tmp_path)
+    layout.root.mkdir(parents=True)
+    module = ("-m", "tensorboard.main", "--logdir")
+    ours = servers(*module, str(layout.root), "--port", "6100", "--host", "localhost")
+    for other in (
+        (*module, str(layout.root), "--bind_all"),  # somebody's own, for the same folder
+        (*module, str(layout.root) + "_2", "--port", "6101"),  # another voice's
+        ("tensorboard/main.py", "--logdir", str(layout.root), "--port", "6102"),
+        (str(tmp_path / "tensorboard" / "main.py"), *module, str(layout.root), "--port", "6103"),
+    ):
+        servers(*other)
+    assert [one.port for one in tensorboard_server._ours([layout.root])] == [6100] and start(layout) == 6100
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getuid", lambda: 54321)  # we are somebody else
+        assert tensorboard_server._ours([layout.root]) == [] and stop(layout.root) == 0
+    assert ours.poll() is None
+    assert stop(layout.root) == 1 and ours.wait(5) == -signal.SIGTERM
+    assert stop(layout.root) == 0
+    assert stop(layout.root.parent) == 1, "clean up ends those of other voices too"
+
+
+def test_a_server_without_its_folder_is_not_shown_but_ended(tmp_path: Path, servers, monkeypatch) -> None:
+    layout = Layout.of("alice", tmp_path)
+    servers("-m", "tensorboard.main", "--logdir", str(layout.root), "--port", "6100")
+    with pytest.raises(StageOrderError, match="no training to show"):
+        tensorboard_server.tensorboard(Experiment.open("alice", home=tmp_path))
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(ResourceError, match="does not start"):
+        start(layout)
+    assert stop(layout.root) == 1
+
+
+@pytest.mark.parametrize(("marks", "loopback"), [({}, True), ({"LIGHTNING_CLOUD_SPACE_ID": "x"}, False)])
+def test_it_answers_on_this_machine_only_where_the_platform_leads_to_it(
+    tmp_path: Path, monkeypatch, capsys, marks: dict[str, str], loopback: bool
+) -> None:
+    lab = Experiment.open("alice", home=tmp_path)
+    lab.layout.root.mkdir(parents=True)
+    monkeypatch.setattr(tensorboard_server, "detect", lambda: detect(marks, exists=lambda path: False))
+    monkeypatch.setattr("IPython.display.display", lambda *_: None)
+    monkeypatch.setenv("LIGHTNING_CLOUD_SPACE_ID", "x")
+    try:
+        address = tensorboard_server.tensorboard(lab)
+        told = capsys.readouterr().out
+        assert ("answers this machine only" in told) == loopback and ("Anybody with its address" in told) != loopback
+        port = int(address.split(":")[-1].strip("/"))
+        rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
+        listening = {row[1].split(":")[0] for row in rows if row[3] == "0A" and int(row[1].split(":")[1], 16) == port}
+        own = {"0100007F", "00000000000000000000000001000000"}
+        assert listening and (listening <= own) == loopback
+    finally:
+        assert stop(lab.layout.root) == 1
 
 
 def _answer(address: str, complete) -> object:
@@ -162,7 +242,7 @@ def test_who_always_prefers_one_voice_makes_it_the_choice_without_knowing_it(tmp
         blind.choose(side)
     assert blind.done == blind.total == 4 and {0, 1} <= set(sides), "sides must not give it away"
     assert preferences(made.layout)[100][0] == preferences(made.layout)[100][1]
-    assert chosen(made).epoch == 100 and chosen(made, "5").epoch == 5
+    assert chosen(made).epoch == 100 and chosen(made, "5").epoch == chosen(made, 5).epoch == 5
     with pytest.raises(WeightsError, match="epoch 7"):
         chosen(made, "7")
     rows = made.table().splitlines()[2:]
@@ -173,14 +253,18 @@ def test_the_players_are_widgets_that_click_through_to_the_outcome(tmp_path: Pat
     import ipywidgets
 
     made = _comparison(tmp_path, epochs=(5, 10))
+    Audio(phrase(9, seconds=1.0).samples, 16000).save(made.clips[1])
     heading, panel, ending = listening.ab(made, seed=1).children
     buttons = panel.children[1].children
     assert "Comparison 1 of 2" in heading.value and not ending.value
-    heard = [box.children[1] for box in panel.children[0].children if isinstance(box.children[1], ipywidgets.Audio)]
-    assert len(heard) == 2 and bytes(heard[0].value)[:4] == b"RIFF"
+    heard = [box.children[1] for box in (*panel.children[0].children, panel.children[2])]
+    assert [type(one) for one in heard] == [ipywidgets.Audio] * 3 and bytes(heard[0].value)[:4] == b"RIFF"
+    first = bytes(heard[2].value)
     assert not {"5", "10"} & set(re.findall(r"\d+", panel.children[0].children[0].children[0].value))
-    for button in (buttons[0], buttons[2]):
-        button.click()
+    buttons[0].click()
+    assert heard == [box.children[1] for box in (*panel.children[0].children, panel.children[2])], "no more widgets"
+    assert bytes(heard[2].value) != first
+    buttons[2].click()
     assert panel.layout.display == "none" and "recommended" in ending.value
     assert len(made.layout.choices.read_text().splitlines()) == 2
 

@@ -13,6 +13,8 @@ import sys
 import threading
 import time
 import types
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import papermill
@@ -23,12 +25,15 @@ from rvc_core import ConvertSettings, PrepareSettings, RuntimeSettings, TrainSet
 from rvc_core.audio.recordings import find_recordings
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import DatasetError, ResourceError, SettingsError, StageOrderError, StorageError
-from rvc_core.notebook import cells
+from rvc_core.notebook import cells, tensorboard_server
 from rvc_core.notebook.session import DEMO, Session
 from rvc_core.storage import places
 from rvc_core.system import platforms
+from rvc_core.system.files import sha256_of
 from rvc_core.training import detached
+from rvc_core.voice import Voice
 from rvc_core.workspace.layout import Layout
+from rvc_core.workspace.voice_file import load_voice
 from tiny import experiment
 from trained import trained
 
@@ -96,6 +101,54 @@ def test_kaggle_saves_and_runs_all(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "Save & Run All" in json.dumps(ran, ensure_ascii=False).replace("&amp;", "&")  # TensorBoard says why not
     again = Session(**json.loads((tmp_path / "home" / "notebook.json").read_text("utf-8")))
     assert again.name == "Алиса" and again.given == {"mirror": "auto", **quick}
+    own_recordings_after_run_all(tmp_path)
+
+
+def own_recordings_after_run_all(folder: Path) -> None:
+    """Somebody types a folder into the form and runs the cells again: the voice in the zip is that person's."""
+    demo = sha256_of(Layout.of(DEMO).final_voice)
+    people = shutil.copytree(voice_folder("source"), folder / "me")
+    Session.remember(dataset=str(people))
+    notebook.start()  # without Report and Prepare: a person in a hurry
+    assert detached.watch(Layout.of("Алиса"))["steps"] > 0
+    [exported] = notebook.export()
+    with zipfile.ZipFile(exported) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith(".pth")]
+        archive.extract(name, folder / "exported")
+    voice = load_voice(folder / "exported" / name)
+    man_hz = voice.info.f0_median_hz  # the package's target is a woman
+    assert (voice.info.name, voice.info.epoch) == ("Алиса", 1) and 80 < man_hz < 150
+    assert sha256_of(Layout.of(DEMO).final_voice) == demo
+    Session.remember(dataset=str(voice_folder("target")))  # and the same name for somebody else
+    with pytest.raises(DatasetError, match="other recordings"):
+        notebook.start()
+
+
+@pytest.mark.slow
+def test_a_real_persons_two_minutes_give_that_persons_voice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Run all, then the same notebook with somebody's recordings: similarity gain of what is in the zip, measured."""
+    if not (given := request.config.getoption("--recordings")):
+        pytest.skip("needs --recordings DIR")
+    run("rvc_kaggle", tmp_path, monkeypatch, settings={**QUICK, "unlike": "none"}, name="somebody")
+    files = sorted(find_recordings(Path(given)).recordings.values())
+    learn, unheard = tmp_path / "learn", []
+    learn.mkdir()
+    for number, path in enumerate(files):  # every fourth recording is kept to measure with
+        (unheard.append if number % 4 == 3 else lambda one: shutil.copy(one, learn))(path)
+    settings = {"preset": "nano", "max_minutes": 5, "epochs": 2000, "mirror": "none", "batch_size": 8}
+    notebook.begin("somebody", str(learn), settings=settings)
+    notebook.start()
+    detached.watch(Layout.of("somebody"))
+    [exported] = notebook.export()
+    with zipfile.ZipFile(exported) as archive:
+        archive.extractall(tmp_path / "exported")
+    [voice] = (tmp_path / "exported").glob("*.pth")
+    sources = sorted(voice_folder("source").glob("*.flac"))
+    report = Voice.load(voice).evaluate(sources, unheard or [learn])
+    print(report)
+    assert report.mean["similarity_gain"] >= 0.5, report.mean
 
 
 @pytest.mark.slow
@@ -200,6 +253,19 @@ def test_what_a_form_was_changed_to_outlives_the_kernel(home: Path) -> None:
     assert Session.load().name == "alice" and Session.load().settings(ConvertSettings) == ConvertSettings()
 
 
+def test_a_number_is_a_name_and_a_path_and_a_text(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    (home / "1999").mkdir()
+    shutil.copy(next(voice_folder("target").glob("*.flac")), home / "1999")
+    lab = notebook.begin(2024, 1999, 1999, settings={"mel_epsilons": 2026, "f0_curve": Path("curve"), "unlike": None})
+    assert lab.layout.root.name == "2024" and Session.load().name == "2024"
+    assert Session.load().settings(TrainSettings) == TrainSettings(mel_epsilons="2026")
+    assert Session.load().settings(ConvertSettings).f0_curve == "curve"
+    assert Session.load().songs == "1999" and notebook.songs().path.value == "1999"
+    notebook.recordings()
+    notebook.report()
+
+
 def test_a_job_does_what_the_forms_say(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (home / "it's mine").mkdir()
     shutil.copy(next(voice_folder("target").glob("*.flac")), home / "it's mine")
@@ -299,6 +365,19 @@ def test_a_gpu_without_code_ends_the_first_cell(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(cells, "run_command", lambda *_, **__: {"versions": {}, "device": None, "problems": [problem]})
     with pytest.raises(ResourceError, match="P100"):
         cells.check()
+
+
+@pytest.mark.parametrize("cell", [notebook.stop, notebook.clean_up])
+def test_the_last_cells_end_tensorboard(
+    home: Path, cell: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(tensorboard_server, "stop", lambda place: asked.append(place) or len(asked) == 1)
+    root = notebook.begin("alice").layout.root
+    cell()
+    assert asked == [root if cell is notebook.stop else root.parent] and "was ended" in capsys.readouterr().out
+    cell()
+    assert "was ended" not in capsys.readouterr().out
 
 
 def test_clean_up_removes_what_it_is_told_to_and_no_more(home: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import date
 from pathlib import Path
 
 import papermill
@@ -10,7 +11,9 @@ import pytest
 from rvc_core import batch, cli
 from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.embedded import voice_folder
-from rvc_core.errors import DatasetError, SettingsError
+from rvc_core.errors import DatasetError, SettingsError, WeightsError
+from rvc_core.experiment import Experiment
+from rvc_core.settings import Settings
 from synth import phrase
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -105,7 +108,11 @@ def runs_file(folder: Path, text: str) -> Path:
         ("runs: 3", "no valid list of runs"),
         ("runs: []\nrun: []", "no valid list of runs"),
         ("runs: [{name: a}]", "run 1 needs a name and a dataset"),
-        ("runs: [{name: 1, dataset: d}]", "run 1 needs a name"),
+        ("runs: [{name: ~, dataset: d}]", "run 1 needs a name"),
+        ("runs: [{name: [1], dataset: d}]", "run 1 needs a name"),
+        ("runs: [{name: a, dataset: d, convert: [b]}]", "a: convert is not one path"),
+        ("runs: [{name: a, dataset: d, 3: 4, ~: 5}]", "a: unknown setting , 3"),
+        ("runs: [{name: a, dataset: d, epochs: many}]", "a: epochs: "),
         ("runs: [{name: a, dataset: d, epoch: 3}]", "a: unknown setting epoch"),
         ("runs: [{name: a, dataset: d, epochs: 0}]", "a: epochs: Input should be greater"),
         ("defaults: {index_rate: 2}\nruns: [{name: a, dataset: d}]", "a: index_rate: "),
@@ -121,6 +128,51 @@ def test_a_file_of_runs_is_checked_before_anything_runs(
     with pytest.raises(SettingsError, match=message):
         batch.run_all(runs_file(tmp_path, text), tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["runs.yaml"]
+
+
+def test_a_file_of_runs_takes_names_and_numbers_as_they_are_written(tmp_path: Path) -> None:
+    text = """
+defaults: &more {epochs: 1_000, uses_f0: no, mel_epsilons: 2023}
+runs:
+- {name: 007, dataset: 2024, convert: 12, transpose: -2, learning_rate: 1e-4, holdout_minutes: ~, base_generator: }
+- {name: 2024-05-01, dataset: 1.50}
+- {<<: *more, name: no, dataset: d, epochs: 3}
+"""
+    bond, dated, no = batch.read_plans(runs_file(tmp_path, text))
+    assert (bond.name, bond.dataset, bond.inputs) == ("007", str(tmp_path / "2024"), str(tmp_path / "12"))
+    common = {"epochs": 1000, "uses_f0": False, "mel_epsilons": "2023"}
+    given = {"transpose": -2.0, "learning_rate": 1e-4, "holdout_minutes": None, "base_generator": "auto"}
+    assert bond.settings == common | given
+    assert (dated.name, dated.dataset, no.name) == ("2024-05-01", str(tmp_path / "1.50"), "no")
+    assert no.settings == common | {"epochs": 3} and isinstance(no.settings["epochs"], int)
+
+
+def test_numbers_are_names_in_every_unattended_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RVC_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    opened: list[tuple[str, Path | None]] = []
+
+    def run(lab: Experiment, *settings: Settings) -> dict[str, object]:
+        opened.append((lab.layout.name, lab.dataset))
+        return {}
+
+    monkeypatch.setattr(Experiment, "run", run)
+    texts = ("2024", "3.5", "True", "2024-05-01")
+    for number, (name, text) in enumerate(zip((2024, 3.5, True, date(2024, 5, 1)), texts, strict=True)):
+        (tmp_path / text).mkdir()
+        Audio(phrase(1, seconds=1.0).samples, 16000).save(tmp_path / text / "1.wav")
+        batch.train_voice(name, name, number, {"mel_epsilons": 2026, "unlike": None, "base_generator": 7})
+    assert [(name, dataset and dataset.name) for name, dataset in opened] == [(text, text) for text in texts]
+    assert json.loads(Path("0").read_text("utf-8")) == {}
+    for nothing in (None, "", [1]):
+        with pytest.raises(SettingsError, match="not a valid experiment name"):
+            batch.train_voice(nothing, "2024", "r", {})
+    for call in (
+        lambda: batch.convert_folder(2025, 1, 2, 3, {}, index=None),
+        lambda: batch.convert_folder(2025, 1, 2, 3, {}, index=5),
+    ):
+        with pytest.raises(WeightsError, match="'2025' is neither a voice file nor an experiment"):
+            call()
 
 
 def test_done_runs_are_skipped_changed_and_broken_ones_are_not_and_failures_do_not_stop_the_others(

@@ -164,13 +164,15 @@ def test_slices_of_one_recording_are_not_held_out(tmp_path):
 
 @pytest.mark.parametrize(("program", "step"), [("RVC WebUI", 40), ("Applio", LATEST_ONLY)])
 def test_training_goes_on_from_a_pair(tmp_path, monkeypatch, program, step):
-    """Also with as many speakers as Applio gives it; what was trained on everything holds nothing out."""
+    """Also with as many speakers as Applio gives it; a checkpoint was trained on everything, so nothing is held out."""
     monkeypatch.setattr(module, "choose_heldout", lambda phrases, rate_hz, **_: {0: phrases[0][0]})
     folder = make_folder(tmp_path / "theirs", program, [f"{number}_0" for number in range(5)])
     save_pair(folder, replace(SMALL, speakers=2), step, scaler={})
     layout = Layout.of("b", tmp_path)
     report = open_foreign(folder, layout)
-    assert report.epoch == 20 and report.heldout_clips == 0 and any("heard every" in odd for odd in report.warnings)
+    assert (
+        report.epoch == 20 and report.heldout_clips == 0 and any("trained on every" in odd for odd in report.warnings)
+    )
     trained = train(layout, FEW.model_copy(update={"epochs": 21}))
     assert trained.epochs == 21 and trained.resumed_from == (40 if step == 40 else 20 * 4)  # 7 clips, 2 a step
 
@@ -186,7 +188,7 @@ def test_what_is_odd_is_said(tmp_path):
     layout = Layout.of("b", tmp_path)
     report = open_foreign(folder, layout)
     assert report.unvoiced == "interpolated"
-    for words in ("0_0", "0_1", "--f0-method", "silent clip", "ContentVec", "heard every", "--mel-epsilons 2026"):
+    for words in ("0_0", "0_1", "--f0-method", "silent clip", "ContentVec", "trained on every", "--mel-epsilons 2026"):
         assert sum(words in warning for warning in report.warnings) == 1, words
     assert [row.wave.name for row in read_filelist(layout.filelist)] == ["1_0.wav"]
     assert [clip.id for clip in Manifest.load(layout).clips] == ["0_1", "1_0"]
@@ -237,16 +239,16 @@ def test_rvcs_own_folder_opens_where_it_is(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "error", "words"),
     [
-        ("absent", StageOrderError, "no experiment"),
+        ("absent", StageOrderError, "not an experiment"),
         ("no list", StageOrderError, "filelist"),
         ("list", DatasetError, "line 1"),
         ("empty", StageOrderError, "no content features"),
         ("taken", SettingsError, "already"),
         ("encoder", MismatchError, "spin"),
-        ("no clip", DatasetError, "whole"),
-        ("decoder", MismatchError, "G_40.pth is of another architecture"),
+        ("no clip", DatasetError, "is complete"),
+        ("decoder", MismatchError, "G_40.pth has another architecture"),
         ("speaker", DatasetError, "speaker 9"),
-        ("checkpoint", WeightsError, "whole"),
+        ("checkpoint", WeightsError, "is damaged"),
         ("rate", MismatchError, r"\[22050\] Hz"),
     ],
 )

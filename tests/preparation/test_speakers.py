@@ -57,7 +57,7 @@ def test_two_speakers_go_the_whole_way(tmp_path: Path) -> None:
     source = Audio(phrase(3, f0_hz=110.0, seconds=1.0).samples, 16000)
     made = [voice.convert(source, ConvertSettings(speaker=row, **plain)) for row in (0, 1)]
     assert made[0].transpose - made[1].transpose == pytest.approx(12, abs=1)
-    with pytest.raises(SettingsError, match="a voice with 2 speakers") as caught:
+    with pytest.raises(SettingsError, match="the voice has 2 speakers") as caught:
         voice.convert(source, ConvertSettings(speaker=2))
     assert "0 (anna), 1 (bruno)" in caught.value.hint
     same = ConvertSettings(speaker=1, transpose=made[0].transpose, **plain)

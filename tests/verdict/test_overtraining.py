@@ -207,7 +207,7 @@ def test_candidates_are_those_that_no_voice_beats_in_everything() -> None:
 
 
 # -- failures ----------------------------------------------------------------------------------------------------
-SICK = {
+FAILING = {
     "non-finite": history({"loss/g/mel": lambda share: 18.0 if share < 0.5 else float("nan")}, heldout__mel=FALLING),
     "learned silence": history(heldout__mel=FALLING, sanity__level_nepers=np.where(EPOCH < 50, -0.2, -4)),
     "constant tone": history(
@@ -222,7 +222,7 @@ SICK = {
 
 @pytest.mark.parametrize("name", FAILURES)
 def test_each_failure_is_recognised_from_its_beginning_and_a_voice_before_it_is_taken(name: str) -> None:
-    verdict = verdict_of(SICK[name])
+    verdict = verdict_of(FAILING[name])
     assert verdict.state == "collapsed" and [one.name for one in verdict.failures] == [name]
     assert abs(verdict.failures[0].epoch - 50) <= 3
     assert verdict.best is not None and verdict.best.epoch < verdict.failures[0].epoch
@@ -241,7 +241,7 @@ def test_each_failure_is_recognised_from_its_beginning_and_a_voice_before_it_is_
         ({}, {"heldout__f0_cents": 1500 * np.exp(-EPOCH / 10)}),  # not learnt yet
     ],
 )
-def test_the_healthy_are_left_alone(losses: Row, metrics: dict[str, np.ndarray]) -> None:
+def test_a_normal_training_shows_no_failure(losses: Row, metrics: dict[str, np.ndarray]) -> None:
     assert find_failures(History.of(history(losses, heldout__mel=FALLING, **metrics))) == []
 
 
@@ -257,7 +257,7 @@ def test_pictures_of_silence_and_of_a_hum() -> None:
 def test_training_stops_by_itself_only_past_its_best_or_collapsed() -> None:
     turned = verdict_of(history(heldout__mel=TURNING))
     assert turned.epoch == 100 and should_stop(turned, 60) and not should_stop(turned, 61)
-    assert should_stop(verdict_of(SICK["learned silence"]), 1000)
+    assert should_stop(verdict_of(FAILING["learned silence"]), 1000)
     assert not any(should_stop(verdict_of(history(heldout__mel=curve)), 1) for curve in (SLOW, FALLING))
 
 

@@ -344,7 +344,7 @@ DAMAGES: dict[str, tuple[dict[str, object], str]] = {
     "config is short": ({"config": [513, 32, 16]}, "does not describe"),
     "a size is a word": (_config(2, "wide"), "'wide' is not a size"),
     "a size is beyond any memory": (_config(13, 10**9), "1000000000 is not a size"),
-    "kernels are no list": (_config(14, 7), "7 where numbers belong"),
+    "kernels are no list": (_config(14, 7), "7 is not a list of sizes"),
     "dilations are no lists": (_config(11, [1, 3]), "does not describe"),
     "the rate is a word": (_config(17, "fast"), "does not describe"),
     "the rate is a list": (_config(17, [16000]), "does not describe"),
@@ -355,10 +355,10 @@ DAMAGES: dict[str, tuple[dict[str, object], str]] = {
     "weight is empty": ({"weight": {}}, "does not describe"),
     "weight has other dimensions": ({"weight": {"enc_p.emb_phone.weight": torch.zeros(3)}}, "does not describe"),
     "a weight is not finite": ({"weight": {"emb_g.weight": torch.tensor([[torch.nan]])}}, "not finite, first emb_g"),
-    "rvc_core is a word": ({"rvc_core": "ours"}, "description cannot be read"),
-    "the median is not a number": ({"rvc_core": {"f0_median_hz": float("nan")}}, "description cannot be read"),
-    "f0 is a word": ({"f0": "yes"}, "description cannot be read"),
-    "epoch is a word": ({"epoch": "last"}, "description cannot be read"),
+    "rvc_core is a word": ({"rvc_core": "ours"}, "description is invalid"),
+    "the median is not a number": ({"rvc_core": {"f0_median_hz": float("nan")}}, "description is invalid"),
+    "f0 is a word": ({"f0": "yes"}, "description is invalid"),
+    "epoch is a word": ({"epoch": "last"}, "description is invalid"),
     "version is unknown": ({"version": "v9"}, "version 'v9'"),
 }
 

@@ -1,0 +1,60 @@
+"""From parsed arguments to settings, experiments and progress."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import SettingsError
+from ..experiment import Experiment
+from ..preparation.incoming import brought
+from ..progress import Silent, Terminal
+from ..settings import RuntimeSettings, Settings
+from ..voice import Voice
+
+Result = dict[str, Any]
+Option = tuple[str, dict[str, Any]]
+
+
+def complain(error: str, hint: str) -> None:
+    """Print an error and its hint on stderr."""
+    print(f"rvc: {error}" + (f"\n     {hint}" if hint else ""), file=sys.stderr)
+
+
+def settings_of(settings: type[Settings], arguments: argparse.Namespace) -> Any:
+    """The settings of these flags; absent ones have their default."""
+    given = {name: getattr(arguments, name) for name in settings.model_fields if hasattr(arguments, name)}
+    return settings.of(**given)
+
+
+def ensure_folder(output: Path) -> None:
+    """Fail before any work is done if `output` cannot be a folder."""
+    existing = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise SettingsError(f"--output {output} cannot be a folder: {existing} is a file", hint="choose another folder")
+
+
+def experiment_of(arguments: argparse.Namespace) -> Experiment:
+    """The experiment that is named, its recordings brought here, with its progress on the terminal."""
+    dataset, progress = getattr(arguments, "dataset", None), progress_of(arguments)
+    return Experiment.open(
+        arguments.name,
+        brought(dataset, arguments.name, progress) if dataset else None,
+        runtime=settings_of(RuntimeSettings, arguments),
+        progress=progress,
+    )
+
+
+def progress_of(arguments: argparse.Namespace) -> Silent | Terminal:
+    """Where a command shows its progress."""
+    return Silent() if arguments.quiet else Terminal()
+
+
+def voice_of(path: str, arguments: argparse.Namespace) -> Voice:
+    """A voice with the index that the flags name."""
+    index = None if arguments.index == "none" else arguments.index
+    return Voice.load(path, index, runtime=settings_of(RuntimeSettings, arguments))
+
+
+RECORDINGS = "a folder, a recording, a zip, a pattern or a link"
+INDEX = ("--index", {"default": "auto", "metavar": "FILE", "help": "An .index file, or none. Default: the voice's."})

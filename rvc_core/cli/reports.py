@@ -1,0 +1,190 @@
+"""The commands that measure and report."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..errors import SettingsError
+from ..preparation.incoming import brought
+from ..settings import ConvertSettings, RuntimeSettings
+from .arguments import INDEX, RECORDINGS, Option, Result, complain, ensure_folder, progress_of, settings_of, voice_of
+
+
+def _check(arguments: argparse.Namespace) -> Result:
+    from ..system.installation import check
+
+    report = check()
+    if report["problems"]:
+        first = report["problems"][0]
+        report |= {"error": first["problem"], "hint": first["hint"], "failed_command": True}
+    return report
+
+
+def _inspect(arguments: argparse.Namespace) -> Result:
+    from ..preparation.survey import inspect
+
+    progress = progress_of(arguments)
+    report = inspect(brought(arguments.dataset, "inspect", progress), progress=progress)
+    if arguments.json:
+        return report.as_json()
+    print(report)
+    return {}
+
+
+def _f0(arguments: argparse.Namespace) -> Result:
+    from ..audio.waveform import read_audio
+    from ..conversion.convert import source_pitch
+    from ..features.pitch import pitch_method, write_curve
+
+    method, output = pitch_method(arguments.f0_method), Path(arguments.output)
+    track = source_pitch(read_audio(Path(arguments.input)), method, settings_of(RuntimeSettings, arguments))
+    write_curve(output, track)
+    return {
+        "path": str(output),
+        "f0_method": method,
+        "frames": len(track.f0_hz),
+        "voiced": int(track.voiced.sum()),
+        "median_hz": round(track.median_hz, 2),
+    }
+
+
+def _evaluate(arguments: argparse.Namespace) -> Result:
+    from ..evaluation.evaluate import evaluate_files
+
+    settings = settings_of(ConvertSettings, arguments)
+    if len(arguments.outputs) > 1 or _is_recorded(arguments.outputs[0]):
+        if given := [name for name in ConvertSettings.model_fields if hasattr(arguments, name)]:
+            raise SettingsError(
+                f"{given[0]} has no effect on files that are already converted",
+                hint="leave it out, or give a voice instead of files",
+            )
+        report = evaluate_files(
+            arguments.outputs, arguments.source, arguments.target, arguments.text, progress=progress_of(arguments)
+        )
+    else:
+        if arguments.output:
+            ensure_folder(Path(arguments.output))
+        report = voice_of(arguments.outputs[0], arguments).evaluate(
+            arguments.source,
+            arguments.target,
+            arguments.text,
+            settings,
+            output=arguments.output,
+            progress=progress_of(arguments),
+        )
+    for scorer in report.absent:
+        complain(f"skipped {scorer['scorer']}: not installed", f"to measure it, run: {scorer['install']}")
+    if arguments.json:
+        return report.as_json()
+    print(report)
+    return {}
+
+
+def _is_recorded(name: str) -> bool:
+    """Whether `name` is a recording or a folder of recordings, and not an experiment with a voice."""
+    from ..audio.waveform import AUDIO_SUFFIXES
+    from ..workspace.layout import Layout
+
+    place = Path(name)
+    if place.is_dir():
+        return not (name.strip(". /") and Layout.of(name).voices())
+    return place.suffix.lower() in AUDIO_SUFFIXES and not Layout.of(name).voices()
+
+
+def _verdict(arguments: argparse.Namespace) -> Result:
+    from ..verdict.overtraining import verdict_of_experiment, verdict_of_file
+    from ..workspace.layout import Layout
+
+    if bool(arguments.name) == bool(arguments.metrics):
+        raise SettingsError("rvc verdict needs one history", hint="give the name of an experiment, or --metrics FILE")
+    if arguments.metrics:
+        verdict = verdict_of_file(Path(arguments.metrics))
+    else:
+        verdict = verdict_of_experiment(Layout.of(arguments.name))
+    if arguments.json:
+        return verdict.as_json()
+    print(verdict)
+    return {}
+
+
+def _info(arguments: argparse.Namespace) -> Result:
+    from ..voices.describe import describe
+
+    return describe(Path(arguments.file))
+
+
+def _golden(arguments: argparse.Namespace) -> Result:
+    from dataclasses import asdict
+
+    from ..evaluation.golden import golden
+
+    report = golden(Path(arguments.folder))
+    failure = {"error": "the networks differ from the reference", "hint": "see the cases", "failed_command": True}
+    return {**asdict(report), "passed": report.passed, **({} if report.passed else failure)}
+
+
+_EVALUATED: tuple[Option, ...] = (
+    (
+        "outputs",
+        {
+            "metavar": "NAME|FILE",
+            "nargs": "+",
+            "help": (
+                "An experiment or a .pth to convert the sources with. Or converted files, in the order of the sources "
+                "or named after them."
+            ),
+        },
+    ),
+    (
+        "--source",
+        {"required": True, "nargs": "+", "metavar": "FILE", "help": "Recordings, or folders with sub-folders."},
+    ),
+    (
+        "--target",
+        {
+            "default": [],
+            "nargs": "+",
+            "metavar": "FILE",
+            "help": "Recordings of the target that were not used for training. Default: the held-out recordings.",
+        },
+    ),
+    (
+        "--text",
+        {
+            "metavar": "TEXT",
+            "help": (
+                "Words of the sources: a .tsv of file<TAB>text, a folder of <name>.txt, or the text of one source. "
+                "Default: the .txt beside each source."
+            ),
+        },
+    ),
+    ("--output", {"metavar": "DIR", "help": "Folder for the converted files. Default: they are not kept."}),
+)
+COMMANDS: dict[str, tuple[Any, ...]] = {
+    "check": (_check, "Report versions, device and problems."),
+    "inspect": (_inspect, "Report the quality of recordings.", ("dataset", {"metavar": "PLACE", "help": RECORDINGS})),
+    "f0": (
+        _f0,
+        "Write the pitch of a recording to a file. Edit it, then use it with rvc convert --f0-curve.",
+        ("input", {"metavar": "INPUT", "help": "A recording."}),
+        ("--output", {"default": "f0.csv", "metavar": "FILE", "help": "Lines of seconds,hz. Default: f0.csv."}),
+        (
+            "--f0-method",
+            {"default": "auto", "metavar": "METHOD", "help": ConvertSettings.model_fields["f0_method"].description},
+        ),
+    ),
+    "evaluate": (
+        _evaluate,
+        "Measure the quality of a voice on recordings of other speakers, or of converted files.",
+        *_EVALUATED,
+        INDEX,
+    ),
+    "verdict": (
+        _verdict,
+        "Report which voice of a training is best, whether it is overtrained, and why.",
+        ("name", {"metavar": "NAME", "nargs": "?", "help": "Name of the experiment."}),
+        ("--metrics", {"metavar": "FILE", "help": "A metrics.jsonl file, instead of an experiment."}),
+    ),
+    "info": (_info, "Describe a voice, checkpoint, base model, index or zip.", ("file", {"metavar": "FILE"})),
+    "golden": (_golden, "Compare the networks with reference numbers.", ("folder", {"metavar": "DIR"})),
+}

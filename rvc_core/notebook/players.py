@@ -1,0 +1,136 @@
+"""Players in a notebook: a short compressed preview of a recording, and where the whole of it is.
+
+What a cell shows is saved in the notebook, and a song as it is would make that a hundred megabytes.
+"""
+
+import base64
+import html
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from ..audio.waveform import Audio, header_seconds, read_audio
+from .texts import say
+
+MOST_BYTES = 300_000  # of one player, as it is saved in a notebook
+_SECONDS = 30.0
+_BIT_RATE = 56_000  # 30 s are 210 kB, and 280 kB as a notebook stores them
+_RATE_HZ = 32_000
+_TYPES = {".wav": "audio/wav", ".mp3": "audio/mpeg", ".ogg": "audio/ogg", ".flac": "audio/flac"}  # every browser's
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a player plays.
+
+    Attributes
+    ----------
+    data : bytes
+        A small file as it is; of a large one, a part as MP3.
+    start_seconds, seconds, of_seconds : float
+        Where the part begins, its length, the length of the whole.
+    """
+
+    data: bytes
+    mime: str
+    start_seconds: float
+    seconds: float
+    of_seconds: float
+
+    @property
+    def told(self) -> str:
+        """In words, which part it is; nothing when it is the whole."""
+        if self.of_seconds - self.seconds < 0.5:
+            return ""
+        key = "preview_first" if self.start_seconds < 0.5 else "preview"
+        minutes, seconds = divmod(round(self.start_seconds), 60)
+        return say(key, seconds=f"{self.seconds:.0f}", of=f"{self.of_seconds:.0f}", start=f"{minutes}:{seconds:02d}")
+
+
+def preview(file: Path, start_seconds: float | None = None) -> Preview:
+    """A part of a recording that is small enough for a notebook.
+
+    Parameters
+    ----------
+    start_seconds : float, optional
+        Where it begins; by default so that it is the loudest half minute.
+
+    Raises
+    ------
+    AudioError
+        When the file is absent or is no recording.
+    """
+    mime = _TYPES.get(file.suffix.lower(), "")
+    if mime and file.is_file() and _as_text(file.stat().st_size) <= MOST_BYTES:
+        seconds = header_seconds(file)
+        if 0 < seconds <= _SECONDS:
+            return Preview(file.read_bytes(), mime, 0.0, seconds, seconds)
+    audio = read_audio(file)
+    start = loudest_seconds(audio) if start_seconds is None else start_seconds
+    start = min(start, max(0.0, audio.seconds - _SECONDS))
+    part = audio[start : start + _SECONDS]
+    return Preview(_mp3(part), _TYPES[".mp3"], start, part.seconds, audio.seconds)
+
+
+def loudest_seconds(audio: Audio) -> float:
+    """Where the loudest half minute begins, in whole seconds; 0 where all of it fits.
+
+    Examples
+    --------
+    >>> song = np.concatenate([np.zeros(8000 * 60), np.ones(8000 * 30), np.zeros(8000 * 60)]).astype(np.float32)
+    >>> loudest_seconds(Audio(song, 8000))
+    60.0
+    """
+    whole, window = int(audio.seconds), int(_SECONDS)
+    if whole <= window:
+        return 0.0
+    seconds = audio.samples[: whole * audio.sample_rate].reshape(whole, audio.sample_rate)
+    sums = np.concatenate([[0.0], np.cumsum(np.einsum("ns,ns->n", seconds, seconds, dtype=np.float64))])
+    return float(np.argmax(sums[window:] - sums[:-window]))
+
+
+def _mp3(audio: Audio) -> bytes:
+    import av
+
+    audio = audio.resample(_RATE_HZ)
+    target = io.BytesIO()
+    with av.open(target, "w", format="mp3") as container:
+        stream: Any = container.add_stream("libmp3lame", rate=_RATE_HZ, layout="mono", bit_rate=_BIT_RATE)
+        for start in range(0, len(audio.samples), 1 << 16):
+            block = audio.samples[None, start : start + (1 << 16)].clip(-1, 1)
+            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = _RATE_HZ, start
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return target.getvalue()
+
+
+def _as_text(size_bytes: int) -> int:
+    """Bytes that these bytes take in a notebook."""
+    return 4 * -(-size_bytes // 3)
+
+
+# -- as HTML -------------------------------------------------------------------------------------------------------
+def player(label: str, file: Path, shown: Preview, *, linked: bool) -> str:
+    """HTML of a labelled player, of what part it plays, and where the whole file is.
+
+    Parameters
+    ----------
+    linked : bool
+        Make a link of the path: Jupyter and Kaggle serve files beside the notebook, Colab serves none.
+    """
+    path = html.escape(str(file))
+    if linked:  # relative to the notebook, as its front end wants it
+        path = f'<a href="{quote(os.path.relpath(file))}" target="_blank" download>{path}</a>'
+    data = base64.b64encode(shown.data).decode()
+    return (
+        f'<div style="width:300px;max-width:100%">{html.escape(label)}<br>'
+        f'<audio aria-label="{html.escape(label)}" style="width:100%" controls preload="none" '
+        f'src="data:{shown.mime};base64,{data}"></audio>'
+        f'<div style="font-size:smaller;overflow-wrap:anywhere">{html.escape(shown.told)} {path}</div></div>'
+    )

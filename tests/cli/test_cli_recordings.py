@@ -1,0 +1,111 @@
+"""Commands and unattended runs take recordings as the forms do: a folder, a zip, a pattern or a link."""
+
+import http.server
+import json
+import os
+import threading
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from rvc_core import batch
+from rvc_core.audio.recordings import find_recordings
+from rvc_core.audio.waveform import Audio
+from rvc_core.cli import main
+from rvc_core.cli.arguments import Voice
+from rvc_core.preparation import links
+from rvc_core.system.download import Patience
+from rvc_core.voice import FailedFile
+from torture import voice
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Recordings in `takes`, the same in `set.zip`, and a server for both at ``$URL``."""
+    monkeypatch.setenv("RVC_HOME", str(tmp_path / "root"))
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(links, "_PATIENCE", Patience(2.0, 2, 0.01, 0.02))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "takes").mkdir()
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for number in range(2):
+            Audio(voice(3.0, number, 16_000), 16_000).save(tmp_path / "takes" / f"{number}.wav")
+            archive.write(tmp_path / "takes" / f"{number}.wav", f"inside/{number}.wav")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    monkeypatch.setenv("URL", f"http://127.0.0.1:{server.server_port}")
+    yield tmp_path
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def link(name: str) -> str:
+    return f"{os.environ['URL']}/{name}"
+
+
+@pytest.mark.parametrize("text", ["takes", "set.zip", "takes/*.wav", "'takes'", "LINK/set.zip"])
+def test_prepare_takes_recordings_from_anywhere(here: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = text.replace("LINK/", link(""))
+    assert main(["prepare", "alice", "--dataset", text, "--json", "--quiet"]) == 0
+    first = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert first["seconds_in"] == pytest.approx(6.0, abs=0.1)
+    assert main(["prepare", "alice", "--dataset", text, "--json", "--quiet"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["skipped"], "brought once, and up to date"
+    assert main(["inspect", text, "--json", "--quiet"]) == 0
+    assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["recordings"]) == 2
+
+
+def test_convert_takes_them_too_and_answers_in_the_order_of_the_inputs(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Path] = []
+
+    class Double:
+        def convert_all(self, inputs: list[Path], *rest: object, **options: object) -> list[FailedFile]:
+            asked.extend(inputs)
+            return [FailedFile(str(one), "made", "") for one in inputs]
+
+    monkeypatch.setattr(Voice, "load", lambda *arguments, **options: Double())
+    (here / "page.wav").write_bytes(b"<!DOCTYPE html>")
+    inputs = [
+        "nobody.wav",
+        "takes/0.wav",
+        "page.wav",
+        link("takes/1.wav"),
+        "set.zip",
+        "https://youtu.be/x",
+    ]
+    assert main(["convert", "alice", *inputs, "--json", "--quiet"]) == 1
+    files = json.loads(capsys.readouterr().out.splitlines()[-1])["files"]
+    said = ["there is no", "made", "a web page", "made", "made", "made", "page of YouTube"]
+    assert [words for words, file in zip(said, files, strict=True) if words not in file["error"]] == []
+    assert [path.name for path in asked] == ["0.wav", "1.wav", "0.wav", "1.wav"]
+
+
+def test_unattended_runs_take_links_and_zips(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setattr(
+        batch.Experiment, "run", lambda lab, *stages: seen.append([*find_recordings(lab.dataset).recordings]) or {}
+    )
+    for text in (link("set.zip"), "set.zip", "takes/*.wav"):
+        batch.train_voice("alice", text, str(here / "result.json"), {})
+    assert seen == [["inside/0.wav", "inside/1.wav"]] * 2 + [["0.wav", "1.wav"]]
+    address = link("set.zip")
+    (here / "runs.yaml").write_text(f"runs: [{{name: a, dataset: '{address}', convert: set.zip}}]")
+    [plan] = batch.read_plans(here / "runs.yaml")
+    assert plan.dataset == address and plan.inputs == str(here / "set.zip")
+    before = [*batch._depends(plan)]
+    assert before == [*batch._depends(plan)] and len(before) == 3
+    with zipfile.ZipFile(here / "set.zip", "a") as archive:
+        archive.writestr("more.wav", b"RIFF")
+    assert before != [*batch._depends(plan)], "a run whose recordings are others is run again"
