@@ -121,7 +121,7 @@ def mount_drive(*paths: str | Path) -> None:
     StorageError
         When a path lies in Drive, and Drive is not mounted.
     """
-    inside = [str(path) for path in paths if str(path) != "auto" and in_drive(path)]
+    inside = [str(path) for path in paths if str(path) != "auto" and in_drive(str(path))]
     if is_reachable(DRIVE) or not (inside or "auto" in paths):
         return
     why = f"it is only on Colab, and this is {detect().title}"

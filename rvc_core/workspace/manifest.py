@@ -185,7 +185,7 @@ class ExperimentRecord:
             raise _not_prepared(layout) from None
         except (TypeError, ValidationError) as error:  # other fields or types, or not an object
             raise DatasetError(
-                f"{layout.experiment} is damaged: it has missing or unknown fields", hint=hint
+                f"{layout.experiment} is damaged: a field is missing, unknown or of a wrong type", hint=hint
             ) from error
 
     def save(self, layout: Layout) -> None:

@@ -364,7 +364,7 @@ def test_wrong_types_in_an_experiment_of_another_person(tmp_path: Path, home: Pa
     for content in ({"name": 3}, {"recordings": "x"}, {"recordings": [[]]}, {"dataset": 5}):
         layout = trained(Layout.of("eve", tmp_path / "shared"), 10)
         write_json(layout.experiment, read_json(layout.experiment, "") | content)
-        with pytest.raises(DatasetError, match="does not describe an experiment"):
+        with pytest.raises(DatasetError, match="experiment.json is damaged"):
             ExperimentRecord.load(layout)
     write_json(layout.experiment, {"name": "", "dataset": "", "preset": "nano"})
     assert find_saved(str(tmp_path / "shared")) == []
