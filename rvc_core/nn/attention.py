@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .layers import ChannelNorm, Conv1d
+from .layers import ChannelNorm, Conv1d, compute_dtype
 
 WINDOW_FRAMES = 10  # attention also reaches farther frames, but without relative positions
 UNSEEN = -1e4  # score of padding frames: their weight becomes exactly 0, and the value fits into float16
@@ -55,12 +55,13 @@ class RelativeAttention(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor, band: Band) -> Tensor:
         """Attend within x (B, C, T); bias (B, 1, T) is `UNSEEN` on padding frames and 0 elsewhere."""
+        x = x.to(compute_dtype(x))  # once for all three convolutions
         query, key, value = (
             conv(x).unflatten(1, (self.heads, -1)).flatten(0, 1)  # (B * heads, C / heads, T)
             for conv in (self.conv_q, self.conv_k, self.conv_v)
         )
         query = query.transpose(1, 2) / math.sqrt(query.shape[1])
-        scores = torch.baddbmm(bias.to(query.dtype).repeat_interleave(self.heads, dim=0), query, key)
+        scores = torch.baddbmm(bias.repeat_interleave(self.heads, dim=0).to(query.dtype), query, key)
         weights = band.add_to(scores, query @ self.emb_rel_k[0].T).softmax(dim=-1)  # (B * heads, T, T)
         mixed = weights @ value.transpose(1, 2) + band.of(weights) @ self.emb_rel_v[0]
         return self.conv_o(mixed.transpose(1, 2).reshape(x.shape))

@@ -5,11 +5,12 @@ Source: HiFi-GAN (Kong et al. 2020), with RVC's list of periods.
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ..presets import VoiceSpec
-from .layers import LEAKY_SLOPE, NormedConv1d, WeightNorm
+from .layers import LEAKY_SLOPE, NormedConv1d, WeightNorm, compute_dtype
 
 
 class Judgement(NamedTuple):
@@ -61,11 +62,6 @@ class NormedConv2d(WeightNorm, nn.Conv2d):
 
     def __init__(self, before: int, after: int, kernel_size: int, stride: int) -> None:
         super().__init__(before, after, (kernel_size, 1), (stride, 1), (kernel_size // 2, 0))
-        self._split_weight()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve x (B, C, T, period)."""
-        return self._conv_forward(x, self.kernel(), self.bias)
 
 
 class PeriodDiscriminator(nn.Module):
@@ -87,7 +83,10 @@ class PeriodDiscriminator(nn.Module):
         x = x.unflatten(2, (-1, self.period))
         features = []
         for conv in self.convs:
-            x = functional.leaky_relu_(conv(x), LEAKY_SLOPE)
+            x = conv(x)
+            if x.is_cuda:  # the layout that tensor cores read
+                x = x.contiguous(memory_format=torch.channels_last)
+            x = functional.leaky_relu_(x, LEAKY_SLOPE)
             features.append(x)
         return [*features, self.conv_post(x)]
 
@@ -116,5 +115,6 @@ class Discriminator(nn.Module):
 
     def forward(self, audio: Tensor) -> Judgement:
         """Run all discriminators on audio (B, 1, S)."""
+        audio = audio.to(compute_dtype(audio))
         features = [discriminator(audio) for discriminator in self.discriminators]
         return Judgement([maps[-1].flatten(1) for maps in features], features)

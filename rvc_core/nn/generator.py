@@ -92,6 +92,7 @@ class Generator(nn.Module):
             for kernel, dilations in zip(spec.resblock_kernels, spec.resblock_dilations, strict=True)
         )
         self.conv_post = Conv1d(widths[-1], 1, 7, padding=3, bias=False)
+        self.conv_post.in_float32 = True  # half precision is audible in quiet bands
         self.cond = Conv1d(spec.speaker_channels, widest, 1)
         self.uses_f0, self.blocks_per_stage = spec.uses_f0, len(spec.resblock_kernels)
 

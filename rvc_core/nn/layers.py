@@ -3,6 +3,8 @@
 Attribute names are the keys of RVC's checkpoints and must not change. Tensors are (B, C, T) unless said otherwise.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,25 +20,72 @@ def channels_last(x: Tensor) -> Tensor:
     return x if x.is_cuda or torch.jit.is_tracing() else x.transpose(1, 2).contiguous().transpose(1, 2)
 
 
-class Conv1d(nn.Conv1d):
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The type that a convolution of x is computed in: autocast's, or else that of x."""
+    return torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+
+
+class Convolution(nn.modules.conv._ConvNd):
+    """Mixin for a convolution that can use a copy of its weights, see `copied_weights`.
+
+    Attributes
+    ----------
+    in_float32 : bool
+        Whether it is computed in float32 even under autocast.
+    """
+
+    copies: tuple[Tensor, Tensor | None] | None = None
+    in_float32 = False
+
+    def kernel(self) -> Tensor:
+        """The kernel that is trained."""
+        return self.weight
+
+    def weights(self) -> tuple[Tensor, Tensor | None]:
+        """Kernel and bias to compute with."""
+        return self.copies or (self.kernel(), self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve x (B, C, T) or (B, C, T, period)."""
+        if not self.in_float32:
+            return self._conv_forward(x, *self.weights())  # type: ignore[operator]
+        with torch.autocast(x.device.type, enabled=False):
+            return self._conv_forward(x.float(), self.kernel(), self.bias)  # type: ignore[operator]
+
+
+class Conv1d(Convolution, nn.Conv1d):
     """`nn.Conv1d` that keeps the layout of `channels_last`; PyTorch's own copies the input."""
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if x.is_cuda and self.groups > 1:
+            return self._grouped(x, weight, bias)
         if x.stride(1) != 1 or self.groups > 1 or x.is_cuda or torch.jit.is_tracing():
             return super()._conv_forward(x, weight, bias)
         return functional.conv2d(
             x.unsqueeze(2), weight.unsqueeze(2), bias, (1, *self.stride), (0, int(self.padding[0])), (1, *self.dilation)
         ).squeeze(2)
 
+    def _grouped(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolve in groups, as one product of many small matrices: cuDNN would start a kernel for each group."""
+        groups, kernel_size = self.groups, weight.shape[2]
+        padded = functional.pad(x, (int(self.padding[0]), int(self.padding[0])))
+        windows = padded.unfold(2, kernel_size, self.stride[0]).unflatten(1, (groups, -1))  # (B, g, C / g, N, k)
+        clips, frames = windows.shape[0], windows.shape[3]
+        windows = windows.permute(1, 0, 3, 2, 4).reshape(groups, clips * frames, -1)
+        product = windows @ weight.reshape(groups, -1, windows.shape[2]).transpose(1, 2)  # (g, B * N, O / g)
+        out = product.view(groups, clips, frames, -1).permute(1, 0, 3, 2).reshape(clips, -1, frames)
+        return out if bias is None else out + bias[:, None]
 
-class WeightNorm(nn.modules.conv._ConvNd):
+
+class WeightNorm(Convolution):
     """Mixin for a convolution whose kernel is a magnitude ``weight_g`` times a direction ``weight_v``.
 
     PyTorch's `parametrizations.weight_norm` has other key names than RVC's files, and its predecessor with these names
     is deprecated. Source: Salimans and Kingma 2016.
     """
 
-    def _split_weight(self) -> None:
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
         direction = self.weight.detach()
         del self.weight
         self.weight_g = nn.Parameter(torch.norm_except_dim(direction, 2, 0))
@@ -58,29 +107,57 @@ class WeightNorm(nn.modules.conv._ConvNd):
 class NormedConv1d(WeightNorm, Conv1d):
     """`Conv1d` with weight normalisation."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._split_weight()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve x (B, C, T)."""
-        return self._conv_forward(x, self.kernel(), self.bias)
-
-
-class NormedConvTranspose1d(WeightNorm, nn.ConvTranspose1d):
+class NormedConvTranspose1d(WeightNorm, nn.ConvTranspose1d):  # type: ignore[misc]  # it takes no output size
     """`ConvTranspose1d` with weight normalisation (one magnitude per input channel, as in PyTorch)."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._split_weight()
-
-    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        """Convolve x (B, C, T)."""
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if x.stride(1) != 1 or x.is_cuda or torch.jit.is_tracing():
-            return functional.conv_transpose1d(x, self.kernel(), self.bias, self.stride[0], int(self.padding[0]))
+            return functional.conv_transpose1d(x, weight, bias, self.stride[0], int(self.padding[0]))
         return functional.conv_transpose2d(
-            x.unsqueeze(2), self.kernel().unsqueeze(2), self.bias, (1, *self.stride), (0, int(self.padding[0]))
+            x.unsqueeze(2), weight.unsqueeze(2), bias, (1, *self.stride), (0, int(self.padding[0]))
         ).squeeze(2)
+
+
+class _Copies(torch.autograd.Function):
+    """Tensors in another number format, all in one operation; their gradients return in float32, also in one."""
+
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
+        layouts = [torch.channels_last if weight.dim() == 4 else torch.preserve_format for weight in weights]
+        copies = [
+            torch.empty_like(weight, dtype=dtype, memory_format=layout)
+            for weight, layout in zip(weights, layouts, strict=True)
+        ]
+        torch._foreach_copy_(copies, weights)
+        return tuple(copies)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        copies = [torch.empty(each.shape, dtype=torch.float32, device=each.device) for each in gradients]
+        torch._foreach_copy_(copies, gradients)
+        return None, *copies
+
+
+@contextlib.contextmanager
+def copied_weights(network: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Inside, the convolutions of `network` share one copy of their kernels and biases in `dtype`, for all calls.
+
+    Autocast would cast each of them at each call, and its gradient back. Gradients reach the weights as usual.
+    """
+    layers = [layer for layer in network.modules() if isinstance(layer, Convolution) and not layer.in_float32]
+    for start in range(0, len(layers), 16):  # all at once would hold all kernels in float32
+        some = layers[start : start + 16]
+        flat = [part for layer in some for part in (layer.kernel(), layer.bias) if part is not None]
+        copies = iter(flat if dtype is torch.float32 else _Copies.apply(dtype, *flat))
+        del flat
+        for layer in some:
+            layer.copies = next(copies), None if layer.bias is None else next(copies)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.copies = None
 
 
 def fuse_weight_norm(network: nn.Module) -> None:

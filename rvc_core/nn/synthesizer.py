@@ -13,7 +13,7 @@ from ..presets import VoiceSpec
 from .encoders import PosteriorEncoder, PriorEncoder
 from .flow import Flow
 from .generator import Generator
-from .layers import frame_mask, fuse_weight_norm
+from .layers import compute_dtype, frame_mask, fuse_weight_norm
 from .source_filter import SourceFilter
 
 NOISE_SCALE = 0.66666
@@ -152,7 +152,7 @@ class Synthesizer(nn.Module):
         noise : SynthesisNoise, optional
             Noise and segment starts; drawn if not given.
         """
-        mask = frame_mask(lengths, content.shape[1])
+        mask = frame_mask(lengths, content.shape[1]).to(compute_dtype(content))
         identity = self.emb_g(speaker).unsqueeze(2)
         m_p, logs_p = self.enc_p(content, coarse, mask)
         z, m_q, logs_q = self.enc_q(spectrogram, mask, identity, noise.latent if noise else None)
@@ -181,7 +181,7 @@ class Synthesizer(nn.Module):
         repeatable.
         """
         batch, frames = content.shape[:2]
-        mask = content.new_ones(batch, 1, frames)
+        mask = content.new_ones(batch, 1, frames, dtype=compute_dtype(content))
         identity = self.emb_g(speaker).unsqueeze(2)
         if noise is None:
             noise = SynthesisNoise.draw(self.spec, frames, batch=batch, generator=generator, device=content.device)

@@ -49,27 +49,10 @@ class Ranks:
         """Whether this is the one that speaks, judges and writes."""
         return self.rank == 0
 
-    def add_gradients(self, network: "torch.nn.Module") -> None:
-        """Make every gradient the sum of those of all processes."""
-        if self.count == 1:
-            return
-        import torch
-
-        parameters = [parameter for parameter in network.parameters() if parameter.grad is not None]
-        whole = torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
-        self._add(whole)
-        for parameter, part in zip(parameters, whole.split([each.numel() for each in parameters]), strict=True):
-            parameter.grad = part.view_as(parameter)
-
-    def add_values(self, values: "dict[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
-        """The sums over all processes, by name."""
-        if self.count == 1:
-            return values
-        import torch
-
-        whole = torch.stack([*values.values()])
-        self._add(whole)
-        return dict(zip(values, whole.unbind(), strict=True))
+    def add(self, numbers: "torch.Tensor | None") -> None:
+        """Make these numbers, if there are any, the sums over all processes."""
+        if self.count > 1 and numbers is not None:
+            self._add(numbers)
 
     def most(self, number: int) -> int:
         """The largest of the numbers that all processes name here; a device is not made to wait for it."""

@@ -18,20 +18,28 @@ _RESERVE = 0.15  # of the memory, for fragmentation and for other programs
 _ASK_SECONDS = 5.0
 MOST_CLIPS = 16  # larger batches make fewer steps of the same clips, and learn no better
 _SIGNS = re.compile(r"out of memory|can't allocate memory|ALLOC_FAILED|could not create a primitive$")  # last: oneDNN
+_LIKELY_SIGNS = re.compile(  # what cuDNN and cuBLAS say without room to work in, or when they are really broken
+    "unable to find an engine|CUDNN_STATUS_NOT_SUPPORTED|CUBLAS_STATUS_NOT_INITIALIZED|ALLOCATION_FAILED"
+)
 T = TypeVar("T")
 
 
-def is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException, clips: int = 1) -> bool:
     """Whether a failure means that memory ran out; torch has many words for it, on a CPU in a plain RuntimeError.
+
+    Some of them can mean a broken installation as well: those count only while more than one of the clips passes.
 
     Examples
     --------
     >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory")), is_out_of_memory(RuntimeError())
     (True, False)
+    >>> [is_out_of_memory(RuntimeError("cuDNN: unable to find an engine"), clips) for clips in (1, 2)]
+    [False, True]
     """
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and _SIGNS.search(str(error)) is not None
-    )
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    signs = [_SIGNS, *([_LIKELY_SIGNS] if clips > 1 else [])]
+    return isinstance(error, RuntimeError) and any(each.search(str(error)) for each in signs)
 
 
 class Portions:
@@ -59,6 +67,7 @@ class Portions:
     def __init__(self, clips: int) -> None:
         self.clips = clips
         self.tell: Callable[[str], object] = str  # one line, whenever there are fewer
+        self.spare: Callable[[], bool] = bool  # gives back memory that one can do without; whether there was any
 
     def attempt(self, count: int, work: Callable[[list[slice]], T]) -> T:
         """Do the work on `count` clips, given as slices; again from the start with half as many in each, if need be.
@@ -72,14 +81,15 @@ class Portions:
             try:
                 return work([slice(start, min(start + self.clips, count)) for start in range(0, count, self.clips)])
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+                if not is_out_of_memory(error, min(self.clips, count)):
                     raise
-                if min(self.clips, count) == 1:
-                    raise torch.OutOfMemoryError("not even a single clip fits") from error
             # Only here, after the exception: its frames hold what the failed attempt had allocated.
-            self.clips = max(1, min(self.clips, count) // 2)
+            if not self.spare():
+                if min(self.clips, count) == 1:
+                    raise torch.OutOfMemoryError("not even a single clip fits")
+                self.clips = max(1, min(self.clips, count) // 2)
+                self.tell(f"memory ran out: {self.clips} clips pass at once now, in batches as large as before")
             release()
-            self.tell(f"memory ran out: {self.clips} clips pass at once now, in batches as large as before")
 
 
 def release() -> None:
@@ -173,7 +183,7 @@ def largest_batch(peak_bytes: Callable[[int], int], limit_bytes: float, most: in
         try:
             tried.append((clips, peak_bytes(clips)))
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+            if not is_out_of_memory(error, clips):
                 raise
             break
         if tried[-1][1] > allowed:

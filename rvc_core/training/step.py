@@ -4,12 +4,15 @@ The recipe is VITS's (arXiv:2106.06103) as RVC WebUI trains it: LSGAN with featu
 posterior and flowed prior; AdamW for both networks.
 """
 
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from ..nn.discriminator import Discriminator
+from ..nn.layers import copied_weights
 from ..nn.losses import KL_WEIGHT, MEL_WEIGHT, distance_to_fake, distance_to_real, feature_loss, kl_loss, mel_loss
 from ..nn.spectrogram import EpsilonName, mel_of_linear, mel_spectrogram
 from ..nn.synthesizer import Synthesizer, SynthesizerOutput, take_segments
@@ -29,6 +32,8 @@ class Networks:
     ----------
     dtype : torch.dtype
         What matrix products are computed in; weights, losses and moments stay float32.
+    learning_rate : float
+        Step size of both optimizers, which hold it as a tensor on a GPU, where a recorded step reads it.
     scaler : GradScaler
         Keeps float16 gradients inside that type's range; idle otherwise.
     """
@@ -38,6 +43,7 @@ class Networks:
     generator_optimizer: torch.optim.Optimizer
     discriminator_optimizer: torch.optim.Optimizer
     dtype: torch.dtype = torch.float32
+    learning_rate: float = 0.0
     scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler("cpu", enabled=False))
 
     @classmethod
@@ -50,14 +56,14 @@ class Networks:
         of_generator, of_discriminator = (
             torch.optim.AdamW(
                 [{"params": network.parameters(), "initial_lr": spec.learning_rate}],
-                spec.learning_rate,
+                torch.tensor(spec.learning_rate, device=device) if device.type == "cuda" else spec.learning_rate,
                 betas=_BETAS,
                 eps=_EPSILON,
                 fused=True,
             )
             for network in (generator, discriminator)
         )
-        return cls(generator, discriminator, of_generator, of_discriminator)
+        return cls(generator, discriminator, of_generator, of_discriminator, learning_rate=spec.learning_rate)
 
     @property
     def device(self) -> torch.device:
@@ -80,11 +86,18 @@ class Networks:
         """A context for one forward pass; a new one for each, as weights cast without a graph would stay so in it."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not torch.float32)
 
+    @contextlib.contextmanager
+    def computing(self, network: torch.nn.Module) -> Iterator[None]:
+        """A context for forward passes of one network between two moves of its weights, which are cast once."""
+        with self.autocast(), copied_weights(network, self.dtype):
+            yield
+
     def set_learning_rate(self, rate: float) -> None:
         """Use this step size from now on."""
+        self.learning_rate = rate
         for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = group["lr"].fill_(rate) if isinstance(group["lr"], torch.Tensor) else rate
 
 
 @dataclass(frozen=True)
@@ -124,25 +137,82 @@ def train_step(
     portions : Portions, optional
         How many clips pass at once; fewer from now on when memory runs out.
     """
-    count = len(batch.lengths)
-    portions, work = portions or Portions(count), Gradients(networks, batch, spec, epsilons)
-    losses = portions.attempt(count, work.of_discriminator)
-    norms = {"grad_norm_d": _move(networks, networks.discriminator, ranks)}
-    losses |= portions.attempt(count, work.of_generator)
-    norms |= {"grad_norm_g": _move(networks, networks.generator, ranks)}
-    networks.scaler.update()
-    return StepResult(ranks.add_values(losses) | norms, *work.mels)
+    portions = portions or Portions(len(batch.lengths))
+    step = Step(Gradients(networks, batch, spec, epsilons), portions.attempt, is_alone=ranks.count == 1)
+    for turn in step.turns:
+        ranks.add(turn())
+    return step.result
 
 
-def _move(networks: Networks, network: torch.nn.Module, ranks: Ranks) -> torch.Tensor:
-    """Apply a network's gradients, if they are numbers, and return their norm; nobody waits for the device."""
-    ranks.add_gradients(network)
-    optimizer = networks.generator_optimizer if network is networks.generator else networks.discriminator_optimizer
-    networks.scaler.unscale_(optimizer)
-    norm = torch.nn.utils.get_total_norm([weight.grad for weight in network.parameters() if weight.grad is not None])
-    optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]  # heeded by the fused AdamW
-    networks.scaler.step(optimizer)
-    return norm
+class Step:
+    """One step in three turns, none of which waits for the device.
+
+    Parameters
+    ----------
+    work : Gradients
+        The batch, and the networks to move.
+    attempt : callable
+        `Portions.attempt`, or another that calls the work with slices of so many clips.
+    is_alone : bool
+        Whether no other process has a part of the batch.
+
+    Attributes
+    ----------
+    turns : tuple of callable
+        Each returns numbers that all processes must add up before the next turn, or None.
+    result : StepResult
+        After the last turn.
+    """
+
+    result: StepResult
+
+    def __init__(self, work: "Gradients", attempt: Callable[..., dict[str, torch.Tensor]], *, is_alone: bool) -> None:
+        self._work, self._attempt, self._is_alone = work, attempt, is_alone
+        self._losses: dict[str, torch.Tensor] = {}
+        self._norms: dict[str, torch.Tensor] = {}
+        self.turns = (self._turn_of_discriminator, self._turn_of_generator, self._end)
+
+    def _turn_of_discriminator(self) -> torch.Tensor | None:
+        work = self._work
+        self._losses = self._attempt(len(work.batch.lengths), work.of_discriminator)
+        return self._flat_gradients(work.networks.discriminator)
+
+    def _turn_of_generator(self) -> torch.Tensor | None:
+        work = self._work
+        self._norms = {"grad_norm_d": self._move(work.networks.discriminator)}
+        self._losses |= self._attempt(len(work.batch.lengths), work.of_generator)
+        return self._flat_gradients(work.networks.generator)
+
+    def _end(self) -> torch.Tensor | None:
+        networks = self._work.networks
+        self._norms["grad_norm_g"] = self._move(networks.generator)
+        networks.scaler.update()
+        values = torch.stack([*self._losses.values()])
+        losses = dict(zip(self._losses, values.unbind(), strict=True))
+        self.result = StepResult(losses | self._norms, *self._work.mels)
+        return None if self._is_alone else values
+
+    def _flat_gradients(self, network: torch.nn.Module) -> torch.Tensor | None:
+        """All gradients of a network in one tensor (N,), of which they are parts from now on."""
+        if self._is_alone:
+            return None
+        weights = [weight for weight in network.parameters() if weight.grad is not None]
+        flat = torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None])
+        for weight, part in zip(weights, flat.split([weight.numel() for weight in weights]), strict=True):
+            weight.grad = part.view_as(weight)
+        return flat
+
+    def _move(self, network: torch.nn.Module) -> torch.Tensor:
+        """Apply a network's gradients, if they are numbers, and return their norm."""
+        networks = self._work.networks
+        optimizer = networks.generator_optimizer if network is networks.generator else networks.discriminator_optimizer
+        networks.scaler.unscale_(optimizer)
+        gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]  # heeded by the fused AdamW
+        networks.scaler.step(optimizer)
+        optimizer.zero_grad(set_to_none=True)  # the other network's turn needs the memory
+        return norm
 
 
 class Gradients:
@@ -159,25 +229,26 @@ class Gradients:
         Mel slices of a clip, recorded and generated, once the generator had its turn.
     """
 
+    mels: tuple[torch.Tensor, torch.Tensor]
+
     def __init__(self, networks: Networks, batch: Batch, spec: VoiceSpec, epsilons: EpsilonName) -> None:
         if batch.noise is None:
             seed = (int(torch.randint(1 << 31, ())),)
             batch = replace(batch, noise=draw_noise(batch.lengths.tolist(), spec, seed=seed, device=networks.device))
-        self._networks, self._batch, self._spec, self._epsilons = networks, batch, spec, epsilons
+        self.networks, self.batch, self._spec, self._epsilons = networks, batch, spec, epsilons
         self._whole: SynthesizerOutput | None = None
-        self.mels: tuple[torch.Tensor, torch.Tensor]
 
     def of_discriminator(self, parts: list[slice]) -> dict[str, torch.Tensor]:
         """Leave in the discriminators the gradients of telling recorded from generated segments; returns the losses."""
-        networks, losses = self._networks, dict[str, torch.Tensor]()
+        networks, losses = self.networks, dict[str, torch.Tensor]()
         networks.discriminator_optimizer.zero_grad(set_to_none=True)
         self._whole = None
         for batch in map(self._part, parts):
-            with torch.set_grad_enabled(batch is self._batch):
+            with torch.set_grad_enabled(batch is self.batch):
                 output = self._generate(batch)
-            if batch is self._batch:
+            if batch is self.batch:
                 self._whole = output  # its graph serves the generator's turn as well
-            with networks.autocast():  # one pass over both is faster than two
+            with networks.computing(networks.discriminator):  # one pass over both is faster than two
                 judged = networks.discriminator(torch.cat([self._real(batch, output), output.audio.detach()])).logits
             real_logits, generated_logits = zip(*(logits.chunk(2) for logits in judged), strict=True)
             real, generated = (
@@ -191,26 +262,25 @@ class Gradients:
 
     def of_generator(self, parts: list[slice]) -> dict[str, torch.Tensor]:
         """Leave in the generator its gradients; the discriminators judge and get none. Returns the losses."""
-        networks, losses = self._networks, dict[str, torch.Tensor]()
+        networks, losses = self.networks, dict[str, torch.Tensor]()
         networks.generator_optimizer.zero_grad(set_to_none=True)
-        networks.discriminator.requires_grad_(False)
         kept, self._whole = self._whole, None  # a second attempt would find its graph used up
-        for batch in map(self._part, parts):
-            output = kept if kept is not None and batch is self._batch else self._generate(batch)
-            kept = None
-            named, adversarial = self._judge(batch, output)
-            total = adversarial.sum() + sum(named.values())
-            networks.scaler.scale(total).backward()
-            _add(losses, {"loss/g/total": total, **named, **_numbered("loss/g", adversarial)})
-        networks.discriminator.requires_grad_(True)
+        with _frozen(networks.discriminator):
+            for batch in map(self._part, parts):
+                output = kept if kept is not None and batch is self.batch else self._generate(batch)
+                kept = None
+                named, adversarial = self._judge(batch, output)
+                total = adversarial.sum() + sum(named.values())
+                networks.scaler.scale(total).backward()
+                _add(losses, {"loss/g/total": total, **named, **_numbered("loss/g", adversarial)})
         return losses
 
     def _judge(self, batch: Batch, output: SynthesizerOutput) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """The generator's losses on some clips: the named ones, and what each discriminator holds against it."""
-        networks, spec = self._networks, self._spec
-        with networks.autocast(), torch.no_grad():
-            judged_real = networks.discriminator(self._real(batch, output))
-        with networks.autocast():
+        networks, spec = self.networks, self._spec
+        with networks.computing(networks.discriminator):
+            with torch.no_grad():
+                judged_real = networks.discriminator(self._real(batch, output))
             judged = networks.discriminator(output.audio)
         real_mel = mel_of_linear(
             take_segments(batch.spectrogram, output.starts, spec.segment_frames), spec, self._epsilons
@@ -221,16 +291,16 @@ class Gradients:
         return {
             "loss/g/fm": batch.share * feature_loss(judged_real.features, judged.features),
             "loss/g/mel": MEL_WEIGHT * batch.share * mel_loss(real_mel, generated_mel),
-            "loss/g/kl": KL_WEIGHT * (kl if batch.share else 0 * kl),
+            "loss/g/kl": KL_WEIGHT * kl * (batch.share > 0),
         }, batch.share * distance_to_real(judged.logits)
 
     def _part(self, rows: slice) -> Batch:
-        return self._batch if rows == slice(0, len(self._batch.lengths)) else self._batch.part(rows)
+        return self.batch if rows == slice(0, len(self.batch.lengths)) else self.batch.part(rows)
 
     def _generate(self, batch: Batch) -> SynthesizerOutput:
         pitch = (batch.f0_coarse, batch.f0_hz) if self._spec.uses_f0 else (None, None)
-        with self._networks.autocast():
-            return self._networks.generator(
+        with self.networks.computing(self.networks.generator):
+            return self.networks.generator(
                 content=batch.content,
                 lengths=batch.lengths,
                 coarse=pitch[0],
@@ -254,3 +324,13 @@ def _add(sums: dict[str, torch.Tensor], losses: dict[str, torch.Tensor]) -> None
 
 def _numbered(tag: str, parts: torch.Tensor) -> dict[str, torch.Tensor]:
     return {f"{tag}/{index}": part for index, part in enumerate(parts)}
+
+
+@contextlib.contextmanager
+def _frozen(network: torch.nn.Module) -> Iterator[None]:
+    """Inside, a network gets no gradients."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)

@@ -30,6 +30,7 @@ from ..workspace.retention import prune_voices
 from ..workspace.voice_file import load_voice, synthesizer_of
 from . import start
 from .distributed import Ranks
+from .graphs import StepGraphs
 from .memory import Portions
 from .pace import Pace
 from .position import NAN_STEPS, Caution, Position
@@ -58,6 +59,8 @@ class Trainer:
         Where figures are written, and where people are told.
     newest : StepResult or None
         Of the last step.
+    graphs : StepGraphs or None
+        On a GPU, the recorded steps of these networks.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Trainer:
         self.saves = Saves(layout, self.spec, data.info, keep_checkpoints=settings.keep_checkpoints)
         self.validation = Validation(layout, data.heldout)
         self.newest: StepResult | None = None
+        self.graphs: StepGraphs | None = None
 
     log: MetricsLog
     progress: Progress
@@ -151,11 +155,18 @@ class Trainer:
     def step(self, batch: Batch) -> bool:
         """Train on a batch; False when this was the last of too many steps in a row with NaN losses."""
         began, epsilons = time.monotonic(), self.settings.mel_epsilons
-        self.newest = train_step(
-            self.networks, batch, self.spec, epsilons=epsilons, ranks=self.ranks, portions=self.portions
-        )
+        if self.graphs is None and self.networks.device.type == "cuda":
+            self.graphs = StepGraphs(
+                self.networks, self.spec, epsilons=epsilons, ranks=self.ranks, portions=self.portions
+            )
+        if self.graphs is not None:
+            self.newest = self.graphs.step(batch)
+        else:
+            self.newest = train_step(
+                self.networks, batch, self.spec, epsilons=epsilons, ranks=self.ranks, portions=self.portions
+            )
         values = self.newest.values()
-        values["learning_rate"] = self.networks.generator_optimizer.param_groups[0]["lr"]
+        values["learning_rate"] = self.networks.learning_rate
         self.position.advance()
         if not self._record(values):
             return False
@@ -264,7 +275,7 @@ class Trainer:
 
     def load(self, checkpoint: Checkpoint | None) -> str:
         """Load weights, moments and position, or base weights without a checkpoint; returns which, in words."""
-        self.position, self.caution.nan_steps = Position(), 0
+        self.position, self.caution.nan_steps, self.graphs = Position(), 0, None
         if checkpoint is None:
             bases = start.find_bases(self.spec, self.settings)
             return start.load_bases(self.networks, bases, self.settings, self.info)
@@ -308,7 +319,9 @@ class Trainer:
         common = {"iteration": position.epoch, "learning_rate": self.learning_rate}
 
         def part(network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-            return on_host({"model": network.state_dict(), "optimizer": optimizer.state_dict(), **common})
+            moments = optimizer.state_dict()
+            moments["param_groups"] = [{**group, "lr": networks.learning_rate} for group in moments["param_groups"]]
+            return on_host({"model": network.state_dict(), "optimizer": moments, **common})
 
         state = {
             "epoch": position.epoch,

@@ -6,14 +6,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import soundfile
 import torch
+from torch.nn.functional import pad
 
 from ..errors import DatasetError
+from ..nn.encoders import COARSE_PITCHES
 from ..nn.spectrogram import EpsilonName, linear_spectrogram
 from ..nn.synthesizer import SynthesisNoise, draw_starts
 from ..presets import VoiceSpec
 from .filelist import ClipFiles
 
-_BUCKET_FRAMES = 100  # RVC's bucket width
+BUCKET_FRAMES = 100  # RVC's bucket width
 _CACHE_BYTES = 3 << 30  # an hour at 48 kHz; clips beyond it are read again in each epoch
 
 
@@ -85,10 +87,10 @@ class Batch:
     ----------
     noise : SynthesisNoise or None
         All random numbers of a step; None draws from torch's global generator.
-    share : float
+    share : float or Tensor ()
         B / clips of the whole batch; 0 for a filler clip in a process that has no clip of its own.
-    whole_frames : int
-        Frames of the whole batch; 0: the sum of these clips.
+    whole_frames : int or Tensor (), optional
+        Frames of the whole batch; the sum of these clips by default.
     """
 
     content: torch.Tensor
@@ -99,8 +101,8 @@ class Batch:
     lengths: torch.Tensor
     speaker: torch.Tensor
     noise: SynthesisNoise | None = None
-    share: float = 1.0
-    whole_frames: int = 0
+    share: float | torch.Tensor = 1.0
+    whole_frames: int | torch.Tensor | None = None
 
     @classmethod
     def of(cls, clips: list[ClipTensors], device: torch.device) -> "Batch":
@@ -119,6 +121,33 @@ class Batch:
             speaker=torch.tensor([clip.speaker for clip in clips], device=device),
         )
 
+    def padded(self, frames: int) -> "Batch":
+        """The same clips with zeros up to `frames` frames, in new tensors, which all parts are."""
+        more, hop = frames - self.content.shape[1], self.wave.shape[2] // self.content.shape[1]
+        assert self.noise is not None, "drawn by now"
+        whole = self.lengths.sum() if self.whole_frames is None else self.whole_frames
+        share, whole_frames = (
+            number if isinstance(number, torch.Tensor) else torch.full((), number, device=self.wave.device)
+            for number in (self.share, whole)
+        )
+        return Batch(
+            pad(self.content, (0, 0, 0, more)),
+            pad(self.f0_coarse, (0, more)),
+            pad(self.f0_hz, (0, more)),
+            pad(self.spectrogram, (0, more)),
+            pad(self.wave, (0, more * hop)),
+            self.lengths.clone(),
+            self.speaker.clone(),
+            replace(self.noise, latent=pad(self.noise.latent, (0, more))),
+            share,
+            whole_frames,
+        )
+
+    def tensors(self) -> list[torch.Tensor]:
+        """All tensors in it, in a fixed order."""
+        parts = [*vars(self).values(), *(vars(self.noise).values() if self.noise else ())]
+        return [part for part in parts if isinstance(part, torch.Tensor)]
+
     def part(self, clips: slice) -> "Batch":
         """Some of these clips, as a part of the whole batch."""
         lengths = self.lengths[clips]
@@ -134,7 +163,7 @@ class Batch:
             self.speaker[clips],
             _part(self.noise, clips, frames) if self.noise else None,
             self.share * len(lengths) / len(self.lengths),
-            self.whole_frames or int(self.lengths.sum()),
+            int(self.lengths.sum()) if self.whole_frames is None else self.whole_frames,
         )
 
 
@@ -248,7 +277,7 @@ def bucket_batches(frames: list[int], batch_size: int, *, seed: tuple[int, int])
     """
     random = np.random.default_rng(seed)
     order = random.permutation(len(frames))
-    buckets = np.asarray(frames)[order] // _BUCKET_FRAMES
+    buckets = np.asarray(frames)[order] // BUCKET_FRAMES
     order = order[np.argsort(buckets, kind="stable")]
     batches = [order[start : start + batch_size].tolist() for start in range(0, len(order), batch_size)]
     return [batches[position] for position in random.permutation(len(batches))]
@@ -282,6 +311,12 @@ def load_clip(files: ClipFiles, spec: VoiceSpec, epsilons: EpsilonName) -> ClipT
     frames = min(len(content), len(f0_hz), len(coarse), len(wave) // spec.hop_samples)
     if frames == 0 or not (np.isfinite(content).all() and np.isfinite(f0_hz).all() and np.isfinite(wave).all()):
         raise DatasetError(f"clip {files.wave.stem} is empty or not finite", hint="run: rvc extract NAME")
+    if not (0 <= coarse.min() and coarse.max() < COARSE_PITCHES and 0 <= files.speaker < spec.speakers):
+        raise DatasetError(  # a GPU would stop with an error that names nothing
+            f"clip {files.wave.stem}: coarse pitch from {coarse.min()} to {coarse.max()} and speaker {files.speaker} "
+            f"are not all below {COARSE_PITCHES} and {spec.speakers}",
+            hint="run: rvc extract NAME",
+        )
     wave_tensor = torch.from_numpy(wave)
     spectrogram = linear_spectrogram(wave_tensor[None], spec, epsilons)[0]
     return ClipTensors(

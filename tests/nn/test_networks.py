@@ -1,5 +1,6 @@
 """The networks against RVC's keys and numbers, against closed forms, and against other libraries."""
 
+import contextlib
 import hashlib
 import json
 import math
@@ -20,7 +21,7 @@ from rvc_core.nn import generator, losses
 from rvc_core.nn.attention import UNSEEN, Band, RelativeAttention
 from rvc_core.nn.discriminator import Discriminator
 from rvc_core.nn.generator import frame_phase, sine
-from rvc_core.nn.layers import NormedConv1d
+from rvc_core.nn.layers import NormedConv1d, copied_weights
 from rvc_core.nn.spectrogram import linear_spectrogram, mel_filterbank, mel_spectrogram
 from rvc_core.nn.synthesizer import SynthesisNoise, Synthesizer, draw_starts, take_segments
 from rvc_core.presets import VoiceSpec, preset
@@ -387,3 +388,36 @@ for build in (lambda: Synthesizer(preset("v2-40k")), lambda: Synthesizer(preset(
 assert "torch._dynamo" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.parametrize(("groups", "inputs", "outputs"), [(1, 6, 4), (4, 16, 64), (16, 64, 256)])
+def test_a_convolution_in_groups_as_a_matrix_product_is_the_convolution(groups: int, inputs: int, outputs: int) -> None:
+    """The way that a GPU takes, here on a CPU; values and all gradients."""
+    torch.manual_seed(0)
+    layer = NormedConv1d(inputs, outputs, 41, stride=4, padding=20, groups=groups)
+    x, weights = torch.randn(2, inputs, 403, requires_grad=True), [layer.weight_v, layer.weight_g, layer.bias]
+    found, expected = layer._grouped(x, *layer.weights()), layer(x)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    direction = torch.randn_like(expected)
+    gradients = (torch.autograd.grad((each * direction).sum(), [x, *weights]) for each in (found, expected))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(other.abs().max()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_copied_weights_give_autocasts_numbers_and_gradients(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    network, audio = Discriminator((2, 3), 16), 0.1 * torch.randn(2, 1, 2000)
+    results = []
+    for copied in (False, True):
+        with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32), contextlib.ExitStack() as stack:
+            if copied:
+                stack.enter_context(copied_weights(network, dtype))
+            loss = sum(logits.float().square().mean() for logits in network(audio).logits)
+        results.append((loss, torch.autograd.grad(loss, [*network.parameters()])))
+    (loss, gradients), (other_loss, others) = results
+    assert other_loss.item() == pytest.approx(loss.item(), rel=1e-3)
+    for one, other in zip(gradients, others, strict=True):
+        assert other.dtype is torch.float32
+        torch.testing.assert_close(other, one, rtol=0.02, atol=0.02 * float(one.abs().max()))
+    assert all(layer.copies is None for layer in network.modules() if isinstance(layer, NormedConv1d))

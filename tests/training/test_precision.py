@@ -1,6 +1,7 @@
 """Which number format: what the device is made for, if it shows there that it is right."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -91,10 +92,26 @@ def test_a_format_that_is_wrong_is_refused(
     monkeypatch.setattr(type(networks.generator.dec), "forward", forward)
     monkeypatch.setattr(precision, "native_precision", lambda device: precision.Precision("bf16", "made for it"))
     chosen = choose_precision("auto", networks, clip, TINY, epsilons="2023")
-    assert chosen.name == "fp32" and "bf16 is wrong on this device: mel" in chosen.reason
+    assert chosen.name == "fp32"
+    assert all(f"{name} is wrong on this device: mel" in chosen.reason for name in ("bf16", "fp16"))
     with pytest.raises(ResourceError, match="bf16 is wrong") as caught:
         choose_precision("bf16", networks, clip, TINY, epsilons="2023")
     assert "fp32" in caught.value.hint
+
+
+def test_a_card_whose_bfloat16_is_wrong_uses_float16(
+    networks: Networks, clip: ClipTensors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = precision.compare
+
+    def wrong_in_bfloat16(dtype: torch.dtype, *arguments: Any, **options: Any) -> precision.Difference:
+        found = real(dtype, *arguments, **options)
+        return found._replace(cosine=0.1) if dtype is torch.bfloat16 else found
+
+    monkeypatch.setattr(precision, "compare", wrong_in_bfloat16)
+    monkeypatch.setattr(precision, "native_precision", lambda device: precision.Precision("bf16", "made for it"))
+    chosen = choose_precision("auto", networks, clip, TINY, epsilons="2023")
+    assert chosen.name == "fp16" and "bf16 is wrong on this device" in chosen.reason
 
 
 def test_float32_beside_itself_has_no_difference(networks: Networks, clip: ClipTensors) -> None:
