@@ -325,8 +325,13 @@ def test_a_target_without_held_out_speech_stands_for_itself(tmp_path: Path) -> N
     for number in range(10):
         Audio(np.full(16_000, 0.1, np.float32), 16_000).save(layout.clips / f"0_{number}.wav")
     speech = target_speech((), layout.clips, layout.heldout.clips)
-    assert [piece.seconds for recording in speech.known for piece in recording] == [3, 3, 2, 2] and not speech.heldout
-    assert len(speech.known) == 4  # each stands for a recording
+    assert [piece.seconds for recording in speech.reference for piece in recording] == [
+        3,
+        3,
+        2,
+        2,
+    ] and not speech.heldout
+    assert len(speech.reference) == 4  # each stands for a recording
     assert len(target_speech(TARGET, layout.clips, layout.heldout.clips).heldout) == 4
 
 
