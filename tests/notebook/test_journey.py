@@ -75,16 +75,8 @@ def run(notebook: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **paramete
             progress_bar=False,
         )
     finally:
-        end_servers(folder)
+        tensorboard_server.stop(folder)
     return [cell for cell in json.loads(output.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
-
-
-def end_servers(folder: Path) -> None:
-    from tensorboard import manager
-
-    for info in manager.get_all():
-        if Path(info.logdir).is_relative_to(folder):
-            os.kill(info.pid, signal.SIGTERM)
 
 
 def said(cells: list[dict], line: str) -> str:
@@ -152,15 +144,15 @@ def test_a_real_persons_two_minutes_give_that_persons_voice(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("notebook", ["rvc_lightning", "pt/rvc_colab"])
+@pytest.mark.parametrize("stem", ["rvc_lightning", "pt/rvc_colab"])
 def test_the_other_platforms_too(
-    notebook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if notebook == "pt/rvc_colab":
+    if stem == "pt/rvc_colab":
         install_colab_s_widgets(tmp_path / "older")
-    ran = run(notebook, tmp_path, monkeypatch, settings=QUICK, name="alice")
+    ran = run(stem, tmp_path, monkeypatch, settings=QUICK, name="alice")
     check_journey(ran, tmp_path, DEMO)
-    if notebook == "pt/rvc_colab":
+    if stem == "pt/rvc_colab":
         assert "não foi montado (Error: credential propagation was unsuccessful: declined)" in said(
             ran, "notebook.begin"
         )
