@@ -25,6 +25,7 @@ from .settings import (
     RuntimeSettings,
     Settings,
     TrainSettings,
+    refuse_unknown,
     text_of,
 )
 from .system.files import read_json, sha256_of, signature, slug_of, write_json
@@ -269,13 +270,8 @@ def _plan(file: Path, row: dict[str, Any]) -> Plan:
         return str(file.absolute().parent / Path(text).expanduser()) if text and not is_link(text) else text
 
     settings = {name: value for name, value in row.items() if name not in ("name", "dataset", "convert")}
-    known = {name for one in (*TRAIN_SETTINGS, ConvertSettings) for name in one.model_fields}
-    if unknown := sorted(map(text_of, settings.keys() - known)):
-        raise SettingsError(
-            f"{file}: {row['name']}: unknown setting {', '.join(unknown)}",
-            hint=f"choose from: {', '.join(sorted(known))}",
-        )
     try:
+        refuse_unknown(settings, *TRAIN_SETTINGS, ConvertSettings)
         for one in (*TRAIN_SETTINGS, ConvertSettings):
             read = settings_from(one, settings).stamp()
             settings |= {name: read[name] for name in settings.keys() & read.keys()}
