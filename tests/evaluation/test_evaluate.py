@@ -294,9 +294,9 @@ def test_files_are_measured_against_the_targets_recordings(
     [
         (["nobody", *SOURCES], "neither a voice file nor an experiment"),
         (["absent.wav", *SOURCES, *TARGETS], "absent.wav' does not exist"),
-        (["silence.wav", "--source", "absent.wav", *TARGETS], "absent.wav' does not exist"),
-        (["silence.wav", *SOURCES, "--target", "absent"], "absent' does not exist"),
-        (["silence.wav", "--source", "empty", *TARGETS], "no recording in 'empty'"),
+        (["silence.wav", "--source", "absent.wav", *TARGETS], "there is no 'absent.wav'"),
+        (["silence.wav", *SOURCES, "--target", "absent"], "there is no 'absent'"),
+        (["silence.wav", "--source", "empty", *TARGETS], "no recordings in empty"),
         (["silence.wav", "notes.wav", *SOURCES, *TARGETS], "2 files and 1 sources"),
         (["silence.wav", *SOURCES], "no recording of the target"),
         (["silence.wav", *SOURCES, "--target", str(TARGET[0])], "one short recording of the target"),
