@@ -169,7 +169,7 @@ notebook.convert();
 # %%
 from rvc_core import notebook
 
-notebook.clean_up(clips=False, checkpoints=False)
+notebook.clean_up(clips=False, checkpoints=False, recordings=False, set_aside=False)
 
 # %% [markdown] platform="lightning"
 # {job}

@@ -206,6 +206,16 @@ def opened(
     return session
 
 
+def all_chosen() -> list[str]:
+    """Recordings that the notebooks of this machine have chosen."""
+    chosen: list[str] = []
+    for file in home().glob("notebook*.json"):
+        with contextlib.suppress(SettingsError, FileNotFoundError):
+            content = read_json(file, "delete it", error=SettingsError)
+            chosen += [str(content.get(name, "")) for name in ("dataset", "arrived", "songs")]
+    return chosen
+
+
 def has_gpu() -> bool:
     """Whether there is an NVIDIA GPU, without touching it: it belongs to the processes that train and convert."""
     if shutil.which("nvidia-smi") is None:

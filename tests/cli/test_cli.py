@@ -140,6 +140,20 @@ def truth(audio: Audio) -> PitchTrack:
     return PitchTrack(np.full(round(100 * audio.seconds), 100.0), np.ones(round(100 * audio.seconds), bool))
 
 
+def test_clean_lists_and_removes_what_nothing_uses(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    aside, upload = home() / "logs" / "v.before-1", home() / "recordings" / "v" / "uploads" / "old"
+    for folder in (aside, upload):
+        folder.mkdir(parents=True)
+        (folder / "file").write_bytes(bytes(1000))
+    assert main(["clean", "--json"]) == 0
+    listed = {"recordings": [{"path": str(upload), "bytes": 1000}], "set_aside": [{"path": str(aside), "bytes": 1000}]}
+    assert _result(capsys) == listed | {"freed_bytes": 0} and aside.exists() and upload.exists()
+    assert main(["clean", "--set-aside", "--json"]) == 0
+    assert _result(capsys)["freed_bytes"] == 1000 and upload.exists() and not aside.exists()
+    assert main(["clean", "--recordings", "--json"]) == 0
+    assert _result(capsys)["freed_bytes"] == 1000 and not upload.exists()
+
+
 def _bad_dataset(folder: Path, kind: str) -> Path:
     folder.mkdir()
     if kind == "text named wav":

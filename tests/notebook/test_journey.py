@@ -3,6 +3,7 @@
 import errno
 import importlib
 import inspect
+import io
 import json
 import os
 import re
@@ -27,6 +28,8 @@ from rvc_core.embedded import voice_folder
 from rvc_core.errors import DatasetError, ResourceError, SettingsError, StageOrderError, StorageError
 from rvc_core.notebook import cells, tensorboard_server
 from rvc_core.notebook.session import DEMO, Session
+from rvc_core.preparation.incoming import brought, save_set
+from rvc_core.preparation.prepare import prepare
 from rvc_core.storage import places
 from rvc_core.system import platforms
 from rvc_core.system.files import sha256_of
@@ -393,6 +396,45 @@ def test_clean_up_removes_what_it_is_told_to_and_no_more(home: Path) -> None:
     assert not layout.clips.exists() and (layout.root / "G_2.pth").exists() and not layout.filelist.exists()
     notebook.clean_up(checkpoints=True)
     assert [path.name for path in layout.root.iterdir()] == ["alice.pth"]
+
+
+def test_clean_up_lists_and_removes_recordings_that_nothing_uses(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Old uploads, unpacked zips and what begin again set aside go; what is chosen, or a voice was made of, stays."""
+    sound = next(voice_folder("target").glob("*.flac")).read_bytes()
+    notebook.begin("alice")
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("b.flac", sound)
+    uploads = home / "recordings" / "alice" / "uploads"
+    old, zipped, other = (
+        save_set(uploads, [file]) for file in (("a.flac", sound), ("b.zip", packed.getvalue()), ("c.flac", sound))
+    )
+    brought(str(old / "a.flac"), "alice")
+    unpacked = brought(str(zipped), "alice")
+    bob = Layout.of("bob")
+    prepare(bob, other, PrepareSettings(preset="nano"))  # made of an upload in the same folder
+    forgotten = home / "logs" / "alice.before-1" / "G_1.pth"
+    forgotten.parent.mkdir(parents=True)
+    forgotten.write_bytes(bytes(2_000_000))
+    notebook.begin("alice", str(zipped))
+    notebook.report()
+    capsys.readouterr()
+    notebook.clean_up()
+    told = capsys.readouterr().out
+    assert old.exists() and forgotten.exists() and "Freed: 0.0 MB" in told
+    size = f"{len(sound) / 1e6:.1f} MB"
+    assert f"{size}  {old}" in told and f"2.0 MB  {forgotten.parent}" in told
+    assert not any(str(path) in told for path in (zipped, unpacked, other))
+    notebook.clean_up(recordings=True)
+    assert not old.exists() and forgotten.exists() and f"Freed: {size}" in capsys.readouterr().out
+    notebook.clean_up(set_aside=True)
+    assert not forgotten.parent.exists() and "Freed: 2.0 MB" in capsys.readouterr().out
+    assert all(path.exists() for path in (zipped / "b.zip", unpacked / "b.flac", other / "c.flac", bob.filelist.parent))
+    notebook.begin("alice", str(other))  # now the zip is the old one
+    notebook.clean_up(recordings=True)
+    assert not zipped.exists() and not unpacked.exists() and other.exists()
 
 
 # -- Colab ---------------------------------------------------------------------------------------------------------
