@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 from .. import __version__
 from ..errors import RVCError
 from ..settings import RuntimeSettings, Settings
+from ..system.platforms import DEAD, MOUNT_AGAIN
 from .arguments import Option, Result, complain
 from .reports import COMMANDS as REPORTS
 from .stages import COMMANDS as STAGES
@@ -68,6 +69,8 @@ def _fail(arguments: argparse.Namespace, error: str, hint: str) -> int:
 
 
 def _hint_for(error: OSError) -> str:
+    if error.errno in DEAD:
+        return f"its storage went away: {MOUNT_AGAIN}"
     if isinstance(error, NotADirectoryError | FileExistsError):
         return "this path must be a folder, but it is a file: move the file, or change --output or RVC_HOME"
     if isinstance(error, PermissionError):

@@ -3,16 +3,20 @@
 The facts about a platform change, so each has a date and a source.
 """
 
+import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import StorageError
+
 DRIVE = "/content/drive"  # where Colab mounts Google Drive
 _OWN = {"/kaggle": "kaggle", "/teamspace": "lightning"}  # folders that only these platforms keep
-_DEAD = (errno.ENOTCONN, errno.EIO)  # of a mount whose program has ended
+DEAD = (errno.ENOTCONN, errno.EIO, errno.ESTALE)  # of a mount whose program has ended
+MOUNT_AGAIN = "mount it again (in a notebook: run Begin), then run this again"
 _SESSION_MARGIN_MINUTES = 20.0  # for copying results, and because the hours are approximate
 
 
@@ -113,11 +117,28 @@ def is_reachable(path: str | Path) -> bool:
     try:
         os.stat(os.path.expanduser(path))
     except OSError as error:
-        if error.errno in _DEAD:
+        if error.errno in DEAD:
             return False
     if in_drive(path):
         return is_mount(DRIVE)
     return all(detect().name == name for root, name in _OWN.items() if Path(path).is_relative_to(root))
+
+
+@contextlib.contextmanager
+def reaching(path: str | Path) -> Iterator[None]:
+    """Read or write a file whose storage may go away meanwhile.
+
+    Raises
+    ------
+    StorageError
+        When it did: a mount of Google Drive may end in the middle of a conversion.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DEAD:
+            raise
+        raise StorageError(f"{path} cannot be reached: its storage went away", hint=MOUNT_AGAIN) from error
 
 
 def _exists(path: str) -> bool:
