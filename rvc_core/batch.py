@@ -29,6 +29,7 @@ from .settings import (
     text_of,
 )
 from .system.files import read_json, sha256_of, signature, slug_of, write_json
+from .system.platforms import in_words
 from .voice import FailedFile, Voice
 from .workspace.layout import Layout
 
@@ -306,7 +307,8 @@ def run_all(file: Path, output: Path, progress: Progress = Silent()) -> list[dic
             finally:
                 row |= {kind: path for kind, path in written.items() if Path(path).exists()}
         except (RVCError, OSError) as error:
-            row |= {"state": "failed", "error": str(error), "hint": getattr(error, "hint", "check the paths")}
+            words, hint = in_words(error) if isinstance(error, OSError) else (str(error), error.hint)
+            row |= {"state": "failed", "error": words, "hint": hint}
         rows.append({**row, "minutes": round((time.monotonic() - began) / 60, 2)})
         progress.say(f"    {row['state']}" + (f": {row['error']}" if "error" in row else ""))
         write_json(output / "summary.json", rows)

@@ -124,6 +124,20 @@ def is_reachable(path: str | Path) -> bool:
     return all(detect().name == name for root, name in _OWN.items() if Path(path).is_relative_to(root))
 
 
+def in_words(error: OSError) -> tuple[str, str]:
+    """What went wrong with which file, and what to do."""
+    hint = "check that the path exists and that the disk works"
+    if error.errno in DEAD:
+        hint = f"its storage went away: {MOUNT_AGAIN}"
+    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "the disk is full: free some space, then run this again"
+    elif isinstance(error, NotADirectoryError | FileExistsError):
+        hint = "this path must be a folder, but it is a file: move the file, or change --output or RVC_HOME"
+    elif isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        hint = "choose folders that you can read and write (inputs, --output, RVC_HOME)"
+    return (error.strerror or str(error)) + (f": {error.filename}" if error.filename else ""), hint
+
+
 @contextlib.contextmanager
 def reaching(path: str | Path) -> Iterator[None]:
     """Read or write a file whose storage may go away meanwhile.

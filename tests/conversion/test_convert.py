@@ -356,7 +356,15 @@ def test_a_drive_that_goes_away_in_the_middle_is_one_clear_line(
     def fail(path: object) -> None:
         raise OSError(number, os.strerror(number), str(path))
 
+    gone.clear()
+    monkeypatch.setattr(voice.converter, "convert", convert)
     monkeypatch.setattr(waveform, "replace_atomically", fail)
+    [failed] = voice.convert_all(inputs[:1], tmp_path / "full", _settings())
+    assert failed.error == f"{tmp_path / 'full' / 'a_v.wav'} cannot be reached: its storage went away"
+    number = errno.ENOSPC
+    [failed] = voice.convert_all(inputs[:1], tmp_path / "full", _settings())
+    assert failed.error.startswith("No space left on device: /") and failed.hint.startswith("the disk is full")
+    number, _ = errno.ENOTCONN, gone.append(1)
     for lost in (lambda: read_audio(inputs[0]), lambda: _speech().save(drive / "d.wav")):
         with pytest.raises(StorageError, match="its storage went away"):
             lost()
