@@ -28,11 +28,11 @@ from rvc_core.embedded import voice_folder
 from rvc_core.errors import DatasetError, ResourceError, SettingsError, StageOrderError, StorageError
 from rvc_core.notebook import cells, tensorboard_server
 from rvc_core.notebook.session import DEMO, Session
-from rvc_core.preparation.incoming import brought, save_set
+from rvc_core.preparation.incoming import brought, save_set, sources
 from rvc_core.preparation.prepare import prepare
 from rvc_core.storage import places
 from rvc_core.system import platforms
-from rvc_core.system.files import sha256_of
+from rvc_core.system.files import sha256_of, signature
 from rvc_core.training import detached
 from rvc_core.voice import Voice
 from rvc_core.workspace.layout import Layout
@@ -432,9 +432,16 @@ def test_clean_up_lists_and_removes_recordings_that_nothing_uses(
     notebook.clean_up(set_aside=True)
     assert not forgotten.parent.exists() and "Freed: 2.0 MB" in capsys.readouterr().out
     assert all(path.exists() for path in (zipped / "b.zip", unpacked / "b.flac", other / "c.flac", bob.filelist.parent))
-    notebook.begin("alice", str(other))  # now the zip is the old one
+    songs = save_set(home / "recordings" / "to convert" / "uploads", [("s.zip", packed.getvalue())])
+    [song] = sources(str(songs), "to convert")
+    fetched = [home / "recordings" / "v" / "links" / signature(f"https://x.org/{name}.wav") for name in "ab"]
+    for folder in fetched:
+        folder.mkdir(parents=True)
+        (folder / "a.wav").write_bytes(sound)
+    notebook.begin("alice", "https://x.org/a.wav", str(songs))  # now the first zip is an old one
     notebook.clean_up(recordings=True)
     assert not zipped.exists() and not unpacked.exists() and other.exists()
+    assert song.exists() and (songs / "s.zip").exists() and [one.exists() for one in fetched] == [True, False]
 
 
 # -- Colab ---------------------------------------------------------------------------------------------------------

@@ -212,7 +212,9 @@ runs:
     assert ran[2][1]["inputs"] == str(tmp_path / "songs") and ran[2][1]["transpose"] == 2
     ran.clear()
     assert states() == ["failed", "skipped", "skipped"] and len(ran) == 1
-    assert json.loads((tmp_path / "out" / "summary.json").read_text("utf-8"))[0]["error"] == "no audio"
+    broken, alice, _ = json.loads((tmp_path / "out" / "summary.json").read_text("utf-8"))
+    assert (broken["error"], broken["hint"]) == ("no audio", "bring some")
+    assert "result" not in broken and Path(alice["result"]).exists(), "only what is there"
     (tmp_path / "out" / "alice.batch_train").write_text("damaged")
     assert states() == ["failed", "done", "skipped"]
     runs_file(tmp_path, text.replace("epochs: 4", "epochs: 5"))
