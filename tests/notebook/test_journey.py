@@ -472,9 +472,9 @@ def colab(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_double_has_colab_s_signatures(colab: Path) -> None:
-    for name, signature in SIGNATURES.items():
+    for name, expected in SIGNATURES.items():
         module, _, function = name.partition(".")
-        assert str(inspect.signature(getattr(importlib.import_module(f"google.colab.{module}"), function))) == signature
+        assert str(inspect.signature(getattr(importlib.import_module(f"google.colab.{module}"), function))) == expected
 
 
 def test_drive_is_mounted_or_refused(
