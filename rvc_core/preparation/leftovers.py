@@ -13,7 +13,8 @@ from ..system.platforms import home
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord
 from .identity import SET_ASIDE
-from .links import address_of, is_link
+from .links import address_of
+from .typed_paths import meant
 
 _KINDS = ("uploads", "links", "unpacked", "joined")  # folders in ``recordings/NAME``
 
@@ -44,10 +45,13 @@ def leftovers(chosen: Iterable[str]) -> Leftovers:
     """
     used, links = set[Path](), set[str]()
     for text in filter(None, (*chosen, *_datasets())):
-        with contextlib.suppress(DatasetError):
-            if is_link(text):
-                links.add(signature(address_of(text)))
-        used.add(Path(os.path.realpath(os.path.expanduser(text))))
+        used.add(Path(os.path.realpath(text)))
+        with contextlib.suppress(DatasetError):  # gone, or no recordings
+            meaning = meant(text)
+            if isinstance(meaning, str):
+                links.add(signature(address_of(meaning)))
+            else:
+                used |= {Path(os.path.realpath(path)) for path in meaning}
     entries = sorted(
         path for kind in _KINDS for folder in (home() / "recordings").glob(f"*/{kind}") for path in folder.iterdir()
     )

@@ -438,7 +438,7 @@ def test_clean_up_lists_and_removes_recordings_that_nothing_uses(
     for folder in fetched:
         folder.mkdir(parents=True)
         (folder / "a.wav").write_bytes(sound)
-    notebook.begin("alice", "https://x.org/a.wav", str(songs))  # now the first zip is an old one
+    notebook.begin("alice", "https://x.org/a.wav", f'"{songs}"')  # now the first zip is an old one
     notebook.clean_up(recordings=True)
     assert not zipped.exists() and not unpacked.exists() and other.exists()
     assert song.exists() and (songs / "s.zip").exists() and [one.exists() for one in fetched] == [True, False]
