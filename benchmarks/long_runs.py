@@ -68,7 +68,7 @@ class Scorer:
         for (name, audio), text in zip(self.sources, self.texts, strict=True):
             made = voice.convert(audio, settings).audio
             similarity[name] = round(speaker_similarity(self.speakers.embed(made), self.centre), 5)
-            score = self.recogniser.score(text, self.recogniser.hear(made))
+            score = self.recogniser.score(text, self.recogniser.transcribe(made))
             words[name] = [score.errors, score.words]
         return {"mel": mel, "similarity": similarity, "words": words}
 

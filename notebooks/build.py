@@ -11,6 +11,7 @@ platforms are all made of ``journey.py``, in each language, with the texts of ``
 import argparse
 import re
 import sys
+import textwrap
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,12 +33,6 @@ PLATFORMS = {  # the mark that `platforms.detect` knows each by, and where a pro
     "lightning": ("LIGHTNING_CLOUD_SPACE_ID", ("..", "/teamspace/studios/this_studio")),
 }
 
-
-# The project says in its pyproject.toml what it is, an offline bundle in its manifest.json, a zip by the files in it.
-FIND = (
-    "-maxdepth 4 ( -name pyproject.toml -o -name manifest.json -o -iname *rvc*.zip -size -64M ) "
-    r'-exec grep -lE ^name.=."rvc_core"$|^."rvc_core":|/rvc_core/embedded/ {} +'
-)
 BRANCH = "main"
 BADGES = {  # picture, and where it leads; of other hosts than GitHub no platform opens a notebook
     "colab": ("https://colab.research.google.com/assets/colab-badge.svg", "https://colab.research.google.com/{path}"),
@@ -48,6 +43,7 @@ BADGES = {  # picture, and where it leads; of other hosts than GitHub no platfor
     ),
 }
 TITLES = {"colab": "Open in Colab", "kaggle": "Open in Kaggle", "lightning": "Open in Studio"}
+_WIDTH = 100  # of a message in a cell of code
 _BADGES = re.compile(r"(<!-- badges -->\n).*?(<!-- /badges -->)", re.DOTALL)
 
 
@@ -113,7 +109,8 @@ def _journey(platform: str, code: str, address: str) -> list[nbformat.NotebookNo
 
     def told(match: re.Match[str]) -> str:
         found = [prose[key] for key in (match[1], f"{match[1]}_{platform}") if key in prose] or [match[0]]
-        return between.join(text.strip() for text in found).replace("{limits}", limits)
+        text = between.join(text.strip() for text in found).replace("{limits}", limits)
+        return textwrap.fill(text, _WIDTH) if match.string[: match.start()].endswith('"""') else text
 
     cells = []
     for cell in jupytext.read(HERE / "source" / "journey.py").cells[1:]:  # the first says what the file is
@@ -122,7 +119,6 @@ def _journey(platform: str, code: str, address: str) -> list[nbformat.NotebookNo
         between = " " if cell.cell_type == "code" else "\n\n"
         cell.source = re.sub(r"\{(\w+)\}", told, cell.source)
         cell.source = cell.source.replace("*PLACES", ", ".join(f'"{place}"' for place in places))
-        cell.source = cell.source.replace("*FIND", f"*{FIND!r}.split()")
         cells.append(cell)
     if shown := badge(platform, "" if code == "en" else f"{code}/", address):
         cells[0].source += f"\n\n{shown}"

@@ -25,9 +25,11 @@ from .settings import (
     RuntimeSettings,
     Settings,
     TrainSettings,
+    refuse_unknown,
     text_of,
 )
 from .system.files import read_json, sha256_of, signature, slug_of, write_json
+from .system.platforms import in_words
 from .voice import FailedFile, Voice
 from .workspace.layout import Layout
 
@@ -163,7 +165,10 @@ def execute(notebook: str, place: Path, parameters: Mapping[str, Any], progress:
             stderr_file=_Relay(progress),
         )
     except papermill.PapermillExecutionError as error:
-        raise RVCError(f"{notebook}.ipynb failed: {error.evalue}", hint=f"see the whole output in {output}") from error
+        told = [line.removeprefix("→ ").strip() for line in error.traceback if line.startswith("→ ")]
+        raise RVCError(
+            f"{notebook}.ipynb failed: {error.evalue}", hint="; ".join([*told, f"the whole output is in {output}"])
+        ) from error
     except DeadKernelError as error:
         raise RVCError(
             f"the process that ran {notebook}.ipynb was killed",
@@ -266,13 +271,8 @@ def _plan(file: Path, row: dict[str, Any]) -> Plan:
         return str(file.absolute().parent / Path(text).expanduser()) if text and not is_link(text) else text
 
     settings = {name: value for name, value in row.items() if name not in ("name", "dataset", "convert")}
-    known = {name for one in (*TRAIN_SETTINGS, ConvertSettings) for name in one.model_fields}
-    if unknown := sorted(map(text_of, settings.keys() - known)):
-        raise SettingsError(
-            f"{file}: {row['name']}: unknown setting {', '.join(unknown)}",
-            hint=f"choose from: {', '.join(sorted(known))}",
-        )
     try:
+        refuse_unknown(settings, *TRAIN_SETTINGS, ConvertSettings)
         for one in (*TRAIN_SETTINGS, ConvertSettings):
             read = settings_from(one, settings).stamp()
             settings |= {name: read[name] for name in settings.keys() & read.keys()}
@@ -289,8 +289,8 @@ def run_all(file: Path, output: Path, progress: Progress = Silent()) -> list[dic
     Returns
     -------
     list of dict
-        Per run: ``name``, ``state`` (done, skipped or failed), ``notebook``, ``result``, ``minutes``, and after a
-        failure ``error`` and ``hint``.
+        Per run: ``name``, ``state`` (done, skipped or failed), ``minutes``; ``notebook`` and ``result`` if the run got
+        so far; after a failure ``error`` and ``hint``.
     """
     plans = read_plans(file)
     output.mkdir(parents=True, exist_ok=True)
@@ -298,20 +298,26 @@ def run_all(file: Path, output: Path, progress: Progress = Silent()) -> list[dic
     for number, plan in enumerate(plans, start=1):
         progress.say(f"{number}/{len(plans)} {plan.name}")
         began, place = time.monotonic(), output.absolute() / slug_of(plan.name)
-        row: dict[str, Any] = {"name": plan.name, "notebook": f"{place}.ipynb", "result": f"{place}.json"}
+        row: dict[str, Any] = {"name": plan.name}
         try:
-            row["state"] = _run(plan, place, progress)
+            stamp = signature([*_depends(plan)])  # fails without recordings, before a notebook is run
+            written = {"notebook": f"{place}.ipynb", "result": f"{place}.json"}
+            try:
+                row["state"] = _run(plan, place, stamp, progress)
+            finally:
+                row |= {kind: path for kind, path in written.items() if Path(path).exists()}
         except (RVCError, OSError) as error:
-            row |= {"state": "failed", "error": str(error), "hint": getattr(error, "hint", "check the paths")}
+            words, hint = in_words(error) if isinstance(error, OSError) else (str(error), error.hint)
+            row |= {"state": "failed", "error": words, "hint": hint}
         rows.append({**row, "minutes": round((time.monotonic() - began) / 60, 2)})
         progress.say(f"    {row['state']}" + (f": {row['error']}" if "error" in row else ""))
         write_json(output / "summary.json", rows)
     return rows
 
 
-def _run(plan: Plan, place: Path, progress: Progress) -> str:
+def _run(plan: Plan, place: Path, stamp: str, progress: Progress) -> str:
     """Run a plan unless its results are up to date; returns ``done`` or ``skipped``."""
-    mark, stamp = place.with_name(f"{place.name}.stamp.json"), signature([*_depends(plan)])
+    mark = place.with_name(f"{place.name}.stamp.json")
     kept = read_json(mark, "delete it") if mark.exists() else {}
     if kept.get("stamp") == stamp and all(
         Path(made).is_file() and sha256_of(Path(made)) == digest for made, digest in kept["sha256"].items()

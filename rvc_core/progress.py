@@ -17,6 +17,17 @@ _SHORTEST_STALL_SECONDS = 60.0  # longer than a validation between two steps
 _FIRST_UNIT_SECONDS = 600.0  # for loading and compiling before the first unit
 
 
+def counted(count: int, what: str) -> str:
+    """A number and its noun, singular for one.
+
+    Examples
+    --------
+    >>> counted(1, "clip"), counted(0, "clip"), counted(2, "clip")
+    ('1 clip', '0 clips', '2 clips')
+    """
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 class Progress(Protocol):
     """What a stage reports while it works. A terminal, a notebook and `Silent` each show it in their own way."""
 

@@ -5,7 +5,8 @@ results and is not recorded. Architectures are in presets.py.
 """
 
 import datetime
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -101,6 +102,7 @@ class Settings(BaseModel):
         Traceback (most recent call last):
         rvc_core.errors.SettingsError: epochs: Input should be greater than or equal to 1 (got 0)
         """
+        refuse_unknown(values, cls)
         try:
             return cls(**values)
         except ValidationError as error:
@@ -114,12 +116,32 @@ class Settings(BaseModel):
                 for name in dict.fromkeys(fields)
                 if name in cls.model_fields
             ]
-            hint = " ".join(help_lines) or f"known settings: {', '.join(cls.model_fields)}"
-            raise SettingsError("; ".join(problems), hint=hint) from error
+            raise SettingsError("; ".join(problems), hint=" ".join(help_lines)) from error
 
     def stamp(self) -> dict[str, Any]:
         """The values recorded with a result, to detect whether it is still up to date."""
         return self.model_dump(mode="json")
+
+
+def refuse_unknown(names: Iterable[Any], *classes: type[Settings]) -> None:
+    """Refuse names that none of these classes has as a setting.
+
+    Raises
+    ------
+    SettingsError
+        The hint says which setting was probably meant.
+
+    Examples
+    --------
+    >>> try: refuse_unknown(["epoch"], TrainSettings)
+    ... except SettingsError as error: print(error, "→", error.hint)
+    unknown setting epoch → did you mean epochs?
+    """
+    known = [field for one in classes for field in one.model_fields]
+    if unknown := sorted({str(text_of(name)) for name in names} - set(known)):
+        near = [close[0] for name in unknown if (close := difflib.get_close_matches(name.lower(), known, 1))]
+        hint = f"did you mean {' and '.join(near)}?" if near else f"choose from: {', '.join(sorted(set(known)))}"
+        raise SettingsError(f"unknown setting {', '.join(unknown)}", hint=hint)
 
 
 class PrepareSettings(Settings):

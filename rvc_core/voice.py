@@ -9,6 +9,7 @@ from .errors import RVCError, SettingsError
 from .progress import Progress, Silent
 from .settings import ConvertSettings, RuntimeSettings
 from .system.files import slug_of
+from .system.platforms import in_words
 from .workspace.layout import Layout, voice_path
 
 if TYPE_CHECKING:  # importing these loads torch
@@ -105,9 +106,10 @@ class Voice:
         for source, output in outputs_for([Path(item) for item in inputs], Path(folder), self.name, settings):
             try:
                 results.append(self.convert(source, settings, output=output, progress=progress))
-            except (RVCError, OSError) as error:
-                hint = getattr(error, "hint", "check path and permissions")
-                results.append(FailedFile(str(source), str(error), hint))
+            except RVCError as error:
+                results.append(FailedFile(str(source), str(error), error.hint))
+            except OSError as error:
+                results.append(FailedFile(str(source), *in_words(error)))
         return results
 
     def evaluate(

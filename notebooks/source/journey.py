@@ -10,16 +10,45 @@
 # %%
 PROJECT = "{repository}"   # {project}
 import importlib.util, os, re, shutil, subprocess, sys
-os.environ |= {"RVC_PYTHON": sys.executable, "RVC_USE_CURRENT_ENV": "1", "RVC_LANG": os.environ.get("RVC_LANG", "{code}")}
-run = lambda *words: subprocess.run(["env", "GIT_TERMINAL_PROMPT=0", *words], capture_output=True, text=True)
-find = lambda *places: min(run("find", *places, *FIND).stdout.splitlines(), key=lambda file: (file.endswith(".zip"), len(file)), default="")
-address = not os.path.exists(PROJECT) and re.fullmatch(r"(?:git clone )?(\w+://|\w+@|(?=\w[\w-]*(?:\.\w+)+/))(.+?)(?:/(?:tree|blob)/([^/]+).*)?/?", PROJECT.strip())
-place = "rvc_core_project/" + re.sub(r"\W+", "-", PROJECT.strip()) if address else os.path.expanduser(PROJECT)
-why = (address and not find(place) and run("git", "clone", "-q", "--depth=1", *["-b", address[3]][:2 * bool(address[3])], (address[1] or "https://") + address[2], place).stderr.strip() or "{another}").splitlines()[-1]
+os.environ |= {"RVC_PYTHON": sys.executable, "RVC_USE_CURRENT_ENV": "1"}
+os.environ.setdefault("RVC_LANG", "{code}")
+
+def run(*words):
+    return subprocess.run(["env", "GIT_TERMINAL_PROMPT=0", *words], capture_output=True, text=True)
+
+def find(*places):  # pyproject.toml says what the project is, manifest.json an offline bundle, a zip the files in it
+    names = "-maxdepth 4 ( -name pyproject.toml -o -name manifest.json -o -iname *rvc*.zip -size -64M )"
+    ours = r'-exec grep -lE ^name.=."rvc_core"$|^."rvc_core":|/rvc_core/embedded/ {} +'
+    files = run("find", *places, *names.split(), *ours.split()).stdout.splitlines()
+    return min(files, key=lambda file: (file.endswith(".zip"), len(file)), default="")
+
+place, why, failed = os.path.expanduser(PROJECT), "", ""
+web = r"(?:git clone )?(\w+://|\w+@|(?=\w[\w-]*(?:\.\w+)+/))(.+?)(?:/(?:tree|blob)/([^/]+).*)?/?"
+address = not os.path.exists(PROJECT) and re.fullmatch(web, PROJECT.strip())
+if address:
+    scheme, rest, branch = address.groups()
+    place = "rvc_core_project/" + re.sub(r"\W+", "-", PROJECT.strip())
+    if not find(place):
+        branch = ["-b", branch] if branch else []
+        why = run("git", "clone", "-q", "--depth=1", *branch, (scheme or "https://") + rest, place).stderr.strip()
+    why = (why or "{another}").splitlines()[-1]
 found = find(place) if place else find(".", *PLACES)
-if found.endswith(".zip"): shutil.rmtree(place := os.path.expanduser("~/.cache/rvc_core/unpacked"), True); run(sys.executable, "-m", "zipfile", "-e", found, place); found = find(place)
-if subprocess.run(["bash", os.path.dirname(found) + "/setup_env.sh"]).returncode if found else PROJECT or not importlib.util.find_spec("rvc_core"): raise type("Stop", (Exception,), {"_render_traceback_": lambda stop: [*stop.args]})("{unfinished}" if found else f"{unfetched}" if address else f"{unfound}")
-[sys.modules.pop(name) for name in [*sys.modules] if name.split(".")[0] == "rvc_core"]; sys.path[:0] = [os.path.abspath(os.path.dirname(found))] if found else []; from rvc_core import notebook; notebook.check()
+if found.endswith(".zip"):
+    shutil.rmtree(place := os.path.expanduser("~/.cache/rvc_core/unpacked"), True)
+    run(sys.executable, "-m", "zipfile", "-e", found, place)
+    found = find(place)
+if found and subprocess.run(["bash", os.path.dirname(found) + "/setup_env.sh"]).returncode:
+    failed = """{unfinished}"""
+elif not found and address:
+    failed = f"""{unfetched}"""
+elif not found and (PROJECT or not importlib.util.find_spec("rvc_core")):
+    failed = f"""{unfound}"""
+if failed:
+    raise type("Stop", (Exception,), {"_render_traceback_": lambda stop: [*stop.args]})(" ".join(failed.split()))
+[sys.modules.pop(module) for module in [*sys.modules] if module.split(".")[0] == "rvc_core"]
+sys.path[:0] = [os.path.abspath(os.path.dirname(found))] if found else []
+from rvc_core import notebook
+notebook.check()
 
 # %% [markdown]
 # {parameters}
@@ -169,7 +198,7 @@ notebook.convert();
 # %%
 from rvc_core import notebook
 
-notebook.clean_up(clips=False, checkpoints=False)
+notebook.clean_up(clips=False, checkpoints=False, recordings=False, set_aside=False)
 
 # %% [markdown] platform="lightning"
 # {job}

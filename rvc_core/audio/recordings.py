@@ -9,6 +9,10 @@ from ..errors import AudioError, DatasetError
 from ..system.platforms import is_reachable
 from .waveform import AUDIO_SUFFIXES
 
+HIDDEN = "hidden, or created by another program"
+LINKED = "a linked folder, which is not followed: copy the folder itself"
+UNREADABLE = "it cannot be read: check its permissions"
+
 
 @dataclass(frozen=True)
 class DatasetFiles:
@@ -17,11 +21,14 @@ class DatasetFiles:
     recordings: dict[str, Path]
     ignored: dict[str, Path]  # recordings inside ignored folders
     not_audio: dict[str, Path]
-    ignored_folders: list[str]
+    ignored_folders: dict[str, str]  # and why
 
     def fingerprint(self) -> list[tuple[str, int, int]]:
-        """Name, size and modification time of every file: if they change, the clips are out of date."""
-        return [
+        """Name, size and modification time of every file: if they change, the clips are out of date.
+
+        Linked folders are in it by their names, so that a new one is reported.
+        """
+        return [(name, 0, 0) for name, reason in self.ignored_folders.items() if reason == LINKED] + [
             (name, (status := path.stat() if path.exists() else path.lstat()).st_size, status.st_mtime_ns)
             for name, path in {**self.recordings, **self.ignored, **self.not_audio}.items()
         ]
@@ -31,7 +38,7 @@ def find_recordings(dataset: Path, enough: Callable[[], bool] = lambda: False) -
     """List a dataset: a folder with its sub-folders, or one file.
 
     Hidden folders such as ``.ipynb_checkpoints``, and ``__MACOSX``, hold copies and leftovers. Their recordings are
-    listed as ignored. Sub-folders that may not be read are listed among the ignored folders.
+    listed as ignored. Sub-folders that may not be read, and linked ones, are among the ignored folders.
 
     Parameters
     ----------
@@ -46,10 +53,10 @@ def find_recordings(dataset: Path, enough: Callable[[], bool] = lambda: False) -
     if not is_reachable(dataset):
         raise DatasetError(f"{dataset} cannot be reached: its storage is not mounted", hint="mount it: run Begin")
     if dataset.is_file():
-        return DatasetFiles({printable_name(dataset.name): dataset}, {}, {}, [])
+        return DatasetFiles({printable_name(dataset.name): dataset}, {}, {}, {})
     if not dataset.is_dir():
         raise DatasetError(f"{str(dataset)!r} does not exist", hint="give the path of your folder of recordings")
-    files = DatasetFiles({}, {}, {}, [])
+    files = DatasetFiles({}, {}, {}, {})
     unreadable: list[Path] = []
     for path, is_folder in _walk(dataset, unreadable):
         if enough():
@@ -57,14 +64,20 @@ def find_recordings(dataset: Path, enough: Callable[[], bool] = lambda: False) -
         inner = path.relative_to(dataset)
         is_ignored, name = any(map(_is_ignored, inner.parts[:-1])), printable_name(inner.as_posix())
         if is_folder:
-            if _is_ignored(path.name) and not is_ignored:
-                files.ignored_folders.append(name)
+            if not is_ignored and (_is_ignored(path.name) or path.is_symlink()):
+                files.ignored_folders[name] = HIDDEN if _is_ignored(path.name) else LINKED
         elif path.name.startswith(".") or path.suffix.lower() not in AUDIO_SUFFIXES:
             files.not_audio[name] = path
         else:
             (files.ignored if is_ignored else files.recordings)[name] = path
-    files.ignored_folders.extend(printable_name(path.relative_to(dataset).as_posix()) for path in unreadable)
+    for path in unreadable:
+        files.ignored_folders[printable_name(path.relative_to(dataset).as_posix())] = UNREADABLE
     return files
+
+
+def unread_folders(files: DatasetFiles) -> list[tuple[str, str]]:
+    """The folders whose recordings somebody may miss, and why they are not read."""
+    return [(name, reason) for name, reason in files.ignored_folders.items() if reason != HIDDEN]
 
 
 def _walk(folder: Path, unreadable: list[Path], *, is_top: bool = True) -> Iterator[tuple[Path, bool]]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import AudioError
 from ..system.files import replace_atomically
+from ..system.platforms import DEAD, reaching
 
 AUDIO_SUFFIXES = frozenset(
     ".wav .wave .w64 .rf64 .flac .ogg .oga .opus .mp3 .mp2 .mpga .m4a .m4b .aac .ac3 .wma .aif .aiff .aifc .au .snd "
@@ -122,7 +123,7 @@ class Audio:
                 f"cannot write {path.name!r}{' as 32-bit float' if float32 else ''}",
                 hint=f"use one of {', '.join([*_SUBTYPES, *_ENCODERS])}; 32-bit float in .wav only",
             )
-        with replace_atomically(path) as temporary:
+        with reaching(path), replace_atomically(path) as temporary:
             if float32:  # libsndfile adds a chunk with the time of day, and RVC's reader warns about it
                 from scipy.io import wavfile
 
@@ -150,6 +151,8 @@ def read_audio(path: Path | str, sample_rate: int | None = None) -> Audio:
     ------
     AudioError
         When the file is missing, empty, not audio or has no samples; `NonFiniteError` if it holds NaN or infinity.
+    StorageError
+        When the storage of the file went away.
 
     Examples
     --------
@@ -160,12 +163,8 @@ def read_audio(path: Path | str, sample_rate: int | None = None) -> Audio:
     1.0
     """
     path = Path(path)
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise AudioError(f"{str(path)!r} {what}", hint="give the path of one audio file")
-    if not path.stat().st_size:
-        raise AudioError(f"{path.name!r} is empty (0 bytes)", hint="copy or download the recording again")
-    channels, rate_hz = _read_channels(path)
+    with reaching(path):
+        channels, rate_hz = _read_file(path)
     if not len(channels):
         raise AudioError(f"{path.name!r} has no sound (0 samples)", hint="export the recording again")
     try:
@@ -173,6 +172,21 @@ def read_audio(path: Path | str, sample_rate: int | None = None) -> Audio:
     except NonFiniteError as error:
         raise NonFiniteError(f"{path.name!r}: {error}", error.hint, error.seconds) from None
     return audio.resample(sample_rate or rate_hz)
+
+
+def _read_file(path: Path) -> tuple[np.ndarray, int]:
+    """Samples (N, C) float32 and their rate: soundfile first, PyAV if soundfile fails."""
+    import soundfile
+
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise AudioError(f"{str(path)!r} {what}", hint="give the path of one audio file")
+    if not path.stat().st_size:
+        raise AudioError(f"{path.name!r} is empty (0 bytes)", hint="copy or download the recording again")
+    try:
+        return soundfile.read(str(path), dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError:
+        return _read_with_av(path)
 
 
 def mono(channels: np.ndarray) -> np.ndarray:
@@ -263,16 +277,6 @@ def rms_envelope(audio: Audio) -> np.ndarray:
     return frame_rms(audio.samples, audio.sample_rate // 2, 2)
 
 
-def _read_channels(path: Path) -> tuple[np.ndarray, int]:
-    """Samples (N, C) float32 and their rate: soundfile first, PyAV if soundfile fails."""
-    import soundfile
-
-    try:
-        return soundfile.read(str(path), dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError:
-        return _read_with_av(path)
-
-
 def _read_with_av(path: Path) -> tuple[np.ndarray, int]:
     """Decode with FFmpeg and skip damaged packets, as players do."""
     import av
@@ -289,6 +293,8 @@ def _read_with_av(path: Path) -> tuple[np.ndarray, int]:
             for packet in container.demux(stream):
                 pieces += _decoded(packet, resampler)
     except (av.FFmpegError, OSError) as error:
+        if error.errno in DEAD:  # of the storage, not of the recording
+            raise OSError(error.errno, error.strerror) from error
         raise AudioError(
             f"{path.name!r} cannot be decoded as audio",
             hint="play it to check that it is a recording; if it plays, convert it to wav or flac",

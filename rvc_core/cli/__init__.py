@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 from .. import __version__
 from ..errors import RVCError
 from ..settings import RuntimeSettings, Settings
+from ..system.platforms import in_words
 from .arguments import Option, Result, complain
 from .reports import COMMANDS as REPORTS
 from .stages import COMMANDS as STAGES
@@ -45,8 +46,7 @@ def _execute(arguments: argparse.Namespace) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        return _fail(arguments, (error.strerror or str(error)) + where, _hint_for(error))
+        return _fail(arguments, *in_words(error))
     except KeyboardInterrupt:
         return _fail(arguments, "interrupted", "run the same command again to continue")
     failed = bool(result.pop("failed_command", False))
@@ -65,14 +65,6 @@ def _fail(arguments: argparse.Namespace, error: str, hint: str) -> int:
         print(json.dumps({"error": error, "hint": hint}, ensure_ascii=False))
     complain(error, hint)
     return 1
-
-
-def _hint_for(error: OSError) -> str:
-    if isinstance(error, NotADirectoryError | FileExistsError):
-        return "this path must be a folder, but it is a file: move the file, or change --output or RVC_HOME"
-    if isinstance(error, PermissionError):
-        return "choose folders that you can read and write (inputs, --output, RVC_HOME)"
-    return "check that the path exists and that the disk works"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ..audio.recordings import recordings_in
 from ..errors import SettingsError
 from ..experiment import Experiment
-from ..preparation.incoming import brought
+from ..preparation.incoming import brought, sources
 from ..progress import Silent, Terminal
 from ..settings import RuntimeSettings, Settings
 from ..voice import Voice
@@ -43,6 +44,11 @@ def experiment_of(arguments: argparse.Namespace) -> Experiment:
         runtime=settings_of(RuntimeSettings, arguments),
         progress=progress,
     )
+
+
+def recordings_of(texts: list[str], progress: Silent | Terminal) -> list[Path]:
+    """All recordings that texts name, brought here: folders with their sub-folders, zips, patterns and links."""
+    return recordings_in(path for text in texts for path in sources(text, "to convert", progress))
 
 
 def progress_of(arguments: argparse.Namespace) -> Silent | Terminal:

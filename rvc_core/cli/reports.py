@@ -7,7 +7,18 @@ from typing import Any
 from ..errors import SettingsError
 from ..preparation.incoming import brought
 from ..settings import ConvertSettings, RuntimeSettings
-from .arguments import INDEX, RECORDINGS, Option, Result, complain, ensure_folder, progress_of, settings_of, voice_of
+from .arguments import (
+    INDEX,
+    RECORDINGS,
+    Option,
+    Result,
+    complain,
+    ensure_folder,
+    progress_of,
+    recordings_of,
+    settings_of,
+    voice_of,
+)
 
 
 def _check(arguments: argparse.Namespace) -> Result:
@@ -37,7 +48,12 @@ def _f0(arguments: argparse.Namespace) -> Result:
     from ..features.pitch import pitch_method, write_curve
 
     method, output = pitch_method(arguments.f0_method), Path(arguments.output)
-    track = source_pitch(read_audio(Path(arguments.input)), method, settings_of(RuntimeSettings, arguments))
+    files = recordings_of([arguments.input], progress_of(arguments))
+    if len(files) > 1:
+        raise SettingsError(
+            f"{arguments.input!r} holds {len(files)} recordings", hint="give one: a pitch file is of one"
+        )
+    track = source_pitch(read_audio(files[0]), method, settings_of(RuntimeSettings, arguments))
     write_curve(output, track)
     return {
         "path": str(output),
@@ -51,26 +67,20 @@ def _f0(arguments: argparse.Namespace) -> Result:
 def _evaluate(arguments: argparse.Namespace) -> Result:
     from ..evaluation.evaluate import evaluate_files
 
-    settings = settings_of(ConvertSettings, arguments)
+    settings, progress = settings_of(ConvertSettings, arguments), progress_of(arguments)
+    given_sources, target = recordings_of(arguments.source, progress), recordings_of(arguments.target, progress)
     if len(arguments.outputs) > 1 or _is_recorded(arguments.outputs[0]):
         if given := [name for name in ConvertSettings.model_fields if hasattr(arguments, name)]:
             raise SettingsError(
                 f"{given[0]} has no effect on files that are already converted",
                 hint="leave it out, or give a voice instead of files",
             )
-        report = evaluate_files(
-            arguments.outputs, arguments.source, arguments.target, arguments.text, progress=progress_of(arguments)
-        )
+        report = evaluate_files(arguments.outputs, given_sources, target, arguments.text, progress=progress)
     else:
         if arguments.output:
             ensure_folder(Path(arguments.output))
         report = voice_of(arguments.outputs[0], arguments).evaluate(
-            arguments.source,
-            arguments.target,
-            arguments.text,
-            settings,
-            output=arguments.output,
-            progress=progress_of(arguments),
+            given_sources, target, arguments.text, settings, output=arguments.output, progress=progress
         )
     for scorer in report.absent:
         complain(f"skipped {scorer['scorer']}: not installed", f"to measure it, run: {scorer['install']}")
@@ -137,7 +147,7 @@ _EVALUATED: tuple[Option, ...] = (
     ),
     (
         "--source",
-        {"required": True, "nargs": "+", "metavar": "FILE", "help": "Recordings, or folders with sub-folders."},
+        {"required": True, "nargs": "+", "metavar": "FILE", "help": f"Recordings: each {RECORDINGS}."},
     ),
     (
         "--target",
@@ -145,7 +155,10 @@ _EVALUATED: tuple[Option, ...] = (
             "default": [],
             "nargs": "+",
             "metavar": "FILE",
-            "help": "Recordings of the target that were not used for training. Default: the held-out recordings.",
+            "help": (
+                f"Recordings of the target that were not used for training: each {RECORDINGS}. "
+                "Default: the held-out recordings."
+            ),
         },
     ),
     (
@@ -166,7 +179,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "f0": (
         _f0,
         "Write the pitch of a recording to a file. Edit it, then use it with rvc convert --f0-curve.",
-        ("input", {"metavar": "INPUT", "help": "A recording."}),
+        ("input", {"metavar": "INPUT", "help": "A recording: its path, a zip of it or a link."}),
         ("--output", {"default": "f0.csv", "metavar": "FILE", "help": "Lines of seconds,hz. Default: f0.csv."}),
         (
             "--f0-method",

@@ -105,6 +105,17 @@ def _batch(arguments: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
+def _clean(arguments: argparse.Namespace) -> dict[str, Any]:
+    from ..notebook.session import all_chosen
+    from ..preparation.leftovers import bytes_of, leftovers, remove
+
+    found = vars(leftovers(all_chosen()))
+    listed = {kind: [{"path": str(path), "bytes": bytes_of(path)} for path in paths] for kind, paths in found.items()}
+    return listed | {
+        "freed_bytes": remove(path for kind, paths in found.items() if getattr(arguments, kind) for path in paths)
+    }
+
+
 COMMANDS: dict[str, tuple[Any, ...]] = {
     "export": (
         _export,
@@ -167,6 +178,18 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
         "Restore a saved experiment. Without a name, list the saved ones.",
         ("name", {"metavar": "NAME", "nargs": "?", "help": "Name of the experiment."}),
         ("--from", _PLACE),
+    ),
+    "clean": (
+        _clean,
+        "List what nothing uses any more, with sizes, and remove it if you say so.",
+        (
+            "--recordings",
+            {
+                "action": "store_true",
+                "help": "Remove uploads, and what was fetched or unpacked, that no voice was made of.",
+            },
+        ),
+        ("--set-aside", {"action": "store_true", "help": "Remove trainings that --begin-again moved aside."}),
     ),
     "batch": (
         _batch,

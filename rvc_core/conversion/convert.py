@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..audio.waveform import Audio, highpass, read_audio, rms_envelope
-from ..errors import AudioError, MismatchError, RVCError, SettingsError
+from ..errors import AudioError, MismatchError, RVCError, SettingsError, StorageError
 from ..features.content import ENCODERS, ContentEncoder, content_encoder, repeat_to_100fps
 from ..features.pitch import PitchTrack, auto_transpose, pitch_estimator, pitch_method, read_curve
 from ..features.retrieval import FeatureIndex
@@ -21,6 +21,7 @@ from ..nn.synthesizer import SynthesisNoise
 from ..progress import Progress, Silent, Stop
 from ..settings import ConvertSettings, RuntimeSettings
 from ..system.devices import choose_device
+from ..system.platforms import MOUNT_AGAIN, is_reachable
 from ..system.threads import set_threads
 from ..workspace.voice_file import VoiceFile, synthesizer_of
 from .windows import (
@@ -227,6 +228,8 @@ def convert_to_file(
     converter: Converter, source: Audio, output: Path, settings: ConvertSettings, *, progress: Progress = Silent()
 ) -> ConvertResult:
     """Convert a recording, write the result tagged as converted, then read the file and check it."""
+    if not is_reachable(output.parent):
+        raise StorageError(f"{output.parent} cannot be reached: its storage went away", hint=MOUNT_AGAIN)
     result = converter.convert(source, settings, progress=progress)
     result.audio.save(output, comment=f"voice converted by rvc_core with {converter.voice.info.name or 'a voice'}")
     try:

@@ -17,7 +17,7 @@ from ..audio.quality import measure
 from ..audio.recordings import recordings_in
 from ..audio.waveform import Audio, read_audio
 from ..errors import ResourceError, SettingsError
-from ..progress import Progress, Silent
+from ..progress import Progress, Silent, counted
 from ..scoring.target_speech import TargetSpeech, target_speech
 from ..scoring.transcripts import texts_of
 from ..scoring.words import WordScore, is_digits
@@ -62,7 +62,7 @@ class EvaluateReport:
         return _plain(asdict(self))
 
     def __str__(self) -> str:
-        lines = [f"{len(self.files)} files; means:"]
+        lines = [f"{counted(len(self.files), 'file')}; means:"]
         lines += [f"  {name}: {value:.3f}" for name, value in self.mean.items() if value is not None]
         for what, score, figure in (("words", self.words, "error_rate"), ("digits", self.digits, "accuracy")):
             lines += [

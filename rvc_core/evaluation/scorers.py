@@ -43,23 +43,23 @@ class Similarity(Scorer):
 
     def __init__(self, cases: Sequence[Case], target: TargetSpeech) -> None:
         self._scorer, self.notes = SpeakerScorer(), []
-        known = [voices for pieces in target.known if (voices := self._voices(pieces))]
+        reference = [voices for pieces in target.reference if (voices := self._voices(pieces))]
         heldout = self._voices(target.heldout)
-        if len(known) < (1 if heldout else 2):
+        if len(reference) < (1 if heldout else 2):
             raise AudioError("no speech in the target's recordings", hint="choose recordings with speech")
-        self._centre = _centre(known)
+        self._centre = _centre(reference)
         if heldout:
             self._ceiling = speaker_similarity(np.stack(heldout), self._centre)
         else:
             own = [
-                speaker_similarity(np.stack(voices), _centre(known[:left] + known[left + 1 :]))
-                for left, voices in enumerate(known)
+                speaker_similarity(np.stack(voices), _centre(reference[:left] + reference[left + 1 :]))
+                for left, voices in enumerate(reference)
             ]
             self._ceiling = float(np.mean(own))
         self.of_target = {
             "similarity": self._ceiling,
             "similarity_from": "held-out recordings" if heldout else "each recording left out in turn",
-            "recordings": len(target.heldout) if heldout else len(known),
+            "recordings": len(target.heldout) if heldout else len(reference),
         }
 
     def _voices(self, pieces: Sequence[Audio]) -> list[np.ndarray]:
@@ -127,7 +127,7 @@ class Cleanness(Scorer):
 
     def __init__(self, cases: Sequence[Case], target: TargetSpeech) -> None:
         self._rate, self.notes = NaturalnessScorer(), []
-        pieces = target.heldout or [piece for recording in target.known for piece in recording]
+        pieces = target.heldout or [piece for recording in target.reference for piece in recording]
         self._target = float(np.mean([self._rate(piece).overall for piece in spread(pieces, _MOST_RATED)]))
         self.of_target = {"dnsmos": self._target}
 
@@ -166,13 +166,13 @@ class Words(Scorer):
         if not case.text:
             return {}
         recogniser = self._recognisers[is_digits(case.text)]
-        heard = recogniser.hear(case.output)
-        score = recogniser.score(case.text, heard)
+        recognised = recogniser.transcribe(case.output)
+        score = recogniser.score(case.text, recognised)
         return {
-            "heard": " ".join(heard),
+            "heard": " ".join(recognised),
             "words": score.words,
             "word_errors": score.errors,
-            "source_word_errors": recogniser.score(case.text, recogniser.hear(source)).errors,
+            "source_word_errors": recogniser.score(case.text, recogniser.transcribe(source)).errors,
         }
 
 

@@ -13,7 +13,7 @@ from ..presets import VoiceSpec
 from .layers import LEAKY_SLOPE, NormedConv1d, WeightNorm, compute_dtype
 
 
-class Judgement(NamedTuple):
+class DiscriminatorOutput(NamedTuple):
     """Output of all discriminators for a waveform.
 
     Attributes
@@ -113,8 +113,8 @@ class Discriminator(nn.Module):
         """The discriminator that belongs to a preset."""
         return cls(spec.discriminator_periods, spec.discriminator_divisor)
 
-    def forward(self, audio: Tensor) -> Judgement:
+    def forward(self, audio: Tensor) -> DiscriminatorOutput:
         """Run all discriminators on audio (B, 1, S)."""
         audio = audio.to(compute_dtype(audio))
         features = [discriminator(audio) for discriminator in self.discriminators]
-        return Judgement([maps[-1].flatten(1) for maps in features], features)
+        return DiscriminatorOutput([maps[-1].flatten(1) for maps in features], features)

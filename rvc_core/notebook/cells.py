@@ -274,7 +274,7 @@ def prepare() -> None:
     if any(registry.find(one.name) is None for one in needed):
         run_command("weights", "fetch", wanted.preset)
     made = lab.prepare(wanted)
-    print(say("prepared", clips=made.clips, minutes=f"{made.seconds_kept / 60:.1f}", of=f"{made.seconds_in / 60:.1f}"))
+    print(say("prepared", count=made.clips, minutes=f"{made.seconds_kept / 60:.1f}", of=f"{made.seconds_in / 60:.1f}"))
     for reason, seconds in made.explained.items():
         if seconds >= 0.1:
             print(f"  {seconds:.1f} s: {reason}")

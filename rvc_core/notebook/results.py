@@ -12,6 +12,7 @@ from ..batch import TRAIN_SETTINGS
 from ..embedded import voice_folder
 from ..errors import SettingsError, StageOrderError, StorageError
 from ..preparation.incoming import brought, sources
+from ..preparation.leftovers import bytes_of, leftovers, remove
 from ..settings import ConvertSettings, PrepareSettings, RuntimeSettings
 from ..system.files import slug_of
 from ..system.platforms import detect, home, is_reachable
@@ -21,7 +22,7 @@ from . import tensorboard_server
 from .cells import lab, mount_drive
 from .child import run_command
 from .players import player, preview
-from .session import Session
+from .session import Session, all_chosen
 from .texts import say
 
 _MOST_PLAYED = 6
@@ -154,7 +155,7 @@ def play(title: str, source: Path, output: Path) -> None:
 
 
 # -- the disk, and unattended ----------------------------------------------------------------------------------------
-def clean_up(clips: bool = False, checkpoints: bool = False) -> None:
+def clean_up(clips: bool = False, checkpoints: bool = False, recordings: bool = False, set_aside: bool = False) -> None:
     """End TensorBoard, also that of other voices; print what lies on the disk, and remove what is named.
 
     Parameters
@@ -163,11 +164,17 @@ def clean_up(clips: bool = False, checkpoints: bool = False) -> None:
         Clips and features: the cell Prepare makes them again.
     checkpoints : bool
         Training cannot go on without them; the voices stay.
+    recordings : bool
+        Uploads, and what was fetched and unpacked, that no voice here was made of and no notebook has chosen.
+    set_aside : bool
+        Trainings that `begin` moved aside, of all voices.
 
     Raises
     ------
     StageOrderError
         While the voice is being trained.
+    ResourceError
+        When something cannot be removed.
     """
     layout = lab().layout
     if tensorboard_server.stop(layout.root.parent):
@@ -179,21 +186,22 @@ def clean_up(clips: bool = False, checkpoints: bool = False) -> None:
         "checkpoints": [*layout.root.glob("[GD]_*.pth"), *layout.root.glob("state_*.pt")],
         "voices": layout.voices(),
         "index": layout.indexes(),
-    }
+    } | vars(leftovers(all_chosen()))
     for group, paths in groups.items():
-        print(f"{say(group):<24}{sum(map(_bytes_of, paths)) / 1e6:>10.1f} MB")
-    gone = [
-        *(groups["clips"] + [layout.filelist] if clips else []),
-        *(groups["checkpoints"] + [layout.checkpoints] if checkpoints else []),
-    ]
-    for path in gone:
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    print(say("disk", removed=len(gone), free=f"{shutil.disk_usage(home()).free / 1e9:.1f}"))
-
-
-def _bytes_of(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.lstat().st_size for file in files if file.is_file())
+        sizes = {path: bytes_of(path) for path in paths}
+        print(f"{say(group):<30}{sum(sizes.values()) / 1e6:>10.1f} MB")
+        if group in ("recordings", "set_aside"):
+            for path, size in sizes.items():
+                print(f"    {size / 1e6:.1f} MB  {path}")
+    freed = remove(
+        [
+            *(groups["clips"] + [layout.filelist] if clips else []),
+            *(groups["checkpoints"] + [layout.checkpoints] if checkpoints else []),
+            *(groups["recordings"] if recordings else []),
+            *(groups["set_aside"] if set_aside else []),
+        ]
+    )
+    print(say("disk", freed=f"{freed / 1e6:.1f}", free=f"{shutil.disk_usage(home()).free / 1e9:.1f}"))
 
 
 def job() -> None:

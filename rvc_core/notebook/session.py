@@ -27,6 +27,7 @@ from ..settings import (
     S,
     Settings,
     TrainSettings,
+    refuse_unknown,
     text_of,
 )
 from ..system.files import read_json, signature, slug_of, write_json
@@ -188,9 +189,7 @@ def opened(
         When a setting is unknown or does not fit.
     """
     given = json.loads(json.dumps(dict(settings or {}), default=str))
-    known = {field for one in _CLASSES for field in one.model_fields}
-    if unknown := sorted(given.keys() - known):
-        raise SettingsError(f"no such setting: {', '.join(unknown)}", hint=f"there are: {', '.join(sorted(known))}")
+    refuse_unknown(given, *_CLASSES)
     session = Session(text_of(name), text_of(dataset), text_of(songs), given=given)
     for one in _CLASSES:
         session.settings(one)
@@ -205,6 +204,16 @@ def opened(
         session.arrived = before.arrived
     session.save()
     return session
+
+
+def all_chosen() -> list[str]:
+    """Recordings that the notebooks of this machine have chosen."""
+    chosen: list[str] = []
+    for file in home().glob("notebook*.json"):
+        with contextlib.suppress(SettingsError, FileNotFoundError):
+            content = read_json(file, "delete it", error=SettingsError)
+            chosen += [str(content.get(name, "")) for name in ("dataset", "arrived", "songs")]
+    return chosen
 
 
 def has_gpu() -> bool:

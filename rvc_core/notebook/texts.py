@@ -31,14 +31,17 @@ def texts(code: str) -> dict[str, Any]:
 
 
 def say(key: str, /, **values: object) -> str:
-    """A text of the catalogue's ``words``, with its gaps filled.
+    """A text of the catalogue's ``words``, with its gaps filled; `count` chooses between ``one`` and ``other``.
 
     Examples
     --------
-    >>> say("or_word", kind="a number", word="auto")
-    'a number, or auto'
+    >>> say("or_word", kind="a number", word="auto"), say("more_folders", count=1), say("more_folders", count=2)
+    ('a number, or auto', '1 more folder', '2 more folders')
     """
-    return texts(language())["words"][key].format(**values)
+    text = texts(language())["words"][key]
+    if isinstance(text, dict):
+        text = text["one" if values["count"] == 1 else "other"]
+    return str(text.format(**values))
 
 
 def label_of(field: str) -> str:

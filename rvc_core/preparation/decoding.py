@@ -45,8 +45,8 @@ class Decoder:
 
     def explain_unused(self, files: DatasetFiles) -> None:
         """Record the files that are never opened."""
-        for name in files.ignored_folders:
-            self._explain(f"{name}/", 0.0, "ignored folder", "hidden, or created by another program")
+        for name, reason in files.ignored_folders.items():
+            self._explain(f"{name}/", 0.0, "ignored folder", reason)
         for name in files.ignored:
             self._explain(name, self._lengths[name], "ignored folder", "")
         for name, path in files.not_audio.items():

@@ -17,7 +17,7 @@ from ..errors import AudioError, DatasetError
 from ..features.content import content_encoder, content_identity, content_name
 from ..features.pitch import SAMPLE_RATE, pitch_estimator, pitch_method
 from ..presets import VoiceSpec
-from ..progress import Progress, Silent, Stop
+from ..progress import Progress, Silent, Stop, counted
 from ..settings import ExtractSettings, RuntimeSettings
 from ..system.devices import choose_device
 from ..system.files import ensure_room, replace_atomically, write_text
@@ -281,5 +281,5 @@ def _warnings(failed: dict[str, str], unvoiced: list[str]) -> list[str]:
     lines = [f"clip {clip} is not used: {reason}" for clip, reason in failed.items()]
     if unvoiced:
         names = ", ".join(unvoiced[:5]) + (", …" if len(unvoiced) > 5 else "")
-        lines.append(f"{len(unvoiced)} clips have no voiced frame (whispered or without a voice): {names}")
+        lines.append(f"no voiced frame (whispered or without a voice) in {counted(len(unvoiced), 'clip')}: {names}")
     return lines

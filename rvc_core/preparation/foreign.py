@@ -21,7 +21,7 @@ from ..nn.discriminator import Discriminator
 from ..nn.layers import Blueprint
 from ..nn.synthesizer import Synthesizer
 from ..presets import PRESETS, VoiceSpec, preset
-from ..progress import Progress, Silent
+from ..progress import Progress, Silent, counted
 from ..system.files import ensure_room, folder_atomically, write_text
 from ..workspace.checkpoint import Checkpoint, load_foreign
 from ..workspace.filelist import filelist_text, mute_wave
@@ -93,7 +93,8 @@ def open_foreign(folder: Path, layout: Layout, *, progress: Progress = Silent())
     spec = _architecture(source, checkpoint)
     identity = _content_identity(source, spec)
     clips = _clips_of(source, hold_out=checkpoint is None and not in_place)
-    progress.say(f"{source.folder} comes from {source.program}: {len(clips)} clips for {spec.version} {spec.rate_name}")
+    amount = counted(len(clips), "clip")
+    progress.say(f"{source.folder} comes from {source.program}: {amount} for {spec.version} {spec.rate_name}")
     with contextlib.nullcontext(layout.root) if in_place else folder_atomically(layout.root) as root:
         staged = Layout(root, layout.name)
         if not in_place:
@@ -272,11 +273,11 @@ def _warnings(
     absent = [stem for stem in source.speakers if stem not in source.files]
     damaged = [stem for stem in source.files if not source.complete(stem)]
     for stems, what in (
-        (absent, "are in filelist.txt but not in the folder"),
-        (damaged, "have missing or damaged files: run rvc extract to compute them again"),
+        (absent, "in filelist.txt but not in the folder"),
+        (damaged, "with missing or damaged files: run rvc extract to compute them again"),
     ):
         if stems:
-            yield f"{len(stems)} clips {what}: {', '.join(stems[:5])}{', …' if len(stems) > 5 else ''}"
+            yield f"{counted(len(stems), 'clip')} {what}: {', '.join(stems[:5])}{', …' if len(stems) > 5 else ''}"
     if unvoiced in ("interpolated", "mixed"):
         yield (
             f"the pitch of unvoiced frames is {unvoiced}, so protect has little effect on this voice: "

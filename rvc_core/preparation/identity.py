@@ -10,6 +10,7 @@ from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord
 from ..workspace.stamps import content_of, stamp
 
+SET_ASIDE = ".before-"  # in the name of a folder whose experiment was begun again, or replaced by a save
 _DIGITS = 16  # of a SHA-256: enough to tell recordings apart
 _REMEDY = "choose a new name, or begin again with --begin-again, which moves the old training to a folder beside it"
 
@@ -67,7 +68,7 @@ def begin_again(layout: Layout) -> Path | None:
         return None
     if is_locked(layout.lock):
         raise StageOrderError(f"{layout.name!r} is being trained", hint=f"stop that first: rvc stop {layout.name}")
-    count, aside = times_begun(layout) + 1, layout.root.with_name(f"{layout.slug}.before-{time.time():.0f}")
+    count, aside = times_begun(layout) + 1, layout.root.with_name(f"{layout.slug}{SET_ASIDE}{time.time():.0f}")
     layout.root.rename(aside)
     stamp(layout, "begun", {"count": count})
     return aside

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
-from ..audio.recordings import find_recordings
+from ..audio.recordings import find_recordings, unread_folders
 from ..audio.waveform import AUDIO_SUFFIXES, header_seconds
 from ..errors import DatasetError, printable
 from ..progress import Progress, Silent
@@ -66,7 +66,10 @@ def _parts(source: str, place: Path, progress: Progress) -> list[tuple[str, Path
     parts = [part for path in paths for part in (_in_folder if path.is_dir() else _in_file)(path, place, progress)]
     if not parts:
         names = ", ".join(path.name for path in paths[:4])
-        raise DatasetError(f"no recordings in {names}", hint="wav, flac, mp3, m4a, ogg and videos are read")
+        skipped = [f"; {name}: {reason}" for path in paths for name, reason in unread_folders(find_recordings(path))]
+        raise DatasetError(
+            f"no recordings in {names}{''.join(skipped[:1])}", hint="wav, flac, mp3, m4a, ogg and videos are read"
+        )
     return parts
 
 

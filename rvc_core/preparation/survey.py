@@ -1,14 +1,14 @@
 """Measure a folder of recordings before training: figures, a grade, and what to do."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ..audio.quality import Quality, measure
-from ..audio.recordings import find_recordings
+from ..audio.recordings import find_recordings, unread_folders
 from ..audio.waveform import read_audio
 from ..errors import AudioError
-from ..progress import Progress, Silent
+from ..progress import Progress, Silent, counted
 
 Grade = Literal["good", "usable", "poor"]
 _RANK: dict[Grade, int] = {"good": 0, "usable": 1, "poor": 2}
@@ -35,6 +35,7 @@ class DatasetReport:
     verdict: Grade
     advice: str
     recordings: list[RecordingReport]
+    not_read: list[tuple[str, str]] = field(default_factory=list)  # sub-folders, and why
 
     def as_json(self) -> dict[str, Any]:
         """The fields, for ``--json``."""
@@ -44,8 +45,10 @@ class DatasetReport:
         faulty = [
             f"  {one.recording}: {one.verdict}: {'; '.join(one.problems)}" for one in self.recordings if one.problems
         ]
-        head = f"{self.minutes:.1f} minutes in {len(self.recordings)} recordings: {self.verdict}. {self.advice}"
-        return "\n".join([head, *faulty])
+        head = (
+            f"{self.minutes:.1f} minutes in {counted(len(self.recordings), 'recording')}: {self.verdict}. {self.advice}"
+        )
+        return "\n".join([head, *(f"  {name}/: {reason}" for name, reason in self.not_read), *faulty])
 
 
 def inspect(dataset: Path | str, *, progress: Progress = Silent()) -> DatasetReport:
@@ -69,7 +72,7 @@ def inspect(dataset: Path | str, *, progress: Progress = Silent()) -> DatasetRep
         progress.advance(name)
     minutes = sum(report.seconds for report in reports) / 60
     verdict, advice = _overall(reports, minutes)
-    return DatasetReport(round(minutes, 3), verdict, advice, reports)
+    return DatasetReport(round(minutes, 3), verdict, advice, reports, unread_folders(files))
 
 
 def grade(quality: Quality, sample_rate: int) -> tuple[Grade, list[str]]:

@@ -26,13 +26,13 @@ class TargetSpeech:
 
     Attributes
     ----------
-    known : list of list of Audio
+    reference : list of list of Audio
         Pieces by recording: the training recordings, or all recordings if unknown.
     heldout : list of Audio
         Pieces that were not trained on. Empty if unknown; then each recording in turn is left out.
     """
 
-    known: list[list[Audio]]
+    reference: list[list[Audio]]
     heldout: list[Audio]
 
 
@@ -60,16 +60,16 @@ def target_speech(
     trained = _joined_clips(clips) if clips else []
     untrained = _joined_clips(heldout) if heldout else []
     pieces = [sentences(highpass(audio, zero_phase=False) if trained else audio) for audio in given]
-    known, held = (trained, [*chain.from_iterable(pieces or untrained)]) if trained else (pieces, [])
-    if not held and len(known) == 1:  # a single recording: each piece counts as one
-        known = [[piece] for piece in known[0]]
-    if not held and len(known) < 2:
-        what = "one short recording" if known else "no recording"
+    reference, held = (trained, [*chain.from_iterable(pieces or untrained)]) if trained else (pieces, [])
+    if not held and len(reference) == 1:  # a single recording: each piece counts as one
+        reference = [[piece] for piece in reference[0]]
+    if not held and len(reference) < 2:
+        what = "one short recording" if reference else "no recording"
         raise SettingsError(
             f"{what} of the target: its similarity to itself cannot be measured",
             hint=f"give --target two or more recordings, or one longer than {_SENTENCE_SECONDS:g} s",
         )
-    return TargetSpeech(known, held)
+    return TargetSpeech(reference, held)
 
 
 def sentences(audio: Audio) -> list[Audio]:

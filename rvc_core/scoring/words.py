@@ -107,7 +107,7 @@ class WordRecogniser:
     Examples
     --------
     >>> recogniser = WordRecogniser(["the train was late", "two cups of tea"])     # doctest: +SKIP
-    >>> recogniser.score("the train was late", recogniser.hear(audio)).rate         # doctest: +SKIP
+    >>> recogniser.score("the train was late", recogniser.transcribe(audio)).rate         # doctest: +SKIP
     0.0
     """
 
@@ -134,7 +134,7 @@ class WordRecogniser:
             dictionary.write_text("".join(line for lines in spoken.values() for line in lines), "utf-8")
             self._decoder = pocketsphinx.Decoder(lm=str(model), dict=str(dictionary), loglevel="FATAL")
 
-    def hear(self, audio: Audio) -> list[str]:
+    def transcribe(self, audio: Audio) -> list[str]:
         """Recognise the words of a recording."""
         samples = np.clip(audio.resample(_RATE_HZ).samples, -1, 1)
         self._decoder.reinit_feat()  # otherwise the previous recording changes the result

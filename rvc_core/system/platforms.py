@@ -3,16 +3,20 @@
 The facts about a platform change, so each has a date and a source.
 """
 
+import contextlib
 import errno
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import StorageError
+
 DRIVE = "/content/drive"  # where Colab mounts Google Drive
 _OWN = {"/kaggle": "kaggle", "/teamspace": "lightning"}  # folders that only these platforms keep
-_DEAD = (errno.ENOTCONN, errno.EIO)  # of a mount whose program has ended
+DEAD = (errno.ENOTCONN, errno.EIO, errno.ESTALE)  # of a mount whose program has ended
+MOUNT_AGAIN = "mount it again (in a notebook: run Begin), then run this again"
 _SESSION_MARGIN_MINUTES = 20.0  # for copying results, and because the hours are approximate
 
 
@@ -113,11 +117,42 @@ def is_reachable(path: str | Path) -> bool:
     try:
         os.stat(os.path.expanduser(path))
     except OSError as error:
-        if error.errno in _DEAD:
+        if error.errno in DEAD:
             return False
     if in_drive(path):
         return is_mount(DRIVE)
     return all(detect().name == name for root, name in _OWN.items() if Path(path).is_relative_to(root))
+
+
+def in_words(error: OSError) -> tuple[str, str]:
+    """What went wrong with which file, and what to do."""
+    hint = "check that the path exists and that the disk works"
+    if error.errno in DEAD:
+        hint = f"its storage went away: {MOUNT_AGAIN}"
+    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "the disk is full: free some space, then run this again"
+    elif isinstance(error, NotADirectoryError | FileExistsError):
+        hint = "this path must be a folder, but it is a file: move the file, or change --output or RVC_HOME"
+    elif isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        hint = "choose folders that you can read and write (inputs, --output, RVC_HOME)"
+    return (error.strerror or str(error)) + (f": {error.filename}" if error.filename else ""), hint
+
+
+@contextlib.contextmanager
+def reaching(path: str | Path) -> Iterator[None]:
+    """Read or write a file whose storage may go away meanwhile.
+
+    Raises
+    ------
+    StorageError
+        When it did: a mount of Google Drive may end in the middle of a conversion.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DEAD:
+            raise
+        raise StorageError(f"{path} cannot be reached: its storage went away", hint=MOUNT_AGAIN) from error
 
 
 def _exists(path: str) -> bool:

@@ -208,7 +208,7 @@ class Examiner:
         words = (
             sum(
                 (
-                    self._words.score(sentence.text, self._words.hear(audio))
+                    self._words.score(sentence.text, self._words.transcribe(audio))
                     for sentence, audio in zip(self._sentences, told, strict=True)
                     if sentence.text
                 ),
@@ -237,7 +237,7 @@ class _Likeness:
     def __init__(self, layout: Layout) -> None:
         self._scorer = SpeakerScorer()
         speech = target_speech(clips=layout.clips, heldout=layout.heldout.clips)
-        self._target = self._scorer.centre(speech.heldout or [one for part in speech.known for one in part])
+        self._target = self._scorer.centre(speech.heldout or [one for part in speech.reference for one in part])
 
     def __call__(self, audios: Sequence[Audio]) -> list[float]:
         likenesses = []

@@ -29,7 +29,7 @@ METRICS = {  # of held-out recordings: higher is better, name of the axis, descr
     "heldout/stft": (False, "", "STFT distance to held-out recordings"),
     "heldout/f0_cents": (False, "f0", "pitch error"),
     "heldout/vuv": (True, "", "voiced/unvoiced agreement"),
-    "unlike/similarity": (True, "similarity", "similarity to the target when converting other speakers"),
+    "unlike/similarity": (True, "similarity", "similarity when converting other speakers"),
     "unlike/content": (False, "content", "content lost when converting other speakers"),
     "unlike/f0_correlation": (True, "", "pitch correlation when converting other speakers"),
     "unlike/words": (False, "", "word errors when converting other speakers"),

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from rvc_core.cli import main
 from rvc_core.cli.stages import SETTINGS_OF
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import RVCError, SettingsError
+from rvc_core.features.pitch import PitchTrack
 from rvc_core.features.retrieval import FeatureIndex
 from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.presets import preset
@@ -108,6 +110,48 @@ def test_a_curve_can_be_written(here: Path, capsys: pytest.CaptureFixture[str]) 
         outputs_for([source, source], here, "v", ConvertSettings.of(f0_curve=str(curve)))
     assert main(["f0", str(source), "--f0-method", "yin", "--json"]) == 1
     assert "yin" in _result(capsys)["error"]
+
+
+def test_f0_and_evaluate_read_paths_as_people_type_them(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    takes = _dataset(here / "my takes", 2)
+    with zipfile.ZipFile(here / "one.zip", "w") as archive:
+        archive.write(takes / "take 0.wav", "take 0.wav")
+    monkeypatch.setattr("rvc_core.conversion.convert.source_pitch", lambda audio, *_: truth(audio))
+    for typed in (f'"{takes}/take 0.wav"', f"file://{takes}/take%200.wav", f"{takes}/*0.wav", str(here / "one.zip")):
+        assert main(["f0", typed, "--output", str(here / "f0.csv"), "--f0-method", "dio", "--json"]) == 0, typed
+        assert _result(capsys)["frames"] == 400
+    assert main(["f0", str(takes), "--f0-method", "dio", "--json"]) == 1
+    assert "holds 2 recordings" in _result(capsys)["error"]
+    measured: list[tuple[list[Path], list[Path]]] = []
+
+    def evaluate_files(outputs: list[str], given: list[Path], target: list[Path], *_: object, **__: object) -> None:
+        measured.append((given, target))
+        raise RVCError("measured")
+
+    monkeypatch.setattr("rvc_core.evaluation.evaluate.evaluate_files", evaluate_files)
+    quoted, linked = f'"{takes}/*.wav"', f"file://{takes}/take%201.wav"
+    assert main(["evaluate", str(takes / "take 0.wav"), "--source", quoted, "--target", linked, "--json"]) == 1
+    assert measured == [([takes / "take 0.wav", takes / "take 1.wav"], [takes / "take 1.wav"])]
+
+
+def truth(audio: Audio) -> PitchTrack:
+    return PitchTrack(np.full(round(100 * audio.seconds), 100.0), np.ones(round(100 * audio.seconds), bool))
+
+
+def test_clean_lists_and_removes_what_nothing_uses(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    aside, upload = home() / "logs" / "v.before-1", home() / "recordings" / "v" / "uploads" / "old"
+    for folder in (aside, upload):
+        folder.mkdir(parents=True)
+        (folder / "file").write_bytes(bytes(1000))
+    assert main(["clean", "--json"]) == 0
+    listed = {"recordings": [{"path": str(upload), "bytes": 1000}], "set_aside": [{"path": str(aside), "bytes": 1000}]}
+    assert _result(capsys) == listed | {"freed_bytes": 0} and aside.exists() and upload.exists()
+    assert main(["clean", "--set-aside", "--json"]) == 0
+    assert _result(capsys)["freed_bytes"] == 1000 and upload.exists() and not aside.exists()
+    assert main(["clean", "--recordings", "--json"]) == 0
+    assert _result(capsys)["freed_bytes"] == 1000 and not upload.exists()
 
 
 def _bad_dataset(folder: Path, kind: str) -> Path:

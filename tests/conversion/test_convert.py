@@ -1,5 +1,7 @@
 """Conversion: windows that do not show, options that do what they say, results that are measured."""
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,17 +10,19 @@ import numpy as np
 import pytest
 import torch
 
+from rvc_core.audio import waveform
 from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.conversion import convert as module
 from rvc_core.conversion import windows as windowing
-from rvc_core.conversion.convert import Converter, convert_to_file, mix_loudness
+from rvc_core.conversion.convert import Converter, ConvertResult, convert_to_file, mix_loudness
 from rvc_core.conversion.windows import join_pieces, plan_windows
-from rvc_core.errors import AudioError, MismatchError, SettingsError
+from rvc_core.errors import AudioError, MismatchError, SettingsError, StorageError
 from rvc_core.features.pitch import pitch_estimator, write_curve
 from rvc_core.features.retrieval import FeatureIndex
 from rvc_core.nn.generator import sine
 from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.settings import ConvertSettings, IndexSettings
+from rvc_core.voice import Voice
 from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo
 from synth import phrase
 from tiny import TINY
@@ -117,8 +121,7 @@ def test_windows_equal_the_whole(make: Callable[..., Converter], monkeypatch: py
     monkeypatch.setattr(windowing, "WINDOW_FRAMES", 2000)
     assert len(plan_windows(len(source.samples))) == 1
     whole = converter.convert(source, settings).audio.samples
-    error_db = 10 * np.log10(np.mean((pieces - whole) ** 2) / np.mean(whole**2))
-    assert error_db < -60
+    assert np.mean((pieces - whole) ** 2) < 1e-6 * np.mean(whole**2)  # -60 dB; on some machines there is no difference
 
 
 def test_a_curve_stands_in_for_the_estimate(make: Callable[..., Converter], tmp_path: Path) -> None:
@@ -319,6 +322,52 @@ def test_what_was_written_is_opened_and_measured(make: Callable[..., Converter],
     result = convert_to_file(converter, _speech(), tmp_path / f"it's «søng» 歌.{suffix}", _settings())
     written = read_audio(Path(result.output))
     assert abs(written.seconds - 2) < 0.15 and result.sanity["rms_db"] > -30
+
+
+@pytest.mark.parametrize("number", [errno.ENOTCONN, errno.EIO, errno.ESTALE])
+def test_a_drive_that_goes_away_in_the_middle_is_one_clear_line(
+    number: int, make: Callable[..., Converter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive, gone, stat = tmp_path / "drive", [], os.stat
+
+    def stat_or_fail(path: object, **options: object) -> os.stat_result:
+        if gone and str(path).startswith(str(drive)):
+            raise OSError(number, os.strerror(number), str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", stat_or_fail)
+    for name in ("a", "b", "c"):
+        _speech().save(drive / f"{name}.wav")
+    voice = Voice(tmp_path / "v.pth", make(), "", [])
+    convert = voice.converter.convert
+
+    def convert_and_lose(audio: Audio, *rest: object, **options: object) -> ConvertResult:
+        made = convert(audio, *rest, **options)
+        gone.append(len(gone)) if (drive / "out" / "a_v.wav").exists() else None
+        return made
+
+    monkeypatch.setattr(voice.converter, "convert", convert_and_lose)
+    inputs = [drive / f"{name}.wav" for name in "abc"]
+    first, *others = voice.convert_all(inputs, drive / "out", _settings())
+    assert first.output == str(drive / "out" / "a_v.wav")
+    for failed, path in zip(others, (drive / "out" / "b_v.wav", inputs[2]), strict=True):
+        assert failed.error == f"{path} cannot be reached: its storage went away" and "run Begin" in failed.hint
+
+    def fail(path: object) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    gone.clear()
+    monkeypatch.setattr(voice.converter, "convert", convert)
+    monkeypatch.setattr(waveform, "replace_atomically", fail)
+    [failed] = voice.convert_all(inputs[:1], tmp_path / "full", _settings())
+    assert failed.error == f"{tmp_path / 'full' / 'a_v.wav'} cannot be reached: its storage went away"
+    number = errno.ENOSPC
+    [failed] = voice.convert_all(inputs[:1], tmp_path / "full", _settings())
+    assert failed.error.startswith("No space left on device: /") and failed.hint.startswith("the disk is full")
+    number, _ = errno.ENOTCONN, gone.append(1)
+    for lost in (lambda: read_audio(inputs[0]), lambda: _speech().save(drive / "d.wav")):
+        with pytest.raises(StorageError, match="its storage went away"):
+            lost()
 
 
 def test_an_output_that_is_not_what_was_made_is_removed(

@@ -294,9 +294,9 @@ def test_files_are_measured_against_the_targets_recordings(
     [
         (["nobody", *SOURCES], "neither a voice file nor an experiment"),
         (["absent.wav", *SOURCES, *TARGETS], "absent.wav' does not exist"),
-        (["silence.wav", "--source", "absent.wav", *TARGETS], "absent.wav' does not exist"),
-        (["silence.wav", *SOURCES, "--target", "absent"], "absent' does not exist"),
-        (["silence.wav", "--source", "empty", *TARGETS], "no recording in 'empty'"),
+        (["silence.wav", "--source", "absent.wav", *TARGETS], "there is no 'absent.wav'"),
+        (["silence.wav", *SOURCES, "--target", "absent"], "there is no 'absent'"),
+        (["silence.wav", "--source", "empty", *TARGETS], "no recordings in empty"),
         (["silence.wav", "notes.wav", *SOURCES, *TARGETS], "2 files and 1 sources"),
         (["silence.wav", *SOURCES], "no recording of the target"),
         (["silence.wav", *SOURCES, "--target", str(TARGET[0])], "one short recording of the target"),
@@ -325,8 +325,13 @@ def test_a_target_without_held_out_speech_stands_for_itself(tmp_path: Path) -> N
     for number in range(10):
         Audio(np.full(16_000, 0.1, np.float32), 16_000).save(layout.clips / f"0_{number}.wav")
     speech = target_speech((), layout.clips, layout.heldout.clips)
-    assert [piece.seconds for recording in speech.known for piece in recording] == [3, 3, 2, 2] and not speech.heldout
-    assert len(speech.known) == 4  # each stands for a recording
+    assert [piece.seconds for recording in speech.reference for piece in recording] == [
+        3,
+        3,
+        2,
+        2,
+    ] and not speech.heldout
+    assert len(speech.reference) == 4  # each stands for a recording
     assert len(target_speech(TARGET, layout.clips, layout.heldout.clips).heldout) == 4
 
 

@@ -1,5 +1,6 @@
 """What notebooks show: pictures and words of a training, TensorBoard, players."""
 
+import io
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from histories import simulate
 from rvc_core.audio.quality import measure
@@ -59,6 +61,9 @@ def test_a_history_becomes_one_picture_a_question_and_words_that_say_the_same():
     verdict = verdict_of(simulated.records)
     drawn = plots.pictures(History.of(simulated.records), verdict, {})
     assert [one.png[:4] for one in drawn] == [b"\x89PNG"] * 6
+    for one in drawn:  # no title runs over the edge
+        image = imread(io.BytesIO(one.png))
+        assert np.ptp(image[: image.shape[0] // 5, -8:], axis=(0, 1)).max() < 0.01, one.words
     said = " ".join(one.words for one in drawn)
     assert f"take epoch {verdict.best.epoch}" in said
     assert f"lowest at epoch {verdict.turning_points['loss/g/total']['epoch']}" in said

@@ -13,7 +13,8 @@ import pytest
 from rvc_core import settings as declared
 from rvc_core.errors import SettingsError
 from rvc_core.notebook import Form
-from rvc_core.notebook.texts import LANGUAGES, language, texts
+from rvc_core.notebook.texts import LANGUAGES, language, say, texts
+from rvc_core.preparation.survey import DatasetReport, RecordingReport
 from rvc_core.settings import ConvertSettings, PrepareSettings, Settings, TrainSettings
 from rvc_core.system.platforms import detect
 
@@ -137,7 +138,9 @@ def test_every_language_says_everything(monkeypatch: pytest.MonkeyPatch) -> None
         for table in english.keys() - {"labels"}:
             assert found[table].keys() == english[table].keys(), (code, table)
             for key, text in english[table].items():
-                assert gaps(text) == gaps(found[table][key]) and found[table][key].strip(), (code, key)
+                own = forms_of(found[table][key])
+                assert own.keys() == forms_of(text).keys() and all(one.strip() for one in own.values()), (code, key)
+                assert all(gaps(one) == gaps(own[number]) for number, one in forms_of(text).items()), (code, key)
         if code != "en":
             assert set(found["limits"]) == {limit.text for limit in LIMITS}, "add the fact to pt.toml"
             assert all(set(rows) <= fields[name] for name, rows in found["help"].items()), "add the help to pt.toml"
@@ -148,6 +151,27 @@ def test_every_language_says_everything(monkeypatch: pytest.MonkeyPatch) -> None
     assert form.problems["epochs"] == "um número inteiro de 1 a 100000"
     monkeypatch.setenv("RVC_LANG", "fr")
     assert language() == "en"
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+def test_one_is_singular(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RVC_LANG", code)
+    without_a_noun = {"first_files", "and_more"}  # always 500; no noun follows
+    keys = {
+        key for key, text in texts(code)["words"].items() if "count" in set.union(*map(gaps, forms_of(text).values()))
+    }
+    assert len(keys - without_a_noun) >= 6
+    for key in keys - without_a_noun:
+        gap = dict.fromkeys(("minutes", "of", "folder"), "x")
+        one, two, none = (say(key, count=count, **gap) for count in (1, 2, 0))
+        assert one.replace("1", "2") != two and none.replace("0", "2") == two, key
+    monkeypatch.setenv("RVC_LANG", "en")
+    report = DatasetReport(0.1, "poor", "", [RecordingReport("a.wav", 6.0, 16_000, None, "poor", [])])
+    assert str(report).startswith("0.1 minutes in 1 recording: poor")
+
+
+def forms_of(text: str | dict[str, str]) -> dict[str, str]:
+    return text if isinstance(text, dict) else {"other": text}
 
 
 def gaps(text: str) -> set[str]:

@@ -287,6 +287,14 @@ def test_an_installation_that_fails_is_told_by_its_own_words(machine: Machine, t
     assert "no room on the disk" in machine.told and not (tmp_path / "home" / "checked").exists()
 
 
+def test_no_line_of_the_cell_is_longer_than_a_screen() -> None:
+    for platform in build.PLATFORMS:
+        for code in build.LANGUAGES:
+            lines = [line for cell in build._journey(platform, code, "") for line in cell.source.splitlines()
+                     if cell.cell_type == "code"]  # fmt: skip
+            assert max(map(len, lines)) <= 130, max(lines, key=len)
+
+
 def test_what_was_imported_before_is_imported_again(tmp_path: Path) -> None:
     """A second run in the same kernel, after the project was changed, uses the new one."""
     place = project(tmp_path / "content" / "rvc_core")

@@ -3,6 +3,7 @@
 import errno
 import importlib
 import inspect
+import io
 import json
 import os
 import re
@@ -27,9 +28,11 @@ from rvc_core.embedded import voice_folder
 from rvc_core.errors import DatasetError, ResourceError, SettingsError, StageOrderError, StorageError
 from rvc_core.notebook import cells, tensorboard_server
 from rvc_core.notebook.session import DEMO, Session
+from rvc_core.preparation.incoming import brought, save_set, sources
+from rvc_core.preparation.prepare import prepare
 from rvc_core.storage import places
 from rvc_core.system import platforms
-from rvc_core.system.files import sha256_of
+from rvc_core.system.files import sha256_of, signature
 from rvc_core.training import detached
 from rvc_core.voice import Voice
 from rvc_core.workspace.layout import Layout
@@ -75,16 +78,8 @@ def run(notebook: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **paramete
             progress_bar=False,
         )
     finally:
-        end_servers(folder)
+        tensorboard_server.stop(folder)
     return [cell for cell in json.loads(output.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
-
-
-def end_servers(folder: Path) -> None:
-    from tensorboard import manager
-
-    for info in manager.get_all():
-        if Path(info.logdir).is_relative_to(folder):
-            os.kill(info.pid, signal.SIGTERM)
 
 
 def said(cells: list[dict], line: str) -> str:
@@ -152,15 +147,15 @@ def test_a_real_persons_two_minutes_give_that_persons_voice(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("notebook", ["rvc_lightning", "pt/rvc_colab"])
+@pytest.mark.parametrize("stem", ["rvc_lightning", "pt/rvc_colab"])
 def test_the_other_platforms_too(
-    notebook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    stem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if notebook == "pt/rvc_colab":
+    if stem == "pt/rvc_colab":
         install_colab_s_widgets(tmp_path / "older")
-    ran = run(notebook, tmp_path, monkeypatch, settings=QUICK, name="alice")
+    ran = run(stem, tmp_path, monkeypatch, settings=QUICK, name="alice")
     check_journey(ran, tmp_path, DEMO)
-    if notebook == "pt/rvc_colab":
+    if stem == "pt/rvc_colab":
         assert "não foi montado (Error: credential propagation was unsuccessful: declined)" in said(
             ran, "notebook.begin"
         )
@@ -248,8 +243,10 @@ def test_what_a_form_was_changed_to_outlives_the_kernel(home: Path) -> None:
     notebook.recordings().path.value = str(home)
     notebook.songs().path.value = "https://example.org/a.zip"
     assert (Session.load().dataset, Session.load().songs) == (str(home), "https://example.org/a.zip")
-    with pytest.raises(SettingsError, match="no such setting: epoch"):
-        notebook.begin("alice", settings={"epoch": 3})
+    for refused in (lambda: notebook.begin("alice", settings={"epoch": 3}), lambda: TrainSettings.of(epoch=3)):
+        with pytest.raises(SettingsError, match="^unknown setting epoch$") as caught:
+            refused()
+        assert caught.value.hint == "did you mean epochs?"
     assert Session.load().name == "alice" and Session.load().settings(ConvertSettings) == ConvertSettings()
 
 
@@ -401,6 +398,52 @@ def test_clean_up_removes_what_it_is_told_to_and_no_more(home: Path) -> None:
     assert [path.name for path in layout.root.iterdir()] == ["alice.pth"]
 
 
+def test_clean_up_lists_and_removes_recordings_that_nothing_uses(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Old uploads, unpacked zips and what begin again set aside go; what is chosen, or a voice was made of, stays."""
+    sound = next(voice_folder("target").glob("*.flac")).read_bytes()
+    notebook.begin("alice")
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("b.flac", sound)
+    uploads = home / "recordings" / "alice" / "uploads"
+    old, zipped, other = (
+        save_set(uploads, [file]) for file in (("a.flac", sound), ("b.zip", packed.getvalue()), ("c.flac", sound))
+    )
+    brought(str(old / "a.flac"), "alice")
+    unpacked = brought(str(zipped), "alice")
+    bob = Layout.of("bob")
+    prepare(bob, other, PrepareSettings(preset="nano"))  # made of an upload in the same folder
+    forgotten = home / "logs" / "alice.before-1" / "G_1.pth"
+    forgotten.parent.mkdir(parents=True)
+    forgotten.write_bytes(bytes(2_000_000))
+    notebook.begin("alice", str(zipped))
+    notebook.report()
+    capsys.readouterr()
+    notebook.clean_up()
+    told = capsys.readouterr().out
+    assert old.exists() and forgotten.exists() and "Freed: 0.0 MB" in told
+    size = f"{len(sound) / 1e6:.1f} MB"
+    assert f"{size}  {old}" in told and f"2.0 MB  {forgotten.parent}" in told
+    assert not any(str(path) in told for path in (zipped, unpacked, other))
+    notebook.clean_up(recordings=True)
+    assert not old.exists() and forgotten.exists() and f"Freed: {size}" in capsys.readouterr().out
+    notebook.clean_up(set_aside=True)
+    assert not forgotten.parent.exists() and "Freed: 2.0 MB" in capsys.readouterr().out
+    assert all(path.exists() for path in (zipped / "b.zip", unpacked / "b.flac", other / "c.flac", bob.filelist.parent))
+    songs = save_set(home / "recordings" / "to convert" / "uploads", [("s.zip", packed.getvalue())])
+    [song] = sources(str(songs), "to convert")
+    fetched = [home / "recordings" / "v" / "links" / signature(f"https://x.org/{name}.wav") for name in "ab"]
+    for folder in fetched:
+        folder.mkdir(parents=True)
+        (folder / "a.wav").write_bytes(sound)
+    notebook.begin("alice", "https://x.org/a.wav", f'"{songs}"')  # now the first zip is an old one
+    notebook.clean_up(recordings=True)
+    assert not zipped.exists() and not unpacked.exists() and other.exists()
+    assert song.exists() and (songs / "s.zip").exists() and [one.exists() for one in fetched] == [True, False]
+
+
 # -- Colab ---------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def colab(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -429,9 +472,9 @@ def colab(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_double_has_colab_s_signatures(colab: Path) -> None:
-    for name, signature in SIGNATURES.items():
+    for name, expected in SIGNATURES.items():
         module, _, function = name.partition(".")
-        assert str(inspect.signature(getattr(importlib.import_module(f"google.colab.{module}"), function))) == signature
+        assert str(inspect.signature(getattr(importlib.import_module(f"google.colab.{module}"), function))) == expected
 
 
 def test_drive_is_mounted_or_refused(

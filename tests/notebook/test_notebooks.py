@@ -212,13 +212,34 @@ runs:
     assert ran[2][1]["inputs"] == str(tmp_path / "songs") and ran[2][1]["transpose"] == 2
     ran.clear()
     assert states() == ["failed", "skipped", "skipped"] and len(ran) == 1
-    assert json.loads((tmp_path / "out" / "summary.json").read_text("utf-8"))[0]["error"] == "no audio"
+    broken, alice, _ = json.loads((tmp_path / "out" / "summary.json").read_text("utf-8"))
+    assert (broken["error"], broken["hint"]) == ("no audio", "bring some")
+    assert "result" not in broken and Path(alice["result"]).exists(), "only what is there"
     (tmp_path / "out" / "alice.batch_train").write_text("damaged")
     assert states() == ["failed", "done", "skipped"]
     runs_file(tmp_path, text.replace("epochs: 4", "epochs: 5"))
     assert states() == ["failed", "skipped", "done"]
     Audio(phrase(2, seconds=1.0).samples, 16000).save(tmp_path / "takes" / "2.wav")
     assert states() == ["failed", "done", "done"]
+
+
+def test_a_run_without_recordings_fails_at_once_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing there, an empty folder, no sound, a broken zip: each has its reason and remedy, and no notebook."""
+    monkeypatch.setenv("RVC_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(batch, "execute", lambda *everything: pytest.fail("nothing may run"))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("words")
+    (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04 and no more")
+    names = {"away": "there is no", "empty": "no recordings in empty", "texts": "no recordings in texts"}
+    names["broken.zip"] = "broken.zip is damaged or incomplete"
+    runs = "\n".join(f"- {{name: {name}, dataset: {name}}}" for name in names)
+    (tmp_path / "out").mkdir()
+    rows = batch.run_all(runs_file(tmp_path, f"runs:\n{runs}"), tmp_path / "out")
+    assert [row["state"] for row in rows] == ["failed"] * 4
+    for row, reason in zip(rows, names.values(), strict=True):
+        assert reason in row["error"] and row["hint"] and not {"notebook", "result"} & row.keys(), row
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["summary.json"]
 
 
 @pytest.mark.slow
@@ -241,8 +262,22 @@ runs:
     for state in ("done", "skipped"):
         assert cli.main(call) == 1
         report = json.loads(capsys.readouterr().out.splitlines()[-1])
-        assert [row["state"] for row in report["runs"]] == ["failed", state] and "nobody" in report["error"]
+        assert [row["state"] for row in report["runs"]] == ["failed", state]
+        assert "nobody: no recordings in empty" in report["error"] and report["hint"]
+        assert [Path(row["notebook"]).exists() for row in report["runs"] if "notebook" in row] == [True]
     assert len(list((tmp_path / "out" / "alice_converted").glob("*.flac"))) == 3
-    assert "DatasetError" in (tmp_path / "out" / "nobody.ipynb").read_text("utf-8")
-    runs_file(tmp_path, file.read_text("utf-8").replace("- {name: nobody, dataset: empty}\n", ""))
+    (tmp_path / "noise").mkdir()
+    (tmp_path / "noise" / "no.wav").write_bytes(b"RIFF and no more")
+    runs_file(
+        tmp_path,
+        file.read_text("utf-8")
+        .replace("{name: nobody, dataset: empty}", "{name: nobody, dataset: noise}")
+        .replace("dataset: takes", f"dataset: {voice_folder('target')}"),
+    )
+    assert cli.main(call) == 1
+    nobody, alice = json.loads(capsys.readouterr().out.splitlines()[-1])["runs"]
+    assert nobody["state"] == "failed" and "DatasetError" in Path(nobody["notebook"]).read_text("utf-8"), nobody
+    assert "trained on other recordings" in alice["error"] and "choose a new name" in alice["hint"], alice
+    runs_file(tmp_path, file.read_text("utf-8").replace("- {name: nobody, dataset: noise}\n", ""))
+    runs_file(tmp_path, file.read_text("utf-8").replace(str(voice_folder("target")), "takes"))
     assert cli.main(call) == 0

@@ -135,7 +135,7 @@ def test_each_upload_counts_alone_and_the_form_says_what_it_holds(home: Path) ->
     form.upload.value = sent("wrong.wav", "wrong 2.wav")
     assert "2 recordings" in said(form)
     form.upload.value = sent("right.wav")
-    assert "1 recordings" in said(form) and "right.wav" in said(form) and "wrong" not in said(form)
+    assert "1 recording, " in said(form) and "right.wav" in said(form) and "wrong" not in said(form)
     assert len(changed) == 2 and [path.name for path in Path(changed[1]).iterdir()] == ["right.wav"]
     assert sorted(path.name for path in Path(changed[0]).iterdir()) == ["wrong 2.wav", "wrong.wav"], "kept, not used"
     assert [*uploads({"a.wav": {"content": memoryview(b"x")}})] == [("a.wav", b"x")]

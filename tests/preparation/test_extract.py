@@ -77,7 +77,7 @@ def prepared(folder, preset="nano", uses_f0=True):
 def test_files_have_rvcs_form(layout, encoder):
     report = extract(layout, DIO)
     assert (report.done, report.skipped, report.failed) == (4, 0, {})
-    assert report.warnings == ["1 clips have no voiced frame (whispered or without a voice): 0_1"]
+    assert report.warnings == ["no voiced frame (whispered or without a voice) in 1 clip: 0_1"]
     for place, clip in ((layout, "0_0"), (layout, "0_1"), (layout.heldout, "0_3")):
         coarse, hz = (np.load(folder / f"{clip}.wav.npy") for folder in (place.f0_coarse, place.f0_hz))
         assert coarse.shape == hz.shape == (80,) and (coarse.dtype, hz.dtype) == (np.int32, np.float32)

@@ -18,8 +18,12 @@ from rvc_core.preparation import archives, incoming, links, preview, typed_paths
 from rvc_core.preparation.archives import names_of, unpack
 from rvc_core.preparation.incoming import brought, save_set, sources
 from rvc_core.preparation.links import address_of, fetch
+from rvc_core.preparation.prepare import prepare
+from rvc_core.preparation.survey import inspect
 from rvc_core.preparation.typed_paths import meant
+from rvc_core.settings import PrepareSettings
 from rvc_core.system.download import Patience
+from rvc_core.workspace.layout import Layout
 from torture import voice
 
 
@@ -787,7 +791,7 @@ def test_a_folder_that_may_not_be_read_is_one_sentence_and_a_sub_folder_is_liste
 
     monkeypatch.setattr(os, "scandir", scandir)
     found = find_recordings(takes / "set")
-    assert [*found.recordings] == ["a.wav"] and found.ignored_folders == ["locked"]
+    assert [*found.recordings] == ["a.wav"] and [*found.ignored_folders] == ["locked"]
     with pytest.raises(DatasetError, match="Permission denied"):
         brought(str(takes / "set" / "locked"), "v")
 
@@ -801,7 +805,22 @@ def test_listing_keeps_the_order_of_sorted_paths(tmp_path: Path) -> None:
     found = find_recordings(tmp_path)
     everything = [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*.wav"))]
     assert [*found.recordings] == [name for name in everything if name not in (".h/x.wav", "a/.x/y.wav")]
-    assert [*found.ignored] == [".h/x.wav", "a/.x/y.wav"] and found.ignored_folders == [".h", "a/.x"]
+    assert [*found.ignored] == [".h/x.wav", "a/.x/y.wav"] and [*found.ignored_folders] == [".h", "a/.x", "loop"]
+
+
+def test_a_linked_folder_is_named_in_every_report(home: Path) -> None:
+    takes, layout = home / "takes", Layout.of("v")
+    for folder in (takes, home / "elsewhere"):
+        folder.mkdir()
+        (folder / "a.wav").write_bytes(sound(home, 1))
+    settings = PrepareSettings(preset="nano")
+    assert not any("linked" in line for line in prepare(layout, takes, settings).warnings)
+    (takes / "more").symlink_to(home / "elsewhere")
+    for told in (str(inspect(takes)), "\n".join(prepare(layout, takes, settings).warnings)):
+        assert "more/: " in told and "a linked folder, which is not followed: copy the folder itself" in told
+    (takes / "a.wav").unlink()
+    with pytest.raises(DatasetError, match="no recordings in takes; more: a linked folder, which is not followed"):
+        brought(str(takes), "v")
 
 
 # -- uploads -------------------------------------------------------------------------------------------------------

@@ -68,9 +68,11 @@ def test_words_of_the_demo_voice_are_heard_and_shuffled_ones_are_not() -> None:
     recogniser = WordRecogniser(TEXTS.values())
     assert recogniser.unknown == []
     recordings = {name: read_audio(FOLDER / name) for name in TEXTS}
-    heard = {name: recogniser.hear(audio) for name, audio in recordings.items()}
+    heard = {name: recogniser.transcribe(audio) for name, audio in recordings.items()}
     assert sum((recogniser.score(TEXTS[name], heard[name]) for name in TEXTS), WordScore()).rate < 0.1
-    mixed = [recogniser.score(TEXTS[name], recogniser.hear(shuffled(audio))) for name, audio in recordings.items()]
+    mixed = [
+        recogniser.score(TEXTS[name], recogniser.transcribe(shuffled(audio))) for name, audio in recordings.items()
+    ]
     assert sum(mixed, WordScore()).rate > 0.7
 
 
@@ -78,8 +80,8 @@ def test_words_of_the_demo_voice_are_heard_and_shuffled_ones_are_not() -> None:
 def test_what_was_heard_before_has_no_part_in_what_is_heard_now() -> None:
     recogniser = WordRecogniser(TEXTS.values())
     recordings = [noisy(read_audio(FOLDER / name), 5) for name in TEXTS]
-    forwards = [recogniser.hear(audio) for audio in recordings]
-    assert [recogniser.hear(audio) for audio in reversed(recordings)] == forwards[::-1]
+    forwards = [recogniser.transcribe(audio) for audio in recordings]
+    assert [recogniser.transcribe(audio) for audio in reversed(recordings)] == forwards[::-1]
 
 
 @needs_pocketsphinx
@@ -87,7 +89,7 @@ def test_words_that_the_dictionary_lacks_are_named_and_not_counted() -> None:
     name, text = next(iter(TEXTS.items()))
     recogniser = WordRecogniser([text.replace("train", "Zbigniewowa"), "it was 1998"])
     assert recogniser.unknown == ["1998", "zbigniewowa"]
-    score = recogniser.score(text.replace("train", "Zbigniewowa"), recogniser.hear(read_audio(FOLDER / name)))
+    score = recogniser.score(text.replace("train", "Zbigniewowa"), recogniser.transcribe(read_audio(FOLDER / name)))
     assert score.words == len(words_of(text)) - 1 and score.rate < 0.2
     with pytest.raises(SettingsError, match="dictionary") as caught:
         WordRecogniser(["żółć zbigniewowa"])
