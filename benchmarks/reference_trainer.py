@@ -5,13 +5,18 @@ is repeated: both discriminator passes, the discriminator's own gradients in the
 that it asks the device for after each gradient and each loss.
 """
 
+import contextlib
+import importlib.util
 import sys
+import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional
 
+from rvc_core.nn.spectrogram import mel_filterbank
 from rvc_core.presets import VoiceSpec
 from rvc_core.training.step import Networks
 from rvc_core.workspace.dataset import Batch
@@ -22,8 +27,9 @@ class ReferenceTrainer:
 
     def __init__(self, folder: Path, spec: VoiceSpec, ours: Networks, dtype: torch.dtype) -> None:
         sys.path.insert(0, str(folder))
-        from infer.module import commons, models
-        from train import losses, mel_processing
+        with _librosas_filters():
+            from infer.module import commons, models
+            from train import losses, mel_processing
 
         self.spec, self.device = spec, next(ours.generator.parameters()).device
         self.losses, self.mels, self.commons = losses, mel_processing, commons
@@ -118,3 +124,16 @@ class ReferenceTrainer:
         norm = self.commons.clip_grad_value_(network.parameters(), None)
         self.scaler.step(optimizer)
         return norm
+
+
+@contextlib.contextmanager
+def _librosas_filters() -> Iterator[None]:
+    """Inside, librosa's mel filters can be imported, where it is not installed: the checkout needs no more of it."""
+    if importlib.util.find_spec("librosa"):
+        yield
+        return
+    filters = types.ModuleType("librosa.filters")
+    filters.__dict__["mel"] = lambda sr, n_fft, n_mels, fmin=0, fmax=None: mel_filterbank(sr, n_fft, n_mels)
+    sys.modules |= {"librosa": types.ModuleType("librosa"), "librosa.filters": filters}
+    yield
+    del sys.modules["librosa"], sys.modules["librosa.filters"]

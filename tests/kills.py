@@ -45,7 +45,7 @@ def train_until_killed(
 def _train(layout: Layout, settings: dict[str, Any], write: int | None, steps: Any) -> None:
     from rvc_core import presets
     from rvc_core.settings import RuntimeSettings, TrainSettings
-    from rvc_core.training import trainer as module
+    from rvc_core.training import graphs as module
     from rvc_core.training.train import train
     from rvc_core.workspace import checkpoint
     from tiny import TINY

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..errors import SettingsError
+from ..errors import ResourceError, SettingsError
 from ..preparation.incoming import brought
 from ..settings import ConvertSettings, RuntimeSettings
 from .arguments import (
@@ -25,10 +25,26 @@ def _check(arguments: argparse.Namespace) -> Result:
     from ..system.installation import check
 
     report = check()
+    if arguments.gpu:
+        report["gpu"] = _measured_gpu(arguments.preset)
     if report["problems"]:
         first = report["problems"][0]
         report |= {"error": first["problem"], "hint": first["hint"], "failed_command": True}
     return report
+
+
+def _measured_gpu(name: str) -> dict[str, Any]:
+    import torch
+
+    from ..presets import preset
+    from ..system.devices import choose_device
+    from ..training.preflight import preflight
+
+    chosen = choose_device()
+    if not chosen.name.startswith("cuda"):
+        raise ResourceError(f"no GPU to measure: {chosen.reason}", hint="leave out --gpu, or choose a runtime with one")
+    torch.set_float32_matmul_precision("high")
+    return preflight(name, preset(name), torch.device(chosen.name)).as_json()
 
 
 def _inspect(arguments: argparse.Namespace) -> Result:
@@ -174,7 +190,12 @@ _EVALUATED: tuple[Option, ...] = (
     ("--output", {"metavar": "DIR", "help": "Folder for the converted files. Default: they are not kept."}),
 )
 COMMANDS: dict[str, tuple[Any, ...]] = {
-    "check": (_check, "Report versions, device and problems."),
+    "check": (
+        _check,
+        "Report versions, device and problems.",
+        ("--gpu", {"action": "store_true", "help": "Also train a few steps of noise on the GPU, in under a minute."}),
+        ("--preset", {"default": "v2-40k", "metavar": "PRESET", "help": "What --gpu trains. Default: v2-40k."}),
+    ),
     "inspect": (_inspect, "Report the quality of recordings.", ("dataset", {"metavar": "PLACE", "help": RECORDINGS})),
     "f0": (
         _f0,

@@ -13,7 +13,6 @@ from collections.abc import Callable
 import torch
 
 from ..nn.spectrogram import EpsilonName
-from ..presets import VoiceSpec
 from ..workspace.dataset import BUCKET_FRAMES, Batch
 from .distributed import ALONE, Ranks
 from .memory import Portions, release
@@ -28,7 +27,7 @@ class StepGraphs:
 
     Parameters
     ----------
-    networks, spec, epsilons, ranks, portions
+    networks, epsilons, ranks, portions
         As for `train_step`.
     record : callable, optional
         Records turns of a step, see `CudaRecorder`.
@@ -42,14 +41,13 @@ class StepGraphs:
     --------
     >>> from rvc_core.presets import preset
     >>> networks = Networks.fresh(preset("nano"), seed=1, device=torch.device("cpu"))
-    >>> StepGraphs(networks, preset("nano"), epsilons="2023").can_record          # a CPU has no graphs
+    >>> StepGraphs(networks, epsilons="2023").can_record          # a CPU has no graphs
     False
     """
 
     def __init__(
         self,
         networks: Networks,
-        spec: VoiceSpec,
         *,
         epsilons: EpsilonName,
         ranks: Ranks = ALONE,
@@ -58,7 +56,8 @@ class StepGraphs:
     ) -> None:
         on_gpu = networks.device.type == "cuda"
         self._record = record or (CudaRecorder(networks) if on_gpu else None)
-        self._networks, self._spec, self._epsilons, self._ranks = networks, spec, epsilons, ranks
+        self._networks, self._spec = networks, networks.generator.spec
+        self._epsilons, self._ranks = epsilons, ranks
         self._portions = portions or Portions(1 << 30)
         self._portions.spare = self.clear
         self.recorded: dict[tuple[int, int], tuple[Batch, Step, list[Turn]]] = {}

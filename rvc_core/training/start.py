@@ -16,7 +16,7 @@ from ..settings import TrainSettings
 from ..system.files import ensure_room
 from ..workspace import stamps
 from ..workspace.checkpoint import Checkpoint, continue_optimizer, load_base
-from ..workspace.dataset import Batch, ClipStore
+from ..workspace.dataset import Batch, ClipStore, ClipTensors
 from ..workspace.filelist import read_filelist
 from ..workspace.layout import LATEST_ONLY, Layout
 from ..workspace.manifest import ExperimentRecord
@@ -74,7 +74,9 @@ def with_batch_size(
     return settings.model_copy(update={"batch_size": max(1, known // processes) if known else measured()})
 
 
-def measured_batch_size(spec: VoiceSpec, clips: ClipStore, settings: TrainSettings, device: torch.device) -> int:
+def measured_batch_size(
+    spec: VoiceSpec, clips: ClipStore | list[ClipTensors], settings: TrainSettings, device: torch.device
+) -> int:
     """As many clips as fit into memory, by real steps of other networks with the longest clip there is."""
     networks = Networks.fresh(spec, seed=settings.seed, device=device)
     networks.compute_in(

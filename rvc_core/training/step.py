@@ -92,6 +92,11 @@ class Networks:
         with self.autocast(), copied_weights(network, self.dtype):
             yield
 
+    def moments(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """An optimizer's state, with the step size as a number on every device."""
+        state = optimizer.state_dict()
+        return {**state, "param_groups": [{**group, "lr": self.learning_rate} for group in state["param_groups"]]}
+
     def set_learning_rate(self, rate: float) -> None:
         """Use this step size from now on."""
         self.learning_rate = rate

@@ -36,7 +36,7 @@ from .pace import Pace
 from .position import NAN_STEPS, Caution, Position
 from .precision import DTYPES
 from .saves import Saves
-from .step import Networks, StepResult, train_step
+from .step import Networks, StepResult
 from .validate import speak
 from .validation import Validation
 
@@ -53,14 +53,12 @@ class Trainer:
         The experiment, what is wanted of it, the processes that train, both networks, the clips, the voice's record.
     position, caution, pace, saves, validation
         Where it is, what NaN losses have taught, how long steps take, what is being written, what was measured.
-    portions : Portions
-        How many clips pass through the networks at once.
+    portions, graphs
+        How many clips pass through the networks at once, and what makes their steps.
     log, progress
         Where figures are written, and where people are told.
     newest : StepResult or None
         Of the last step.
-    graphs : StepGraphs or None
-        On a GPU, the recorded steps of these networks.
     """
 
     def __init__(
@@ -72,8 +70,8 @@ class Trainer:
         self.saves = Saves(layout, self.spec, data.info, keep_checkpoints=settings.keep_checkpoints)
         self.validation = Validation(layout, data.heldout)
         self.newest: StepResult | None = None
-        self.graphs: StepGraphs | None = None
 
+    graphs: StepGraphs
     log: MetricsLog
     progress: Progress
 
@@ -154,17 +152,8 @@ class Trainer:
 
     def step(self, batch: Batch) -> bool:
         """Train on a batch; False when this was the last of too many steps in a row with NaN losses."""
-        began, epsilons = time.monotonic(), self.settings.mel_epsilons
-        if self.graphs is None and self.networks.device.type == "cuda":
-            self.graphs = StepGraphs(
-                self.networks, self.spec, epsilons=epsilons, ranks=self.ranks, portions=self.portions
-            )
-        if self.graphs is not None:
-            self.newest = self.graphs.step(batch)
-        else:
-            self.newest = train_step(
-                self.networks, batch, self.spec, epsilons=epsilons, ranks=self.ranks, portions=self.portions
-            )
+        began = time.monotonic()
+        self.newest = self.graphs.step(batch)
         values = self.newest.values()
         values["learning_rate"] = self.networks.learning_rate
         self.position.advance()
@@ -275,7 +264,10 @@ class Trainer:
 
     def load(self, checkpoint: Checkpoint | None) -> str:
         """Load weights, moments and position, or base weights without a checkpoint; returns which, in words."""
-        self.position, self.caution.nan_steps, self.graphs = Position(), 0, None
+        self.position, self.caution.nan_steps = Position(), 0
+        self.graphs = StepGraphs(
+            self.networks, epsilons=self.settings.mel_epsilons, ranks=self.ranks, portions=self.portions
+        )
         if checkpoint is None:
             bases = start.find_bases(self.spec, self.settings)
             return start.load_bases(self.networks, bases, self.settings, self.info)
@@ -319,9 +311,7 @@ class Trainer:
         common = {"iteration": position.epoch, "learning_rate": self.learning_rate}
 
         def part(network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-            moments = optimizer.state_dict()
-            moments["param_groups"] = [{**group, "lr": networks.learning_rate} for group in moments["param_groups"]]
-            return on_host({"model": network.state_dict(), "optimizer": moments, **common})
+            return on_host({"model": network.state_dict(), "optimizer": networks.moments(optimizer), **common})
 
         state = {
             "epoch": position.epoch,

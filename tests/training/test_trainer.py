@@ -32,6 +32,7 @@ from rvc_core.experiment import Experiment
 from rvc_core.progress import Silent
 from rvc_core.settings import TrainSettings
 from rvc_core.system.files import read_json
+from rvc_core.training import graphs as graphs_module
 from rvc_core.training import guards, start, step
 from rvc_core.training import train as train_entry
 from rvc_core.training import trainer as train_module
@@ -229,7 +230,7 @@ def test_ctrl_c_ends_at_a_step_and_loses_nothing(tiny: None, tmp_path: Path, mon
             os.kill(os.getpid(), signal.SIGINT)  # in the middle of a step, between the two networks' moves
         return train_step(*arguments, **options)
 
-    monkeypatch.setattr(train_module, "train_step", interrupted)
+    monkeypatch.setattr(graphs_module, "train_step", interrupted)
     layout = experiment(tmp_path, "interrupted")
     first = train(layout, _settings(epochs=3))
     assert (first.stopped_by, first.steps) == ("interrupt", 4)
@@ -284,7 +285,7 @@ class _Odd:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, calls: set[int]) -> None:
         self.calls, self.made = calls, 0
         self._real = step.distance_to_real
-        monkeypatch.setattr(train_module, "train_step", self._step)
+        monkeypatch.setattr(graphs_module, "train_step", self._step)
         monkeypatch.setattr(step, "distance_to_real", self._judge)
 
     def _step(self, *arguments: object, **options: object) -> object:
@@ -414,7 +415,7 @@ def small_card(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     held, cap, work = [0], [0], step.Gradients.of_generator
 
     def within(self: step.Gradients, parts: list[slice]) -> object:
-        frames = (parts[0].stop - parts[0].start) * self._batch.content.shape[1]
+        frames = (parts[0].stop - parts[0].start) * self.batch.content.shape[1]
         if frames > cap[0]:
             raise torch.OutOfMemoryError("CUDA out of memory")
         held[0] = max(held[0], frames)
@@ -620,7 +621,7 @@ def test_a_disk_that_fills_loses_nothing(
 
     with monkeypatch.context() as patch, pytest.raises(ResourceError) as caught:
         patch.setattr(checkpoint_module, "ensure_room", lambda *_: None)
-        patch.setattr(train_module, "train_step", filling)
+        patch.setattr(graphs_module, "train_step", filling)
         train(layout, _settings(epochs=30, save_every_epochs=2))
     assert "full" in str(caught.value) or "no room" in str(caught.value)
     assert "\n" not in str(caught.value) and caught.value.hint
@@ -656,7 +657,7 @@ def test_storage_that_vanishes_is_named_and_nothing_is_written_in_its_place(
             layout.root.rename(away)
         return train_step(*arguments, **options)
 
-    monkeypatch.setattr(train_module, "train_step", vanishing)
+    monkeypatch.setattr(graphs_module, "train_step", vanishing)
     with pytest.raises(StorageError, match="tiny (is gone|cannot be used any more)") as caught:
         train(layout, _settings(epochs=30, save_every_epochs=2))
     assert "bring that storage back" in caught.value.hint and not layout.root.exists()

@@ -1,0 +1,81 @@
+"""What `rvc check --gpu` and the sections of `benchmarks/gpu.py` measure, tried on a CPU, where numbers mean little."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rvc_core.presets import preset
+from rvc_core.training.preflight import noisy_clip, preflight
+from rvc_core.training.step import Networks
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+import gpu  # noqa: E402
+
+SMALL = ("environment", "equal", "waiting", "conversion", "formats", "scarcity", "nccl", "pairs", "flight")
+
+
+def test_preflight_measures_what_training_will_do(tiny: None) -> None:
+    report = preflight("nano", preset("nano"), torch.device("cpu"))
+    assert (report.gpu, report.precision, report.is_recorded) == ("cpu", "fp32", False)
+    assert 1 <= report.clips_per_step <= 16 and report.step_seconds > 0
+    clips = 10 * 60 * 100 / noisy_clip(preset("nano")).frames
+    steps = 200 * -(-clips // report.clips_per_step)
+    assert report.hours == pytest.approx(steps * report.step_seconds / 3600, abs=0.01)
+
+
+def test_check_says_that_there_is_no_gpu_to_measure() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    done = subprocess.run(
+        [sys.executable, "-m", "rvc_core.cli", "check", "--gpu"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1 and "no GPU to measure" in done.stderr and not done.stdout.strip()
+
+
+def test_the_small_sections_of_the_gpu_benchmark_run_on_a_cpu(tiny: None) -> None:
+    bench = gpu.Bench("cpu", "nano", None)
+    report = gpu.run(bench, [*SMALL], budget_seconds=120)
+    assert bench.failed == [] and set(SMALL) <= report.keys()
+    assert report["equal"]["to_the_cpu"] == 0 == report["equal"]["recorded_and_eager_apart"]
+    assert report["conversion"]["ours_times_real_time"] > 0
+    json.dumps(report, default=str)
+
+
+def test_the_gpu_benchmark_notices_a_step_that_is_another(tiny: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that differ from one device to the next, as a broken kernel makes them."""
+    seeds = iter(range(100))
+    real = Networks.fresh.__func__
+    monkeypatch.setattr(
+        Networks,
+        "fresh",
+        classmethod(lambda cls, spec, *, seed, device: real(cls, spec, seed=next(seeds), device=device)),
+    )
+    bench = gpu.Bench("cpu", "nano", None)
+    gpu.run(bench, ["equal"], budget_seconds=60)
+    assert "a float32 step has the CPU's losses" in bench.failed
+
+
+def test_a_section_that_raises_is_noted_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(bench: gpu.Bench) -> dict[str, object]:
+        raise RuntimeError("CUDA error: misaligned address")
+
+    monkeypatch.setattr(gpu, "SECTIONS", (broken, gpu.environment))
+    bench = gpu.Bench("cpu", "nano", None)
+    report = gpu.run(bench, [], budget_seconds=60)
+    assert report["failed"] == ["broken: RuntimeError"] and "misaligned" in report["broken"]["error"]
+    assert "torch" in report["environment"]
+
+
+@pytest.mark.slow
+def test_the_large_sections_of_the_gpu_benchmark_run_on_a_cpu(tmp_path: Path) -> None:
+    output = tmp_path / "gpu.json"
+    names = ["training", "journey", "estimators"]
+    options = ["--device", "cpu", "--preset", "nano", "--budget", "600", "--output", str(output)]
+    done = subprocess.run([sys.executable, str(BENCHMARKS / "gpu.py"), *names, *options], check=False)
+    report = json.loads(output.read_text())
+    assert done.returncode == 0 and report["failed"] == [] and set(names) <= report.keys()
