@@ -9,7 +9,6 @@ others go on. One GPU cannot prove two NCCL ranks, which NCCL refuses on one car
 """
 
 import argparse
-import contextlib
 import copy
 import json
 import os
@@ -18,13 +17,13 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
+from measured import AfterSteps, Bench, apart, kernels, kernels_by_time, no_waiting, timed_steps
 from reference_trainer import ReferenceTrainer
 
 from rvc_core.embedded import voice_folder
@@ -32,9 +31,7 @@ from rvc_core.experiment import Experiment
 from rvc_core.features.content import content_encoder
 from rvc_core.features.pitch import pitch_estimator
 from rvc_core.nn.spectrogram import mel_spectrogram
-from rvc_core.nn.synthesizer import SynthesisNoise
-from rvc_core.presets import VoiceSpec, preset
-from rvc_core.progress import Stop
+from rvc_core.presets import preset
 from rvc_core.settings import ConvertSettings, ExtractSettings, PrepareSettings, RuntimeSettings, TrainSettings
 from rvc_core.system.installation import check
 from rvc_core.training import precision
@@ -43,78 +40,10 @@ from rvc_core.training.graphs import StepGraphs
 from rvc_core.training.memory import Portions, release
 from rvc_core.training.preflight import noisy_clip, preflight
 from rvc_core.training.start import measured_batch_size
-from rvc_core.training.step import Networks, train_step
-from rvc_core.workspace.dataset import Batch, draw_noise
+from rvc_core.training.step import train_step
 from rvc_core.workspace.metrics import history
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-
-
-class Bench:
-    """The device, the architecture that counts, and what did not hold."""
-
-    def __init__(self, device: str, preset_name: str, reference: Path | None) -> None:
-        self.device, self.name, self.reference = torch.device(device), preset_name, reference
-        self.spec = preset(preset_name)
-        self.on_gpu = self.device.type == "cuda"
-        self.runtime = RuntimeSettings(device=device, gpus=1, threads=0 if self.on_gpu else 1)
-        self.failed: list[str] = []
-
-    def hold(self, claim: str, true: bool) -> None:
-        """Note a claim that does not hold."""
-        if not true:
-            self.failed.append(claim)
-
-    def networks(
-        self, dtype: torch.dtype, spec: VoiceSpec | None = None, device: torch.device | None = None
-    ) -> Networks:
-        """Random networks, the same each time."""
-        networks = Networks.fresh(spec or self.spec, seed=1, device=device or self.device)
-        networks.compute_in(dtype)
-        return networks
-
-    def batch(self, clips: int, spec: VoiceSpec | None = None, device: torch.device | None = None) -> Batch:
-        """A batch whose draws are fixed, drawn on the CPU."""
-        spec, device = spec or self.spec, device or self.device
-        clip = noisy_clip(spec)
-        frames = clip.frames * clips
-        noise = draw_noise([clip.frames] * clips, spec, seed=(7,), device=torch.device("cpu"))
-        moved = {name: part if part is None else part.to(device) for name, part in vars(noise).items()}
-        return replace(Batch.of([clip] * clips, device), noise=SynthesisNoise(**moved), whole_frames=frames)
-
-    def seconds(self, work: Callable[[], object], times: int) -> float:
-        """The median time of some work, after one time for nothing."""
-        taken = []
-        for _ in range(times + 1):
-            self.synchronize()
-            began = time.perf_counter()
-            work()
-            self.synchronize()
-            taken.append(time.perf_counter() - began)
-        return statistics.median(taken[1:])
-
-    def synchronize(self) -> None:
-        """Wait for the device, if it is one that runs ahead."""
-        if self.on_gpu:
-            torch.cuda.synchronize()
-
-    def graphs(self, networks: Networks, clips: int) -> StepGraphs:
-        """Recorded steps of these networks."""
-        return StepGraphs(networks, epsilons="2023", portions=Portions(clips))
-
-
-class AfterSteps(Stop):
-    """Asks training to end after so many steps."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self._left = steps
-
-    @property
-    def requested(self) -> bool:
-        """Whether the steps are done."""
-        self._left -= 1
-        return self._left < 0
 
 
 # -- sections ----------------------------------------------------------------------------------------------------------
@@ -141,7 +70,7 @@ def equal(bench: Bench) -> dict[str, Any]:
         networks, batch = bench.networks(torch.float32, spec, device), bench.batch(2, spec, device)
         values.append(train_step(networks, batch, spec, epsilons="2023").values())
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
-    to_cpu = _apart(*values)
+    to_cpu = apart(*values)
     bench.hold("a float32 step has the CPU's losses", to_cpu < 5e-3)
 
     def five(recorded: bool) -> dict[str, float]:
@@ -152,15 +81,9 @@ def equal(bench: Bench) -> dict[str, Any]:
         return [graphs.step(batch).values() for _ in range(5)][-1]
 
     eager, again, recorded = five(False), five(False), five(True)
-    twice, ours = _apart(eager, again), _apart(eager, recorded)
+    twice, ours = apart(eager, again), apart(eager, recorded)
     bench.hold("a recorded step differs from an eager one by no more than two eager ones", ours <= 2 * twice + 1e-3)
     return {"to_the_cpu": to_cpu, "two_eager_apart": twice, "recorded_and_eager_apart": ours}
-
-
-def _apart(one: dict[str, float], other: dict[str, float]) -> float:
-    """The largest relative difference of two steps' losses."""
-    losses = [name for name in one if name.startswith("loss/")]
-    return max(abs(one[name] - other[name]) / max(abs(one[name]), 1e-3) for name in losses)
 
 
 def estimators(bench: Bench) -> dict[str, Any]:
@@ -199,61 +122,29 @@ def waiting(bench: Bench) -> dict[str, Any]:
         networks, batch = bench.networks(DTYPES[name]), bench.batch(4)
         for _ in range(3):
             train_step(networks, batch, bench.spec, epsilons="2023").values()
-        with _no_waiting(bench):
+        with no_waiting(bench):
             result = train_step(networks, batch, bench.spec, epsilons="2023")
         result.values()
         eager = bench.seconds(lambda n=networks, b=batch: train_step(n, b, bench.spec, epsilons="2023").values(), 3)
         graphs = bench.graphs(networks, 4)
         for _ in range(3):
             graphs.step(batch)
-        with _no_waiting(bench):
+        with no_waiting(bench):
             result = graphs.step(batch)
         result.values()
         recorded = bench.seconds(lambda g=graphs, b=batch: g.step(b).values(), 10)
-        kernels, busy = _kernels(bench, lambda g=graphs, b=batch: g.step(b).values())
+        seen, busy = kernels(bench, lambda g=graphs, b=batch: g.step(b).values())
         found[name] = {
             "eager_s": round(eager, 4),
             "recorded_s": round(recorded, 4),
-            "kernels": len(kernels),
+            "kernels": len(seen),
             "busy_s": round(busy, 4),
-            "longest": kernels_by_time(kernels)[:12],
+            "longest": kernels_by_time(seen)[:12],
         }
         bench.hold(f"steps in {name} are recorded", bool(graphs.recorded) or not bench.on_gpu)
         del networks, batch, graphs, result
         release()
     return found
-
-
-@contextlib.contextmanager
-def _no_waiting(bench: Bench) -> Iterator[None]:
-    """Inside, torch raises where the processor would wait for the device."""
-    if bench.on_gpu:
-        torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        if bench.on_gpu:
-            torch.cuda.set_sync_debug_mode("default")
-
-
-def _kernels(bench: Bench, work: Callable[[], object]) -> tuple[list[tuple[str, float]], float]:
-    """Name and seconds of each kernel, and their sum."""
-    kinds = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * bench.on_gpu
-    with torch.profiler.profile(activities=kinds) as profile:
-        work()
-        bench.synchronize()
-    cuda = torch.autograd.DeviceType.CUDA
-    kernels = [(each.name, each.self_device_time_total / 1e6) for each in profile.events() if each.device_type == cuda]
-    return kernels, sum(seconds for _, seconds in kernels)
-
-
-def kernels_by_time(kernels: list[tuple[str, float]]) -> list[tuple[str, int, float]]:
-    """Name, number and milliseconds of each kind of kernel, the longest first."""
-    found: dict[str, list[float]] = {}
-    for name, seconds in kernels:
-        found.setdefault(name, []).append(seconds)
-    rows = [(name[:90], len(taken), round(1000 * sum(taken), 2)) for name, taken in found.items()]
-    return sorted(rows, key=lambda row: -row[2])
 
 
 def pairs(bench: Bench) -> dict[str, Any]:
@@ -266,11 +157,11 @@ def pairs(bench: Bench) -> dict[str, Any]:
         release()
         networks = bench.networks(dtype)
         graphs = bench.graphs(networks, clips)
-        ours, peak = _timed_steps(bench, lambda g=graphs, b=batch: g.step(b).values())
+        ours, peak = timed_steps(bench, lambda g=graphs, b=batch: g.step(b).values())
         reference = ReferenceTrainer(bench.reference, bench.spec, networks, dtype)
         del graphs, networks
         release()
-        theirs, their_peak = _timed_steps(bench, lambda r=reference, b=batch: r.step(b))
+        theirs, their_peak = timed_steps(bench, lambda r=reference, b=batch: r.step(b))
         del reference
         found[f"{name} batch {clips}"] = {
             "ratio": round(theirs / ours, 3),
@@ -280,17 +171,6 @@ def pairs(bench: Bench) -> dict[str, Any]:
             "reference_gb": round(their_peak / 1e9, 3),
         }
     return found
-
-
-def _timed_steps(bench: Bench, step: Callable[[], object]) -> tuple[float, int]:
-    """The median time of a step, and the most memory that was reserved."""
-    for _ in range(3):
-        step()
-    if bench.on_gpu:
-        release()
-        torch.cuda.reset_peak_memory_stats()
-    seconds = bench.seconds(step, 7 if bench.on_gpu else 1)
-    return seconds, torch.cuda.max_memory_reserved() if bench.on_gpu else 0
 
 
 def scarcity(bench: Bench) -> dict[str, Any]:
@@ -307,16 +187,16 @@ def scarcity(bench: Bench) -> dict[str, Any]:
         clips = portions.clips
         del networks, batch
         release()
-    apart = _apart(*losses)
+    difference = apart(*losses)
     torch.cuda.set_per_process_memory_fraction(4.5e9 / whole)
     found = measured_batch_size(
         bench.spec, [noisy_clip(bench.spec)] * 16, TrainSettings(precision="fp32"), bench.device
     )
     torch.cuda.set_per_process_memory_fraction(1.0)
     bench.hold("memory that runs out makes fewer clips pass", clips < 8)
-    bench.hold("portions make the same step", apart < 0.02)
+    bench.hold("portions make the same step", difference < 0.02)
     bench.hold("auto finds a batch under a cap", 1 <= found < 16)
-    return {"portion": clips, "apart": apart, "auto_batch_in_4.5_gb": found}
+    return {"portion": clips, "apart": difference, "auto_batch_in_4.5_gb": found}
 
 
 def nccl(bench: Bench) -> dict[str, Any]:
@@ -333,8 +213,8 @@ def nccl(bench: Bench) -> dict[str, Any]:
         graphs = StepGraphs(networks, epsilons="2023", ranks=ranks, portions=Portions(2))
         values.append([graphs.step(batch).values() for _ in range(5)][-1])
     distributed.destroy_process_group()
-    bench.hold("sums through NCCL change nothing", (apart := _apart(*values)) < 2e-2)
-    return {"apart": apart}
+    bench.hold("sums through NCCL change nothing", (difference := apart(*values)) < 2e-2)
+    return {"apart": difference}
 
 
 def journey(bench: Bench) -> dict[str, Any]:
@@ -350,10 +230,10 @@ def journey(bench: Bench) -> dict[str, Any]:
         made = voice.convert(source, ConvertSettings(f0_method="fcpe"))
         mels.append(mel_spectrogram(torch.from_numpy(made.audio.samples)[None], preset("nano")))
     first, last = report.heldout_mel_first, report.heldout_mel_last
-    apart = float((mels[0] - mels[1]).abs().mean())
+    difference = float((mels[0] - mels[1]).abs().mean())
     bench.hold("unheard speech comes nearer", bool(first and last and (last < 0.9 * first or not bench.on_gpu)))
-    bench.hold("this device converts as a CPU does", apart < 0.1)
-    return {"steps": report.steps, "heldout_mel": [first, last], "conversion_apart": round(apart, 4)}
+    bench.hold("this device converts as a CPU does", difference < 0.1)
+    return {"steps": report.steps, "heldout_mel": [first, last], "conversion_apart": round(difference, 4)}
 
 
 def training(bench: Bench) -> dict[str, Any]:

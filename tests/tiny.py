@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch
 
 from rvc_core import presets
 from rvc_core.features.pitch import PitchTrack
 from rvc_core.progress import Stop
 from rvc_core.workspace import stamps
+from rvc_core.workspace.dataset import Batch, ClipTensors, draw_noise
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.manifest import ExperimentRecord
 from synth import phrase
@@ -32,6 +34,24 @@ TINY = replace(
     discriminator_periods=(2, 3),
     discriminator_divisor=16,
 )
+
+
+def batch_of(lengths: list[int], *, seed: int) -> Batch:
+    """Clips of noise of these lengths, and all draws of a step on them."""
+    random = torch.Generator().manual_seed(seed)
+    clips = [
+        ClipTensors(
+            torch.randn(frames, 8, generator=random),
+            torch.full((frames,), 60),
+            torch.full((frames,), 150.0),
+            torch.rand(513, frames, generator=random),
+            0.1 * torch.randn(frames * 160, generator=random),
+            0,
+        )
+        for frames in lengths
+    ]
+    cpu = torch.device("cpu")
+    return replace(Batch.of(clips, cpu), noise=draw_noise(lengths, TINY, seed=(seed,), device=cpu))
 
 
 class AfterSteps(Stop):

@@ -9,8 +9,8 @@ import torch
 from rvc_core.training.graphs import StepGraphs, Turn
 from rvc_core.training.memory import Portions
 from rvc_core.training.step import Networks, train_step
-from rvc_core.workspace.dataset import Batch, ClipTensors, draw_noise
-from tiny import TINY
+from rvc_core.workspace.dataset import Batch
+from tiny import TINY, batch_of
 
 CPU = torch.device("cpu")
 
@@ -22,19 +22,7 @@ def networks() -> Networks:
 
 def _batch(number: int) -> Batch:
     """Three clips of different lengths, all of one bucket."""
-    random, lengths = torch.Generator().manual_seed(number), [40 + number, 35, 30]
-    clips = [
-        ClipTensors(
-            torch.randn(frames, 8, generator=random),
-            torch.full((frames,), 60),
-            torch.full((frames,), 150.0),
-            torch.rand(513, frames, generator=random),
-            0.1 * torch.randn(frames * 160, generator=random),
-            0,
-        )
-        for frames in lengths
-    ]
-    return replace(Batch.of(clips, CPU), noise=draw_noise(lengths, TINY, seed=(number,), device=CPU))
+    return batch_of([40 + number, 35, 30], seed=number)
 
 
 def _repeat(turn: Turn) -> Turn:

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -13,8 +12,8 @@ from rvc_core.nn.synthesizer import take_segments
 from rvc_core.training import step
 from rvc_core.training.memory import Portions
 from rvc_core.training.step import Gradients, Networks, train_step
-from rvc_core.workspace.dataset import Batch, ClipTensors, draw_noise
-from tiny import TINY
+from rvc_core.workspace.dataset import Batch, draw_noise
+from tiny import TINY, batch_of
 
 
 def _batch() -> Batch:
@@ -110,20 +109,7 @@ def _assert_same_step(*both: tuple[dict[str, float], list[Tensor]]) -> None:
 
 def _longer_batch() -> Batch:
     """Five clips of different lengths."""
-    lengths, random = [40, 35, 30, 25, 20], torch.Generator().manual_seed(0)
-    clips = [
-        ClipTensors(
-            torch.randn(frames, 8, generator=random),
-            torch.full((frames,), 60),
-            torch.full((frames,), 150.0),
-            torch.rand(513, frames, generator=random),
-            0.1 * torch.randn(frames * 160, generator=random),
-            0,
-        )
-        for frames in lengths
-    ]
-    cpu = torch.device("cpu")
-    return replace(Batch.of(clips, cpu), noise=draw_noise(lengths, TINY, seed=(1,), device=cpu))
+    return batch_of([40, 35, 30, 25, 20], seed=1)
 
 
 @pytest.mark.parametrize("where", ["of_discriminator", "of_generator"])
