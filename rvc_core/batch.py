@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from .audio.recordings import find_recordings
 from .errors import ResourceError, RVCError, SettingsError
 from .experiment import Experiment
@@ -27,7 +29,8 @@ from .settings import (
     TrainSettings,
     text_of,
 )
-from .system.files import read_json, sha256_of, signature, slug_of, write_json
+from .system.documents import Digest, read_json, read_or, read_yaml
+from .system.files import sha256_of, signature, slug_of, write_json
 from .voice import FailedFile, Voice
 from .workspace.layout import Layout
 
@@ -38,6 +41,11 @@ _LINE_EVERY_SECONDS = 15.0
 _YAML = (
     "write  runs: [{name: alice, dataset: alice_recordings, convert: songs, epochs: 300}]  (optional:  defaults: {})"
 )
+
+
+class _Mark(TypedDict):
+    stamp: str
+    sha256: dict[str, Digest]
 
 
 def parameters_cell(*classes: type[Settings]) -> str:
@@ -169,7 +177,7 @@ def execute(notebook: str, place: Path, parameters: Mapping[str, Any], progress:
             f"the process that ran {notebook}.ipynb was killed",
             hint="it probably ran out of memory: close other programs, then run this again",
         ) from error
-    return read_json(result, "run this again")
+    return read_json(result, dict[str, Any], "run this again")
 
 
 class _Relay:
@@ -216,14 +224,7 @@ def read_plans(file: Path) -> list[Plan]:
     SettingsError
         When the file is missing or invalid; the message names the run.
     """
-    import yaml
-
-    try:
-        content = yaml.load(file.read_text("utf-8"), _as_written())
-    except FileNotFoundError:
-        raise SettingsError(f"{file} does not exist", hint="give the YAML file that lists the runs") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} is not valid YAML: {' '.join(str(error).split())}", hint=_YAML) from error
+    content = read_yaml(file, _YAML, error=SettingsError)
     if (
         not isinstance(content, dict)
         or not isinstance(content.get("runs"), list)
@@ -243,22 +244,6 @@ def read_plans(file: Path) -> list[Plan]:
             f"{file} has several runs called {', '.join(sorted(doubled))}", hint="give each run its own name"
         )
     return plans
-
-
-def _as_written() -> Any:
-    """A loader that leaves scalars as they were written, but for nothing: a voice may be called 007, no or 2024-05-01.
-
-    Numbers and truth values are read by the settings that they are for.
-    """
-    import yaml
-
-    class AsWritten(yaml.SafeLoader):
-        yaml_implicit_resolvers = {
-            first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("null", "merge")]
-            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-        }
-
-    return AsWritten
 
 
 def _plan(file: Path, row: dict[str, Any]) -> Plan:
@@ -312,9 +297,11 @@ def run_all(file: Path, output: Path, progress: Progress = Silent()) -> list[dic
 def _run(plan: Plan, place: Path, progress: Progress) -> str:
     """Run a plan unless its results are up to date; returns ``done`` or ``skipped``."""
     mark, stamp = place.with_name(f"{place.name}.stamp.json"), signature([*_depends(plan)])
-    kept = read_json(mark, "delete it") if mark.exists() else {}
-    if kept.get("stamp") == stamp and all(
-        Path(made).is_file() and sha256_of(Path(made)) == digest for made, digest in kept["sha256"].items()
+    kept = read_or(mark, _Mark, None)
+    if (
+        kept
+        and kept["stamp"] == stamp
+        and all(Path(made).is_file() and sha256_of(Path(made)) == digest for made, digest in kept["sha256"].items())
     ):
         return "skipped"
     mark.unlink(missing_ok=True)

@@ -23,7 +23,10 @@ STEP_OF[DATA] = -1  # package data: it only says where its files are
 # What a notebook's kernel, the keeper of a training and its mirror are made of.
 WITHOUT_TORCH = [
     *ORDER[0],
-    *(f"system.{name}" for name in ("files", "download", "platforms", "threads", "pickle_scan")),
+    *(
+        f"system.{name}"
+        for name in ("files", "inside", "documents", "locks", "download", "platforms", "threads", "pickle_scan")
+    ),
     *(f"audio.{name}" for name in ("recordings", "waveform", "slicer", "quality")),
     *(f"workspace.{name}" for name in ("layout", "manifest", "stamps", "filelist", "retention", "metrics")),
     *(f"preparation.{name}" for name in ("incoming", "links", "archives", "file_kinds", "typed_paths", "preview")),
@@ -31,6 +34,7 @@ WITHOUT_TORCH = [
     "storage.places",
     "storage.snapshot",
     "storage.mirror",
+    "training.beacon",
     "training.detached",
     *ORDER[-4],
     *(f"notebook.{name}" for name in ("cells", "results", "players", "watching", "tensorboard_server")),

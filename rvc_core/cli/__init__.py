@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 from .. import __version__
 from ..errors import RVCError
 from ..settings import RuntimeSettings, Settings
+from ..system.files import FULL
 from .arguments import Option, Result, complain
 from .reports import COMMANDS as REPORTS
 from .stages import COMMANDS as STAGES
@@ -70,6 +71,8 @@ def _fail(arguments: argparse.Namespace, error: str, hint: str) -> int:
 def _hint_for(error: OSError) -> str:
     if isinstance(error, NotADirectoryError | FileExistsError):
         return "this path must be a folder, but it is a file: move the file, or change --output or RVC_HOME"
+    if error.errno in (None, *FULL):  # numpy gives none
+        return "the disk, or what you may use of it, is full: free some space"
     if isinstance(error, PermissionError):
         return "choose folders that you can read and write (inputs, --output, RVC_HOME)"
     return "check that the path exists and that the disk works"

@@ -29,7 +29,8 @@ from ..settings import (
     TrainSettings,
     text_of,
 )
-from ..system.files import read_json, signature, slug_of, write_json
+from ..system.documents import read_json
+from ..system.files import signature, slug_of, write_json
 from ..system.platforms import home
 from .forms import Form, in_turn
 from .texts import language
@@ -91,12 +92,10 @@ class Session:
         """
         for file in (_file(), home() / _NEWEST):  # another notebook's, where this one has begun none
             try:
-                session = cls(**read_json(file, "delete it, and run the cell Begin", error=SettingsError))
+                session = read_json(file, cls, "delete it, and run the cell Begin", error=SettingsError)
                 break
             except FileNotFoundError:
                 continue
-            except TypeError:
-                raise SettingsError(f"{file} is damaged", hint="delete it, and run the cell Begin") from None
         else:
             raise StageOrderError("no voice was begun on this machine", hint="run the cell Begin")
         os.environ.setdefault("RVC_LANG", session.language)

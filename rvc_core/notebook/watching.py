@@ -2,14 +2,13 @@
 
 import base64
 import html
-import json
 import time
 from typing import Any
 
 from ..errors import StageOrderError
 from ..experiment import Experiment
-from ..progress import stalled
 from ..training import detached
+from ..training.beacon import read_state, stalled
 from ..verdict.learning_curve import History
 from ..verdict.overtraining import Verdict, verdict_of_experiment
 from ..workspace.layout import Layout
@@ -135,30 +134,20 @@ def status_line(layout: Layout, running: bool, now: float | None = None) -> str:
     --------
     >>> import tempfile; from pathlib import Path
     >>> layout = Layout(Path(tempfile.mkdtemp()), "alice")
-    >>> state = {"label": "training", "total": 300, "done": 100, "note": "epoch 34/100", "usual_seconds": 1, "time": 0}
-    >>> _ = layout.beacon.write_text(json.dumps(state))
     >>> status_line(layout, True, now=0.0)
-    'training 100 of 300 · epoch 34/100'
+    'The trainer is loading.'
     """
-    state = _beacon(layout)
     if not running:
         return "Training is not running."
-    if not state.get("label"):
-        return str((state.get("lines") or ["The trainer is loading."])[-1])
+    if not (state := read_state(layout.beacon)) or not state["label"]:
+        return ["The trainer is loading.", *(state["lines"] if state else [])][-1]
     told = f"{state['label']} {state['done']} of {state['total']}"
     return " · ".join(filter(None, [told, state["note"], stalled(state, now)]))
 
 
-def _beacon(layout: Layout) -> dict[str, Any]:
-    try:
-        return json.loads(layout.beacon.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
 def _share_done(layout: Layout, running: bool) -> float | None:
-    state = _beacon(layout)
-    return min(1.0, state["done"] / max(1, state["total"])) if running and state.get("label") else None
+    state = read_state(layout.beacon) if running else None
+    return min(1.0, state["done"] / max(1, state["total"])) if state and state["label"] else None
 
 
 def _page(state: str, sentence: str, lines: list[str], share: float | None, shown: list[Picture]) -> str:

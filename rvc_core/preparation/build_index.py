@@ -13,6 +13,7 @@ from ..settings import IndexSettings
 from ..system.files import ensure_room
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord, Manifest
+from ..workspace.stage_locks import at_stage, refuse_disturbance
 from ..workspace.stamps import clear, content_of, is_current, stamp, stamp_of
 
 
@@ -45,6 +46,7 @@ class IndexReport:
         return asdict(self)
 
 
+@at_stage("index")
 def build_index(
     layout: Layout, settings: IndexSettings = IndexSettings(), *, progress: Progress = Silent()
 ) -> IndexReport:
@@ -68,6 +70,7 @@ def build_index(
     if not clips:
         raise DatasetError(f"{layout.name!r} has no features to index", hint=f"run: rvc extract {layout.name}")
 
+    refuse_disturbance(layout, "index")
     encoder = content_of(layout, "content")
     note = {
         "name": layout.name,

@@ -25,6 +25,7 @@ from ..system.threads import set_threads
 from ..workspace.filelist import filelist_text, mute_wave
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord, Manifest
+from ..workspace.stage_locks import at_stage, refuse_disturbance
 from ..workspace.stamps import clear, content_of, is_current, stamp, stamp_of
 
 _MUTE_SECONDS, _MUTE_F0_FRAMES = 3, 301
@@ -81,6 +82,7 @@ class _Feature:
         return [folder / (clip.id + self.suffix) for folder in self.folders(clip.place)]
 
 
+@at_stage("extract")
 def extract(
     layout: Layout,
     settings: ExtractSettings = ExtractSettings(),
@@ -113,6 +115,8 @@ def extract(
     ]
     wanted = _wanted(layout, features, restarted, clips)
     compute = _ready(layout, wanted, runtime) if wanted else {}  # loads first: if that fails, nothing is removed
+    if wanted:
+        refuse_disturbance(layout, "extract")
     for feature in restarted:
         _begin(layout, feature)
     _write_mute(layout.mute, spec)

@@ -22,6 +22,7 @@ from ..nn.layers import Blueprint
 from ..nn.synthesizer import Synthesizer
 from ..presets import PRESETS, VoiceSpec, preset
 from ..progress import Progress, Silent
+from ..system.documents import read_or
 from ..system.files import ensure_room, folder_atomically, write_text
 from ..workspace.checkpoint import Checkpoint, load_foreign
 from ..workspace.filelist import filelist_text, mute_wave
@@ -29,7 +30,7 @@ from ..workspace.layout import Layout
 from ..workspace.manifest import Clip, ExperimentRecord, Manifest
 from ..workspace.rvc_config import VERSIONS
 from ..workspace.stamps import stamp, stamp_of
-from .foreign_folder import ClipParts, ForeignFolder, clip_parts, read_foreign, read_optional_json, unvoiced_kind
+from .foreign_folder import ClipParts, ForeignFolder, clip_parts, read_foreign, unvoiced_kind
 from .heldout import choose_heldout
 
 _SAME_ENCODER = 0.05  # largest difference / largest value: half precision gives 0.01, another encoder 1
@@ -160,7 +161,7 @@ def _refuse_other_networks(spec: VoiceSpec, checkpoint: Checkpoint) -> None:
 
 def _content_identity(source: ForeignFolder, spec: VoiceSpec) -> str:
     """Verify the features' encoder by encoding one clip again; empty if that is not possible."""
-    recorded = read_optional_json(source.folder / "model_info.json").get("embedder_model") or "contentvec"
+    recorded = read_or(source.folder / "model_info.json", dict[str, Any], {}).get("embedder_model") or "contentvec"
     if recorded != "contentvec":
         raise MismatchError(
             f"its features come from the encoder {str(recorded)[:40]!r}, which is not supported",
@@ -290,6 +291,6 @@ def _warnings(
             if checkpoint
             else "this needs several recordings of one speaker, three minutes in all, and an import as a copy"
         )
-    trained = read_optional_json(source.folder / "config.json").get("train")
+    trained = read_or(source.folder / "config.json", dict[str, Any], {}).get("train")
     if source.program == "RVC WebUI" and checkpoint and isinstance(trained, dict) and "fp16_run" not in trained:
         yield "it was trained with the spectrogram epsilon of RVC WebUI 2026: resume with --mel-epsilons 2026"

@@ -14,12 +14,16 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from .. import __version__
 from ..audio.waveform import AUDIO_SUFFIXES, header_seconds
-from ..errors import DatasetError, RVCError, WeightsError, printable
+from ..errors import DatasetError, WeightsError, printable
 from ..progress import Progress, Silent
+from ..system.documents import Leaf, read_or
 from ..system.download import Patience, download
-from ..system.files import read_json, sha256_of, signature, write_json
+from ..system.files import sha256_of, signature, write_json
+from ..system.inside import is_regular
 from .archives import UNPACK
 from .file_kinds import START_BYTES, TEXTS, Kind, kind_of, kind_of_file
 
@@ -72,6 +76,13 @@ class _Answer:
     def version(self) -> list[str]:
         """Equal versions, equal bytes; empty where the server names none: a length alone is no version."""
         return [self.etag, self.modified, self.length] if self.etag or self.modified else []
+
+
+class _Kept(TypedDict):
+    version: list[str]
+    sha256: str
+    file: Leaf
+    bytes: int
 
 
 def is_link(text: str) -> bool:
@@ -200,11 +211,9 @@ def fetch(link: str, place: Path, progress: Progress = Silent()) -> Path:
 
 def _kept(folder: Path) -> tuple[dict[str, Any], Path]:
     """What was fetched before, if it is whole: its description, and the file."""
-    with contextlib.suppress(FileNotFoundError, RVCError, KeyError, TypeError):
-        kept = read_json(folder / "source.json", "delete it")
-        file = folder / kept["file"]
-        if file.stat().st_size == kept["bytes"]:
-            return {"version": kept["version"], "sha256": kept["sha256"]}, file
+    kept = read_or(folder / "source.json", _Kept, None)
+    if kept and is_regular(file := folder / kept["file"]) and file.stat().st_size == kept["bytes"]:
+        return kept, file
     return {}, folder
 
 

@@ -13,24 +13,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import TypedDict
 
 from ..errors import CheckpointError, ResourceError, RVCError, StorageError
-from ..system.files import open_regular
+from ..system.documents import Count, Digest, read_json
+from ..system.files import FULL as DISK_FULL
+from ..system.inside import refuse_links
 from ..workspace.layout import WEIGHTS, Layout
 from ..workspace.manifest import ExperimentRecord
-from ..workspace.retention import CheckpointRow, Count, Digest, checkpoint_rows, first_problem
+from ..workspace.retention import CheckpointRow, checkpoint_rows
 from ..workspace.stamps import content_of
 
 _log = logging.getLogger(__name__)
 
 DATA, RECORD_PACK = "clips.pack", "record.pack"  # tars; Kaggle does not unpack this suffix
 OLDER = "restore an older save"
-_MOST_LIST_BYTES = 16 << 20
 STORED = r"[^/\x00-\x1f.][^/\x00-\x1f]*\.[0-9a-f]{12}\.(?:pth|pt|index|pack)"
 LIST = r"saved-e\d+-s\d+\.json"
 FULL = "is full", "free space there and empty its trash"
 _GONE = "is not there", "mount it, or create the folder"
 _PROBLEMS = {
-    errno.ENOSPC: FULL,
-    errno.EDQUOT: FULL,
+    **dict.fromkeys(DISK_FULL, FULL),
     errno.EROFS: ("is read-only", "mount it for writing"),
     errno.EACCES: ("is not writable for you", "choose a folder that you can write to"),
     errno.ENOENT: _GONE,
@@ -180,12 +180,7 @@ def read_list(path: Path, place: str) -> Save:
     StorageError
         When it is not one; nothing that it says was used.
     """
-    with open_regular(path) as file:
-        text = file.read(_MOST_LIST_BYTES)
-    try:
-        save = Save(folder=path.parent, place=place, **dict(Listed.model_validate_json(text)))
-    except ValidationError as error:
-        raise StorageError(f"{path.name} does not list a save: {first_problem(error)}", hint=OLDER) from error
+    save = Save(folder=path.parent, place=place, **dict(read_json(path, Listed, OLDER, error=StorageError)))
     if save.manifest != path.name or not save.files:
         raise StorageError(f"{path.name} lists another save, or no files", hint=OLDER)
     return save
@@ -208,12 +203,7 @@ def experiment_in(folder: Path, place: str) -> Save | None:
     StorageError
         When it holds links or devices, or is damaged.
     """
-    for path in (*folder.iterdir(), *folder.glob("stamps/*")):
-        status = path.lstat()
-        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-            raise StorageError(f"{path} is a link or a device", hint="replace it by a copy of the file")
-        if path.suffix == ".json" and status.st_size > _MOST_LIST_BYTES:
-            raise StorageError(f"{path} is too large", hint="remove it")
+    refuse_links(folder)
     try:
         return Save.of_experiment(Layout(folder, folder.name), place)
     except (CheckpointError, ValidationError) as error:

@@ -20,21 +20,22 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import psutil
+from typing_extensions import TypedDict
 
-from ..errors import CheckpointError, RVCError, StageOrderError, StorageError
+from ..errors import CheckpointError, StageOrderError, StorageError
+from ..system.documents import read_or
 from ..system.files import (
     ensure_room,
     folder_atomically,
-    open_regular,
-    read_json,
     replace_atomically,
     sha256_of,
     signature,
     write_json,
 )
+from ..system.inside import open_inside
 from ..workspace.layout import PREPARED, RECORD, Layout
 from ..workspace.retention import voices_to_save
 from .listing import DATA, FULL, LIST, OLDER, RECORD_PACK, STORED, Row, Save, has, saves_in, storage_errors
@@ -43,6 +44,12 @@ _log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 8 << 20  # large blocks, because every access to remote storage is slow
 _TRIES = 3
+
+
+class _Run(TypedDict):
+    settings: dict[str, Any]
+
+
 _PACKED = re.compile(f"{PREPARED.pattern}|{RECORD.pattern}")
 _OURS = re.compile(rf"(?:\.part-(?P<pid>\d{{1,9}})-)?(?:{STORED}|{LIST})")
 ARCHIVED = re.compile(rf"[\w-][\w.-]*/(?:{STORED}|{LIST})")  # in the archive of a Kaggle dataset
@@ -101,12 +108,11 @@ def _opened(layout: Layout, place: str, stack: contextlib.ExitStack) -> tuple[Sa
         if not (save := Save.of_experiment(layout, place)):
             break
         save.time, save.data_key = time.time(), _data_key(layout)
-        with contextlib.suppress(FileNotFoundError, RVCError):
-            save.settings = read_json(layout.run, "").get("settings", {})
-        beside = [path for path in (*voices_to_save(layout), *layout.indexes()) if not path.is_symlink()]
-        paths = [*(layout.root / name for name in save.checkpoint["sha256"]), *beside]
+        save.settings = read_or(layout.run, _Run, {"settings": {}})["settings"]
+        checkpoint = (layout.root / name for name in save.checkpoint["sha256"])
+        paths = [*checkpoint, *voices_to_save(layout), *layout.indexes()]
         with contextlib.suppress(FileNotFoundError):  # training has just replaced this checkpoint
-            return save, {path.name: stack.enter_context(open_regular(path)) for path in paths}
+            return save, {path.name: stack.enter_context(open_inside(path)) for path in paths}
     raise StageOrderError(f"{layout.name!r} has no checkpoint yet", hint=f"run: rvc train {layout.name}")
 
 
@@ -141,19 +147,26 @@ def _data_key(layout: Layout) -> str:
     """Changes with clips or features. The file list is left out, because it changes when the folder moves."""
     return signature(
         sorted(
-            (name, path.stat().st_size, path.read_text("utf-8") if path.suffix == ".json" else "")
+            (name, path.stat().st_size, _text_of(path) if path.suffix == ".json" else "")
             for name, path in _files(layout, PREPARED)
             if path != layout.filelist
         )
     )
 
 
+def _text_of(path: Path) -> str:
+    with open_inside(path) as file:
+        return file.read(_CHUNK_BYTES).decode("utf-8", "replace")
+
+
 def _packed(layout: Layout, names: re.Pattern[str], stack: contextlib.ExitStack) -> BinaryIO:
     """Many small files in one, because each access to remote storage is slow."""
     pack = stack.enter_context(tempfile.TemporaryFile())
+    files = sorted(_files(layout, names))
+    ensure_room(Path(tempfile.gettempdir()), sum(path.stat().st_size for _, path in files))
     with tarfile.open(fileobj=pack, mode="w") as archive:
-        for name, path in sorted(_files(layout, names)):
-            with open_regular(path) as file:
+        for name, path in files:
+            with open_inside(path, root=layout.root) as file:
                 entry = tarfile.TarInfo(name)
                 entry.size = os.fstat(file.fileno()).st_size
                 archive.addfile(entry, file)
@@ -171,9 +184,9 @@ def _put(source: BinaryIO, target: Path, digest: str) -> None:
     if not target.parent.is_dir():  # unmounted: do not create it on the local disk
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(target.parent))
     if os.path.lexists(target):
-        open_regular(target).close()  # a link or a folder of this name is not ours to replace
+        open_inside(target).close()  # a link or a folder of this name is not ours to replace
     with replace_atomically(target) as temporary:
-        with temporary.open("xb") as file:
+        with open_inside(temporary, "xb") as file:
             source.seek(0)
             _copy(source, file)
         if sha256_of(temporary) != digest:
@@ -219,7 +232,11 @@ def restore_save(save: Save, layout: Layout) -> None:
     with folder_atomically(layout.root) as staging:
         for name, row in save.files.items():
             target = staging / name
-            with storage_errors(save.place), open_regular(save.folder / row["as"]) as source, target.open("xb") as file:
+            with (
+                storage_errors(save.place),
+                open_inside(save.folder / row["as"]) as source,
+                open_inside(target, "xb") as file,
+            ):
                 _copy(source, file, row["bytes"])
             if sha256_of(target) != row["sha256"]:
                 raise StorageError(f"{row['as']} is damaged", hint=OLDER)
@@ -252,7 +269,7 @@ def unpack(archive: Path, folder: Path, names: re.Pattern[str]) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source = opened.extractfile(entry)
                 assert source is not None
-                with target.open("xb") as file:
+                with open_inside(target, "xb") as file:
                     _copy(source, file, entry.size)  # type: ignore[arg-type]
     except (tarfile.TarError, OSError, ValueError, LookupError, RecursionError) as error:
         raise StorageError(f"{archive.name} is damaged: {error}", hint=OLDER) from error

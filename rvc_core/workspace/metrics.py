@@ -11,18 +11,29 @@ import os
 import threading
 import time
 from collections import defaultdict
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
 
 from ..audio.waveform import Audio
-from ..system.files import read_jsonl, write_jsonl
+from ..system.documents import Count, Leaf, read_jsonl
+from ..system.files import write_jsonl
 from .layout import Layout
 
 PICTURE_INTERVAL_STEPS = 200  # RVC's interval; drawing takes as long as a small step
 _AUDIO_INTERVAL_SECONDS = 300  # each takes 0.5 MB
 _LONGEST_INTERVAL_STEPS = 200  # of the curves; small datasets get a point every epoch
 _CAPS = {"loss/g/mel": 75.0, "loss/g/kl": 9.0}  # RVC's display limits, so that the first steps do not hide the rest
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Row(TypedDict):
+    kind: str
+    step: Count
+    epoch: Count
+    path: NotRequired[Leaf]
 
 
 class MetricsLog:
@@ -148,7 +159,7 @@ class NoLog(MetricsLog):
 
 def history(layout: Layout) -> list[dict[str, Any]]:
     """All rows of ``metrics.jsonl``, oldest first; empty before training."""
-    return read_jsonl(layout.metrics) if layout.metrics.exists() else []
+    return read_jsonl(layout.metrics, _Row) if layout.metrics.exists() else []
 
 
 def picture_of(mel: np.ndarray) -> np.ndarray:
