@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from .audio.recordings import find_recordings
-from .errors import ResourceError, RVCError, SettingsError
+from .errors import ResourceError, RVCError, SettingsError, printable
 from .experiment import Experiment
 from .preparation.incoming import brought, sources
 from .preparation.links import is_link
@@ -38,6 +39,7 @@ _STAGES = (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings, Mirro
 TRAIN_SETTINGS = (*_STAGES, RuntimeSettings)
 CONVERT_SETTINGS = (ConvertSettings, RuntimeSettings)
 _LINE_EVERY_SECONDS = 15.0
+_LONGEST_LINE = 4096
 _YAML = (
     "write  runs: [{name: alice, dataset: alice_recordings, convert: songs, epochs: 300}]  (optional:  defaults: {})"
 )
@@ -156,11 +158,11 @@ def execute(notebook: str, place: Path, parameters: Mapping[str, Any], progress:
     if not source.exists():
         raise ResourceError(f"{source} is missing", hint="run this command from a clone of the project")
     output, result = place.with_name(f"{place.name}.ipynb"), place.with_name(f"{place.name}.json")
-    result.unlink(missing_ok=True)
+    for path in (output, result):
+        path.unlink(missing_ok=True)  # papermill would write through a link
     try:
         papermill.execute_notebook(
-            source,
-            output,
+            *(str(path).replace("{", "{{").replace("}", "}}") for path in (source, output)),  # papermill formats them
             {**parameters, "result": str(result)},
             log_output=False,
             progress_bar=False,
@@ -234,11 +236,12 @@ def read_plans(file: Path) -> list[Plan]:
         raise SettingsError(f"{file} has no valid list of runs", hint=_YAML)
     plans = []
     for number, row in enumerate(content["runs"], start=1):
-        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("name", "dataset")):
+        row = content.get("defaults", {}) | row if isinstance(row, dict) else {}
+        if not all(_is_line(row.get(key)) for key in ("name", "dataset")):
             raise SettingsError(f"{file}: run {number} needs a name and a dataset", hint=_YAML)
-        if not isinstance(row.get("convert") or "", str):
+        if not _is_line(row.get("convert") or ""):
             raise SettingsError(f"{file}: {row['name']}: convert is not one path", hint="give a recording or a folder")
-        plans.append(_plan(file, content.get("defaults", {}) | row))
+        plans.append(_plan(file, row))
     if doubled := {plan.name for plan in plans if sum(other.name == plan.name for other in plans) > 1}:
         raise SettingsError(
             f"{file} has several runs called {', '.join(sorted(doubled))}", hint="give each run its own name"
@@ -246,15 +249,19 @@ def read_plans(file: Path) -> list[Plan]:
     return plans
 
 
+def _is_line(value: Any) -> bool:
+    return isinstance(value, str) and value == printable(value) and "\n" not in value and len(value) < _LONGEST_LINE
+
+
 def _plan(file: Path, row: dict[str, Any]) -> Plan:
     def absolute(text: str) -> str:
-        return str(file.absolute().parent / Path(text).expanduser()) if text and not is_link(text) else text
+        return str(file.absolute().parent / os.path.expanduser(text)) if text and not is_link(text) else text
 
     settings = {name: value for name, value in row.items() if name not in ("name", "dataset", "convert")}
     known = {name for one in (*TRAIN_SETTINGS, ConvertSettings) for name in one.model_fields}
     if unknown := sorted(map(text_of, settings.keys() - known)):
         raise SettingsError(
-            f"{file}: {row['name']}: unknown setting {', '.join(unknown)}",
+            f"{file}: {row['name']}: unknown setting {', '.join(unknown)[:200]}",
             hint=f"choose from: {', '.join(sorted(known))}",
         )
     try:

@@ -24,6 +24,7 @@ from ..presets import PRESETS, VoiceSpec, preset
 from ..progress import Progress, Silent
 from ..system.documents import read_or
 from ..system.files import ensure_room, folder_atomically, write_text
+from ..system.untrusted import load_array
 from ..workspace.checkpoint import Checkpoint, load_foreign
 from ..workspace.filelist import filelist_text, mute_wave
 from ..workspace.layout import Layout
@@ -175,7 +176,7 @@ def _content_identity(source: ForeignFolder, spec: VoiceSpec) -> str:
         encoder = content_encoder("contentvec", spec.content_width)
     except (WeightsError, ResourceError):
         return ""
-    theirs, ours = np.load(clip["features"], allow_pickle=False), encoder(read_audio(clip["clips_16k"], 16_000).samples)
+    theirs, ours = load_array(clip["features"]), encoder(read_audio(clip["clips_16k"], 16_000).samples)
     frames = min(len(ours), len(theirs))
     difference = float(np.abs(ours[:frames] - theirs[:frames]).max() / np.abs(ours[:frames]).max())
     if not difference < _SAME_ENCODER:

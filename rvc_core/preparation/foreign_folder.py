@@ -3,7 +3,6 @@
 Files are found by name inside the folder, because the paths in its ``filelist.txt`` can be out of date.
 """
 
-import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ..errors import StageOrderError
+from ..errors import DatasetError, StageOrderError
 from ..system.inside import refuse_links
+from ..system.untrusted import load_array
 from ..workspace.filelist import read_filelist
 from ..workspace.layout import Layout
 
@@ -64,7 +64,7 @@ class ForeignFolder:
         """Pitch in Hz of each clip."""
         for files in self.files.values():
             if "f0_hz" in files.paths:
-                yield np.load(files.paths["f0_hz"], allow_pickle=False)
+                yield load_array(files.paths["f0_hz"])
 
 
 def is_foreign(folder: Path) -> bool:
@@ -138,10 +138,9 @@ def clip_parts(folder: Path, parts: dict[str, str], stem: str, wave: str = "") -
 def _shape(path: Path) -> tuple[int, ...]:
     """Shape of the array in a file; empty if the file is missing, damaged or not numeric."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return load_array(path).shape
+    except DatasetError:
         return ()
-    return array.shape if isinstance(array, np.ndarray) and array.size and array.dtype.kind in "fiu" else ()
 
 
 def unvoiced_kind(tracks: Iterable[np.ndarray]) -> str:
