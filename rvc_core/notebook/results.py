@@ -14,6 +14,7 @@ from ..errors import SettingsError, StageOrderError, StorageError
 from ..preparation.incoming import brought, sources
 from ..settings import ConvertSettings, PrepareSettings, RuntimeSettings
 from ..system.files import slug_of
+from ..system.inside import remove
 from ..system.platforms import detect, home, is_reachable
 from ..training import detached
 from ..workspace.layout import Layout
@@ -187,7 +188,7 @@ def clean_up(clips: bool = False, checkpoints: bool = False) -> None:
         *(groups["checkpoints"] + [layout.checkpoints] if checkpoints else []),
     ]
     for path in gone:
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        remove(path)
     print(say("disk", removed=len(gone), free=f"{shutil.disk_usage(home()).free / 1e9:.1f}"))
 
 

@@ -22,7 +22,7 @@ from ..settings import ExtractSettings, RuntimeSettings
 from ..system.devices import choose_device
 from ..system.files import ensure_room, replace_atomically, write_text
 from ..system.threads import set_threads
-from ..workspace.filelist import filelist_text, mute_wave
+from ..workspace.filelist import filelist_text, listed_text, mute_wave
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord, Manifest
 from ..workspace.stage_locks import at_stage, refuse_disturbance
@@ -271,7 +271,7 @@ def _finish(
         clear(layout, feature.started)
     speakers = {clip.id: clip.speaker for clip in Manifest.load(layout).clips}
     text = filelist_text(layout, spec, {clip: speakers[clip] for clip in usable})
-    if not layout.filelist.exists() or layout.filelist.read_text("utf-8") != text:
+    if not layout.filelist.exists() or listed_text(layout.filelist) != text:
         write_text(layout.filelist, text)
     return report
 

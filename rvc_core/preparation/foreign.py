@@ -5,7 +5,6 @@ The original folder does not change (foreign_folder.py reads it).
 """
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from ..presets import PRESETS, VoiceSpec, preset
 from ..progress import Progress, Silent
 from ..system.documents import read_or
 from ..system.files import ensure_room, folder_atomically, write_text
+from ..system.inside import copy_inside
 from ..system.untrusted import load_array
 from ..workspace.checkpoint import Checkpoint, load_foreign
 from ..workspace.filelist import filelist_text, mute_wave
@@ -220,7 +220,7 @@ def _copy(
     for clip in clips:
         _copy_clip(source.files[clip.id], staged.heldout if clip.heldout else staged, spec)
     for name in pair:
-        shutil.copyfile(source.folder / name, staged.root / name)
+        copy_inside(source.folder / name, staged.root / name)
 
 
 def _copy_clip(files: ClipParts, place: Layout, spec: VoiceSpec) -> None:
@@ -233,7 +233,7 @@ def _copy_clip(files: ClipParts, place: Layout, spec: VoiceSpec) -> None:
     for part, folder in folders.items():
         if part in files.paths:
             folder.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(files.paths[part], folder / files.paths[part].name)
+            copy_inside(path := files.paths[part], folder / path.name, root=path.parents[2])
 
 
 def _copy_mute(source: ForeignFolder, staged: Layout, spec: VoiceSpec) -> bool:

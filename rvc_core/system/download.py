@@ -1,7 +1,6 @@
 """Download one file: resume where it stopped, retry after failures, keep it only if its SHA-256 is right."""
 
 import contextlib
-import fcntl
 import os
 import re
 import time
@@ -18,6 +17,8 @@ from .. import __version__
 from ..errors import WeightsError, printable
 from ..progress import Progress, Silent
 from .files import ensure_room, sha256_of
+from .inside import open_inside
+from .locks import locked
 
 _BLOCK_BYTES, _MB = 1 << 16, 1_000_000
 _TRICKLE = 1000  # bytes a second: a slower connection counts as stalled
@@ -88,13 +89,9 @@ def partial_of(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _only_writer(partial: Path) -> Iterator[BinaryIO]:
-    with partial.open("a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise WeightsError(f"another process is downloading {partial.name}", hint="wait until it is done") from None
-        except OSError:  # a network drive without locks: the hash still decides
-            pass
+    with open_inside(partial, "a+b") as file:
+        if not locked(file):
+            raise WeightsError(f"another process is downloading {partial.name}", hint="wait until it is done")
         try:
             yield file
         finally:

@@ -15,7 +15,7 @@ _REFUSED = (errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.ENXIO)
 _REMEDY = "remove it, or replace it by a copy of the file"
 
 
-def open_inside(path: Path, mode: Literal["rb", "ab", "xb"] = "rb", *, root: Path | None = None) -> BinaryIO:
+def open_inside(path: Path, mode: Literal["rb", "ab", "a+b", "xb"] = "rb", *, root: Path | None = None) -> BinaryIO:
     """Open a file in a folder: to read, to append (made if missing), or as a new file.
 
     Parameters
@@ -38,12 +38,11 @@ def open_inside(path: Path, mode: Literal["rb", "ab", "xb"] = "rb", *, root: Pat
             for folder in folders:
                 place = _folder(folder, stack, place)
             flags = os.O_NOFOLLOW | os.O_NONBLOCK  # without the second, opening a pipe waits for its other end
-            file = open(name, mode, opener=lambda name, given: os.open(name, given | flags, 0o666, dir_fd=place))
+            file = open(path, mode, opener=lambda _, given: os.open(name, given | flags, 0o666, dir_fd=place))
     except OSError as error:
         if error.errno in _REFUSED:
             raise refused from error
-        error.filename = str(path)
-        raise
+        raise type(error)(error.errno, error.strerror, str(path)) from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise refused
@@ -55,6 +54,12 @@ def _folder(name: str | Path, stack: contextlib.ExitStack, place: int | None = N
     opened = os.open(name, os.O_RDONLY | os.O_DIRECTORY | follow, dir_fd=place)
     stack.callback(os.close, opened)
     return opened
+
+
+def copy_inside(source: Path, target: Path, *, root: Path | None = None) -> None:
+    """Copy a file to a new one; `root` is the folder that the source must be in, see `open_inside`."""
+    with open_inside(source, root=root) as read, open_inside(target, "xb") as write:
+        shutil.copyfileobj(read, write, 1 << 20)
 
 
 def refuse_links(folder: Path) -> None:

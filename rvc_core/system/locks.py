@@ -15,6 +15,8 @@ from .inside import open_inside
 
 _log = logging.getLogger(__name__)
 
+_RECORDED_SECONDS = 0.5  # from taking a lock to writing down who has it
+
 
 def locked(file: BinaryIO, how: int = fcntl.LOCK_EX) -> bool:
     """Lock an open file until it is closed; False if another process holds it.
@@ -45,7 +47,10 @@ def hold(path: Path, busy: str, hint: str) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%H:%M:%S')}".encode())
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            file.truncate(0)
 
 
 def holder(path: Path) -> str:
@@ -56,5 +61,10 @@ def holder(path: Path) -> str:
 
 
 def _recorded(path: Path) -> str:
-    with open_inside(path) as file:
-        return printable(file.read(200).decode("utf-8", "replace")) or "another process"
+    deadline = time.monotonic() + _RECORDED_SECONDS
+    while time.monotonic() < deadline:
+        with open_inside(path) as file:
+            if text := file.read(200).decode("utf-8", "replace"):
+                return printable(text)
+        time.sleep(0.01)
+    return "another process"

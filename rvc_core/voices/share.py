@@ -16,6 +16,7 @@ from ..features.retrieval import FeatureIndex
 from ..progress import Progress, Silent
 from ..system.download import download, web_address
 from ..system.files import ensure_room, remove_leftovers, replace_atomically, slug_of, write_text
+from ..system.inside import copy_inside
 from ..system.platforms import home
 from ..system.untrusted import list_zip, unzip_safely
 from ..workspace.layout import Layout, voice_names
@@ -104,7 +105,7 @@ def _written(
         lists, slug = FeatureIndex.load(index).lists, slug_of(voice.info.name)
         place = folder / f"{slug}.index" if applio else Layout(folder, "").index(max(1, lists), voice.spec.version)
         with replace_atomically(place) as temporary:
-            shutil.copyfile(index, temporary)
+            copy_inside(index, temporary)
         if FeatureIndex.load(place).dimension != voice.spec.content_width:
             raise MismatchError(
                 f"the index {index.name} does not match the voice", hint="build it again: rvc index NAME"

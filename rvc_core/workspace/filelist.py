@@ -70,7 +70,7 @@ def read_filelist(path: Path) -> list[ClipFiles]:
     if not path.is_file():
         raise StageOrderError(f"{path} is missing: features are not extracted yet", hint="run: rvc extract NAME")
     clips = []
-    for number, line in enumerate(filter(None, _text_of(path).split("\n")), start=1):
+    for number, line in enumerate(filter(None, listed_text(path).split("\n")), start=1):
         *files, speaker = line.replace("\\\\", "\\").split("|")
         names = [re.split(r"[\\/]+", file)[-2:] for file in files]
         if len(files) not in (2, 4) or not re.fullmatch("[0-9]{1,4}", speaker) or {"", ".", ".."} & {*sum(names, [])}:
@@ -84,7 +84,8 @@ def read_filelist(path: Path) -> list[ClipFiles]:
     return clips
 
 
-def _text_of(path: Path) -> str:
+def listed_text(path: Path) -> str:
+    """The text of a file list."""
     with open_inside(path) as file:
         return file.read(_MOST_BYTES).decode("utf-8", "replace")
 
@@ -93,7 +94,7 @@ def rebase_filelist(layout: Layout) -> None:
     """Update the absolute paths of a file list after its experiment moved."""
     if not layout.filelist.is_file():
         return
-    text = _text_of(layout.filelist)
+    text = listed_text(layout.filelist)
     first = Path(text.split("|", 1)[0].replace("\\\\", "\\"))
     before = first.parent.parent
     if before != layout.root and (layout.clips / first.name).exists():

@@ -20,6 +20,7 @@ from typing_extensions import TypedDict
 from ..audio.waveform import Audio
 from ..system.documents import Count, Leaf, read_jsonl
 from ..system.files import write_jsonl
+from ..system.inside import open_inside
 from .layout import Layout
 
 PICTURE_INTERVAL_STEPS = 200  # RVC's interval; drawing takes as long as a small step
@@ -66,7 +67,7 @@ class MetricsLog:
         self.voices = [row for row in kept if row["kind"] == "voice"]
         self.validations = [row for row in kept if row["kind"] == "validation"]
         write_jsonl(self._layout.metrics, kept)
-        self._file = self._layout.metrics.open("a", encoding="utf-8")
+        self._file = open_inside(self._layout.metrics, "ab")
         purge_step = resumed_step + 1 if resumed_step else None
         self._board = SummaryWriter(str(self._layout.root), purge_step=purge_step, flush_secs=10)
         self._eval = SummaryWriter(str(self._layout.eval_board), purge_step=purge_step, flush_secs=10)
@@ -140,7 +141,7 @@ class MetricsLog:
             self._previous_hook(failure)
 
     def _line(self, row: dict[str, Any]) -> None:
-        self._file.write(json.dumps(row) + "\n")
+        self._file.write(json.dumps(row).encode() + b"\n")
         if row["kind"] != "step":
             self._file.flush()
 

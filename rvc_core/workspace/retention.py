@@ -15,6 +15,7 @@ from ..system.files import write_json
 from ..system.inside import open_inside
 from .layout import Layout
 
+_LONGEST_LINE = 1 << 16
 VOICES_IN_A_SAVE = 5  # of those that are neither pinned nor the newest
 
 
@@ -148,7 +149,7 @@ def voice_scores(layout: Layout, last_bytes: int = 0) -> dict[str, float]:
     found: dict[str, float] = {}
     with contextlib.suppress(FileNotFoundError, StorageError), open_inside(layout.metrics) as file:
         file.seek(max(0, layout.metrics.stat().st_size - last_bytes) if last_bytes else 0)
-        for line in file:
+        for line in iter(lambda: file.readline(_LONGEST_LINE), b""):
             if b'"kind": "voice"' in line and b"heldout/mel" in line and line[:1] + line[-2:] == b"{}\n":
                 with contextlib.suppress(ValueError):
                     row = parsed(line, _Scored)

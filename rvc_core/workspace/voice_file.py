@@ -237,10 +237,10 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
         with safetensors.safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(_HEADER)
             weights = {key: file.get_tensor(key) for key in file.keys()}
-        content = parsed(header, dict[str, Any]) if header else {}
+        content = parsed(header, Any) if header else {}
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise WeightsError(f"{path.name} is not a safetensors file, or is damaged", hint=AGAIN) from error
-    if not content:
+    if not isinstance(content, dict) or not content:
         raise WeightsError(f"{path.name} does not describe its voice", hint="use the .pth that it was made from")
     return content | {"weight": weights}
 
