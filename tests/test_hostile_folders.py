@@ -22,12 +22,13 @@ import hostile_folders
 from hostile_folders import ANSWERS, ATTACKS, BATCHES, DAMAGED, DAMAGES, READERS, SECRET, Ground
 from rvc_core import batch
 from rvc_core.audio.waveform import Audio
-from rvc_core.errors import RVCError, SettingsError, WeightsError
+from rvc_core.errors import RVCError, SettingsError, StorageError, WeightsError
 from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.preparation import links
 from rvc_core.settings import MirrorSettings, RuntimeSettings, TrainSettings
 from rvc_core.system import documents
 from rvc_core.system.download import Patience, download
+from rvc_core.system.inside import refuse_links
 from rvc_core.training import detached, outcome
 from rvc_core.voices.share import card
 from rvc_core.workspace.layout import Layout
@@ -271,3 +272,16 @@ def test_the_watch_hears(tmp_path: Path) -> None:
     (tmp_path / "copy").write_text(SECRET)
     with pytest.raises(AssertionError, match="has a copy"), watched(tmp_path / "sentinel"):
         logging.debug("nothing")
+
+
+def test_folders_below_folders_are_walked_without_recursion(tmp_path: Path) -> None:
+    path = tmp_path
+    for _ in range(sys.getrecursionlimit() + 100):
+        (path := path / "d").mkdir()
+    refuse_links(tmp_path)
+    (path / "x").symlink_to("/")
+    with pytest.raises(StorageError, match="x is a link"):
+        refuse_links(tmp_path)
+    (path / "x").unlink()
+    os.removedirs(path)
+    tmp_path.mkdir(exist_ok=True)

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import logging
-import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing_extensions import TypedDict
 from ..errors import CheckpointError, ResourceError, RVCError, StorageError
 from ..system.documents import Count, Digest, read_json
 from ..system.files import FULL as DISK_FULL
-from ..system.inside import refuse_links
+from ..system.inside import is_regular, refuse_links
 from ..workspace.layout import WEIGHTS, Layout
 from ..workspace.manifest import ExperimentRecord
 from ..workspace.retention import CheckpointRow, checkpoint_rows
@@ -47,8 +46,10 @@ Row = TypedDict(
 )
 
 
-class Listed(BaseModel):
-    """The list of a save: what its JSON file holds.
+class Save(BaseModel):
+    """One save of an experiment: what its JSON file holds, and where it lies.
+
+    An experiment folder counts as a save that has no `files` of its own.
 
     Attributes
     ----------
@@ -62,6 +63,8 @@ class Listed(BaseModel):
         How often the experiment was begun again before.
     recordings : list of str
         Hashes of its recordings; empty in saves of earlier versions.
+    folder, place : Path, str
+        Where it was found, and the name of that storage, to display. Neither is in the file.
     """
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
@@ -76,19 +79,8 @@ class Listed(BaseModel):
     settings: dict[str, Any] = {}
     begun: Count = 0
     recordings: list[Annotated[str, Field(max_length=64)]] = []
-
-
-class Save(Listed):
-    """One save of an experiment, where it lies. An experiment folder counts as a save that has no `files` of its own.
-
-    Attributes
-    ----------
-    place : str
-        Name of the storage, to display.
-    """
-
-    folder: Path
-    place: str
+    folder: Path = Path()
+    place: str = ""
 
     @classmethod
     def of_experiment(cls, layout: Layout, place: str) -> "Save | None":
@@ -157,10 +149,8 @@ def storage_errors(place: str) -> Iterator[None]:
 
 def has(folder: Path, row: Row) -> bool:
     """Whether a file is there, and not a link. Its name has its hash, so the size decides."""
-    with contextlib.suppress(FileNotFoundError):
-        status = (folder / row["as"]).lstat()
-        return stat.S_ISREG(status.st_mode) and status.st_size == row["bytes"]
-    return False
+    path = folder / row["as"]
+    return is_regular(path) and path.stat().st_size == row["bytes"]
 
 
 @contextlib.contextmanager
@@ -180,7 +170,8 @@ def read_list(path: Path, place: str) -> Save:
     StorageError
         When it is not one; nothing that it says was used.
     """
-    save = Save(folder=path.parent, place=place, **dict(read_json(path, Listed, OLDER, error=StorageError)))
+    save = read_json(path, Save, OLDER, error=StorageError)
+    save.folder, save.place = path.parent, place
     if save.manifest != path.name or not save.files:
         raise StorageError(f"{path.name} lists another save, or no files", hint=OLDER)
     return save

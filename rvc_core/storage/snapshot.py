@@ -14,7 +14,6 @@ import logging
 import os
 import re
 import shutil
-import stat
 import tarfile
 import tempfile
 import time
@@ -35,7 +34,7 @@ from ..system.files import (
     signature,
     write_json,
 )
-from ..system.inside import open_inside
+from ..system.inside import entries_of, is_regular, open_inside
 from ..workspace.layout import PREPARED, RECORD, Layout
 from ..workspace.retention import voices_to_save
 from .listing import DATA, FULL, LIST, OLDER, RECORD_PACK, STORED, Row, Save, has, saves_in, storage_errors
@@ -134,29 +133,23 @@ def _previous(save: Save, slug: str) -> Save | None:
 
 def _files(layout: Layout, names: re.Pattern[str]) -> Iterator[tuple[str, Path]]:
     """Regular files of an experiment by their name in it; what a link points to is not part of it."""
-    for folder, _, found in os.walk(layout.root):
-        for path in (Path(folder, name) for name in found):
-            if names.fullmatch(name := str(path.relative_to(layout.root))):
-                if path.is_symlink() or not path.is_file():
-                    _log.warning("%s is a link or a device, so it is not saved", path)
-                else:
-                    yield name, path
+    for entry in entries_of(layout.root):
+        if names.fullmatch(name := str(Path(entry.path).relative_to(layout.root))):
+            if entry.is_file(follow_symlinks=False):
+                yield name, Path(entry.path)
+            else:
+                _log.warning("%s is a link or a device, so it is not saved", entry.path)
 
 
 def _data_key(layout: Layout) -> str:
     """Changes with clips or features. The file list is left out, because it changes when the folder moves."""
     return signature(
         sorted(
-            (name, path.stat().st_size, _text_of(path) if path.suffix == ".json" else "")
+            (name, path.stat().st_size, sha256_of(path) if path.suffix == ".json" else "")
             for name, path in _files(layout, PREPARED)
             if path != layout.filelist
         )
     )
-
-
-def _text_of(path: Path) -> str:
-    with open_inside(path) as file:
-        return file.read(_CHUNK_BYTES).decode("utf-8", "replace")
 
 
 def _packed(layout: Layout, names: re.Pattern[str], stack: contextlib.ExitStack) -> BinaryIO:
@@ -181,8 +174,7 @@ def _row(name: str, file: BinaryIO) -> Row:
 
 def _put(source: BinaryIO, target: Path, digest: str) -> None:
     """Write a file under a temporary name, read it back and compare, then rename it."""
-    if not target.parent.is_dir():  # unmounted: do not create it on the local disk
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(target.parent))
+    target.parent.stat()  # unmounted: do not create it on the local disk
     if os.path.lexists(target):
         open_inside(target).close()  # a link or a folder of this name is not ours to replace
     with replace_atomically(target) as temporary:
@@ -204,12 +196,12 @@ def _prune(kept: list[Save]) -> None:
     """Remove our files except those of these saves. Empty them first, because Drive's trash takes space."""
     names = {name for save in kept for name in (save.manifest, *(row["as"] for row in save.files.values()))}
     for path in kept[0].folder.iterdir():
-        match, status = _OURS.fullmatch(path.name), path.lstat()
-        if not match or path.name in names or not stat.S_ISREG(status.st_mode):
+        match = _OURS.fullmatch(path.name)
+        if not match or path.name in names or not is_regular(path):
             continue
         if match["pid"] and psutil.pid_exists(int(match["pid"])):  # another process is writing it
             continue
-        if status.st_nlink == 1:  # another name of the same file would become empty too
+        if path.stat().st_nlink == 1:  # another name of the same file would become empty too
             os.truncate(path, 0)
         path.unlink()
 

@@ -70,17 +70,21 @@ def refuse_links(folder: Path) -> None:
     StorageError
         Which names the first link, device or pipe.
     """
-    if bad := next(_special(folder), None):
-        raise StorageError(f"{bad} is a link or a device", hint=_REMEDY)
+    for entry in entries_of(folder):
+        if not entry.is_file(follow_symlinks=False):
+            raise StorageError(f"{entry.path} is a link or a device", hint=_REMEDY)
 
 
-def _special(folder: Path) -> Iterator[str]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _special(Path(entry.path))
-            elif not entry.is_file(follow_symlinks=False):
-                yield entry.path
+def entries_of(folder: Path) -> "Iterator[os.DirEntry[str]]":
+    """Everything in a folder at any depth, but for the folders. Links are not followed."""
+    folders = [str(folder)]
+    for place in folders:
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                else:
+                    yield entry
 
 
 def is_regular(path: Path) -> bool:
