@@ -314,6 +314,9 @@ ATTACKS: dict[str, Attack] = {
     "an array of 10^12 values": Attack(_array("'<f4'", b"\0" * 64), _index, DatasetError, "0_0.npy is damaged"),
     "an array of 10^12 values, trained on": Attack(_array("'<f4'"), _train, DatasetError, "0_0.npy is damaged"),
     "an array of objects": Attack(_array("'|O'", b"cos\nsystem\n"), _index, DatasetError, "0_0.npy is damaged"),
+    "an array of text": Attack(
+        lambda g: np.save(g.layout.features(8) / "1_0.npy", np.full((3, 8), "x")), _index, DatasetError, "of <U1"
+    ),
     "an array of another width": Attack(
         lambda g: np.save(g.layout.features(8) / "1_0.npy", np.zeros((3, 5), np.float32)),
         _index,

@@ -22,7 +22,6 @@ class _Content(TypedDict, total=False):
     method: str
     name: str
     identity: str
-    prepare: str | None
     settings: dict[str, Any]
     files: list[tuple[str, int, int]]
 
