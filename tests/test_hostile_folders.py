@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import sys
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import hostile_folders
 from hostile_folders import ANSWERS, ATTACKS, BATCHES, DAMAGED, DAMAGES, READERS, SECRET, Ground
@@ -24,7 +26,9 @@ from rvc_core import batch
 from rvc_core.audio.waveform import Audio
 from rvc_core.errors import RVCError, SettingsError, StorageError, WeightsError
 from rvc_core.nn.synthesizer import Synthesizer
+from rvc_core.notebook.watching import _Frame
 from rvc_core.preparation import links
+from rvc_core.progress import Terminal
 from rvc_core.settings import MirrorSettings, RuntimeSettings, TrainSettings
 from rvc_core.system import documents
 from rvc_core.system.download import Patience, download
@@ -285,3 +289,52 @@ def test_folders_below_folders_are_walked_without_recursion(tmp_path: Path) -> N
     (path / "x").unlink()
     os.removedirs(path)
     tmp_path.mkdir(exist_ok=True)
+
+
+def test_what_is_shown_cannot_control_a_terminal(ground: Ground, capsys: pytest.CaptureFixture[str]) -> None:
+    layout, evil = ground.layout, "\x1b[2J\x1b]0;x\x07"
+    state = {"label": evil, "total": 2, "done": 1, "said": 1, "note": evil, "lines": [evil], "time": 0}
+    hostile_folders.write_json(layout.beacon, state | {"usual_seconds": None})
+    record = {"pid": 1, "host": "x", "state": "failed", "log_begins": 0, "error": evil, "hint": evil, "log": [evil]}
+    hostile_folders.write_json(layout.run, record)
+    hostile_folders.write_json(layout.experiment, {"name": evil, "dataset": evil, "preset": "nano"})
+    with pytest.raises(RVCError) as caught:
+        detached.watch(layout, Terminal(line_every_seconds=0))
+    assert "\x1b" not in capsys.readouterr().err + str(caught.value) + caught.value.hint
+    assert "\x1b" not in repr(hostile_folders.ExperimentRecord.load(layout))
+
+
+def _record(content: bytes) -> bytes:
+    """A record of TensorBoard's file."""
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+    length = struct.pack("<Q", len(content))
+    return b"".join([length, *(struct.pack("<I", masked_crc32c(length)), content)]) + struct.pack(
+        "<I", masked_crc32c(content)
+    )
+
+
+@pytest.mark.parametrize("kind", ["record", "length", "picture", "large picture", "pipe"])
+def test_a_damaged_log_of_tensorboard_leaves_the_curves(kind: str, ground: Ground) -> None:
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    png = (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 9, 9) + b"\x08\0\0\0\0") * (kind == "picture") or b"x"
+    event = Event(step=1)
+    event.summary.value.add(tag="all/mel").image.encoded_image_string = png
+    if kind == "large picture":
+        with io.BytesIO() as made:
+            Image.new("L", (20_000, 1)).save(made, "PNG")
+            event.summary.value[0].image.encoded_image_string = made.getvalue()
+    path = ground.layout.root / "events.out.tfevents.1.x"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        length = struct.pack("<Q", 1 << 40)
+        content = {"record": _record(b"\xff" * 50), "length": length + _record(b"")[8:12]}
+        path.write_bytes(content.get(kind, _record(event.SerializeToString())))
+    rows = [{"kind": "step", "step": step, "epoch": 1, "loss/g/total": 1.0} for step in (1, 2)]
+    (ground.layout.metrics).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with watched(ground.sentinel):
+        frame = _Frame(ground.layout)
+        frame._look()
+    assert frame._verdict and frame._newest_mels() == {}

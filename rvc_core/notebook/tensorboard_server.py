@@ -4,7 +4,6 @@ It answers on this machine only; on Lightning.AI, whose addresses lead here from
 addresses. Only a server that this module started for this user is ever shown or ended.
 """
 
-import contextlib
 import html
 import json
 import os
@@ -145,11 +144,8 @@ def _listens(process: int, port: int) -> bool:
     """Whether a process answers at a port. The system is asked: anybody may write TensorBoard's own list."""
     import psutil
 
-    with contextlib.suppress(psutil.Error):
-        there = psutil.Process(process)
-        found = there.net_connections() if hasattr(there, "net_connections") else there.connections()
-        return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in found)
-    return False
+    listening = (one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN)
+    return any((one.pid, one.laddr.port) == (process, port) for one in listening)
 
 
 def _free_port() -> int:

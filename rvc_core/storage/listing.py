@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import TypedDict
 
 from ..errors import CheckpointError, ResourceError, RVCError, StorageError
-from ..system.documents import Count, Digest, read_json
+from ..system.documents import Count, Digest, Line, read_json
 from ..system.files import FULL as DISK_FULL
 from ..system.inside import is_regular, refuse_links
 from ..workspace.layout import WEIGHTS, Layout
@@ -69,7 +69,7 @@ class Save(BaseModel):
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
-    name: str = Field(min_length=1, max_length=1000)
+    name: Line = Field(min_length=1, max_length=1000)
     time: float = Field(ge=0, le=1e11)
     step: Count
     epoch: Count

@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 
 from ..errors import RVCError, StorageError
 from ..settings import MirrorSettings
-from ..system.documents import Count, read_or
+from ..system.documents import Count, Line, read_or
 from ..system.files import write_json
 from ..system.platforms import child_environment
 from ..workspace.layout import Layout
@@ -42,9 +42,9 @@ class _Saved(TypedDict):
 
 
 class _State(TypedDict):
-    title: str
+    title: Line
     saved: _Saved | None
-    problem: str
+    problem: Line
     busy: float | None
 
 

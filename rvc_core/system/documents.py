@@ -5,15 +5,16 @@ import logging
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
-from ..errors import RVCError, StorageError
+from ..errors import RVCError, StorageError, printable
 from .inside import open_inside
 
 _log = logging.getLogger(__name__)
 
 Count = Annotated[int, Field(ge=0, le=1 << 53)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Line = Annotated[str, AfterValidator(printable)]  # to show: it cannot control a terminal
 LEAF = r"[^/\\.\x00-\x1f][^/\\\x00-\x1f]{0,200}"  # a name that stays in its folder
 Leaf = Annotated[str, Field(pattern=f"^{LEAF}$")]
 _MOST_BYTES, _MOST_LINES_BYTES, _MOST_YAML_BYTES = 16 << 20, 1 << 28, 1 << 20

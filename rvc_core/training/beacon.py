@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from ..errors import StorageError
 from ..progress import Progress
-from ..system.documents import Count, read_or
+from ..system.documents import Count, Line, read_or
 from ..system.inside import open_inside, remove
 
 _STALL_FACTOR = 10.0  # times the usual seconds of a unit
@@ -28,12 +28,12 @@ _Steps = Annotated[int, Field(ge=0, le=1 << 24)]  # each is shown
 class BeaconState(TypedDict):
     """What the file holds."""
 
-    label: str
+    label: Line
     total: _Steps
     done: _Steps
     said: Count
-    note: str
-    lines: list[str]
+    note: Line
+    lines: list[Line]
     time: float
     usual_seconds: float | None
 

@@ -1,6 +1,7 @@
 """How a training in a process of its own ended: ``done`` only if everything says so, else the cause that is known."""
 
 import math
+import os
 import re
 import shutil
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Any, Literal, Required
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from ..errors import RVCError
-from ..system.documents import Count, read_or
+from ..errors import RVCError, printable
+from ..system.documents import Count, Line, read_or
 from ..system.files import sha256_of
 from ..system.inside import open_inside
 from ..workspace.layout import Layout
@@ -18,6 +19,7 @@ from ..workspace.retention import checkpoint_rows
 
 _AGAIN = "the same command continues from the last checkpoint"
 _TAIL_LINES = 40
+_LONGEST_LOG_BYTES = 1 << 22
 _FULL_BYTES = 1_000_000
 # What the end of a log, or the way in which a process ended, is known to mean: the first that fits is told.
 _CAUSES = (
@@ -70,13 +72,13 @@ class RunRecord(TypedDict, total=False):
     began: str
     log_begins: Count
     settings: dict[str, Any]
-    note: str
+    note: Line
     exit_code: int | None
     report: _Report
-    error: str
+    error: Line
     kind: str
     hint: str
-    log: list[str]
+    log: list[Line]
 
 
 def judged(layout: Layout, exit_code: int | None) -> RunRecord:
@@ -129,8 +131,8 @@ def log_of(layout: Layout) -> list[str]:
     """The lines that this training has logged, or its newest try."""
     try:
         with open_inside(layout.log) as log:
-            log.seek(run_record(layout)["log_begins"])
-            return log.read().decode("utf-8", "replace").splitlines()
+            log.seek(max(run_record(layout)["log_begins"], log.seek(0, os.SEEK_END) - _LONGEST_LOG_BYTES))
+            return [*map(printable, log.read().decode("utf-8", "replace").splitlines())]
     except (OSError, KeyError, RVCError):
         return []
 

@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag
 
 from ..errors import DatasetError, StageOrderError
 from ..presets import VoiceSpec, preset
-from ..system.documents import Leaf, read_json, read_jsonl
+from ..system.documents import Leaf, Line, read_json, read_jsonl
 from ..system.files import write_json, write_jsonl
 from .layout import Layout
 
@@ -153,8 +153,8 @@ class ExperimentRecord:
         Hashes of the recordings; empty in experiments of earlier versions.
     """
 
-    name: str
-    dataset: str
+    name: Line
+    dataset: Line
     preset: str
     uses_f0: bool = True
     speakers: _Speakers = 0
