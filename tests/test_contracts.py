@@ -98,6 +98,7 @@ MAY_OPEN = {
         "the package's own texts",
         "tomllib.loads (Path(__file__).parent / f'{code}.toml').read_text",
     ),
+    "notebook/watching.py": ("a picture of limited size", "Image.open"),
     "preparation/archives.py": ("checks zips of recordings", "zipfile.ZipFile opened.open target.open"),
     "preparation/file_kinds.py": ("the first bytes of a recording", "path.open"),
     "preparation/foreign_folder.py": ("after the folder was searched for links", "soundfile.info"),

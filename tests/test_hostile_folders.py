@@ -278,6 +278,7 @@ def test_the_watch_hears(tmp_path: Path) -> None:
         logging.debug("nothing")
 
 
+@pytest.mark.slow
 def test_folders_below_folders_are_walked_without_recursion(tmp_path: Path) -> None:
     path = tmp_path
     for _ in range(sys.getrecursionlimit() + 100):

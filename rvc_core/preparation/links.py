@@ -21,7 +21,7 @@ from ..audio.waveform import AUDIO_SUFFIXES, header_seconds
 from ..errors import DatasetError, WeightsError, printable
 from ..progress import Progress, Silent
 from ..system.documents import Leaf, read_or
-from ..system.download import Patience, download, web_address
+from ..system.download import Patience, WebOnly, download, web_address
 from ..system.files import sha256_of, signature, write_json
 from ..system.inside import is_regular
 from .archives import UNPACK
@@ -223,23 +223,9 @@ def _probe(address: str) -> _Answer | None:
         When the server refuses.
     """
     headers = {"User-Agent": f"rvc_core/{__version__}", "Accept-Language": "en"}
-    opener = urllib.request.OpenerDirector()  # the web only: no file: and no ftp:, wherever a server leads to
-    for handler in (
-        urllib.request.ProxyHandler,
-        urllib.request.UnknownHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
-        urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPRedirectHandler,
-        urllib.request.HTTPErrorProcessor,
-    ):
-        opener.add_handler(handler())
+    request, opener = urllib.request.Request(address, headers=headers), urllib.request.build_opener(WebOnly)
     try:
-        request = urllib.request.Request(address, headers=headers)
-        response = opener.open(request, timeout=_PATIENCE.stall_seconds)
-        if response is None:
-            return None
-        with contextlib.closing(response):
+        with opener.open(request, timeout=_PATIENCE.stall_seconds) as response:
             return _answer(response)
     except urllib.error.HTTPError as error:
         with error:

@@ -149,7 +149,7 @@ class _Transfer:
             headers["Range"] = f"bytes={self.have_bytes}-"
             if self.etag:
                 headers["If-Range"] = self.etag  # if the file has changed, the server sends it from its start
-        request, opener = urllib.request.Request(self.url, headers=headers), urllib.request.build_opener(_WebOnly)
+        request, opener = urllib.request.Request(self.url, headers=headers), urllib.request.build_opener(WebOnly)
         try:
             with opener.open(request, timeout=self.patience.stall_seconds) as response:
                 return self._receive(response), 0.0
@@ -209,10 +209,11 @@ class _Transfer:
         self.resumed, self.etag = False, ""
 
 
-class _WebOnly(urllib.request.HTTPRedirectHandler):
+class WebOnly(urllib.request.HTTPRedirectHandler):
     """Follows redirects to http and https only, never to ftp: or file:."""
 
     def redirect_request(self, *request_and_address: Any) -> urllib.request.Request | None:
+        """The request for the address that a server leads to."""
         request, answer, code, message, headers, address = request_and_address
         return super().redirect_request(request, answer, code, message, headers, web_address(address))
 
