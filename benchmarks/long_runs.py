@@ -28,7 +28,8 @@ from rvc_core.scoring.similarity import SpeakerScorer, speaker_similarity
 from rvc_core.scoring.transcripts import texts_of
 from rvc_core.scoring.words import WordRecogniser
 from rvc_core.settings import ConvertSettings, RuntimeSettings
-from rvc_core.system.files import read_jsonl, write_jsonl
+from rvc_core.system.documents import read_jsonl
+from rvc_core.system.files import write_jsonl
 from rvc_core.verdict.guide import read_as_the_guide
 from rvc_core.verdict.learning_curve import History
 from rvc_core.verdict.overtraining import verdict_of_experiment
@@ -185,7 +186,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     layout = Layout.of(arguments.name)
-    rows = read_jsonl(arguments.scores) if arguments.scores.exists() else []
+    rows = read_jsonl(arguments.scores, dict) if arguments.scores.exists() else []
     scorer = Scorer(recordings_in(arguments.target), recordings_in(arguments.source), arguments.text)
     for path in layout.voices():
         step = layout.step_of(path)

@@ -4,14 +4,17 @@
 """
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from .audio.recordings import find_recordings
-from .errors import ResourceError, RVCError, SettingsError
+from .errors import ResourceError, RVCError, SettingsError, printable
 from .experiment import Experiment
 from .preparation.incoming import brought, sources
 from .preparation.links import is_link
@@ -28,7 +31,8 @@ from .settings import (
     refuse_unknown,
     text_of,
 )
-from .system.files import read_json, sha256_of, signature, slug_of, write_json
+from .system.documents import Digest, read_json, read_or, read_yaml
+from .system.files import sha256_of, signature, slug_of, write_json
 from .system.platforms import in_words
 from .voice import FailedFile, Voice
 from .workspace.layout import Layout
@@ -37,9 +41,15 @@ _STAGES = (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings, Mirro
 TRAIN_SETTINGS = (*_STAGES, RuntimeSettings)
 CONVERT_SETTINGS = (ConvertSettings, RuntimeSettings)
 _LINE_EVERY_SECONDS = 15.0
+_LONGEST_LINE = 4096
 _YAML = (
     "write  runs: [{name: alice, dataset: alice_recordings, convert: songs, epochs: 300}]  (optional:  defaults: {})"
 )
+
+
+class _Mark(TypedDict):
+    stamp: str
+    sha256: dict[str, Digest]
 
 
 def parameters_cell(*classes: type[Settings]) -> str:
@@ -150,11 +160,11 @@ def execute(notebook: str, place: Path, parameters: Mapping[str, Any], progress:
     if not source.exists():
         raise ResourceError(f"{source} is missing", hint="run this command from a clone of the project")
     output, result = place.with_name(f"{place.name}.ipynb"), place.with_name(f"{place.name}.json")
-    result.unlink(missing_ok=True)
+    for path in (output, result):
+        path.unlink(missing_ok=True)  # papermill would write through a link
     try:
         papermill.execute_notebook(
-            source,
-            output,
+            *(str(path).replace("{", "{{").replace("}", "}}") for path in (source, output)),  # papermill formats them
             {**parameters, "result": str(result)},
             log_output=False,
             progress_bar=False,
@@ -174,7 +184,7 @@ def execute(notebook: str, place: Path, parameters: Mapping[str, Any], progress:
             f"the process that ran {notebook}.ipynb was killed",
             hint="it probably ran out of memory: close other programs, then run this again",
         ) from error
-    return read_json(result, "run this again")
+    return read_json(result, dict[str, Any], "run this again")
 
 
 class _Relay:
@@ -221,14 +231,7 @@ def read_plans(file: Path) -> list[Plan]:
     SettingsError
         When the file is missing or invalid; the message names the run.
     """
-    import yaml
-
-    try:
-        content = yaml.load(file.read_text("utf-8"), _as_written())
-    except FileNotFoundError:
-        raise SettingsError(f"{file} does not exist", hint="give the YAML file that lists the runs") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file} is not valid YAML: {' '.join(str(error).split())}", hint=_YAML) from error
+    content = read_yaml(file, _YAML, error=SettingsError)
     if (
         not isinstance(content, dict)
         or not isinstance(content.get("runs"), list)
@@ -238,11 +241,12 @@ def read_plans(file: Path) -> list[Plan]:
         raise SettingsError(f"{file} has no valid list of runs", hint=_YAML)
     plans = []
     for number, row in enumerate(content["runs"], start=1):
-        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("name", "dataset")):
+        row = content.get("defaults", {}) | row if isinstance(row, dict) else {}
+        if not all(_is_line(row.get(key)) for key in ("name", "dataset")):
             raise SettingsError(f"{file}: run {number} needs a name and a dataset", hint=_YAML)
-        if not isinstance(row.get("convert") or "", str):
+        if not _is_line(row.get("convert") or ""):
             raise SettingsError(f"{file}: {row['name']}: convert is not one path", hint="give a recording or a folder")
-        plans.append(_plan(file, content.get("defaults", {}) | row))
+        plans.append(_plan(file, row))
     if doubled := {plan.name for plan in plans if sum(other.name == plan.name for other in plans) > 1}:
         raise SettingsError(
             f"{file} has several runs called {', '.join(sorted(doubled))}", hint="give each run its own name"
@@ -250,25 +254,13 @@ def read_plans(file: Path) -> list[Plan]:
     return plans
 
 
-def _as_written() -> Any:
-    """A loader that leaves scalars as they were written, but for nothing: a voice may be called 007, no or 2024-05-01.
-
-    Numbers and truth values are read by the settings that they are for.
-    """
-    import yaml
-
-    class AsWritten(yaml.SafeLoader):
-        yaml_implicit_resolvers = {
-            first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("null", "merge")]
-            for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-        }
-
-    return AsWritten
+def _is_line(value: Any) -> bool:
+    return isinstance(value, str) and value == printable(value) and "\n" not in value and len(value) < _LONGEST_LINE
 
 
 def _plan(file: Path, row: dict[str, Any]) -> Plan:
     def absolute(text: str) -> str:
-        return str(file.absolute().parent / Path(text).expanduser()) if text and not is_link(text) else text
+        return str(file.absolute().parent / os.path.expanduser(text)) if text and not is_link(text) else text
 
     settings = {name: value for name, value in row.items() if name not in ("name", "dataset", "convert")}
     try:
@@ -318,9 +310,11 @@ def run_all(file: Path, output: Path, progress: Progress = Silent()) -> list[dic
 def _run(plan: Plan, place: Path, stamp: str, progress: Progress) -> str:
     """Run a plan unless its results are up to date; returns ``done`` or ``skipped``."""
     mark = place.with_name(f"{place.name}.stamp.json")
-    kept = read_json(mark, "delete it") if mark.exists() else {}
-    if kept.get("stamp") == stamp and all(
-        Path(made).is_file() and sha256_of(Path(made)) == digest for made, digest in kept["sha256"].items()
+    kept = read_or(mark, _Mark, None)
+    if (
+        kept
+        and kept["stamp"] == stamp
+        and all(Path(made).is_file() and sha256_of(Path(made)) == digest for made, digest in kept["sha256"].items())
     ):
         return "skipped"
     mark.unlink(missing_ok=True)

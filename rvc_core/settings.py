@@ -107,7 +107,8 @@ class Settings(BaseModel):
             return cls(**values)
         except ValidationError as error:
             problems = [
-                f"{problem['loc'][0] if problem['loc'] else cls.__name__}: {problem['msg']} (got {problem['input']!r})"
+                f"{problem['loc'][0] if problem['loc'] else cls.__name__}: {problem['msg']} "
+                f"(got {problem['input']!r:.80})"
                 for problem in error.errors()
             ]
             fields = [str(problem["loc"][0]) for problem in error.errors() if problem["loc"]]

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 # Before torch and numpy are imported: one thread, so that sums have one order and a busy machine cannot stall a test.
@@ -34,6 +35,23 @@ def rvc_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("rvc home")
     os.environ["RVC_HOME"] = str(home)
     return home
+
+
+@pytest.fixture
+def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let a few lines of Python, which know `layout` and the number of `processes`, be the trainer."""
+    from rvc_core.training import detached
+
+    before = (
+        "import fcntl, json, os, signal, sys, time\nfrom pathlib import Path\n"
+        "from rvc_core.system.documents import *\nfrom rvc_core.system.files import *\n"
+        "from rvc_core.workspace.layout import Layout\n"
+        "layout, processes = Layout(Path(sys.argv[1]), 'tiny'), sys.argv[2]\n"
+        "def record(**changes): write_json(layout.run, read_json(layout.run, object) | changes)\n"
+    )
+    monkeypatch.setattr(detached, "_MODULE", "pretended")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    return lambda lines: monkeypatch.setenv("PRETENDED", before + lines)
 
 
 @pytest.fixture

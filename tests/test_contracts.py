@@ -23,7 +23,10 @@ STEP_OF[DATA] = -1  # package data: it only says where its files are
 # What a notebook's kernel, the keeper of a training and its mirror are made of.
 WITHOUT_TORCH = [
     *ORDER[0],
-    *(f"system.{name}" for name in ("files", "download", "platforms", "threads", "pickle_scan")),
+    *(
+        f"system.{name}"
+        for name in ("files", "inside", "documents", "locks", "download", "platforms", "threads", "pickle_scan")
+    ),
     *(f"audio.{name}" for name in ("recordings", "waveform", "slicer", "quality")),
     *(f"workspace.{name}" for name in ("layout", "manifest", "stamps", "filelist", "retention", "metrics")),
     *(f"preparation.{name}" for name in ("incoming", "links", "archives", "file_kinds", "typed_paths", "preview")),
@@ -31,6 +34,7 @@ WITHOUT_TORCH = [
     "storage.places",
     "storage.snapshot",
     "storage.mirror",
+    "training.beacon",
     "training.detached",
     *ORDER[-4],
     *(f"notebook.{name}" for name in ("cells", "results", "players", "watching", "tensorboard_server")),
@@ -38,6 +42,84 @@ WITHOUT_TORCH = [
 ]
 
 HEAVY = {"torch", "torchaudio", "transformers", "librosa", "faiss", "matplotlib", "ipywidgets", "scipy", "numba"}
+
+
+# What opens, parses or copies files, and the modules that may do so beside system/inside.py and system/documents.py.
+OPENS = {
+    *("open", "os.open", "io.open", "json.load", "json.loads", "pickle.load", "pickle.loads", "marshal.loads"),
+    *("tarfile.open", "zipfile.ZipFile", "yaml.load", "yaml.safe_load", "tomllib.load", "tomllib.loads", "torch.load"),
+    *("np.load", "np.fromfile", "np.memmap", "np.loadtxt", "soundfile.read", "soundfile.info", "av.open"),
+    *("shutil.copy", "shutil.copy2", "shutil.copyfile", "shutil.copytree", "shutil.move", "shutil.unpack_archive"),
+    *("safetensors.safe_open", "fcntl.flock", "os.kill", "os.killpg", "os.system"),
+}
+METHODS = {"open", "read_text", "read_bytes", "write_text", "write_bytes", "touch", "extractall", "symlink_to"}
+MAY_OPEN = {
+    "system/inside.py": ("it is the opener", "open os.open"),
+    "system/documents.py": ("a YAML file that you name may be a link", "path.open yaml.load"),
+    "system/locks.py": ("it is the lock", "fcntl.flock"),
+    "system/files.py": ("temporary files of its own, and hashes", "path.open temporary.open temporary.write_text"),
+    "system/untrusted.py": (
+        "checks files before it opens them",
+        "path.open torch.load np.load zipfile.ZipFile archive.open opened.open target.open",
+    ),
+    "system/download.py": ("an address", "opener.open"),
+    "system/platforms.py": ("the kernel's own files", "Path(f'/proc/{process}/stat').read_text"),
+    "system/threads.py": ("the kernel's own files", "Path('/sys/fs/cgroup/cpu.max').read_text"),
+    "training/memory.py": (
+        "the kernel's own files",
+        "Path('/sys/fs/cgroup', name).read_text Path('/sys/fs/cgroup/memory.stat').read_text",
+    ),
+    "assets/archive.py": (
+        "runs before pydantic is installed; names and hashes are checked",
+        "zipfile.ZipFile json.loads temporary.open",
+    ),
+    "assets/bundle.py": (
+        "writes a bundle",
+        "constraints.write_text wanted.write_text config.write_text zipfile.ZipFile",
+    ),
+    "assets/registry.py": ("the package's own list", "json.loads Path(__file__).with_name('weights.json').read_text"),
+    "audio/waveform.py": ("recordings that you name", "soundfile.read soundfile.info av.open"),
+    "cli/__init__.py": ("/dev/null", "os.open"),
+    "evaluation/golden.py": ("a folder that you name", "np.load"),
+    "features/fairseq_file.py": (
+        "scanned and pinned by its hash",
+        "torch.load json.loads Path(__file__).with_suffix('.json').read_text",
+    ),
+    "features/faiss_file.py": ("compares every size with the file", "path.open np.memmap temporary.open"),
+    "features/pitch.py": ("a curve that you name; weights are pinned by their hash", "torch.load path.open"),
+    "notebook/child.py": ("what our own process prints", "json.loads"),
+    "notebook/players.py": ("a recording that is played", "av.open file.read_bytes"),
+    "notebook/session.py": ("its own settings, made plain", "json.loads"),
+    "notebook/tensorboard_server.py": (
+        "the kernel's own files; ends what it started",
+        "(place / 'cmdline').read_bytes os.kill",
+    ),
+    "notebook/texts.py": (
+        "the package's own texts",
+        "tomllib.loads (Path(__file__).parent / f'{code}.toml').read_text",
+    ),
+    "notebook/watching.py": ("a picture of limited size", "Image.open"),
+    "preparation/archives.py": ("checks zips of recordings", "zipfile.ZipFile opened.open target.open"),
+    "preparation/file_kinds.py": ("the first bytes of a recording", "path.open"),
+    "preparation/foreign_folder.py": ("after the folder was searched for links", "soundfile.info"),
+    "preparation/incoming.py": (
+        "uploads under names of their own; links to your own recordings",
+        "temporary.write_bytes (temporary / name).symlink_to",
+    ),
+    "preparation/links.py": ("what was downloaded", "opener.open file.open"),
+    "preparation/prepare.py": ("a temporary file of its own", "np.load"),
+    "scoring/cleanness.py": (
+        "a model inside a package",
+        "importlib.resources.files('speechmos').joinpath('dnsmos_models', 'sig_bak_ovr.onnx').read_bytes",
+    ),
+    "scoring/transcripts.py": ("a text that you name", "path.read_text"),
+    "scoring/words.py": ("temporary files of its own", "model.write_text dictionary.write_text"),
+    "storage/places.py": ("writes an archive", "tarfile.open"),
+    "storage/snapshot.py": ("regular files with known names only", "tarfile.open"),
+    "voices/share.py": ("writes a zip", "zipfile.ZipFile"),
+    "workspace/dataset.py": ("after the experiment was searched for links", "soundfile.read"),
+    "workspace/voice_file.py": ("numbers and a header, which are checked", "safetensors.safe_open"),
+}
 
 
 def names(paths: list[Path]) -> list[str]:
@@ -124,6 +206,24 @@ def test_modules_and_functions_stay_small(path):
             arguments = [argument.arg for argument in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]]
             count = len([argument for argument in arguments if argument not in ("self", "cls")])
             assert count <= 7, f"{node.name} has {count} parameters"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=names(MODULES))
+def test_files_of_others_have_one_opener_and_one_reader(path):
+    calls = {
+        ast.unparse(node.func): node.lineno
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call)
+        and (ast.unparse(node.func) in OPENS or (isinstance(node.func, ast.Attribute) and node.func.attr in METHODS))
+        and ast.unparse(node.func) not in ("Experiment.open", "cls.open")
+    }
+    reason, allowed = MAY_OPEN.get(path.relative_to(PACKAGE).as_posix(), ("", ""))
+    left = " ".join(calls)
+    for call in sorted(calls, key=len, reverse=True):
+        assert call in allowed, f"{path.name}:{calls[call]} calls {call}: use open_inside, read_json or load_array"
+        left = left.replace(call, "")
+        allowed = allowed.replace(call, "")
+    assert not left.strip() and not allowed.strip(), f"{path.name} no longer calls {allowed.strip()} ({reason})"
 
 
 def public_nodes(node: ast.Module | ast.ClassDef):

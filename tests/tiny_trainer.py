@@ -6,6 +6,7 @@ from rvc_core import presets
 from rvc_core.training import detached
 
 if __name__ == "__main__":
+    detached._MODULE = "tiny_trainer"
     if sys.argv[1] != "keep":
         from tiny import TINY
 

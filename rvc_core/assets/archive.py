@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from ..errors import ResourceError, UnsafeFileError, WeightsError
 from ..system.files import ensure_room, replace_atomically
+from ..system.inside import open_inside
 from . import registry
 
 _BLOCK_BYTES = 1 << 20
@@ -74,7 +75,7 @@ def unpack(bundle: Path, wheels: Path) -> list[Path]:
 def open_archive(bundle: Path) -> Iterator[Callable[[str], IO[bytes]]]:
     """Yield a function that opens a file of the bundle by name."""
     if bundle.is_dir():
-        yield lambda name: (bundle / name).open("rb")
+        yield lambda name: open_inside(bundle / name, root=bundle)
         return
     if not bundle.is_file():
         raise WeightsError(f"no bundle at {bundle}", hint="make one with: rvc weights bundle")
@@ -91,8 +92,11 @@ def _files_of(bundle: Path, read: Callable[[str], IO[bytes]]) -> dict[str, dict[
         with read("manifest.json") as file:
             manifest = json.loads(file.read(_BLOCK_BYTES))
         files, made_for = manifest["files"], (manifest["python"], manifest["machine"])
-        whole = all(isinstance(entry["bytes"], int) and len(entry["sha256"]) == 64 for entry in files.values())
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        whole = all(
+            type(entry["bytes"]) is int and 0 <= entry["bytes"] < 1 << 40 and len(entry["sha256"]) == 64
+            for entry in files.values()
+        )
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(
             f"{bundle} is not a bundle: its manifest.json cannot be read", hint="make one with: rvc weights bundle"
         ) from error

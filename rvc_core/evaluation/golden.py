@@ -4,7 +4,6 @@ Weights and inputs are computed by formulas (`noise`, `golden_weights`), so only
 ``synth_*.npz`` and ``mel_*.npz``. All random noise is zero.
 """
 
-import json
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ import numpy as np
 
 from ..errors import RVCError
 from ..presets import VoiceSpec, preset
+from ..system.documents import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,7 +49,7 @@ class GoldenReport:
 def golden(folder: Path) -> GoldenReport:
     """Recompute every case of `folder`; this takes half a minute on one core."""
     try:
-        cases = tuple(_cases(folder, json.loads((folder / "index.json").read_text("utf-8"))))
+        cases = tuple(_cases(folder, read_json(folder / "index.json", Any)))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise RVCError(
             f"no golden numbers in {folder}: {error}",

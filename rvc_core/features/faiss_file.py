@@ -8,10 +8,12 @@ import json
 import struct
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import UnsafeFileError, WeightsError, printable
+from ..system.documents import parsed
 from ..system.files import replace_atomically
 
 _LARGEST_BYTES = 4 << 30  # 1.4 million features of 768 values; RVC reduces them above 200,000
@@ -117,10 +119,10 @@ def read_note(path: Path) -> dict[str, str]:
         file.seek(max(0, path.stat().st_size - _LARGEST_NOTE_BYTES))
         _, _, note = file.read().rpartition(_OURS)
     try:
-        found = json.loads(note)
-    except (ValueError, RecursionError):
+        found = parsed(note, dict[str, Any])
+    except ValueError:
         return {}
-    return {key: printable(str(found[key]))[:200] for key in _NOTED if key in found} if isinstance(found, dict) else {}
+    return {key: printable(str(found[key]))[:200] for key in _NOTED if key in found}
 
 
 def save_arrays(path: Path, arrays: IndexArrays) -> None:

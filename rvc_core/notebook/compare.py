@@ -4,12 +4,13 @@ Everything stands beside the metrics: the clips in ``listening/``, each choice a
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from ..audio.quality import measure
 from ..audio.recordings import recordings_in
@@ -19,11 +20,20 @@ from ..errors import StageOrderError, WeightsError
 from ..experiment import Experiment
 from ..progress import Progress, Silent
 from ..settings import ConvertSettings, text_of
-from ..system.files import read_jsonl, signature, write_json
+from ..system.documents import Count, read_jsonl
+from ..system.files import signature, write_json
+from ..system.inside import open_inside
 from ..verdict.overtraining import METRICS, Candidate
 from ..voice import Voice
 from ..voices.share import export_voice
 from ..workspace.layout import Layout
+
+
+class _Choice(TypedDict):
+    clip: str
+    epochs: list[Count]
+    preferred: Count | None
+
 
 _LOUDEST = 0.89  # peaks stay one decibel below full scale
 
@@ -154,13 +164,13 @@ def equally_loud(spoken: Mapping[int, Audio]) -> dict[int, Audio]:
 def record_choice(layout: Layout, clip: str, epochs: tuple[int, int], preferred: int | None) -> None:
     """Write down which of two voices was preferred on a clip; None: neither."""
     row = {"clip": clip, "epochs": list(epochs), "preferred": preferred}
-    with layout.choices.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    with open_inside(layout.choices, "ab") as file:
+        file.write(json.dumps(row).encode() + b"\n")
 
 
 def preferences(layout: Layout) -> dict[int, tuple[float, int]]:
     """By epoch, in order: how often it was preferred (a draw counts half), of how many comparisons."""
-    rows: Iterable[dict[str, Any]] = read_jsonl(layout.choices) if layout.choices.exists() else []
+    rows: list[_Choice] = read_jsonl(layout.choices, _Choice) if layout.choices.exists() else []
     counted: dict[int, tuple[float, int]] = {}
     for row in rows:
         for epoch in row["epochs"]:

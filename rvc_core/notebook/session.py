@@ -30,7 +30,8 @@ from ..settings import (
     refuse_unknown,
     text_of,
 )
-from ..system.files import read_json, signature, slug_of, write_json
+from ..system.documents import read_json, read_or
+from ..system.files import signature, slug_of, write_json
 from ..system.platforms import home
 from .forms import Form, in_turn
 from .texts import language
@@ -92,12 +93,10 @@ class Session:
         """
         for file in (_file(), home() / _NEWEST):  # another notebook's, where this one has begun none
             try:
-                session = cls(**read_json(file, "delete it, and run the cell Begin", error=SettingsError))
+                session = read_json(file, cls, "delete it, and run the cell Begin", error=SettingsError)
                 break
             except FileNotFoundError:
                 continue
-            except TypeError:
-                raise SettingsError(f"{file} is damaged", hint="delete it, and run the cell Begin") from None
         else:
             raise StageOrderError("no voice was begun on this machine", hint="run the cell Begin")
         os.environ.setdefault("RVC_LANG", session.language)
@@ -210,9 +209,8 @@ def all_chosen() -> list[str]:
     """Recordings that the notebooks of this machine have chosen."""
     chosen: list[str] = []
     for file in home().glob("notebook*.json"):
-        with contextlib.suppress(SettingsError, FileNotFoundError):
-            content = read_json(file, "delete it", error=SettingsError)
-            chosen += [str(content.get(name, "")) for name in ("dataset", "arrived", "songs")]
+        content = read_or(file, dict[str, Any], {})
+        chosen += [str(content.get(name, "")) for name in ("dataset", "arrived", "songs")]
     return chosen
 
 

@@ -110,8 +110,6 @@ def start(layout: Layout, *, everywhere: bool = False) -> int:
     everywhere : bool
         Answer on all addresses of the machine, for platforms whose proxy is another machine.
     """
-    from tensorboard import manager
-
     for there in _ours([layout.root]):
         if there.logdir.is_dir():
             return there.port
@@ -130,7 +128,7 @@ def start(layout: Layout, *, everywhere: bool = False) -> int:
         )
         deadline = time.monotonic() + _START_SECONDS
         while server.poll() is None and time.monotonic() < deadline:
-            if any((info.pid, info.port) == (server.pid, port) for info in manager.get_all()):
+            if _listens(server.pid, port):
                 return port
             time.sleep(0.2)
         server.terminate()
@@ -140,6 +138,14 @@ def start(layout: Layout, *, everywhere: bool = False) -> int:
         f"TensorBoard does not start: {said[-1]}",
         hint="run: bash setup_env.sh; meanwhile the watch cell draws the same curves",
     )
+
+
+def _listens(process: int, port: int) -> bool:
+    """Whether a process answers at a port. The system is asked: anybody may write TensorBoard's own list."""
+    import psutil
+
+    listening = (one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN)
+    return any((one.pid, one.laddr.port) == (process, port) for one in listening)
 
 
 def _free_port() -> int:
@@ -175,7 +181,9 @@ def _ours(places: Iterable[Path], processes: Path = Path("/proc")) -> list[Serve
         except OSError:  # it has ended, or is hidden from this user
             continue
         match command.decode("utf-8", "replace").split("\0")[1:]:
-            case ["-m", "tensorboard.main", "--logdir", logdir, "--port", port, *_] if owner == os.getuid():
+            case ["-m", "tensorboard.main", "--logdir", logdir, "--port", port, *_] if (
+                owner == os.getuid() and port.isdecimal()
+            ):
                 if any(Path(logdir).is_relative_to(root) for root in roots):
                     found.append(Server(int(place.name), Path(logdir), int(port)))
     return found

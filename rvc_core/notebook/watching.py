@@ -2,14 +2,16 @@
 
 import base64
 import html
-import json
+import io
+import struct
 import time
 from typing import Any
 
-from ..errors import StageOrderError
+from ..errors import StageOrderError, StorageError
 from ..experiment import Experiment
-from ..progress import stalled
+from ..system.inside import refuse_links
 from ..training import detached
+from ..training.beacon import read_state, stalled
 from ..verdict.learning_curve import History
 from ..verdict.overtraining import Verdict, verdict_of_experiment
 from ..workspace.layout import Layout
@@ -17,6 +19,7 @@ from ..workspace.metrics import history as recorded
 from .plots import MEL_TAGS, WIDTH_PIXELS, Picture, pictures
 
 _SHORTEST_PAUSE_SECONDS = 3.0
+_LARGEST_PICTURE_PIXELS = 4096
 _PAUSE_FACTOR = 8  # of what drawing took: the trainer needs the processor more
 _COLOURS = {
     "waiting": "#667180",
@@ -112,13 +115,33 @@ class _Frame:
         self._pictures = pictures(History.of(rows), self._verdict, self._newest_mels())
 
     def _newest_mels(self) -> dict[str, bytes]:
+        """What the log of TensorBoard has; nothing if it is damaged, because others may have written it."""
+        from google.protobuf.message import DecodeError
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # slow import
 
         if self._events is None:
             self._events = EventAccumulator(str(self._layout.root), size_guidance={"images": 1, "scalars": 1})
-        self._events.Reload()  # reads on from where it was
+        try:
+            refuse_links(self._layout.root)  # a pipe would be waited for
+            self._events.Reload()  # reads on from where it was
+        except (StorageError, OSError, MemoryError, DecodeError):
+            return {}
         there = self._events.Tags()["images"]
-        return {tag: self._events.Images(tag)[-1].encoded_image_string for tag in MEL_TAGS if tag in there}
+        found = {tag: self._events.Images(tag)[-1].encoded_image_string for tag in MEL_TAGS if tag in there}
+        return {tag: png for tag, png in found.items() if _is_picture(png)}
+
+
+def _is_picture(png: bytes) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
+            if max(picture.size) <= _LARGEST_PICTURE_PIXELS:
+                picture.load()
+                return True
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):  # PIL, on damage
+        pass
+    return False
 
 
 def plain_sentence(verdict: Verdict) -> str:
@@ -135,30 +158,20 @@ def status_line(layout: Layout, running: bool, now: float | None = None) -> str:
     --------
     >>> import tempfile; from pathlib import Path
     >>> layout = Layout(Path(tempfile.mkdtemp()), "alice")
-    >>> state = {"label": "training", "total": 300, "done": 100, "note": "epoch 34/100", "usual_seconds": 1, "time": 0}
-    >>> _ = layout.beacon.write_text(json.dumps(state))
     >>> status_line(layout, True, now=0.0)
-    'training 100 of 300 · epoch 34/100'
+    'The trainer is loading.'
     """
-    state = _beacon(layout)
     if not running:
         return "Training is not running."
-    if not state.get("label"):
-        return str((state.get("lines") or ["The trainer is loading."])[-1])
+    if not (state := read_state(layout.beacon)) or not state["label"]:
+        return ["The trainer is loading.", *(state["lines"] if state else [])][-1]
     told = f"{state['label']} {state['done']} of {state['total']}"
     return " · ".join(filter(None, [told, state["note"], stalled(state, now)]))
 
 
-def _beacon(layout: Layout) -> dict[str, Any]:
-    try:
-        return json.loads(layout.beacon.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
 def _share_done(layout: Layout, running: bool) -> float | None:
-    state = _beacon(layout)
-    return min(1.0, state["done"] / max(1, state["total"])) if running and state.get("label") else None
+    state = read_state(layout.beacon) if running else None
+    return min(1.0, state["done"] / max(1, state["total"])) if state and state["label"] else None
 
 
 def _page(state: str, sentence: str, lines: list[str], share: float | None, shown: list[Picture]) -> str:

@@ -11,8 +11,10 @@ from ..features.retrieval import FeatureIndex
 from ..progress import Progress, Silent
 from ..settings import IndexSettings
 from ..system.files import ensure_room
+from ..system.untrusted import load_array
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord, Manifest
+from ..workspace.stage_locks import at_stage, refuse_disturbance
 from ..workspace.stamps import clear, content_of, is_current, stamp, stamp_of
 
 
@@ -45,6 +47,7 @@ class IndexReport:
         return asdict(self)
 
 
+@at_stage("index")
 def build_index(
     layout: Layout, settings: IndexSettings = IndexSettings(), *, progress: Progress = Silent()
 ) -> IndexReport:
@@ -68,6 +71,7 @@ def build_index(
     if not clips:
         raise DatasetError(f"{layout.name!r} has no features to index", hint=f"run: rvc extract {layout.name}")
 
+    refuse_disturbance(layout, "index")
     encoder = content_of(layout, "content")
     note = {
         "name": layout.name,
@@ -89,12 +93,16 @@ def build_index(
 
 def _load_features(paths: list[Path], progress: Progress) -> np.ndarray:
     """All frames (N, D) in one array."""
-    shapes = [np.load(path, mmap_mode="r").shape for path in paths]
+    shapes = [load_array(path).shape for path in paths]
+    if odd := [path for path, shape in zip(paths, shapes, strict=True) if shape[1:] != shapes[0][1:2]]:
+        raise DatasetError(
+            f"{odd[0].name} is damaged: its shape is not that of the others", hint="run: rvc extract NAME"
+        )
     features = np.empty((sum(frames for frames, _ in shapes), shapes[0][1]), np.float32)
     progress.start("indexing", len(paths))
     row = 0
     for path, (frames, _) in zip(paths, shapes, strict=True):
-        features[row : row + frames] = np.load(path)
+        features[row : row + frames] = load_array(path)
         row += frames
         progress.advance(path.stem)
     return features

@@ -22,9 +22,10 @@ from ..settings import ExtractSettings, RuntimeSettings
 from ..system.devices import choose_device
 from ..system.files import ensure_room, replace_atomically, write_text
 from ..system.threads import set_threads
-from ..workspace.filelist import filelist_text, mute_wave
+from ..workspace.filelist import filelist_text, listed_text, mute_wave
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord, Manifest
+from ..workspace.stage_locks import at_stage, refuse_disturbance
 from ..workspace.stamps import clear, content_of, is_current, stamp, stamp_of
 
 _MUTE_SECONDS, _MUTE_F0_FRAMES = 3, 301
@@ -81,6 +82,7 @@ class _Feature:
         return [folder / (clip.id + self.suffix) for folder in self.folders(clip.place)]
 
 
+@at_stage("extract")
 def extract(
     layout: Layout,
     settings: ExtractSettings = ExtractSettings(),
@@ -113,6 +115,8 @@ def extract(
     ]
     wanted = _wanted(layout, features, restarted, clips)
     compute = _ready(layout, wanted, runtime) if wanted else {}  # loads first: if that fails, nothing is removed
+    if wanted:
+        refuse_disturbance(layout, "extract")
     for feature in restarted:
         _begin(layout, feature)
     _write_mute(layout.mute, spec)
@@ -267,7 +271,7 @@ def _finish(
         clear(layout, feature.started)
     speakers = {clip.id: clip.speaker for clip in Manifest.load(layout).clips}
     text = filelist_text(layout, spec, {clip: speakers[clip] for clip in usable})
-    if not layout.filelist.exists() or layout.filelist.read_text("utf-8") != text:
+    if not layout.filelist.exists() or listed_text(layout.filelist) != text:
         write_text(layout.filelist, text)
     return report
 

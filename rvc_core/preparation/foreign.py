@@ -5,7 +5,6 @@ The original folder does not change (foreign_folder.py reads it).
 """
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,14 +21,17 @@ from ..nn.layers import Blueprint
 from ..nn.synthesizer import Synthesizer
 from ..presets import PRESETS, VoiceSpec, preset
 from ..progress import Progress, Silent, counted
+from ..system.documents import read_or
 from ..system.files import ensure_room, folder_atomically, write_text
+from ..system.inside import copy_inside
+from ..system.untrusted import load_array
 from ..workspace.checkpoint import Checkpoint, load_foreign
 from ..workspace.filelist import filelist_text, mute_wave
 from ..workspace.layout import Layout
 from ..workspace.manifest import Clip, ExperimentRecord, Manifest
 from ..workspace.rvc_config import VERSIONS
 from ..workspace.stamps import stamp, stamp_of
-from .foreign_folder import ClipParts, ForeignFolder, clip_parts, read_foreign, read_optional_json, unvoiced_kind
+from .foreign_folder import ClipParts, ForeignFolder, clip_parts, read_foreign, unvoiced_kind
 from .heldout import choose_heldout
 
 _SAME_ENCODER = 0.05  # largest difference / largest value: half precision gives 0.01, another encoder 1
@@ -161,7 +163,7 @@ def _refuse_other_networks(spec: VoiceSpec, checkpoint: Checkpoint) -> None:
 
 def _content_identity(source: ForeignFolder, spec: VoiceSpec) -> str:
     """Verify the features' encoder by encoding one clip again; empty if that is not possible."""
-    recorded = read_optional_json(source.folder / "model_info.json").get("embedder_model") or "contentvec"
+    recorded = read_or(source.folder / "model_info.json", dict[str, Any], {}).get("embedder_model") or "contentvec"
     if recorded != "contentvec":
         raise MismatchError(
             f"its features come from the encoder {str(recorded)[:40]!r}, which is not supported",
@@ -175,7 +177,7 @@ def _content_identity(source: ForeignFolder, spec: VoiceSpec) -> str:
         encoder = content_encoder("contentvec", spec.content_width)
     except (WeightsError, ResourceError):
         return ""
-    theirs, ours = np.load(clip["features"], allow_pickle=False), encoder(read_audio(clip["clips_16k"], 16_000).samples)
+    theirs, ours = load_array(clip["features"]), encoder(read_audio(clip["clips_16k"], 16_000).samples)
     frames = min(len(ours), len(theirs))
     difference = float(np.abs(ours[:frames] - theirs[:frames]).max() / np.abs(ours[:frames]).max())
     if not difference < _SAME_ENCODER:
@@ -219,7 +221,7 @@ def _copy(
     for clip in clips:
         _copy_clip(source.files[clip.id], staged.heldout if clip.heldout else staged, spec)
     for name in pair:
-        shutil.copyfile(source.folder / name, staged.root / name)
+        copy_inside(source.folder / name, staged.root / name)
 
 
 def _copy_clip(files: ClipParts, place: Layout, spec: VoiceSpec) -> None:
@@ -232,7 +234,7 @@ def _copy_clip(files: ClipParts, place: Layout, spec: VoiceSpec) -> None:
     for part, folder in folders.items():
         if part in files.paths:
             folder.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(files.paths[part], folder / files.paths[part].name)
+            copy_inside(path := files.paths[part], folder / path.name, root=path.parents[2])
 
 
 def _copy_mute(source: ForeignFolder, staged: Layout, spec: VoiceSpec) -> bool:
@@ -291,6 +293,6 @@ def _warnings(
             if checkpoint
             else "this needs several recordings of one speaker, three minutes in all, and an import as a copy"
         )
-    trained = read_optional_json(source.folder / "config.json").get("train")
+    trained = read_or(source.folder / "config.json", dict[str, Any], {}).get("train")
     if source.program == "RVC WebUI" and checkpoint and isinstance(trained, dict) and "fp16_run" not in trained:
         yield "it was trained with the spectrogram epsilon of RVC WebUI 2026: resume with --mel-epsilons 2026"

@@ -3,18 +3,16 @@
 Files are found by name inside the folder, because the paths in its ``filelist.txt`` can be out of date.
 """
 
-import re
-import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
 
-from ..errors import RVCError, StageOrderError
-from ..system.files import read_json
+from ..errors import DatasetError, StageOrderError
+from ..system.inside import refuse_links
+from ..system.untrusted import load_array
 from ..workspace.filelist import read_filelist
 from ..workspace.layout import Layout
 
@@ -66,7 +64,7 @@ class ForeignFolder:
         """Pitch in Hz of each clip."""
         for files in self.files.values():
             if "f0_hz" in files.paths:
-                yield np.load(files.paths["f0_hz"], allow_pickle=False)
+                yield load_array(files.paths["f0_hz"])
 
 
 def is_foreign(folder: Path) -> bool:
@@ -93,6 +91,8 @@ def read_foreign(folder: Path) -> ForeignFolder:
         When it is not such a folder, or its features are not extracted.
     DatasetError
         When its list is damaged.
+    StorageError
+        When it holds links, which may lead anywhere.
     """
     program = _program_of(folder)
     if program is None:
@@ -100,24 +100,20 @@ def read_foreign(folder: Path) -> ForeignFolder:
             f"{folder} is not an experiment of RVC WebUI or Applio",
             hint="give the folder that contains 0_gt_wavs or sliced_audios",
         )
+    refuse_links(folder)
     if not (folder / "filelist.txt").is_file():
         raise StageOrderError(
             f"{folder} has no filelist.txt: its features are not extracted yet",
             hint="extract them in that program, or run: rvc prepare NAME --dataset RECORDINGS",
         )
-    rows = [row for row in read_filelist(folder / "filelist.txt") if not _names(row.wave)[-1].startswith("mute")]
-    speakers = {_names(row.wave)[-1].partition(".")[0]: row.speaker for row in rows}
-    features = _names(rows[0].features)[-2:][0] if rows else ""
+    rows = [row for row in read_filelist(folder / "filelist.txt") if not row.wave.name.startswith("mute")]
+    speakers = {row.wave.name.partition(".")[0]: row.speaker for row in rows}
+    features = rows[0].features.parent.name if rows else ""
     if features not in _FEATURES[program]:
         raise StageOrderError(f"filelist.txt of {folder} has no content features", hint="extract them in that program")
     parts = {**_FOLDERS[program], "features": features}
     files = {stem: found for stem in speakers if stem and (found := clip_parts(folder, parts, stem))}
     return ForeignFolder(folder, program, parts, rows[0].f0_hz is not None, speakers, files)
-
-
-def _names(path: Path) -> list[str]:
-    """Split a path of any system; a list can come from Windows."""
-    return re.split(r"[\\/]+", str(path))
 
 
 def clip_parts(folder: Path, parts: dict[str, str], stem: str, wave: str = "") -> ClipParts | None:
@@ -142,19 +138,9 @@ def clip_parts(folder: Path, parts: dict[str, str], stem: str, wave: str = "") -
 def _shape(path: Path) -> tuple[int, ...]:
     """Shape of the array in a file; empty if the file is missing, damaged or not numeric."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return load_array(path).shape
+    except DatasetError:
         return ()
-    return array.shape if isinstance(array, np.ndarray) and array.size and array.dtype.kind in "fiu" else ()
-
-
-def read_optional_json(path: Path) -> dict[str, Any]:
-    """Content of a JSON file; empty if it is missing or damaged."""
-    try:
-        content = read_json(path, "")
-    except (FileNotFoundError, RVCError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def unvoiced_kind(tracks: Iterable[np.ndarray]) -> str:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from ..audio.recordings import DatasetFiles
 from ..errors import DatasetError, StageOrderError
-from ..system.files import is_locked, sha256_of
+from ..system.files import sha256_of
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord
+from ..workspace.stage_locks import at_work
 from ..workspace.stamps import content_of, stamp
 
 SET_ASIDE = ".before-"  # in the name of a folder whose experiment was begun again, or replaced by a save
@@ -62,12 +63,12 @@ def begin_again(layout: Layout) -> Path | None:
     Raises
     ------
     StageOrderError
-        While it is being trained.
+        While a process works on it.
     """
     if not layout.root.exists():
         return None
-    if is_locked(layout.lock):
-        raise StageOrderError(f"{layout.name!r} is being trained", hint=f"stop that first: rvc stop {layout.name}")
+    if busy := at_work(layout):
+        raise StageOrderError(busy, hint=f"wait for it, or stop a training with: rvc stop {layout.name}")
     count, aside = times_begun(layout) + 1, layout.root.with_name(f"{layout.slug}{SET_ASIDE}{time.time():.0f}")
     layout.root.rename(aside)
     stamp(layout, "begun", {"count": count})

@@ -2,12 +2,12 @@
 
 import contextlib
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DatasetError, ResourceError, RVCError
+from ..system import inside
 from ..system.files import signature, slug_of
 from ..system.platforms import home
 from ..workspace.layout import Layout
@@ -58,9 +58,9 @@ def leftovers(chosen: Iterable[str]) -> Leftovers:
     kept = {entry for entry in entries if entry.name in links or any(map(_overlaps(entry), used))}
     waiting = [*kept, *(path for path in used if path.suffix.lower() == ".zip")]
     while waiting:  # what is used may consist of others: joined folders of links, uploads of zips
-        inside = [*_files(waiting.pop())]
-        targets = [Path(os.path.realpath(path)) for path in inside if path.is_symlink()]
-        stems = {slug_of(path.stem) for path in inside if path.suffix.lower() == ".zip"}
+        held = [*_files(waiting.pop())]
+        targets = [Path(os.path.realpath(path)) for path in held if path.is_symlink()]
+        stems = {slug_of(path.stem) for path in held if path.suffix.lower() == ".zip"}
         new = {
             entry
             for entry in entries
@@ -110,7 +110,7 @@ def remove(paths: Iterable[Path]) -> int:
     for path in paths:
         before = bytes_of(path)
         try:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+            inside.remove(path)
         except OSError as error:
             problems.append(f"{path} cannot be removed: {error.strerror}")
         freed += before - bytes_of(path)

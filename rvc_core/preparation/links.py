@@ -14,18 +14,21 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from .. import __version__
 from ..audio.waveform import AUDIO_SUFFIXES, header_seconds
-from ..errors import DatasetError, RVCError, WeightsError, printable
+from ..errors import DatasetError, WeightsError, printable
 from ..progress import Progress, Silent
-from ..system.download import Patience, download
-from ..system.files import read_json, sha256_of, signature, write_json
+from ..system.documents import Leaf, read_or
+from ..system.download import Patience, WebOnly, download, web_address
+from ..system.files import sha256_of, signature, write_json
+from ..system.inside import is_regular
 from .archives import UNPACK
 from .file_kinds import START_BYTES, TEXTS, Kind, kind_of, kind_of_file
 
 _PATIENCE = Patience()
-_SAFE = "/%:@!$&'()*+,;=~-._?[]"
-_PAGE_BYTES, _LONGEST_NAME = 200_000, 100
+_PAGE_BYTES, _LONGEST_NAME, _LONGEST_SUFFIX = 200_000, 100, 10  # bytes, bytes, letters
 _DRIVE = "https://drive.usercontent.google.com/download"
 _DRIVE_HOSTS = ("drive.google.com", "docs.google.com", "drive.usercontent.google.com")
 _DRIVE_ID = re.compile(r"[\w-]{10,}")
@@ -74,6 +77,13 @@ class _Answer:
         return [self.etag, self.modified, self.length] if self.etag or self.modified else []
 
 
+class _Kept(TypedDict):
+    version: list[str]
+    sha256: str
+    file: Leaf
+    bytes: int
+
+
 def is_link(text: str) -> bool:
     """Whether a text is meant as an address on the web, also one without ``https://``.
 
@@ -99,12 +109,11 @@ def address_of(link: str) -> str:
     ('https://www.dropbox.com/s/k/a.wav?dl=1', 'https://github.com/o/r/raw/main/a.wav')
     """
     try:
-        parts = urllib.parse.urlsplit(link if re.match(r"https?://", link, re.IGNORECASE) else f"https://{link}")
-    except ValueError as error:
-        raise DatasetError(f"{link} is not an address: {error}", hint="copy the link again, all of it") from error
+        address = web_address(link if re.match(r"https?://", link, re.IGNORECASE) else f"https://{link}")
+    except WeightsError as error:
+        raise DatasetError(str(error), hint="copy the link again, all of it") from error
+    parts = urllib.parse.urlsplit(address)
     host, path = (parts.hostname or "").removeprefix("www.").removeprefix("m."), parts.path
-    if not host:
-        raise DatasetError(f"{link} is not an address: it names no server", hint="copy the link again, all of it")
     has_suffix = PurePosixPath(path).suffix.lower() in {*AUDIO_SUFFIXES, ".zip"}
     if not has_suffix and (service := _service(host, _VIDEO_PAGES)):
         raise DatasetError(f"{link} is a page of {service}, not a recording", hint=_FILE_ITSELF)
@@ -125,8 +134,7 @@ def address_of(link: str) -> str:
         path = re.sub(f"^{owner}/blob/", raw, path, count=1)
     if host.endswith(".sharepoint.com") and "download=1" not in parts.query:
         parts = parts._replace(query="&".join(filter(None, [parts.query, "download=1"])))
-    path, query = (urllib.parse.quote(text, safe=_SAFE) for text in (path, parts.query))  # letters as people type them
-    return parts._replace(path=path, query=query, fragment="").geturl()
+    return parts._replace(path=path).geturl()
 
 
 def _service(host: str, services: dict[str, str]) -> str:
@@ -200,11 +208,9 @@ def fetch(link: str, place: Path, progress: Progress = Silent()) -> Path:
 
 def _kept(folder: Path) -> tuple[dict[str, Any], Path]:
     """What was fetched before, if it is whole: its description, and the file."""
-    with contextlib.suppress(FileNotFoundError, RVCError, KeyError, TypeError):
-        kept = read_json(folder / "source.json", "delete it")
-        file = folder / kept["file"]
-        if file.stat().st_size == kept["bytes"]:
-            return {"version": kept["version"], "sha256": kept["sha256"]}, file
+    kept = read_or(folder / "source.json", _Kept, None)
+    if kept and is_regular(file := folder / kept["file"]) and file.stat().st_size == kept["bytes"]:
+        return kept, file
     return {}, folder
 
 
@@ -217,23 +223,9 @@ def _probe(address: str) -> _Answer | None:
         When the server refuses.
     """
     headers = {"User-Agent": f"rvc_core/{__version__}", "Accept-Language": "en"}
-    opener = urllib.request.OpenerDirector()  # the web only: no file: and no ftp:, wherever a server leads to
-    for handler in (
-        urllib.request.ProxyHandler,
-        urllib.request.UnknownHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
-        urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPRedirectHandler,
-        urllib.request.HTTPErrorProcessor,
-    ):
-        opener.add_handler(handler())
+    request, opener = urllib.request.Request(address, headers=headers), urllib.request.build_opener(WebOnly)
     try:
-        request = urllib.request.Request(address, headers=headers)
-        response = opener.open(request, timeout=_PATIENCE.stall_seconds)
-        if response is None:
-            return None
-        with contextlib.closing(response):
+        with opener.open(request, timeout=_PATIENCE.stall_seconds) as response:
             return _answer(response)
     except urllib.error.HTTPError as error:
         with error:
@@ -290,7 +282,8 @@ def _checked(link: str, address: str, file: Path, answer: _Answer | None) -> str
         _refuse(link, kind, f"{address}\n{opened.read(_PAGE_BYTES).decode('utf-8', 'replace')}")
     given = (answer.name if answer else "") or PurePosixPath(urllib.parse.urlsplit(address).path).name
     name = printable(PurePosixPath(urllib.parse.unquote(given).replace("\\", "/")).name).lstrip(".")
-    stem, suffix = PurePosixPath(name).stem[:_LONGEST_NAME] or "recording", PurePosixPath(name).suffix.lower()
+    stem, suffix = PurePosixPath(name).stem, PurePosixPath(name).suffix.lower()[:_LONGEST_SUFFIX]
+    stem = stem.encode()[:_LONGEST_NAME].decode("utf-8", "ignore") or "recording"
     if kind.group == "zip" or (kind.suffix and suffix not in AUDIO_SUFFIXES):
         return stem + kind.suffix
     if suffix not in AUDIO_SUFFIXES and not header_seconds(file):

@@ -26,6 +26,7 @@ from ..settings import PrepareSettings
 from ..system.files import ensure_room
 from ..workspace.layout import Layout
 from ..workspace.manifest import Clip, ExperimentRecord, Explained, Manifest, speaker_names
+from ..workspace.stage_locks import at_stage, refuse_disturbance
 from ..workspace.stamps import clear, is_current, stamp
 from .decoding import Decoder, Recording
 from .heldout import choose_heldout
@@ -90,6 +91,7 @@ class PrepareReport:
         )
 
 
+@at_stage("prepare")
 def prepare(
     layout: Layout,
     dataset: Path | str,
@@ -113,20 +115,20 @@ def prepare(
 
     Raises
     ------
-    DatasetError
-        When there is no usable audio, or this voice was trained on other recordings; then nothing changes.
+    DatasetError, ResourceError
+        When there is no usable audio, this voice was trained on other recordings, or another process works on it; then
+        nothing changes.
     """
-    dataset = Path(dataset).expanduser().absolute()
-    files = find_recordings(dataset)
+    files = find_recordings(dataset := Path(dataset).expanduser().absolute())
     record = _record(layout, dataset, files, settings, uses_f0)
     content = {"format": _FORMAT, "settings": settings.stamp(), "files": files.fingerprint()}
     if is_current(layout, "prepare", content) and _is_complete(layout):
         known = ExperimentRecord.load(layout).recordings
         replace(record, recordings=known or digests_of(files)).save(layout)
         return PrepareReport.of(Manifest.load(layout), skipped=True)
+    refuse_disturbance(layout, "prepare")
     record = replace(record, recordings=digests_of(files))
     refuse_other_recordings(layout, files, record.recordings)
-
     rate_hz = preset(settings.preset).sample_rate
     lengths = {name: header_seconds(path) for name, path in {**files.recordings, **files.ignored}.items()}
     ensure_room(layout.root, round(4 * sum(lengths.values()) * (rate_hz + 1.1 * (rate_hz + CONTENT_RATE_HZ))))

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import logging
-import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,24 +12,24 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import TypedDict
 
 from ..errors import CheckpointError, ResourceError, RVCError, StorageError
-from ..system.files import open_regular
+from ..system.documents import Count, Digest, Line, read_json
+from ..system.files import FULL as DISK_FULL
+from ..system.inside import is_regular, refuse_links
 from ..workspace.layout import WEIGHTS, Layout
 from ..workspace.manifest import ExperimentRecord
-from ..workspace.retention import CheckpointRow, Count, Digest, checkpoint_rows, first_problem
+from ..workspace.retention import CheckpointRow, checkpoint_rows
 from ..workspace.stamps import content_of
 
 _log = logging.getLogger(__name__)
 
 DATA, RECORD_PACK = "clips.pack", "record.pack"  # tars; Kaggle does not unpack this suffix
 OLDER = "restore an older save"
-_MOST_LIST_BYTES = 16 << 20
 STORED = r"[^/\x00-\x1f.][^/\x00-\x1f]*\.[0-9a-f]{12}\.(?:pth|pt|index|pack)"
 LIST = r"saved-e\d+-s\d+\.json"
 FULL = "is full", "free space there and empty its trash"
 _GONE = "is not there", "mount it, or create the folder"
 _PROBLEMS = {
-    errno.ENOSPC: FULL,
-    errno.EDQUOT: FULL,
+    **dict.fromkeys(DISK_FULL, FULL),
     errno.EROFS: ("is read-only", "mount it for writing"),
     errno.EACCES: ("is not writable for you", "choose a folder that you can write to"),
     errno.ENOENT: _GONE,
@@ -47,8 +46,10 @@ Row = TypedDict(
 )
 
 
-class Listed(BaseModel):
-    """The list of a save: what its JSON file holds.
+class Save(BaseModel):
+    """One save of an experiment: what its JSON file holds, and where it lies.
+
+    An experiment folder counts as a save that has no `files` of its own.
 
     Attributes
     ----------
@@ -62,11 +63,13 @@ class Listed(BaseModel):
         How often the experiment was begun again before.
     recordings : list of str
         Hashes of its recordings; empty in saves of earlier versions.
+    folder, place : Path, str
+        Where it was found, and the name of that storage, to display. Neither is in the file.
     """
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
-    name: str = Field(min_length=1, max_length=1000)
+    name: Line = Field(min_length=1, max_length=1000)
     time: float = Field(ge=0, le=1e11)
     step: Count
     epoch: Count
@@ -76,19 +79,8 @@ class Listed(BaseModel):
     settings: dict[str, Any] = {}
     begun: Count = 0
     recordings: list[Annotated[str, Field(max_length=64)]] = []
-
-
-class Save(Listed):
-    """One save of an experiment, where it lies. An experiment folder counts as a save that has no `files` of its own.
-
-    Attributes
-    ----------
-    place : str
-        Name of the storage, to display.
-    """
-
-    folder: Path
-    place: str
+    folder: Path = Path()
+    place: str = ""
 
     @classmethod
     def of_experiment(cls, layout: Layout, place: str) -> "Save | None":
@@ -157,10 +149,8 @@ def storage_errors(place: str) -> Iterator[None]:
 
 def has(folder: Path, row: Row) -> bool:
     """Whether a file is there, and not a link. Its name has its hash, so the size decides."""
-    with contextlib.suppress(FileNotFoundError):
-        status = (folder / row["as"]).lstat()
-        return stat.S_ISREG(status.st_mode) and status.st_size == row["bytes"]
-    return False
+    path = folder / row["as"]
+    return is_regular(path) and path.stat().st_size == row["bytes"]
 
 
 @contextlib.contextmanager
@@ -180,12 +170,8 @@ def read_list(path: Path, place: str) -> Save:
     StorageError
         When it is not one; nothing that it says was used.
     """
-    with open_regular(path) as file:
-        text = file.read(_MOST_LIST_BYTES)
-    try:
-        save = Save(folder=path.parent, place=place, **dict(Listed.model_validate_json(text)))
-    except ValidationError as error:
-        raise StorageError(f"{path.name} does not list a save: {first_problem(error)}", hint=OLDER) from error
+    save = read_json(path, Save, OLDER, error=StorageError)
+    save.folder, save.place = path.parent, place
     if save.manifest != path.name or not save.files:
         raise StorageError(f"{path.name} lists another save, or no files", hint=OLDER)
     return save
@@ -208,12 +194,7 @@ def experiment_in(folder: Path, place: str) -> Save | None:
     StorageError
         When it holds links or devices, or is damaged.
     """
-    for path in (*folder.iterdir(), *folder.glob("stamps/*")):
-        status = path.lstat()
-        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-            raise StorageError(f"{path} is a link or a device", hint="replace it by a copy of the file")
-        if path.suffix == ".json" and status.st_size > _MOST_LIST_BYTES:
-            raise StorageError(f"{path} is too large", hint="remove it")
+    refuse_links(folder)
     try:
         return Save.of_experiment(Layout(folder, folder.name), place)
     except (CheckpointError, ValidationError) as error:

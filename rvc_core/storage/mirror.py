@@ -15,9 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from ..errors import RVCError, StorageError
 from ..settings import MirrorSettings
-from ..system.files import read_json, write_json
+from ..system.documents import Count, Line, read_or
+from ..system.files import write_json
 from ..system.platforms import child_environment
 from ..workspace.layout import Layout
 from ..workspace.retention import checkpoint_rows, voice_scores
@@ -30,6 +33,19 @@ _LONG_SECONDS = 120.0  # a longer save is reported
 _END_SECONDS = 600.0  # the longest wait for the last save at the end of training
 _QUICK_SECONDS = 3.0
 _TAIL_BYTES = 1 << 18  # of metrics.jsonl: a few hundred steps
+
+
+class _Saved(TypedDict):
+    epoch: Count
+    step: Count
+    time: float
+
+
+class _State(TypedDict):
+    title: Line
+    saved: _Saved | None
+    problem: Line
+    busy: float | None
 
 
 # -- called by training and by its displays --------------------------------------------------------------------------
@@ -121,10 +137,7 @@ def trouble(layout: Layout) -> str:
 
 
 def _state(layout: Layout) -> dict[str, Any]:
-    try:
-        return read_json(layout.mirrored, "")
-    except (FileNotFoundError, RVCError):
-        return {}
+    return read_or(layout.mirrored, _State, {})
 
 
 def _write(layout: Layout, state: dict[str, Any]) -> None:

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import CheckpointError, ResourceError, RVCError, SettingsError, StorageError
-from ..system.files import is_locked, slug_of
+from ..system.files import slug_of
 from ..system.platforms import DRIVE, detect, home, is_reachable
 from ..workspace.layout import Layout
+from ..workspace.stage_locks import at_work
 from .listing import Save, experiment_in, lineage, passing_over, saves_in, storage_errors
 from .snapshot import ARCHIVED, restore_save, unpack, write_save
 
@@ -229,8 +230,8 @@ def restore(name: str, place: str = "auto", *, root: Path | None = None) -> Save
         When this machine's disk is full.
     """
     layout, problems = Layout.of(name, root), []
-    if is_locked(layout.lock):
-        raise StorageError(f"{name!r} is being trained on this machine", hint=f"stop it first: rvc stop {name}")
+    if busy := at_work(layout):
+        raise StorageError(busy, hint=f"wait for it, or stop a training with: rvc stop {name}")
     here = None
     with contextlib.suppress(RVCError, OSError, ValueError):  # a damaged local experiment must not prevent restoring
         here = Save.of_experiment(layout, "this machine")

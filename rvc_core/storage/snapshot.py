@@ -14,27 +14,27 @@ import logging
 import os
 import re
 import shutil
-import stat
 import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import psutil
+from typing_extensions import TypedDict
 
-from ..errors import CheckpointError, RVCError, StageOrderError, StorageError
+from ..errors import CheckpointError, StageOrderError, StorageError
+from ..system.documents import read_or
 from ..system.files import (
     ensure_room,
     folder_atomically,
-    open_regular,
-    read_json,
     replace_atomically,
     sha256_of,
     signature,
     write_json,
 )
+from ..system.inside import entries_of, is_regular, open_inside
 from ..workspace.layout import PREPARED, RECORD, Layout
 from ..workspace.retention import voices_to_save
 from .listing import DATA, FULL, LIST, OLDER, RECORD_PACK, STORED, Row, Save, has, saves_in, storage_errors
@@ -43,6 +43,12 @@ _log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 8 << 20  # large blocks, because every access to remote storage is slow
 _TRIES = 3
+
+
+class _Run(TypedDict):
+    settings: dict[str, Any]
+
+
 _PACKED = re.compile(f"{PREPARED.pattern}|{RECORD.pattern}")
 _OURS = re.compile(rf"(?:\.part-(?P<pid>\d{{1,9}})-)?(?:{STORED}|{LIST})")
 ARCHIVED = re.compile(rf"[\w-][\w.-]*/(?:{STORED}|{LIST})")  # in the archive of a Kaggle dataset
@@ -101,12 +107,11 @@ def _opened(layout: Layout, place: str, stack: contextlib.ExitStack) -> tuple[Sa
         if not (save := Save.of_experiment(layout, place)):
             break
         save.time, save.data_key = time.time(), _data_key(layout)
-        with contextlib.suppress(FileNotFoundError, RVCError):
-            save.settings = read_json(layout.run, "").get("settings", {})
-        beside = [path for path in (*voices_to_save(layout), *layout.indexes()) if not path.is_symlink()]
-        paths = [*(layout.root / name for name in save.checkpoint["sha256"]), *beside]
+        save.settings = read_or(layout.run, _Run, {"settings": {}})["settings"]
+        checkpoint = (layout.root / name for name in save.checkpoint["sha256"])
+        paths = [*checkpoint, *voices_to_save(layout), *layout.indexes()]
         with contextlib.suppress(FileNotFoundError):  # training has just replaced this checkpoint
-            return save, {path.name: stack.enter_context(open_regular(path)) for path in paths}
+            return save, {path.name: stack.enter_context(open_inside(path)) for path in paths}
     raise StageOrderError(f"{layout.name!r} has no checkpoint yet", hint=f"run: rvc train {layout.name}")
 
 
@@ -128,20 +133,19 @@ def _previous(save: Save, slug: str) -> Save | None:
 
 def _files(layout: Layout, names: re.Pattern[str]) -> Iterator[tuple[str, Path]]:
     """Regular files of an experiment by their name in it; what a link points to is not part of it."""
-    for folder, _, found in os.walk(layout.root):
-        for path in (Path(folder, name) for name in found):
-            if names.fullmatch(name := str(path.relative_to(layout.root))):
-                if path.is_symlink() or not path.is_file():
-                    _log.warning("%s is a link or a device, so it is not saved", path)
-                else:
-                    yield name, path
+    for entry in entries_of(layout.root):
+        if names.fullmatch(name := str(Path(entry.path).relative_to(layout.root))):
+            if entry.is_file(follow_symlinks=False):
+                yield name, Path(entry.path)
+            else:
+                _log.warning("%s is a link or a device, so it is not saved", entry.path)
 
 
 def _data_key(layout: Layout) -> str:
     """Changes with clips or features. The file list is left out, because it changes when the folder moves."""
     return signature(
         sorted(
-            (name, path.stat().st_size, path.read_text("utf-8") if path.suffix == ".json" else "")
+            (name, path.stat().st_size, sha256_of(path) if path.suffix == ".json" else "")
             for name, path in _files(layout, PREPARED)
             if path != layout.filelist
         )
@@ -151,9 +155,11 @@ def _data_key(layout: Layout) -> str:
 def _packed(layout: Layout, names: re.Pattern[str], stack: contextlib.ExitStack) -> BinaryIO:
     """Many small files in one, because each access to remote storage is slow."""
     pack = stack.enter_context(tempfile.TemporaryFile())
+    files = sorted(_files(layout, names))
+    ensure_room(Path(tempfile.gettempdir()), sum(path.stat().st_size for _, path in files))
     with tarfile.open(fileobj=pack, mode="w") as archive:
-        for name, path in sorted(_files(layout, names)):
-            with open_regular(path) as file:
+        for name, path in files:
+            with open_inside(path, root=layout.root) as file:
                 entry = tarfile.TarInfo(name)
                 entry.size = os.fstat(file.fileno()).st_size
                 archive.addfile(entry, file)
@@ -168,12 +174,11 @@ def _row(name: str, file: BinaryIO) -> Row:
 
 def _put(source: BinaryIO, target: Path, digest: str) -> None:
     """Write a file under a temporary name, read it back and compare, then rename it."""
-    if not target.parent.is_dir():  # unmounted: do not create it on the local disk
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(target.parent))
+    target.parent.stat()  # unmounted: do not create it on the local disk
     if os.path.lexists(target):
-        open_regular(target).close()  # a link or a folder of this name is not ours to replace
+        open_inside(target).close()  # a link or a folder of this name is not ours to replace
     with replace_atomically(target) as temporary:
-        with temporary.open("xb") as file:
+        with open_inside(temporary, "xb") as file:
             source.seek(0)
             _copy(source, file)
         if sha256_of(temporary) != digest:
@@ -191,12 +196,12 @@ def _prune(kept: list[Save]) -> None:
     """Remove our files except those of these saves. Empty them first, because Drive's trash takes space."""
     names = {name for save in kept for name in (save.manifest, *(row["as"] for row in save.files.values()))}
     for path in kept[0].folder.iterdir():
-        match, status = _OURS.fullmatch(path.name), path.lstat()
-        if not match or path.name in names or not stat.S_ISREG(status.st_mode):
+        match = _OURS.fullmatch(path.name)
+        if not match or path.name in names or not is_regular(path):
             continue
         if match["pid"] and psutil.pid_exists(int(match["pid"])):  # another process is writing it
             continue
-        if status.st_nlink == 1:  # another name of the same file would become empty too
+        if path.stat().st_nlink == 1:  # another name of the same file would become empty too
             os.truncate(path, 0)
         path.unlink()
 
@@ -219,7 +224,11 @@ def restore_save(save: Save, layout: Layout) -> None:
     with folder_atomically(layout.root) as staging:
         for name, row in save.files.items():
             target = staging / name
-            with storage_errors(save.place), open_regular(save.folder / row["as"]) as source, target.open("xb") as file:
+            with (
+                storage_errors(save.place),
+                open_inside(save.folder / row["as"]) as source,
+                open_inside(target, "xb") as file,
+            ):
                 _copy(source, file, row["bytes"])
             if sha256_of(target) != row["sha256"]:
                 raise StorageError(f"{row['as']} is damaged", hint=OLDER)
@@ -252,7 +261,7 @@ def unpack(archive: Path, folder: Path, names: re.Pattern[str]) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source = opened.extractfile(entry)
                 assert source is not None
-                with target.open("xb") as file:
+                with open_inside(target, "xb") as file:
                     _copy(source, file, entry.size)  # type: ignore[arg-type]
     except (tarfile.TarError, OSError, ValueError, LookupError, RecursionError) as error:
         raise StorageError(f"{archive.name} is damaged: {error}", hint=OLDER) from error

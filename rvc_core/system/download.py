@@ -1,7 +1,6 @@
 """Download one file: resume where it stopped, retry after failures, keep it only if its SHA-256 is right."""
 
 import contextlib
-import fcntl
 import os
 import re
 import time
@@ -15,13 +14,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .. import __version__
-from ..errors import WeightsError
+from ..errors import WeightsError, printable
 from ..progress import Progress, Silent
 from .files import ensure_room, sha256_of
+from .inside import open_inside
+from .locks import locked
 
 _BLOCK_BYTES, _MB = 1 << 16, 1_000_000
 _TRICKLE = 1000  # bytes a second: a slower connection counts as stalled
 _LARGEST_BYTES = 8 << 30  # an answer without end must not fill the disk
+_AS_THEY_ARE = "/%:@!$&'()*+,;=~-._?[]"  # in a path or a query; all else is encoded
+_ADDRESS = "check the address and RVC_HUB: https://… or http://…"
 _PASSING = {408, 425, 429}  # retried, like every 5xx; other refusals are final
 
 
@@ -62,12 +65,12 @@ def download(
     ResourceError
         If the disk has no room for the file.
     """
-    _require_web(url)
+    address = web_address(url)
     path.parent.mkdir(parents=True, exist_ok=True)
     if sha256 is None:
         partial_of(path).unlink(missing_ok=True)
     with _only_writer(partial_of(path)) as file:
-        found = _Transfer(url, file, sha256, progress or Silent(), patience).run()
+        found = _Transfer(address, file, sha256, progress or Silent(), patience).run()
         if sha256 in (None, found):
             os.fsync(file.fileno())
             os.replace(file.name, path)
@@ -86,13 +89,9 @@ def partial_of(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _only_writer(partial: Path) -> Iterator[BinaryIO]:
-    with partial.open("a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise WeightsError(f"another process is downloading {partial.name}", hint="wait until it is done") from None
-        except OSError:  # a network drive without locks: the hash still decides
-            pass
+    with open_inside(partial, "a+b") as file:
+        if not locked(file):
+            raise WeightsError(f"another process is downloading {partial.name}", hint="wait until it is done")
         try:
             yield file
         finally:
@@ -105,7 +104,7 @@ class _Transfer:
 
     def __init__(self, url: str, file: BinaryIO, sha256: str | None, progress: Progress, patience: Patience) -> None:
         self.url, self.file, self.sha256, self.progress, self.patience = url, file, sha256, progress, patience
-        self.name = urllib.parse.unquote(url.rpartition("/")[2])
+        self.name = printable(urllib.parse.unquote(url.rpartition("/")[2]))
         self.etag, self.resumed = "", False
         self.elsewhere = "get the file another way"
         if sha256:
@@ -150,13 +149,15 @@ class _Transfer:
             headers["Range"] = f"bytes={self.have_bytes}-"
             if self.etag:
                 headers["If-Range"] = self.etag  # if the file has changed, the server sends it from its start
-        request, opener = urllib.request.Request(self.url, headers=headers), urllib.request.build_opener(_WebOnly)
+        request, opener = urllib.request.Request(self.url, headers=headers), urllib.request.build_opener(WebOnly)
         try:
             with opener.open(request, timeout=self.patience.stall_seconds) as response:
                 return self._receive(response), 0.0
         except urllib.error.HTTPError as error:
             with error:
                 return self._refusal(error)
+        except ValueError as error:
+            raise WeightsError(f"{self.url}: the server's answer is not valid: {error}", hint=self.elsewhere) from error
         except (OSError, HTTPException) as error:  # urllib's URLError is an OSError
             cause = getattr(error, "reason", error)
             if isinstance(cause, TimeoutError):
@@ -164,7 +165,7 @@ class _Transfer:
             return f"the connection failed ({str(cause) or type(cause).__name__})", 0.0
 
     def _refusal(self, error: urllib.error.HTTPError) -> tuple[str, float]:
-        said = f"the server answers {error.code} {str(error.reason).partition(chr(10))[0]}".rstrip()
+        said = printable(f"the server answers {error.code} {error.reason}".partition("\n")[0].rstrip())
         if error.code == 416:  # the file ends where our part ends, but the hash is wrong
             self._restart()
         elif error.code not in _PASSING and error.code < 500:
@@ -179,9 +180,10 @@ class _Transfer:
             if start_bytes:
                 return "the server sent a part that was not asked for"
         self.resumed = start_bytes > 0  # the earlier part may belong to another version of the file
-        self.etag = response.headers.get("ETag", "")
-        if self.etag.startswith("W/"):  # weak: same meaning, maybe other bytes
-            self.etag = ""
+        found = re.fullmatch(
+            r'"[!-~]*"', response.headers.get("ETag", "")
+        )  # a weak one, W/, stands for other bytes too
+        self.etag = found[0] if found else ""
         if total_bytes is not None:
             ensure_room(Path(self.file.name).parent, total_bytes - start_bytes)
             self.progress.start(f"{self.name}, MB", total_bytes // _MB - start_bytes // _MB)
@@ -207,24 +209,46 @@ class _Transfer:
         self.resumed, self.etag = False, ""
 
 
-class _WebOnly(urllib.request.HTTPRedirectHandler):
+class WebOnly(urllib.request.HTTPRedirectHandler):
     """Follows redirects to http and https only, never to ftp: or file:."""
 
     def redirect_request(self, *request_and_address: Any) -> urllib.request.Request | None:
-        _require_web(request_and_address[-1])
-        return super().redirect_request(*request_and_address)
+        """The request for the address that a server leads to."""
+        request, answer, code, message, headers, address = request_and_address
+        return super().redirect_request(request, answer, code, message, headers, web_address(address))
 
 
-def _require_web(url: str) -> None:
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise WeightsError(f"not a web address: {url}", hint="check the address and RVC_HUB: https://… or http://…")
+def web_address(text: str) -> str:
+    """An address as browsers send it: international hosts, letters beyond ASCII and spaces are encoded.
+
+    Raises
+    ------
+    WeightsError
+        When it is not an address of http or https.
+
+    Examples
+    --------
+    >>> web_address("https://bücher.example:8443/my voices/ü.pth#top")
+    'https://xn--bcher-kva.example:8443/my%20voices/%C3%BC.pth'
+    """
+    try:
+        parts = urllib.parse.urlsplit(text)
+        host, is_web = parts.hostname or "", parts.scheme in ("http", "https") and parts.port != 0
+        user, at, name = parts.netloc.rpartition("@")
+        if not host.isascii():
+            name = host.encode("idna").decode() + (f":{parts.port}" if parts.port else "")
+        path, query = (urllib.parse.quote(part, safe=_AS_THEY_ARE) for part in (parts.path, parts.query))
+        if not (is_web and host):
+            raise ValueError("it names no server of the web")
+    except ValueError as error:  # also of letters that no address can have
+        raise WeightsError(f"not a web address: {text}: {error}", hint=_ADDRESS) from error
+    return parts._replace(netloc=user + at + name, path=path, query=query, fragment="").geturl()
 
 
 def _extent(response: HTTPResponse) -> tuple[int, int | None]:
     """First byte of the answer within the file, and the file's length or None."""
     start_bytes = 0
     if response.status == 206:
-        part = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+        part = re.match(r"bytes ([0-9]{1,15})-", response.headers.get("Content-Range", ""))
         start_bytes = int(part[1]) if part else -1
-    return start_bytes, None if response.length is None else start_bytes + response.length
+    return start_bytes, None if response.length is None else start_bytes + min(response.length, 1 << 60)

@@ -2,22 +2,22 @@
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-import stat
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from ..errors import ResourceError, RVCError, StorageError
+from ..errors import ResourceError
+from .inside import remove
 
 _MARGIN_BYTES = 32 << 20  # stays free for logs and the system
 _FULL_BYTES = 1_000_000  # with less free space, a failed write means a full disk
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, or what you may use of it
 _LEFTOVER = re.compile(r"\.part-(\d{1,9})-.+")
 
 
@@ -48,6 +48,7 @@ def replace_atomically(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".part-{os.getpid()}-{path.name}")  # not found by *.pth, [GD]_* or *.index
     if path.suffix in {".npy", ".npz"}:  # numpy adds its suffix to other names
         temporary = temporary.with_suffix(path.suffix)
+    remove(temporary)  # it may be a link
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -68,6 +69,7 @@ def replace_atomically(path: Path) -> Iterator[Path]:
 def folder_atomically(folder: Path) -> Iterator[Path]:
     """Yield a hidden, empty folder that becomes `folder` on success and is removed on failure."""
     hidden = folder.with_name(f".part-{os.getpid()}-{folder.name}")
+    remove(hidden)
     try:
         (hidden / folder.name).mkdir(parents=True)
         yield hidden / folder.name
@@ -77,7 +79,7 @@ def folder_atomically(folder: Path) -> Iterator[Path]:
 
 
 def _is_full(folder: Path, error: Exception) -> bool:
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+    if getattr(error, "errno", None) in FULL:
         return True
     return folder.is_dir() and (room := shutil.disk_usage(folder)).free < _FULL_BYTES and room.total > 0
 
@@ -88,19 +90,7 @@ def remove_leftovers(folder: Path) -> None:
 
     for path in folder.glob(".part-*"):
         if (match := _LEFTOVER.fullmatch(path.name)) and not psutil.pid_exists(int(match[1])):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a running process holds the lock on this file. A missing file has no lock."""
-    try:
-        with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # released when the file is closed
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+            remove(path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -117,76 +107,6 @@ def write_json(path: Path, content: Any) -> None:
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write one JSON object a line, atomically."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def read_json(path: Path, hint: str, *, error: type[RVCError] = RVCError) -> Any:
-    """Read JSON. A missing file raises FileNotFoundError, which each caller handles in its own way.
-
-    Raises
-    ------
-    RVCError
-        Of the class `error`, with `hint`, if the file is unreadable or damaged.
-    """
-    try:
-        return json.loads(_bytes_of(path, hint, error))
-    except (ValueError, RecursionError) as problem:  # not JSON, not text, or nested too deeply
-        raise error(f"{path} is damaged: it is not JSON", hint=hint) from problem
-
-
-def read_jsonl(
-    path: Path, hint: str = "restore it from a copy, or remove it", *, error: type[RVCError] = RVCError
-) -> list[dict[str, Any]]:
-    """Read one JSON object a line. An incomplete last line, left by a killed process, is skipped.
-
-    Raises
-    ------
-    RVCError
-        Of the class `error`, with `hint`, if the file is unreadable or another line is damaged.
-    """
-    *lines, last = _bytes_of(path, hint, error).split(b"\n")  # splitlines() would also split at U+2028 in a name
-    rows = [_object_in(line) for line in lines]
-    if None in rows:
-        raise error(f"{path} is damaged in line {rows.index(None) + 1}", hint=hint)
-    return [row for row in (*rows, _object_in(last)) if row is not None]
-
-
-def _object_in(line: bytes) -> dict[str, Any] | None:
-    try:
-        content = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def _bytes_of(path: Path, hint: str, error: type[RVCError]) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise
-    except OSError as problem:
-        raise error(f"{path} cannot be read: {problem.strerror}", hint=hint) from problem
-
-
-def open_regular(path: Path) -> BinaryIO:
-    """Open a file that another person may have put there: links, devices and pipes are refused, and not waited for.
-
-    Raises
-    ------
-    StorageError
-        When it is not a regular file.
-    """
-    refused = StorageError(f"{path.name} is a link, a device or a folder, not a file", hint="remove it, or rename it")
-    flags = os.O_NOFOLLOW | os.O_NONBLOCK  # without the second, opening a pipe waits for its other end
-    try:
-        file = open(path, "rb", opener=lambda name, mode: os.open(name, mode | flags))
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-            raise refused from error
-        raise
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise refused
-    return file
 
 
 def sha256_of(path: Path) -> str:

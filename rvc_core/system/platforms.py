@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import StorageError
+from .files import FULL
 
 DRIVE = "/content/drive"  # where Colab mounts Google Drive
 _OWN = {"/kaggle": "kaggle", "/teamspace": "lightning"}  # folders that only these platforms keep
@@ -129,10 +130,10 @@ def in_words(error: OSError) -> tuple[str, str]:
     hint = "check that the path exists and that the disk works"
     if error.errno in DEAD:
         hint = f"its storage went away: {MOUNT_AGAIN}"
-    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
-        hint = "the disk is full: free some space, then run this again"
     elif isinstance(error, NotADirectoryError | FileExistsError):
         hint = "this path must be a folder, but it is a file: move the file, or change --output or RVC_HOME"
+    elif error.errno in (None, *FULL):  # numpy gives none
+        hint = "the disk, or what you may use of it, is full: free some space, then run this again"
     elif isinstance(error, PermissionError) or error.errno == errno.EROFS:
         hint = "choose folders that you can read and write (inputs, --output, RVC_HOME)"
     return (error.strerror or str(error)) + (f": {error.filename}" if error.filename else ""), hint

@@ -10,17 +10,20 @@ import mmap
 import pickle
 import shutil
 import stat
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ..errors import StorageError, UnsafeFileError, WeightsError
+from ..errors import DatasetError, StorageError, UnsafeFileError, WeightsError
 from .files import ensure_room, folder_atomically
+from .inside import open_inside
 from .pickle_scan import PickleScan
 
 if TYPE_CHECKING:  # a notebook unpacks recordings and does not need torch
+    import numpy as np
     import torch
 
 AGAIN = "fetch or copy the file again"
@@ -28,6 +31,14 @@ _ELSEWHERE = "do not open this file with another program; get the voice from som
 _NO_VOICE = "choose the small .pth file that training saves as a voice"
 _UNZIPS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)  # zipfile, on damage
 _LOADS = (OSError, RuntimeError, AssertionError, ValueError, TypeError, AttributeError)  # torch, after the scan
+_NO_HEADER = (
+    ValueError,
+    EOFError,
+    TypeError,
+    OverflowError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+)  # numpy, on damage
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # first value of torch files older than the archive form
 _SHARED = 4  # times the file's size: tensors may share numbers, but not more often
 _LARGEST_RATIO = 100  # of an archive's content to its size; recordings and weights hardly compress
@@ -122,6 +133,27 @@ def checked_weights(table: Any, file_name: str) -> "dict[str, torch.Tensor]":
             hint="this voice gives noise or silence: use one that was saved earlier in its training",
         )
     return dict(table)
+
+
+def load_array(path: Path) -> "np.ndarray":
+    """The numbers in a ``.npy`` file, mapped: all that it claims is there.
+
+    Raises
+    ------
+    DatasetError
+        When it is missing, damaged, or holds anything else.
+    """
+    import numpy as np
+
+    try:
+        open_inside(path).close()
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if array.dtype.kind in "fiu" and array.size:
+            return array
+        reason = f"it holds {array.size} values of {array.dtype}"
+    except (OSError, StorageError, AttributeError, *_NO_HEADER) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+    raise DatasetError(f"{path.name} is damaged: {reason}", hint="run: rvc extract NAME")
 
 
 def unzip_safely(archive: Path, folder: Path, suffixes: Collection[str], *, most_bytes: int = 8 << 30) -> list[Path]:

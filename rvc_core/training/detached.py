@@ -8,7 +8,6 @@ writes into ``run.json`` how that ended. The trainer trains; several of them, on
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -16,18 +15,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
+
+from typing_extensions import TypedDict
 
 from .. import errors
 from ..errors import ResourceError, RVCError, SettingsError, StageOrderError
-from ..progress import Beacon, Beside, Follower, Progress, Silent, Stop, Terminal, stalled
+from ..progress import Beside, Progress, Silent, Stop, Terminal
 from ..settings import MirrorSettings, RuntimeSettings, TrainSettings
 from ..storage.mirror import is_wanted, mirroring, told, trouble
 from ..system.devices import count_gpus
-from ..system.files import is_locked, write_json
+from ..system.documents import parsed
+from ..system.files import write_json
+from ..system.inside import open_inside
+from ..system.locks import holder, locked
 from ..system.platforms import child_environment, started_ticks
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord
+from ..workspace.stage_locks import refuse_disturbance
+from .beacon import Beacon, Follower, read_state, stalled
 from .distributed import UNHEARD
 from .outcome import judged, log_of, run_record
 
@@ -35,6 +41,15 @@ _MODULE = "rvc_core.training.detached"
 _LOOK_SECONDS = 0.5
 _BEGIN_SECONDS = 5.0
 _DEAF = "the GPUs do not hear each other"
+
+
+class Order(TypedDict):
+    """What the keeper is asked to do, from process to process."""
+
+    settings: TrainSettings
+    runtime: RuntimeSettings
+    mirror: MirrorSettings
+    processes: int
 
 
 # -- for whoever asks ----------------------------------------------------------------------------------------------
@@ -72,7 +87,8 @@ def start(
     processes = processes or _processes(runtime)
     is_wanted(layout, mirror)  # a place that means nothing is refused now
     _refuse_unready(layout)
-    with layout.lock.open("a") as lock:  # two that ask at once: the second finds what the first began
+    refuse_disturbance(layout, "train")
+    with open_inside(layout.lock, "ab") as lock:  # two that ask at once: the second finds what the first began
         free = _locked_soon(layout, lock)
         if _keeper_lives(layout) or (not free and run_record(layout).get("state") == "running"):
             return False
@@ -82,21 +98,12 @@ def start(
                 hint=(f"wait for it, or end it with: rvc stop {layout.name}"),
             )
         keeper, begins = _begin_keeper(layout)
-        write_json(
-            layout.run,
-            {
-                **_identity(keeper.pid),
-                "command": _command(layout, processes),
-                "command_of_one": _command(layout, 1),
-                "log_begins": begins,
-                "settings": settings.stamp(),
-                "runtime": runtime.stamp(),
-                "mirror": mirror.stamp(),
-                "state": "running",
-            },
-        )
+        told = {"log_begins": begins, "settings": settings.stamp(), "state": "running"}
+        write_json(layout.run, _identity(keeper.pid) | told)
+    order = {"settings": settings.stamp(), "runtime": runtime.stamp(), "mirror": mirror.stamp()}
     assert keeper.stdin is not None
-    keeper.stdin.close()  # the keeper waits for this: now it may read run.json
+    with contextlib.suppress(BrokenPipeError), keeper.stdin as stdin:  # the keeper waits for its end
+        stdin.write(json.dumps(order | {"processes": processes}).encode())
     return True
 
 
@@ -122,10 +129,10 @@ def _begin_keeper(layout: Layout) -> "tuple[subprocess.Popen[bytes], int]":
     """The keeper's process, which waits for the end of its input, and where its part of the log begins."""
     for leftover in (layout.stop, layout.beacon):
         leftover.unlink(missing_ok=True)
-    with layout.log.open("ab") as log:
+    with open_inside(layout.log, "ab") as log:
         begins = log.tell()
         return subprocess.Popen(
-            [sys.executable, "-m", _MODULE, "keep", str(layout.root), layout.name],
+            [sys.executable, *_call("keep", layout)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -144,12 +151,11 @@ def _processes(runtime: RuntimeSettings) -> int:
     return max(1, runtime.gpus or there)
 
 
-def _locked_soon(layout: Layout, lock: IO[str]) -> bool:
+def _locked_soon(layout: Layout, lock: BinaryIO) -> bool:
     """Take the lock, or wait until whoever took it to begin a training has begun."""
     deadline = time.monotonic() + _BEGIN_SECONDS
     while True:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if locked(lock):
             return True
         if _keeper_lives(layout) or time.monotonic() > deadline:
             return False
@@ -161,17 +167,17 @@ def _keeper_lives(layout: Layout) -> bool:
     return (
         record.get("state") == "running"
         and record["host"] == socket.gethostname()
-        and record["started_ticks"] is not None
-        and started_ticks(record["pid"]) == record["started_ticks"]
+        and started_ticks(record["pid"]) == record.get("started_ticks", 0)
+        and record.get("started_ticks") is not None
     )
 
 
 def is_running(layout: Layout) -> bool:
     """Whether somebody trains this voice: the keeper of ``run.json``, or whoever holds the lock."""
-    return _keeper_lives(layout) or is_locked(layout.lock)
+    return _keeper_lives(layout) or bool(holder(layout.lock))
 
 
-def watch(layout: Layout, progress: Progress = Silent()) -> dict[str, Any]:
+def watch(layout: Layout, progress: Progress = Silent()) -> Any:
     """Show the training until it ends, and return its report; interrupting this leaves the training alone.
 
     Raises
@@ -192,20 +198,22 @@ def watch(layout: Layout, progress: Progress = Silent()) -> dict[str, Any]:
         time.sleep(_LOOK_SECONDS)
     follower.look()
     record = run_record(layout)
-    if record["state"] == "running":  # its keeper was killed too, so nobody has judged yet
-        record |= judged(layout, None)
-    if record["state"] == "done":
+    if record.get("state") == "running":  # its keeper was killed too, so nobody has judged yet
+        record = judged(layout, None)
+    if record.get("state") == "done" and "report" in record:
         return record["report"]
     for line in record.get("log", []):
         progress.say("    " + line)
-    raise getattr(errors, record["kind"], RVCError)(record["error"], hint=record["hint"])
+    kinds = {kind.__name__: kind for kind in vars(errors).values() if isinstance(kind, type)}
+    problem = record.get("error", f"{layout.run} does not say how training ended")
+    raise kinds.get(record.get("kind", ""), RVCError)(problem, hint=record.get("hint", f"look at {layout.log}"))
 
 
 def stop(layout: Layout) -> bool:
     """Ask the training to save and end; False when none is going on."""
     running = is_running(layout)
     if running:
-        layout.stop.touch()
+        open_inside(layout.stop, "ab").close()
     return running
 
 
@@ -215,24 +223,30 @@ def differing(layout: Layout, settings: TrainSettings) -> list[str]:
     return [name for name in wanted if before.get(name) != wanted[name]]
 
 
-def _command(layout: Layout, processes: int) -> list[str]:
+def _command(layout: Layout, order: str, processes: int) -> list[str]:
     """How trainers are run; torch's agent costs a second and a half to start, so one trainer goes without."""
     agent = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    return [sys.executable, *(agent if processes > 1 else []), "-m", _MODULE, "work", str(layout.root), layout.name]
+    return [sys.executable, *(agent if processes > 1 else []), *_call("work", layout), order]
+
+
+def _call(role: str, layout: Layout) -> list[str]:
+    return ["-m", _MODULE, role, str(layout.root), layout.name]
 
 
 # -- the keeper ----------------------------------------------------------------------------------------------------
 def _keep(layout: Layout) -> int:
     """Run the trainer, or several, or one in their place, and write down how that ended."""
-    sys.stdin.read()
-    with mirroring(layout, MirrorSettings.of(**run_record(layout)["mirror"]), _log):
-        exit_code = _run(layout)
+    text = sys.stdin.read()  # from `start`; nothing is run from a file that others may write
+    order: Order = parsed(text, Order)
+    command = _command(layout, text, order["processes"])
+    with mirroring(layout, order["mirror"], _log):
+        exit_code = _run(layout, command)
         if _are_deaf(layout):
             _change(layout, f"{_DEAF}: they try again without direct transfers (NCCL_P2P_DISABLE=1)")
-            exit_code = _run(layout, NCCL_P2P_DISABLE="1")
+            exit_code = _run(layout, command, NCCL_P2P_DISABLE="1")
         if _are_deaf(layout):
-            _change(layout, f"{_DEAF}: training goes on with one of them", alone=True)
-            exit_code = _run(layout)
+            _change(layout, f"{_DEAF}: training goes on with one of them")
+            exit_code = _run(layout, _command(layout, text, 1))
     record = judged(layout, exit_code)
     _log(f"ended: {record['state']}" + (f": {record['error']}" if "error" in record else ""))
     with contextlib.suppress(RVCError, OSError):  # a disk that refuses this: whoever watches judges for itself
@@ -244,32 +258,22 @@ def _are_deaf(layout: Layout) -> bool:
     return any(UNHEARD in line for line in log_of(layout))
 
 
-def _change(layout: Layout, note: str, *, alone: bool = False) -> None:
+def _change(layout: Layout, note: str) -> None:
     """Say what is tried now, also to whoever watches, and forget what the try before left."""
     _log(note)
     record = {key: value for key, value in run_record(layout).items() if key not in ("error", "kind", "hint")}
-    write_json(
-        layout.run,
-        record
-        | {
-            "note": note,
-            "command": record["command_of_one" if alone else "command"],
-            "log_begins": layout.log.stat().st_size,
-        },
-    )
+    write_json(layout.run, record | {"note": note, "log_begins": layout.log.stat().st_size})
 
 
-def _run(layout: Layout, **environment: str) -> int:
+def _run(layout: Layout, command: list[str], **environment: str) -> int:
     """Run the trainer to its end, and say when it stalls."""
-    trainer = subprocess.Popen(
-        run_record(layout)["command"], stdin=subprocess.DEVNULL, env={**os.environ, **environment}
-    )
+    trainer = subprocess.Popen(command, stdin=subprocess.DEVNULL, env={**os.environ, **environment})
     told_of = ""
     while trainer.poll() is None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             trainer.wait(_LOOK_SECONDS)
-        with contextlib.suppress(OSError, ValueError):
-            stall = stalled(json.loads(layout.beacon.read_text("utf-8")))
+        if state := read_state(layout.beacon):
+            stall = stalled(state)
             if stall and not told_of:
                 _log(stall)
             told_of = stall
@@ -283,22 +287,25 @@ def _log(line: str) -> None:
 
 
 # -- the trainer ---------------------------------------------------------------------------------------------------
-def _work(layout: Layout) -> int:
-    """Train with the settings of ``run.json``, and write the report, or the error, into it."""
+def _work(layout: Layout, order: Order) -> int:
+    """Train, and write the report, or the error, into ``run.json``."""
     record = run_record(layout)
     from .train import train
 
     asked = Stop()
     if layout.stop.exists():  # since torch is loaded: training would take it for an old one
         asked.request()
-    settings, runtime = TrainSettings.of(**record["settings"]), RuntimeSettings.of(**record["runtime"])
     first = os.environ.get("RANK", "0") == "0"
     progress = Beacon(layout.beacon, Terminal(line_every_seconds=60)) if first else Terminal()
     result: dict[str, Any]
     try:
         if first and "note" in record:
             progress.say(record["note"])
-        result = {"report": train(layout, settings, runtime=runtime, progress=progress, stop=asked).as_json()}
+        result = {
+            "report": train(
+                layout, order["settings"], runtime=order["runtime"], progress=progress, stop=asked
+            ).as_json()
+        }
     except RVCError as error:
         result = {"kind": type(error).__name__, "error": str(error), "hint": error.hint}
         _log(f"{error}\n     {error.hint}")  # who watches is told by an error of its own
@@ -309,9 +316,10 @@ def _work(layout: Layout) -> int:
 
 
 def main(argv: list[str]) -> int:
-    """Be the keeper or the trainer of an experiment: ``keep FOLDER NAME`` or ``work FOLDER NAME``."""
-    role, root, name = argv
-    return (_keep if role == "keep" else _work)(Layout(Path(root), name))
+    """Be the keeper or the trainer of an experiment: ``keep FOLDER NAME`` or ``work FOLDER NAME ORDER``."""
+    role, root, name, *order = argv
+    layout = Layout(Path(root), name)
+    return _keep(layout) if role == "keep" else _work(layout, parsed(order[0], Order))
 
 
 if __name__ == "__main__":

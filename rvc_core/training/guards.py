@@ -1,8 +1,6 @@
 """What stands around a training: a disk that fails, another trainer, Ctrl-C, the end of the platform's session."""
 
 import contextlib
-import errno
-import fcntl
 import os
 import signal
 import threading
@@ -13,8 +11,10 @@ from typing import Any
 from ..errors import ResourceError, StorageError
 from ..progress import Budget, Progress, Stop
 from ..settings import TrainSettings
+from ..system.files import FULL
 from ..system.platforms import detect, session_minutes_left
 from ..workspace.layout import Layout
+from ..workspace.stage_locks import refuse_disturbance, working
 from .distributed import Ranks
 from .memory import is_out_of_memory
 
@@ -42,7 +42,7 @@ def storage_named(layout: Layout) -> Iterator[None]:
         ) from error
     except OSError as error:
         name = Path(os.fsdecode(error.filename)).name if error.filename else layout.root.name
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             raise ResourceError(
                 f"the disk is full: {name} could not be written",
                 hint=(f"free some space for {layout.root}; the same command continues from the last checkpoint"),
@@ -55,17 +55,12 @@ def storage_named(layout: Layout) -> Iterator[None]:
 
 @contextlib.contextmanager
 def alone(layout: Layout, ranks: Ranks) -> Iterator[None]:
-    """Refuse to train where somebody trains already: two would write into each other's checkpoints."""
+    """Refuse to train where somebody trains already, or prepares the clips: they would disturb each other."""
     if not (layout.root.is_dir() and ranks.is_first):
         yield  # there is nothing to guard; opening the run says what is missing
         return
-    with layout.lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ResourceError(
-                f"{layout.name!r} is being trained already", hint=f"wait for it, or end it by creating {layout.stop}"
-            ) from error
+    with working(layout, "train"):
+        refuse_disturbance(layout, "train")
         yield
 
 

@@ -1,18 +1,25 @@
 """How a training in a process of its own ended: ``done`` only if everything says so, else the cause that is known."""
 
 import math
+import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Required
 
-from ..errors import RVCError
-from ..system.files import read_json, sha256_of
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
+
+from ..errors import RVCError, printable
+from ..system.documents import Count, Line, read_or
+from ..system.files import sha256_of
+from ..system.inside import open_inside
 from ..workspace.layout import Layout
 from ..workspace.retention import checkpoint_rows
 
 _AGAIN = "the same command continues from the last checkpoint"
 _TAIL_LINES = 40
+_LONGEST_LOG_BYTES = 1 << 22
 _FULL_BYTES = 1_000_000
 # What the end of a log, or the way in which a process ended, is known to mean: the first that fits is told.
 _CAUSES = (
@@ -47,9 +54,36 @@ _CAUSES = (
 )
 
 
-def judged(layout: Layout, exit_code: int | None) -> dict[str, Any]:
+@with_config(ConfigDict(extra="allow"))
+class _Report(TypedDict):
+    steps: Count
+    voice: str
+    heldout_mel_first: float | None
+    heldout_mel_last: float | None
+
+
+class RunRecord(TypedDict, total=False):
+    """What ``run.json`` says: the process, for whom it may concern, and how it ended. Nothing is run from it."""
+
+    pid: Required[Count]
+    host: Required[str]
+    state: Required[Literal["running", "done", "failed"]]
+    started_ticks: Count | None
+    began: str
+    log_begins: Count
+    settings: dict[str, Any]
+    note: Line
+    exit_code: int | None
+    report: _Report
+    error: Line
+    kind: str
+    hint: str
+    log: list[Line]
+
+
+def judged(layout: Layout, exit_code: int | None) -> RunRecord:
     """The record of a training that is over, with the truth about it: ``done`` only if everything says so."""
-    record = {**run_record(layout), "exit_code": exit_code}
+    record: RunRecord = {**run_record(layout), "exit_code": exit_code}
     if "error" in record:  # it knew itself why
         return {**record, "state": "failed"}
     reason = _refuted(layout, record["report"]) if "report" in record else "it ended without a result"
@@ -71,7 +105,7 @@ def judged(layout: Layout, exit_code: int | None) -> dict[str, Any]:
     }
 
 
-def _refuted(layout: Layout, report: dict[str, Any]) -> str:
+def _refuted(layout: Layout, report: _Report) -> str:
     """What speaks against a report of success; nothing if all that it names is there, whole, and a number."""
     numbers = [report["heldout_mel_first"], report["heldout_mel_last"]]
     if not all(math.isfinite(number) for number in numbers if number is not None):
@@ -96,17 +130,13 @@ def _cause(log: str, layout: Layout) -> tuple[str, str] | None:
 def log_of(layout: Layout) -> list[str]:
     """The lines that this training has logged, or its newest try."""
     try:
-        with layout.log.open("rb") as log:
-            log.seek(run_record(layout)["log_begins"])
-            return log.read().decode("utf-8", "replace").splitlines()
-    except (OSError, KeyError):
+        with open_inside(layout.log) as log:
+            log.seek(max(run_record(layout)["log_begins"], log.seek(0, os.SEEK_END) - _LONGEST_LOG_BYTES))
+            return [*map(printable, log.read().decode("utf-8", "replace").splitlines())]
+    except (OSError, KeyError, RVCError):
         return []
 
 
-def run_record(layout: Layout) -> dict[str, Any]:
+def run_record(layout: Layout) -> RunRecord:
     """What ``run.json`` says of the training that was begun last; empty before the first."""
-    try:
-        found = read_json(layout.run, "remove it; then run: rvc train")
-    except FileNotFoundError:
-        return {}
-    return found if isinstance(found, dict) and {"pid", "host", "state"} <= found.keys() else {}
+    return read_or(layout.run, RunRecord, {})

@@ -27,7 +27,7 @@ from ..scoring.similarity import SpeakerScorer, content_distance, speaker_simila
 from ..scoring.target_speech import sentences, spread, target_speech
 from ..scoring.transcripts import texts_of
 from ..scoring.words import WordRecogniser, WordScore
-from ..system.files import read_json
+from ..system.documents import read_json
 from ..verdict.failures import mel_signs
 from ..workspace.dataset import ClipStore, ClipTensors
 from ..workspace.filelist import ClipFiles
@@ -170,7 +170,7 @@ class Examiner:
         voices = [
             [
                 (read_audio(voice_folder(name) / clip["file"]), clip["text"])
-                for clip in read_json(voice_folder(name) / "manifest.json", "install rvc_core again")["clips"][
+                for clip in read_json(voice_folder(name) / "manifest.json", dict, "install rvc_core again")["clips"][
                     :_SENTENCES
                 ]
             ]

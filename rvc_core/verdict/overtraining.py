@@ -13,7 +13,9 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import StageOrderError
-from ..system.files import is_locked, read_jsonl
+from ..system.documents import read_jsonl
+from ..system.inside import is_regular
+from ..system.locks import holder
 from ..workspace.layout import Layout
 from ..workspace.metrics import history as recorded
 from .failures import Failure, failure_of, find_failures
@@ -352,13 +354,13 @@ def _reasons(history: History, trends: dict[str, Trend], guide: GuideReading) ->
 # -- files ---------------------------------------------------------------------------------------------------------
 def verdict_of_file(path: Path) -> Verdict:
     """The verdict of a ``metrics.jsonl`` outside an experiment."""
-    return verdict_of(read_jsonl(path, "choose a metrics.jsonl with one JSON object per line"))
+    return verdict_of(read_jsonl(path, dict[str, Any], "choose a metrics.jsonl with one JSON object per line"))
 
 
 def verdict_of_experiment(layout: Layout) -> Verdict:
     """The verdict of an experiment, from its metrics and the voices that still exist."""
-    rows = [row | {"path": str(layout.root / str(row["path"]))} if "path" in row else row for row in recorded(layout)]
-    rows = [row for row in rows if row.get("kind") != "voice" or Path(row.get("path", "")).is_file()]
+    rows = [row | {"path": str(layout.root / row["path"])} if "path" in row else row for row in recorded(layout)]
+    rows = [row for row in rows if row["kind"] != "voice" or is_regular(Path(row.get("path", "")))]
     if not rows:
         raise StageOrderError(f"{layout.name!r} has not been trained yet", hint=f"run: rvc train {layout.name}")
-    return verdict_of(rows, running=is_locked(layout.lock))
+    return verdict_of(rows, running=bool(holder(layout.lock)))

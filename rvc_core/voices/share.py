@@ -8,13 +8,15 @@ import urllib.parse
 import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from .. import __version__
 from ..errors import MismatchError, RVCError, SettingsError, UnsafeFileError, WeightsError, printable
 from ..features.retrieval import FeatureIndex
 from ..progress import Progress, Silent
-from ..system.download import download
+from ..system.download import download, web_address
 from ..system.files import ensure_room, remove_leftovers, replace_atomically, slug_of, write_text
+from ..system.inside import copy_inside
 from ..system.platforms import home
 from ..system.untrusted import list_zip, unzip_safely
 from ..workspace.layout import Layout, voice_names
@@ -103,7 +105,7 @@ def _written(
         lists, slug = FeatureIndex.load(index).lists, slug_of(voice.info.name)
         place = folder / f"{slug}.index" if applio else Layout(folder, "").index(max(1, lists), voice.spec.version)
         with replace_atomically(place) as temporary:
-            shutil.copyfile(index, temporary)
+            copy_inside(index, temporary)
         if FeatureIndex.load(place).dimension != voice.spec.content_width:
             raise MismatchError(
                 f"the index {index.name} does not match the voice", hint="build it again: rvc index NAME"
@@ -156,12 +158,17 @@ def card(voice: VoiceFile, files: list[str]) -> str:
         "written by": f"rvc_core {__version__}",
         "opens in": "rvc_core only" if voice.encoder == "embedded" else "RVC WebUI, Applio, rvc_core",
     }
-    table = "\n".join(f"| {key} | {str(value).replace('|', '/')} |" for key, value in rows.items() if value)
+    table = "\n".join(f"| {key} | {_plain(value)} |" for key, value in rows.items() if value)
     return (
-        f"# {info.name}\n\n| | |\n|---|---|\n{table}\n\n"
+        f"# {_plain(info.name)}\n\n| | |\n|---|---|\n{table}\n\n"
         "The speech of this voice is synthetic. Tell people so when you share it. Only use the voice with its owner's "
         "consent.\n"
     )
+
+
+def _plain(value: Any) -> str:
+    """Text from a voice for a page of Markdown: it makes neither markup nor links nor lines."""
+    return re.sub(r"[<>&|`\[\]]", lambda sign: f"&#{ord(sign[0])};", " ".join(printable(str(value)).split()))
 
 
 # -- import --------------------------------------------------------------------------------------------------------
@@ -238,6 +245,7 @@ def _arrived(source: str, scratch: Path, progress: Progress) -> tuple[list[Path]
     """Possible voices and indexes, downloaded and unpacked into `scratch`; and whether they were shared together."""
     path = Path(source).expanduser()
     if source.lower().startswith(_WEB):
+        source = web_address(source)
         given = Path(urllib.parse.unquote(urllib.parse.urlsplit(source).path))
         known = given.suffix.lower() in (".zip", *_SUFFIXES)
         file_name = f"{printable(given.stem)[:50]}{given.suffix}" if known else "fetched.pth"

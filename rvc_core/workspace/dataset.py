@@ -13,6 +13,7 @@ from ..nn.encoders import COARSE_PITCHES
 from ..nn.spectrogram import EpsilonName, linear_spectrogram
 from ..nn.synthesizer import SynthesisNoise, draw_starts
 from ..presets import VoiceSpec
+from ..system.untrusted import load_array
 from .filelist import ClipFiles
 
 BUCKET_FRAMES = 100  # RVC's bucket width
@@ -293,13 +294,13 @@ def load_clip(files: ClipFiles, spec: VoiceSpec, epsilons: EpsilonName) -> ClipT
     """
     try:
         wave, rate = soundfile.read(files.wave, dtype="float32")
-        features = np.load(files.features, allow_pickle=False).astype(np.float32)
+        features = load_array(files.features).astype(np.float32)
         if spec.uses_f0 and files.f0_hz and files.f0_coarse:
-            f0_hz = np.load(files.f0_hz, allow_pickle=False).astype(np.float32)
-            coarse = np.load(files.f0_coarse, allow_pickle=False).astype(np.int64)
+            f0_hz = load_array(files.f0_hz).astype(np.float32)
+            coarse = load_array(files.f0_coarse).astype(np.int64)
         else:
             f0_hz, coarse = np.zeros(2 * len(features), np.float32), np.ones(2 * len(features), np.int64)
-    except (OSError, ValueError, soundfile.LibsndfileError) as error:
+    except (OSError, DatasetError, soundfile.LibsndfileError) as error:
         raise DatasetError(f"clip {files.wave.stem}: {error}", hint="run: rvc extract NAME") from error
     if rate != spec.sample_rate or wave.ndim != 1 or features.ndim != 2 or features.shape[1] != spec.content_width:
         raise DatasetError(

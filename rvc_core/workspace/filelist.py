@@ -2,15 +2,18 @@
 
 import os
 import random
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DatasetError, StageOrderError
 from ..presets import VoiceSpec
 from ..system.files import write_text
+from ..system.inside import open_inside
 from .layout import Layout
 
 _MUTE_LINES = 2
+_MOST_BYTES = 1 << 28
 _SHUFFLE_SEED = 1234
 
 
@@ -55,6 +58,8 @@ def filelist_text(layout: Layout, spec: VoiceSpec, clips: dict[str, int], *, wit
 def read_filelist(path: Path) -> list[ClipFiles]:
     """The clips of an experiment, from RVC's ``filelist.txt`` (5 fields with f0, 3 without).
 
+    Only the last names of a path count, so nothing outside the experiment is read, and its folder may have moved.
+
     Raises
     ------
     StageOrderError
@@ -65,22 +70,31 @@ def read_filelist(path: Path) -> list[ClipFiles]:
     if not path.is_file():
         raise StageOrderError(f"{path} is missing: features are not extracted yet", hint="run: rvc extract NAME")
     clips = []
-    for number, line in enumerate(filter(None, path.read_text("utf-8").split("\n")), start=1):
-        fields = line.replace("\\\\", "\\").split("|")
-        if len(fields) not in (3, 5) or not fields[-1].isdigit():
+    for number, line in enumerate(filter(None, listed_text(path).split("\n")), start=1):
+        *files, speaker = line.replace("\\\\", "\\").split("|")
+        names = [re.split(r"[\\/]+", file)[-2:] for file in files]
+        if len(files) not in (2, 4) or not re.fullmatch("[0-9]{1,4}", speaker) or {"", ".", ".."} & {*sum(names, [])}:
             raise DatasetError(
                 f"line {number} of {path.name} is not in RVC's format: {line[:80]!r}", hint="run: rvc extract NAME"
             )
-        f0_coarse, f0_hz = (Path(fields[2]), Path(fields[3])) if len(fields) == 5 else (None, None)
-        clips.append(ClipFiles(Path(fields[0]), Path(fields[1]), f0_coarse, f0_hz, int(fields[-1])))
+        place = path.parent / "mute" if names[0][-1].startswith("mute") else path.parent
+        wave, features, *pitch = (place.joinpath(*name) for name in names)
+        f0_coarse, f0_hz = pitch or (None, None)
+        clips.append(ClipFiles(wave, features, f0_coarse, f0_hz, int(speaker)))
     return clips
+
+
+def listed_text(path: Path) -> str:
+    """The text of a file list."""
+    with open_inside(path) as file:
+        return file.read(_MOST_BYTES).decode("utf-8", "replace")
 
 
 def rebase_filelist(layout: Layout) -> None:
     """Update the absolute paths of a file list after its experiment moved."""
     if not layout.filelist.is_file():
         return
-    text = layout.filelist.read_text("utf-8")
+    text = listed_text(layout.filelist)
     first = Path(text.split("|", 1)[0].replace("\\\\", "\\"))
     before = first.parent.parent
     if before != layout.root and (layout.clips / first.name).exists():

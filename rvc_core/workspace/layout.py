@@ -10,7 +10,9 @@ from pathlib import Path
 
 from ..errors import SettingsError, WeightsError
 from ..settings import text_of
+from ..system.documents import LEAF
 from ..system.files import slug_of
+from ..system.inside import is_regular
 from ..system.platforms import home
 
 LATEST_ONLY = 2_333_333  # RVC's number for a pair that it overwrites at each save; not a step
@@ -21,14 +23,13 @@ _INDEX = re.compile(r"(?:.+_)?added_IVF\d+_Flat_nprobe_\d+_(.+)_(v1|v2|nano)")  
 _SUFFIX = re.compile(r"_e\d+_s\d+$")
 
 # Names inside an experiment, as a save holds them: nothing else of another person's save is written
-_LEAF = r"[^/.\x00-\x1f][^/\x00-\x1f]{0,200}"
-WEIGHTS = rf"{_LEAF}\.(?:pth|pt|index)"
+WEIGHTS = rf"{LEAF}\.(?:pth|pt|index)"
 PREPARED = re.compile(
-    rf"(?:(?:heldout|mute)/)?(?:0_gt_wavs|1_16k_wavs|2a_f0|2b-f0nsf|3_feature\d+)/{_LEAF}"
+    rf"(?:(?:heldout|mute)/)?(?:0_gt_wavs|1_16k_wavs|2a_f0|2b-f0nsf|3_feature\d+)/{LEAF}"
     r"|stamps/(?!index\.)[\w-]+\.json|filelist\.txt|manifest\.jsonl"
 )
 RECORD = re.compile(
-    rf"(?:eval/)?events\.out\.tf{_LEAF}|(?:experiment|config|pinned)\.json|metrics\.jsonl|stamps/index\.json"
+    rf"(?:eval/)?events\.out\.tf{LEAF}|(?:experiment|config|pinned)\.json|metrics\.jsonl|stamps/index\.json"
 )
 
 
@@ -170,6 +171,10 @@ class Layout:
         """Lock of a running training."""
         return self.root / "train.lock"
 
+    def lock_of(self, stage: str) -> Path:
+        """Lock of a stage. Except training's, it is beside the folder, which a stage may make or replace."""
+        return self.lock if stage == "train" else self.root.with_name(f".{self.slug}.{stage}.lock")
+
     @property
     def pinned(self) -> Path:
         """Steps whose checkpoints and voices are never removed: a JSON list that you write."""
@@ -226,9 +231,9 @@ class Layout:
         dated = sorted(
             (int(match[1]), int(match[2]), path)
             for path in self.root.glob("*.pth")
-            if path != self.final_voice and (match := _VOICE.fullmatch(path.name))
+            if path != self.final_voice and (match := _VOICE.fullmatch(path.name)) and is_regular(path)
         )
-        return [path for _, _, path in dated] + ([self.final_voice] if self.final_voice.exists() else [])
+        return [path for _, _, path in dated] + ([self.final_voice] if is_regular(self.final_voice) else [])
 
     def step_of(self, voice: Path) -> int:
         """The step in a voice's file name; 0 for the final voice."""
@@ -249,7 +254,7 @@ class Layout:
         found = [
             path
             for path in self.root.glob("*.index")
-            if (belongs(path) if owners else not path.name.startswith("trained_"))
+            if (belongs(path) if owners else not path.name.startswith("trained_")) and is_regular(path)
         ]
         return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 

@@ -4,16 +4,19 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Discriminator, Field, Tag
 
 from ..errors import DatasetError, StageOrderError
 from ..presets import VoiceSpec, preset
-from ..system.files import read_json, read_jsonl, write_json, write_jsonl
+from ..system.documents import Leaf, Line, read_json, read_jsonl
+from ..system.files import write_json, write_jsonl
 from .layout import Layout
 
 _DIGITS = 6  # microseconds: shorter than one sample
+_Seconds = Annotated[float, Field(ge=0, le=1e9)]
+_Speakers = Annotated[int, Field(ge=0, le=4096)]  # a voice has a row of weights for each
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,12 @@ class Clip:
         Row of the voice's speaker table.
     """
 
-    id: str
+    id: Leaf
     recording: str
-    start_seconds: float
-    seconds: float
+    start_seconds: _Seconds
+    seconds: _Seconds
     heldout: bool = False
-    speaker: int = 0
+    speaker: _Speakers = 0
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,16 @@ class Explained:
     """
 
     recording: str
-    start_seconds: float
-    seconds: float
+    start_seconds: _Seconds
+    seconds: _Seconds
     reason: str
     detail: str = ""
+
+
+_Row = Annotated[
+    Annotated[Clip, Tag("clip")] | Annotated[Explained, Tag("explained")],
+    Discriminator(lambda row: row.get("kind") if isinstance(row, dict) else None),
+]
 
 
 @dataclass(frozen=True)
@@ -113,17 +122,11 @@ class Manifest:
         """
         hint = _prepare_command(layout)
         try:
-            rows = read_jsonl(layout.manifest, hint, error=DatasetError)
-            kinds: dict[str, list[dict[str, Any]]] = {"clip": [], "explained": []}
-            for row in rows:
-                kinds[row.pop("kind")].append(row)
-            return cls([Clip(**row) for row in kinds["clip"]], [Explained(**row) for row in kinds["explained"]])
+            rows = read_jsonl(layout.manifest, _Row, hint, error=DatasetError)
         except FileNotFoundError:
             raise _not_prepared(layout) from None
-        except (KeyError, TypeError) as error:
-            raise DatasetError(
-                f"{layout.manifest} is damaged: a row has missing or unknown fields", hint=hint
-            ) from error
+        clips = [row for row in rows if isinstance(row, Clip)]
+        return cls(clips, [row for row in rows if isinstance(row, Explained)])
 
     def save(self, layout: Layout) -> None:
         """Write ``manifest.jsonl``: one clip or one unused part per line."""
@@ -150,11 +153,11 @@ class ExperimentRecord:
         Hashes of the recordings; empty in experiments of earlier versions.
     """
 
-    name: str
-    dataset: str
+    name: Line
+    dataset: Line
     preset: str
     uses_f0: bool = True
-    speakers: int = 0
+    speakers: _Speakers = 0
     speaker_names: list[str] = field(default_factory=list)
     recordings: list[str] = field(default_factory=list)
 
@@ -177,16 +180,9 @@ class ExperimentRecord:
         """
         hint = _prepare_command(layout)
         try:
-            content = read_json(layout.experiment, hint, error=DatasetError)
-            record = cls(**content)
-            TypeAdapter(cls).validate_python(content)
-            return record
+            return read_json(layout.experiment, cls, hint, error=DatasetError)
         except FileNotFoundError:
             raise _not_prepared(layout) from None
-        except (TypeError, ValidationError) as error:  # other fields or types, or not an object
-            raise DatasetError(
-                f"{layout.experiment} is damaged: a field is missing, unknown or of the wrong type", hint=hint
-            ) from error
 
     def save(self, layout: Layout) -> None:
         """Write ``experiment.json``."""

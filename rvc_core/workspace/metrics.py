@@ -11,18 +11,30 @@ import os
 import threading
 import time
 from collections import defaultdict
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
 
 from ..audio.waveform import Audio
-from ..system.files import read_jsonl, write_jsonl
+from ..system.documents import Count, Leaf, read_jsonl
+from ..system.files import write_jsonl
+from ..system.inside import open_inside
 from .layout import Layout
 
 PICTURE_INTERVAL_STEPS = 200  # RVC's interval; drawing takes as long as a small step
 _AUDIO_INTERVAL_SECONDS = 300  # each takes 0.5 MB
 _LONGEST_INTERVAL_STEPS = 200  # of the curves; small datasets get a point every epoch
 _CAPS = {"loss/g/mel": 75.0, "loss/g/kl": 9.0}  # RVC's display limits, so that the first steps do not hide the rest
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Row(TypedDict):
+    kind: str
+    step: Count
+    epoch: Count
+    path: NotRequired[Leaf]
 
 
 class MetricsLog:
@@ -55,7 +67,7 @@ class MetricsLog:
         self.voices = [row for row in kept if row["kind"] == "voice"]
         self.validations = [row for row in kept if row["kind"] == "validation"]
         write_jsonl(self._layout.metrics, kept)
-        self._file = self._layout.metrics.open("a", encoding="utf-8")
+        self._file = open_inside(self._layout.metrics, "ab")
         purge_step = resumed_step + 1 if resumed_step else None
         self._board = SummaryWriter(str(self._layout.root), purge_step=purge_step, flush_secs=10)
         self._eval = SummaryWriter(str(self._layout.eval_board), purge_step=purge_step, flush_secs=10)
@@ -129,7 +141,7 @@ class MetricsLog:
             self._previous_hook(failure)
 
     def _line(self, row: dict[str, Any]) -> None:
-        self._file.write(json.dumps(row) + "\n")
+        self._file.write(json.dumps(row).encode() + b"\n")
         if row["kind"] != "step":
             self._file.flush()
 
@@ -148,7 +160,7 @@ class NoLog(MetricsLog):
 
 def history(layout: Layout) -> list[dict[str, Any]]:
     """All rows of ``metrics.jsonl``, oldest first; empty before training."""
-    return read_jsonl(layout.metrics) if layout.metrics.exists() else []
+    return read_jsonl(layout.metrics, _Row) if layout.metrics.exists() else []
 
 
 def picture_of(mel: np.ndarray) -> np.ndarray:

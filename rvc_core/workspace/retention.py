@@ -1,22 +1,22 @@
 """Checkpoints and voices of an experiment: list, pin and prune them."""
 
 import contextlib
-import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 from typing_extensions import TypedDict
 
-from ..errors import CheckpointError, RVCError
-from ..system.files import read_json, write_json
+from ..errors import CheckpointError, RVCError, StorageError
+from ..system.documents import Count, Digest, Leaf, parsed, read_json, read_or
+from ..system.files import write_json
+from ..system.inside import open_inside
 from .layout import Layout
 
+_LONGEST_LINE = 1 << 16
 VOICES_IN_A_SAVE = 5  # of those that are neither pinned nor the newest
-Count = Annotated[int, Field(ge=0, le=1 << 53)]
-Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class CheckpointRow(TypedDict):
@@ -27,7 +27,11 @@ class CheckpointRow(TypedDict):
     sha256: dict[Annotated[str, Field(pattern=r"^([GD]_[0-9]+\.pth|state_[0-9]+\.pt)$")], Digest]
 
 
-_ROWS = TypeAdapter(list[CheckpointRow])
+class _Ranked(TypedDict):
+    ranking: list[Count]
+
+
+_Scored = TypedDict("_Scored", {"path": Leaf, "heldout/mel": float})
 
 
 def checkpoint_rows(layout: Layout) -> list[CheckpointRow]:
@@ -40,25 +44,16 @@ def checkpoint_rows(layout: Layout) -> list[CheckpointRow]:
     """
     hint = "restore it from a backup of the experiment"
     try:
-        return _ROWS.validate_python(read_json(layout.checkpoints, hint, error=CheckpointError), strict=True)
+        return read_json(layout.checkpoints, list[CheckpointRow], hint, error=CheckpointError)
     except FileNotFoundError:
         return []
-    except ValidationError as error:
-        raise CheckpointError(f"{layout.checkpoints} is damaged: {first_problem(error)}", hint=hint) from error
-
-
-def first_problem(error: ValidationError) -> str:
-    """The first thing that does not fit, in one line."""
-    problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    is_name = problem["type"] == "string_pattern_mismatch"
-    said = "is not a name or a hash that belongs here" if is_name else problem["msg"]
-    return f"{'.'.join(map(str, problem['loc']))[:200]}: {said}"
 
 
 def pinned_steps(layout: Layout) -> set[int]:
     """Steps whose checkpoints and voices are never removed."""
+    hint = "write a list of steps into it, or delete it"
     try:
-        return set(read_json(layout.pinned, "write a list of steps into it, or delete it", error=CheckpointError))
+        return set(read_json(layout.pinned, list[Count], hint, error=CheckpointError))
     except FileNotFoundError:
         return set()
 
@@ -152,20 +147,20 @@ def prune_voices(layout: Layout, ranking: Sequence[int], *, most: int) -> list[s
 def voice_scores(layout: Layout, last_bytes: int = 0) -> dict[str, float]:
     """Held-out mel distance of saved voices, lower is better, from metrics.jsonl or its last bytes."""
     found: dict[str, float] = {}
-    with contextlib.suppress(FileNotFoundError), layout.metrics.open("rb") as file:
+    with contextlib.suppress(FileNotFoundError, StorageError), open_inside(layout.metrics) as file:
         file.seek(max(0, layout.metrics.stat().st_size - last_bytes) if last_bytes else 0)
-        for line in file:
+        for line in iter(lambda: file.readline(_LONGEST_LINE), b""):
             if b'"kind": "voice"' in line and b"heldout/mel" in line and line[:1] + line[-2:] == b"{}\n":
-                row = json.loads(line)
-                found[row["path"]] = row["heldout/mel"]
+                with contextlib.suppress(ValueError):
+                    row = parsed(line, _Scored)
+                    found[row["path"]] = row["heldout/mel"]
     return found
 
 
 def voices_to_save(layout: Layout) -> list[Path]:
     """The voices that go into a save: the final one, and those that stay of `VOICES_IN_A_SAVE`, see `keep`."""
-    voices, ranking, pins = dated_voices(layout), list[int](), set[int]()
-    with contextlib.suppress(FileNotFoundError, RVCError):  # the verdict's order goes before single figures
-        ranking = read_json(layout.verdict, "")["ranking"]
+    voices, pins = dated_voices(layout), set[int]()
+    ranking = read_or(layout.verdict, _Ranked, {"ranking": []})["ranking"]  # goes before single figures
     with contextlib.suppress(RVCError):
         pins = pinned_steps(layout)
     scores = voice_scores(layout)

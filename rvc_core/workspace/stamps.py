@@ -6,9 +6,29 @@ folder, because RVC WebUI treats every file inside its data folders as a clip.
 
 from typing import Any
 
-from ..errors import RVCError
-from ..system.files import read_json, signature, write_json
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
+
+from ..system.documents import Count, read_or
+from ..system.files import signature, write_json
 from .layout import Layout
+
+
+@with_config(ConfigDict(extra="allow"))
+class _Content(TypedDict, total=False):
+    """What other modules read of a stamp; each stage writes more."""
+
+    count: Count
+    method: str
+    name: str
+    identity: str
+    settings: dict[str, Any]
+    files: list[tuple[str, int, int]]
+
+
+class _Stamp(TypedDict):
+    signature: str
+    content: _Content
 
 
 def is_current(layout: Layout, stage: str, content: dict[str, Any]) -> bool:
@@ -37,8 +57,4 @@ def clear(layout: Layout, stage: str) -> None:
 
 
 def _read(layout: Layout, stage: str) -> dict[str, Any]:
-    try:
-        found = read_json(layout.stamp(stage), "")
-    except (FileNotFoundError, RVCError):  # without a valid stamp the stage runs again
-        return {}
-    return found if isinstance(found, dict) and isinstance(found.get("content"), dict) else {}
+    return read_or(layout.stamp(stage), _Stamp, {})  # without a valid stamp the stage runs again

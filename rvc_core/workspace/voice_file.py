@@ -23,8 +23,9 @@ from ..nn.layers import Blueprint
 from ..nn.loading import load_strictly
 from ..nn.synthesizer import Synthesizer
 from ..presets import VoiceSpec
+from ..system.documents import parsed
 from ..system.files import replace_atomically
-from ..system.untrusted import AGAIN, checked_weights, load_torch
+from ..system.untrusted import AGAIN, checked_weights, load_array, load_torch
 from . import stamps
 from .filelist import ClipFiles
 from .layout import Layout
@@ -82,7 +83,7 @@ def voice_info(layout: Layout, files: list[ClipFiles]) -> VoiceInfo:
 
 def median_f0_hz(files: list[ClipFiles]) -> float:
     """Median pitch of all voiced frames; 0 if there are none."""
-    tracks = [np.load(file.f0_hz, allow_pickle=False) for file in files if file.f0_hz and file.f0_hz.exists()]
+    tracks = [load_array(file.f0_hz) for file in files if file.f0_hz and file.f0_hz.exists()]
     voiced = np.concatenate([track[track > 0] for track in tracks]) if tracks else np.zeros(0)
     return float(np.median(voiced)) if len(voiced) else 0.0
 
@@ -236,8 +237,8 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
         with safetensors.safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(_HEADER)
             weights = {key: file.get_tensor(key) for key in file.keys()}
-        content = json.loads(header) if header else {}
-    except (OSError, ValueError, RecursionError, safetensors.SafetensorError) as error:
+        content = parsed(header, Any) if header else {}
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise WeightsError(f"{path.name} is not a safetensors file, or is damaged", hint=AGAIN) from error
     if not isinstance(content, dict) or not content:
         raise WeightsError(f"{path.name} does not describe its voice", hint="use the .pth that it was made from")

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -90,9 +91,14 @@ def test_watching_a_finished_training_shows_its_verdict_once(tmp_path: Path, not
     assert frame["text/plain"].startswith("overtrained: ")
 
 
-def test_tensorboard_answers_with_our_tags_and_all_their_points(tmp_path: Path, capsys) -> None:
+def test_tensorboard_answers_with_our_tags_and_all_their_points(tmp_path: Path, monkeypatch) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
+    (planted := tmp_path / "tmp" / ".tensorboard-info").mkdir(parents=True)  # anybody may write there
+    os.mkfifo(planted / "pid-1.info")
+    (planted / "pid-2.info").write_text("[" * 100_000)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     lab = Experiment.open("alice", home=tmp_path)
     lab.layout.root.mkdir(parents=True)
     board = SummaryWriter(str(lab.layout.root))

@@ -104,6 +104,12 @@ def runs_file(folder: Path, text: str) -> Path:
     ("text", "message"),
     [
         ("runs: [", "is not valid YAML"),
+        ("defaults: &a {epochs: 3}\nruns: [{name: a, dataset: d, convert: *a}]", "an alias"),
+        ("defaults: {convert: [b]}\nruns: [{name: a, dataset: d}]", "a: convert is not one path"),
+        ("runs: " + "[" * 30, "nested too deeply"),
+        ("runs: [{name: a, dataset: d, epochs: !!timestamp x}]", "has the tag"),
+        ("runs: [{name: a, dataset: d, epochs: " + "1" * 5000 + "}]", r"epochs: .{,300}$"),
+        ('runs: [{name: a, dataset: "d\\0"}]', "needs a name and a dataset"),
         ("- a", "no valid list of runs"),
         ("runs: 3", "no valid list of runs"),
         ("runs: []\nrun: []", "no valid list of runs"),
@@ -132,11 +138,11 @@ def test_a_file_of_runs_is_checked_before_anything_runs(
 
 def test_a_file_of_runs_takes_names_and_numbers_as_they_are_written(tmp_path: Path) -> None:
     text = """
-defaults: &more {epochs: 1_000, uses_f0: no, mel_epsilons: 2023}
+defaults: {epochs: 1_000, uses_f0: no, mel_epsilons: 2023}
 runs:
 - {name: 007, dataset: 2024, convert: 12, transpose: -2, learning_rate: 1e-4, holdout_minutes: ~, base_generator: }
 - {name: 2024-05-01, dataset: 1.50}
-- {<<: *more, name: no, dataset: d, epochs: 3}
+- {name: no, dataset: d, epochs: 3}
 """
     bond, dated, no = batch.read_plans(runs_file(tmp_path, text))
     assert (bond.name, bond.dataset, bond.inputs) == ("007", str(tmp_path / "2024"), str(tmp_path / "12"))

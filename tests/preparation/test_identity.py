@@ -13,7 +13,8 @@ from rvc_core.experiment import Experiment
 from rvc_core.preparation.identity import begin_again, times_begun
 from rvc_core.preparation.prepare import prepare
 from rvc_core.settings import PrepareSettings
-from rvc_core.system.files import read_json, sha256_of, write_json
+from rvc_core.system.documents import read_json
+from rvc_core.system.files import sha256_of, write_json
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.manifest import ExperimentRecord, Manifest
 from synth import phrase
@@ -77,7 +78,7 @@ def test_before_anything_is_trained_recordings_may_be_replaced(tmp_path: Path) -
 
 
 def test_an_experiment_without_hashes_goes_by_names_and_sizes(trained: Layout, tmp_path: Path) -> None:
-    record = read_json(trained.experiment, "")
+    record = read_json(trained.experiment, object)
     del record["recordings"]
     write_json(trained.experiment, record)
     _record(tmp_path / "bob", 7)

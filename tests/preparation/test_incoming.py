@@ -324,7 +324,7 @@ def test_a_recording_on_drive_is_a_recording(home: Path, web: Web, monkeypatch: 
         ("https://huggingface.co/datasets/o/r/tree/main/data", "a folder of huggingface.co"),
         ("https://github.com/o/r/tree/main/data", "a folder of github.com"),
         ("https://", "names no server"),
-        ("http://[1", "not an address"),
+        ("http://[1", "not a web address"),
     ],
 )
 def test_pages_are_known_before_anything_is_fetched(home: Path, link: str, said: str) -> None:

@@ -23,7 +23,8 @@ from rvc_core.settings import MirrorSettings, TrainSettings
 from rvc_core.storage import listing, mirror, places, snapshot
 from rvc_core.storage.mirror import mirroring, told, trouble
 from rvc_core.storage.places import find_saved, restore, save
-from rvc_core.system.files import read_json, write_json
+from rvc_core.system.documents import read_json
+from rvc_core.system.files import write_json
 from rvc_core.system.platforms import Platform
 from rvc_core.training import detached
 from rvc_core.workspace.checkpoint import load_newest
@@ -90,7 +91,7 @@ def test_a_lost_machine_costs_nothing_that_was_saved(tiny: None, tmp_path: Path,
     assert [row["step"] for row in history(again) if row["kind"] == "step"] == [*range(1, 10)]
 
 
-def test_the_keeper_saves_what_the_trainer_left(layout: Layout, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_keeper_saves_what_the_trainer_left(layout: Layout, place: Path, pretend: Callable[[str], None]) -> None:
     report = {
         "epochs": 1,
         "steps": 10,
@@ -101,11 +102,7 @@ def test_the_keeper_saves_what_the_trainer_left(layout: Layout, place: Path, mon
         "heldout_mel_first": None,
         "heldout_mel_last": None,
     }
-    trainer = (
-        "import sys, pathlib; from rvc_core.system.files import *; path = pathlib.Path(sys.argv[1]);"
-        f"write_json(path, read_json(path, '') | {{'report': {report!r}}})"
-    )
-    monkeypatch.setattr(detached, "_command", lambda *_: [sys.executable, "-c", trainer, str(layout.run)])
+    pretend(f"record(report={report!r})")
     assert detached.start(layout, SETTINGS, mirror=MirrorSettings(mirror=str(place)))
     assert detached.watch(layout) == report
     assert told(layout) == f"saved to {place} just now: epoch 1" and told(layout) in layout.log.read_text()
@@ -159,7 +156,7 @@ def test_what_comes_back_is_what_was_saved(layout: Layout, place: Path, elsewher
     assert (after.epoch, after.step, after.place) == (2, 20, str(place))
     now, here = tree(back.root), tree(layout.root)
     assert now == {name: digest for name, digest in here.items() if not name.endswith(("_10.pth", "state_10.pt"))}
-    assert [row["step"] for row in read_json(back.checkpoints, "")] == [20]
+    assert [row["step"] for row in read_json(back.checkpoints, object)] == [20]
     trained(layout, 30)
     save(layout, str(place))  # the one before stays until now, the one before that goes
     names = {path.name for path in (place / layout.slug).iterdir()}
@@ -316,7 +313,7 @@ def test_damage_is_found_and_the_older_save_taken(
     generator.write_bytes(damaged)
     assert restore("алиса", str(place), root=elsewhere).step == 10
     [manifest] = (place / layout.slug).glob("saved-e1-*.json")
-    content = read_json(manifest, "")
+    content = read_json(manifest, object)
     content["files"]["../../outside"] = content["files"].pop("G_10.pth")
     write_json(manifest, content)
     with pytest.raises(StorageError, match=r"no complete save .*G_20.*is damaged"):
@@ -345,7 +342,7 @@ def test_a_slow_storage_is_waited_for_and_delays_no_step(
         until(lambda: "not saved" in told(layout))
     assert "to storage, 10 min at most" in said[0] and said[1] == f"saved to {place} just now: epoch 1"
     assert time.monotonic() - began > 30 * seconds  # it was slow indeed
-    state = read_json(layout.mirrored, "")
+    state = read_json(layout.mirrored, object)
     write_json(
         layout.mirrored, state | {"busy": time.time() - 300, "saved": state["saved"] | {"time": time.time() - 400}}
     )

@@ -17,7 +17,8 @@ from rvc_core.audio.waveform import Audio
 from rvc_core.errors import DatasetError, ResourceError, RVCError, StageOrderError
 from rvc_core.preparation.prepare import prepare
 from rvc_core.settings import PrepareSettings
-from rvc_core.system.files import read_json, read_jsonl, remove_leftovers, replace_atomically
+from rvc_core.system.documents import read_json, read_jsonl
+from rvc_core.system.files import remove_leftovers, replace_atomically
 from rvc_core.workspace import stamps
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.manifest import Clip, ExperimentRecord, Manifest
@@ -39,7 +40,7 @@ from synth import phrase
 def test_only_a_torn_last_line_is_left_out(tmp_path: Path, content: bytes, rows: object) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content)
-    assert len(read_jsonl(path)) == (rows or 0)
+    assert len(read_jsonl(path, dict)) == (rows or 0)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_a_damaged_line_elsewhere_is_an_error_that_names_it(tmp_path: Path, cont
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content)
     with pytest.raises(DatasetError, match=r"rows\.jsonl is damaged in line [12]") as caught:
-        read_jsonl(path, "the hint", error=DatasetError)
+        read_jsonl(path, dict, "the hint", error=DatasetError)
     assert caught.value.hint == "the hint"
 
 
@@ -64,13 +65,13 @@ def test_a_damaged_line_elsewhere_is_an_error_that_names_it(tmp_path: Path, cont
 def test_damaged_json_is_one_line_and_a_missing_file_stays_missing(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.json"
     with pytest.raises(FileNotFoundError):
-        read_json(path, "the hint")
+        read_json(path, object, "the hint")
     path.write_bytes(content)
     with pytest.raises(RVCError, match="damaged") as caught:
-        read_json(path, "the hint")
+        read_json(path, object, "the hint")
     assert caught.value.hint == "the hint" and "\n" not in str(caught.value)
     with pytest.raises(RVCError, match="cannot be read"):
-        read_json(tmp_path, "the hint")
+        read_json(tmp_path, object, "the hint")
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '{"signature": "abc"}', "\udcff"])
@@ -147,6 +148,7 @@ def test_a_really_full_disk_is_called_full(full_disk: Path, writer: str) -> None
         OSError("8 requested and 1 written"),
         soundfile.LibsndfileError(2),
         OSError(errno.ENOSPC, "No space left"),
+        OSError(errno.EFBIG, "File too large"),  # of a quota
     ],
 )
 def test_errors_that_libraries_make_of_a_full_disk(

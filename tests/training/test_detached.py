@@ -16,11 +16,13 @@ import pytest
 
 from rvc_core.cli import main
 from rvc_core.errors import ResourceError, RVCError, StageOrderError, WeightsError
-from rvc_core.progress import Beacon, Silent, stalled
+from rvc_core.progress import Silent
 from rvc_core.settings import TrainSettings
-from rvc_core.system.files import read_json, sha256_of, write_json
+from rvc_core.system.documents import read_json
+from rvc_core.system.files import sha256_of, write_json
 from rvc_core.system.platforms import started_ticks
 from rvc_core.training import detached
+from rvc_core.training.beacon import Beacon, stalled
 from rvc_core.workspace.checkpoint import load_newest
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.metrics import history
@@ -50,24 +52,6 @@ def layout(tmp_path: Path, tiny: None) -> Layout:
 
 
 @pytest.fixture
-def pretend(monkeypatch: pytest.MonkeyPatch) -> Pretend:
-    """Let a few lines of Python, which know `layout`, be the trainer."""
-    before = (
-        "import fcntl, json, os, signal, sys, time\nfrom pathlib import Path\n"
-        "from rvc_core.system.files import *\n"
-        "from rvc_core.workspace.layout import Layout\nlayout = Layout(Path(sys.argv[1]), 'tiny')\n"
-        "def report(**changes): write_json(layout.run, read_json(layout.run, '') | {'report': changes})\n"
-    )
-
-    def become(lines: str) -> None:
-        monkeypatch.setattr(
-            detached, "_command", lambda layout, processes: [sys.executable, "-c", before + lines, str(layout.root)]
-        )
-
-    return become
-
-
-@pytest.fixture
 def tiny_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the real trainer train the tiny voice."""
     monkeypatch.setattr(detached, "_MODULE", "tiny_trainer")
@@ -94,6 +78,7 @@ STARTER = """
 import sys, time
 from pathlib import Path
 from rvc_core.training import detached
+from rvc_core.training.beacon import Beacon, stalled
 from rvc_core.workspace.layout import Layout
 from rvc_core.settings import RuntimeSettings, TrainSettings
 detached._MODULE = "tiny_trainer"
@@ -110,7 +95,7 @@ def test_training_outlives_who_began_it_and_stops_when_told(layout: Layout, tiny
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stderr=subprocess.DEVNULL,
     )
-    _until(lambda: layout.beacon.exists() and read_json(layout.beacon, "")["done"] > 2)
+    _until(lambda: layout.beacon.exists() and read_json(layout.beacon, object)["done"] > 2)
     os.killpg(starter.pid, signal.SIGINT)  # as a notebook's Stop button, and then its restart
     time.sleep(0.1)
     os.killpg(starter.pid, signal.SIGKILL)
@@ -129,7 +114,7 @@ def test_training_outlives_who_began_it_and_stops_when_told(layout: Layout, tiny
     assert load_voice(Path(report["voice"])).info.step == report["steps"]
     assert "starting from random weights" in said.lines[0]
     assert [row["step"] for row in history(layout) if row["kind"] == "step"] == [*range(1, report["steps"] + 1)]
-    record = read_json(layout.run, "")
+    record = read_json(layout.run, object)
     assert (record["state"], record["exit_code"], record["host"]) == ("done", 0, socket.gethostname())
     assert not detached.is_running(layout) and not detached.stop(layout) and not layout.stop.exists()
     assert detached.watch(layout) == report  # asked again later, by anybody
@@ -140,19 +125,18 @@ def test_an_error_of_the_trainer_is_the_watchers_own(layout: Layout, tiny_traine
     assert detached.start(layout, settings)
     with pytest.raises(WeightsError, match="f0G40k.pth") as caught:
         detached.watch(layout)
-    assert "--base-generator" in caught.value.hint and read_json(layout.run, "")["exit_code"] == 1
+    assert "--base-generator" in caught.value.hint and read_json(layout.run, object)["exit_code"] == 1
 
 
 @pytest.mark.slow
 def test_several_trainers_are_run_by_torch(layout: Layout, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "ranks.py").write_text(
-        "import os; print('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'])\nimport sys; sys.exit(3)"
+        "import os, sys; from rvc_core.training import detached; detached._MODULE = 'ranks'\n"
+        "if sys.argv[1] == 'keep': sys.exit(detached.main(sys.argv[1:]))\n"
+        "print('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE']); sys.exit(3)"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    command = detached._command(layout, 2)
-    monkeypatch.setattr(
-        detached, "_command", lambda *_: [word.replace("rvc_core.training.detached", "ranks") for word in command]
-    )
+    monkeypatch.setattr(detached, "_MODULE", "ranks")
     assert detached.start(layout, SETTINGS, processes=2)
     with pytest.raises(RVCError, match="training failed"):
         detached.watch(layout)
@@ -200,7 +184,7 @@ def test_done_needs_a_whole_checkpoint_a_voice_and_finite_losses(layout: Layout,
         report["heldout_mel_last"] = float("nan")
     if damage == "voice":
         layout.final_voice.unlink()
-    pretend(f"nan = float('nan'); report(**{report!r}); sys.exit({int(damage == 'status')})")
+    pretend(f"nan = float('nan'); record(report={report!r}); sys.exit({int(damage == 'status')})")
     detached.start(layout, SETTINGS)
     if damage == "none":
         assert detached.watch(layout) == report
@@ -228,10 +212,10 @@ def test_what_is_usual_for_steps_is_not_for_what_comes_after_them(layout: Layout
     beacon.start("training", 2)
     beacon.advance()
     beacon.advance()
-    state = read_json(layout.beacon, "")
+    state = read_json(layout.beacon, object)
     assert stalled(state, state["time"] + 70)
     beacon.start("saving and opening again", 1)
-    assert not stalled(read_json(layout.beacon, ""), state["time"] + 70)
+    assert not stalled(read_json(layout.beacon, object), state["time"] + 70)
 
 
 # -- who is alive --------------------------------------------------------------------------------------------------
@@ -239,7 +223,7 @@ def test_ten_who_ask_at_once_begin_one_training(layout: Layout, pretend: Pretend
     pretend("time.sleep(60)")
     with ThreadPoolExecutor(10) as pool:
         begun = [*pool.map(lambda _: detached.start(layout, SETTINGS), range(10))]
-    keeper = read_json(layout.run, "")["pid"]
+    keeper = read_json(layout.run, object)["pid"]
     os.killpg(keeper, signal.SIGKILL)  # the keeper's session: it and its trainer
     assert sum(begun) == 1
     _until(lambda: not detached.is_running(layout))
@@ -255,7 +239,7 @@ def test_a_training_whose_keeper_was_killed_is_still_found_and_judged(
     )
     detached.start(layout, SETTINGS)
     _until((layout.root / "up").exists)
-    os.kill(read_json(layout.run, "")["pid"], signal.SIGKILL)
+    os.kill(read_json(layout.run, object)["pid"], signal.SIGKILL)
     _until(lambda: not detached._keeper_lives(layout))
     assert detached.is_running(layout) and not detached.start(layout, SETTINGS)
     assert detached.stop(layout)
@@ -308,7 +292,8 @@ def test_the_command_line_begins_watches_and_stops(
     write_json(layout.checkpoints, [{"step": 3, "epoch": 1, "sha256": {}}])
     layout.final_voice.write_bytes(b"voice")
     pretend(
-        f"while not layout.stop.exists(): time.sleep(0.02)\nreport(**{REPORT | {'voice': str(layout.final_voice)}!r})"
+        "while not layout.stop.exists(): time.sleep(0.02)\n"
+        f"record(report={REPORT | {'voice': str(layout.final_voice)}!r})"
     )
     with monkeypatch.context() as patch:
         patch.setattr(time, "sleep", _interrupt)  # Ctrl-C in the one who watches

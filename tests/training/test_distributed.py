@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from rvc_core.errors import MismatchError
 from rvc_core.progress import Silent
 from rvc_core.settings import MirrorSettings, RuntimeSettings, TrainSettings
 from rvc_core.storage.mirror import is_wanted
-from rvc_core.system.files import read_json, write_json
+from rvc_core.system.documents import read_json
+from rvc_core.system.files import write_json
 from rvc_core.training import detached
 from rvc_core.training.distributed import UNHEARD, Ranks
 from rvc_core.training.position import Caution, Position
@@ -110,7 +112,7 @@ def test_two_processes_have_the_losses_of_one_and_write_one_experiment(one: Layo
     assert _train_two((two, two), {**FEW, "batch_size": 2, "epochs": 5}) == [0, 0]
     assert _worst(two, one) < 1e-5
     assert [path.name for path in two.voices()] == ["two_e5_s10.pth", "two.pth"]
-    assert len([*two.root.glob("events.*")]) == 1 and len(read_json(two.checkpoints, "")) == 1
+    assert len([*two.root.glob("events.*")]) == 1 and len(read_json(two.checkpoints, object)) == 1
 
 
 def test_who_is_asked_to_stop_stops_both_and_one_goes_on_alone(one: Layout, tmp_path: Path) -> None:
@@ -136,39 +138,30 @@ def test_a_process_that_does_not_answer_is_not_waited_for(tiny: None, tmp_path: 
 
 
 DEAF = """
-import os, sys
-from pathlib import Path
-from rvc_core.system.files import *
-from rvc_core.workspace.layout import Layout
-layout, processes = Layout(Path(sys.argv[1]), "tiny"), sys.argv[2]
 print("try", processes, os.environ.get("NCCL_P2P_DISABLE"), flush=True)
 if processes == "2":
     print("%s", *range(100), sep="\\n")
-    write_json(layout.run, read_json(layout.run, "") | {"error": "another is gone", "kind": "RVCError", "hint": ""})
+    record(error="another is gone", kind="RVCError", hint="")
     sys.exit(1)
-write_json(layout.run, read_json(layout.run, "") | {"report": %r})
+record(report=%r)
 """
 
 
 def test_gpus_that_do_not_hear_each_other_end_as_one(
-    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pretend: Callable[[str], None]
 ) -> None:
     layout = experiment(tmp_path)
     layout.final_voice.write_bytes(b"voice")
     write_json(layout.checkpoints, [{"step": 3, "epoch": 1, "sha256": {}}])
     report = {"steps": 3, "voice": str(layout.final_voice), "heldout_mel_first": None, "heldout_mel_last": None}
-    monkeypatch.setattr(
-        detached,
-        "_command",
-        lambda layout, processes: [sys.executable, "-c", DEAF % (UNHEARD, report), str(layout.root), str(processes)],
-    )
+    pretend(DEAF % (UNHEARD, report))
     monkeypatch.setattr(detached, "count_gpus", lambda: 2)
     assert detached.start(layout, TrainSettings.of(**FEW))
     assert detached.watch(layout) == report
     log = layout.log.read_text().splitlines()
     assert [line for line in log if line.startswith("try")] == ["try 2 None", "try 2 1", "try 1 None"]
     assert sum("do not hear each other:" in line for line in log) == 2
-    assert read_json(layout.run, "")["note"].endswith("goes on with one of them")
+    assert read_json(layout.run, object)["note"].endswith("goes on with one of them")
 
 
 @pytest.mark.parametrize(

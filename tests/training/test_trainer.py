@@ -31,7 +31,7 @@ from rvc_core.errors import (
 from rvc_core.experiment import Experiment
 from rvc_core.progress import Silent
 from rvc_core.settings import TrainSettings
-from rvc_core.system.files import read_json
+from rvc_core.system.documents import read_json
 from rvc_core.training import graphs as graphs_module
 from rvc_core.training import guards, start, step
 from rvc_core.training import train as train_entry
@@ -558,7 +558,7 @@ def test_a_voice_that_does_not_speak_is_not_called_done(
 def test_minutes_save_within_an_epoch_without_a_voice(tiny: None, tmp_path: Path) -> None:
     layout, whole = experiment(tmp_path), experiment(tmp_path, "whole")
     first = train(layout, _settings(epochs=2, save_every_minutes=1e-9), stop=AfterSteps(5))
-    assert first.steps == 5 and [row["step"] for row in read_json(layout.checkpoints, "")] == [4, 5]
+    assert first.steps == 5 and [row["step"] for row in read_json(layout.checkpoints, object)] == [4, 5]
     assert [path.name for path in layout.voices()] == ["tiny_e1_s5.pth", "tiny.pth"]
     train(layout, _settings(epochs=2))
     train(whole, _settings(epochs=2))

@@ -12,7 +12,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from histories import noise_of, simulate
 from rvc_core.cli import main
 from rvc_core.errors import RVCError
-from rvc_core.system.files import read_jsonl
+from rvc_core.system.documents import read_jsonl
 from rvc_core.verdict.failures import FAILURES, find_failures, mel_signs
 from rvc_core.verdict.guide import read_as_the_guide, tensorboard_smoothed
 from rvc_core.verdict.learning_curve import History, fit_trend
@@ -295,7 +295,7 @@ REAL = {  # tests/curves: the recommended epoch, and its regrets on unheard reco
 
 @pytest.mark.parametrize("name", REAL)
 def test_on_real_trainings_it_loses_no_more_than_is_written(name: str) -> None:
-    rows = read_jsonl(Path(__file__).parents[1] / "curves" / f"{name}.jsonl")
+    rows = read_jsonl(Path(__file__).parents[1] / "curves" / f"{name}.jsonl", dict)
     epoch, losses = REAL[name]
     verdict = verdict_of(rows)
     assert verdict.state == "overtrained" and verdict.best is not None

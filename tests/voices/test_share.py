@@ -86,7 +86,15 @@ def test_each_program_finds_voice_and_index_where_it_looks(tmp_path: Path, layou
     exported = tmp_path / "out" / places[0].format(slug)
     assert _same(source, exported) and find_index(exported, load_voice(exported))[0] == out / places[1].format(slug)
     card = (tmp_path / "out" / places[2].format(slug)).read_text("utf-8")
-    for words in ("# Алиса", "v2, 16k, with pitch", "contentvec", "| epochs | 60 |", "210 Hz", "synthetic", "me / you"):
+    for words in (
+        "# Алиса",
+        "v2, 16k, with pitch",
+        "contentvec",
+        "| epochs | 60 |",
+        "210 Hz",
+        "synthetic",
+        "me &#124; you",
+    ):
         assert words in card
 
 

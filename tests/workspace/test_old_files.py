@@ -19,7 +19,8 @@ from rvc_core.experiment import Experiment
 from rvc_core.features.retrieval import FeatureIndex
 from rvc_core.settings import ConvertSettings, ExtractSettings, PrepareSettings, RuntimeSettings, TrainSettings
 from rvc_core.storage.places import restore
-from rvc_core.system.files import read_json, sha256_of
+from rvc_core.system.documents import read_json
+from rvc_core.system.files import sha256_of
 from rvc_core.voice import Voice
 from rvc_core.workspace.checkpoint import load_newest
 from rvc_core.workspace.layout import Layout
@@ -137,7 +138,9 @@ def test_a_save_is_restored_and_goes_on(home: Path) -> None:
     assert sorted(path.name for path in (home / "save" / old.slug).iterdir()) == EXPECTED["saved"]
     assert restore(NAME, str(home / "save"), root=home / "another machine").step == 7
     before, after = _hashes(old), _hashes(new)
-    assert sorted(after) == EXPECTED["restored"] and read_json(new.checkpoints, "") == read_json(old.checkpoints, "")
+    assert sorted(after) == EXPECTED["restored"] and read_json(new.checkpoints, object) == read_json(
+        old.checkpoints, object
+    )
     assert {name for name in after if after[name] != before[name]} <= {new.checkpoints.name}
     _train_on(new, epochs=3)
 
