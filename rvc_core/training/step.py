@@ -158,8 +158,6 @@ class Step:
 
     Attributes
     ----------
-    turns : tuple of callable
-        Each returns numbers that all processes must add up before the next turn, or None.
     result : StepResult
         After the last turn.
     """
@@ -170,7 +168,11 @@ class Step:
         self._work, self._attempt, self._is_alone = work, attempt, is_alone
         self._losses: dict[str, torch.Tensor] = {}
         self._norms: dict[str, torch.Tensor] = {}
-        self.turns = (self._turn_of_discriminator, self._turn_of_generator, self._end)
+
+    @property
+    def turns(self) -> tuple[Callable[[], torch.Tensor | None], ...]:
+        """The parts of a step; each returns numbers that all processes must add up before the next, or None."""
+        return self._turn_of_discriminator, self._turn_of_generator, self._end  # stored, they would keep the step alive
 
     def _turn_of_discriminator(self) -> torch.Tensor | None:
         work = self._work
