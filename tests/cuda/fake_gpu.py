@@ -62,6 +62,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_map_only  # noqa: E402
 
 GPU = torch.device("cuda:0")
+_LOCKED: weakref.WeakSet[Any] = weakref.WeakSet()  # memory of the host from which copies do not block
 _ALLOCATED_BYTES = 512  # torch's allocator rounds up to this
 _WITHOUT_KERNEL = {
     "empty",
@@ -189,7 +190,7 @@ class FakeGpu(TorchDispatchMode):
             self.wait(f"copy of {source.numel()} to the host")
         elif made.is_cuda and not source.is_cuda:
             asynchronous = kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2])
-            waits = not (asynchronous and getattr(source, "is_page_locked", False))
+            waits = not (asynchronous and source.untyped_storage() in _LOCKED)
             self.uploads.append(Note("blocking" if waits else "asynchronous", place()))
         elif made.is_cuda and source.device == made.device and source.dtype != made.dtype:
             self.casts += 1
@@ -286,8 +287,10 @@ def _page_locked(tensor: torch.Tensor) -> torch.Tensor:
     """`Tensor.pin_memory`: a copy from which transfers do not block."""
     if tensor.is_cuda:
         raise RuntimeError("only memory of the host can be pinned")
+    if tensor.untyped_storage() in _LOCKED:
+        return tensor
     copy = tensor.clone()
-    copy.is_page_locked = True  # type: ignore[attr-defined]
+    _LOCKED.add(copy.untyped_storage())
     return copy
 
 

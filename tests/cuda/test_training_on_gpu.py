@@ -50,6 +50,7 @@ def test_a_step_stays_on_its_device_in_its_format_and_waits_once(report: Report,
     _assert_format(found, dtype, in_float32=_in_float32(of))
     _assert_one_wait(found)
     assert found["places"] == ["cuda:0 float32"] and found["losses"] == ["torch.float32"]
+    assert not [upload for upload in found["uploads"] if upload.startswith("blocking at dataset.py")]
 
 
 def _assert_at_most(found: dict[str, Any], *, operations: int, casts: int) -> None:
@@ -69,9 +70,11 @@ def test_a_step_in_portions_stays_on_its_device(report: Report) -> None:
     assert found["places"] == ["cuda:0 float32"] and found["losses"] == ["torch.float32"]
 
 
-def test_a_batch_of_clips_in_the_hosts_memory_is_on_the_device(report: Report) -> None:
+def test_batches_of_clips_in_the_hosts_memory_reach_the_device_without_a_wait(report: Report) -> None:
     found = _ok(report, "host clips")
-    assert found["devices"] == ["cuda:0"] and not found["waits"]
+    assert found["devices"] == ["cuda:0"] and found["batches"] == 3
+    assert not found["waits"] and len(found["uploads"]) == 3 * 8
+    assert all(upload.startswith("asynchronous") for upload in found["uploads"]), found["uploads"]
 
 
 def test_a_resumed_training_has_its_moments_and_its_learning_rate_on_the_device(report: Report) -> None:

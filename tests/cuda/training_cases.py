@@ -6,9 +6,11 @@ from fake_gpu import GPU, FakeGpu, counts, report  # before torch
 # isort: on
 import gc
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,9 +24,11 @@ from rvc_core.training.graphs import StepGraphs, Turn
 from rvc_core.training.memory import Portions
 from rvc_core.training.precision import DTYPES
 from rvc_core.training.step import Gradients, Networks, StepResult, train_step
+from rvc_core.workspace import dataset
 from rvc_core.workspace.checkpoint import Checkpoint, on_host
 from rvc_core.workspace.dataset import Batch, ClipTensors, _part, draw_noise
-from tiny import TINY
+from rvc_core.workspace.filelist import read_filelist
+from tiny import TINY, experiment
 
 LIMITS = (("of_discriminator", 0.9), ("of_generator", 0.6), ("of_generator", 0.0))
 FRAMES = 370  # of RVC's clips
@@ -110,11 +114,14 @@ def step(gpu: FakeGpu, *, of: str, dtype: str, clips: int = 2, portions: int = 9
 
 
 def host_clips(gpu: FakeGpu) -> dict[str, Any]:
-    """A batch of clips in the host's memory."""
-    clips = clips_of(TINY, 3, torch.device("cpu"))
-    gpu.reset()
-    batch = batch_of(clips, TINY)
-    return counts(gpu) | {"devices": sorted({str(tensor.device) for tensor in batch.tensors()})}
+    """An epoch of clips that are read ahead, as there is no room for them in any memory."""
+    PRESETS["nano"], dataset._CACHE_BYTES = TINY, 1
+    with tempfile.TemporaryDirectory() as home:
+        store = dataset.ClipStore(read_filelist(experiment(Path(home), clips=5).filelist), TINY, "2023")
+        gpu.reset()
+        batches = [*store.batches(2, seed=(1, 1), skip=0, device=GPU)]
+    tensors = [tensor for batch in batches for tensor in batch.tensors()]
+    return counts(gpu) | {"devices": sorted({str(tensor.device) for tensor in tensors}), "batches": len(batches)}
 
 
 def resume(gpu: FakeGpu) -> dict[str, Any]:
