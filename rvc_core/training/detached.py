@@ -3,7 +3,7 @@
 Three processes take part. Whoever asks, a command line or a notebook's kernel, may go away at any time. The keeper, in
 a process session of its own that no Ctrl-C and no restart of a kernel reaches, waits without torch for the trainer, and
 writes into ``run.json`` how that ended. The trainer trains; several of them, one for each GPU, are run by
-``torch.distributed.run``; GPUs that do not hear each other are given up but for one. What they print is in
+``torch.distributed.run``; if GPUs cannot exchange data, training goes on with one. What they print is in
 ``train.log``, where they are in ``progress.json``.
 """
 
@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -28,13 +29,14 @@ from ..system.files import is_locked, write_json
 from ..system.platforms import child_environment, started_ticks
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord
-from .distributed import UNHEARD
+from .distributed import CANNOT_EXCHANGE, GONE
 from .outcome import judged, log_of, run_record
 
 _MODULE = "rvc_core.training.detached"
 _LOOK_SECONDS = 0.5
 _BEGIN_SECONDS = 5.0
-_DEAF = "the GPUs do not hear each other"
+_NO_EXCHANGE = "the GPUs cannot exchange data"
+_NCCL_FAILURE = re.compile(r"NCCL error|DistBackendError|ProcessGroupNCCL.*(exception|timeout|terminat)", re.IGNORECASE)
 
 
 # -- for whoever asks ----------------------------------------------------------------------------------------------
@@ -227,11 +229,11 @@ def _keep(layout: Layout) -> int:
     sys.stdin.read()
     with mirroring(layout, MirrorSettings.of(**run_record(layout)["mirror"]), _log):
         exit_code = _run(layout)
-        if _are_deaf(layout):
-            _change(layout, f"{_DEAF}: they try again without direct transfers (NCCL_P2P_DISABLE=1)")
+        if exit_code and _lacks_exchange(layout):
+            _change(layout, f"{_NO_EXCHANGE}: they try again without direct transfers (NCCL_P2P_DISABLE=1)")
             exit_code = _run(layout, NCCL_P2P_DISABLE="1")
-        if _are_deaf(layout):
-            _change(layout, f"{_DEAF}: training goes on with one of them", alone=True)
+        if exit_code and _lacks_exchange(layout):
+            _change(layout, f"{_NO_EXCHANGE}: training goes on with one of them", alone=True)
             exit_code = _run(layout)
     record = judged(layout, exit_code)
     _log(f"ended: {record['state']}" + (f": {record['error']}" if "error" in record else ""))
@@ -240,8 +242,10 @@ def _keep(layout: Layout) -> int:
     return 0 if record["state"] == "done" else 1
 
 
-def _are_deaf(layout: Layout) -> bool:
-    return any(UNHEARD in line for line in log_of(layout))
+def _lacks_exchange(layout: Layout) -> bool:
+    """Whether training ended because GPUs could not exchange data, and not by an error that one of them knows of."""
+    log, error = log_of(layout), run_record(layout).get("error", GONE)
+    return any(CANNOT_EXCHANGE in line for line in log) or (GONE in error and any(map(_NCCL_FAILURE.search, log)))
 
 
 def _change(layout: Layout, note: str, *, alone: bool = False) -> None:

@@ -57,10 +57,8 @@ class Trainer:
         How many clips pass through the networks at once.
     log, progress
         Where figures are written, and where people are told.
-    newest : StepResult or None
-        Of the last step.
-    graphs : StepGraphs or None
-        On a GPU, the recorded steps of these networks.
+    newest, graphs
+        The result of the last step; on a GPU, the recorded steps of these networks.
     """
 
     def __init__(
@@ -154,26 +152,19 @@ class Trainer:
 
     def step(self, batch: Batch) -> bool:
         """Train on a batch; False when this was the last of too many steps in a row with NaN losses."""
-        began, epsilons = time.monotonic(), self.settings.mel_epsilons
-        if self.graphs is None and self.networks.device.type == "cuda":
-            self.graphs = StepGraphs(
-                self.networks, self.spec, epsilons=epsilons, ranks=self.ranks, portions=self.portions
-            )
-        if self.graphs is not None:
-            self.newest = self.graphs.step(batch)
-        else:
-            self.newest = train_step(
-                self.networks, batch, self.spec, epsilons=epsilons, ranks=self.ranks, portions=self.portions
-            )
-        values = self.newest.values()
-        values["learning_rate"] = self.networks.learning_rate
+        began, networks = time.monotonic(), self.networks
+        options: Any = {"epsilons": self.settings.mel_epsilons, "ranks": self.ranks, "portions": self.portions}
+        if self.graphs is None and networks.device.type == "cuda":
+            self.graphs = StepGraphs(networks, self.spec, **options)
+        with self.ranks.watched(networks.device.type):
+            self.newest = self.graphs.step(batch) if self.graphs else train_step(networks, batch, self.spec, **options)
+            values = self.newest.values() | {"learning_rate": networks.learning_rate}
         self.position.advance()
         if not self._record(values):
             return False
         if self.position.step % PICTURE_INTERVAL_STEPS == 0:
             self._log_mels()
-        seconds = time.monotonic() - began
-        self.pace.record(seconds)
+        self.pace.record(seconds := time.monotonic() - began)
         self.validation.record_step(seconds)
         self.progress.advance(self._note(values))
         return True

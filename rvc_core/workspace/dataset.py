@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import soundfile
@@ -135,7 +135,9 @@ class Batch:
 
     def on(self, device: torch.device) -> "Batch":
         """The same clips on a device; a GPU copies them while the host goes on."""
-        parts = {name: _sent(part, device) for name, part in vars(self).items() if isinstance(part, torch.Tensor)}
+        parts: dict[str, Any] = {
+            name: _sent(part, device) for name, part in vars(self).items() if isinstance(part, torch.Tensor)
+        }
         return replace(self, **parts)
 
     def padded(self, frames: int) -> "Batch":
@@ -274,9 +276,7 @@ class ClipStore:
 
 
 def read_ahead(read: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield what `read` makes of each item, in order; threads do so for the next items meanwhile.
-
-    What `read` raises is raised here, in its turn. Threads end with the iterator.
+    """Yield what `read` makes of each item, in order; threads work on the next items. What it raises is raised here.
 
     Examples
     --------

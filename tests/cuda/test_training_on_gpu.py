@@ -98,6 +98,7 @@ def test_the_second_of_two_processes_works_on_its_own_gpu(report: Report) -> Non
     assert found["places"] == ["cuda:1 float32"]
     assert [count for count, *_ in found["sums"][:2]] == found["weights"]
     assert {device for _, device, _ in found["sums"]} == {"cuda:1"}
+    assert [dtype for *_, dtype in found["sums"]] == ["torch.bfloat16", "torch.bfloat16", "torch.float32"]
 
 
 def _assert_recovered(rows: list[dict[str, Any]], clips: int) -> None:
