@@ -3,13 +3,14 @@
 Three processes take part. Whoever asks, a command line or a notebook's kernel, may go away at any time. The keeper, in
 a process session of its own that no Ctrl-C and no restart of a kernel reaches, waits without torch for the trainer, and
 writes into ``run.json`` how that ended. The trainer trains; several of them, one for each GPU, are run by
-``torch.distributed.run``; GPUs that do not hear each other are given up but for one. What they print is in
+``torch.distributed.run``; if GPUs cannot exchange data, training goes on with one. What they print is in
 ``train.log``, where they are in ``progress.json``.
 """
 
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -34,13 +35,14 @@ from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord
 from ..workspace.stage_locks import refuse_disturbance
 from .beacon import Beacon, Follower, read_state, stalled
-from .distributed import UNHEARD
+from .distributed import CANNOT_EXCHANGE, GONE
 from .outcome import judged, log_of, run_record
 
 _MODULE = "rvc_core.training.detached"
 _LOOK_SECONDS = 0.5
 _BEGIN_SECONDS = 5.0
-_DEAF = "the GPUs do not hear each other"
+_NO_EXCHANGE = "the GPUs cannot exchange data"
+_NCCL_FAILURE = re.compile(r"NCCL error|DistBackendError|ProcessGroupNCCL.*(exception|timeout|terminat)", re.IGNORECASE)
 
 
 class Order(TypedDict):
@@ -241,11 +243,11 @@ def _keep(layout: Layout) -> int:
     command = _command(layout, text, order["processes"])
     with mirroring(layout, order["mirror"], _log):
         exit_code = _run(layout, command)
-        if _are_deaf(layout):
-            _change(layout, f"{_DEAF}: they try again without direct transfers (NCCL_P2P_DISABLE=1)")
+        if exit_code and _lacks_exchange(layout):
+            _change(layout, f"{_NO_EXCHANGE}: they try again without direct transfers (NCCL_P2P_DISABLE=1)")
             exit_code = _run(layout, command, NCCL_P2P_DISABLE="1")
-        if _are_deaf(layout):
-            _change(layout, f"{_DEAF}: training goes on with one of them")
+        if exit_code and _lacks_exchange(layout):
+            _change(layout, f"{_NO_EXCHANGE}: training goes on with one of them")
             exit_code = _run(layout, _command(layout, text, 1))
     record = judged(layout, exit_code)
     _log(f"ended: {record['state']}" + (f": {record['error']}" if "error" in record else ""))
@@ -254,8 +256,10 @@ def _keep(layout: Layout) -> int:
     return 0 if record["state"] == "done" else 1
 
 
-def _are_deaf(layout: Layout) -> bool:
-    return any(UNHEARD in line for line in log_of(layout))
+def _lacks_exchange(layout: Layout) -> bool:
+    """Whether training ended because GPUs could not exchange data, and not by an error that one of them knows of."""
+    log, error = log_of(layout), run_record(layout).get("error", GONE)
+    return any(CANNOT_EXCHANGE in line for line in log) or (GONE in error and any(map(_NCCL_FAILURE.search, log)))
 
 
 def _change(layout: Layout, note: str) -> None:

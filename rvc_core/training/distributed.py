@@ -18,8 +18,10 @@ from ..errors import MismatchError, ResourceError
 if TYPE_CHECKING:  # the keeper of a training, which knows this module, goes without
     import torch
 
-UNHEARD = "the processes of this training do not hear each other"
-_HEARING_SECONDS = 30.0
+CANNOT_EXCHANGE = "the processes of this training cannot exchange data"
+GONE = "another process of this training is gone"
+_FIRST_SECONDS = 30.0  # for the first sum
+_STEP_SECONDS = {"cuda": 300.0, "cpu": 1800.0}  # for a step and its sums; the first one on a GPU takes half a minute
 _TEST_NUMBERS = 1 << 22  # 16 MB: the ways that large transfers take are those that fail
 _LOST = (
     "the log says what became of it (several machines: that of each); the same command continues from the last "
@@ -63,6 +65,13 @@ class Ranks:
         numbers = torch.tensor([number])
         self._add(numbers, "MAX")
         return int(numbers)
+
+    def watched(self, device: str) -> contextlib.AbstractContextManager[None]:
+        """End this process, with a line that holds `CANNOT_EXCHANGE`, if a step takes too long inside.
+
+        A sum on a GPU that never comes back raises no error: whoever reads its numbers would wait for half an hour.
+        """
+        return _limited(_STEP_SECONDS[device]) if self.count > 1 else contextlib.nullcontext()
 
     def wait(self) -> None:
         """Go on when all processes are here."""
@@ -114,8 +123,7 @@ ALONE = Ranks()
 def joined(device: str) -> Iterator[Ranks]:
     """The processes that ``torch.distributed.run`` has started together; this one alone if it has started none.
 
-    Ends this process, with a line that holds `UNHEARD`, when they cannot add up a few numbers in half a minute: a
-    transfer that hangs cannot be taken back.
+    Ends this process, with a line that holds `CANNOT_EXCHANGE`, when they cannot add up a few numbers in half a minute.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
@@ -132,7 +140,7 @@ def joined(device: str) -> Iterator[Ranks]:
         )
     ranks = Ranks(torch.distributed.get_rank(), count)
     ranks.wait()  # one process loads torch in a second, another in a minute
-    _refuse_deaf(ranks, device)
+    _refuse_unconnected(ranks, device)
     yield ranks
     torch.distributed.destroy_process_group()  # not after an error: that would wait for those that are lost
 
@@ -148,25 +156,40 @@ def own_device(name: str) -> str:
     return f"cuda:{os.environ['LOCAL_RANK']}" if name.startswith("cuda") and "LOCAL_RANK" in os.environ else name
 
 
-def _refuse_deaf(ranks: Ranks, device: str) -> None:
+def _give_up(reason: str) -> None:
+    sys.stderr.write(f"{CANNOT_EXCHANGE}: {reason}\n")
+    sys.stderr.flush()
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """End this process if what is done inside takes longer: a transfer that hangs cannot be taken back."""
+    reason = (
+        f"no answer within {seconds:.0f} s. What to do: start training with one GPU (--gpus 1); "
+        "in the background that happens by itself"
+    )
+    watchdog = threading.Timer(seconds, _give_up, [reason])
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        yield
+    finally:
+        watchdog.cancel()
+
+
+def _refuse_unconnected(ranks: Ranks, device: str) -> None:
     """Add up a few numbers, or end this process."""
     import torch
 
-    def give_up(reason: str) -> None:
-        sys.stderr.write(f"{UNHEARD}: {reason}\n")
-        sys.stderr.flush()
-        os._exit(1)
-
-    watchdog = threading.Timer(_HEARING_SECONDS, give_up, [f"no sum of theirs within {_HEARING_SECONDS:.0f} s"])
-    watchdog.start()
-    try:
-        numbers = torch.full((_TEST_NUMBERS,), ranks.rank + 1.0, device=device)
-        ranks._add(numbers)
-        if not (numbers == ranks.count * (ranks.count + 1) / 2).all():
-            give_up("their sum is wrong")
-    except ResourceError as error:
-        give_up(str(error))
-    watchdog.cancel()
+    with _limited(_FIRST_SECONDS):
+        try:
+            numbers = torch.full((_TEST_NUMBERS,), ranks.rank + 1.0, device=device)
+            ranks._add(numbers)
+            if not (numbers == ranks.count * (ranks.count + 1) / 2).all():
+                _give_up("their sum is wrong")
+        except ResourceError as error:
+            _give_up(str(error))
 
 
 @contextlib.contextmanager
@@ -179,6 +202,4 @@ def _lost() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:  # gloo's and NCCL's word for it
-        raise ResourceError(
-            f"another process of this training is gone: {str(error).splitlines()[0]}", hint=_LOST
-        ) from error
+        raise ResourceError(f"{GONE}: {str(error).splitlines()[0]}", hint=_LOST) from error

@@ -14,6 +14,8 @@ from typing import TypeVar
 import psutil
 import torch
 
+from ..progress import counted
+
 _RESERVE = 0.15  # of the memory, for fragmentation and for other programs
 _ASK_SECONDS = 5.0
 MOST_CLIPS = 16  # larger batches make fewer steps of the same clips, and learn no better
@@ -88,7 +90,8 @@ class Portions:
                 if min(self.clips, count) == 1:
                     raise torch.OutOfMemoryError("not even a single clip fits")
                 self.clips = max(1, min(self.clips, count) // 2)
-                self.tell(f"memory ran out: {self.clips} clips pass at once now, in batches as large as before")
+                passing = counted(self.clips, "clip") + (" passes" if self.clips == 1 else " pass")
+                self.tell(f"memory ran out: {passing} at once now, in batches as large as before")
             release()
 
 

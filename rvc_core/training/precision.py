@@ -161,8 +161,9 @@ def _gradients(
         work = Gradients(networks, batch, spec, epsilons)
         work.of_discriminator(whole)
         work.of_generator(whole)
+        scale = networks.scaler.get_scale()  # once: a GPU is made to wait for it
         generator, discriminator = (
-            [weight.grad / networks.scaler.get_scale() for weight in network.parameters() if weight.grad is not None]
+            [weight.grad / scale for weight in network.parameters() if weight.grad is not None]
             for network in (networks.generator, networks.discriminator)
         )
         if not half or torch.nn.utils.get_total_norm([*generator, *discriminator]).isfinite():

@@ -163,8 +163,6 @@ class Step:
 
     Attributes
     ----------
-    turns : tuple of callable
-        Each returns numbers that all processes must add up before the next turn, or None.
     result : StepResult
         After the last turn.
     """
@@ -175,7 +173,12 @@ class Step:
         self._work, self._attempt, self._is_alone = work, attempt, is_alone
         self._losses: dict[str, torch.Tensor] = {}
         self._norms: dict[str, torch.Tensor] = {}
-        self.turns = (self._turn_of_discriminator, self._turn_of_generator, self._end)
+        self._sums: list[torch.Tensor] = []
+
+    @property
+    def turns(self) -> tuple[Callable[[], torch.Tensor | None], ...]:
+        """The parts of a step; each returns numbers that all processes must add up before the next, or None."""
+        return self._turn_of_discriminator, self._turn_of_generator, self._end  # stored, they would keep the step alive
 
     def _turn_of_discriminator(self) -> torch.Tensor | None:
         work = self._work
@@ -198,21 +201,26 @@ class Step:
         return None if self._is_alone else values
 
     def _flat_gradients(self, network: torch.nn.Module) -> torch.Tensor | None:
-        """All gradients of a network in one tensor (N,), of which they are parts from now on."""
+        """All gradients of a network in one tensor (N,), for the sum; in bfloat16 where networks compute in half."""
         if self._is_alone:
             return None
-        weights = [weight for weight in network.parameters() if weight.grad is not None]
-        flat = torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None])
-        for weight, part in zip(weights, flat.split([weight.numel() for weight in weights]), strict=True):
-            weight.grad = part.view_as(weight)
+        gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+        half = self._work.networks.dtype is not torch.float32  # half of what GPUs exchange; float16 could overflow
+        sizes, dtype = [gradient.numel() for gradient in gradients], torch.bfloat16 if half else torch.float32
+        flat = torch.empty(sum(sizes), dtype=dtype, device=gradients[0].device)
+        self._sums = [part.view_as(each) for part, each in zip(flat.split(sizes), gradients, strict=True)]
+        torch._foreach_copy_(self._sums, gradients)
         return flat
 
     def _move(self, network: torch.nn.Module) -> torch.Tensor:
         """Apply a network's gradients, if they are numbers, and return their norm."""
         networks = self._work.networks
         optimizer = networks.generator_optimizer if network is networks.generator else networks.discriminator_optimizer
-        networks.scaler.unscale_(optimizer)
         gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+        if self._sums:  # those of all processes
+            torch._foreach_copy_(gradients, self._sums)
+            self._sums = []
+        networks.scaler.unscale_(optimizer)
         norm = torch.nn.utils.get_total_norm(gradients)
         optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]  # heeded by the fused AdamW
         networks.scaler.step(optimizer)

@@ -153,16 +153,15 @@ class Trainer:
     def step(self, batch: Batch) -> bool:
         """Train on a batch; False when this was the last of too many steps in a row with NaN losses."""
         began = time.monotonic()
-        self.newest = self.graphs.step(batch)
-        values = self.newest.values()
-        values["learning_rate"] = self.networks.learning_rate
+        with self.ranks.watched(self.networks.device.type):
+            self.newest = self.graphs.step(batch)
+            values = self.newest.values() | {"learning_rate": self.networks.learning_rate}
         self.position.advance()
         if not self._record(values):
             return False
         if self.position.step % PICTURE_INTERVAL_STEPS == 0:
             self._log_mels()
-        seconds = time.monotonic() - began
-        self.pace.record(seconds)
+        self.pace.record(seconds := time.monotonic() - began)
         self.validation.record_step(seconds)
         self.progress.advance(self._note(values))
         return True

@@ -1,7 +1,10 @@
 """Load clips and form batches of tensors: ClipStore, Batch, and the order of clips."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import soundfile
@@ -18,6 +21,9 @@ from .filelist import ClipFiles
 
 BUCKET_FRAMES = 100  # RVC's bucket width
 _CACHE_BYTES = 3 << 30  # an hour at 48 kHz; clips beyond it are read again in each epoch
+_READERS = 4  # threads, and batches that they are ahead
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -108,9 +114,15 @@ class Batch:
     @classmethod
     def of(cls, clips: list[ClipTensors], device: torch.device) -> "Batch":
         """Pad and stack clips; the wave becomes (B, 1, T * hop)."""
+        return cls.stacked(clips).on(device)
+
+    @classmethod
+    def stacked(cls, clips: list[ClipTensors], *, pinned: bool = False) -> "Batch":
+        """Pad and stack clips where they are; `pinned` takes memory of the host from which a GPU copies by itself."""
 
         def stack(parts: list[torch.Tensor]) -> torch.Tensor:
-            return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True).to(device)
+            padded = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
+            return padded.pin_memory() if pinned and padded.device.type == "cpu" else padded
 
         return cls(
             content=stack([clip.content for clip in clips]),
@@ -118,9 +130,16 @@ class Batch:
             f0_hz=stack([clip.f0_hz for clip in clips]),
             spectrogram=stack([clip.spectrogram.T for clip in clips]).transpose(1, 2),
             wave=stack([clip.wave for clip in clips]).unsqueeze(1),
-            lengths=torch.tensor([clip.frames for clip in clips], device=device),
-            speaker=torch.tensor([clip.speaker for clip in clips], device=device),
+            lengths=torch.tensor([clip.frames for clip in clips]),
+            speaker=torch.tensor([clip.speaker for clip in clips]),
         )
+
+    def on(self, device: torch.device) -> "Batch":
+        """The same clips on a device; a GPU copies them while the host goes on."""
+        parts: dict[str, Any] = {
+            name: _sent(part, device) for name, part in vars(self).items() if isinstance(part, torch.Tensor)
+        }
+        return replace(self, **parts)
 
     def padded(self, frames: int) -> "Batch":
         """The same clips with zeros up to `frames` frames, in new tensors, which all parts are."""
@@ -183,23 +202,38 @@ class ClipStore:
         self._files, self._spec, self._epsilons = files, spec, epsilons
         self._clips: dict[int, ClipTensors] = {}
         self._frames: list[int] = []
-        self._left_bytes = _CACHE_BYTES
+        self._bytes, self._left_bytes = 0, _CACHE_BYTES
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __getitem__(self, index: int) -> ClipTensors:
-        if index in self._clips:
-            return self._clips[index]
-        clip = load_clip(self._files[index], self._spec, self._epsilons)
-        self._left_bytes -= clip.bytes
-        if self._left_bytes > 0:
-            self._clips[index] = clip
+        return self._kept(index, self._read(index))
+
+    def _read(self, index: int) -> ClipTensors:
+        return self._clips.get(index) or load_clip(self._files[index], self._spec, self._epsilons)
+
+    def _kept(self, index: int, clip: ClipTensors) -> ClipTensors:
+        """The same clip, cached if there is room."""
+        if index not in self._clips:
+            self._left_bytes -= clip.bytes
+            if self._left_bytes > 0:
+                self._clips[index] = clip
         return clip
+
+    def _read_all(self) -> None:
+        """Read every clip once, cache what there is room for, and remember how long and how large all are."""
+        if not self._frames:
+            clips = [
+                (clip.frames, self._kept(index, clip).bytes)
+                for index, clip in enumerate(read_ahead(self._read, range(len(self))))
+            ]
+            self._frames, self._bytes = [frames for frames, _ in clips], sum(size for _, size in clips)
 
     def reside(self, device: torch.device, room_bytes: float) -> bool:
         """Move all clips to a device if they fit into `room_bytes`; returns whether they do."""
-        if sum(self[index].bytes for index in range(len(self))) > room_bytes or len(self._clips) < len(self):
+        self._read_all()
+        if self._bytes > room_bytes or len(self._clips) < len(self):
             return False
         self._clips = {index: clip.to(device) for index, clip in self._clips.items()}
         return True
@@ -218,21 +252,57 @@ class ClipStore:
         A clip longer than the architecture's `excerpt_frames` gives a random excerpt, a new one in each epoch. With
         `place` (process, number of processes), yield only this process's clips of each batch of `batch_size`.
         """
-        self._frames = frames = self._frames or [self[index].frames for index in range(len(self))]
-        longest = self._spec.excerpt_frames
+        self._read_all()
+        frames, longest, pinned = self._frames, self._spec.excerpt_frames, device.type == "cuda"
         starts = np.random.default_rng((*seed, 1)).integers(0, [max(1, count - longest + 1) for count in frames])
         mine = slice(place[0], None, place[1])
-        for number, indices in [*enumerate(bucket_batches(frames, batch_size, seed=seed))][skip:]:
+        order = [*enumerate(bucket_batches(frames, batch_size, seed=seed))][skip:]
+
+        def read(indices: list[int]) -> Batch:
+            clips = [self._read(index).excerpt(int(starts[index]), longest) for index in indices]
+            return Batch.stacked(clips, pinned=pinned)
+
+        own = [indices[mine] or indices[:1] for _, indices in order]
+        at_hand = len(self._clips) == len(self) and self._clips[0].content.device == device
+        for (number, indices), batch in zip(order, (map if at_hand else read_ahead)(read, own), strict=True):
             lengths = [min(frames[index], longest) for index in indices]
             here = mine if indices[mine] else slice(1)
-            batch = Batch.of([self[index].excerpt(int(starts[index]), longest) for index in indices[here]], device)
             noise = draw_noise(lengths, self._spec, seed=(*seed, 2, number), device=device)
             yield replace(
-                batch,
+                batch.on(device),
                 noise=_part(noise, here, max(lengths[here])),
                 whole_frames=sum(lengths),
                 share=len(indices[mine]) / len(indices),
             )
+
+
+def read_ahead(read: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield what `read` makes of each item, in order; threads work on the next items. What it raises is raised here.
+
+    Examples
+    --------
+    >>> [*read_ahead(str, range(3))]
+    ['0', '1', '2']
+    """
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(_READERS, "clips") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(read, item))
+                if len(waiting) > _READERS:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for each in waiting:
+                each.cancel()
+
+
+def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on a device; copies from the host to a GPU are not waited for."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)  # which memory is pinned already stays as it is
+    return tensor.to(device)
 
 
 def draw_noise(lengths: list[int], spec: VoiceSpec, *, seed: tuple[int, ...], device: torch.device) -> SynthesisNoise:
@@ -246,7 +316,7 @@ def draw_noise(lengths: list[int], spec: VoiceSpec, *, seed: tuple[int, ...], de
     return SynthesisNoise(
         normal(spec.inter_channels, max(lengths)),
         source,
-        starts=draw_starts(torch.tensor(lengths, device=device), spec.segment_frames, random),
+        starts=draw_starts(_sent(torch.tensor(lengths), device), spec.segment_frames, random),
     )
 
 

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from kills import CONTEXT
-from rvc_core.errors import MismatchError
+from rvc_core.errors import MismatchError, RVCError
 from rvc_core.progress import Silent
 from rvc_core.settings import MirrorSettings, RuntimeSettings, TrainSettings
 from rvc_core.storage.mirror import is_wanted
 from rvc_core.system.documents import read_json
 from rvc_core.system.files import write_json
 from rvc_core.training import detached
-from rvc_core.training.distributed import UNHEARD, Ranks
+from rvc_core.training.distributed import CANNOT_EXCHANGE, GONE, Ranks
 from rvc_core.training.position import Caution, Position
 from rvc_core.training.train import train
 from rvc_core.training.trainer import Trainer
@@ -42,7 +42,7 @@ FEW = {
 ON_CPU = RuntimeSettings(threads=1, device="cpu")
 
 
-def _be(rank: int, port: int, layout: Layout, settings: dict[str, Any], stop_after: int, deaf: bool) -> None:
+def _be(rank: int, port: int, layout: Layout, settings: dict[str, Any], stop_after: int, silent: str) -> None:
     """What one of two processes does; it complains into a file."""
     from rvc_core import presets
     from rvc_core.training import distributed
@@ -50,10 +50,14 @@ def _be(rank: int, port: int, layout: Layout, settings: dict[str, Any], stop_aft
     presets.PRESETS["nano"] = TINY
     os.dup2(os.open(layout.root / f"complaints{rank}", os.O_WRONLY | os.O_CREAT), 2)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    if deaf:
-        distributed._HEARING_SECONDS = 0.5
+    if silent == "at first":
+        distributed._FIRST_SECONDS = 0.5
         if rank == 1:
-            distributed._refuse_deaf = lambda *_: time.sleep(60)
+            distributed._refuse_unconnected = lambda *_: time.sleep(60)
+    if silent == "in a step":
+        distributed._STEP_SECONDS["cpu"] = 3.0
+        if rank == 1:
+            Ranks.add = lambda *_: time.sleep(60)
     train(layout, TrainSettings.of(**settings), runtime=ON_CPU, stop=AfterSteps(stop_after))
 
 
@@ -62,20 +66,21 @@ def _train_two(
     settings: dict[str, Any],
     *,
     stops: tuple[int, int] = (9999, 9999),
-    deaf: bool = False,
+    silent: str = "",
 ) -> list[int | None]:
     """Exit codes of two processes that train together."""
     port, path = _free_port(), os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(TESTS.parent), path])
     children = [
-        CONTEXT.Process(target=_be, args=(rank, port, layouts[rank], settings, stops[rank], deaf)) for rank in range(2)
+        CONTEXT.Process(target=_be, args=(rank, port, layouts[rank], settings, stops[rank], silent))
+        for rank in range(2)
     ]
     for child in children:
         child.start()
     os.environ["PYTHONPATH"] = path
     children[0].join(200)
     for child in children:
-        child.join(0 if deaf else 100)
+        child.join(0 if silent else 100)
         child.kill()
         child.join()
     return [child.exitcode for child in children]
@@ -131,37 +136,61 @@ def test_two_machines_with_different_experiments_are_told(tiny: None, tmp_path: 
         assert not layout.metrics.exists()
 
 
-def test_a_process_that_does_not_answer_is_not_waited_for(tiny: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("silent", ["at first", "in a step"])
+def test_a_process_that_does_not_answer_is_not_waited_for(tiny: None, tmp_path: Path, silent: str) -> None:
     layout = experiment(tmp_path)
-    assert _train_two((layout, layout), {**FEW, "epochs": 1}, deaf=True)[0] == 1
-    assert UNHEARD in (layout.root / "complaints0").read_text()
+    assert _train_two((layout, layout), {**FEW, "epochs": 1}, silent=silent)[0] == 1
+    [line] = [line for line in (layout.root / "complaints0").read_text().splitlines() if CANNOT_EXCHANGE in line]
+    assert "What to do: " in line
 
 
-DEAF = """
+SILENT = """
 print("try", processes, os.environ.get("NCCL_P2P_DISABLE"), flush=True)
 if processes == "2":
     print("%s", *range(100), sep="\\n")
-    record(error="another is gone", kind="RVCError", hint="")
+    record(error="%s", kind="RVCError", hint="")
     sys.exit(1)
 record(report=%r)
 """
 
 
-def test_gpus_that_do_not_hear_each_other_end_as_one(
-    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pretend: Callable[[str], None]
+NCCL = "[rank1]:[E] [PG ID 0] ProcessGroupNCCL's watchdog got stuck; terminate called after an exception"
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "tries"),
+    [
+        (CANNOT_EXCHANGE, "the first sum", ["try 2 None", "try 2 1", "try 1 None"]),
+        (NCCL, f"{GONE}: NCCL error", ["try 2 None", "try 2 1", "try 1 None"]),
+        (NCCL, "clip 3_0 is empty", ["try 2 None"]),
+    ],
+)
+def test_gpus_that_cannot_exchange_data_end_as_one(
+    tiny: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pretend: Callable[[str], None],
+    line: str,
+    error: str,
+    tries: list[str],
 ) -> None:
+    """Of one with an error of its own, the others' failing sums are no reason to try again."""
     layout = experiment(tmp_path)
     layout.final_voice.write_bytes(b"voice")
     write_json(layout.checkpoints, [{"step": 3, "epoch": 1, "sha256": {}}])
     report = {"steps": 3, "voice": str(layout.final_voice), "heldout_mel_first": None, "heldout_mel_last": None}
-    pretend(DEAF % (UNHEARD, report))
+    pretend(SILENT % (line, error, report))
     monkeypatch.setattr(detached, "count_gpus", lambda: 2)
     assert detached.start(layout, TrainSettings.of(**FEW))
-    assert detached.watch(layout) == report
+    if len(tries) == 1:
+        with pytest.raises(RVCError, match=error):
+            detached.watch(layout)
+    else:
+        assert detached.watch(layout) == report
+        assert read_json(layout.run, object)["note"].endswith("goes on with one of them")
     log = layout.log.read_text().splitlines()
-    assert [line for line in log if line.startswith("try")] == ["try 2 None", "try 2 1", "try 1 None"]
-    assert sum("do not hear each other:" in line for line in log) == 2
-    assert read_json(layout.run, object)["note"].endswith("goes on with one of them")
+    assert [row for row in log if row.startswith("try")] == tries
+    assert sum("GPUs cannot exchange data:" in row for row in log) == len(tries) - 1
 
 
 @pytest.mark.parametrize(

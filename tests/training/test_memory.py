@@ -45,9 +45,16 @@ def test_portions_halve_until_one_clip_is_too_much() -> None:
         raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")
 
     tried: list[int] = []
+    said: list[str] = []
+    portions = Portions(7)
+    portions.tell = said.append
     with pytest.raises(torch.OutOfMemoryError):
-        Portions(7).attempt(5, full)
+        portions.attempt(5, full)
     assert tried == [5, 2, 1]
+    assert [line.split(" at once")[0] for line in said] == [
+        "memory ran out: 2 clips pass",
+        "memory ran out: 1 clip passes",
+    ]
 
 
 def test_a_process_may_have_what_it_has_and_what_is_free() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from rvc_core.nn import losses
 from rvc_core.nn.synthesizer import take_segments
 from rvc_core.training import step
+from rvc_core.training.distributed import ALONE, Ranks
 from rvc_core.training.memory import Portions
 from rvc_core.training.step import Gradients, Networks, train_step
 from rvc_core.workspace.dataset import Batch, draw_noise
@@ -37,7 +38,9 @@ def networks() -> Networks:
     return Networks.fresh(TINY, seed=1, device=torch.device("cpu"))
 
 
-def _step(networks: Networks, batch: Batch, portions: Portions | None = None) -> tuple[dict[str, float], list[Tensor]]:
+def _step(
+    networks: Networks, batch: Batch, portions: Portions | None = None, ranks: Ranks = ALONE
+) -> tuple[dict[str, float], list[Tensor]]:
     """The losses of a step, and the gradients that the optimizers saw: the generator's, then the discriminators'."""
     gradients: dict[str, list[Tensor]] = {}
     hooks = []
@@ -48,7 +51,7 @@ def _step(networks: Networks, batch: Batch, portions: Portions | None = None) ->
             gradients[part] = [weight.grad.clone() for weight in weights if weight.grad is not None]
 
         hooks.append(getattr(networks, f"{part}_optimizer").register_step_pre_hook(note))
-    values = train_step(networks, batch, TINY, epsilons="2023", portions=portions).values()
+    values = train_step(networks, batch, TINY, epsilons="2023", portions=portions, ranks=ranks).values()
     for hook in hooks:
         hook.remove()
     return values, gradients["generator"] + gradients["discriminator"]
@@ -129,6 +132,48 @@ def test_a_step_that_runs_out_of_memory_makes_the_same_step_in_portions(
     monkeypatch.setattr(Gradients, where, capped)
     _assert_same_step(expected, _step(twin, batch, portions))
     assert portions.clips == 2
+
+
+class _Twins(Ranks):
+    """Two processes with the same part of a batch; notes what they exchange."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 2)
+        self.exchanged: list[torch.dtype] = []
+
+    def _add(self, numbers: Tensor, how: str = "SUM") -> None:
+        self.exchanged.append(numbers.dtype)
+        numbers.mul_(2)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "exchanged", "tolerance"),
+    [
+        (torch.float32, torch.float32, 0.0),
+        (torch.bfloat16, torch.bfloat16, 4e-3),
+        (torch.float16, torch.bfloat16, 4e-3),
+    ],
+)
+def test_processes_that_compute_in_half_precision_exchange_half_the_bytes(
+    networks: Networks, dtype: torch.dtype, exchanged: torch.dtype, tolerance: float
+) -> None:
+    """The sums of two that are alike are twice the gradients of one; bfloat16 rounds to within 1 in 256.
+
+    The generator's depend on how the discriminators moved, which is nearly the same.
+    """
+    networks.compute_in(dtype)
+    networks.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**6, enabled=dtype is torch.float16)
+    twin, ranks = copy.deepcopy(networks), _Twins()
+    _, alone = _step(networks, _batch())
+    _, together = _step(twin, _batch(), ranks=ranks)
+    assert ranks.exchanged == [exchanged, exchanged, torch.float32]
+    discriminators = len([*networks.discriminator.parameters()])
+    for place, (one, other) in enumerate(zip(alone, together, strict=True), start=discriminators - len(alone)):
+        assert other.dtype is torch.float32
+        if place >= 0:
+            torch.testing.assert_close(other, 2 * one, rtol=tolerance, atol=0)
+    norms = [float(torch.nn.utils.get_total_norm(gradients)) for gradients in (together, alone)]
+    assert norms[0] == pytest.approx(2 * norms[1], rel=0.05)
 
 
 @pytest.mark.parametrize("part", ["generator", "discriminator"])

@@ -444,7 +444,7 @@ def test_a_batch_is_measured_once_and_continued_on_any_card(
     small_card(150)
     second = train(layout, _settings(epochs=3, batch_size="auto"), stop=AfterSteps(2), progress=said)
     assert (second.resumed_from, second.steps, second.epochs) == (2, 4, 1)
-    assert any("1 clips pass at once" in line for line in said.lines)
+    assert any("1 clip passes at once" in line for line in said.lines)
     small_card(10**6)
     assert train(layout, _settings(epochs=3, batch_size="auto")).steps == 9
     whole = experiment(tmp_path, "whole")

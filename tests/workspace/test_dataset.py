@@ -1,5 +1,6 @@
 """Clips become batches: nothing is lost, nothing is mixed up, the order can be repeated."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 import torch
 
 from rvc_core.errors import DatasetError, StageOrderError
-from rvc_core.workspace.dataset import Batch, ClipStore, bucket_batches
+from rvc_core.workspace import dataset
+from rvc_core.workspace.dataset import Batch, ClipStore, bucket_batches, read_ahead
 from rvc_core.workspace.filelist import read_filelist
 from rvc_core.workspace.layout import Layout
 from tiny import TINY, experiment
@@ -74,6 +76,59 @@ def test_clips_move_to_a_device_if_all_of_them_fit(tiny: None, tmp_path: Path, s
         for part in ("content", "f0_coarse", "f0_hz", "spectrogram", "wave"):
             assert getattr(after, part).device.type == ("meta" if fits else "cpu")
             assert getattr(after, part).shape == getattr(before, part).shape
+
+
+def _readers() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("clips")]
+
+
+def test_clips_that_are_read_ahead_make_the_same_batches(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is room for two of seven clips; batches and their noise are those of a cache with room for all."""
+    spec, layout = replace(TINY, excerpt_frames=70), experiment(tmp_path, clips=7)
+    files, device = read_filelist(layout.filelist), torch.device("cpu")
+    whole = ClipStore(files, spec, "2023")
+    monkeypatch.setattr(dataset, "_CACHE_BYTES", int(2.5 * whole[0].bytes))
+    for epoch in range(2):
+        options = {"seed": (1, epoch), "skip": epoch, "device": device, "place": (epoch, 2)}
+        expected, found = ([*store.batches(2, **options)] for store in (whole, ClipStore(files, spec, "2023")))
+        assert len(found) == len(expected) == 4 - epoch
+        for one, other in zip(found, expected, strict=True):
+            assert all(torch.equal(*pair) for pair in zip(one.tensors(), other.tensors(), strict=True))
+            assert (one.share, one.whole_frames) == (other.share, other.whole_frames)
+    assert not _readers()
+
+
+def test_what_goes_wrong_while_reading_ahead_is_told_in_its_turn_and_nothing_runs_on(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset, "_CACHE_BYTES", 1)
+    layout = experiment(tmp_path, clips=6)
+    store = ClipStore(read_filelist(layout.filelist), TINY, "2023")
+    options = {"seed": (1, 1), "skip": 0, "device": torch.device("cpu")}
+    [*store.batches(1, **options)]
+    (layout.features(8) / "3_0.npy").unlink()
+    with pytest.raises(DatasetError, match="3_0"):
+        for number, _ in enumerate(store.batches(1, **options)):
+            assert number < 5
+    assert not _readers()
+    batches = store.batches(1, **options | {"skip": 5})
+    batches.close()  # as when training stops
+    assert not _readers()
+
+
+def test_the_next_items_are_read_while_one_is_worked_on() -> None:
+    begun = threading.Event()
+
+    def read(item: int) -> int:
+        if item == 1:
+            begun.set()
+        return item
+
+    items = read_ahead(read, range(9))
+    assert next(items) == 0 and begun.wait(10)
+    assert [*items] == [*range(1, 9)]
 
 
 def test_a_missing_file_list_says_which_stage_to_run(tmp_path: Path) -> None:
