@@ -266,11 +266,46 @@ def test_one_bad_file_of_several_does_not_stop_the_others(here: Path, capsys: py
     assert [path.name for path in (here / "out").iterdir()] == ["good_v.wav"]
 
 
-@pytest.mark.parametrize("arguments", [[], ["sing"], ["train"], ["train", "x", "--no-such-flag", "1"]])
-def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("", "required: COMMAND"),
+        ("chek", "did you mean check?"),
+        ("xyzzy", "unknown command 'xyzzy'"),
+        ("weights fetsh", "did you mean fetch?"),
+        ("train", "usage: rvc train NAME"),
+        ("train x --no-such-flag 1", "rvc train: unknown option --no-such-flag"),
+        ("run x --datset=takes", "did you mean --dataset?"),
+        (
+            "run Anna Maria --dataset takes",
+            "unexpected 'Maria'\n     put a name or path that contains spaces in quotes",
+        ),
+        ("pin x last", "argument STEP: invalid int value: 'last'"),
+    ],
+)
+def test_wrong_usage_is_status_2_and_says_what_was_meant(
+    arguments: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    assert caught.value.code == 2
+        main(arguments.split())
+    told = capsys.readouterr().err
+    assert caught.value.code == 2 and said in told and len(told.splitlines()) == 2
+
+
+def test_nothing_is_shown_as_a_word_and_not_as_python_writes_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = {"versions": {"torch": "2.13", "faiss-gpu": None}, "device": {}, "threads": 0, "problems": []}
+    monkeypatch.setattr("rvc_core.system.installation.check", lambda: report)
+    assert main(["check"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "versions:",
+        "  torch: 2.13",
+        "  faiss-gpu: none",
+        "device: none",
+        "threads: 0",
+        "problems: none",
+    ]
 
 
 def test_golden_reports_as_promised(capsys: pytest.CaptureFixture[str]) -> None:
