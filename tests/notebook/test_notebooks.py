@@ -29,6 +29,9 @@ def _execute(notebook: str, folder: Path, /, **parameters: object) -> dict[str, 
         kernel_name="python3",
         progress_bar=False,
     )
+    ran = json.loads((folder / f"{notebook}.ipynb").read_text("utf-8"))["cells"]
+    shown = [output for cell in ran for output in cell.get("outputs", [])]
+    assert not [output for output in shown if output.get("name") == "stderr"], "Jupyter shows that on red, like errors"
     return json.loads(result.read_text("utf-8"))
 
 
