@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..audio.recordings import printable_name
-from ..audio.waveform import AUDIO_SUFFIXES
+from ..audio.waveform import AUDIO_SUFFIXES, dead_link
 from ..errors import DatasetError
 from ..system.platforms import home
 from .links import address_of, is_link
@@ -161,6 +161,9 @@ def _nothing_there(bare: str) -> DatasetError:
         return DatasetError(
             f"there is no {bare!r}: links of {scheme[1]} are not fetched", hint="give a link that begins with https://"
         )
+    for place in _places():
+        if what := dead_link(place / os.path.expanduser(bare)):
+            return DatasetError(f"{bare!r} {what}", hint="mount the drive it leads to, or give the folder itself")
     if _WILD.search(bare):
         return DatasetError(
             f"no recording or zip matches {bare!r} in {Path.cwd()}", hint="check the pattern, or give the whole folder"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from rvc_core.audio.recordings import find_recordings
+from rvc_core.audio.recordings import find_recordings, recordings_in
 from rvc_core.audio.waveform import Audio, read_audio
-from rvc_core.errors import DatasetError, ResourceError, RVCError, UnsafeFileError
+from rvc_core.errors import AudioError, DatasetError, ResourceError, RVCError, UnsafeFileError
 from rvc_core.preparation import archives, incoming, links, preview, typed_paths
 from rvc_core.preparation.archives import names_of, unpack
 from rvc_core.preparation.incoming import brought, save_set, sources
@@ -794,6 +794,19 @@ def test_a_folder_that_may_not_be_read_is_one_sentence_and_a_sub_folder_is_liste
     assert [*found.recordings] == ["a.wav"] and [*found.ignored_folders] == ["locked"]
     with pytest.raises(DatasetError, match="Permission denied"):
         brought(str(takes / "set" / "locked"), "v")
+
+
+@pytest.mark.parametrize("text", ["away", "./away", "away/takes", "{here}/away", "{here}/away/takes", "away/*.wav"])
+def test_a_link_to_nothing_is_told_from_a_wrong_name(home: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    (home / "away").symlink_to("/unplugged/takes")
+    with pytest.raises(DatasetError, match="a link to /unplugged/takes, and nothing is there") as caught:
+        meant(text.format(here=home))
+    assert "mount the drive" in caught.value.hint
+    with pytest.raises(DatasetError, match="a link to /unplugged/takes, and nothing is there"):
+        find_recordings(home / "away")
+    with pytest.raises(AudioError, match="a link to /unplugged/takes, and nothing is there"):
+        recordings_in([home / "away" / "a.wav"])
 
 
 def test_listing_keeps_the_order_of_sorted_paths(tmp_path: Path) -> None:
