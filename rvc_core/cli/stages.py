@@ -27,6 +27,7 @@ from .arguments import (
     ensure_folder,
     experiment_of,
     progress_of,
+    refuse_unknown_name,
     settings_of,
     voice_of,
 )
@@ -97,13 +98,16 @@ def _stop(arguments: argparse.Namespace) -> Result:
     from ..training import detached
 
     lab = experiment_of(arguments)
+    refuse_unknown_name(lab)
     return _watched(lab) if detached.stop(lab.layout) else {"running": False}
 
 
 def _pin(arguments: argparse.Namespace) -> Result:
     from ..workspace.retention import pin
 
-    return {"pinned": pin(experiment_of(arguments).layout, arguments.step)}
+    lab = experiment_of(arguments)
+    refuse_unknown_name(lab)
+    return {"pinned": pin(lab.layout, arguments.step)}
 
 
 def _index(arguments: argparse.Namespace) -> Result:

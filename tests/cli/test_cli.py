@@ -26,6 +26,7 @@ from rvc_core.settings import ConvertSettings, IndexSettings, PrepareSettings, T
 from rvc_core.system.platforms import home
 from rvc_core.voice import outputs_for
 from rvc_core.workspace.layout import Layout
+from rvc_core.workspace.manifest import ExperimentRecord
 from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, save_voice
 from synth import phrase
 
@@ -290,6 +291,20 @@ def test_wrong_usage_is_status_2_and_says_what_was_meant(
         main(arguments.split())
     told = capsys.readouterr().err
     assert caught.value.code == 2 and said in told and len(told.splitlines()) == 2
+
+
+@pytest.mark.parametrize("command", [["stop"], ["pin", "7"]])
+def test_a_mistyped_name_is_not_taken_for_a_voice_that_is_not_being_trained(
+    command: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(name: str) -> str:
+        assert main([command[0], name, *command[1:]]) == 1
+        return capsys.readouterr().err
+
+    assert "there is no experiment 'Zoe'" in told("Zoe") and "rvc run" in told("Zoe")
+    for name in ("Zoë", "bob"):
+        ExperimentRecord(name, "synthetic", "nano").save(Layout.of(name))
+    assert "there is: Zoë\n" in told("Zoe") and "there is: Zoë, bob\n" in told("somebody")
 
 
 def test_nothing_is_shown_as_a_word_and_not_as_python_writes_it(
