@@ -21,7 +21,8 @@ Option = tuple[str, dict[str, Any]]
 
 def complain(error: str, hint: str) -> None:
     """Print an error and its hint on stderr."""
-    print(f"rvc: {error}" + (f"\n     {hint}" if hint else ""), file=sys.stderr)
+    fresh = "\r\033[K" if sys.stderr.isatty() else ""  # a bar may stand on this line
+    print(f"{fresh}rvc: {error}" + (f"\n     {hint}" if hint else ""), file=sys.stderr)
 
 
 def settings_of(settings: type[Settings], arguments: argparse.Namespace) -> Any:

@@ -24,6 +24,7 @@ from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.presets import preset
 from rvc_core.settings import ConvertSettings, IndexSettings, PrepareSettings, TrainSettings
 from rvc_core.system.platforms import home
+from rvc_core.training.train import TrainReport
 from rvc_core.voice import outputs_for
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.manifest import ExperimentRecord
@@ -390,6 +391,24 @@ def test_an_interrupted_command_still_answers_in_json(
 
     monkeypatch.setattr(experiment.Experiment, "train", interrupted)
     assert _fails_in_one_line(capsys, ["train", "x", "--foreground"]) == "interrupted"
+
+
+@pytest.mark.parametrize("command", [["run", "x"], ["train", "x", "--foreground"]])
+@pytest.mark.parametrize(("stopped_by", "status"), [("interrupt", 1), ("epochs", 0), ("time", 0)])
+def test_training_that_saved_after_ctrl_c_says_how_to_continue(
+    command: list[str],
+    stopped_by: str,
+    status: int,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    report = TrainReport(2, 10, stopped_by, None, "x.pth", None, None, 1.0, 0)
+    monkeypatch.setattr(experiment.Experiment, "train", lambda *_, **__: report)
+    monkeypatch.setattr(experiment.Experiment, "run", lambda *_, **__: {"train": report.as_json()})
+    assert main([*command, "--json"]) == status
+    told = capsys.readouterr()
+    assert ("run the same command again" in told.err) == bool(status) and '"steps": 10' in told.out
 
 
 def test_a_demo_below_its_bars_says_which(
