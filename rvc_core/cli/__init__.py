@@ -148,7 +148,7 @@ def add_settings(parser: argparse.ArgumentParser, settings: type[Settings]) -> N
 def _show(result: Result, indent: str = "") -> None:
     """Print a result as text, one value per line."""
     for key, value in result.items():
-        if value in (None, [], {}):
+        if value is None or (isinstance(value, list | dict) and not value):
             print(f"{indent}{key}: none")
         elif isinstance(value, dict):
             print(f"{indent}{key}:")

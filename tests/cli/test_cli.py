@@ -311,7 +311,7 @@ def test_a_mistyped_name_is_not_taken_for_a_voice_that_is_not_being_trained(
 def test_nothing_is_shown_as_a_word_and_not_as_python_writes_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = {"versions": {"torch": "2.13", "faiss-gpu": None}, "device": {}, "threads": 0, "problems": []}
+    report = {"versions": {"torch": "2.13", "faiss-gpu": None}, "device": {}, "level": np.float32(0), "problems": []}
     monkeypatch.setattr("rvc_core.system.installation.check", lambda: report)
     assert main(["check"]) == 0
     assert capsys.readouterr().out.splitlines() == [
@@ -319,7 +319,7 @@ def test_nothing_is_shown_as_a_word_and_not_as_python_writes_it(
         "  torch: 2.13",
         "  faiss-gpu: none",
         "device: none",
-        "threads: 0",
+        "level: 0.0",
         "problems: none",
     ]
 
