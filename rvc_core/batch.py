@@ -5,6 +5,7 @@
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ from .workspace.layout import Layout
 _STAGES = (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings, MirrorSettings)
 TRAIN_SETTINGS = (*_STAGES, RuntimeSettings)
 CONVERT_SETTINGS = (ConvertSettings, RuntimeSettings)
-_LINE_EVERY_SECONDS = 15.0
+_LINE_EVERY_SECONDS = 15.0  # on stderr, which `execute` passes on; stdout is for the reports
 _LONGEST_LINE = 4096
 _YAML = (
     "write  runs: [{name: alice, dataset: alice_recordings, convert: songs, epochs: 300}]  (optional:  defaults: {})"
@@ -79,7 +80,7 @@ def train_voice(
     dataset : str
         A folder, a recording, a zip, a pattern or a link.
     """
-    progress = Terminal(line_every_seconds=_LINE_EVERY_SECONDS)
+    progress = Terminal(sys.stderr, _LINE_EVERY_SECONDS)
     runtime = settings_from(RuntimeSettings, parameters)
     lab = Experiment.open(
         name, brought(text_of(dataset), Layout.of(name).name, progress), runtime=runtime, progress=progress
@@ -115,7 +116,7 @@ def convert_folder(
     RVCError
         When a file failed. The others are converted; `result` lists both.
     """
-    progress = Terminal(line_every_seconds=_LINE_EVERY_SECONDS)
+    progress = Terminal(sys.stderr, _LINE_EVERY_SECONDS)
     loaded = Voice.load(
         text_of(voice),
         None if index in ("none", None) else text_of(index),

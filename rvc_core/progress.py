@@ -47,7 +47,8 @@ class Terminal:
     Parameters
     ----------
     stream : text stream
-        Default: stderr, because ``--json`` writes its object to stdout.
+        Default: stderr, because ``--json`` writes its object to stdout; in a notebook stdout, because Jupyter shows
+        stderr on red, like an error.
     line_every_seconds : float
         Interval between lines if the stream is not a terminal.
 
@@ -62,7 +63,8 @@ class Terminal:
     """
 
     def __init__(self, stream: TextIO | None = None, line_every_seconds: float = 60.0) -> None:
-        self._stream = stream if stream is not None else sys.stderr
+        in_kernel = type(sys.stderr).__module__.startswith("ipykernel.")
+        self._stream = stream if stream is not None else sys.stdout if in_kernel else sys.stderr
         self._redraws = self._stream.isatty()
         self._every = 0.1 if self._redraws else line_every_seconds
         self._label, self._total, self._done, self._last = "", 0, 0, time.monotonic()

@@ -141,14 +141,25 @@ class Notebook:
         """What a cell shows, a Playwright locator."""
         return self.cell(cell).locator(".jp-Cell-outputWrapper")
 
-    def run(self, code: str, *, wait: bool = True) -> Any:
+    def run(self, code: str, *, wait: bool = True, seconds: float = 120) -> Any:
         """Click into a cell and press Shift and Enter, as people do; what it shows."""
+        before = self.number(code)
         self.cell(code).locator(".cm-content").click()
         self.page.keyboard.press("Shift+Enter")
         if wait:
-            prompt = self.cell(code).locator(".jp-InputPrompt", has_text=re.compile(r"\d"))
-            prompt.wait_for(timeout=120_000)
+            self.wait_until_run(code, before, seconds)
         return self.output(code)
+
+    def number(self, code: str) -> str:
+        """What stands beside a cell: ``[3]:`` once it ran, ``[*]:`` while it runs."""
+        return self.cell(code).locator(".jp-InputPrompt").inner_text()
+
+    def wait_until_run(self, code: str, before: str, seconds: float) -> None:
+        """Wait until a cell has run, whose number was `before`."""
+        deadline = time.monotonic() + seconds
+        while (now := self.number(code)) == before or not re.search(r"\d", now):
+            assert time.monotonic() < deadline, f"{code} has not run within {seconds:.0f} s"
+            self.page.wait_for_timeout(300)
 
     def errors(self) -> list[str]:
         """What cells failed with."""

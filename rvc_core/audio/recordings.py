@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import AudioError, DatasetError
 from ..system.platforms import is_reachable
-from .waveform import AUDIO_SUFFIXES
+from .waveform import AUDIO_SUFFIXES, dead_link
 
 HIDDEN = "hidden, or created by another program"
 LINKED = "a linked folder, which is not followed: copy the folder itself"
@@ -55,7 +55,10 @@ def find_recordings(dataset: Path, enough: Callable[[], bool] = lambda: False) -
     if dataset.is_file():
         return DatasetFiles({printable_name(dataset.name): dataset}, {}, {}, {})
     if not dataset.is_dir():
-        raise DatasetError(f"{str(dataset)!r} does not exist", hint="give the path of your folder of recordings")
+        raise DatasetError(
+            f"{str(dataset)!r} {dead_link(dataset) or 'does not exist'}",
+            hint="give the path of your folder of recordings",
+        )
     files = DatasetFiles({}, {}, {}, {})
     unreadable: list[Path] = []
     for path, is_folder in _walk(dataset, unreadable):
@@ -109,7 +112,10 @@ def recordings_in(places: Iterable[Path | str]) -> list[Path]:
     found: list[Path] = []
     for place in map(Path, places):
         if not place.exists():
-            raise AudioError(f"{str(place)!r} does not exist", hint="give the path of a recording or a folder")
+            raise AudioError(
+                f"{str(place)!r} {dead_link(place) or 'does not exist'}",
+                hint="give the path of a recording or a folder",
+            )
         files = list(find_recordings(place).recordings.values())
         if not files:
             raise AudioError(f"no recording in {str(place)!r}", hint="put recordings into it, or give another path")

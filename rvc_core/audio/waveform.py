@@ -3,6 +3,7 @@
 soundfile reads most files. PyAV reads the rest: m4a, wma, the sound of a video. You do not need the ffmpeg program.
 """
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -174,12 +175,31 @@ def read_audio(path: Path | str, sample_rate: int | None = None) -> Audio:
     return audio.resample(sample_rate or rate_hz)
 
 
+def dead_link(path: Path) -> str:
+    """What to say of a path that ends at a link to nothing; empty: it does not.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> link = Path(tempfile.mkdtemp(), "takes")
+    >>> link.symlink_to("/nowhere")
+    >>> dead_link(link / "a.wav")[-43:], dead_link(link.parent)
+    ('is a link to /nowhere, and nothing is there', '')
+    """
+    for one in (path, *path.parents):
+        if os.path.islink(one) and not os.path.exists(one):
+            which = "" if one == path else f"lies in {one}, which "
+            return f"{which}is a link to {one.readlink()}, and nothing is there"
+    return ""
+
+
 def _read_file(path: Path) -> tuple[np.ndarray, int]:
     """Samples (N, C) float32 and their rate: soundfile first, PyAV if soundfile fails."""
     import soundfile
 
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
+        kind = "is a folder" if path.is_dir() else "is a pipe or a device" if path.exists() else "does not exist"
+        what = dead_link(path) or kind
         raise AudioError(f"{str(path)!r} {what}", hint="give the path of one audio file")
     if not path.stat().st_size:
         raise AudioError(f"{path.name!r} is empty (0 bytes)", hint="copy or download the recording again")
@@ -219,6 +239,8 @@ def header_seconds(path: Path) -> float:
     import av
     import soundfile
 
+    if not path.is_file():  # opening a pipe would wait for somebody to write into it
+        return 0.0
     try:
         return soundfile.info(str(path)).duration
     except soundfile.LibsndfileError:

@@ -5,11 +5,13 @@ usage.
 """
 
 import argparse
+import difflib
 import json
 import os
+import re
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
 
 from pydantic_core import PydanticUndefined
 
@@ -67,8 +69,39 @@ def _fail(arguments: argparse.Namespace, error: str, hint: str) -> int:
     return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells wrong usage in two lines: what is wrong, and what was probably meant."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse here what this command does not know; argparse leaves that to ``rvc``, which has no such option."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        options = [text.partition("=")[0] for text in unknown if text.startswith("-")]
+        if options:
+            self._refuse(f"unknown option {', '.join(options)}", _meant(options, self._option_string_actions))
+        if unknown:
+            self._refuse(f"unexpected {' '.join(unknown)!r}", "put a name or path that contains spaces in quotes")
+        return parsed, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """What argparse found, with the words that would have fitted."""
+        commands = [name for action in self._actions for name in action.choices or ()]
+        if wrong := re.search(r"argument (\w+): invalid choice: '(.*?)'", message):
+            kind, word = wrong.groups()
+            self._refuse(f"unknown {kind.lower()} {word!r}", _meant([word], commands))
+        words = [str(action.metavar or action.dest) for action in self._get_positional_actions()]
+        self._refuse(message, f"usage: {' '.join([self.prog, *words])} [options]")
+
+    def _refuse(self, message: str, hint: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n     {hint} ({self.prog} --help lists all)\n")
+
+
+def _meant(words: list[str], known: Iterable[str]) -> str:
+    near = [close[0] for word in words if (close := difflib.get_close_matches(word.lower(), [*known], 1))]
+    return f"did you mean {' and '.join(near)}?" if near else "check the spelling"
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rvc", description="Train a voice and convert recordings with it.")
+    parser = _Parser(prog="rvc", description="Train a voice and convert recordings with it.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command in (STAGES | REPORTS | VOICES).items():
@@ -115,7 +148,9 @@ def add_settings(parser: argparse.ArgumentParser, settings: type[Settings]) -> N
 def _show(result: Result, indent: str = "") -> None:
     """Print a result as text, one value per line."""
     for key, value in result.items():
-        if isinstance(value, dict):
+        if value is None or (isinstance(value, list | dict) and not value):
+            print(f"{indent}{key}: none")
+        elif isinstance(value, dict):
             print(f"{indent}{key}:")
             _show(value, indent + "  ")
         elif isinstance(value, list) and value and isinstance(value[0], dict):

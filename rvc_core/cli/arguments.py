@@ -1,16 +1,18 @@
 """From parsed arguments to settings, experiments and progress."""
 
 import argparse
+import difflib
 import sys
 from pathlib import Path
 from typing import Any
 
 from ..audio.recordings import recordings_in
-from ..errors import SettingsError
+from ..errors import SettingsError, StageOrderError
 from ..experiment import Experiment
 from ..preparation.incoming import brought, sources
 from ..progress import Silent, Terminal
 from ..settings import RuntimeSettings, Settings
+from ..system.documents import read_or
 from ..voice import Voice
 
 Result = dict[str, Any]
@@ -19,7 +21,8 @@ Option = tuple[str, dict[str, Any]]
 
 def complain(error: str, hint: str) -> None:
     """Print an error and its hint on stderr."""
-    print(f"rvc: {error}" + (f"\n     {hint}" if hint else ""), file=sys.stderr)
+    fresh = "\r\033[K" if sys.stderr.isatty() else ""  # a bar may stand on this line
+    print(f"{fresh}rvc: {error}" + (f"\n     {hint}" if hint else ""), file=sys.stderr)
 
 
 def settings_of(settings: type[Settings], arguments: argparse.Namespace) -> Any:
@@ -46,6 +49,25 @@ def experiment_of(arguments: argparse.Namespace) -> Experiment:
     )
 
 
+def refuse_unknown_name(lab: Experiment) -> None:
+    """Refuse a name that no experiment has: it may be mistyped, and another one would go on.
+
+    Raises
+    ------
+    StageOrderError
+        With the names that there are.
+    """
+    if lab.layout.root.exists():
+        return
+    folders = lab.layout.root.parent.glob("*/experiment.json")
+    names = sorted(str(read_or(file, dict[str, Any], {}).get("name", file.parent.name)) for file in folders)
+    listed = ", ".join(difflib.get_close_matches(lab.layout.name, names, 3) or names[:_LISTED])
+    raise StageOrderError(
+        f"there is no experiment {lab.layout.name!r} in {lab.layout.root.parent}",
+        hint=f"there is: {listed}" if listed else "train one with rvc run, or set RVC_HOME to where yours are",
+    )
+
+
 def recordings_of(texts: list[str], progress: Silent | Terminal) -> list[Path]:
     """All recordings that texts name, brought here: folders with their sub-folders, zips, patterns and links."""
     return recordings_in(path for text in texts for path in sources(text, "to convert", progress))
@@ -63,4 +85,5 @@ def voice_of(path: str, arguments: argparse.Namespace) -> Voice:
 
 
 RECORDINGS = "a folder, a recording, a zip, a pattern or a link"
+_LISTED = 8
 INDEX = ("--index", {"default": "auto", "metavar": "FILE", "help": "An .index file, or none. Default: the voice's."})

@@ -27,6 +27,7 @@ from .arguments import (
     ensure_folder,
     experiment_of,
     progress_of,
+    refuse_unknown_name,
     settings_of,
     voice_of,
 )
@@ -69,13 +70,23 @@ def _train(arguments: argparse.Namespace) -> Result:
         epochs = arguments.until or (best.epoch if best else settings.epochs)
         settings, lab = settings.model_copy(update={"epochs": max(1, epochs)}), lab.on_everything()
     if arguments.foreground:
-        return lab.train(settings, mirror=mirror).as_json()
+        return _or_interrupted(lab.train(settings, mirror=mirror).as_json())
     if not detached.start(lab.layout, settings, lab.runtime, mirror=mirror):
         own = detached.differing(lab.layout, settings)
         lab.progress.say(
             "this voice is already being trained" + (f"; your {', '.join(own)} will not be used" if own else "")
         )
     return _watched(lab)
+
+
+def _or_interrupted(trained: Result, report: Result | None = None) -> Result:
+    """The report; after Ctrl-C with the error that every interrupted command has, as training itself saves and ends."""
+    told: Result = {
+        "error": "interrupted; training is saved",
+        "hint": "run the same command again to continue",
+        "failed_command": True,
+    }
+    return {**(report or trained), **(told if trained["stopped_by"] == "interrupt" else {})}
 
 
 def _watched(lab: Experiment) -> Result:
@@ -97,13 +108,16 @@ def _stop(arguments: argparse.Namespace) -> Result:
     from ..training import detached
 
     lab = experiment_of(arguments)
+    refuse_unknown_name(lab)
     return _watched(lab) if detached.stop(lab.layout) else {"running": False}
 
 
 def _pin(arguments: argparse.Namespace) -> Result:
     from ..workspace.retention import pin
 
-    return {"pinned": pin(experiment_of(arguments).layout, arguments.step)}
+    lab = experiment_of(arguments)
+    refuse_unknown_name(lab)
+    return {"pinned": pin(lab.layout, arguments.step)}
 
 
 def _index(arguments: argparse.Namespace) -> Result:
@@ -111,7 +125,8 @@ def _index(arguments: argparse.Namespace) -> Result:
 
 
 def _run(arguments: argparse.Namespace) -> Result:
-    return _begun(arguments).run(*(settings_of(settings, arguments) for settings in SETTINGS_OF["run"]))
+    report = _begun(arguments).run(*(settings_of(settings, arguments) for settings in SETTINGS_OF["run"]))
+    return _or_interrupted(report["train"], report)
 
 
 def _convert(arguments: argparse.Namespace) -> Result:

@@ -107,7 +107,7 @@ def begin(
         say("begun", name=session.voice_name, folder=layout.root, free=f"{shutil.disk_usage(home()).free / 1e9:.0f}")
         + (say("minutes_left", minutes=round(left)) if left is not None else "")
     )
-    print(state_of(layout))
+    print(state_of(layout, session))
     return session.lab
 
 
@@ -172,14 +172,18 @@ def with_known_dataset(session: Session) -> Session:
     return Session.load()
 
 
-def state_of(layout: Layout) -> str:
+def state_of(layout: Layout, session: Session) -> str:
     """How far a voice is, and which cell comes next."""
     if detached.is_running(layout):
         return say("is_training", name=layout.name)
     if layout.checkpoints.exists():
         epoch = max((row["epoch"] for row in checkpoint_rows(layout)), default=0)
         return say("to_continue", name=layout.name, epoch=epoch)
-    return say("is_prepared", name=layout.name) if layout.filelist.is_file() else say("is_new", name=layout.name)
+    if layout.filelist.is_file():
+        return say("is_prepared", name=layout.name)
+    if session.is_demo:
+        return say("is_demo", name=layout.name)
+    return say("is_new_with", name=layout.name, dataset=session.dataset)
 
 
 def lab() -> Experiment:
@@ -209,7 +213,8 @@ def recordings() -> RecordingsForm:
     """The form that asks for the recordings to learn from."""
     session = Session.load()
     mount_drive(session.dataset)
-    return RecordingsForm(session.dataset, _uploads(session), lambda path: Session.remember(dataset=path))
+    words = {"hint": say("path_hint"), "nothing": say("embedded")}
+    return RecordingsForm(session.dataset, _uploads(session), lambda path: Session.remember(dataset=path), words)
 
 
 def upload(wanted: bool = False) -> None:
@@ -234,7 +239,8 @@ def songs() -> RecordingsForm:
     """The form that asks for the recordings to convert."""
     place, session = home() / "recordings" / "to convert" / "uploads", Session.load()
     mount_drive(session.songs)
-    return RecordingsForm(session.songs, place, lambda path: Session.remember(songs=path))
+    words = {"hint": say("songs_hint"), "nothing": say("embedded_songs")}
+    return RecordingsForm(session.songs, place, lambda path: Session.remember(songs=path), words)
 
 
 def report() -> None:
@@ -294,7 +300,7 @@ def start() -> None:
     try:
         session = with_recordings()
     except DatasetError:
-        if not is_prepared_from(session):
+        if not (session.lab.layout.filelist.is_file() and session.is_in_use):
             raise
     lab_ = session.lab
     print(say("consent"))
@@ -307,15 +313,6 @@ def start() -> None:
         mirror=session.settings(MirrorSettings),
     )
     print(say("started" if begun else "is_training", name=session.voice_name))
-
-
-def is_prepared_from(session: Session) -> bool:
-    """Whether the clips are of the very recordings that are chosen, which may be gone by now."""
-    layout = session.lab.layout
-    if not layout.filelist.is_file():
-        return False
-    chosen = {session.dataset, session.arrived, str(Path(session.dataset).expanduser().absolute())}
-    return ExperimentRecord.load(layout).dataset in chosen
 
 
 def is_other_dataset(lab: Experiment) -> bool:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH_PIXELS = 440  # of a browser; drawn with twice as many
+_LEFT = 0.025  # of the width: where text begins
 _INCHES, _DOTS_AN_INCH = (4.4, 2.75), 200
 _INK, _QUIET, _GRID, _PAPER = "#1f2a37", "#667180", "#e7e9ed", "#fdfdfb"
 _TRAINING, _UNHEARD, _BEST, _LIKELY = "#2a6db0", "#00796b", "#c2410c", "#f0b429"
@@ -82,11 +83,21 @@ def _picture(title: str, words: str, draw: Callable[["Axes"], None]) -> Picture:
         FigureCanvasAgg(figure)
         axes = figure.add_axes((0.1, 0.13, 0.87, 0.64))
         draw(axes)
-        figure.text(0.025, 0.93, title, fontsize=10, fontweight="bold", va="center")
-        figure.text(0.025, 0.845, words, fontsize=8, color=_QUIET, va="center")
+        _make_room(axes)
+        figure.text(_LEFT, 0.93, title, fontsize=10, fontweight="bold", va="center")
+        figure.text(_LEFT, 0.845, words, fontsize=8, color=_QUIET, va="center")
         file = io.BytesIO()
         figure.savefig(file, format="png", facecolor=_PAPER)
     return Picture(file.getvalue(), f"{title}: {words}")
+
+
+def _make_room(axes: "Axes") -> None:
+    """Move the curve to the right where the numbers beside it are long, as 0.5345 is: they must not be cut off."""
+    labels = [label.get_window_extent() for label in axes.get_yticklabels() if axes.axison]
+    missing = _LEFT - min((box.x0 for box in labels), default=1e9) / axes.figure.bbox.width
+    if missing > 0:
+        left, bottom, width, height = axes.get_position().bounds
+        axes.set_position((left + missing, bottom, width - missing, height))
 
 
 # -- losses of training --------------------------------------------------------------------------------------------

@@ -28,18 +28,23 @@ class RecordingsForm:
         Where uploads go, each into a folder of its own: the newest one is what counts.
     changed : callable
         Is given the new path or link.
+    words : mapping of str to str
+        What the empty field says, ``hint``, and what is used then, ``nothing``. Default: of recordings to learn from.
     """
 
-    def __init__(self, start: str, folder: Path, changed: Callable[[str], None]) -> None:
+    def __init__(
+        self, start: str, folder: Path, changed: Callable[[str], None], words: Mapping[str, str] | None = None
+    ) -> None:
         import ipywidgets
 
         self._folder, self._changed = folder, changed
+        self._words = words or {"hint": say("path_hint"), "nothing": say("embedded")}
         layout = {"width": "98%", "max_width": "48em"}
         style = {"description_width": "10.5em"}
         self.path = ipywidgets.Text(
             value=start,
             description=say("path"),
-            placeholder=say("path_hint"),
+            placeholder=self._words["hint"],
             continuous_update=False,  # on Enter or on leaving the field: half a path must not be listed
             style=style,
             layout=layout,
@@ -83,27 +88,21 @@ class RecordingsForm:
     def _tell(self) -> None:
         problem = ""
         try:
-            text = within(PREVIEW_SECONDS + 0.5, lambda: _understood(self.value)) or say(
-                "slow", seconds=PREVIEW_SECONDS
-            )
+            text = within(PREVIEW_SECONDS + 0.5, self._understood) or say("slow", seconds=PREVIEW_SECONDS)
         except DatasetError as error:
             text = problem = f"{error}; {error.hint}"
         except OSError as error:
             text = problem = f"{self.value}: {error.strerror}"
-        look = (
-            ' role="alert" style="color:#d32f2f;font-weight:600;white-space:pre-wrap"'
-            if problem
-            else ' style="white-space:pre-wrap;line-height:1.35"'
-        )
+        look = ' role="alert" style="color:#d32f2f;font-weight:600;' if problem else ' style="line-height:1.35;'
+        look += 'white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere"'  # JupyterLab cuts words anywhere
         self.told.value = f"<pre{look}>{html.escape(text)}</pre>"
 
-
-def _understood(text: str) -> str:
-    """What a text means, in words; nothing is fetched, and a long list is cut."""
-    if not text:
-        return say("embedded")
-    meaning = meant(text)
-    return say("link") if isinstance(meaning, str) else tree_of(meaning, PREVIEW_FILES, PREVIEW_SECONDS)
+    def _understood(self) -> str:
+        """What the field means, in words; nothing is fetched, and a long list is cut."""
+        if not self.value:
+            return self._words["nothing"]
+        meaning = meant(self.value)
+        return say("link") if isinstance(meaning, str) else tree_of(meaning, PREVIEW_FILES, PREVIEW_SECONDS)
 
 
 def uploads(value: Any) -> Iterator[tuple[str, bytes]]:

@@ -24,6 +24,7 @@ from .child import run_command
 from .players import player, preview
 from .session import Session, all_chosen
 from .texts import say
+from .watching import PLAIN
 
 _MOST_PLAYED = 6
 
@@ -50,7 +51,8 @@ def listen(most: int = 2) -> None:
     """Print the verdict, and let the voices worth hearing say the same sentence."""
     session = Session.load()
     found = voices(session.lab.layout)
-    print(session.lab.verdict())
+    verdict = session.lab.verdict()
+    print(str(verdict).replace(verdict.state, PLAIN.get(verdict.state, verdict.state), 1))  # as Watch says it
     source = sorted(find_recordings(_songs(session)[0]).recordings.values())[0]
     dated = [path for path in found if path != session.lab.layout.final_voice]  # one of them is the final voice too
     for path in (dated or found)[:most]:
@@ -218,7 +220,7 @@ def job() -> None:
         voice_folder("target") if session.is_demo else brought(session.dataset, session.name, session.lab.progress)
     )
     given |= {"name": session.voice_name, "dataset": str(dataset.absolute())}
-    flags = " ".join(
+    flags = " \\\n        ".join(
         f"-{'r' if isinstance(value, str) else 'p'} {name} {shlex.quote(str(value))}" for name, value in given.items()
     )
     python, preset = shlex.quote(sys.executable), given.get("preset", PrepareSettings().preset)

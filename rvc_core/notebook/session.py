@@ -33,6 +33,8 @@ from ..settings import (
 from ..system.documents import read_json, read_or
 from ..system.files import signature, slug_of, write_json
 from ..system.platforms import home
+from ..workspace.layout import Layout
+from ..workspace.manifest import ExperimentRecord
 from .forms import Form, in_turn
 from .texts import language
 
@@ -128,6 +130,13 @@ class Session:
         return DEMO if self.is_demo else self.name
 
     @property
+    def is_in_use(self) -> bool:
+        """Whether the voice of this name was made of the very recordings that are chosen, which may be gone by now."""
+        layout = Layout.of(self.voice_name)
+        chosen = {self.dataset, self.arrived, str(Path(self.dataset).expanduser().absolute())}
+        return layout.experiment.exists() and ExperimentRecord.load(layout).dataset in chosen
+
+    @property
     def lab(self) -> Experiment:
         """The experiment, telling its progress in lines."""
         return Experiment.open(
@@ -182,6 +191,8 @@ def opened(
 ) -> Session:
     """The session for these parameters; what forms were changed to is kept while the parameters stay the same.
 
+    Recordings of which no voice was made yet are kept under a new name too: Prepare asks for one.
+
     Raises
     ------
     SettingsError
@@ -199,6 +210,8 @@ def opened(
     if (before.name, before.given) == (session.name, session.given):
         session.chosen, session.voice = before.chosen, before.voice
         session.dataset, session.songs = session.dataset or before.dataset, session.songs or before.songs
+    elif not before.is_demo and not before.is_in_use:
+        session.dataset = session.dataset or before.dataset
     if (before.name, before.dataset) == (session.name, session.dataset):
         session.arrived = before.arrived
     session.save()

@@ -30,7 +30,7 @@ _COLOURS = {
     "overtrained": "#c2410c",
     "collapsed": "#b3261e",
 }
-_PLAIN = {"cannot_tell": "too early to tell", "undertrained": "still learning"}
+PLAIN = {"cannot_tell": "too early to tell", "undertrained": "still learning"}
 WAITING = "Waiting for the first step. Loading comes before it: seconds at home, minutes on a fresh cloud machine."
 
 
@@ -178,7 +178,7 @@ def _page(state: str, sentence: str, lines: list[str], share: float | None, show
     """One block of HTML that wraps to the width of the page; text takes the notebook's own colours."""
     badge = (
         f'<span style="background:{_COLOURS[state]};color:#fff;border-radius:4px;padding:1px 8px;'
-        f'font-weight:600">{html.escape(_PLAIN.get(state, state))}</span>'
+        f'font-weight:600">{html.escape(PLAIN.get(state, state))}</span>'
     )
     round_ = "border-radius:3px;height:6px"
     bar = (

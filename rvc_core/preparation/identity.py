@@ -1,5 +1,6 @@
 """Whose voice an experiment is: the recordings that it was trained on. Others under its name are refused."""
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -13,12 +14,23 @@ from ..workspace.stamps import content_of, stamp
 
 SET_ASIDE = ".before-"  # in the name of a folder whose experiment was begun again, or replaced by a save
 _DIGITS = 16  # of a SHA-256: enough to tell recordings apart
-_REMEDY = "choose a new name, or begin again with --begin-again, which moves the old training to a folder beside it"
+_REMEDY = (
+    "choose a new name, or begin again, which moves the old training to a folder beside it: "
+    "--begin-again, or begin_again = True in a notebook"
+)
 
 
 def digests_of(files: DatasetFiles) -> list[str]:
-    """Hashes of the bytes of all recordings, in order: what a copy under another name or date has too."""
-    return sorted(sha256_of(path)[:_DIGITS] for path in files.recordings.values())
+    """Hashes of the bytes of all recordings, in order: what a copy under another name or date has too.
+
+    Files that cannot be opened have none: a link to nothing, a pipe, a file without permission. Preparing names them.
+    """
+    digests = []
+    for path in files.recordings.values():
+        with contextlib.suppress(PermissionError):
+            if path.is_file():
+                digests.append(sha256_of(path)[:_DIGITS])
+    return sorted(digests)
 
 
 def refuse_other_recordings(layout: Layout, files: DatasetFiles, digests: list[str]) -> None:

@@ -187,6 +187,8 @@ def fetch(link: str, place: Path, progress: Progress = Silent()) -> Path:
         name = _checked(link, address, arriving, answer)
     except (DatasetError, WeightsError) as error:
         arriving.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # only succeeds when it is empty
         if kept:
             progress.say(f"{error}; using the copy that was fetched before")
             return file

@@ -325,7 +325,10 @@ def _warnings(manifest: Manifest, kept: float, total: float) -> list[str]:
         reasons = ", ".join(f"{seconds:.1f} s {reason}" for reason, seconds in manifest.explained_seconds.items())
         warnings.append(f"only {100 * kept / total:.0f} % of the input is in clips: {reasons}")
     if not manifest.heldout:
-        warnings.append("nothing is held out, so there is no validation during training")
+        warnings.append(
+            "nothing is held out, so the verdict cannot say which voice is the best: collect three minutes "
+            "or more, or set holdout_minutes"
+        )
     return warnings
 
 

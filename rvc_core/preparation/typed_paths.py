@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..audio.recordings import printable_name
-from ..audio.waveform import AUDIO_SUFFIXES
+from ..audio.waveform import AUDIO_SUFFIXES, dead_link
 from ..errors import DatasetError
 from ..system.platforms import home
 from .links import address_of, is_link
@@ -161,23 +161,34 @@ def _nothing_there(bare: str) -> DatasetError:
         return DatasetError(
             f"there is no {bare!r}: links of {scheme[1]} are not fetched", hint="give a link that begins with https://"
         )
+    for place in _places():
+        if what := dead_link(place / os.path.expanduser(bare)):
+            return DatasetError(f"{bare!r} {what}", hint="mount the drive it leads to, or give the folder itself")
     if _WILD.search(bare):
         return DatasetError(
             f"no recording or zip matches {bare!r} in {Path.cwd()}", hint="check the pattern, or give the whole folder"
         )
-    if not os.path.isabs(os.path.expanduser(bare)):
+    typed = Path(os.path.expanduser(bare))
+    for place in dict.fromkeys(_near()):
+        standing, missing = _first_missing(place / typed)
+        with contextlib.suppress(OSError):
+            close = difflib.get_close_matches(missing, os.listdir(standing), 3, 0.6)
+            if close:
+                return DatasetError(
+                    f"there is no {bare!r}", hint=f"in {standing} there is: {', '.join(map(printable_name, close))}"
+                )
+    if not typed.is_absolute():
         looked = ", ".join(map(str, _places()[:4]))
         return DatasetError(
             f"there is no {bare!r}: looked in {looked}", hint="give the whole path, which begins with /, or a link"
         )
-    standing = next(path for path in Path(os.path.expanduser(bare)).parents if path.is_dir())
-    missing = Path(os.path.expanduser(bare)).relative_to(standing).parts[0]
-    with contextlib.suppress(OSError):
-        close = difflib.get_close_matches(missing, os.listdir(standing), 3, 0.6)
-        if close:
-            return DatasetError(
-                f"there is no {bare!r}", hint=f"in {standing} there is: {', '.join(map(printable_name, close))}"
-            )
+    standing, missing = _first_missing(typed)
     return DatasetError(
         f"there is no {bare!r}", hint=f"{standing} exists, and holds no {missing!r}: check the path after that"
     )
+
+
+def _first_missing(path: Path) -> tuple[Path, str]:
+    """The last folder of a path that exists, and the name in it that does not."""
+    standing = next(parent for parent in path.parents if os.path.isdir(parent))
+    return standing, path.relative_to(standing).parts[0]

@@ -24,8 +24,10 @@ from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.presets import preset
 from rvc_core.settings import ConvertSettings, IndexSettings, PrepareSettings, TrainSettings
 from rvc_core.system.platforms import home
+from rvc_core.training.train import TrainReport
 from rvc_core.voice import outputs_for
 from rvc_core.workspace.layout import Layout
+from rvc_core.workspace.manifest import ExperimentRecord
 from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, save_voice
 from synth import phrase
 
@@ -266,11 +268,60 @@ def test_one_bad_file_of_several_does_not_stop_the_others(here: Path, capsys: py
     assert [path.name for path in (here / "out").iterdir()] == ["good_v.wav"]
 
 
-@pytest.mark.parametrize("arguments", [[], ["sing"], ["train"], ["train", "x", "--no-such-flag", "1"]])
-def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("", "required: COMMAND"),
+        ("chek", "did you mean check?"),
+        ("xyzzy", "unknown command 'xyzzy'"),
+        ("weights fetsh", "did you mean fetch?"),
+        ("train", "usage: rvc train NAME"),
+        ("train x --no-such-flag 1", "rvc train: unknown option --no-such-flag"),
+        ("run x --datset=takes", "did you mean --dataset?"),
+        (
+            "run Anna Maria --dataset takes",
+            "unexpected 'Maria'\n     put a name or path that contains spaces in quotes",
+        ),
+        ("pin x last", "argument STEP: invalid int value: 'last'"),
+    ],
+)
+def test_wrong_usage_is_status_2_and_says_what_was_meant(
+    arguments: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    assert caught.value.code == 2
+        main(arguments.split())
+    told = capsys.readouterr().err
+    assert caught.value.code == 2 and said in told and len(told.splitlines()) == 2
+
+
+@pytest.mark.parametrize("command", [["stop"], ["pin", "7"]])
+def test_a_mistyped_name_is_not_taken_for_a_voice_that_is_not_being_trained(
+    command: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(name: str) -> str:
+        assert main([command[0], name, *command[1:]]) == 1
+        return capsys.readouterr().err
+
+    assert "there is no experiment 'Zoe'" in told("Zoe") and "rvc run" in told("Zoe")
+    for name in ("Zoë", "bob"):
+        ExperimentRecord(name, "synthetic", "nano").save(Layout.of(name))
+    assert "there is: Zoë\n" in told("Zoe") and "there is: Zoë, bob\n" in told("somebody")
+
+
+def test_nothing_is_shown_as_a_word_and_not_as_python_writes_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = {"versions": {"torch": "2.13", "faiss-gpu": None}, "device": {}, "level": np.float32(0), "problems": []}
+    monkeypatch.setattr("rvc_core.system.installation.check", lambda: report)
+    assert main(["check"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "versions:",
+        "  torch: 2.13",
+        "  faiss-gpu: none",
+        "device: none",
+        "level: 0.0",
+        "problems: none",
+    ]
 
 
 def test_golden_reports_as_promised(capsys: pytest.CaptureFixture[str]) -> None:
@@ -340,6 +391,24 @@ def test_an_interrupted_command_still_answers_in_json(
 
     monkeypatch.setattr(experiment.Experiment, "train", interrupted)
     assert _fails_in_one_line(capsys, ["train", "x", "--foreground"]) == "interrupted"
+
+
+@pytest.mark.parametrize("command", [["run", "x"], ["train", "x", "--foreground"]])
+@pytest.mark.parametrize(("stopped_by", "status"), [("interrupt", 1), ("epochs", 0), ("time", 0)])
+def test_training_that_saved_after_ctrl_c_says_how_to_continue(
+    command: list[str],
+    stopped_by: str,
+    status: int,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    report = TrainReport(2, 10, stopped_by, None, "x.pth", None, None, 1.0, 0)
+    monkeypatch.setattr(experiment.Experiment, "train", lambda *_, **__: report)
+    monkeypatch.setattr(experiment.Experiment, "run", lambda *_, **__: {"train": report.as_json()})
+    assert main([*command, "--json"]) == status
+    told = capsys.readouterr()
+    assert ("run the same command again" in told.err) == bool(status) and '"steps": 10' in told.out
 
 
 def test_a_demo_below_its_bars_says_which(

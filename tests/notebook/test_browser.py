@@ -5,16 +5,21 @@ import os
 import re
 import shutil
 import time
+import zipfile
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import soundfile
 
 import browser
+from rvc_core.audio.recordings import find_recordings
 from rvc_core.embedded import voice_folder
+from rvc_core.notebook import tensorboard_server
 from rvc_core.system.files import write_jsonl
 from rvc_core.training import detached
+from rvc_core.voice import Voice
 from rvc_core.workspace.layout import Layout
 from tiny import experiment
 
@@ -45,6 +50,9 @@ import rvc_core as rvc
 from rvc_core import notebook
 notebook.watch(rvc.Experiment.open("alice", home=Path(".")))"""
 STOP = "detached.stop(lab.layout)"
+FAILED = '[data-mime-type="application/vnd.jupyter.stderr"]'
+SHORT = {"epochs": 1, "batch_size": 8, "f0_method": "dio", "validate_every_epochs": 1}
+PERSON_MINUTES = 5
 
 
 def ill(notebook: browser.Notebook) -> dict[str, list[str]]:
@@ -134,6 +142,87 @@ def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
         assert not ill(notebook)
 
 
+@pytest.mark.slow
+def test_a_real_persons_two_minutes_give_that_persons_voice(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Run all without a click; a wrong folder; then somebody's, under a new name: what the zip holds is measured."""
+    if not (given := request.config.getoption("--recordings")):
+        pytest.skip("needs --recordings DIR")
+    browser.need_browser()
+    home, studio, learn = tmp_path / "home", tmp_path / "studio", tmp_path / "somebody's takes"
+    studio.mkdir()
+    learn.mkdir()
+    unheard = []
+    for number, path in enumerate(sorted(find_recordings(Path(given)).recordings.values())):
+        (unheard.append if number % 4 == 3 else lambda one: shutil.copy(one, learn))(path)
+    book = nbformat.read(ROOT / "notebooks" / "rvc_lightning.ipynb", as_version=4)
+    [parameters] = [cell for cell in book.cells if "parameters" in cell.metadata.get("tags", [])]
+    parameters.source = parameters.source.replace("settings = {}", f"settings = {SHORT}")
+    nbformat.write(book, studio / "rvc_lightning.ipynb")
+    exported = home / "exported"
+    with (
+        browser.jupyter_lab(studio, {**os.environ, **LIGHTNING, "RVC_HOME": str(home)}) as lab,
+        browser.chromium() as chromium,
+    ):
+        notebook = browser.Notebook(chromium, lab, "rvc_lightning.ipynb", width=1280)
+        try:
+            began = time.monotonic()
+            notebook.run_all()
+            notebook.wait_until_run("notebook.job()", "", 600)
+            print(f"Run all: {time.monotonic() - began:.0f} s")
+            assert not notebook.errors() and [path.name for path in exported.iterdir()] == ["demo.zip"]
+            _whole_picture(notebook, "person_all")
+            _type_folder(notebook, voice_folder("source"))  # somebody else's, by mistake
+            assert _train(notebook, home, "my voice")
+            _type_folder(notebook, learn)
+            refused = notebook.run("notebook.start()").locator(FAILED)
+            assert "other recordings" in refused.inner_text() and "new name" in refused.inner_text()
+            _whole_picture(notebook, "person_refused")
+            notebook.cell("begin_again = ").locator(".cm-content").click()
+            for key in ("Control+Home", "Shift+End"):
+                notebook.page.keyboard.press(key)
+            notebook.page.keyboard.type('name = "Jürgen 2"')
+            notebook.run("begin_again = ")
+            notebook.run("notebook.begin(").get_by_text(f"“Jürgen 2” is new. Its recordings: {learn}").wait_for()
+            form = notebook.run("notebook.form(TrainSettings")
+            form.get_by_label("Epochs", exact=True).fill("2000")
+            form.get_by_label("Stop after (min)").fill(str(PERSON_MINUTES))
+            notebook.page.keyboard.press("Tab")
+            assert _train(notebook, home, "Jürgen 2")
+            notebook.run("notebook.export(").get_by_text("Jurgen_2").first.wait_for()
+            _whole_picture(notebook, "person_own")
+            _whole_picture(notebook, "person_own_400", 400)
+            assert not ill(notebook)
+        finally:
+            for name in ("demo", "my voice", "Jürgen 2"):
+                detached.stop(Layout.of(name, home))
+            tensorboard_server.stop(home / "logs")
+    [zipped] = exported.glob("Jurgen_2*.zip")
+    with zipfile.ZipFile(zipped) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    [voice] = (tmp_path / "unpacked").rglob("*.pth")
+    report = Voice.load(voice).evaluate(sorted(voice_folder("source").glob("*.flac")), unheard)
+    print(report)
+    assert report.mean["similarity_gain"] >= 0.5, report.mean
+
+
+def _type_folder(notebook: browser.Notebook, folder: Path) -> None:
+    """Type a folder into the form that the cell Recordings shows, and wait until it says what it understood."""
+    form = notebook.run("notebook.recordings()")
+    form.get_by_label("Folder, zip or link").click()
+    notebook.page.keyboard.press("Control+a")
+    notebook.page.keyboard.type(str(folder))
+    notebook.page.keyboard.press("Enter")
+    form.get_by_text(re.compile(rf"^{re.escape(folder.name)}/ +\d+ recordings")).wait_for(timeout=20_000)
+
+
+def _train(notebook: browser.Notebook, home: Path, name: str) -> bool:
+    """Run the cells from Report to Watch, one by one; whether there is a voice then."""
+    for cell in ("report()", "prepare()", "start()", "watch_training()"):
+        shown = notebook.run(f"notebook.{cell}", seconds=600)
+        assert shown.locator(FAILED).count() == 0, shown.inner_text()
+    return Layout.of(name, home).final_voice.exists()
+
+
 def _picture(notebook: browser.Notebook, folder: Path, name: str) -> None:
     """Pictures of what is worth looking at, in the folder RVC_SCREENSHOTS, if that is set."""
     if not (target := os.environ.get("RVC_SCREENSHOTS")):
@@ -144,6 +233,19 @@ def _picture(notebook: browser.Notebook, folder: Path, name: str) -> None:
         notebook.cell(code).evaluate("cell => cell.scrollIntoView()")
         notebook.page.wait_for_timeout(300)
         notebook.page.screenshot(path=Path(target) / f"{name}_{number}.png")
+
+
+def _whole_picture(notebook: browser.Notebook, name: str, width: int = 1280) -> None:
+    """A picture of the whole notebook, in the folder RVC_SCREENSHOTS, if that is set; the page has that width then."""
+    notebook.page.set_viewport_size({"width": width, "height": 1100})
+    if not (target := os.environ.get("RVC_SCREENSHOTS")):
+        return
+    height = notebook.page.evaluate("document.querySelector('.jp-WindowedPanel-outer').scrollHeight")
+    notebook.page.set_viewport_size({"width": width, "height": height + 200})
+    notebook.cell("PROJECT = ").evaluate("cell => cell.parentElement.firstElementChild.scrollIntoView()")
+    notebook.page.wait_for_timeout(1500)
+    notebook.page.screenshot(path=Path(target) / f"{name}.png")
+    notebook.page.set_viewport_size({"width": width, "height": 1100})
 
 
 def _until(condition, seconds: float = 120.0):

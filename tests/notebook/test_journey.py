@@ -34,7 +34,6 @@ from rvc_core.storage import places
 from rvc_core.system import platforms
 from rvc_core.system.files import sha256_of, signature
 from rvc_core.training import detached
-from rvc_core.voice import Voice
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.voice_file import load_voice
 from tiny import experiment
@@ -120,33 +119,6 @@ def own_recordings_after_run_all(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_real_persons_two_minutes_give_that_persons_voice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
-    """Run all, then the same notebook with somebody's recordings: similarity gain of what is in the zip, measured."""
-    if not (given := request.config.getoption("--recordings")):
-        pytest.skip("needs --recordings DIR")
-    run("rvc_kaggle", tmp_path, monkeypatch, settings={**QUICK, "unlike": "none"}, name="somebody")
-    files = sorted(find_recordings(Path(given)).recordings.values())
-    learn, unheard = tmp_path / "learn", []
-    learn.mkdir()
-    for number, path in enumerate(files):  # every fourth recording is kept to measure with
-        (unheard.append if number % 4 == 3 else lambda one: shutil.copy(one, learn))(path)
-    settings = {"preset": "nano", "max_minutes": 5, "epochs": 2000, "mirror": "none", "batch_size": 8}
-    notebook.begin("somebody", str(learn), settings=settings)
-    notebook.start()
-    detached.watch(Layout.of("somebody"))
-    [exported] = notebook.export()
-    with zipfile.ZipFile(exported) as archive:
-        archive.extractall(tmp_path / "exported")
-    [voice] = (tmp_path / "exported").glob("*.pth")
-    sources = sorted(voice_folder("source").glob("*.flac"))
-    report = Voice.load(voice).evaluate(sources, unheard or [learn])
-    print(report)
-    assert report.mean["similarity_gain"] >= 0.5, report.mean
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("stem", ["rvc_lightning", "pt/rvc_colab"])
 def test_the_other_platforms_too(
     stem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -194,8 +166,9 @@ def run_job(recipe: str, artifacts: Path, *options: str) -> dict | None:
 
 
 def check_journey(ran: list[dict], folder: Path, name: str) -> None:
-    """Everything was done, and nothing failed."""
-    assert not [output for cell in ran for output in cell["outputs"] if output["output_type"] == "error"]
+    """Everything was done, nothing failed, and nothing stands on the red ground that Jupyter gives to stderr."""
+    outputs = [output for cell in ran for output in cell["outputs"]]
+    assert not [one for one in outputs if one["output_type"] == "error" or one.get("name") == "stderr"]
     layout = Layout.of(name, folder / "home")
     assert "torch" in said(ran, "notebook.check") and "28" in said(ran, "notebook.prepare()")
     assert layout.final_voice.exists() and json.loads(layout.run.read_text("utf-8"))["state"] == "done"

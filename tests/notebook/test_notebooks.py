@@ -1,5 +1,6 @@
 """The unattended notebooks, executed whole by papermill; and that their failure is a failure."""
 
+import io
 import json
 import shutil
 from datetime import date
@@ -13,6 +14,7 @@ from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import DatasetError, SettingsError, WeightsError
 from rvc_core.experiment import Experiment
+from rvc_core.progress import Terminal
 from rvc_core.settings import Settings
 from synth import phrase
 
@@ -50,15 +52,10 @@ def test_the_notebooks_make_a_voice_a_file_and_a_comparison(tmp_path: Path, monk
         holdout_minutes=0.05,
     )
     assert trained["train"]["epochs"] == 1 and trained["train"]["heldout_mel_last"] > 0
-    converted = _execute(
-        "batch_convert",
-        tmp_path,
-        voice="Алиса",
-        inputs=str(tmp_path / "song.wav"),
-        output=str(tmp_path / "out"),
-        f0_method="dio",
-        output_format="flac",
-    )
+    told, inputs = io.StringIO(), {"inputs": str(tmp_path / "song.wav"), "output": str(tmp_path / "out")}
+    chosen = {"voice": "Алиса", "f0_method": "dio", "output_format": "flac"}
+    converted = batch.execute("batch_convert", tmp_path / "batch_convert", inputs | chosen, Terminal(told))
+    assert "converting 1/1" in told.getvalue(), "somebody who waits in a terminal sees that it goes on"
     [file] = converted["files"]
     assert Path(file["output"]).suffix == ".flac" and abs(read_audio(Path(file["output"])).seconds - 2) < 0.02
     heard = _execute(

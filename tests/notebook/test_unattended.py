@@ -8,12 +8,15 @@ import nbformat
 import pytest
 
 from rvc_core import notebook
+from rvc_core.embedded import voice_folder
 from rvc_core.errors import DatasetError, SettingsError, StageOrderError
 from rvc_core.notebook import unattended
 from rvc_core.notebook.session import DEMO, Session
 from rvc_core.settings import ConvertSettings, PrepareSettings, TrainSettings
 from rvc_core.storage import places
 from rvc_core.training.train import train
+from rvc_core.workspace.layout import Layout
+from rvc_core.workspace.manifest import ExperimentRecord
 from tiny import experiment
 
 
@@ -78,6 +81,26 @@ def test_the_demo_has_a_name_of_its_own(home: Path, tmp_path: Path) -> None:
     Session.remember(dataset=str(tmp_path))
     assert Session.load().lab.layout.name == "my voice"
     assert Session.load().settings(PrepareSettings).holdout_minutes is None
+
+
+def test_recordings_without_a_voice_go_with_a_new_name(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Prepare refuses them under the old name and asks for a new one: the demo must not take their place."""
+    takes = tmp_path / "takes"
+    shutil.copytree(voice_folder("source"), takes)
+    notebook.begin("alice")
+    Session.remember(dataset=str(takes))
+    notebook.begin("bob")  # renamed before anything was made of them
+    assert Session.load().dataset == str(takes) and f"“bob” is new. Its recordings: {takes}" in capsys.readouterr().out
+    ExperimentRecord("bob", str(takes), "nano").save(Layout.of("bob"))
+    notebook.begin("carol")  # a second voice: bob's recordings stay with bob
+    assert Session.load().dataset == ""
+    notebook.begin("bob")
+    assert Session.load().dataset == str(takes)
+    Session.remember(dataset=str(tmp_path / "others"))
+    notebook.begin("dora")
+    assert Session.load().dataset == str(tmp_path / "others")
 
 
 def test_two_notebooks_on_one_machine_keep_to_their_own_voice(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from rvc_core.audio.recordings import find_recordings
+from rvc_core.audio.recordings import find_recordings, recordings_in
 from rvc_core.audio.waveform import Audio, read_audio
-from rvc_core.errors import DatasetError, ResourceError, RVCError, UnsafeFileError
+from rvc_core.errors import AudioError, DatasetError, ResourceError, RVCError, UnsafeFileError
 from rvc_core.preparation import archives, incoming, links, preview, typed_paths
 from rvc_core.preparation.archives import names_of, unpack
 from rvc_core.preparation.incoming import brought, save_set, sources
@@ -219,7 +219,7 @@ def test_what_is_no_recording_is_named_and_not_kept(home: Path, web: Web, name: 
     link = web.put(path, content, **headers)
     with pytest.raises(DatasetError, match=said) as caught:
         fetch(link, home / "place")
-    assert caught.value.hint and not [file for file in (home / "place").rglob("*") if file.is_file()]
+    assert caught.value.hint and not [*(home / "place").glob("links/*")], "rvc clean lists no empty folders"
     web.put(path, sound(home, 1))  # the link was put right: it counts at once
     assert fetch(link, home / "place").read_bytes() == sound(home, 1)
 
@@ -229,7 +229,7 @@ def test_a_page_that_comes_after_a_good_answer_is_not_kept_either(home: Path, we
     monkeypatch.setattr(links, "_probe", lambda address: None)
     with pytest.raises(DatasetError, match="download limit"):
         fetch(link, home / "place")
-    assert not [file for file in (home / "place").rglob("*") if file.is_file()]
+    assert not [*(home / "place").glob("links/*")]
 
 
 def test_a_redirect_to_a_login_is_named(home: Path, web: Web) -> None:
@@ -676,6 +676,23 @@ def test_the_server_s_root_is_asked_first_among_places_further_away(
     assert meant("near") == [takes / "elsewhere" / "near"]
 
 
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [
+        ("hare", "work/notebooks there is: here"),
+        ("Here/", "work/notebooks there is: here"),
+        ("here/b.flak", "here there is: b.flac"),
+        ("../minhas voces", "work/notebooks/.. there is: minhas vozes"),
+        ("{home}/work/minhas voces/a.wav", "work there is: minhas vozes"),
+        ("{home}/me/Enrico’s", "me there is: enrico"),
+    ],
+)
+def test_a_mistyped_path_is_told_what_is_there(takes: Path, text: str, near: str) -> None:
+    with pytest.raises(DatasetError, match="there is no") as caught:
+        meant(text.format(home=takes))
+    assert near in caught.value.hint
+
+
 def test_letters_with_accents_are_found_however_they_are_parted(takes: Path) -> None:
     (takes / "work" / "notebooks" / "voce\u0302").mkdir()
     assert len(meant("voc\u00ea")) == 1
@@ -693,7 +710,19 @@ def test_patterns_take_recordings_and_nothing_else(takes: Path) -> None:
         meant("/**/*.wav")
 
 
-@pytest.mark.parametrize("text", ["nobody", "~nobody/x", "a\0b", "x" * 5000, "here/a.wav/b", "file:///nobody%00"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nobody",
+        "~nobody/x",
+        "a\0b",
+        "x" * 5000,
+        "x" * 5000 + "/y",
+        f"/{'x' * 300}/y",
+        "here/a.wav/b",
+        "file:///nobody%00",
+    ],
+)
 def test_what_is_not_there_is_one_sentence_that_says_where_was_looked(takes: Path, text: str) -> None:
     with pytest.raises(DatasetError, match="there is no") as caught:
         meant(text)
@@ -794,6 +823,19 @@ def test_a_folder_that_may_not_be_read_is_one_sentence_and_a_sub_folder_is_liste
     assert [*found.recordings] == ["a.wav"] and [*found.ignored_folders] == ["locked"]
     with pytest.raises(DatasetError, match="Permission denied"):
         brought(str(takes / "set" / "locked"), "v")
+
+
+@pytest.mark.parametrize("text", ["away", "./away", "away/takes", "{here}/away", "{here}/away/takes", "away/*.wav"])
+def test_a_link_to_nothing_is_told_from_a_wrong_name(home: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    (home / "away").symlink_to("/unplugged/takes")
+    with pytest.raises(DatasetError, match="a link to /unplugged/takes, and nothing is there") as caught:
+        meant(text.format(here=home))
+    assert "mount the drive" in caught.value.hint
+    with pytest.raises(DatasetError, match="a link to /unplugged/takes, and nothing is there"):
+        find_recordings(home / "away")
+    with pytest.raises(AudioError, match="a link to /unplugged/takes, and nothing is there"):
+        recordings_in([home / "away" / "a.wav"])
 
 
 def test_listing_keeps_the_order_of_sorted_paths(tmp_path: Path) -> None:

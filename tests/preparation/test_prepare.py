@@ -1,6 +1,8 @@
 """Preparing: conservation of every second, names that cannot collide, held-out sound that training never hears."""
 
 import json
+import os
+import shutil
 import time
 
 import numpy as np
@@ -190,6 +192,21 @@ def test_nothing_usable_is_an_error_that_leaves_nothing(tmp_path, layout, fill, 
     with pytest.raises(DatasetError, match=message) as failure:
         prepare(layout, folder, NANO)
     assert failure.value.hint and "\n" not in str(failure.value) and not layout.root.exists()
+
+
+def test_what_cannot_be_opened_is_named_and_the_rest_is_used(tmp_path, layout):
+    dataset = recordings(tmp_path / "takes", 4)
+    (dataset / "gone.wav").symlink_to("/nowhere/b.wav")
+    os.mkfifo(dataset / "pipe.wav")
+    report = prepare(layout, dataset, NANO)
+    reasons = {one.recording: one.detail for one in Manifest.load(layout).explained}
+    assert report.clips and "is a link to /nowhere/b.wav, and nothing is there" in reasons["gone.wav"]
+    assert "is a pipe" in reasons["pipe.wav"] and "000.wav" not in reasons
+    assert prepare(layout, dataset, NANO).skipped
+    shutil.copy(dataset / "000.wav", tmp_path / "b.wav")
+    (dataset / "gone.wav").unlink()
+    (dataset / "gone.wav").symlink_to(tmp_path / "b.wav")
+    assert not prepare(layout, dataset, NANO).skipped, "now it leads somewhere"
 
 
 def test_a_failed_run_leaves_the_earlier_one_untouched(tmp_path, layout):
