@@ -81,14 +81,15 @@ class Voice:
         progress: Progress = Silent(),
     ) -> "ConvertResult":
         """Convert a recording. With `output`, write the result to that file, tagged as converted, and check it."""
-        from .audio.waveform import Audio, read_audio
+        from .audio.waveform import Audio, Recording, read_recording
         from .conversion.convert import convert_to_file
 
-        audio = source if isinstance(source, Audio) else read_audio(Path(source))
+        read = Recording(source) if isinstance(source, Audio) else read_recording(Path(source))
         if output is None:
-            result = self.converter.convert(audio, settings, progress=progress)
+            result = self.converter.convert(read.audio, settings, progress=progress)
         else:
-            result = convert_to_file(self.converter, audio, Path(output), settings, progress=progress)
+            result = convert_to_file(self.converter, read.audio, Path(output), settings, progress=progress)
+        result = replace(result, warnings=[*read.warnings, *result.warnings])
         if settings.index_rate == 0:
             return result
         return replace(result, index=self.index, warnings=[*result.warnings, *self.warnings])

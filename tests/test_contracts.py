@@ -24,9 +24,9 @@ STEP_OF[DATA] = -1  # package data: it only says where its files are
 WITHOUT_TORCH = [
     *ORDER[0],
     *(f"system.{name}" for name in ("files", "download", "platforms", "threads", "pickle_scan")),
-    *(f"audio.{name}" for name in ("recordings", "waveform", "slicer", "quality")),
+    *(f"audio.{name}" for name in ("recordings", "waveform", "slicer", "quality", "file_kinds")),
     *(f"workspace.{name}" for name in ("layout", "manifest", "stamps", "filelist", "retention", "metrics")),
-    *(f"preparation.{name}" for name in ("incoming", "links", "archives", "file_kinds", "typed_paths", "preview")),
+    *(f"preparation.{name}" for name in ("incoming", "links", "archives", "typed_paths", "preview")),
     "storage.listing",
     "storage.places",
     "storage.snapshot",

@@ -15,13 +15,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .. import __version__
+from ..audio.file_kinds import START_BYTES, TEXTS, Kind, kind_of, kind_of_file
 from ..audio.waveform import AUDIO_SUFFIXES, header_seconds
 from ..errors import DatasetError, RVCError, WeightsError, printable
 from ..progress import Progress, Silent
 from ..system.download import Patience, download
 from ..system.files import read_json, sha256_of, signature, write_json
 from .archives import UNPACK
-from .file_kinds import START_BYTES, TEXTS, Kind, kind_of, kind_of_file
 
 _PATIENCE = Patience()
 _SAFE = "/%:@!$&'()*+,;=~-._?[]"

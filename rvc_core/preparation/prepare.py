@@ -148,7 +148,7 @@ def prepare(
     record.save(layout)
     stamp(layout, "prepare", content)
     report = PrepareReport.of(manifest, decoder.seconds_in)
-    report.warnings.extend(warnings)
+    report.warnings.extend([*decoder.notes, *warnings])
     return report
 
 
