@@ -22,7 +22,11 @@ AUDIO_SUFFIXES = frozenset(
     ".mp4 .m4v .f4v .mkv .webm .mov .qt .avi .3gp .3g2 .3ga .mpg .mpeg .vob .wmv .asf .flv .ts .mts .m2ts .m2t .mxf "
     ".rm .dv".split()
 )
-_SUBTYPES = {".wav": "PCM_16", ".flac": "PCM_24", ".ogg": "VORBIS"}
+_SUBTYPES = {  # by the suffix: libsndfile's name of each depth; the first is the default
+    ".wav": {"16": "PCM_16", "24": "PCM_24", "32": "FLOAT"},
+    ".flac": {"24": "PCM_24", "16": "PCM_16"},
+    ".ogg": {"": "VORBIS"},
+}
 # These two encoders support only some sample rates; other audio is resampled to the next higher rate.
 _ENCODERS = {
     ".mp3": ("libmp3lame", (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)),
@@ -100,7 +104,7 @@ class Audio:
 
         return Audio(soxr.resample(self.samples, self.sample_rate, rate_hz, quality="HQ"), rate_hz)
 
-    def save(self, path: Path | str, *, float32: bool = False, comment: str = "") -> None:
+    def save(self, path: Path | str, *, float32: bool = False, comment: str = "", depth: str = "auto") -> None:
         """Write the file atomically, in the format of its suffix.
 
         Parameters
@@ -109,33 +113,55 @@ class Audio:
             ``.wav`` (16 bit), ``.flac`` (24 bit), ``.ogg``, ``.mp3`` or ``.m4a``. The last two do not support
             all sample rates; audio at, say, 40000 Hz is resampled to the next higher one.
         float32 : bool
-            Write 32-bit float, as RVC's training clips are; ``.wav`` only.
+            Write 32-bit float, as RVC's training clips are; ``.wav`` only, without metadata.
         comment : str
             Text for the file's metadata; ignored with `float32`.
+        depth : str
+            ``16`` or ``24`` bits, or ``32``-bit float; ``auto``: the format's own.
 
         Raises
         ------
         AudioError
-            When the suffix is not supported.
+            When the suffix is not supported, or not with this depth.
         ResourceError
             When the disk is full.
         """
         path = Path(path)
-        suffix = path.suffix.lower()
-        if suffix not in {*_SUBTYPES, *_ENCODERS} or (float32 and suffix != ".wav"):
-            raise AudioError(
-                f"cannot write {path.name!r}{' as 32-bit float' if float32 else ''}",
-                hint=f"use one of {', '.join([*_SUBTYPES, *_ENCODERS])}; 32-bit float in .wav only",
-            )
+        subtype = subtype_of(path, "32" if float32 else depth)
         with reaching(path), replace_atomically(path) as temporary:
             if float32:  # libsndfile adds a chunk with the time of day, and RVC's reader warns about it
                 from scipy.io import wavfile
 
                 wavfile.write(temporary, self.sample_rate, self.samples)
-            elif suffix in _SUBTYPES:
-                _write_with_soundfile(self, temporary, _SUBTYPES[suffix], comment)
+            elif subtype:
+                _write_with_soundfile(self, temporary, subtype, comment)
             else:
                 _write_with_av(self, temporary, comment)
+
+
+def subtype_of(path: Path, depth: str = "auto") -> str:
+    """libsndfile's name of the format that a path and a depth mean; empty for formats that FFmpeg writes.
+
+    Raises
+    ------
+    AudioError
+        When the suffix is not supported, or not with this depth.
+
+    Examples
+    --------
+    >>> subtype_of(Path("a.flac"), "16"), subtype_of(Path("a.mp3"))
+    ('PCM_16', '')
+    """
+    suffix = path.suffix.lower()
+    depths = _SUBTYPES.get(suffix, {"": ""} if suffix in _ENCODERS else {})
+    if not depths or depth not in ("auto", *depths):
+        kind = {"auto": "", "32": " as 32-bit float"}.get(depth, f" with {depth} bits")
+        raise AudioError(
+            f"cannot write {path.name!r}{kind}",
+            hint=f"use one of {', '.join([*_SUBTYPES, *_ENCODERS])}; 16 or 24 bits in .wav and .flac; "
+            "32-bit float in .wav only",
+        )
+    return next(iter(depths.values())) if depth == "auto" else depths[depth]
 
 
 def read_audio(path: Path | str, sample_rate: int | None = None) -> Audio:

@@ -90,7 +90,8 @@ class Decoder:
         )
         if not phrases:
             peak_db = 20 * np.log10(max(1e-9, np.abs(sound.samples).max()))
-            self._explain(name, audio.seconds, "silent", f"peak {peak_db:.0f} dB" if peak_db > -70 else "")
+            detail = f"peak {peak_db:.0f} dB: raise its level, or lower silence_db" if peak_db > -70 else ""
+            self._explain(name, audio.seconds, "silent", detail)
             return
         self.seconds_in += audio.seconds
         number = len(self.recordings)
