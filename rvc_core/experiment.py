@@ -76,9 +76,11 @@ class Experiment:
         return inspect(self._recordings())
 
     def prepare(self, settings: PrepareSettings = PrepareSettings(), stop: Stop | None = None) -> "PrepareReport":
-        """Cut the recordings into clips."""
+        """Cut the recordings into clips. Settings that you do not give stay as they were."""
+        from .preparation.identity import kept_settings
         from .preparation.prepare import prepare
 
+        settings, _ = kept_settings(self.layout, settings, ExtractSettings())
         return prepare(
             self.layout,
             self._recordings(),
@@ -101,9 +103,11 @@ class Experiment:
         return begin_again(self.layout)
 
     def extract(self, settings: ExtractSettings = ExtractSettings(), stop: Stop | None = None) -> "ExtractReport":
-        """Compute pitch and content features of every clip."""
+        """Compute pitch and content features of every clip. Settings that you do not give stay as they were."""
         from .preparation.extract import extract
+        from .preparation.identity import kept_settings
 
+        _, settings = kept_settings(self.layout, PrepareSettings(), settings)
         return extract(self.layout, settings, runtime=self.runtime, progress=self.progress, stop=stop or Stop())
 
     def train(
@@ -193,9 +197,11 @@ class Experiment:
         RVCError
             When a stage fails or is stopped. Call `run` again to continue.
         """
+        from .preparation.identity import kept_settings
         from .system.devices import refuse_unbuilt
 
         refuse_unbuilt(self.runtime.device)
+        prepare, extract = kept_settings(self.layout, prepare, extract)
         started = time.monotonic()
         reports: dict[str, Any] = {
             "prepare": _complete("prepare", self.prepare(prepare)),

@@ -269,7 +269,8 @@ class ConvertSettings(Settings):
     f0_curve: str = Field(
         "",
         description=(
-            "File with the recording's pitch, in lines of seconds,hz; rvc f0 writes one. Empty: estimate the pitch."
+            "File with the recording's pitch, in lines of seconds,hz; rvc f0 writes one. transpose auto does not "
+            "change it. Empty: estimate the pitch."
         ),
     )
     speaker: int = Field(0, ge=0, le=1000, description="Speaker number, for a voice with several speakers.")
@@ -278,6 +279,10 @@ class ConvertSettings(Settings):
         0, ge=0, le=192_000, description="Sample rate of the result in Hz, at least 8000. 0: the voice's own."
     )
     output_format: Literal["wav", "flac", "ogg", "mp3", "m4a"] = Field("wav", description="File format of the result.")
+    output_depth: Literal["auto", "16", "24", "32"] = Field(
+        "auto",
+        description="Bits per sample: 16, 24, or 32 for float. auto: 16 in wav, 24 in flac. Other formats have none.",
+    )
     seed: int = Field(0, ge=0, description="Random seed: the same seed gives the same audio.")
 
 

@@ -81,14 +81,15 @@ class Voice:
         progress: Progress = Silent(),
     ) -> "ConvertResult":
         """Convert a recording. With `output`, write the result to that file, tagged as converted, and check it."""
-        from .audio.waveform import Audio, read_audio
+        from .audio.waveform import Audio, Recording, read_recording
         from .conversion.convert import convert_to_file
 
-        audio = source if isinstance(source, Audio) else read_audio(Path(source))
+        read = Recording(source) if isinstance(source, Audio) else read_recording(Path(source))
         if output is None:
-            result = self.converter.convert(audio, settings, progress=progress)
+            result = self.converter.convert(read.audio, settings, progress=progress)
         else:
-            result = convert_to_file(self.converter, audio, Path(output), settings, progress=progress)
+            result = convert_to_file(self.converter, read.audio, Path(output), settings, progress=progress)
+        result = replace(result, warnings=[*read.warnings, *result.warnings])
         if settings.index_rate == 0:
             return result
         return replace(result, index=self.index, warnings=[*result.warnings, *self.warnings])
@@ -190,12 +191,14 @@ def outputs_for(
 ) -> list[tuple[Path, Path]]:
     """Pairs of recording and result file, each file name used once. Folders are searched with their sub-folders.
 
-    If `folder` is inside an input folder, its files are skipped: they are results of earlier calls.
+    If `folder` ends in .wav or another audio suffix and does not exist as a folder, it is the file of the one result.
+    If it is inside an input folder, its files are skipped: they are results of earlier calls.
 
     Raises
     ------
     SettingsError
-        When there are no recordings, or several recordings with one f0 curve: convert those one by one.
+        When there are no recordings, or several for one file or f0 curve: convert those one by one. When the format
+        cannot be written.
     """
     from .features.pitch import read_curve
 
@@ -208,6 +211,14 @@ def outputs_for(
         raise SettingsError(f"one f0 curve for {len(files)} recordings", hint="convert each one with its own curve")
     if settings.f0_curve:
         read_curve(Path(settings.f0_curve).expanduser())  # fail before the voice is loaded
+    if is_file_name(folder):
+        refuse_output(folder, settings)
+        if len(files) > 1:
+            raise SettingsError(f"{folder.name} is one file for {len(files)} recordings", hint="give a folder instead")
+        if folder.resolve() == files[0].resolve():
+            raise SettingsError(f"{folder} is the recording itself", hint="give another name for the result")
+        return [(files[0], folder)]
+    refuse_output(folder / f"a.{settings.output_format}", settings)
     taken: set[Path] = set()
     pairs = []
     for file in files:
@@ -217,6 +228,30 @@ def outputs_for(
         taken.add(output)
         pairs.append((file, output))
     return pairs
+
+
+def is_file_name(output: Path) -> bool:
+    """Whether a place for results is the name of one sound file, not of a folder."""
+    from .audio.waveform import AUDIO_SUFFIXES
+
+    return output.suffix.lower() in AUDIO_SUFFIXES and not output.is_dir()
+
+
+def refuse_output(output: Path, settings: ConvertSettings) -> None:
+    """Refuse the name of a result that cannot be written, or that the settings contradict.
+
+    Raises
+    ------
+    AudioError, SettingsError
+    """
+    from .audio.waveform import subtype_of
+
+    subtype_of(output, settings.output_depth)
+    suffix = output.suffix.lower().removeprefix(".")
+    if "output_format" in settings.model_fields_set and settings.output_format != suffix:
+        raise SettingsError(
+            f"{output.name} is not {settings.output_format}, which output_format says", hint="leave one of them out"
+        )
 
 
 def recordings_in(inputs: Path, results: Path) -> list[Path]:

@@ -27,9 +27,9 @@ WITHOUT_TORCH = [
         f"system.{name}"
         for name in ("files", "inside", "documents", "locks", "download", "platforms", "threads", "pickle_scan")
     ),
-    *(f"audio.{name}" for name in ("recordings", "waveform", "slicer", "quality")),
+    *(f"audio.{name}" for name in ("recordings", "waveform", "slicer", "quality", "file_kinds")),
     *(f"workspace.{name}" for name in ("layout", "manifest", "stamps", "filelist", "retention", "metrics")),
-    *(f"preparation.{name}" for name in ("incoming", "links", "archives", "file_kinds", "typed_paths", "preview")),
+    *(f"preparation.{name}" for name in ("incoming", "links", "archives", "typed_paths", "preview")),
     "storage.listing",
     "storage.places",
     "storage.snapshot",
@@ -78,7 +78,10 @@ MAY_OPEN = {
         "constraints.write_text wanted.write_text config.write_text zipfile.ZipFile",
     ),
     "assets/registry.py": ("the package's own list", "json.loads Path(__file__).with_name('weights.json').read_text"),
-    "audio/waveform.py": ("recordings that you name", "soundfile.read soundfile.info av.open"),
+    "audio/decode.py": ("recordings that you name", "path.open soundfile.info"),
+    "audio/file_kinds.py": ("the first bytes of a recording", "path.open"),
+    "audio/tracks.py": ("recordings that you name", "av.open open"),
+    "audio/waveform.py": ("what it writes itself", "av.open"),
     "cli/__init__.py": ("/dev/null", "os.open"),
     "evaluation/golden.py": ("a folder that you name", "np.load"),
     "features/fairseq_file.py": (
@@ -100,7 +103,6 @@ MAY_OPEN = {
     ),
     "notebook/watching.py": ("a picture of limited size", "Image.open"),
     "preparation/archives.py": ("checks zips of recordings", "zipfile.ZipFile opened.open target.open"),
-    "preparation/file_kinds.py": ("the first bytes of a recording", "path.open"),
     "preparation/foreign_folder.py": ("after the folder was searched for links", "soundfile.info"),
     "preparation/incoming.py": (
         "uploads under names of their own; links to your own recordings",

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .slicer import own_silence_db
 from .waveform import Audio, frame_rms
 
 _FLOOR_DB = -100.0
@@ -32,7 +33,7 @@ class Quality:
     bandwidth_hz : float
         Highest frequency with sound, up to half the sample rate.
     silent_share : float
-        Share of time below -42 dB, 0..1.
+        Share of time below -42 dB, or below a quiet recording's own level of silence, 0..1.
     offset : float
         Mean of the samples (DC), of full scale.
     """
@@ -60,7 +61,7 @@ def measure(audio: Audio) -> Quality:
     samples = audio.samples - np.float32(offset)
     hop = max(1, round(0.015 * audio.sample_rate))
     rms = frame_rms(samples, hop, 4)
-    silent = rms < 10 ** (_SILENCE_DB / 20)
+    silent = rms < 10 ** (own_silence_db(rms, _SILENCE_DB) / 20)
     level_db = _decibels(rms if silent.all() else rms[~silent])
     short = frame_rms(samples, hop, 2)[1:-1]  # the first and last frame reach beyond the ends
     audible = np.sort(short[short > 10 ** (_FLOOR_DB / 20)])

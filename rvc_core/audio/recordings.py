@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..errors import AudioError, DatasetError
 from ..system.platforms import is_reachable
-from .waveform import AUDIO_SUFFIXES, dead_link
+from .file_kinds import kind_of_file
+from .waveform import AUDIO_SUFFIXES, dead_link, header_seconds
 
 HIDDEN = "hidden, or created by another program"
 LINKED = "a linked folder, which is not followed: copy the folder itself"
@@ -69,7 +70,7 @@ def find_recordings(dataset: Path, enough: Callable[[], bool] = lambda: False) -
         if is_folder:
             if not is_ignored and (_is_ignored(path.name) or path.is_symlink()):
                 files.ignored_folders[name] = HIDDEN if _is_ignored(path.name) else LINKED
-        elif path.name.startswith(".") or path.suffix.lower() not in AUDIO_SUFFIXES:
+        elif path.name.startswith(".") or not _is_recording(path):
             files.not_audio[name] = path
         else:
             (files.ignored if is_ignored else files.recordings)[name] = path
@@ -121,6 +122,16 @@ def recordings_in(places: Iterable[Path | str]) -> list[Path]:
             raise AudioError(f"no recording in {str(place)!r}", hint="put recordings into it, or give another path")
         found += files
     return found
+
+
+def _is_recording(path: Path) -> bool:
+    """By its name; a file of another name is looked into."""
+    if path.suffix.lower() in AUDIO_SUFFIXES:
+        return True
+    try:
+        return path.is_file() and kind_of_file(path).group == "recording" and header_seconds(path) > 0
+    except OSError:
+        return False
 
 
 def _is_ignored(folder: str) -> bool:

@@ -17,6 +17,7 @@ WINDOW_SECONDS, OVERLAP_SECONDS = 3.7, 0.3
 SHORTEST_SECONDS = 0.8  # RVC's sampler drops clips below about 0.76 s
 _HOP_SECONDS, _HOPS_PER_FRAME = 0.015, 4
 _MIN_PHRASE_SECONDS = 1.5
+_LOUD_QUANTILE, _LOUD_DB, _QUIETEST_DB = 0.95, -25.0, -60.0
 
 
 @dataclass(frozen=True, order=True)
@@ -42,7 +43,7 @@ def find_phrases(
     Parameters
     ----------
     silence_db : float
-        A 60 ms frame with a lower RMS is silent; dB of full scale.
+        A 60 ms frame with a lower RMS is silent; dB of full scale, less for a quiet recording: see `own_silence_db`.
 
     Returns
     -------
@@ -61,7 +62,7 @@ def find_phrases(
     frames_per_ms = audio.sample_rate / 1000 / hop
     pauses = _pauses(
         rms,
-        10 ** (silence_db / 20),
+        10 ** (own_silence_db(rms, silence_db) / 20),
         min_silence=round(min_silence_ms * frames_per_ms),
         max_kept=round(max_kept_silence_ms * frames_per_ms),
         min_phrase=round(1000 * _MIN_PHRASE_SECONDS * frames_per_ms),
@@ -70,6 +71,25 @@ def find_phrases(
     edges = [0, *(min(frame * hop, total) for pause in pauses for frame in (pause.start, pause.stop)), total]
     phrases = [Span(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True) if stop > start]
     return lengthened(phrases, total, round(SHORTEST_SECONDS * audio.sample_rate))
+
+
+def own_silence_db(rms: np.ndarray, silence_db: float) -> float:
+    """The level below which a recording is silent: lower than `silence_db` by what its loud frames are below -25 dB.
+
+    Noise alone stays silence: the result is at least -60 dB, unless `silence_db` is lower.
+
+    Parameters
+    ----------
+    rms : ndarray (T,)
+        Of frames.
+
+    Examples
+    --------
+    >>> own_silence_db(np.full(9, 0.1), -42), own_silence_db(np.full(9, 0.01), -42), own_silence_db(np.zeros(9), -42)
+    (-42.0, -57.0, -60.0)
+    """
+    loud_db = 20 * np.log10(max(float(np.quantile(rms, _LOUD_QUANTILE)), 1e-9))
+    return round(float(max(min(silence_db, _QUIETEST_DB), silence_db + min(0.0, loud_db - _LOUD_DB))), 6)
 
 
 def windows(phrase: Span, sample_rate: int) -> list[Span]:

@@ -1,10 +1,10 @@
-"""The Audio value (samples with their rate): decode, encode, resample, filter, measure level.
+"""The Audio value (samples with their rate): read, encode, resample, filter, measure level.
 
-soundfile reads most files. PyAV reads the rest: m4a, wma, the sound of a video. You do not need the ffmpeg program.
+You do not need the ffmpeg program: PyAV brings its libraries.
 """
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,22 @@ import numpy as np
 
 from ..errors import AudioError
 from ..system.files import replace_atomically
-from ..system.platforms import DEAD, reaching
+from ..system.platforms import reaching
+from .decode import decode
+from .decode import header_seconds as header_seconds
+from .tracks import Missing
 
 AUDIO_SUFFIXES = frozenset(
-    ".wav .wave .w64 .rf64 .flac .ogg .oga .opus .mp3 .mp2 .mpga .m4a .m4b .aac .ac3 .wma .aif .aiff .aifc .au .snd "
-    ".caf .amr .mka .mp4 .m4v .mkv .webm .mov .avi .3gp .mpg .mpeg .wmv .flv .ts".split()
+    ".wav .wave .w64 .rf64 .bwf .flac .ogg .oga .ogv .opus .spx .mp3 .mp2 .mp1 .mpa .mpga .m4a .m4b .m4r .aac .adts "
+    ".ac3 .eac3 .dts .thd .wma .aif .aiff .aifc .au .snd .caf .amr .awb .mka .wv .tta .ape .mpc .tak .voc .ra .weba "
+    ".mp4 .m4v .f4v .mkv .webm .mov .qt .avi .3gp .3g2 .3ga .mpg .mpeg .vob .wmv .asf .flv .ts .mts .m2ts .m2t .mxf "
+    ".rm .dv".split()
 )
-_SUBTYPES = {".wav": "PCM_16", ".flac": "PCM_24", ".ogg": "VORBIS"}
+_SUBTYPES = {  # by the suffix: libsndfile's name of each depth; the first is the default
+    ".wav": {"16": "PCM_16", "24": "PCM_24", "32": "FLOAT"},
+    ".flac": {"24": "PCM_24", "16": "PCM_16"},
+    ".ogg": {"": "VORBIS"},
+}
 # These two encoders support only some sample rates; other audio is resampled to the next higher rate.
 _ENCODERS = {
     ".mp3": ("libmp3lame", (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)),
@@ -26,7 +35,6 @@ _ENCODERS = {
 }
 _BIT_RATE = 160_000
 _HIGHPASS_HZ, _HIGHPASS_ORDER = 48.0, 5
-_CANCELLED_SHARE = 0.1  # of the loudest channel's energy: below it, the channels' mean has cancelled out
 
 
 class NonFiniteError(AudioError):
@@ -97,7 +105,7 @@ class Audio:
 
         return Audio(soxr.resample(self.samples, self.sample_rate, rate_hz, quality="HQ"), rate_hz)
 
-    def save(self, path: Path | str, *, float32: bool = False, comment: str = "") -> None:
+    def save(self, path: Path | str, *, float32: bool = False, comment: str = "", depth: str = "auto") -> None:
         """Write the file atomically, in the format of its suffix.
 
         Parameters
@@ -106,33 +114,55 @@ class Audio:
             ``.wav`` (16 bit), ``.flac`` (24 bit), ``.ogg``, ``.mp3`` or ``.m4a``. The last two do not support
             all sample rates; audio at, say, 40000 Hz is resampled to the next higher one.
         float32 : bool
-            Write 32-bit float, as RVC's training clips are; ``.wav`` only.
+            Write 32-bit float, as RVC's training clips are; ``.wav`` only, without metadata.
         comment : str
             Text for the file's metadata; ignored with `float32`.
+        depth : str
+            ``16`` or ``24`` bits, or ``32``-bit float; ``auto``: the format's own.
 
         Raises
         ------
         AudioError
-            When the suffix is not supported.
+            When the suffix is not supported, or not with this depth.
         ResourceError
             When the disk is full.
         """
         path = Path(path)
-        suffix = path.suffix.lower()
-        if suffix not in {*_SUBTYPES, *_ENCODERS} or (float32 and suffix != ".wav"):
-            raise AudioError(
-                f"cannot write {path.name!r}{' as 32-bit float' if float32 else ''}",
-                hint=f"use one of {', '.join([*_SUBTYPES, *_ENCODERS])}; 32-bit float in .wav only",
-            )
+        subtype = subtype_of(path, "32" if float32 else depth)
         with reaching(path), replace_atomically(path) as temporary:
             if float32:  # libsndfile adds a chunk with the time of day, and RVC's reader warns about it
                 from scipy.io import wavfile
 
                 wavfile.write(temporary, self.sample_rate, self.samples)
-            elif suffix in _SUBTYPES:
-                _write_with_soundfile(self, temporary, _SUBTYPES[suffix], comment)
+            elif subtype:
+                _write_with_soundfile(self, temporary, subtype, comment)
             else:
                 _write_with_av(self, temporary, comment)
+
+
+def subtype_of(path: Path, depth: str = "auto") -> str:
+    """libsndfile's name of the format that a path and a depth mean; empty for formats that FFmpeg writes.
+
+    Raises
+    ------
+    AudioError
+        When the suffix is not supported, or not with this depth.
+
+    Examples
+    --------
+    >>> subtype_of(Path("a.flac"), "16"), subtype_of(Path("a.mp3"))
+    ('PCM_16', '')
+    """
+    suffix = path.suffix.lower()
+    depths = _SUBTYPES.get(suffix, {"": ""} if suffix in _ENCODERS else {})
+    if not depths or depth not in ("auto", *depths):
+        kind = {"auto": "", "32": " as 32-bit float"}.get(depth, f" with {depth} bits")
+        raise AudioError(
+            f"cannot write {path.name!r}{kind}",
+            hint=f"use one of {', '.join([*_SUBTYPES, *_ENCODERS])}; 16 or 24 bits in .wav and .flac; "
+            "32-bit float in .wav only",
+        )
+    return next(iter(depths.values())) if depth == "auto" else depths[depth]
 
 
 def read_audio(path: Path | str, sample_rate: int | None = None) -> Audio:
@@ -163,16 +193,41 @@ def read_audio(path: Path | str, sample_rate: int | None = None) -> Audio:
     >>> read_audio(path, sample_rate=16000).seconds
     1.0
     """
+    audio = read_recording(path).audio
+    return audio.resample(sample_rate or audio.sample_rate)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A file that was read: its sound, what is missing in it, and what else to know about it."""
+
+    audio: Audio
+    missing: list[Missing] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is missing, and the notes."""
+        return [*(f"{lost.why} ({lost.seconds:.1f} s not read)" for lost in self.missing), *self.notes]
+
+
+def read_recording(path: Path | str) -> Recording:
+    """As `read_audio`, with what is missing in the file, and notes on other tracks, pauses and wrong headers."""
     path = Path(path)
     with reaching(path):
-        channels, rate_hz = _read_file(path)
-    if not len(channels):
+        if not path.is_file():
+            kind = "is a folder" if path.is_dir() else "is a pipe or a device" if path.exists() else "does not exist"
+            what = dead_link(path) or kind
+            raise AudioError(f"{str(path)!r} {what}", hint="give the path of one audio file")
+        if not path.stat().st_size:
+            raise AudioError(f"{path.name!r} is empty (0 bytes)", hint="copy or download the recording again")
+        decoded = decode(path)
+    if not len(decoded.samples):
         raise AudioError(f"{path.name!r} has no sound (0 samples)", hint="export the recording again")
     try:
-        audio = Audio(mono(channels), rate_hz)
+        return Recording(Audio(decoded.samples, decoded.sample_rate), decoded.missing, decoded.notes)
     except NonFiniteError as error:
         raise NonFiniteError(f"{path.name!r}: {error}", error.hint, error.seconds) from None
-    return audio.resample(sample_rate or rate_hz)
 
 
 def dead_link(path: Path) -> str:
@@ -191,65 +246,6 @@ def dead_link(path: Path) -> str:
             which = "" if one == path else f"lies in {one}, which "
             return f"{which}is a link to {one.readlink()}, and nothing is there"
     return ""
-
-
-def _read_file(path: Path) -> tuple[np.ndarray, int]:
-    """Samples (N, C) float32 and their rate: soundfile first, PyAV if soundfile fails."""
-    import soundfile
-
-    if not path.is_file():
-        kind = "is a folder" if path.is_dir() else "is a pipe or a device" if path.exists() else "does not exist"
-        what = dead_link(path) or kind
-        raise AudioError(f"{str(path)!r} {what}", hint="give the path of one audio file")
-    if not path.stat().st_size:
-        raise AudioError(f"{path.name!r} is empty (0 bytes)", hint="copy or download the recording again")
-    try:
-        return soundfile.read(str(path), dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError:
-        return _read_with_av(path)
-
-
-def mono(channels: np.ndarray) -> np.ndarray:
-    """Mix to one channel: the mean, or the loudest channel if the mean cancels out.
-
-    Parameters
-    ----------
-    channels : ndarray (N, C), float32
-
-    Returns
-    -------
-    ndarray (N,), float32
-
-    Examples
-    --------
-    >>> mono(np.array([[0.5, -0.5], [-1, 1]], np.float32)).tolist()
-    [0.5, -1.0]
-    """
-    if channels.shape[1] == 1:
-        return channels[:, 0]
-    mean = channels.mean(axis=1)
-    energies = np.einsum("nc,nc->c", channels, channels, dtype=np.float64)
-    if np.einsum("n,n->", mean, mean, dtype=np.float64) < _CANCELLED_SHARE * energies.max():
-        return np.ascontiguousarray(channels[:, energies.argmax()])
-    return mean
-
-
-def header_seconds(path: Path) -> float:
-    """Length in the file's header, without decoding; 0 when the header does not record one."""
-    import av
-    import soundfile
-
-    if not path.is_file():  # opening a pipe would wait for somebody to write into it
-        return 0.0
-    try:
-        return soundfile.info(str(path)).duration
-    except soundfile.LibsndfileError:
-        pass
-    try:
-        with av.open(str(path), metadata_errors="ignore") as container:
-            return max(0, container.duration or 0) / 1e6 if container.streams.audio else 0.0
-    except (av.FFmpegError, OSError):
-        return 0.0
 
 
 def highpass(audio: Audio, *, zero_phase: bool) -> Audio:
@@ -297,50 +293,6 @@ def frame_rms(samples: np.ndarray, hop_samples: int, hops_per_frame: int) -> np.
 def rms_envelope(audio: Audio) -> np.ndarray:
     """Loudness over time (1 + N // hop,): 1 s frames every 0.5 s, framed as in `librosa.feature.rms`."""
     return frame_rms(audio.samples, audio.sample_rate // 2, 2)
-
-
-def _read_with_av(path: Path) -> tuple[np.ndarray, int]:
-    """Decode with FFmpeg and skip damaged packets, as players do."""
-    import av
-
-    pieces: list[np.ndarray] = []
-    try:
-        # Local files only: a playlist with an audio suffix must not open network addresses.
-        with av.open(str(path), metadata_errors="ignore", options={"protocol_whitelist": "file"}) as container:
-            if not container.streams.audio:
-                raise AudioError(f"{path.name!r} has no sound track", hint="choose a file with sound")
-            stream = container.streams.audio[0]
-            rate_hz = stream.rate
-            resampler = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate_hz)
-            for packet in container.demux(stream):
-                pieces += _decoded(packet, resampler)
-    except (av.FFmpegError, OSError) as error:
-        if error.errno in DEAD:  # of the storage, not of the recording
-            raise OSError(error.errno, error.strerror) from error
-        raise AudioError(
-            f"{path.name!r} cannot be decoded as audio",
-            hint="play it to check that it is a recording; if it plays, convert it to wav or flac",
-        ) from error
-    if not pieces:
-        raise AudioError(
-            f"{path.name!r} cannot be decoded as audio: every frame is damaged",
-            hint="copy or download the recording again",
-        )
-    return np.concatenate(pieces, axis=1).T, rate_hz
-
-
-def _decoded(packet: Any, resampler: Any) -> list[np.ndarray]:
-    """Planes (C, n) float32 of one packet; the last, empty packet flushes the resampler."""
-    import av
-
-    try:
-        frames = packet.decode()
-    except av.error.InvalidDataError:
-        return []
-    planes = [plane for frame in frames for plane in resampler.resample(frame)]
-    if packet.size == 0:
-        planes += resampler.resample(None)
-    return [plane.to_ndarray() for plane in planes]
 
 
 def _write_with_soundfile(audio: Audio, path: Path, subtype: str, comment: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..audio.recordings import recordings_in
+from ..audio.waveform import AUDIO_SUFFIXES
 from ..errors import SettingsError, StageOrderError
 from ..experiment import Experiment
 from ..preparation.incoming import brought, sources
@@ -15,6 +16,7 @@ from ..settings import RuntimeSettings, Settings
 from ..system.documents import read_or
 from ..voice import Voice
 
+_FILES = {*AUDIO_SUFFIXES, ".zip", ".pth", ".safetensors", ".index", ".onnx", ".json", ".csv", ".ipynb", ".yaml"}
 Result = dict[str, Any]
 Option = tuple[str, dict[str, Any]]
 
@@ -36,6 +38,8 @@ def ensure_folder(output: Path) -> None:
     existing = next(path for path in (output, *output.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise SettingsError(f"--output {output} cannot be a folder: {existing} is a file", hint="choose another folder")
+    if existing != output and output.suffix.lower() in _FILES:
+        raise SettingsError(f"--output {output} must be a folder", hint=f"write: --output {output.with_suffix('')}")
 
 
 def experiment_of(arguments: argparse.Namespace) -> Experiment:

@@ -17,7 +17,7 @@ from ..settings import (
     Settings,
     TrainSettings,
 )
-from ..voice import FailedFile, recordings_in
+from ..voice import FailedFile, is_file_name, recordings_in, refuse_output
 from .arguments import (
     INDEX,
     RECORDINGS,
@@ -131,9 +131,14 @@ def _run(arguments: argparse.Namespace) -> Result:
 
 def _convert(arguments: argparse.Namespace) -> Result:
     settings = settings_of(ConvertSettings, arguments)
-    ensure_folder(Path(arguments.output))
+    output = Path(arguments.output)
+    if is_file_name(output):
+        refuse_output(output, settings)
+        ensure_folder(output.parent)
+    else:
+        ensure_folder(output)
     voice = voice_of(arguments.voice, arguments)
-    inputs = _inputs(arguments.inputs, Path(arguments.output), progress_of(arguments))
+    inputs = _inputs(arguments.inputs, output, progress_of(arguments))
     files = [one for one in inputs if isinstance(one, Path)]
     made = voice.convert_all(files, arguments.output, settings, progress=progress_of(arguments)) if files else []
     in_turn = iter(made)
@@ -231,7 +236,14 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
         "Convert recordings with a voice.",
         ("voice", {"metavar": "VOICE", "help": "A .pth, or the name of an experiment."}),
         ("inputs", {"metavar": "INPUT", "nargs": "+", "help": f"Recordings: each {RECORDINGS}."}),
-        ("--output", {"default": "converted", "metavar": "DIR", "help": "Folder for the results. Default: converted."}),
+        (
+            "--output",
+            {
+                "default": "converted",
+                "metavar": "PLACE",
+                "help": "Folder for the results; for one recording also a file, as song.mp3. Default: converted.",
+            },
+        ),
         INDEX,
     ),
 }

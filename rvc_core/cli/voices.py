@@ -7,7 +7,7 @@ from typing import Any
 
 from ..system.files import slug_of
 from ..workspace.layout import Layout, voice_path
-from .stages import progress_of
+from .arguments import ensure_folder, progress_of
 
 _VOICE = {"metavar": "VOICE", "help": "A voice file, or the name of an experiment."}
 _OUTPUT = {"default": "exported", "metavar": "DIR", "help": "Folder for the results. Default: exported."}
@@ -16,11 +16,10 @@ _OUTPUT = {"default": "exported", "metavar": "DIR", "help": "Folder for the resu
 def _export(arguments: argparse.Namespace) -> dict[str, Any]:
     from ..voices.share import export_voice
 
-    return asdict(
-        export_voice(
-            voice_path(arguments.voice), Path(arguments.output), layout=arguments.layout, file_format=arguments.format
-        )
-    )
+    output = Path(arguments.output)
+    is_zip = output.suffix.lower() == ".zip" and not output.is_dir()
+    layout = arguments.layout or ("zip" if is_zip else "rvc")
+    return asdict(export_voice(voice_path(arguments.voice), output, layout=layout, file_format=arguments.format))
 
 
 def _import(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -62,8 +61,11 @@ def _extract(arguments: argparse.Namespace) -> dict[str, Any]:
 def _onnx(arguments: argparse.Namespace) -> dict[str, Any]:
     from ..voices.onnx_export import export_onnx
 
-    path = voice_path(arguments.voice)
-    return asdict(export_onnx(path, Path(arguments.output) / f"{slug_of(path.stem)}.onnx"))
+    path, output = voice_path(arguments.voice), Path(arguments.output)
+    if output.suffix.lower() != ".onnx" or output.is_dir():
+        ensure_folder(output)
+        output = output / f"{slug_of(path.stem)}.onnx"
+    return asdict(export_onnx(path, output))
 
 
 def _save(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -90,6 +92,7 @@ _PLACE = {
 def _batch(arguments: argparse.Namespace) -> dict[str, Any]:
     from ..batch import run_all
 
+    ensure_folder(Path(arguments.output))
     rows = run_all(Path(arguments.file), Path(arguments.output), progress_of(arguments))
     failed = [row for row in rows if row["state"] == "failed"]
     report = {
@@ -123,7 +126,10 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
         ("voice", _VOICE),
         (
             "--layout",
-            {"default": "rvc", "choices": ["rvc", "applio", "zip"], "help": "Program to export for. Default: rvc."},
+            {
+                "choices": ["rvc", "applio", "zip"],
+                "help": "Program to export for. Default: zip if --output ends in .zip, else rvc.",
+            },
         ),
         (
             "--format",

@@ -15,10 +15,11 @@ import torch
 from ..audio.waveform import Audio, highpass, read_audio, rms_envelope
 from ..errors import AudioError, MismatchError, RVCError, SettingsError, StorageError
 from ..features.content import ENCODERS, ContentEncoder, content_encoder, repeat_to_100fps
-from ..features.pitch import PitchTrack, auto_transpose, pitch_estimator, pitch_method, read_curve
+from ..features.high_pitch import folded
+from ..features.pitch import F0_MAX_HZ, PitchTrack, auto_transpose, pitch_estimator, pitch_method, read_curve
 from ..features.retrieval import FeatureIndex
 from ..nn.synthesizer import SynthesisNoise
-from ..progress import Progress, Silent, Stop
+from ..progress import Progress, Silent, Stop, counted
 from ..settings import ConvertSettings, RuntimeSettings
 from ..system.devices import choose_device
 from ..system.platforms import MOUNT_AGAIN, is_reachable
@@ -37,7 +38,8 @@ from .windows import (
 
 SOURCE_RATE_HZ = 16000
 _PEAK = 0.99
-_SILENT_RMS = 1e-4
+_SILENT_RMS, _QUIET_RMS = 1e-4, 1e-3
+_LOUD_QUANTILE, _LOUD = 0.95, 0.1  # pitch is estimated where the louder samples are at least that
 _CODEC_SECONDS = {".mp3": 0.15, ".m4a": 0.15}  # these codecs add frames at both ends
 
 
@@ -123,11 +125,13 @@ class Converter:
     ) -> ConvertResult:
         """Convert one recording. The result has exactly the length of the source."""
         started = time.monotonic()
-        names, rows = [*self.voice.info.speakers], len(self.voice.info.speakers) or self.voice.spec.speakers
+        names, is_ours = [*self.voice.info.speakers], bool(self.voice.info.content_identity)
+        rows = len(names) or (1 if is_ours else self.voice.spec.speakers)  # other rows of ours are not trained
         if settings.speaker >= rows:
+            named = ", ".join(f"{row} ({name})" for row, name in enumerate(names))
             raise SettingsError(
-                f"speaker {settings.speaker} does not exist: the voice has {rows} speakers",
-                hint="choose " + (", ".join(f"{row} ({name})" for row, name in enumerate(names)) or f"0 to {rows - 1}"),
+                f"speaker {settings.speaker} does not exist: the voice has {counted(rows, 'speaker')}",
+                hint=f"choose {named or (f'0 to {rows - 1}' if rows > 1 else '0, or leave it out')}",
             )
         samples = _prepared(source)
         padded = _padded(samples)
@@ -174,11 +178,15 @@ class Converter:
         if settings.f0_curve:
             track, warnings = _drawn_pitch(Path(settings.f0_curve).expanduser(), len(padded) // FRAME_SAMPLES)
         else:
-            track, warnings = pitch_estimator(pitch_method(settings.f0_method), str(self.device))(padded), []
+            track, high = _estimated_pitch(padded, settings.f0_method, str(self.device))
+            seconds = high[CONTEXT_FRAMES : -CONTEXT_FRAMES - 4].sum() / 100
+            line = f"{seconds:.1f} s are above {F0_MAX_HZ:.0f} Hz, and are sung an octave lower"
+            warnings = [line] if seconds >= 0.1 else []
         if not track.voiced.any():
             warnings.append("no voiced sound was found: the result sounds like a whisper")
-        if settings.transpose != "auto":
-            return track.transposed(float(settings.transpose)), float(settings.transpose), warnings
+        if settings.transpose != "auto" or settings.f0_curve:  # a curve is sung as drawn
+            semitones = 0.0 if settings.transpose == "auto" else float(settings.transpose)
+            return track.transposed(semitones), semitones, warnings
         info = self.voice.info
         median_hz = [*info.speakers.values()][settings.speaker] if info.speakers else info.f0_median_hz
         if not median_hz:
@@ -231,7 +239,8 @@ def convert_to_file(
     if not is_reachable(output.parent):
         raise StorageError(f"{output.parent} cannot be reached: its storage went away", hint=MOUNT_AGAIN)
     result = converter.convert(source, settings, progress=progress)
-    result.audio.save(output, comment=f"voice converted by rvc_core with {converter.voice.info.name or 'a voice'}")
+    comment = f"voice converted by rvc_core with {converter.voice.info.name or 'a voice'}"
+    result.audio.save(output, comment=comment, depth=settings.output_depth)
     try:
         tolerance = _CODEC_SECONDS.get(output.suffix.lower(), 0.02)
         sanity = check_sanity(read_audio(output), source, tolerance_seconds=tolerance)
@@ -273,17 +282,30 @@ def mix_loudness(made: Audio, source: Audio, rms_mix_rate: float) -> Audio:
 
 
 def _prepared(source: Audio) -> np.ndarray:
-    """The source as 16 kHz mono, high-passed and scaled to peaks of at most 0.95."""
+    """The source as 16 kHz mono, high-passed and scaled to peaks of at most 0.95.
+
+    It is extended by a second of its reflection, so that an offset or a hum makes no click where the sound begins.
+    """
     if source.seconds == 0 or np.sqrt(np.mean(np.square(source.samples))) < _SILENT_RMS:
         raise AudioError("the recording is silent", hint="choose a recording with a voice in it")
-    samples = highpass(source.resample(SOURCE_RATE_HZ), zero_phase=True).samples
+    second = source.sample_rate
+    extended = np.pad(source.samples, second, mode="reflect" if len(source.samples) > 1 else "edge", reflect_type="odd")
+    wide = highpass(Audio(extended, second).resample(SOURCE_RATE_HZ), zero_phase=True).samples
+    samples = wide[SOURCE_RATE_HZ:-SOURCE_RATE_HZ]
     return samples / max(1.0, float(np.abs(samples).max()) / 0.95)
+
+
+def _estimated_pitch(samples: np.ndarray, method: str, device: str) -> tuple[PitchTrack, np.ndarray]:
+    """Pitch of prepared samples, at a level that estimators are made for, and which frames were too high for them."""
+    loudest = float(np.quantile(np.abs(samples), _LOUD_QUANTILE))
+    samples = samples * np.float32(max(1.0, min(_LOUD / max(loudest, 1e-9), 1 / max(np.abs(samples).max(), 1e-9))))
+    return folded(samples, pitch_estimator(pitch_method(method), device)(samples))
 
 
 def source_pitch(source: Audio, method: str, runtime: RuntimeSettings = RuntimeSettings()) -> PitchTrack:
     """Pitch of a recording, estimated as in conversion."""
     set_threads(runtime.threads)
-    return pitch_estimator(method, choose_device(runtime.device).name)(_prepared(source))
+    return _estimated_pitch(_prepared(source), method, choose_device(runtime.device).name)[0]
 
 
 def _drawn_pitch(path: Path, frames: int) -> tuple[PitchTrack, list[str]]:
@@ -320,6 +342,11 @@ def check_sanity(made: Audio, source: Audio, *, tolerance_seconds: float = 0.02)
     """Measure a result; raises an AudioError if it is silent or does not have the length of its source."""
     rms = float(np.sqrt(np.mean(np.square(made.samples, dtype=np.float64)))) if len(made.samples) else 0.0
     difference = made.seconds - source.seconds
+    source_rms = float(np.sqrt(np.mean(np.square(source.samples, dtype=np.float64))))
+    if rms < _SILENT_RMS and source_rms < _QUIET_RMS:
+        raise AudioError(
+            f"the recording is too quiet: {20 * np.log10(source_rms):.0f} dB", hint="raise its level, then convert it"
+        )
     if rms < _SILENT_RMS:
         raise AudioError("the result is silent", hint="the voice is damaged or untrained: use another checkpoint")
     if abs(difference) > tolerance_seconds:

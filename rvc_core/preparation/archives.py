@@ -17,11 +17,11 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from ..audio.file_kinds import is_foreign_archive, kind_of_file
 from ..audio.waveform import AUDIO_SUFFIXES
 from ..errors import DatasetError, UnsafeFileError, printable
 from ..progress import Progress, Silent
 from ..system.files import ensure_room, folder_atomically, sha256_of, slug_of
-from .file_kinds import is_foreign_archive, kind_of_file
 
 UNPACK = "unpack it first, or pack a .zip"
 _MOST_FILES = 100_000

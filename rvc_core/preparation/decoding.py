@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..audio.file_kinds import kind_of_file
 from ..audio.recordings import DatasetFiles
 from ..audio.slicer import Span, find_phrases
-from ..audio.waveform import Audio, NonFiniteError, highpass, read_audio
+from ..audio.waveform import Audio, NonFiniteError, highpass, read_recording
 from ..errors import AudioError
 from ..settings import PrepareSettings
 from ..system.files import replace_atomically
@@ -38,6 +39,7 @@ class Decoder:
     ) -> None:
         self.recordings: list[Recording] = []
         self.explained: list[Explained] = []
+        self.notes: list[str] = []
         self.seconds_in = 0.0
         self._staging, self._settings, self._rate_hz, self._lengths = staging, settings, rate_hz, lengths
         self._speakers = speakers
@@ -50,22 +52,26 @@ class Decoder:
         for name in files.ignored:
             self._explain(name, self._lengths[name], "ignored folder", "")
         for name, path in files.not_audio.items():
-            archive = path.suffix.lower() in {".zip", ".7z", ".rar", ".tar", ".gz"}
-            self._explain(name, 0.0, "not audio", "unpack it first" if archive else "")
+            hidden = any(part.startswith(".") for part in name.split("/"))
+            group = kind_of_file(path).group if path.is_file() and not hidden else "other"
+            details = {"zip": "unpack it first", "archive": "unpack it first", "unknown": "its format is not known"}
+            self._explain(name, 0.0, "not audio", details.get(group, ""))
 
     def take(self, name: str, path: Path) -> None:
         """Decode and filter a recording and find its phrases; if that fails, record why."""
         try:
-            audio = read_audio(path)
+            read = read_recording(path)
         except NonFiniteError as error:
             self._explain(name, error.seconds, "non-finite", str(error))
             return
         except AudioError as error:
             self._explain(name, self._lengths[name], "undecodable", str(error))
             return
-        missing = self._lengths[name] - audio.seconds
-        if missing > max(0.5, 0.02 * audio.seconds):  # some formats only estimate their length, with smaller errors
-            self._explain(name, missing, "undecodable", "the file is damaged: its end is missing", audio.seconds)
+        audio, end = read.audio, read.audio.seconds
+        for lost in read.missing:
+            self._explain(name, lost.seconds, "undecodable", f"{lost.why} at {lost.start_seconds:.1f} s", end)
+            end += lost.seconds
+        self.notes += [f"{name}: {note}" for note in read.notes]
         first = self._seen.setdefault(hashlib.sha256(audio.samples.data).digest(), name)
         if first != name:
             self._explain(name, audio.seconds, "duplicate", f"same audio as {first}")
@@ -84,7 +90,8 @@ class Decoder:
         )
         if not phrases:
             peak_db = 20 * np.log10(max(1e-9, np.abs(sound.samples).max()))
-            self._explain(name, audio.seconds, "silent", f"peak {peak_db:.0f} dB" if peak_db > -70 else "")
+            detail = f"peak {peak_db:.0f} dB: raise its level, or lower silence_db" if peak_db > -70 else ""
+            self._explain(name, audio.seconds, "silent", detail)
             return
         self.seconds_in += audio.seconds
         number = len(self.recordings)

@@ -263,8 +263,14 @@ def _describe(
     if spec.uses_f0 and all({"f0_coarse", "f0_hz"} <= files.paths.keys() for files in source.files.values()):
         stamp(staged, "f0", {"method": f"{source.program}, {found['unvoiced']}", "prepare": prepared})
     write_text(staged.filelist, filelist_text(layout, spec, listed, with_mute=found["mute"]))
+    last = max(source.speakers.values())
     ExperimentRecord(
-        layout.name, f"recordings of {source.folder}", f"{spec.version}-{spec.rate_name}", spec.uses_f0, spec.speakers
+        layout.name,
+        f"recordings of {source.folder}",
+        f"{spec.version}-{spec.rate_name}",
+        spec.uses_f0,
+        spec.speakers,
+        [str(row) for row in range(last + 1)] if last else [],
     ).save(staged)
 
 

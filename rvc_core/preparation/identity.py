@@ -5,7 +5,8 @@ import time
 from pathlib import Path
 
 from ..audio.recordings import DatasetFiles
-from ..errors import DatasetError, StageOrderError
+from ..errors import DatasetError, MismatchError, StageOrderError
+from ..settings import ExtractSettings, PrepareSettings
 from ..system.files import sha256_of
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord
@@ -61,6 +62,60 @@ def refuse_other_recordings(layout: Layout, files: DatasetFiles, digests: list[s
         raise DatasetError(
             f"{layout.name!r} was trained on other recordings ({known.dataset}); none of these is among them",
             hint=_REMEDY,
+        )
+
+
+def kept_settings(
+    layout: Layout, prepare: PrepareSettings, extract: ExtractSettings
+) -> tuple[PrepareSettings, ExtractSettings]:
+    """These settings; where none was given, an existing experiment keeps its own.
+
+    Raises
+    ------
+    MismatchError
+        When its training could not go on with them; nothing has been changed.
+    """
+    try:
+        record = ExperimentRecord.load(layout)
+    except (StageOrderError, DatasetError):
+        return prepare, extract
+    own = {"preset": record.preset, "uses_f0": record.uses_f0, **content_of(layout, "prepare").get("settings", {})}
+    encoder = content_of(layout, "content").get("name", "auto")
+    prepare = PrepareSettings.of(**{**own, **prepare.model_dump(exclude_unset=True)})
+    wanted = extract.model_dump(exclude_unset=True)
+    kept = ExtractSettings.of(**{"content": encoder, **wanted})
+    if not layout.generator_steps():
+        return prepare, kept
+    differing = [
+        f"{name} {now}, not {before}"
+        for name, before, now in (
+            ("preset", record.preset, prepare.preset),
+            ("uses_f0", record.uses_f0, prepare.uses_f0),
+            ("content", encoder, encoder if kept.content == "auto" else kept.content),
+        )
+        if before not in (now, "auto")
+    ]
+    if differing:
+        raise MismatchError(
+            f"{layout.name!r} cannot be trained further with {' and '.join(differing)}",
+            hint=f"leave that out, or {_REMEDY}",
+        )
+    return prepare, kept
+
+
+def refuse_own_clips(layout: Layout, dataset: Path) -> None:
+    """Refuse a dataset that is a part of the experiment's own folder, or that holds it.
+
+    Raises
+    ------
+    DatasetError
+        It would replace the recordings by clips that were cut from them.
+    """
+    own, given = layout.root.resolve(), dataset.resolve()
+    if given.is_relative_to(own) or own.is_relative_to(given):
+        raise DatasetError(
+            f"{str(dataset)!r} holds the experiment's own clips, not its recordings",
+            hint="give the folder of the recordings themselves, outside of logs",
         )
 
 

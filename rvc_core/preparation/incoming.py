@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
+from ..audio.file_kinds import is_foreign_archive, kind_of_file
 from ..audio.recordings import find_recordings, unread_folders
 from ..audio.waveform import AUDIO_SUFFIXES, header_seconds
 from ..errors import DatasetError, printable
@@ -13,7 +14,6 @@ from ..progress import Progress, Silent
 from ..system.files import folder_atomically, replace_atomically, signature, slug_of
 from ..system.platforms import home
 from .archives import UNPACK, unpack
-from .file_kinds import is_foreign_archive, kind_of_file
 from .links import fetch
 from .typed_paths import meant
 

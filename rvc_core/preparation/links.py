@@ -17,6 +17,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from .. import __version__
+from ..audio.file_kinds import START_BYTES, TEXTS, Kind, kind_of, kind_of_file
 from ..audio.waveform import AUDIO_SUFFIXES, header_seconds
 from ..errors import DatasetError, WeightsError, printable
 from ..progress import Progress, Silent
@@ -25,7 +26,6 @@ from ..system.download import Patience, WebOnly, download, web_address
 from ..system.files import sha256_of, signature, write_json
 from ..system.inside import is_regular
 from .archives import UNPACK
-from .file_kinds import START_BYTES, TEXTS, Kind, kind_of, kind_of_file
 
 _PATIENCE = Patience()
 _PAGE_BYTES, _LONGEST_NAME, _LONGEST_SUFFIX = 200_000, 100, 10  # bytes, bytes, letters

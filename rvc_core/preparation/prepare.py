@@ -30,7 +30,7 @@ from ..workspace.stage_locks import at_stage, refuse_disturbance
 from ..workspace.stamps import clear, is_current, stamp
 from .decoding import Decoder, Recording
 from .heldout import choose_heldout
-from .identity import digests_of, refuse_other_recordings
+from .identity import digests_of, refuse_other_recordings, refuse_own_clips
 
 CONTENT_RATE_HZ = 16_000
 _TOO_LOUD = 2.5  # RVC's limit: a clip with a higher peak is not used
@@ -119,7 +119,8 @@ def prepare(
         When there is no usable audio, this voice was trained on other recordings, or another process works on it; then
         nothing changes.
     """
-    files = find_recordings(dataset := Path(dataset).expanduser().absolute())
+    refuse_own_clips(layout, dataset := Path(dataset).expanduser().absolute())
+    files = find_recordings(dataset)
     record = _record(layout, dataset, files, settings, uses_f0)
     content = {"format": _FORMAT, "settings": settings.stamp(), "files": files.fingerprint()}
     if is_current(layout, "prepare", content) and _is_complete(layout):
@@ -150,8 +151,7 @@ def prepare(
     record.save(layout)
     stamp(layout, "prepare", content)
     report = PrepareReport.of(manifest, decoder.seconds_in)
-    report.warnings.extend(warnings)
-    return report
+    return replace(report, warnings=[*report.warnings, *decoder.notes, *warnings])
 
 
 def _record(
@@ -226,11 +226,21 @@ def _cut(
         silent = outside(phrases, everything.stop)
         for reason, spans in (("silent", silent), ("too loud", outside(covered + silent, everything.stop))):
             explained += [
-                Explained(recording.name, span.start / rate_hz, len(span) / rate_hz, reason) for span in spans
+                Explained(recording.name, span.start / rate_hz, len(span) / rate_hz, reason, _remedy(reason, samples))
+                for span in spans
             ]
         recording.samples_file.unlink()
         progress.advance(recording.name)
     return clips, explained
+
+
+def _remedy(reason: str, samples: np.ndarray) -> str:
+    """What to do about sound that is too loud."""
+    if reason != "too loud":
+        return ""
+    peak = float(np.abs(samples).max())
+    scale = next((f"divide it by {full}" for full in (32768, 8388608) if full / 100 < peak <= 1.1 * full), "")
+    return f"peak {peak:.4g}, where 1 is full scale: {scale or 'lower its level'}"
 
 
 def _write_clip(samples: np.ndarray, rate_hz: int, folder: Layout, name: str) -> bool:
@@ -323,7 +333,8 @@ def _warnings(manifest: Manifest, kept: float, total: float) -> list[str]:
     ]
     if kept < 0.8 * total:
         reasons = ", ".join(f"{seconds:.1f} s {reason}" for reason, seconds in manifest.explained_seconds.items())
-        warnings.append(f"only {100 * kept / total:.0f} % of the input is in clips: {reasons}")
+        remedy = "; if that is no silence, lower silence_db" if "silent" in manifest.explained_seconds else ""
+        warnings.append(f"only {100 * kept / total:.0f} % of the input is in clips: {reasons}{remedy}")
     if not manifest.heldout:
         warnings.append(
             "nothing is held out, so the verdict cannot say which voice is the best: collect three minutes "

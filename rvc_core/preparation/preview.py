@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from ..audio.file_kinds import is_foreign_archive
 from ..audio.recordings import find_recordings
 from ..audio.waveform import AUDIO_SUFFIXES, header_seconds
 from ..errors import DatasetError, RVCError
 from ..system.platforms import Platform, detect, home
-from .file_kinds import is_foreign_archive
 from .typed_paths import refuse_whole
 
 T = TypeVar("T")

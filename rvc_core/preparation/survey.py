@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from ..audio.quality import Quality, measure
 from ..audio.recordings import find_recordings, unread_folders
-from ..audio.waveform import read_audio
+from ..audio.waveform import read_recording
 from ..errors import AudioError
 from ..progress import Progress, Silent, counted
 
@@ -113,11 +113,12 @@ def grade(quality: Quality, sample_rate: int) -> tuple[Grade, list[str]]:
 
 def _report(name: str, path: Path) -> RecordingReport:
     try:
-        audio = read_audio(path)
+        read = read_recording(path)
     except AudioError as error:
         return RecordingReport(name, 0.0, 0, None, "poor", [str(error)])
-    quality = measure(audio)
+    audio, quality = read.audio, measure(read.audio)
     verdict, problems = grade(quality, audio.sample_rate)
+    problems += read.warnings
     return RecordingReport(name, round(audio.seconds, 3), audio.sample_rate, quality, verdict, problems)
 
 

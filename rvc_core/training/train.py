@@ -2,12 +2,13 @@
 
 import contextlib
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
-from ..progress import Budget, Progress, Silent, Stop
+from ..errors import RVCError
+from ..progress import Budget, Progress, Silent, Stop, counted
 from ..settings import RuntimeSettings, TrainSettings
 from ..system.devices import choose_device, refuse_unbuilt
 from ..system.files import remove_leftovers, write_json
@@ -52,6 +53,7 @@ class TrainReport:
     heldout_mel_last: float | None
     seconds: float
     skipped: int
+    warnings: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -102,6 +104,8 @@ def train(
                 trainer.validate()
             trainer.recall()
             stopped_by = trainer.fit(stops)
+            if stopped_by == "time" and not trainer.position.step:
+                raise RVCError("the time ended before the first step", hint="raise max_minutes, or begin a new session")
             progress.start("saving and opening again", 1)
             if ranks.is_first:
                 trainer.finish()
@@ -124,7 +128,20 @@ def _report(trainer: Trainer, stopped_by: str, seconds: float) -> TrainReport:
         heldout_mel_last=mels[-1] if mels else None,
         seconds=seconds,
         skipped=sum(row["kind"] == "skipped" for row in rows),
+        warnings=_warnings(trainer, stopped_by),
     )
+
+
+def _warnings(trainer: Trainer, stopped_by: str) -> list[str]:
+    """What to do where nothing was trained."""
+    epochs = trainer.position.epoch
+    if trainer.position.step != trainer.saves.resumed_step:
+        return []
+    already = f": it has {counted(epochs, 'epoch')} already; set epochs above {epochs}"
+    remedy = {"epochs": already, "time": "; raise max_minutes"}
+    line = f"no step of {trainer.layout.name!r} was trained{remedy.get(stopped_by, '')}"
+    trainer.progress.say(line)
+    return [line]
 
 
 # -- beginning -----------------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def export_voice(source: Path, output: Path, *, layout: str = "rvc", file_format
         A voice file; its index is found as for conversion.
     output : Path
         The folder of RVC WebUI or Applio, or any other folder, which gets the same structure; for ``zip``, the folder
-        of the zip.
+        of the zip, or its name.
     layout, file_format : str
         One of `LAYOUTS` and one of `FORMATS`. ``safetensors`` needs ``zip``, because only rvc_core opens such voices.
     """
@@ -68,6 +68,11 @@ def export_voice(source: Path, output: Path, *, layout: str = "rvc", file_format
             f"unknown layout or format: {layout}, {file_format}",
             hint=f"layouts: {', '.join(LAYOUTS)}; formats: {', '.join(FORMATS)}",
         )
+    is_file = output.suffix.lower() in (".zip", *_SUFFIXES, ".onnx") and not output.is_dir()
+    if is_file and (layout, output.suffix.lower()) != ("zip", ".zip"):
+        raise SettingsError(
+            f"{output} must be a folder", hint="give a folder; or one file, a zip, with --layout zip --output voice.zip"
+        )
     voice = load_voice(source)
     if layout != "zip":
         _refuse_strange(voice, layout, file_format)
@@ -75,7 +80,7 @@ def export_voice(source: Path, output: Path, *, layout: str = "rvc", file_format
     slug = slug_of(voice.info.name)
     ensure_room(output, 2 * sum(path.stat().st_size for path in (source, index) if path))
     if layout == "zip":
-        paths, rms_db = _zipped(voice, index, output / f"{slug}.zip", file_format)
+        paths, rms_db = _zipped(voice, index, output if is_file else output / f"{slug}.zip", file_format)
     else:
         folder = output / "logs" / slug
         target = (output / "assets" / "weights" if layout == "rvc" else folder) / f"{slug}.pth"

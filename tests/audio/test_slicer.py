@@ -70,11 +70,24 @@ def test_only_pauses_of_400_ms_separate(pause_seconds, count):
 
 
 def test_threshold_is_in_decibels_of_full_scale():
-    noise = np.random.default_rng(0).standard_normal(3 * RATE_HZ)
-    just_above, just_below = (Audio((10 ** (db / 20) * noise).astype(np.float32), RATE_HZ) for db in (-40.5, -43.5))
-    assert find_phrases(just_above) == [Span(0, 3 * RATE_HZ)]
-    assert find_phrases(just_below) == []
-    assert find_phrases(just_below, silence_db=-50) == [Span(0, 3 * RATE_HZ)]
+    noise = np.random.default_rng(0).standard_normal(9 * RATE_HZ)
+    loud = 0.1 * noise[: 3 * RATE_HZ]
+    just_above, just_below = (
+        Audio(np.concatenate([loud, 10 ** (db / 20) * noise, loud]).astype(np.float32), RATE_HZ)
+        for db in (-40.5, -43.5)
+    )
+    assert find_phrases(just_above) == [Span(0, 15 * RATE_HZ)]
+    assert len(find_phrases(just_below)) == 2
+    assert find_phrases(just_below, silence_db=-50) == [Span(0, 15 * RATE_HZ)]
+
+
+@pytest.mark.parametrize("level_db", [-20, -33, -42, -55])
+def test_the_threshold_of_a_quiet_recording_is_lower_but_noise_alone_is_silence(level_db):
+    noise = np.random.default_rng(0).standard_normal(9 * RATE_HZ)
+    gain = 10 ** (level_db / 20)
+    sound = Audio((gain * np.concatenate([noise, 0.003 * noise, noise])).astype(np.float32), RATE_HZ)
+    assert len(find_phrases(sound)) == 2
+    assert find_phrases(Audio((1e-3 * 0.7 * noise).astype(np.float32), RATE_HZ)) == []
 
 
 def test_short_words_between_long_pauses_survive_whole():

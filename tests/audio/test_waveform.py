@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from rvc_core.audio.waveform import Audio, NonFiniteError, header_seconds, highpass, mono, read_audio, rms_envelope
+from rvc_core.audio.tracks import mono
+from rvc_core.audio.waveform import Audio, NonFiniteError, header_seconds, highpass, read_audio, rms_envelope
 from rvc_core.errors import AudioError, RVCError
 from torture import encode, extensible_wav, voice
 

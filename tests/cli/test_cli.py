@@ -373,8 +373,15 @@ def test_what_the_system_forbids_is_said_with_the_place(
     assert _fails_in_one_line(capsys, ["prepare", "x"]) == "Permission denied: /somewhere/logs"
 
 
-@pytest.mark.parametrize("output", ["out.wav", "out.wav/below"])
-@pytest.mark.parametrize("command", [["convert", "absent.pth", "a.wav"], ["demo"]])
+@pytest.mark.parametrize(
+    "command, output",
+    [
+        (["convert", "absent.pth", "a.wav"], "out.wav/below"),
+        (["convert", "absent.pth", "a.wav"], "out.wav/below.mp3"),
+        (["demo"], "out.wav"),
+        (["demo"], "out.wav/below"),
+    ],
+)
 def test_an_output_that_is_a_file_is_refused_before_any_work(
     here: Path, capsys: pytest.CaptureFixture[str], command: list[str], output: str
 ) -> None:

@@ -1,13 +1,16 @@
 """Conversion: windows that do not show, options that do what they say, results that are measured."""
 
 import errno
+import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from rvc_core.audio import waveform
@@ -130,7 +133,7 @@ def test_a_curve_stands_in_for_the_estimate(make: Callable[..., Converter], tmp_
     write_curve(file, track)
     estimated = converter.convert(source, _settings(transpose="auto"))
     drawn = converter.convert(source, _settings(transpose="auto", f0_curve=str(file)))
-    assert (estimated.f0_method, drawn.f0_method, drawn.warnings) == ("dio", "curve", estimated.warnings)
+    assert (estimated.f0_method, drawn.f0_method, drawn.warnings) == ("dio", "curve", [])
     padded = module._padded(module._prepared(source))
     heard, read = (converter._pitch(padded, _settings(f0_curve=curve))[0] for curve in ("", str(file)))
     assert len(heard.f0_hz) == len(read.f0_hz) and (heard.voiced != read.voiced).mean() < 0.02
@@ -140,6 +143,64 @@ def test_a_curve_stands_in_for_the_estimate(make: Callable[..., Converter], tmp_
     with_line = converter.convert(source, _settings(f0_curve=str(file)))
     assert "1.5 s long, the recording 3.0 s" in with_line.warnings[0]
     assert (with_line.audio.samples != drawn.audio.samples).mean() > 0.5
+
+
+def _strongest_hz(samples: np.ndarray, rate_hz: int) -> float:
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples)), 1 << 18))
+    return float(spectrum.argmax() * rate_hz / (1 << 18))
+
+
+def test_a_drawn_pitch_is_sung_as_drawn(make: Callable[..., Converter], tmp_path: Path) -> None:
+    converter, file = make(f0_median_hz=105.0), tmp_path / "curve.csv"
+    converter._synthesizer = Whistler()
+    file.write_text("0,200\n2,200\n")
+    for transpose, expected in (("auto", 200), (0, 200), (12, 400)):
+        made = converter.convert(_speech(), _settings(transpose=transpose, f0_curve=str(file)))
+        assert _strongest_hz(made.audio.samples[4000:-4000], 16000) == pytest.approx(expected, rel=0.005)
+    assert converter.convert(_speech(), _settings(transpose="auto")).transpose != 0
+
+
+@pytest.mark.parametrize("method", ["dio", "crepe", "harvest"])
+def test_whistle_register_leaves_no_hole_and_is_named(make: Callable[..., Converter], method: str) -> None:
+    converter, time = make(), np.arange(48000) / 16000
+    converter._synthesizer = Whistler()
+    sound = 0.2 * np.sin(2 * np.pi * np.where(time < 1, 600, 1250) * time).astype(np.float32)
+    made = converter.convert(Audio(sound, 16000), _settings(f0_method=method))
+    assert _strongest_hz(made.audio.samples[20000:44000], 16000) == pytest.approx(625, rel=0.01)
+    assert any("2.0 s are above 1100 Hz" in line for line in made.warnings)
+    levels = np.abs(made.audio.samples[16400:-2000]).reshape(-1, 400).max(1)
+    assert levels.min() > 0.25 * np.median(levels)
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 16000, 22050, 44100, 48000])
+@pytest.mark.parametrize("kind", ["offset", "hum", "both"])
+def test_an_offset_or_a_hum_makes_no_click(rate_hz: int, kind: str) -> None:
+    """The ends of a recording are as quiet as its pauses, and its length stays to the sample."""
+    time = np.arange(round(2.5 * rate_hz)) / rate_hz
+    pause = 3e-5 * np.random.default_rng(0).standard_normal(len(time))
+    speech = 0.2 * np.sin(2 * np.pi * 300 * time) * ((time > 1.0) & (time < 1.5))
+    unwanted = 0.05 * (kind != "hum") + 0.03 * np.sin(2 * np.pi * 12 * time + 1) * (kind != "offset")
+    made = module._prepared(Audio((pause + speech + unwanted).astype(np.float32), rate_hz))
+    assert len(made) == 40000
+    rest = np.abs(made[8000:14000]).max()
+    assert max(np.abs(made[:1600]).max(), np.abs(made[-1600:]).max()) < max(3 * rest, 5e-4)
+    clean = module._prepared(Audio((pause + speech).astype(np.float32), rate_hz))
+    assert np.abs(made - clean)[1600:-1600].max() < 2e-3
+
+
+def test_quiet_sources_keep_their_voicing_and_hiss_is_the_sources_fault(make: Callable[..., Converter]) -> None:
+    loud = _speech(3.0)
+    voiced = module.source_pitch(loud, "dio").voiced
+    for level_db in (-36, -46, -56):
+        gain = 10 ** (level_db / 20) / np.sqrt(np.mean(loud.samples**2))
+        quiet = Audio((gain * loud.samples).astype(np.float32), 16000)
+        assert (module.source_pitch(quiet, "dio").voiced != voiced).mean() < 0.01
+    hiss = Audio((1.8e-4 * np.random.default_rng(0).standard_normal(32000)).astype(np.float32), 16000)
+    assert abs(make().convert(hiss, _settings(rms_mix_rate=0)).seconds - 2) < 0.01
+    with pytest.raises(AudioError, match="the recording is too quiet: -75 dB"):
+        module.check_sanity(Audio(0.3 * hiss.samples, 16000), hiss)
+    with pytest.raises(AudioError, match="the result is silent"):
+        module.check_sanity(Audio(0.3 * hiss.samples, 16000), loud[:2.0])
 
 
 def test_a_curve_needs_a_voice_that_follows_pitch(make: Callable[..., Converter], tmp_path: Path) -> None:
@@ -315,13 +376,31 @@ def test_a_voice_without_f0_converts(make: Callable[..., Converter]) -> None:
     assert abs(result.audio.seconds - 2) < 1e-3
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "MP3", "m4a", "ogg"])
-def test_what_was_written_is_opened_and_measured(make: Callable[..., Converter], tmp_path: Path, suffix: str) -> None:
-    converter = make()
+@pytest.mark.parametrize(
+    "suffix, depth, subtype",
+    [
+        ("wav", "auto", "PCM_16"),
+        ("wav", "24", "PCM_24"),
+        ("wav", "32", "FLOAT"),
+        ("flac", "auto", "PCM_24"),
+        ("flac", "16", "PCM_16"),
+        ("ogg", "auto", "VORBIS"),
+        ("mp3", "auto", ""),
+        ("MP3", "auto", ""),
+        ("m4a", "auto", ""),
+    ],
+)
+def test_what_was_written_is_opened_measured_and_tagged(
+    make: Callable[..., Converter], tmp_path: Path, suffix: str, depth: str, subtype: str
+) -> None:
+    converter, output = make(), tmp_path / f"it's «søng» 歌.{suffix}"
     converter._synthesizer = Whistler()
-    result = convert_to_file(converter, _speech(), tmp_path / f"it's «søng» 歌.{suffix}", _settings())
-    written = read_audio(Path(result.output))
-    assert abs(written.seconds - 2) < 0.15 and result.sanity["rms_db"] > -30
+    result = convert_to_file(converter, _speech(), output, _settings(output_depth=depth))
+    assert abs(read_audio(Path(result.output)).seconds - 2) < 0.15 and result.sanity["rms_db"] > -30
+    assert not subtype or soundfile.info(output).subtype == subtype
+    with av.open(str(output)) as container:
+        tags = json.dumps([dict(container.metadata), dict(container.streams.audio[0].metadata)])
+    assert "converted by rvc_core" in tags
 
 
 @pytest.mark.parametrize("number", [errno.ENOTCONN, errno.EIO, errno.ESTALE])
@@ -363,7 +442,7 @@ def test_a_drive_that_goes_away_in_the_middle_is_one_clear_line(
     assert failed.error == f"{tmp_path / 'full' / 'a_v.wav'} cannot be reached: its storage went away"
     number = errno.ENOSPC
     [failed] = voice.convert_all(inputs[:1], tmp_path / "full", _settings())
-    assert failed.error.startswith("No space left on device: /") and failed.hint.startswith("the disk is full")
+    assert failed.error.startswith("No space left on device: /") and "is full: free some space" in failed.hint
     number, _ = errno.ENOTCONN, gone.append(1)
     for lost in (lambda: read_audio(inputs[0]), lambda: _speech().save(drive / "d.wav")):
         with pytest.raises(StorageError, match="its storage went away"):
@@ -373,7 +452,7 @@ def test_a_drive_that_goes_away_in_the_middle_is_one_clear_line(
 def test_an_output_that_is_not_what_was_made_is_removed(
     make: Callable[..., Converter], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Audio, "save", lambda self, path, comment="": path.write_bytes(b"torn"))
+    monkeypatch.setattr(Audio, "save", lambda self, path, **_: path.write_bytes(b"torn"))
     with pytest.raises(AudioError):
         convert_to_file(make(), _speech(), tmp_path / "out.wav", _settings())
     assert not (tmp_path / "out.wav").exists()

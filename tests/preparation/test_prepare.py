@@ -363,3 +363,30 @@ def test_rumble_is_removed(tmp_path, layout):
     made = read_audio(layout.clips / "0_0.wav").samples
     spectrum = np.abs(np.fft.rfft(made)) ** 2
     assert spectrum[: len(made) * 30 // 16_000].sum() < 0.001 * spectrum.sum()
+
+
+@pytest.mark.parametrize("peak_db", [-3, -12, -28, -36])
+def test_a_quiet_recording_loses_no_more_than_a_loud_one(peak_db, tmp_path, layout):
+    """Speech of 20 s with two pauses of 1.5 s; noise 60 dB below its peaks."""
+    random, rate = np.random.default_rng(0), 24_000
+    swell = np.interp(np.arange(6 * rate) / rate % 0.8, [0, 0.1, 0.5, 0.8], [0.05, 1, 0.3, 0.05])
+    part, pause = voice(6, 1, rate) * swell, np.zeros(round(1.5 * rate))
+    sound = np.concatenate([part, pause, part[::-1], pause, part])
+    sound = 10 ** (peak_db / 20) * (sound / np.abs(sound).max() + 1e-3 * random.standard_normal(len(sound)))
+    (tmp_path / "data").mkdir()
+    soundfile.write(tmp_path / "data" / "a.wav", sound, rate, "FLOAT")
+    report = prepare(layout, tmp_path / "data", NANO)
+    assert 18 <= report.seconds_kept < 20.5 and report.seconds_in == pytest.approx(21, abs=0.01)
+
+
+def test_noise_alone_is_silence_and_what_to_do_is_said(tmp_path, layout):
+    data, random = recordings(tmp_path / "data", 5), np.random.default_rng(0)
+    soundfile.write(data / "hiss.wav", 5e-4 * random.standard_normal(72_000), 24_000, "FLOAT")
+    soundfile.write(data / "numbers.wav", 32_768 * voice(2, 7, 24_000), 24_000, "FLOAT")
+    soundfile.write(data / "wild.wav", 40 * voice(2, 8, 24_000), 24_000, "FLOAT")
+    report = prepare(layout, data, NANO)
+    assert report.seconds_kept == pytest.approx(5, abs=0.01)
+    details = {row.recording: row.detail for row in Manifest.load(layout).explained}
+    assert "raise its level" in details["hiss.wav"] and "divide it by 32768" in details["numbers.wav"]
+    assert "lower its level" in details["wild.wav"]
+    assert any("numbers.wav: too loud" in line and "32768" in line for line in report.warnings)

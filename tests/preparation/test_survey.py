@@ -77,7 +77,7 @@ def test_upsampled_recordings_show_their_true_bandwidth(rate_hz):
         (lambda sound: sound, "good", None),
         (lambda sound: sound.clip(-0.05, 0.05), "poor", "clipped"),
         (lambda sound: sound + 0.04 * np.random.default_rng(0).standard_normal(len(sound)), "poor", "noisy"),
-        (lambda sound: 0.02 * sound, "poor", "silent"),
+        (lambda sound: 0.002 * sound, "poor", "silent"),
         (lambda sound: 0.15 * sound, "usable", "quiet"),
         (lambda sound: soxr.resample(soxr.resample(sound, RATE_HZ, 8000), 8000, RATE_HZ), "poor", "telephone"),
         (lambda sound: soxr.resample(soxr.resample(sound, RATE_HZ, 16_000), 16_000, RATE_HZ), "usable", "original"),

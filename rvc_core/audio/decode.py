@@ -1,0 +1,217 @@
+"""Decode any sound file, and the files that are joined to it. The bytes count, not the sizes in a header.
+
+soundfile reads Vorbis, and WAV, AIFF, CAF and W64 whose sizes agree with their bytes. FFmpeg (PyAV) reads the rest.
+"""
+
+import io
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ..errors import AudioError
+from ..system.platforms import DEAD
+from .tracks import Decoded, Missing, decode_tracks, joined, mono, opened
+
+_FEWEST_BYTES_PER_SECOND = 16  # no codec needs less, even for silence
+_JOINTS = {  # by a mark: how a file begins, which is also where a second one was joined to it
+    b"RIFF": rb"RIFF.{4}WAVE",
+    b"FORM": rb"FORM.{4}AIF[FC]",
+    b"caff": rb"caff\x00[\x01\x02]..desc",
+    b"riff": rb"riff\x2e\x91\xcf\x11",
+    b"fLaC": rb"fLaC[\x00\x80]\x00\x00\x22",
+    b"OggS": rb"OggS\x00\x02.{20}.",
+    b"FLV\x01": rb"FLV\x01[\x01\x04\x05]\x00\x00\x00\x09",
+    b"wvpk": rb"wvpk.{4}[\x02-\x10]\x04.{6}\x00{4}.{5}[%b]" % re.escape(bytes(byte for byte in range(256) if byte & 8)),
+    b"TTA1": rb"TTA1\x01\x00",
+    b"\x1aE\xdf\xa3": rb"\x1aE\xdf\xa3.{1,40}(?:matroska|webm)",
+    b".snd": rb"\.snd\x00\x00.{6}\x00\x00\x00[\x01-\x1b]",
+    b"#!AMR": rb"#!AMR(?:-WB)?\n",
+    b"ftyp": rb"\x00\x00\x00.ftyp",
+}
+_CHUNKS = {  # the first chunk, its name and size, what the size counts besides the content, padding, the sound's name
+    b"RIFF": (12, "<4sI", 0, 2, b"data"),
+    b"FORM": (12, ">4sI", 0, 2, b"SSND"),
+    b"caff": (8, ">4sq", 0, 1, b"data"),
+    b"riff": (40, "<16sq", 24, 8, b"data"),
+}
+_LARGEST_CLAIM = 0x7FFF0000  # recorders write such a size while they do not know the size yet
+_TRAILING_BYTES = 1024  # of tags behind the last chunk
+_BLOCK_BYTES, _MARK_BYTES, _BLOCK_SAMPLES = 1 << 24, 64, 1 << 22
+_VORBIS = b"\x01vorbis"  # FFmpeg loses the first block
+
+
+def decode(path: Path) -> Decoded:
+    """Decode a file with all files that are joined to it.
+
+    Raises
+    ------
+    AudioError
+        When nothing in it can be decoded as sound.
+    """
+    import av
+    import soundfile
+
+    try:
+        with path.open("rb") as file:
+            kind = _kind(file.read(_MARK_BYTES))
+            edges = [*(_starts(file, kind) if kind else [0]), path.stat().st_size]
+            parts: list[Decoded] = []
+            for start, stop in zip(edges, edges[1:], strict=False):
+                try:
+                    parts.append(_decode_part(path, kind, _Part(file, start, stop), is_whole=len(edges) == 2))
+                except (av.FFmpegError, AudioError) as error:
+                    if not parts or getattr(error, "errno", None) in DEAD:
+                        raise
+                    lost = (stop - start) * sum(part.seconds for part in parts) / start
+                    missing = [Missing(0.0, lost, "a file joined to this one is damaged")]
+                    parts.append(Decoded(np.zeros(0, np.float32), parts[0].sample_rate, missing))
+        return joined(parts)
+    except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno in DEAD:  # of the storage, not of the recording
+            raise OSError(error.errno, error.strerror) from error
+        try:
+            return _read_with_soundfile(str(path))  # a few old formats that FFmpeg does not know
+        except (soundfile.LibsndfileError, ValueError, MemoryError):
+            raise AudioError(
+                f"{path.name!r} cannot be decoded as audio",
+                hint="play it to check that it is a recording; if it plays, convert it to wav or flac",
+            ) from error
+
+
+def header_seconds(path: Path) -> float:
+    """Length by the file's header, without decoding; 0 if it records none. At most what the file's bytes can hold."""
+    import av
+    import soundfile
+
+    if not path.is_file():  # opening a pipe would wait for somebody to write into it
+        return 0.0
+    try:
+        most = path.stat().st_size / _FEWEST_BYTES_PER_SECOND
+        length = soundfile.info(str(path)).duration
+    except OSError:
+        return 0.0
+    except (soundfile.LibsndfileError, ValueError):
+        length = 0.0
+    if 0 < length <= most:
+        return length
+    try:
+        with opened(str(path)) as container:
+            return min(most, max(0, container.duration or 0) / 1e6) if container.streams.audio else 0.0
+    except (av.FFmpegError, OSError, ValueError):
+        return 0.0
+
+
+def _kind(start: bytes) -> bytes:
+    """The key in `_JOINTS`; empty for other files."""
+    return next((kind for kind, mark in _JOINTS.items() if re.match(mark, start, re.DOTALL)), b"")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The bytes of one of the joined files. They are read, not mapped: a drive that goes away must not kill us."""
+
+    file: BinaryIO
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def read(self, at: int = 0, size: int = -1) -> bytes:
+        """Bytes from `at` on."""
+        self.file.seek(self.start + at)
+        return self.file.read(len(self) - at if size < 0 else size)
+
+
+def _starts(file: BinaryIO, kind: bytes) -> Iterator[int]:
+    """Where each of the joined files begins."""
+    base, page_end = 0, -1
+    while True:
+        file.seek(base)
+        data = file.read(_BLOCK_BYTES + _MARK_BYTES)
+        for found in re.finditer(_JOINTS[kind], data, re.DOTALL) if kind in data else ():
+            at = base + found.start()
+            if found.start() >= _BLOCK_BYTES:
+                break
+            if kind == b"OggS":  # the streams of one file begin with a page each, one after the other
+                table = data[found.end() : found.end() + data[found.end() - 1]]
+                follows, page_end = at == page_end, base + found.end() + len(table) + sum(table)
+                if follows:
+                    continue
+            yield at
+        base += _BLOCK_BYTES
+        if len(data) <= _BLOCK_BYTES:
+            return
+
+
+def _decode_part(path: Path, kind: bytes, part: _Part, *, is_whole: bool) -> Decoded:
+    """Decode one of the joined files, or the whole file."""
+    import soundfile
+
+    if wrong := _wrong_size(part, kind):
+        return _decode_to_its_end(part, kind, *wrong, path.name)
+    source = str(path) if is_whole else io.BytesIO(part.read())
+    if kind in _CHUNKS or _VORBIS in part.read(0, _MARK_BYTES):
+        try:
+            return _read_with_soundfile(source)
+        except (soundfile.LibsndfileError, ValueError):
+            pass  # a codec that FFmpeg may know
+    return decode_tracks(source, path.name)
+
+
+def _wrong_size(part: _Part, kind: bytes) -> tuple[int, int] | None:
+    """Where the sound begins and the bytes its chunk claims, if the chunks do not fit the bytes; else None."""
+    if kind == b".snd":
+        begins, claimed = struct.unpack(">II", part.read(4, 8))
+        return (begins, claimed) if begins + claimed != len(part) else None
+    if kind not in _CHUNKS:
+        return None
+    at, head, counted, padding, name = _CHUNKS[kind]
+    sound: tuple[int, int] | None = None
+    while at + struct.calcsize(head) <= len(part):
+        chunk, size = struct.unpack(head, part.read(at, struct.calcsize(head)))
+        begins = at + struct.calcsize(head)
+        end = begins + size - counted
+        if sound is None and chunk.startswith(name):
+            sound = begins, size - counted
+        named = len(chunk) > 4 or all(32 <= byte < 127 for byte in chunk)
+        if not named or end > len(part) or size < counted:
+            left = len(part) - sum(sound) if sound else 0
+            return sound if left > _TRAILING_BYTES or left < 0 or (sound and not sound[1]) else None
+        at = end + -size % padding
+    return None
+
+
+def _decode_to_its_end(part: _Part, kind: bytes, begins: int, claimed: int, name: str) -> Decoded:
+    """Decode a file whose sound goes on to the end of its bytes, whatever its header claims."""
+    mended, size = bytearray(part.read()), len(part) - begins
+    if kind == b".snd":
+        struct.pack_into(">I", mended, 8, size)
+    else:
+        _, head, counted, _, _ = _CHUNKS[kind]
+        number = head[0] + head[-1]
+        struct.pack_into(number, mended, begins - struct.calcsize(number), size + counted)
+        if head[-1] == "I":
+            struct.pack_into(number, mended, 4, len(part) - 8)
+    decoded = decode_tracks(io.BytesIO(mended), name)
+    if size < claimed < _LARGEST_CLAIM:
+        seconds = (claimed - size) * decoded.seconds / size
+        note = f"its header claims {seconds:.1f} s more than the file holds: its end is missing, or the header is wrong"
+        return replace(decoded, notes=[*decoded.notes, note])
+    return decoded
+
+
+def _read_with_soundfile(source: Any) -> Decoded:
+    """Decode as far as it gets, in blocks: the number of samples in the header may be wrong."""
+    import soundfile
+
+    with soundfile.SoundFile(source) as file:
+        blocks = [file.read(_BLOCK_SAMPLES, dtype="float32", always_2d=True)]
+        while len(blocks[-1]):
+            blocks.append(file.read(_BLOCK_SAMPLES, dtype="float32", always_2d=True))
+        return Decoded(mono(np.concatenate(blocks)), file.samplerate)
