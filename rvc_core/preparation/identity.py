@@ -1,6 +1,7 @@
 """Whose voice an experiment is: the recordings that it was trained on. Others under its name are refused."""
 
 import contextlib
+import shlex
 import time
 from pathlib import Path
 
@@ -79,7 +80,9 @@ def begin_again(layout: Layout) -> Path | None:
     if not layout.root.exists():
         return None
     if is_locked(layout.lock):
-        raise StageOrderError(f"{layout.name!r} is being trained", hint=f"stop that first: rvc stop {layout.name}")
+        raise StageOrderError(
+            f"{layout.name!r} is being trained", hint=f"stop that first: rvc stop {shlex.quote(layout.name)}"
+        )
     count, aside = times_begun(layout) + 1, layout.root.with_name(f"{layout.slug}{SET_ASIDE}{time.time():.0f}")
     layout.root.rename(aside)
     stamp(layout, "begun", {"count": count})
