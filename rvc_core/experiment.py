@@ -1,5 +1,6 @@
 """The public API for training: an Experiment makes a voice. Wiring only; each stage is in its own module."""
 
+import shlex
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -232,7 +233,9 @@ class Experiment:
         """
         saved = self.layout.voices()
         if not saved:
-            raise StageOrderError(f"{self.layout.name!r} has no voice yet", hint=f"run: rvc train {self.layout.name}")
+            raise StageOrderError(
+                f"{self.layout.name!r} has no voice yet", hint=f"run: rvc train {shlex.quote(self.layout.name)}"
+            )
         if str(which) == "best":
             best = self.verdict().best
             which = best.path if best and best.path else "final"

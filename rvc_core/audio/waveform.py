@@ -3,6 +3,7 @@
 You do not need the ffmpeg program: PyAV brings its libraries.
 """
 
+import errno
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -298,11 +299,16 @@ def rms_envelope(audio: Audio) -> np.ndarray:
 def _write_with_soundfile(audio: Audio, path: Path, subtype: str, comment: str) -> None:
     import soundfile
 
-    with soundfile.SoundFile(str(path), "w", audio.sample_rate, 1, subtype) as file:
-        if comment:
-            file.comment = comment
-        for start in range(0, len(audio.samples), 1 << 16):  # libsndfile's Vorbis overflows its stack on long blocks
-            file.write(audio.samples[start : start + (1 << 16)])
+    try:
+        with soundfile.SoundFile(str(path), "w", audio.sample_rate, 1, subtype) as file:
+            if comment:
+                file.comment = comment
+            for start in range(
+                0, len(audio.samples), 1 << 16
+            ):  # libsndfile's Vorbis overflows its stack on long blocks
+                file.write(audio.samples[start : start + (1 << 16)])
+    except soundfile.LibsndfileError as error:  # it does not say which error of the system it met
+        raise OSError(errno.EFBIG, "the disk, a quota or a size limit refused to take the file", str(path)) from error
 
 
 def _write_with_av(audio: Audio, path: Path, comment: str) -> None:

@@ -1,6 +1,7 @@
 """The commands that prepare, train, convert and measure."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,8 @@ def _watched(lab: Experiment) -> Result:
         return {
             "running": True,
             "log": str(lab.layout.log),
-            "to_see_it": f"rvc train {lab.layout.name}",
-            "to_end_it": f"rvc stop {lab.layout.name}",
+            "to_see_it": f"rvc train {shlex.quote(lab.layout.name)}",
+            "to_end_it": f"rvc stop {shlex.quote(lab.layout.name)}",
         }
 
 

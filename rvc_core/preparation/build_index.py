@@ -1,5 +1,6 @@
 """Stage: build the index from the training clips' content features."""
 
+import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,9 @@ def build_index(
     spec = ExperimentRecord.load(layout).spec
     extracted = stamp_of(layout, "content")
     if extracted is None:
-        raise StageOrderError(f"{layout.name!r} has no content features", hint=f"run: rvc extract {layout.name}")
+        raise StageOrderError(
+            f"{layout.name!r} has no content features", hint=f"run: rvc extract {shlex.quote(layout.name)}"
+        )
     folder = layout.features(spec.content_width)
     clips = [clip.id for clip in Manifest.load(layout).training if (folder / f"{clip.id}.npy").exists()]
     content = {"settings": settings.stamp(), "content": extracted, "clips": clips}
@@ -69,7 +72,9 @@ def build_index(
     if is_current(layout, "index", content) and len(old) == 1:
         return _report(old[0], FeatureIndex.load(old[0]), skipped=True)
     if not clips:
-        raise DatasetError(f"{layout.name!r} has no features to index", hint=f"run: rvc extract {layout.name}")
+        raise DatasetError(
+            f"{layout.name!r} has no features to index", hint=f"run: rvc extract {shlex.quote(layout.name)}"
+        )
 
     refuse_disturbance(layout, "index")
     encoder = content_of(layout, "content")

@@ -1,6 +1,7 @@
 """Whose voice an experiment is: the recordings that it was trained on. Others under its name are refused."""
 
 import contextlib
+import shlex
 import time
 from pathlib import Path
 
@@ -135,7 +136,7 @@ def begin_again(layout: Layout) -> Path | None:
     if not layout.root.exists():
         return None
     if busy := at_work(layout):
-        raise StageOrderError(busy, hint=f"wait for it, or stop a training with: rvc stop {layout.name}")
+        raise StageOrderError(busy, hint=f"wait for it, or stop a training with: rvc stop {shlex.quote(layout.name)}")
     count, aside = times_begun(layout) + 1, layout.root.with_name(f"{layout.slug}{SET_ASIDE}{time.time():.0f}")
     layout.root.rename(aside)
     stamp(layout, "begun", {"count": count})

@@ -5,6 +5,7 @@ reported. The held-out reading decides. A voice is overtrained when the held-out
 the training mel loss did not get worse. docs/overtraining.md says how often the verdict is right.
 """
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -362,5 +363,7 @@ def verdict_of_experiment(layout: Layout) -> Verdict:
     rows = [row | {"path": str(layout.root / row["path"])} if "path" in row else row for row in recorded(layout)]
     rows = [row for row in rows if row["kind"] != "voice" or is_regular(Path(row.get("path", "")))]
     if not rows:
-        raise StageOrderError(f"{layout.name!r} has not been trained yet", hint=f"run: rvc train {layout.name}")
+        raise StageOrderError(
+            f"{layout.name!r} has not been trained yet", hint=f"run: rvc train {shlex.quote(layout.name)}"
+        )
     return verdict_of(rows, running=bool(holder(layout.lock)))

@@ -1,6 +1,7 @@
 """Find and publish voices with their indexes. A new voice appears only after it was read back and tested."""
 
 import math
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,7 +56,8 @@ def find_index(file: Path, voice: VoiceFile) -> tuple[Path | None, list[str]]:
             note = read_note(path)
             recorded = (note.get("name"), note.get("version"))
             if recorded == (voice.info.name, voice.spec.version) if note else path in by_name:
-                stale = f"the index is out of date, the clips or content features changed: run rvc index {layout.name}"
+                again = f"rvc index {shlex.quote(layout.name)}"
+                stale = f"the index is out of date, the clips or content features changed: run {again}"
                 return path, [stale] if is_stale(layout) else []
     return None, ["no index of this voice was found"]
 

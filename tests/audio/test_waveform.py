@@ -1,6 +1,10 @@
 """Sound in, sound out: every format people have, and one clear error for what is none."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -204,3 +208,22 @@ def test_rms_envelope_equals_librosas(rate_hz, length):
 def test_cut_by_seconds():
     audio = Audio(np.arange(100, dtype=np.float32), 10)
     assert audio[1.5:3.0].samples.tolist() == list(range(15, 30)) and audio[9:].seconds == 1.0
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
+def test_a_size_limit_or_quota_is_an_error_of_the_disk(suffix: str, tmp_path: Path) -> None:
+    """As ``ulimit -f`` or a quota has it: the disk has room, and does not take the file."""
+    program = f"""
+import resource
+import numpy as np
+from rvc_core.audio.waveform import Audio
+sound = Audio(np.random.default_rng(0).uniform(-1, 1, 960_000).astype(np.float32), 48_000)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    sound.save({str(tmp_path / "a")!r} + {suffix!r})
+except OSError as error:
+    print("refused:", error.strerror)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert ran.stdout.startswith("refused: ") and not list(tmp_path.iterdir()), ran.stderr

@@ -1,6 +1,7 @@
 """The command line: results as JSON, bad input as one line with a hint and status 1, nothing half-written."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -306,6 +307,16 @@ def test_a_mistyped_name_is_not_taken_for_a_voice_that_is_not_being_trained(
     for name in ("Zoë", "bob"):
         ExperimentRecord(name, "synthetic", "nano").save(Layout.of(name))
     assert "there is: Zoë\n" in told("Zoe") and "there is: Zoë, bob\n" in told("somebody")
+
+
+@pytest.mark.parametrize("command", ["verdict", "index"])
+@pytest.mark.parametrize("name", ["Anna Maria", "Zoë's", "alice"])
+def test_a_command_in_a_hint_can_be_pasted(
+    command: str, name: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ExperimentRecord(name, "synthetic", "nano").save(Layout.of(name))
+    assert main([command, name]) == 1
+    assert shlex.split(capsys.readouterr().err.split("run: ")[1])[2] == name
 
 
 def test_nothing_is_shown_as_a_word_and_not_as_python_writes_it(
