@@ -4,6 +4,7 @@ The pipeline is RVC WebUI's (``infer/vc/pipeline.py``) with two changes: windows
 stay at 0 Hz, which `protect` needs.
 """
 
+import os
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -36,6 +37,8 @@ from .windows import (
     plan_windows,
 )
 
+# oneDNN keeps 1024 compiled kernels: 130 recordings of different lengths took 110 MB more than the first twenty.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 SOURCE_RATE_HZ = 16000
 _PEAK = 0.99
 _SILENT_RMS, _QUIET_RMS = 1e-4, 1e-3
