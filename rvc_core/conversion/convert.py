@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..audio.waveform import Audio, highpass, read_audio, rms_envelope
+from ..audio.waveform import Audio, highpass, read_audio, rms_envelope, subtype_of
 from ..errors import AudioError, MismatchError, RVCError, SettingsError, StorageError
 from ..features.content import ENCODERS, ContentEncoder, content_encoder, repeat_to_100fps
 from ..features.high_pitch import folded
@@ -241,6 +241,7 @@ def convert_to_file(
     """Convert a recording, write the result tagged as converted, then read the file and check it."""
     if not is_reachable(output.parent):
         raise StorageError(f"{output.parent} cannot be reached: its storage went away", hint=MOUNT_AGAIN)
+    subtype_of(output, settings.output_depth)  # what cannot be written is refused before the work
     result = converter.convert(source, settings, progress=progress)
     comment = f"voice converted by rvc_core with {converter.voice.info.name or 'a voice'}"
     result.audio.save(output, comment=comment, depth=settings.output_depth)
