@@ -64,14 +64,14 @@ def decode(path: Path) -> Decoded:
             for start, stop in zip(edges, edges[1:], strict=False):
                 try:
                     parts.append(_decode_part(path, kind, _Part(file, start, stop), is_whole=len(edges) == 2))
-                except (av.FFmpegError, AudioError) as error:
+                except (av.FFmpegError, AudioError, ValueError, IndexError) as error:
                     if not parts or getattr(error, "errno", None) in DEAD:
                         raise
                     lost = (stop - start) * sum(part.seconds for part in parts) / start
                     missing = [Missing(0.0, lost, "a file joined to this one is damaged")]
                     parts.append(Decoded(np.zeros(0, np.float32), parts[0].sample_rate, missing))
         return joined(parts)
-    except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
+    except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:  # IndexError: PyAV, of lost streams
         if isinstance(error, OSError) and error.errno in DEAD:  # of the storage, not of the recording
             raise OSError(error.errno, error.strerror) from error
         try:

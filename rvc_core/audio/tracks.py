@@ -13,6 +13,7 @@ from ..system.platforms import DEAD
 
 _HOLE_SECONDS = 0.1  # smaller jumps of the timestamps are jitter, as for FFmpeg's resampler
 _LONGEST_HOLE_SECONDS = 300.0  # a clock that jumps further was set, or files were joined
+_MOST_LACK_SECONDS = 4 * 3600.0  # a header that claims more is wrong
 _CANCELLED_SHARE = 0.1  # of the loudest channel's energy: below it, the channels' mean has cancelled out
 _SILENT_RMS, _QUIETER = 1e-4, 0.1  # a later track is taken if the first is silent, or 20 dB quieter
 # These files have no timestamps: FFmpeg computes them from the first frame's rate. Lengths by header are estimates.
@@ -229,7 +230,7 @@ def _decode_track(source: Any, number: int) -> Decoded:
         lack -= missing[0].seconds if lack > 0 else 0.0
     if -_HOLE_SECONDS < lack < 0 and stream.codec_context.name == "aac":  # the encoder filled up its last frame
         decoded = replace(decoded, samples=decoded.samples[: round(claimed * decoded.sample_rate)])
-    elif lack > _HOLE_SECONDS and (kind == "avi" or (kind == "flac" and not is_cut)):
+    elif lack > _HOLE_SECONDS and (kind == "avi" or (kind == "flac" and not is_cut) or lack > _MOST_LACK_SECONDS):
         notes = [f"its header claims {lack:.1f} s more than the file holds"]
     elif lack > _HOLE_SECONDS:
         missing.append(Missing(decoded.seconds, lack, "its end is missing"))

@@ -4,6 +4,7 @@ The pipeline is RVC WebUI's (``infer/vc/pipeline.py``) with two changes: windows
 stay at 0 Hz, which `protect` needs.
 """
 
+import os
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..audio.waveform import Audio, highpass, read_audio, rms_envelope
+from ..audio.waveform import Audio, highpass, read_audio, rms_envelope, subtype_of
 from ..errors import AudioError, MismatchError, RVCError, SettingsError, StorageError
 from ..features.content import ENCODERS, ContentEncoder, content_encoder, repeat_to_100fps
 from ..features.high_pitch import folded
@@ -36,6 +37,8 @@ from .windows import (
     plan_windows,
 )
 
+# oneDNN keeps 1024 compiled kernels: 130 recordings of different lengths took 110 MB more than the first twenty.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 SOURCE_RATE_HZ = 16000
 _PEAK = 0.99
 _SILENT_RMS, _QUIET_RMS = 1e-4, 1e-3
@@ -238,6 +241,7 @@ def convert_to_file(
     """Convert a recording, write the result tagged as converted, then read the file and check it."""
     if not is_reachable(output.parent):
         raise StorageError(f"{output.parent} cannot be reached: its storage went away", hint=MOUNT_AGAIN)
+    subtype_of(output, settings.output_depth)  # what cannot be written is refused before the work
     result = converter.convert(source, settings, progress=progress)
     comment = f"voice converted by rvc_core with {converter.voice.info.name or 'a voice'}"
     result.audio.save(output, comment=comment, depth=settings.output_depth)

@@ -250,6 +250,9 @@ def in_time(folder: Path) -> Iterator[Odd]:
         content = written(folder / f"part.{suffix}", codec, pieces, video=video)
         extra = {"ts": 1843, "m2ts": 1843}.get(suffix, 0) / 44_100  # the encoder's delay, and its last frame filled up
         yield Odd(f"hole.{suffix}", content, 2.5 + extra, tones=[(0.5, 440), (1.4, 0), (2.2, 880)], says="silence")
+        if suffix == "ts":  # the timestamps begin again in the middle
+            tones = [(0.5, 440), (1.4, 0), (2.2, 880), (3.1, 440), (4.0, 0), (4.7, 880)]
+            yield Odd("two holes joined.ts", 2 * content, 5.0 + 2 * extra, tones=tones, says="silence")
         if video:
             content = written(folder / f"part.{suffix}", codec, [(1.2, tone(1.0, rate, 440), rate)], video=video)
             full = 0.0 if suffix in ("mp4", "mov", "3gp") else 956 / 44_100  # of its last frame

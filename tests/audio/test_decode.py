@@ -91,3 +91,21 @@ def test_files_of_unknown_names_are_looked_into(tmp_path):
     (tmp_path / ".voice.take2").write_bytes((tmp_path / "voice.take2").read_bytes())
     found = find_recordings(tmp_path)
     assert [*found.recordings] == ["voice.take2"] and len(found.not_audio) == 3
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 12))])
+def test_damaged_bytes_end_in_sound_or_in_one_error(seed, tmp_path, odds):
+    random = np.random.default_rng(seed)
+    some = random.permutation([number for number, odd in enumerate(odds) if odd.content])[:80]
+    for number in some:
+        content = bytearray(odds[number].content)
+        places = random.integers(min(len(content), 200) if number % 2 else len(content), size=20)
+        for place in places:
+            content[place] = random.integers(256)
+        path = tmp_path / f"{seed}.{odds[number].name.rpartition('.')[2]}"
+        path.write_bytes(content[: random.integers(1, len(content))] if number % 3 == 0 else content)
+        try:
+            read = read_recording(path)
+            assert np.isfinite(read.audio.samples).all() and sum(one.seconds for one in read.missing) < 5 * 3600
+        except AudioError as error:
+            assert error.hint and path.name in str(error)

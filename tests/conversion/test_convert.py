@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -456,3 +458,34 @@ def test_an_output_that_is_not_what_was_made_is_removed(
     with pytest.raises(AudioError):
         convert_to_file(make(), _speech(), tmp_path / "out.wav", _settings())
     assert not (tmp_path / "out.wav").exists()
+
+
+@pytest.mark.slow
+def test_recordings_of_many_lengths_do_not_fill_the_memory(tmp_path: Path) -> None:
+    """In a process of its own: after the first twenty, memory stays."""
+    code = """
+import sys
+import numpy as np, torch
+from pathlib import Path
+from rvc_core.audio.waveform import Audio
+from rvc_core.nn.synthesizer import Synthesizer
+from rvc_core.presets import preset
+from rvc_core.settings import ConvertSettings, RuntimeSettings
+from rvc_core.voice import Voice
+from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, save_voice
+
+spec, path = preset("nano"), Path(sys.argv[1])
+save_voice(path, VoiceFile(spec, Synthesizer(spec).state_dict(), VoiceInfo("a", 1, 2, "embedded")))
+voice, random = Voice.load(path, None, runtime=RuntimeSettings(threads=1)), np.random.default_rng(0)
+sound = random.uniform(-0.1, 0.1, 120_000).astype(np.float32)
+for number in range(100):
+    part = Audio(sound[: random.integers(24_000, 120_000)], 16_000)
+    voice.convert(part, ConvertSettings.of(f0_method="dio", transpose=0))
+    if number in (19, 99):
+        print(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "v.pth")], capture_output=True, text=True, check=True
+    )
+    first, last = map(float, done.stdout.split())
+    assert last - first < 45  # MB; 65 to 80 with oneDNN's own number of kernels
