@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -135,7 +136,7 @@ class Session:
             self.voice_name,
             voice_folder("target") if self.is_demo else self.arrived or self.dataset,
             runtime=self.settings(RuntimeSettings),
-            progress=Terminal(line_every_seconds=_LINE_EVERY_SECONDS),
+            progress=Terminal(sys.stdout, _LINE_EVERY_SECONDS),  # a notebook shows stderr in red,
         )
 
     def settings(self, settings: type[S]) -> S:

@@ -114,7 +114,7 @@ def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
             first = shown.locator("img").first.get_attribute("src")
             _until(lambda: shown.locator("img").first.get_attribute("src") != first)
             notebook.page.get_by_title("Interrupt the kernel").click()
-            shown.get_by_text("You stopped watching; training goes on").wait_for(timeout=60_000)
+            shown.get_by_text("You stopped watching; training goes on").first.wait_for(timeout=60_000)
             assert detached.is_running(layout)
             notebook.run("notebook.stop()")
             _until(lambda: not detached.is_running(layout))
@@ -163,11 +163,11 @@ def test_a_live_training_is_watched_interrupted_and_stopped(tmp_path: Path, tiny
         notebook = browser.Notebook(chromium, lab, "train.ipynb")
         notebook.run_all()
         shown = notebook.output(1)
-        shown.get_by_text("Waiting for the first step").or_(shown.locator("img").first).wait_for(timeout=60_000)
+        shown.get_by_text("Loading.").or_(shown.locator("img").first).first.wait_for(timeout=60_000)
         shown.locator("img").nth(3).wait_for(timeout=120_000)
         first = shown.locator("img").first.get_attribute("src")
         _until(lambda: shown.locator("img").first.get_attribute("src") != first)
-        assert shown.locator(".jp-OutputArea-output").count() == 1, "one display, drawn again"
+        assert shown.locator(".jp-OutputArea-output").count() == 2, "two displays, drawn again"
         assert all(image.get_attribute("alt") for image in shown.locator("img").all())
         notebook.page.screenshot(path=tmp_path / "watch.png")
         notebook.command("notebook:interrupt-kernel")

@@ -319,7 +319,7 @@ def test_a_new_kernel_watches_what_a_killed_one_began(home: Path, monkeypatch: p
     def seen(message: dict) -> None:
         if "data" in message["content"]:
             shown.append(message["content"]["data"]["text/plain"])
-            if "epoch" in shown[-1]:
+            if "Epoch" in shown[-1]:
                 detached.stop(layout)
 
     manager, client = start_new_kernel()
@@ -328,7 +328,7 @@ def test_a_new_kernel_watches_what_a_killed_one_began(home: Path, monkeypatch: p
     )
     client.stop_channels()
     manager.shutdown_kernel(now=True)
-    assert reply["content"]["status"] == "ok" and "Training is not running." in shown[-1]
+    assert reply["content"]["status"] == "ok" and any("You stopped training after epoch" in one for one in shown[-2:])
     assert detached.watch(layout)["stopped_by"] == "stop"
 
 
