@@ -42,9 +42,12 @@ def ending(verdict: Verdict | None, record: dict[str, Any]) -> str:
         return say("nothing_trained")
     how = "failed" if record.get("state") == "failed" else record.get("report", {}).get("stopped_by", "unknown")
     ended = say(f"ended_{how}", epoch=verdict.epoch)
-    if verdict.best is None:
-        return f"{ended} {say('take_none')}"
-    return f"{ended} {say(f'take_{verdict.state}', epoch=verdict.best.epoch)} {say('next_listen')}"
+    return f"{ended} {advice(verdict)}" + (f" {say('next_listen')}" if verdict.best else "")
+
+
+def advice(verdict: Verdict) -> str:
+    """Which voice to take, and why."""
+    return say(f"take_{verdict.state}", epoch=verdict.best.epoch) if verdict.best else say("take_none")
 
 
 def in_words(minutes: float) -> str:

@@ -145,3 +145,8 @@ def audio_tag(label: str, shown: Preview) -> str:
         f'<audio aria-label="{html.escape(label)}" style="width:100%" controls preload="none" '
         f'src="data:{shown.mime};base64,{base64.b64encode(shown.data).decode()}"></audio>'
     )
+
+
+def labelled(label: str, shown: Preview) -> str:
+    """HTML of a player under its name, as wide as a telephone."""
+    return f'<div style="width:300px;max-width:100%">{html.escape(label)}<br>{audio_tag(label, shown)}</div>'

@@ -20,7 +20,7 @@ from ..verdict.overtraining import Verdict, verdict_of_experiment
 from ..workspace.layout import Layout
 from ..workspace.metrics import history as recorded
 from .outcome import ending, evidence, failure_line, headline, minutes_left, progress_line
-from .players import audio_tag, compressed, preview
+from .players import compressed, labelled, preview
 from .plots import MEL_TAGS, WIDTH_PIXELS, Picture, pictures
 from .texts import say
 
@@ -143,10 +143,7 @@ class _Frame:
             )
         except RVCError:  # the clips were cleaned up or cut again
             return ""
-        shown = "".join(
-            f'<div style="width:300px;max-width:100%">{html.escape(label)}<br>{audio_tag(label, sound)}</div>'
-            for label, sound in players
-        )
+        shown = "".join(labelled(label, sound) for label, sound in players)
         return f'<div style="display:flex;flex-wrap:wrap;gap:8px;margin:8px 0">{shown}</div>'
 
     def _newest_mels(self) -> dict[str, bytes]:
