@@ -8,7 +8,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -129,26 +128,37 @@ class Notebook:
         """Begin to run all cells."""
         self.command("notebook:run-all-cells")
 
-    def cell(self, cell: int | str) -> Any:
-        """A cell, by its number or by its code, a Playwright locator."""
-        return (
-            self.page.locator(".jp-Cell").nth(cell)
-            if isinstance(cell, int)
-            else self.page.locator(".jp-CodeCell").filter(has=self.page.locator(".jp-InputArea", has_text=cell))
+    def _place(self, code: str) -> int:
+        return self.page.evaluate(
+            "code => window.jupyterapp.shell.currentWidget.content.widgets.findIndex("
+            "one => one.model.type === 'code' && one.model.sharedModel.getSource().includes(code))",
+            code,
         )
+
+    def cell(self, cell: int | str) -> Any:
+        """A cell, by its number or by its code, which may be hidden; a Playwright locator."""
+        return self.page.locator(".jp-Cell").nth(cell if isinstance(cell, int) else self._place(cell))
 
     def output(self, cell: int | str) -> Any:
         """What a cell shows, a Playwright locator."""
         return self.cell(cell).locator(".jp-Cell-outputWrapper")
 
     def run(self, code: str, *, wait: bool = True) -> Any:
-        """Click into a cell and press Shift and Enter, as people do; what it shows."""
-        self.cell(code).locator(".cm-content").click()
+        """Click into a cell, or on the text above it if its code is hidden; press Shift and Enter; what it shows."""
+        place = self._place(code)
+        if self.cell(place).locator(".cm-content").count():
+            self.cell(place).locator(".cm-content").click()
+        else:
+            self.cell(place - 1).locator(".jp-RenderedHTMLCommon").first.click(position={"x": 200, "y": 5})
+            self.page.keyboard.press("Shift+Enter")
         self.page.keyboard.press("Shift+Enter")
         if wait:
-            prompt = self.cell(code).locator(".jp-InputPrompt", has_text=re.compile(r"\d"))
-            prompt.wait_for(timeout=120_000)
-        return self.output(code)
+            self.page.wait_for_function(
+                "place => window.jupyterapp.shell.currentWidget.content.widgets[place].model.executionCount",
+                arg=place,
+                timeout=120_000,
+            )
+        return self.output(place)
 
     def errors(self) -> list[str]:
         """What cells failed with."""

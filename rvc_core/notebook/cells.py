@@ -31,7 +31,7 @@ from ..workspace.manifest import ExperimentRecord
 from ..workspace.retention import checkpoint_rows
 from . import tensorboard_server
 from .child import run_command
-from .forms import Form
+from .forms import Form, joined
 from .recordings_form import RecordingsForm, tree_of
 from .session import DEMO, Session, opened
 from .texts import say
@@ -256,18 +256,29 @@ def with_recordings() -> Session:
 
 # -- forms and stages ----------------------------------------------------------------------------------------------
 def form(*settings: type[Settings]) -> list[Form[Any]]:
-    """Show a form for each settings class; what they are changed to is remembered."""
+    """Show one form for these settings classes; what it is changed to is remembered."""
     from IPython.display import display
 
     made = [Session.load().form(one) for one in settings]
-    for form in made:
-        display(form)
+    display(joined(made))
     return made
 
 
 def prepare() -> None:
-    """Cut the recordings into clips, find pitch and content, build the index: what is up to date is skipped."""
-    session = with_recordings()
+    """Cut the recordings into clips, find pitch and content, build the index: what is up to date is skipped.
+
+    Nothing is done while the voice is being trained, or when its recordings are gone and their clips are here.
+    """
+    session = Session.load()
+    if detached.is_running(session.lab.layout):
+        return
+    try:
+        session = with_recordings()
+    except DatasetError:
+        if not is_prepared_from(session):
+            raise
+        print(say("is_prepared", name=session.voice_name))
+        return
     lab = session.lab
     wanted = session.settings(PrepareSettings)
     needed = registry.choose([wanted.preset]) if wanted.preset.startswith("v") else []

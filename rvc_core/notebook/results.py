@@ -189,7 +189,7 @@ def clean_up(clips: bool = False, checkpoints: bool = False, recordings: bool = 
     Parameters
     ----------
     clips : bool
-        Clips and features: the cell Prepare makes them again.
+        Clips and features: the cell Start makes them again.
     checkpoints : bool
         Training cannot go on without them; the voices stay.
     recordings : bool

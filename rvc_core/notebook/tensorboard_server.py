@@ -82,7 +82,7 @@ def tensorboard(experiment: Experiment) -> str:
 
     layout, platform = experiment.layout, detect()
     if not layout.root.is_dir():
-        raise StageOrderError(f"{layout.name!r} has no training to show yet", hint="run the cells Prepare and Start")
+        raise StageOrderError(f"{layout.name!r} has no training to show yet", hint="run the cell Start")
     everywhere = platform.name == "lightning"
     port = start(layout, everywhere=everywhere)
     print(say("tensorboard_everywhere" if everywhere else "tensorboard_here", port=port))

@@ -79,7 +79,6 @@ def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
         press = notebook.page.keyboard.press
         notebook.run("notebook.check()").get_by_text("torch").first.wait_for()
         notebook.run("name = ")
-        notebook.run("notebook.begin(")
         form = notebook.run("notebook.recordings()")
         with notebook.page.expect_file_chooser() as chooser:
             form.get_by_role("button", name="Upload").click()
@@ -87,16 +86,16 @@ def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
         form.get_by_text("take one.wav").wait_for()
 
         form = notebook.run("notebook.form(PrepareSettings")  # by mouse
+        form.get_by_text("take one.wav").first.wait_for()
         form.get_by_role("button", name="more settings").click()
         form.get_by_label("Follow pitch").click()
         _until(lambda: chosen("PrepareSettings") == {"uses_f0": False}, 20)
         form.get_by_label("Follow pitch").click()
         form.get_by_label("Pitch method").select_option("dio")
         _until(lambda: chosen("PrepareSettings") == {} and chosen("ExtractSettings") == {"f0_method": "dio"}, 20)
-        notebook.run("notebook.prepare()").get_by_text(re.compile(r"\d clips; ")).first.wait_for()
+        form.get_by_role("button", name="more settings").click()
 
-        form = notebook.run("notebook.form(TrainSettings")  # by keyboard
-        form.get_by_label("Epochs", exact=True).focus()
+        form.get_by_label("Epochs", exact=True).focus()  # by keyboard
         for key in ("Control+a", "0", "Tab"):
             press(key)
         form.get_by_role("alert").filter(has_text="a whole number from 1 to 100000").wait_for()
@@ -108,7 +107,7 @@ def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
         _until(lambda: chosen("TrainSettings") == {"epochs": 4000, "batch_size": 2}, 20)
 
         try:
-            notebook.run("notebook.start()")
+            notebook.run("notebook.start()").get_by_text(re.compile(r"\d clips; ")).first.wait_for()
             shown = notebook.run("notebook.watch_training()", wait=False)
             shown.locator("img").first.wait_for(timeout=120_000)
             first = shown.locator("img").first.get_attribute("src")
@@ -121,6 +120,7 @@ def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
         finally:
             detached.stop(layout)
 
+        notebook.run("notebook.listen()").get_by_role("button", name="In use: the voice").wait_for()
         players = notebook.run("notebook.convert()").locator("audio")
         players.nth(5).wait_for()
         players.nth(1).scroll_into_view_if_needed()
@@ -139,9 +139,18 @@ def _picture(notebook: browser.Notebook, folder: Path, name: str) -> None:
     if not (target := os.environ.get("RVC_SCREENSHOTS")):
         return
     for number, code in enumerate(
-        ("recordings()", "form(PrepareSettings", "form(TrainSettings", "watch_training()", "convert()")
+        (
+            "check()",
+            "recordings()",
+            "form(PrepareSettings",
+            "start()",
+            "watch_training()",
+            "listen()",
+            "songs()",
+            "convert()",
+        )
     ):
-        notebook.cell(code).evaluate("cell => cell.scrollIntoView()")
+        notebook.cell(code).evaluate("cell => cell.previousElementSibling.scrollIntoView()")
         notebook.page.wait_for_timeout(300)
         notebook.page.screenshot(path=Path(target) / f"{name}_{number}.png")
 
