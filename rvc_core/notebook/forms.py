@@ -42,6 +42,8 @@ class Form(Generic[S]):
         Values to begin with, by field; the declared defaults for the others.
     changed : callable
         Is given the new value after each change.
+    advice : mapping, optional
+        A sentence to stand first beside a control, by field.
 
     Raises
     ------
@@ -65,8 +67,9 @@ class Form(Generic[S]):
         settings: type[S],
         start: Mapping[str, Any] | None = None,
         changed: Callable[[S], None] = lambda value: None,
+        advice: Mapping[str, str] | None = None,
     ) -> None:
-        self.settings, self._changed = settings, changed
+        self.settings, self._changed, self._advice = settings, changed, advice or {}
         self.value: S = settings.of(**(start or {}))
         self.problems: dict[str, str] = {}
         self._fields = settings.model_json_schema()["properties"]
@@ -122,6 +125,8 @@ class Form(Generic[S]):
     def _tell(self, name: str) -> None:
         about = help_of(self.settings.__name__, name, self._fields[name]["description"])
         text = f'<span style="opacity:.75">{html.escape(about)}</span>'
+        if name in self._advice:
+            text = f"<b>{html.escape(self._advice[name])}</b> {text}"
         if name in self.problems:
             wanted = html.escape(say("wanted", kind=self.problems[name], value=getattr(self.value, name)))
             text = f'<span role="alert" style="color:#d32f2f;font-weight:600">{wanted}</span><br>{text}'

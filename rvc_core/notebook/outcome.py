@@ -41,7 +41,7 @@ def ending(verdict: Verdict | None, record: dict[str, Any]) -> str:
     if verdict is None:
         return say("nothing_trained")
     how = "failed" if record.get("state") == "failed" else record.get("report", {}).get("stopped_by", "unknown")
-    ended = say(f"ended_{how}", epoch=verdict.epoch)
+    ended = say(f"ended_{how}", epoch=verdict.epoch, count=verdict.epoch)
     return f"{ended} {advice(verdict)}" + (f" {say('next_listen')}" if verdict.best else "")
 
 

@@ -45,7 +45,7 @@ _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
 }
 MEL_TAGS = ("slice/mel_org", "slice/mel_gen")
-_LEAST_DRAWN = 2  # points: one is no curve
+_LEAST_DRAWN = 3  # points: fewer are no curve
 _FIRST = ("heldout/mel", "unlike/similarity", "loss/g/total")  # what decides, what people ask for, the guide's curve
 
 

@@ -26,7 +26,7 @@ from .choosing import Heard, buttons, called, row
 from .outcome import advice, failure_line
 from .players import labelled, player, preview
 from .session import Session, all_chosen
-from .texts import say
+from .texts import say, translated
 
 _MOST_PLAYED = 6
 
@@ -68,9 +68,9 @@ def listen(most: int = 3) -> None:
         shown.append(taken)
     display({"text/html": labelled(say("said_by_another"), preview(source)), "text/plain": ""}, raw=True)
     for voice, button in zip(shown, buttons(shown, taken, layout, _take), strict=True):
-        [made] = converted(session, voice, [source], home() / "listen" / voice.stem)
+        [made] = converted(session, voice, [source], home() / "listen" / voice.stem, quiet=True)
         if "error" in made:
-            print(f"! {made['error']}\n  → {made['hint']}")
+            print(f"! {translated(made['error'])}\n  → {translated(made['hint'])}")
             continue
         heard = Heard(voice, Path(made["output"]), voice == found[0])
         display({"text/html": row(heard, layout), "text/plain": called(voice, layout)}, raw=True)
@@ -105,7 +105,7 @@ def convert() -> list[dict[str, Any]]:
     done = [one for one in made if "error" not in one]
     for one in made:
         if "error" in one:
-            print(f"! {one['source']}: {one['error']}\n  → {one['hint']}")
+            print(f"! {one['source']}: {translated(one['error'])}\n  → {translated(one['hint'])}")
     for one in done[:_MOST_PLAYED]:
         play(Path(one["output"]).name, Path(one["source"]), Path(one["output"]))
     if unheard := done[_MOST_PLAYED:]:  # what is shown is saved in the notebook
@@ -118,7 +118,9 @@ def _songs(session: Session) -> list[Path]:
     return sources(session.songs, "to convert", session.lab.progress) if session.songs else [voice_folder("source")]
 
 
-def converted(session: Session, voice: Path, sources: list[Path], output: Path) -> list[dict[str, Any]]:
+def converted(
+    session: Session, voice: Path, sources: list[Path], output: Path, *, quiet: bool = False
+) -> list[dict[str, Any]]:
     """Convert in a process of its own; a file that fails is among the results, with its error."""
     files = [file for source in sources for file in sorted(find_recordings(source).recordings.values())]
     reports = run_command(
@@ -128,6 +130,7 @@ def converted(session: Session, voice: Path, sources: list[Path], output: Path) 
         "--output",
         str(output),
         failing=False,
+        quiet=quiet,
         settings=(session.settings(ConvertSettings), session.settings(RuntimeSettings)),
     )["files"]
     return [{"source": str(file), **report} for file, report in zip(files, reports, strict=True)]

@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..errors import RVCError
+
 LANGUAGES = ("en", "pt")
 
 
@@ -85,3 +87,17 @@ def _patterns(code: str) -> list[tuple[re.Pattern[str], str]]:
         (re.compile(re.sub(r"\\\{(\d+)\\\}", r"(?P<_\1>.*?)", re.escape(key)), re.DOTALL), str(table[key]))
         for key in with_gaps
     ]
+
+
+def error_in_words(error: RVCError) -> list[str]:
+    """What an error says and what to do, in another language than English; nothing in English, which follows below."""
+    if language() == "en":
+        return []
+    message, hint = translated(str(error)), translated(error.hint)
+    kind = next(
+        f"error_{one.__name__}" for one in type(error).__mro__ if f"error_{one.__name__}" in texts("en")["words"]
+    )
+    lines = [say(kind) if message == str(error) else message]
+    if error.hint:
+        lines.append(f"→ {say('error_hint') if hint == error.hint else hint}")
+    return [*lines, ""]

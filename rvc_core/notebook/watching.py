@@ -118,13 +118,15 @@ class _Frame:
             return
         self._verdict, history = verdict_of_experiment(self._layout), History.of(rows)
         shown = pictures(history, self._verdict, self._newest_mels())
-        lines = [*evidence(history, self._verdict), *_beacon(self._layout).get("lines", [])[-3:]]
         self._evidence = (
             "\n".join(one.words for one in shown),
             f'<div style="font-family:sans-serif;font-size:14px;line-height:1.5">{self._sounds(history)}'
             + _cards(shown[:_AT_ONCE])
             + f"<details><summary>{html.escape(say('details'))}</summary>{_cards(shown[_AT_ONCE:])}"
-            + "".join(f'<div style="overflow-wrap:anywhere">{html.escape(line)}</div>' for line in lines)
+            + "".join(
+                f'<div style="overflow-wrap:anywhere">{html.escape(line)}</div>'
+                for line in evidence(history, self._verdict)
+            )
             + "</details></div>",
         )
 
