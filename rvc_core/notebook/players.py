@@ -15,6 +15,7 @@ from urllib.parse import quote
 import numpy as np
 
 from ..audio.waveform import Audio, header_seconds, read_audio
+from ..system.platforms import home
 from .texts import say
 
 MOST_BYTES = 300_000  # of one player, as it is saved in a notebook
@@ -130,7 +131,7 @@ def player(label: str, file: Path, shown: Preview, *, linked: bool) -> str:
     linked : bool
         Make a link of the path: Jupyter and Kaggle serve files beside the notebook, Colab serves none.
     """
-    path = html.escape(str(file))
+    path = html.escape(str(file.relative_to(home()) if file.is_relative_to(home()) else file))
     if linked:  # relative to the notebook, as its front end wants it
         path = f'<a href="{quote(os.path.relpath(file))}" target="_blank" download>{path}</a>'
     return (

@@ -90,10 +90,11 @@ class RecordingsForm:
             text = problem = f"{error}; {error.hint}"
         except OSError as error:
             text = problem = f"{self.value}: {error.strerror}"
+        wrap = "white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere"
         look = (
-            ' role="alert" style="color:#d32f2f;font-weight:600;white-space:pre-wrap"'
+            f' role="alert" style="color:#d32f2f;font-weight:600;{wrap}"'
             if problem
-            else ' style="white-space:pre-wrap;line-height:1.35"'
+            else f' style="{wrap};line-height:1.35"'
         )
         self.told.value = f"<pre{look}>{html.escape(text)}</pre>"
 

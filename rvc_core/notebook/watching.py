@@ -137,11 +137,15 @@ class _Frame:
         if clip is None or board is None or "heldout" not in board.Tags()["audio"]:
             return ""
         newest = board.Audio("heldout")[-1]
+        epoch = history.epoch_at(newest.step)
         samples, rate_hz = soundfile.read(io.BytesIO(newest.encoded_audio_string), dtype="float32", always_2d=True)
         try:
             players = (
                 (say("heldout_recording"), preview(clip)),
-                (say("heldout_voice", epoch=history.epoch_at(newest.step)), compressed(Audio(samples[:, 0], rate_hz))),
+                (
+                    say("heldout_voice", epoch=epoch) if epoch else say("heldout_before"),
+                    compressed(Audio(samples[:, 0], rate_hz)),
+                ),
             )
         except RVCError:  # the clips were cleaned up or cut again
             return ""
