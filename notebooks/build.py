@@ -43,6 +43,25 @@ BADGES = {  # picture, and where it leads; of other hosts than GitHub no platfor
     ),
 }
 TITLES = {"colab": "Open in Colab", "kaggle": "Open in Kaggle", "lightning": "Open in Studio"}
+METADATA: dict[str, dict[str, object]] = {  # ask a platform for a GPU and for Internet
+    "colab": {"accelerator": "GPU", "colab": {"gpuType": "T4", "provenance": []}},
+    "kaggle": {
+        "kaggle": {
+            "accelerator": "nvidiaTeslaT4",
+            "dataSources": [],
+            "isGpuEnabled": True,
+            "isInternetEnabled": True,
+            "language": "python",
+            "sourceType": "notebook",
+        }
+    },
+}
+HIDDEN: dict[str, dict[str, object]] = {  # how each hides the code of a cell
+    "colab": {"cellView": "form"},
+    "kaggle": {"_kg_hide-input": True, "jupyter": {"source_hidden": True}},
+    "lightning": {"jupyter": {"source_hidden": True}},
+}
+_PARAM = re.compile(r"^(\w+ = .*?) *# (.*?) (#@param .*)$")
 _WIDTH = 100  # of a message in a cell of code
 _BADGES = re.compile(r"(<!-- badges -->\n).*?(<!-- /badges -->)", re.DOTALL)
 
@@ -89,12 +108,13 @@ def notebooks(address: str) -> Iterator[tuple[Path, str]]:
 
 
 def _text(stem: str, cells: list[nbformat.NotebookNode]) -> str:
+    asked = METADATA.get(stem.removeprefix("rvc_"), {})
     for number, cell in enumerate(cells):
         cell.id = f"{stem}-{number}".replace("_", "-")
         if "parameters" in cell.metadata.get("tags", []) and stem in SETTINGS:
             cell.source += "\n" + parameters_cell(*SETTINGS[stem])
     notebook = nbformat.v4.new_notebook(
-        cells=cells, metadata={"kernelspec": KERNEL, "language_info": {"name": "python"}}
+        cells=cells, metadata={"kernelspec": KERNEL, "language_info": {"name": "python"}, **asked}
     )
     return nbformat.writes(notebook) + "\n"
 
@@ -102,6 +122,7 @@ def _text(stem: str, cells: list[nbformat.NotebookNode]) -> str:
 def _journey(platform: str, code: str, address: str) -> list[nbformat.NotebookNode]:
     """The cells of the journey on one platform: where it has texts of its own, they follow the common ones."""
     prose, (mark, places) = texts(code)["prose"] | {"repository": address}, PLATFORMS[platform]
+    prose["title"] = prose["title"].replace("{gpu}", prose[f"gpu_{platform}"])
     limits = "\n".join(
         f"- {texts(code).get('limits', {}).get(one.text, one.text)} ({one.date}, {one.source})"
         for one in detect({mark: ""}, exists=lambda path: False).limits
@@ -119,10 +140,29 @@ def _journey(platform: str, code: str, address: str) -> list[nbformat.NotebookNo
         between = " " if cell.cell_type == "code" else "\n\n"
         cell.source = re.sub(r"\{(\w+)\}", told, cell.source)
         cell.source = cell.source.replace("*PLACES", ", ".join(f'"{place}"' for place in places))
+        if cell.cell_type == "code":
+            _dress(cell, platform, cells[-1].source.splitlines()[0].lstrip("# "))
         cells.append(cell)
     if shown := badge(platform, "" if code == "en" else f"{code}/", address):
         cells[0].source += f"\n\n{shown}"
     return cells
+
+
+def _dress(cell: nbformat.NotebookNode, platform: str, title: str) -> None:
+    """Give a cell its title and hide its code; on Colab its values become fields."""
+    on_colab, lines = platform == "colab", [("#@title " if platform == "colab" else "# ") + title]
+    for line in cell.source.splitlines():
+        if line.endswith("#@elsewhere" if on_colab else "#@colab"):
+            continue
+        line = re.sub(r" *#@(elsewhere|colab)$", "", line)
+        if on_colab and (found := _PARAM.match(line)):
+            value, about, field = found.groups()
+            lines += [f"#@markdown {about}", f"{value} {field}"]
+        else:
+            lines.append(re.sub(r" #@param .*$", "", line))
+    cell.source = "\n".join(lines)
+    if on_colab or not (cell.metadata.get("tags") or "clips, checkpoints" in cell.source):  # people change those
+        cell.metadata |= HIDDEN[platform]
 
 
 def main() -> int:

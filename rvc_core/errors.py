@@ -1,6 +1,7 @@
 """All errors that a user can see. Each has a hint that says what to do next."""
 
 import re
+from collections.abc import Callable
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+")  # controls, lines, directions
 
@@ -38,8 +39,16 @@ class RVCError(Exception):
         self.hint = printable(hint)
 
     def _render_traceback_(self) -> list[str]:
-        """Message and hint, which a notebook shows instead of a traceback."""
-        return [f"{type(self).__name__}: {self}", *([f"→ {self.hint}"] if self.hint else [])]
+        """Message and hint, which a notebook shows instead of a traceback; in a notebook of another language, both."""
+        english = [f"{type(self).__name__}: {self}", *([f"→ {self.hint}"] if self.hint else [])]
+        return [*in_words(self), *english]
+
+
+def _nothing(error: RVCError) -> list[str]:
+    return []
+
+
+in_words: Callable[[RVCError], list[str]] = _nothing  # the notebook's, in the reader's language
 
 
 class SettingsError(RVCError):

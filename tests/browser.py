@@ -8,7 +8,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -129,35 +128,43 @@ class Notebook:
         """Begin to run all cells."""
         self.command("notebook:run-all-cells")
 
-    def cell(self, cell: int | str) -> Any:
-        """A cell, by its number or by its code, a Playwright locator."""
-        return (
-            self.page.locator(".jp-Cell").nth(cell)
-            if isinstance(cell, int)
-            else self.page.locator(".jp-CodeCell").filter(has=self.page.locator(".jp-InputArea", has_text=cell))
+    def _place(self, code: str) -> int:
+        return self.page.evaluate(
+            "code => window.jupyterapp.shell.currentWidget.content.widgets.findIndex("
+            "one => one.model.type === 'code' && one.model.sharedModel.getSource().includes(code))",
+            code,
         )
+
+    def cell(self, cell: int | str) -> Any:
+        """A cell, by its number or by its code, which may be hidden; a Playwright locator."""
+        return self.page.locator(".jp-Cell").nth(cell if isinstance(cell, int) else self._place(cell))
 
     def output(self, cell: int | str) -> Any:
         """What a cell shows, a Playwright locator."""
         return self.cell(cell).locator(".jp-Cell-outputWrapper")
 
     def run(self, code: str, *, wait: bool = True, seconds: float = 120) -> Any:
-        """Click into a cell and press Shift and Enter, as people do; what it shows."""
-        before = self.number(code)
-        self.cell(code).locator(".cm-content").click()
+        """Click into a cell, or on the text above it if its code is hidden; press Shift and Enter; what it shows."""
+        place, before = self._place(code), self.number(code)
+        if self.cell(place).locator(".cm-content").count():
+            self.cell(place).locator(".cm-content").click()
+        else:
+            self.cell(place - 1).locator(".jp-RenderedHTMLCommon").first.click(position={"x": 200, "y": 5})
+            self.page.keyboard.press("Shift+Enter")
         self.page.keyboard.press("Shift+Enter")
         if wait:
             self.wait_until_run(code, before, seconds)
-        return self.output(code)
+        return self.output(place)
 
     def number(self, code: str) -> str:
-        """What stands beside a cell: ``[3]:`` once it ran, ``[*]:`` while it runs."""
-        return self.cell(code).locator(".jp-InputPrompt").inner_text()
+        """What stands beside a cell once it ran; empty before, and while it runs."""
+        script = "place => window.jupyterapp.shell.currentWidget.content.widgets[place].model.executionCount"
+        return str(self.page.evaluate(script, self._place(code)) or "")
 
     def wait_until_run(self, code: str, before: str, seconds: float) -> None:
         """Wait until a cell has run, whose number was `before`."""
         deadline = time.monotonic() + seconds
-        while (now := self.number(code)) == before or not re.search(r"\d", now):
+        while self.number(code) in ("", before):
             assert time.monotonic() < deadline, f"{code} has not run within {seconds:.0f} s"
             self.page.wait_for_timeout(300)
 

@@ -119,6 +119,18 @@ def test_the_journey_has_a_text_before_each_cell_and_none_of_what_platforms_bar(
         if cell["cell_type"] == "markdown":
             title, duration = cell["source"][:2]
             assert title.startswith("## ") and duration.startswith("*"), title  # what it is, how long it takes
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    place = {"".join(cell["source"]).splitlines()[-1]: number for number, cell in enumerate(code)}
+    assert len(code) <= 16 and place["notebook.listen()"] < 9, "nine cells make a voice"
+    asked = json.loads(path.read_text("utf-8"))["metadata"]
+    if path.stem == "rvc_colab":
+        assert asked["accelerator"] == "GPU" and all(cell["metadata"]["cellView"] == "form" for cell in code)
+        assert all(cell["source"][0].startswith("#@title ") for cell in code)
+    else:
+        shown = [cell for cell in code if not cell["metadata"].get("jupyter", {}).get("source_hidden")]
+        assert len(shown) == 2 and shown[0]["metadata"]["tags"] == ["parameters"] and "#@" not in json.dumps(cells)
+    if path.stem == "rvc_kaggle":
+        assert asked["kaggle"]["isInternetEnabled"] and asked["kaggle"]["isGpuEnabled"]
     text = path.read_text("utf-8").lower()
     assert not [
         word

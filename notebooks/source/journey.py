@@ -1,5 +1,6 @@
 # The whole journey, once, for all platforms and languages: build.py makes rvc_colab, rvc_kaggle and rvc_lightning of it,
-# and the same in pt/. A text in braces is of rvc_core/notebook/*.toml; a cell with `platform` stands in that notebook alone.
+# and the same in pt/. A text in braces is of rvc_core/notebook/*.toml; a cell with `platform` stands in that notebook
+# alone, and so does a line that ends with `#@colab`. The first line and the form of a cell on Colab are made by build.py.
 
 # %% [markdown]
 # {title}
@@ -8,7 +9,7 @@
 # {install}
 
 # %%
-PROJECT = "{repository}"   # {project}
+PROJECT = "{repository}"   # {project} #@param {type:"string"}
 import importlib.util, os, re, shutil, subprocess, sys
 os.environ |= {"RVC_PYTHON": sys.executable, "RVC_USE_CURRENT_ENV": "1"}
 os.environ.setdefault("RVC_LANG", "{code}")
@@ -54,12 +55,12 @@ notebook.check()
 # {parameters}
 
 # %% tags=["parameters"]
-name = "my voice"   # {name}
-dataset = ""        # {dataset}
-songs = ""          # {songs}
-storage = "auto"    # {storage}
-settings = {}       # {settings}
-begin_again = False # {again}
+name = "my voice"   # {name} #@param {type:"string"}
+dataset = ""        # {dataset} #@param {type:"string"}
+songs = ""          # {songs} #@param {type:"string"}
+storage = "auto"    # {storage} #@param {type:"string"}
+settings = {}       # {settings} #@param {type:"raw"}
+begin_again = False # {again} #@param {type:"boolean"}
 
 # %% [markdown]
 # {begin}
@@ -67,60 +68,20 @@ begin_again = False # {again}
 # %%
 from rvc_core import notebook
 
-notebook.begin(name, dataset, songs, storage, settings, begin_again=begin_again);
-
-# %% [markdown]
-# {recordings}
-
-# %%
-from rvc_core import notebook
-
+notebook.begin(name, dataset, songs, storage, settings, begin_again=begin_again)
+upload = False   # {wanted} #@param {type:"boolean"} #@colab
+notebook.upload(upload) #@colab
 notebook.recordings()
 
-# %% platform="colab"
-from rvc_core import notebook
-
-notebook.upload(wanted=False)   # {wanted}
-
 # %% [markdown]
-# {report}
+# {settings_form}
 
 # %%
+from rvc_core import ExtractSettings, IndexSettings, MirrorSettings, PrepareSettings, RuntimeSettings, TrainSettings
 from rvc_core import notebook
 
 notebook.report()
-
-# %% [markdown]
-# {prepare_form}
-
-# %%
-from rvc_core import ExtractSettings, IndexSettings, PrepareSettings, notebook
-
-notebook.form(PrepareSettings, ExtractSettings, IndexSettings);
-
-# %% [markdown]
-# {prepare}
-
-# %%
-from rvc_core import notebook
-
-notebook.prepare()
-
-# %% [markdown]
-# {train_form}
-
-# %%
-from rvc_core import MirrorSettings, RuntimeSettings, TrainSettings, notebook
-
-notebook.form(TrainSettings, MirrorSettings, RuntimeSettings);
-
-# %% [markdown]
-# {keep}
-
-# %%
-from rvc_core import notebook
-
-notebook.parameters()
+notebook.form(PrepareSettings, ExtractSettings, IndexSettings, TrainSettings, MirrorSettings, RuntimeSettings);
 
 # %% [markdown]
 # {start}
@@ -128,6 +89,7 @@ notebook.parameters()
 # %%
 from rvc_core import notebook
 
+notebook.prepare()
 notebook.start()
 
 # %% [markdown]
@@ -161,27 +123,14 @@ notebook.stop()
 from rvc_core import notebook
 
 notebook.listen()
-notebook.choose("")   # {voice}
-
-# %% [markdown]
-# {export}
-
-# %%
-from rvc_core import notebook
-
-notebook.export(download=False);   # {download}
 
 # %% [markdown]
 # {convert_form}
 
 # %%
-from rvc_core import notebook
-
-notebook.songs()
-
-# %%
 from rvc_core import ConvertSettings, notebook
 
+display(notebook.songs())
 notebook.form(ConvertSettings);
 
 # %% [markdown]
@@ -193,12 +142,35 @@ from rvc_core import notebook
 notebook.convert();
 
 # %% [markdown]
-# {clean_up}
+# {export}
 
 # %%
 from rvc_core import notebook
 
-notebook.clean_up(clips=False, checkpoints=False, recordings=False, set_aside=False)
+download = False   # {download} #@param {type:"boolean"} #@colab
+notebook.export(download); #@colab
+notebook.export(); #@elsewhere
+
+# %% [markdown]
+# {keep}
+
+# %%
+from rvc_core import notebook
+
+notebook.parameters()
+
+# %% [markdown]
+# {clean_up}
+
+# %%
+clips, checkpoints, recordings, set_aside = False, False, False, False #@elsewhere
+clips = False         # {clean_clips} #@param {type:"boolean"} #@colab
+checkpoints = False   # {clean_checkpoints} #@param {type:"boolean"} #@colab
+recordings = False    # {clean_recordings} #@param {type:"boolean"} #@colab
+set_aside = False     # {clean_set_aside} #@param {type:"boolean"} #@colab
+from rvc_core import notebook
+
+notebook.clean_up(clips, checkpoints, recordings, set_aside)
 
 # %% [markdown] platform="lightning"
 # {job}
@@ -207,3 +179,6 @@ notebook.clean_up(clips=False, checkpoints=False, recordings=False, set_aside=Fa
 from rvc_core import notebook
 
 notebook.job()
+
+# %% [markdown]
+# {rules}

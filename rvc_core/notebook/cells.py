@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .. import errors
 from ..assets import registry
 from ..errors import DatasetError, ResourceError, RVCError, StageOrderError, StorageError
 from ..experiment import Experiment
@@ -31,13 +32,14 @@ from ..workspace.manifest import ExperimentRecord
 from ..workspace.retention import checkpoint_rows
 from . import tensorboard_server
 from .child import run_command
-from .forms import Form
+from .forms import Form, joined
 from .recordings_form import RecordingsForm, tree_of
 from .session import DEMO, Session, opened
-from .texts import say
+from .texts import error_in_words, say, translated
 from .unattended import refuse_forgotten_recordings
 
 _LISTED = 10  # saved voices in a message
+errors.in_words = error_in_words
 
 
 # -- install and begin ---------------------------------------------------------------------------------------------
@@ -59,9 +61,13 @@ def check() -> None:
         )
     )
     device = report["device"]
-    print(say("computes", title=device["title"], reason=device["reason"]) if device else say("no_torch"))
+    print(
+        say("computes", title=translated(device["title"]), reason=translated(device["reason"]))
+        if device
+        else say("no_torch")
+    )
     for problem in report["problems"]:
-        print(f"! {problem['problem']}\n  → {problem['hint']}")
+        print(f"! {translated(problem['problem'])}\n  → {translated(problem['hint'])}")
         if "not built for" in problem["problem"]:  # before anything is downloaded for it
             raise ResourceError(problem["problem"], hint=problem["hint"])
 
@@ -108,7 +114,17 @@ def begin(
         + (say("minutes_left", minutes=round(left)) if left is not None else "")
     )
     print(state_of(layout, session))
+    _whole_words()
     return session.lab
+
+
+def _whole_words() -> None:
+    """Let what is printed wrap between words: JupyterLab breaks inside them, which shows on a telephone."""
+    from IPython import get_ipython
+    from IPython.display import HTML, display
+
+    if get_ipython() is not None:
+        display(HTML("<style>.jp-RenderedText pre{word-break:normal!important;overflow-wrap:anywhere}</style>"))
 
 
 def mount_drive(*paths: str | float | Path) -> None:
@@ -140,7 +156,7 @@ def mount_drive(*paths: str | float | Path) -> None:
         except (colab.Error, ExceptionPexpect, ValueError, RuntimeError, OSError) as error:
             why = str(error) or type(error).__name__
         if not inside:
-            print(say("refused", why=why))
+            print(say("refused", why=translated(why)))
     if inside:
         raise StorageError(
             f"Drive is not mounted ({why}), and {inside[0]} lies there",
@@ -161,7 +177,7 @@ def bring_back(session: Session) -> None:
                 print(say("restored", name=save.name, place=save.place, epoch=save.epoch))
                 session.take_settings(TrainSettings, save.settings)
     except StorageError as error:
-        print(f"! {error}\n  → {error.hint}")
+        print(f"! {translated(str(error))}\n  → {translated(error.hint)}")
 
 
 def with_known_dataset(session: Session) -> Session:
@@ -248,7 +264,14 @@ def report() -> None:
     lab = with_recordings().lab
     assert lab.dataset is not None
     print(tree_of(lab.dataset))
-    print(lab.inspect())
+    found = lab.inspect()
+    Session.remember(minutes=found.minutes)
+    print(translated(str(found).splitlines()[0]))
+    for name, reason in found.not_read:
+        print(f"  {name}/: {translated(reason)}")
+    for one in found.recordings:
+        if one.problems:
+            print(f"  {one.recording}: {translated(one.verdict)}: {'; '.join(map(translated, one.problems))}")
 
 
 def with_recordings() -> Session:
@@ -262,18 +285,29 @@ def with_recordings() -> Session:
 
 # -- forms and stages ----------------------------------------------------------------------------------------------
 def form(*settings: type[Settings]) -> list[Form[Any]]:
-    """Show a form for each settings class; what they are changed to is remembered."""
+    """Show one form for these settings classes; what it is changed to is remembered."""
     from IPython.display import display
 
     made = [Session.load().form(one) for one in settings]
-    for form in made:
-        display(form)
+    display(joined(made))
     return made
 
 
 def prepare() -> None:
-    """Cut the recordings into clips, find pitch and content, build the index: what is up to date is skipped."""
-    session = with_recordings()
+    """Cut the recordings into clips, find pitch and content, build the index: what is up to date is skipped.
+
+    Nothing is done while the voice is being trained, or when its recordings are gone and their clips are here.
+    """
+    session = Session.load()
+    if detached.is_running(session.lab.layout):
+        return
+    try:
+        session = with_recordings()
+    except DatasetError:
+        if not (session.lab.layout.filelist.is_file() and session.is_in_use):
+            raise
+        print(say("is_prepared", name=session.voice_name))
+        return
     lab = session.lab
     wanted = session.settings(PrepareSettings)
     needed = registry.choose([wanted.preset]) if wanted.preset.startswith("v") else []
@@ -283,14 +317,14 @@ def prepare() -> None:
     print(say("prepared", count=made.clips, minutes=f"{made.seconds_kept / 60:.1f}", of=f"{made.seconds_in / 60:.1f}"))
     for reason, seconds in made.explained.items():
         if seconds >= 0.1:
-            print(f"  {seconds:.1f} s: {reason}")
+            print(f"  {seconds:.1f} s: {translated(reason)}")
     extracted = run_command(
         "extract", session.voice_name, settings=(session.settings(ExtractSettings), session.settings(RuntimeSettings))
     )
     index = lab.build_index(session.settings(IndexSettings))
     print(say("extracted", done=extracted["done"], skipped=extracted["skipped"], vectors=index.vectors))
     for warning in [*made.warnings, *extracted["warnings"]]:
-        print(f"! {warning}")
+        print(f"! {translated(warning)}")
 
 
 def start() -> None:
@@ -331,6 +365,9 @@ def stop() -> None:
 
 class Unwatched(RVCError):
     """Somebody interrupted the watching: an error, so that Run all does not go on to the cell that ends training."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]  # in the reader's language already
 
 
 def watch_training() -> None:

@@ -10,10 +10,11 @@ from typing import Any
 from ..errors import RVCError
 from ..settings import Settings
 from ..system.platforms import child_environment
+from .texts import translated
 
 
 def run_command(
-    command: str, *arguments: str, settings: tuple[Settings, ...] = (), failing: bool = True
+    command: str, *arguments: str, settings: tuple[Settings, ...] = (), failing: bool = True, quiet: bool = False
 ) -> dict[str, Any]:
     """Run ``rvc <command>`` in a process of its own, show its progress, and return its JSON object.
 
@@ -21,6 +22,8 @@ def run_command(
     ----------
     failing : bool
         Whether a failure of the command is raised; otherwise it is in the object.
+    quiet : bool
+        Whether its progress is not shown.
 
     Raises
     ------
@@ -41,7 +44,8 @@ def run_command(
         ) as process:
             assert process.stderr is not None
             for line in process.stderr:
-                print(line, end="")
+                if not quiet:
+                    print(translated(line.rstrip()))
                 said.append(line.strip())
         answer.seek(0)
         lines = answer.read().splitlines()

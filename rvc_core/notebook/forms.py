@@ -7,7 +7,7 @@ import contextlib
 import functools
 import html
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic
 
 from pydantic import ValidationError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # What most people change; everything else is folded away.
 _PLAIN = {"preset", "epochs", "batch_size", "max_minutes", "transpose", "index_rate", "protect", "output_format"}
 _UNITS = {"hz": "Hz", "db": "dB", "ms": "ms", "minutes": "min", "seconds": "s", "transpose": "st"}
-_LABEL_WIDTH, _FORM_WIDTH = "13em", "40em"
+_LABEL_WIDTH, _COLUMN_WIDTH, _FORM_WIDTH = "13em", "34em", "40em"
 
 # JupyterLab may deliver changes of two controls on two threads: without turns the older reading could be kept.
 in_turn = threading.RLock()
@@ -42,6 +42,8 @@ class Form(Generic[S]):
         Values to begin with, by field; the declared defaults for the others.
     changed : callable
         Is given the new value after each change.
+    advice : mapping, optional
+        A sentence to stand first beside a control, by field.
 
     Raises
     ------
@@ -65,23 +67,20 @@ class Form(Generic[S]):
         settings: type[S],
         start: Mapping[str, Any] | None = None,
         changed: Callable[[S], None] = lambda value: None,
+        advice: Mapping[str, str] | None = None,
     ) -> None:
-        self.settings, self._changed = settings, changed
+        self.settings, self._changed, self._advice = settings, changed, advice or {}
         self.value: S = settings.of(**(start or {}))
         self.problems: dict[str, str] = {}
         self._fields = settings.model_json_schema()["properties"]
         self.controls: dict[str, Any] = {}
         self._notes: dict[str, Any] = {}
-        rows = {name: self._row(name) for name in self._fields}
-        self.widget = _panel(
-            [row for name, row in rows.items() if name in _PLAIN],
-            [row for name, row in rows.items() if name not in _PLAIN],
-        )
+        self.rows = {name: self._row(name) for name in self._fields}
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
-        display(self.widget)
+        display(joined([self]))
 
     def _row(self, name: str) -> "ipywidgets.VBox":
         """A control, and under it what it means and what is wrong with it."""
@@ -91,7 +90,8 @@ class Form(Generic[S]):
         self.controls[name], self._notes[name] = control, ipywidgets.HTML()
         self._tell(name)
         control.observe(lambda change: self._read(), names="value")
-        return ipywidgets.VBox([control, self._notes[name]], layout={"margin": "0 0 6px 0"})
+        layout = {"margin": "0 12px 6px 0", "flex": f"1 1 {_COLUMN_WIDTH}", "min_width": "0", "max_width": _FORM_WIDTH}
+        return ipywidgets.VBox([control, self._notes[name]], layout=layout)
 
     def _read(self) -> None:
         """Take over what fits of all that the controls show."""
@@ -125,6 +125,8 @@ class Form(Generic[S]):
     def _tell(self, name: str) -> None:
         about = help_of(self.settings.__name__, name, self._fields[name]["description"])
         text = f'<span style="opacity:.75">{html.escape(about)}</span>'
+        if name in self._advice:
+            text = f"<b>{html.escape(self._advice[name])}</b> {text}"
         if name in self.problems:
             wanted = html.escape(say("wanted", kind=self.problems[name], value=getattr(self.value, name)))
             text = f'<span role="alert" style="color:#d32f2f;font-weight:600">{wanted}</span><br>{text}'
@@ -201,26 +203,42 @@ def _entered(field: Mapping[str, Any], shown: Any) -> Any:
     return shown.strip().replace(",", ".") if "number" in kinds else shown.strip()
 
 
-def _panel(plain: list[Any], advanced: list[Any]) -> "ipywidgets.VBox":
-    """The rows, those for few people folded away.
+def joined(forms: Sequence[Form[Any]]) -> "ipywidgets.VBox":
+    """Several forms as one, in two columns where there is room; what few people change is folded away.
 
     Behind a button, as nobody reaches the titles of ipywidgets' Accordion by keyboard.
     """
     import ipywidgets
 
-    layout = {"width": "100%", "max_width": "48em"}
-    if not plain or not advanced:
-        return ipywidgets.VBox(plain or advanced, layout=layout)
+    plain = [row for form in forms for name, row in form.rows.items() if name in _PLAIN]
+    folded = []
+    for form in forms:
+        rows = [row for name, row in form.rows.items() if name not in _PLAIN]
+        title = say("form_" + form.settings.__name__)
+        if plain and rows and len(forms) > 1:
+            folded.append(ipywidgets.HTML(f"<b>{html.escape(title)}</b>"))
+        folded += [_columns(rows)] if rows else []
+    layout = {"width": "100%", "max_width": "84em"}
+    if not plain or not folded:
+        return ipywidgets.VBox([_columns(plain)] if plain else folded, layout=layout)
+    count = sum(len(form.rows) for form in forms) - len(plain)
     button = ipywidgets.ToggleButton(
-        description=say("advanced", count=len(advanced)),
+        description=say("advanced", count=count),
         icon="caret-right",
         layout={"width": "98%", "max_width": _FORM_WIDTH, "margin": "0 0 6px 0"},
     )
-    folded = ipywidgets.VBox(advanced, layout={"display": "none"})
+    below = ipywidgets.VBox(folded, layout={"display": "none"})
 
     def fold(change: dict[str, Any]) -> None:
         button.icon = "caret-down" if change["new"] else "caret-right"
-        folded.layout.display = "flex" if change["new"] else "none"
+        below.layout.display = "flex" if change["new"] else "none"
 
     button.observe(fold, names="value")
-    return ipywidgets.VBox([*plain, button, folded], layout=layout)
+    return ipywidgets.VBox([_columns(plain), button, below], layout=layout)
+
+
+def _columns(rows: Sequence[Any]) -> "ipywidgets.HBox":
+    """Rows side by side, as many as there is room for."""
+    import ipywidgets
+
+    return ipywidgets.HBox(list(rows), layout={"flex_flow": "row wrap", "width": "100%"})

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import numpy as np
 
 from ..audio.waveform import Audio, header_seconds, read_audio
+from ..system.platforms import home
 from .texts import say
 
 MOST_BYTES = 300_000  # of one player, as it is saved in a notebook
@@ -77,6 +78,12 @@ def preview(file: Path, start_seconds: float | None = None) -> Preview:
     return Preview(_mp3(part), _TYPES[".mp3"], start, part.seconds, audio.seconds)
 
 
+def compressed(audio: Audio) -> Preview:
+    """The first half minute of what is not in a file."""
+    part = audio[:_SECONDS]
+    return Preview(_mp3(part), _TYPES[".mp3"], 0.0, part.seconds, audio.seconds)
+
+
 def loudest_seconds(audio: Audio) -> float:
     """Where the loudest half minute begins, in whole seconds; 0 where all of it fits.
 
@@ -124,13 +131,23 @@ def player(label: str, file: Path, shown: Preview, *, linked: bool) -> str:
     linked : bool
         Make a link of the path: Jupyter and Kaggle serve files beside the notebook, Colab serves none.
     """
-    path = html.escape(str(file))
+    path = html.escape(str(file.relative_to(home()) if file.is_relative_to(home()) else file))
     if linked:  # relative to the notebook, as its front end wants it
         path = f'<a href="{quote(os.path.relpath(file))}" target="_blank" download>{path}</a>'
-    data = base64.b64encode(shown.data).decode()
     return (
-        f'<div style="width:300px;max-width:100%">{html.escape(label)}<br>'
-        f'<audio aria-label="{html.escape(label)}" style="width:100%" controls preload="none" '
-        f'src="data:{shown.mime};base64,{data}"></audio>'
+        f'<div style="width:300px;max-width:100%">{html.escape(label)}<br>{audio_tag(label, shown)}'
         f'<div style="font-size:smaller;overflow-wrap:anywhere">{html.escape(shown.told)} {path}</div></div>'
     )
+
+
+def audio_tag(label: str, shown: Preview) -> str:
+    """HTML of a player alone; its name is what a screen reader says."""
+    return (
+        f'<audio aria-label="{html.escape(label)}" style="width:100%" controls preload="none" '
+        f'src="data:{shown.mime};base64,{base64.b64encode(shown.data).decode()}"></audio>'
+    )
+
+
+def labelled(label: str, shown: Preview) -> str:
+    """HTML of a player under its name, as wide as a telephone."""
+    return f'<div style="width:300px;max-width:100%">{html.escape(label)}<br>{audio_tag(label, shown)}</div>'

@@ -4,15 +4,17 @@ Each is a card of its own colours, so that light and dark notebooks show the sam
 """
 
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..verdict.guide import SMOOTHING, curve_of, read_as_the_guide
-from ..verdict.learning_curve import LEAST_POINTS, History, Trend
+from ..verdict.learning_curve import History, Trend
 from ..verdict.overtraining import METRICS, Verdict, trends_of
+from .outcome import course, named
+from .texts import say
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +25,7 @@ _INCHES, _DOTS_AN_INCH = (4.4, 2.75), 200
 _INK, _QUIET, _GRID, _PAPER = "#1f2a37", "#667180", "#e7e9ed", "#fdfdfb"
 _TRAINING, _UNHEARD, _BEST, _LIKELY = "#2a6db0", "#00796b", "#c2410c", "#f0b429"
 _STYLE: dict[Any, Any] = {
-    "font.size": 8.5,
+    "font.size": 9.5,
     "axes.edgecolor": "#c3c9d1",
     "axes.labelcolor": _QUIET,
     "axes.linewidth": 0.8,
@@ -40,11 +42,12 @@ _STYLE: dict[Any, Any] = {
     "axes.facecolor": _PAPER,
     "lines.solid_capstyle": "round",
     "legend.frameon": False,
-    "legend.fontsize": 7.5,
+    "legend.fontsize": 8.5,
     "font.family": "DejaVu Sans",
 }
 MEL_TAGS = ("slice/mel_org", "slice/mel_gen")
-_UNITS = {"heldout/f0_cents": "cents"}
+_LEAST_DRAWN = 3  # points: fewer are no curve
+_FIRST = ("heldout/mel", "unlike/similarity", "loss/g/total")  # what decides, what people ask for, the guide's curve
 
 
 @dataclass(frozen=True)
@@ -56,24 +59,31 @@ class Picture:
 
 
 def pictures(history: History, verdict: Verdict, mels: Mapping[str, bytes]) -> list[Picture]:
-    """All that a history has to show: the guide's curve, mel, metrics of unheard recordings, spectrograms.
+    """All that a history has to show, what matters most first; a lone point is not drawn.
 
     Parameters
     ----------
     mels : mapping of str to bytes
         The newest ``slice/mel_org`` and ``slice/mel_gen`` of TensorBoard, PNG; may be empty.
     """
-    drawings = [*_training_curves(history, verdict), *_unheard_curves(history, verdict)]
+    drawings = {**_unheard_curves(history, verdict), **_training_curves(history, verdict)}
+    order = sorted(drawings, key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
+    drawn = [drawings[name] for name in order]
     if mels:
-        drawings.append((*_MELS, lambda axes: _mels(axes, mels)))
-    return [_picture(*drawing) for drawing in drawings]
+        drawn.append(Drawing(say("mels"), " · ".join(MEL_TAGS), say("mels_told"), lambda axes: _mels(axes, mels)))
+    return [_picture(one) for one in drawn]
 
 
-Drawing = tuple[str, str, Callable[["Axes"], None]]  # title, answer, what draws it
-_MELS = ("What it sounds like", "left the recording, right the voice: they should be alike")
+class Drawing(NamedTuple):
+    """What becomes a picture: its title, the name of it in guides and TensorBoard, its answer, what draws it."""
+
+    title: str
+    term: str
+    words: str
+    draw: Callable[["Axes"], None]
 
 
-def _picture(title: str, words: str, draw: Callable[["Axes"], None]) -> Picture:
+def _picture(drawing: Drawing) -> Picture:
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -81,14 +91,15 @@ def _picture(title: str, words: str, draw: Callable[["Axes"], None]) -> Picture:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=_INCHES, dpi=_DOTS_AN_INCH)
         FigureCanvasAgg(figure)
-        axes = figure.add_axes((0.1, 0.13, 0.87, 0.64))
-        draw(axes)
+        axes = figure.add_axes((0.11, 0.15, 0.86, 0.62))
+        drawing.draw(axes)
         _make_room(axes)
-        figure.text(_LEFT, 0.93, title, fontsize=10, fontweight="bold", va="center")
-        figure.text(_LEFT, 0.845, words, fontsize=8, color=_QUIET, va="center")
+        figure.text(_LEFT, 0.93, drawing.title, fontsize=11, fontweight="bold", va="center")
+        figure.text(0.97, 0.93, drawing.term, fontsize=7, color=_QUIET, va="center", ha="right")
+        figure.text(_LEFT, 0.845, drawing.words, fontsize=9, color=_QUIET, va="center")
         file = io.BytesIO()
         figure.savefig(file, format="png", facecolor=_PAPER)
-    return Picture(file.getvalue(), f"{title}: {words}")
+    return Picture(file.getvalue(), f"{drawing.title}: {drawing.words}")
 
 
 def _make_room(axes: "Axes") -> None:
@@ -101,68 +112,58 @@ def _make_room(axes: "Axes") -> None:
 
 
 # -- losses of training --------------------------------------------------------------------------------------------
-def _training_curves(history: History, verdict: Verdict) -> Iterator[Drawing]:
-    points = verdict.turning_points
+def _training_curves(history: History, verdict: Verdict) -> dict[str, Drawing]:
+    points, drawings = verdict.turning_points, {}
     steps, total = curve_of(history, "loss/g/total")
-    if len(steps):
+    if len(steps) >= _LEAST_DRAWN:
         guide = read_as_the_guide(history).total
         low = points["loss/g/total"]
 
         def draw_total(axes: "Axes") -> None:
             axes.plot(history.epochs(steps), total, color=_TRAINING, linewidth=1, alpha=0.3)
             axes.plot(history.epochs(guide[0]), guide[1], color=_TRAINING, linewidth=2)
-            _mark(axes, history.epochs(np.array([low["step"]]))[0], guide[1].min(), "lowest")
+            _mark(axes, history.epochs(np.array([low["step"]]))[0], guide[1].min(), say("lowest"))
             _limit(axes, total)
 
-        turn = "flat or rising since" if low["turned"] else "no clear turn since"
-        yield f"g/total, smoothed {SMOOTHING}", f"the guide's curve: lowest at epoch {low['epoch']}, {turn}", draw_total
+        words = say("lowest_turned" if low["turned"] else "lowest_at", epoch=low["epoch"])
+        drawings["loss/g/total"] = Drawing(say("curve_total"), f"g/total, smoothed {SMOOTHING}", words, draw_total)
     mel_steps, mel = curve_of(history, "loss/g/mel")
-    if len(mel_steps):
+    if len(mel_steps) >= _LEAST_DRAWN:
 
         def draw_mel(axes: "Axes") -> None:
             axes.plot(history.epochs(mel_steps), mel, color=_TRAINING, linewidth=1)
             for one in verdict.candidates:
                 height = float(np.interp(one.step, mel_steps, mel))
                 if one == verdict.best:
-                    _mark(axes, one.epoch, height, f"epoch {one.epoch}")
+                    _mark(axes, one.epoch, height, say("epoch", epoch=one.epoch))
                 else:
                     axes.plot(one.epoch, height, "o", color=_PAPER, markeredgecolor=_BEST, markersize=5)
             _limit(axes, mel)
 
-        yield "mel of training, unsmoothed", _candidates_in_words(verdict), draw_mel
+        drawings["loss/g/mel"] = Drawing(say("curve_mel"), "g/mel", _candidates_in_words(verdict), draw_mel)
+    return drawings
 
 
 def _candidates_in_words(verdict: Verdict) -> str:
     epochs = sorted(one.epoch for one in verdict.candidates)
     if verdict.best is None or not epochs:
-        return "no voice is saved yet"
+        return say("take_none")
     others = ", ".join(str(epoch) for epoch in epochs if epoch != verdict.best.epoch)
-    return f"take epoch {verdict.best.epoch}" + (f"; worth hearing: {others}" if others else "")
+    return say("take_epoch", epoch=verdict.best.epoch) + (f"; {say('worth_hearing', epochs=others)}" if others else "")
 
 
 # -- recordings that training never heard --------------------------------------------------------------------------
-def _unheard_curves(history: History, verdict: Verdict) -> Iterator[Drawing]:
+def _unheard_curves(history: History, verdict: Verdict) -> dict[str, Drawing]:
     trends = trends_of(history)
-    for metric, (more, axis, words) in METRICS.items():
-        steps, values = history.series(metric)
-        if not axis or not len(steps):
+    drawings = {}
+    for metric, (more, axis, _) in METRICS.items():
+        steps, _ = history.series(metric)
+        if not axis or len(steps) < _LEAST_DRAWN:
             continue
         trend = trends.get(metric)
-        unit = f" in {_UNITS[metric]}" if metric in _UNITS else ""
-        yield (
-            f"{words[:1].upper()}{words[1:]}{unit}",
-            f"unheard recordings, {'higher' if more else 'lower'} is better: "
-            + _trend_in_words(history, trend, len(values)),
-            _unheard(history, verdict, metric, trend),
-        )
-
-
-def _trend_in_words(history: History, trend: Trend | None, points: int) -> str:
-    if trend is None:
-        return f"{points} of {LEAST_POINTS} points"
-    if trend.turned:
-        return f"worse since epoch {history.epoch_at(trend.best_step)}"
-    return "still improving" if trend.improving else "level"
+        words = f"{say('higher_better' if more else 'lower_better')}: {course(verdict, metric, len(steps))}"
+        drawings[metric] = Drawing(named(metric), metric, words, _unheard(history, verdict, metric, trend))
+    return drawings
 
 
 def _unheard(history: History, verdict: Verdict, metric: str, trend: Trend | None) -> Callable[["Axes"], None]:
@@ -183,7 +184,8 @@ def _unheard(history: History, verdict: Verdict, metric: str, trend: Trend | Non
                     linewidth=2,
                 )  # a line too, where the turn is known to an epoch
             if verdict.best:
-                _mark(axes, verdict.best.epoch, sign * trend.at(verdict.best.step), f"epoch {verdict.best.epoch}")
+                height = sign * trend.at(verdict.best.step)
+                _mark(axes, verdict.best.epoch, height, say("epoch", epoch=verdict.best.epoch))
         _limit(axes, values)
 
     return draw
@@ -219,7 +221,7 @@ def _limit(axes: "Axes", values: np.ndarray) -> None:
     high = min(high, later.max() + 0.5 * np.ptp(later)) if len(later) else high
     room = 0.12 * (high - low) or 0.01
     axes.set_ylim(low - room, high + 1.5 * room)
-    axes.set_xlabel("epoch", labelpad=1)
+    axes.set_xlabel(say("epoch_axis"), labelpad=1)
 
 
 def _mels(axes: "Axes", mels: Mapping[str, bytes]) -> None:

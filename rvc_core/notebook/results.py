@@ -1,6 +1,7 @@
 """The cells after training: listen and choose, convert, export, clean up, and the recipe for a Job."""
 
 import html
+import re
 import shlex
 import shutil
 import sys
@@ -21,10 +22,11 @@ from ..workspace.layout import Layout
 from . import tensorboard_server
 from .cells import lab, mount_drive
 from .child import run_command
-from .players import player, preview
+from .choosing import Heard, buttons, called, row
+from .outcome import advice, failure_line
+from .players import labelled, player, preview
 from .session import Session, all_chosen
-from .texts import say
-from .watching import PLAIN
+from .texts import say, translated
 
 _MOST_PLAYED = 6
 
@@ -47,26 +49,49 @@ def voices(layout: Layout) -> list[Path]:
     return [*first, *(path for path in saved if path not in first)]
 
 
-def listen(most: int = 2) -> None:
-    """Print the verdict, and let the voices worth hearing say the same sentence."""
+def listen(most: int = 3) -> None:
+    """Say which voice to take, and let those worth hearing say the same sentence, each with a button to take it."""
+    from IPython.display import display
+
     session = Session.load()
-    found = voices(session.lab.layout)
-    verdict = session.lab.verdict()
-    print(str(verdict).replace(verdict.state, PLAIN.get(verdict.state, verdict.state), 1))  # as Watch says it
+    layout = session.lab.layout
+    found = voices(layout)
+    print(advice(verdict := session.lab.verdict()))
+    for failure in verdict.failures:
+        print(failure_line(failure))
     source = sorted(find_recordings(_songs(session)[0]).recordings.values())[0]
-    dated = [path for path in found if path != session.lab.layout.final_voice]  # one of them is the final voice too
-    for path in (dated or found)[:most]:
-        [made] = converted(session, path, [source], home() / "listen" / path.stem)
-        play(path.name, source, Path(made["output"]))
+    worth_it = [Path(one.path).name for one in verdict.candidates if one.path]
+    dated = [path for path in found if path != layout.final_voice]  # one of them is the final voice too
+    dated.sort(key=lambda path: worth_it.index(path.name) if path.name in worth_it else len(worth_it))
+    shown, taken = (dated or found)[:most], _chosen_voice(session)
+    if taken not in shown:
+        shown.append(taken)
+    display({"text/html": labelled(say("said_by_another"), preview(source)), "text/plain": ""}, raw=True)
+    for voice, button in zip(shown, buttons(shown, taken, layout, _take), strict=True):
+        [made] = converted(session, voice, [source], home() / "listen" / voice.stem, quiet=True)
+        if "error" in made:
+            print(f"! {translated(made['error'])}\n  → {translated(made['hint'])}")
+            continue
+        heard = Heard(voice, Path(made["output"]), voice == found[0])
+        display({"text/html": row(heard, layout), "text/plain": called(voice, layout)}, raw=True)
+        display(button)
+    print(say("without_a_click", voice=called(taken, layout)))
 
 
-def choose(voice: str = "") -> None:
-    """Take a voice for the cells below; empty: the recommended one."""
-    found = {path.name: path for path in voices(lab().layout)}
+def _take(voice: Path) -> None:
+    Session.remember(voice=voice.name)
+
+
+def choose(voice: str | int = "") -> None:
+    """Take a voice for the cells below, by its epoch or its file name; empty: the recommended one."""
+    layout = lab().layout
+    found = {path.name: path for path in voices(layout)}
+    by_epoch = {match[1]: name for name in found if (match := re.search(r"_e(\d+)_s\d+\.pth$", name))}
+    voice = by_epoch.get(str(voice), str(voice))
     if voice and voice not in found:
-        raise SettingsError(f"no voice {voice}", hint=f"there are: {', '.join(found)}")
+        raise SettingsError(f"no voice {voice}", hint=f"there are the epochs {', '.join(by_epoch)}")
     Session.remember(voice=voice)
-    print(say("chosen", voice=voice or next(iter(found))))
+    print(say("chosen", voice=called(found[voice or next(iter(found))], layout)))
 
 
 def convert() -> list[dict[str, Any]]:
@@ -74,12 +99,13 @@ def convert() -> list[dict[str, Any]]:
     session = Session.load()
     print(say("consent"))
     mount_drive(session.songs)
-    output = home() / "converted" / slug_of(session.voice_name)
-    made = converted(session, _chosen_voice(session), _songs(session), output)
+    output, voice = home() / "converted" / slug_of(session.voice_name), _chosen_voice(session)
+    print(say("uses", voice=called(voice, session.lab.layout)))
+    made = converted(session, voice, _songs(session), output)
     done = [one for one in made if "error" not in one]
     for one in made:
         if "error" in one:
-            print(f"! {one['source']}: {one['error']}\n  → {one['hint']}")
+            print(f"! {one['source']}: {translated(one['error'])}\n  → {translated(one['hint'])}")
     for one in done[:_MOST_PLAYED]:
         play(Path(one["output"]).name, Path(one["source"]), Path(one["output"]))
     if unheard := done[_MOST_PLAYED:]:  # what is shown is saved in the notebook
@@ -92,7 +118,9 @@ def _songs(session: Session) -> list[Path]:
     return sources(session.songs, "to convert", session.lab.progress) if session.songs else [voice_folder("source")]
 
 
-def converted(session: Session, voice: Path, sources: list[Path], output: Path) -> list[dict[str, Any]]:
+def converted(
+    session: Session, voice: Path, sources: list[Path], output: Path, *, quiet: bool = False
+) -> list[dict[str, Any]]:
     """Convert in a process of its own; a file that fails is among the results, with its error."""
     files = [file for source in sources for file in sorted(find_recordings(source).recordings.values())]
     reports = run_command(
@@ -102,6 +130,7 @@ def converted(session: Session, voice: Path, sources: list[Path], output: Path) 
         "--output",
         str(output),
         failing=False,
+        quiet=quiet,
         settings=(session.settings(ConvertSettings), session.settings(RuntimeSettings)),
     )["files"]
     return [{"source": str(file), **report} for file, report in zip(files, reports, strict=True)]
@@ -163,7 +192,7 @@ def clean_up(clips: bool = False, checkpoints: bool = False, recordings: bool = 
     Parameters
     ----------
     clips : bool
-        Clips and features: the cell Prepare makes them again.
+        Clips and features: the cell Start makes them again.
     checkpoints : bool
         Training cannot go on without them; the voices stay.
     recordings : bool

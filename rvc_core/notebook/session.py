@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -36,7 +37,8 @@ from ..system.platforms import home
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord
 from .forms import Form, in_turn
-from .texts import language
+from .recommended import batch_for, epochs_for, gpu_gigabytes
+from .texts import language, say, translated
 
 _CLASSES: tuple[type[Settings], ...] = (
     PrepareSettings,
@@ -53,6 +55,18 @@ DEMO = "demo"  # the recordings inside the package, and the voice that is made o
 _DEMO_HOLDOUT_MINUTES = 0.2  # so that the demo shows validation and verdict at work
 
 
+class Lines(Terminal):
+    """Progress in the reader's language."""
+
+    def start(self, label: str, total: int) -> None:
+        """Begin a piece of work of `total` units."""
+        super().start(translated(label), total)
+
+    def say(self, line: str) -> None:
+        """Print one line that stays."""
+        super().say(translated(line))
+
+
 @dataclass
 class Session:
     """What is being worked on.
@@ -67,6 +81,8 @@ class Session:
         Where the recordings to learn from are, once they were fetched and unpacked.
     voice : str
         File name of the voice to listen to; empty: the recommended one.
+    minutes : float
+        Of the recordings to learn from, once they were measured; 0: not yet.
     given : dict
         Settings of the parameters cell, by field.
     chosen : dict
@@ -80,6 +96,7 @@ class Session:
     songs: str = ""
     arrived: str = ""
     voice: str = ""
+    minutes: float = 0.0
     given: dict[str, Any] = field(default_factory=dict)
     chosen: dict[str, dict[str, Any]] = field(default_factory=dict)
     language: str = field(default_factory=language)
@@ -110,12 +127,12 @@ class Session:
             write_json(file, asdict(self))
 
     @classmethod
-    def remember(cls, **changes: str) -> None:
+    def remember(cls, **changes: str | float) -> None:
         """Change what stands there."""
         with in_turn:
             session = cls.load()
             if changes.get("dataset", session.dataset) != session.dataset:
-                session.arrived = ""
+                session.arrived, session.minutes = "", 0.0
             vars(session).update(changes)
             session.save()
 
@@ -143,7 +160,7 @@ class Session:
             self.voice_name,
             voice_folder("target") if self.is_demo else self.arrived or self.dataset,
             runtime=self.settings(RuntimeSettings),
-            progress=Terminal(line_every_seconds=_LINE_EVERY_SECONDS),
+            progress=Lines(sys.stdout, _LINE_EVERY_SECONDS),  # a notebook shows stderr in red,
         )
 
     def settings(self, settings: type[S]) -> S:
@@ -180,7 +197,16 @@ class Session:
             }
             session.save()
 
-        return Form(settings, self.settings(settings).model_dump(), remember)
+        return Form(settings, self.settings(settings).model_dump(), remember, self._advice())
+
+    def _advice(self) -> dict[str, str]:
+        """A number to begin with, by field: for these recordings and this GPU."""
+        memory = gpu_gigabytes()
+        minutes, epochs = f"{self.minutes:.0f}", epochs_for(self.minutes)
+        found = {"epochs": say("advice_epochs", minutes=minutes, epochs=epochs)} if self.minutes else {}
+        if memory:
+            found["batch_size"] = say("advice_batch", memory=f"{memory:.0f}", size=batch_for(memory))
+        return found
 
 
 def opened(
@@ -213,7 +239,7 @@ def opened(
     elif not before.is_demo and not before.is_in_use:
         session.dataset = session.dataset or before.dataset
     if (before.name, before.dataset) == (session.name, session.dataset):
-        session.arrived = before.arrived
+        session.arrived, session.minutes = before.arrived, before.minutes
     session.save()
     return session
 

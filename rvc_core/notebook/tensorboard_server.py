@@ -82,7 +82,7 @@ def tensorboard(experiment: Experiment) -> str:
 
     layout, platform = experiment.layout, detect()
     if not layout.root.is_dir():
-        raise StageOrderError(f"{layout.name!r} has no training to show yet", hint="run the cells Prepare and Start")
+        raise StageOrderError(f"{layout.name!r} has no training to show yet", hint="run the cell Start")
     everywhere = platform.name == "lightning"
     port = start(layout, everywhere=everywhere)
     print(say("tensorboard_everywhere" if everywhere else "tensorboard_here", port=port))
@@ -202,7 +202,7 @@ def show(port: int, platform: Platform, environment: Mapping[str, str] = os.envi
         display(
             _kaggle_button(port)
             if environment["KAGGLE_KERNEL_RUN_TYPE"] == "Interactive"
-            else HTML("TensorBoard can be opened only while you edit the notebook, not under Save &amp; Run All.")
+            else HTML(html.escape(say("tensorboard_unattended")))
         )
     elif platform.name == "lightning":
         host = environment.get("LIGHTNING_CLOUD_SPACE_HOST", f"{environment['LIGHTNING_CLOUD_SPACE_ID']}.{_LIGHTNING}")
@@ -225,14 +225,14 @@ def show(port: int, platform: Platform, environment: Mapping[str, str] = os.envi
 
 
 def _link(address: str) -> str:
-    return f'<a href="{html.escape(address)}" target="_blank">Open TensorBoard in a new tab</a>'
+    return f'<a href="{html.escape(address)}" target="_blank">{html.escape(say("tensorboard_open"))}</a>'
 
 
 def _kaggle_button(port: int) -> Any:
     """A button that shows the link and hides it again: nothing holds the link unless somebody asks for it."""
     import ipywidgets
 
-    button, place = ipywidgets.ToggleButton(description="Link to TensorBoard"), ipywidgets.HTML()
+    button, place = ipywidgets.ToggleButton(description=say("tensorboard_link")), ipywidgets.HTML()
 
     def toggle(change: dict[str, Any]) -> None:
         place.value = _link(kaggle_address(port)) + _SECRET if change["new"] else ""

@@ -1,13 +1,17 @@
 """What forms and notebooks say, in the reader's language: one file of texts for each, chosen by ``RVC_LANG``.
 
-Errors are not translated: they are searched for, word by word, in the English of everybody else.
+What other folders say is English there; `translated` finds it in the table ``sentences``. An error's English stays
+below its translation: people search for it.
 """
 
 import os
+import re
 import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from ..errors import RVCError
 
 LANGUAGES = ("en", "pt")
 
@@ -52,3 +56,48 @@ def label_of(field: str) -> str:
 def help_of(settings: str, field: str, english: str) -> str:
     """What a field means; in English its own declaration says it."""
     return texts(language()).get("help", {}).get(settings, {}).get(field, english)
+
+
+def translated(english: str) -> str:
+    """A sentence of another folder in the reader's language; as it is where its language is English or lacks it.
+
+    A key of the table ``sentences`` may have numbered gaps, as ``"{0} is damaged"``; they keep what stands in them.
+
+    Examples
+    --------
+    >>> translated("training failed: {0}")
+    'training failed: {0}'
+    """
+    table = texts(language()).get("sentences", {})
+    if english in table:
+        return str(table[english])
+    for pattern, text in _patterns(language()):
+        if found := pattern.fullmatch(english):
+            gaps = sorted(found.groupdict().items())
+            return text.format(*(translated(value) for _, value in gaps))
+    return english
+
+
+@cache
+def _patterns(code: str) -> list[tuple[re.Pattern[str], str]]:
+    """The sentences with gaps, those with most words of their own first."""
+    table = texts(code).get("sentences", {})
+    with_gaps = sorted((key for key in table if "{0}" in key), key=lambda key: -len(re.sub(r"\{\d\}", "", key)))
+    return [
+        (re.compile(re.sub(r"\\\{(\d+)\\\}", r"(?P<_\1>.*?)", re.escape(key)), re.DOTALL), str(table[key]))
+        for key in with_gaps
+    ]
+
+
+def error_in_words(error: RVCError) -> list[str]:
+    """What an error says and what to do, in another language than English; nothing in English, which follows below."""
+    if language() == "en":
+        return []
+    message, hint = translated(str(error)), translated(error.hint)
+    kind = next(
+        f"error_{one.__name__}" for one in type(error).__mro__ if f"error_{one.__name__}" in texts("en")["words"]
+    )
+    lines = [say(kind) if message == str(error) else message]
+    if error.hint:
+        lines.append(f"→ {say('error_hint') if hint == error.hint else hint}")
+    return [*lines, ""]

@@ -5,33 +5,41 @@ import html
 import io
 import struct
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from ..errors import StageOrderError, StorageError
+import soundfile
+
+from ..audio.waveform import Audio
+from ..errors import RVCError, StageOrderError, StorageError
 from ..experiment import Experiment
 from ..system.inside import refuse_links
 from ..training import detached
-from ..training.beacon import read_state, stalled
+from ..training.beacon import read_state
+from ..training.outcome import run_record
 from ..verdict.learning_curve import History
 from ..verdict.overtraining import Verdict, verdict_of_experiment
 from ..workspace.layout import Layout
 from ..workspace.metrics import history as recorded
+from .outcome import ending, evidence, failure_line, headline, minutes_left, progress_line
+from .players import compressed, labelled, preview
 from .plots import MEL_TAGS, WIDTH_PIXELS, Picture, pictures
+from .texts import say
 
 _SHORTEST_PAUSE_SECONDS = 3.0
 _LARGEST_PICTURE_PIXELS = 4096
 _PAUSE_FACTOR = 8  # of what drawing took: the trainer needs the processor more
+_DRAWN_EVERY_SECONDS = 20.0  # what is unfolded is folded again by that
+_AT_ONCE = 2  # pictures that are shown; the others are folded
 _COLOURS = {
     "waiting": "#667180",
-    "no step": "#667180",
     "cannot_tell": "#667180",
     "undertrained": "#2a6db0",
     "good": "#00796b",
     "overtrained": "#c2410c",
     "collapsed": "#b3261e",
 }
-PLAIN = {"cannot_tell": "too early to tell", "undertrained": "still learning"}
-WAITING = "Waiting for the first step. Loading comes before it: seconds at home, minutes on a fresh cloud machine."
 
 
 def watch(experiment: Experiment) -> dict[str, Any] | None:
@@ -61,74 +69,115 @@ def watch(experiment: Experiment) -> dict[str, Any] | None:
             time.sleep(max(_SHORTEST_PAUSE_SECONDS, _PAUSE_FACTOR * frame.draw()))
         frame.draw()
     except KeyboardInterrupt:
-        frame.draw("You stopped watching. Training goes on; run this cell to see it again, or the Stop cell to end it.")
+        frame.draw(say("unwatched"))
         return None
     return detached.watch(layout) if layout.run.exists() else None
 
 
 class _Frame:
-    """The display, and what was drawn last."""
+    """Two displays: the outcome with a bar, which changes all the time, and the evidence, which is drawn less often."""
 
     def __init__(self, layout: Layout) -> None:
-        from IPython.display import DisplayHandle
-
         self._layout = layout
-        self._handle, self._shown = DisplayHandle(), False
+        self._top, self._below = _Display(), _Display()
         self._drawn_of: tuple[int, bool] | None = None
+        self._drawn_at = -_DRAWN_EVERY_SECONDS
         self._verdict: Verdict | None = None
-        self._pictures: list[Picture] = []
-        self._events: Any = None
+        self._evidence = ("", "")
+        self._boards: dict[Path, Any] = {}
 
     def draw(self, note: str = "") -> float:
         """Draw what is there now; returns the seconds that took."""
         began = time.perf_counter()
         running = detached.is_running(self._layout)
         size = self._layout.metrics.stat().st_size if self._layout.metrics.exists() else 0
-        if (size, running) != self._drawn_of:
-            self._drawn_of = size, running
+        due = not running or time.monotonic() - self._drawn_at >= _DRAWN_EVERY_SECONDS
+        if due and (size, running) != self._drawn_of:
+            self._drawn_of, self._drawn_at = (size, running), time.monotonic()
             self._look()
-        status = [note or status_line(self._layout, running)]
-        if self._verdict is None:
-            state, sentence = ("waiting", WAITING) if running else ("no step", "nothing was trained yet.")
-        else:
-            state, sentence = self._verdict.state, plain_sentence(self._verdict)
-            status += [
-                f"{one.name} since epoch {one.epoch}: {one.look}. {one.remedy}." for one in self._verdict.failures
-            ]
-        lines = [line for line in status if line]
-        bundle = {
-            "text/plain": "\n".join([f"{state}: {sentence}", *lines, *(one.words for one in self._pictures)]),
-            "text/html": _page(state, sentence, lines, _share_done(self._layout, running), self._pictures),
-        }
-        if self._shown:
-            self._handle.update(bundle, raw=True)
-        else:
-            self._handle.display(bundle, raw=True)
-            self._shown = True
+        self._top.show(*self._status(running, note))
+        if any(self._evidence):
+            self._below.show(*self._evidence)
         return time.perf_counter() - began
 
+    def _status(self, running: bool, note: str) -> tuple[str, str]:
+        """The outcome and what to do next, as text and as HTML."""
+        state, verdict = "waiting", self._verdict
+        beacon: Mapping[str, Any] = read_state(self._layout.beacon) or {}
+        if verdict is not None:
+            state = verdict.state
+        if running:
+            sentence = headline(verdict, minutes_left(beacon)) if verdict else say("loading")
+        else:
+            sentence = ending(verdict, run_record(self._layout))
+        lines = [note, progress_line(beacon) if running else ""]
+        lines += [failure_line(one) for one in verdict.failures] if verdict else []
+        lines = [line for line in lines if line]
+        words = "\n".join([f"{say('state_' + state)}: {sentence}", *lines])
+        return words, _headed(state, sentence, lines, _share_done(beacon, running))
+
     def _look(self) -> None:
+        """Read the history again, and draw the evidence."""
         rows = recorded(self._layout)
         if not any(row["kind"] == "step" for row in rows):
             return
-        self._verdict = verdict_of_experiment(self._layout)
-        self._pictures = pictures(History.of(rows), self._verdict, self._newest_mels())
+        self._verdict, history = verdict_of_experiment(self._layout), History.of(rows)
+        shown = pictures(history, self._verdict, self._newest_mels())
+        self._evidence = (
+            "\n".join(one.words for one in shown),
+            f'<div style="font-family:sans-serif;font-size:14px;line-height:1.5">{self._sounds(history)}'
+            + _cards(shown[:_AT_ONCE])
+            + f"<details><summary>{html.escape(say('details'))}</summary>{_cards(shown[_AT_ONCE:])}"
+            + "".join(
+                f'<div style="overflow-wrap:anywhere">{html.escape(line)}</div>'
+                for line in evidence(history, self._verdict)
+            )
+            + "</details></div>",
+        )
+
+    def _sounds(self, history: History) -> str:
+        """A recording that training never heard, and beside it the voice as it was at its newest recorded sound."""
+        board = self._board(self._layout.eval_board)
+        clip = next(iter(sorted(self._layout.heldout.clips.glob("*.wav"))), None)
+        if clip is None or board is None or "heldout" not in board.Tags()["audio"]:
+            return ""
+        newest = board.Audio("heldout")[-1]
+        epoch = history.epoch_at(newest.step)
+        try:
+            samples, rate_hz = soundfile.read(io.BytesIO(newest.encoded_audio_string), dtype="float32", always_2d=True)
+            players = (
+                (say("heldout_recording"), preview(clip)),
+                (
+                    say("heldout_voice", epoch=epoch) if epoch else say("heldout_before"),
+                    compressed(Audio(samples[:, 0], rate_hz)),
+                ),
+            )
+        except (RVCError, soundfile.LibsndfileError):  # the clips were cleaned up or cut again; a damaged log
+            return ""
+        shown = "".join(labelled(label, sound) for label, sound in players)
+        return f'<div style="display:flex;flex-wrap:wrap;gap:8px;margin:8px 0">{shown}</div>'
 
     def _newest_mels(self) -> dict[str, bytes]:
-        """What the log of TensorBoard has; nothing if it is damaged, because others may have written it."""
+        board = self._board(self._layout.root)
+        there = board.Tags()["images"] if board else []
+        found = {tag: board.Images(tag)[-1].encoded_image_string for tag in MEL_TAGS if tag in there}
+        return {tag: png for tag, png in found.items() if _is_picture(png)}
+
+    def _board(self, folder: Path) -> Any:
+        """What TensorBoard has of a folder; None if it is damaged, because others may have written it."""
         from google.protobuf.message import DecodeError
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # slow import
 
-        if self._events is None:
-            self._events = EventAccumulator(str(self._layout.root), size_guidance={"images": 1, "scalars": 1})
+        if not folder.is_dir():
+            return None
+        if folder not in self._boards:
+            newest = {"images": 1, "scalars": 1, "audio": 1}
+            self._boards[folder] = EventAccumulator(str(folder), size_guidance=newest)
         try:
-            refuse_links(self._layout.root)  # a pipe would be waited for
-            self._events.Reload()  # reads on from where it was
+            refuse_links(folder)  # a pipe would be waited for
+            return self._boards[folder].Reload()  # reads on from where it was
         except (StorageError, OSError, MemoryError, DecodeError):
-            return {}
-        there = self._events.Tags()["images"]
-        found = {tag: self._events.Images(tag)[-1].encoded_image_string for tag in MEL_TAGS if tag in there}
-        return {tag: png for tag, png in found.items() if _is_picture(png)}
+            return None
 
 
 def _is_picture(png: bytes) -> bool:
@@ -144,41 +193,32 @@ def _is_picture(png: bytes) -> bool:
     return False
 
 
-def plain_sentence(verdict: Verdict) -> str:
-    """The verdict as one line, in which a training that has only begun is not yet asked for its best voice."""
-    if verdict.state == "cannot_tell" and verdict.running:
-        return f"training has only begun: {verdict.reasons[0]}." if verdict.reasons else "training has only begun."
-    return verdict.sentence
+class _Display:
+    """A place in the cell's output that is drawn again and again."""
+
+    def __init__(self) -> None:
+        from IPython.display import DisplayHandle
+
+        self._handle, self._drawn = DisplayHandle(), ("", "")
+
+    def show(self, text: str, page: str) -> None:
+        """Draw it, unless it looks like that."""
+        if (text, page) == self._drawn:
+            return
+        draw = self._handle.update if any(self._drawn) else self._handle.display
+        draw({"text/plain": text, "text/html": page}, raw=True)
+        self._drawn = text, page
 
 
-def status_line(layout: Layout, running: bool, now: float | None = None) -> str:
-    """Where the training is, and what its trainer says of speed and time left.
-
-    Examples
-    --------
-    >>> import tempfile; from pathlib import Path
-    >>> layout = Layout(Path(tempfile.mkdtemp()), "alice")
-    >>> status_line(layout, True, now=0.0)
-    'The trainer is loading.'
-    """
-    if not running:
-        return "Training is not running."
-    if not (state := read_state(layout.beacon)) or not state["label"]:
-        return ["The trainer is loading.", *(state["lines"] if state else [])][-1]
-    told = f"{state['label']} {state['done']} of {state['total']}"
-    return " · ".join(filter(None, [told, state["note"], stalled(state, now)]))
+def _share_done(state: Mapping[str, Any], running: bool) -> float | None:
+    return min(1.0, state["done"] / max(1, state["total"])) if running and state.get("label") else None
 
 
-def _share_done(layout: Layout, running: bool) -> float | None:
-    state = read_state(layout.beacon) if running else None
-    return min(1.0, state["done"] / max(1, state["total"])) if state and state["label"] else None
-
-
-def _page(state: str, sentence: str, lines: list[str], share: float | None, shown: list[Picture]) -> str:
-    """One block of HTML that wraps to the width of the page; text takes the notebook's own colours."""
+# -- as HTML that wraps to the width of the page; text takes the notebook's own colours ------------------------------
+def _headed(state: str, sentence: str, lines: list[str], share: float | None) -> str:
     badge = (
         f'<span style="background:{_COLOURS[state]};color:#fff;border-radius:4px;padding:1px 8px;'
-        f'font-weight:600">{html.escape(PLAIN.get(state, state))}</span>'
+        f'font-weight:600">{html.escape(say("state_" + state))}</span>'
     )
     round_ = "border-radius:3px;height:6px"
     bar = (
@@ -189,14 +229,18 @@ def _page(state: str, sentence: str, lines: list[str], share: float | None, show
             f'<div style="background:{_COLOURS["good"]};{round_};width:{100 * share:.1f}%"></div></div>'
         )
     )
+    return (
+        f'<div style="font-family:sans-serif;font-size:14px;line-height:1.5"><div>{badge} '
+        f"<b>{html.escape(sentence)}</b></div>{bar}"
+        + "".join(f"<div>{html.escape(line)}</div>" for line in lines)
+        + "</div>"
+    )
+
+
+def _cards(shown: list[Picture]) -> str:
     cards = "".join(
         f'<img alt="{html.escape(one.words)}" width="{WIDTH_PIXELS}" src="data:image/png;base64,'
         f'{base64.b64encode(one.png).decode()}" style="max-width:100%;height:auto;border-radius:6px;margin:0">'
         for one in shown
     )
-    return (
-        f'<div style="font-family:sans-serif;font-size:14px;line-height:1.5"><div>{badge} '
-        f"<b>{html.escape(sentence[:1].upper() + sentence[1:])}</b></div>{bar}"
-        + "".join(f"<div>{html.escape(line)}</div>" for line in lines)
-        + f'<div style="display:flex;flex-wrap:wrap;gap:8px;margin-top:8px">{cards}</div></div>'
-    )
+    return f'<div style="display:flex;flex-wrap:wrap;gap:8px;margin-top:8px">{cards}</div>'

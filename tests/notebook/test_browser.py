@@ -87,7 +87,6 @@ def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
         press = notebook.page.keyboard.press
         notebook.run("notebook.check()").get_by_text("torch").first.wait_for()
         notebook.run("name = ")
-        notebook.run("notebook.begin(")
         form = notebook.run("notebook.recordings()")
         with notebook.page.expect_file_chooser() as chooser:
             form.get_by_role("button", name="Upload").click()
@@ -95,16 +94,16 @@ def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
         form.get_by_text("take one.wav").wait_for()
 
         form = notebook.run("notebook.form(PrepareSettings")  # by mouse
+        form.get_by_text("take one.wav").first.wait_for()
         form.get_by_role("button", name="more settings").click()
         form.get_by_label("Follow pitch").click()
         _until(lambda: chosen("PrepareSettings") == {"uses_f0": False}, 20)
         form.get_by_label("Follow pitch").click()
         form.get_by_label("Pitch method").select_option("dio")
         _until(lambda: chosen("PrepareSettings") == {} and chosen("ExtractSettings") == {"f0_method": "dio"}, 20)
-        notebook.run("notebook.prepare()").get_by_text(re.compile(r"\d clips; ")).first.wait_for()
+        form.get_by_role("button", name="more settings").click()
 
-        form = notebook.run("notebook.form(TrainSettings")  # by keyboard
-        form.get_by_label("Epochs", exact=True).focus()
+        form.get_by_label("Epochs", exact=True).focus()  # by keyboard
         for key in ("Control+a", "0", "Tab"):
             press(key)
         form.get_by_role("alert").filter(has_text="a whole number from 1 to 100000").wait_for()
@@ -116,19 +115,20 @@ def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
         _until(lambda: chosen("TrainSettings") == {"epochs": 4000, "batch_size": 2}, 20)
 
         try:
-            notebook.run("notebook.start()")
+            notebook.run("notebook.start()").get_by_text(re.compile(r"\d clips; ")).first.wait_for()
             shown = notebook.run("notebook.watch_training()", wait=False)
             shown.locator("img").first.wait_for(timeout=120_000)
             first = shown.locator("img").first.get_attribute("src")
             _until(lambda: shown.locator("img").first.get_attribute("src") != first)
             notebook.page.get_by_title("Interrupt the kernel").click()
-            shown.get_by_text("You stopped watching; training goes on").wait_for(timeout=60_000)
+            shown.get_by_text("You stopped watching; training goes on").first.wait_for(timeout=60_000)
             assert detached.is_running(layout)
             notebook.run("notebook.stop()")
             _until(lambda: not detached.is_running(layout))
         finally:
             detached.stop(layout)
 
+        notebook.run("notebook.listen()").get_by_role("button", name="In use: the voice").wait_for()
         players = notebook.run("notebook.convert()").locator("audio")
         players.nth(5).wait_for()
         players.nth(1).scroll_into_view_if_needed()
@@ -228,9 +228,18 @@ def _picture(notebook: browser.Notebook, folder: Path, name: str) -> None:
     if not (target := os.environ.get("RVC_SCREENSHOTS")):
         return
     for number, code in enumerate(
-        ("recordings()", "form(PrepareSettings", "form(TrainSettings", "watch_training()", "convert()")
+        (
+            "check()",
+            "recordings()",
+            "form(PrepareSettings",
+            "start()",
+            "watch_training()",
+            "listen()",
+            "songs()",
+            "convert()",
+        )
     ):
-        notebook.cell(code).evaluate("cell => cell.scrollIntoView()")
+        notebook.cell(code).evaluate("cell => cell.previousElementSibling.scrollIntoView()")
         notebook.page.wait_for_timeout(300)
         notebook.page.screenshot(path=Path(target) / f"{name}_{number}.png")
 
@@ -265,11 +274,11 @@ def test_a_live_training_is_watched_interrupted_and_stopped(tmp_path: Path, tiny
         notebook = browser.Notebook(chromium, lab, "train.ipynb")
         notebook.run_all()
         shown = notebook.output(1)
-        shown.get_by_text("Waiting for the first step").or_(shown.locator("img").first).wait_for(timeout=60_000)
+        shown.get_by_text("Loading.").or_(shown.locator("img").first).first.wait_for(timeout=60_000)
         shown.locator("img").nth(3).wait_for(timeout=120_000)
         first = shown.locator("img").first.get_attribute("src")
         _until(lambda: shown.locator("img").first.get_attribute("src") != first)
-        assert shown.locator(".jp-OutputArea-output").count() == 1, "one display, drawn again"
+        assert shown.locator(".jp-OutputArea-output").count() == 2, "two displays, drawn again"
         assert all(image.get_attribute("alt") for image in shown.locator("img").all())
         notebook.page.screenshot(path=tmp_path / "watch.png")
         notebook.command("notebook:interrupt-kernel")

@@ -9,12 +9,15 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 import urllib.request
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from matplotlib.image import imread
 
 from histories import simulate
@@ -22,9 +25,10 @@ from rvc_core.audio.quality import measure
 from rvc_core.audio.waveform import Audio
 from rvc_core.errors import ResourceError, StageOrderError, WeightsError
 from rvc_core.experiment import Experiment
-from rvc_core.notebook import listening, plots, tensorboard_server, watching
+from rvc_core.notebook import listening, outcome, plots, tensorboard_server, watching
 from rvc_core.notebook.compare import Comparison, chosen, equally_loud, preferences
 from rvc_core.notebook.tensorboard_server import show, start, stop
+from rvc_core.notebook.texts import LANGUAGES
 from rvc_core.system.files import write_jsonl
 from rvc_core.system.platforms import detect
 from rvc_core.verdict.learning_curve import History
@@ -34,26 +38,38 @@ from synth import phrase
 
 
 class Display:
-    """Stands for the notebook: keeps the last frame."""
-
-    frames: list[dict[str, str]]
+    """Stands for the notebook: keeps every frame of its displays."""
 
     def __init__(self) -> None:
-        self.frames = []
+        self.places: list[list[dict[str, str]]] = []
 
-    def display(self, bundle, raw):
-        assert raw and not self.frames, "one display, drawn again"
-        self.frames.append(bundle)
+    def handle(self):
+        frames: list[dict[str, str]] = []
 
-    def update(self, bundle, raw):
-        assert raw and self.frames
-        self.frames.append(bundle)
+        def display(bundle, raw):
+            assert raw and not frames, "one display, drawn again"
+            self.places.append(frames)
+            frames.append(bundle)
+
+        def update(bundle, raw):
+            assert raw and frames
+            frames.append(bundle)
+
+        return types.SimpleNamespace(display=display, update=update)
+
+    @property
+    def top(self) -> dict[str, str]:
+        return [place for place in self.places if "<img" not in place[-1]["text/html"]][-1][-1]
+
+    @property
+    def below(self) -> dict[str, str]:
+        return self.places[-1][-1]
 
 
 @pytest.fixture
 def notebook(monkeypatch):
     shown = Display()
-    monkeypatch.setattr("IPython.display.DisplayHandle", lambda: shown)
+    monkeypatch.setattr("IPython.display.DisplayHandle", shown.handle)
     return shown
 
 
@@ -86,17 +102,72 @@ def test_watching_a_finished_training_shows_its_verdict_once(tmp_path: Path, not
     lab.layout.root.mkdir(parents=True)
     lab.layout.metrics.touch()
     assert watching.watch(lab) is None
-    assert notebook.frames.pop()["text/plain"].startswith("no step")
+    assert "Nothing is trained yet" in notebook.top["text/plain"]
     with monkeypatch.context() as patch:
         patch.setattr("rvc_core.training.detached.is_running", lambda layout: True)
         watching._Frame(lab.layout).draw()
-    assert "Waiting for the first step" in notebook.frames.pop()["text/html"]
-    write_jsonl(lab.layout.metrics, simulate(0).records)
+    assert "getting ready: Loading." in notebook.top["text/plain"]
+    records = simulate(0).records
+    write_jsonl(lab.layout.metrics, records)
+    for row in records:
+        if row["kind"] == "voice":
+            (lab.layout.root / row["path"]).touch()
     watching.watch(lab)
-    [frame] = notebook.frames
-    alts = re.findall(r'<img alt="([^"]+)"', frame["text/html"])
-    assert len(alts) >= 3 and all(alts) and "<script" not in frame["text/html"]
-    assert frame["text/plain"].startswith("overtrained: ")
+    best = verdict_of(records).best
+    assert f"Take epoch {best.epoch}, not the last" in notebook.top["text/plain"]
+    assert "Next: run “Listen and choose”" in notebook.top["text/plain"]
+    assert [len(frames) for frames in notebook.places[-2:]] == [1, 1]
+    assert notebook.places[-2][-1] == notebook.top, "the outcome stands above the pictures"
+    page = notebook.below["text/html"]
+    shown, folded = page.split("<details>")
+    alts = re.findall(r'<img alt="([^"]+)"', shown), re.findall(r'<img alt="([^"]+)"', folded)
+    assert len(alts[0]) == 2 and len(alts[1]) >= 1 and all(map(all, alts)) and "<script" not in page
+    assert shown.index("Distance to unheard recordings") and "heldout/mel" not in shown and "heldout/mel" in folded
+
+
+def test_a_lone_point_is_not_drawn_and_a_time_is_told_only_when_it_is_known() -> None:
+    rows = [{"kind": "step", "step": 1, "epoch": 1, "loss/g/mel": 20.0, "loss/g/total": 30.0}]
+    rows += [{"kind": "validation", "step": 1, "epoch": 1, "heldout/mel": 0.5}]
+    assert plots.pictures(History.of(rows), verdict_of(rows), {}) == []
+    state = {"label": "training", "total": 1000, "done": 19, "note": "", "usual_seconds": 6.0, "time": 0}
+    assert outcome.minutes_left(state) is None
+    assert outcome.minutes_left({**state, "done": 20, "usual_seconds": 1.0}) is None  # 20 s
+    assert outcome.minutes_left({**state, "done": 20}) == 98
+    assert outcome.minutes_left({**state, "done": 20, "note": "epoch 3/9 · 12 min left, enough for 7 epochs"}) == 12
+    told = outcome.headline(verdict_of(simulate(3).records), 98.0)
+    assert "Getting better. Take epoch" in told and "About 1 h 40 min left." in told
+
+
+@pytest.mark.parametrize("how", ["epochs", "time", "stop", "interrupt", "verdict"])
+@pytest.mark.parametrize("code", LANGUAGES)
+def test_every_ending_says_what_to_take_and_what_to_run(code: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RVC_LANG", code)
+    for seed in range(7):
+        verdict = verdict_of(simulate(seed).records)
+        told = outcome.ending(verdict, {"state": "done", "report": {"stopped_by": how}})
+        assert str(verdict.best.epoch) in told and {"en": "Listen and choose", "pt": "Ouvir e escolher"}[code] in told
+    assert outcome.ending(verdict, {"state": "failed"}) != outcome.ending(verdict, {})
+
+
+def test_the_voice_as_it_is_now_stands_beside_a_recording_it_never_heard(tmp_path: Path, notebook) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    lab = Experiment.open("alice", home=tmp_path)
+    lab.layout.heldout.clips.mkdir(parents=True)
+    Audio(phrase(1, seconds=2.0).samples, 16000).save(lab.layout.heldout.clips / "1_0.wav", float32=True)
+    board = SummaryWriter(str(lab.layout.eval_board))
+    for step in (10, 20):
+        board.add_audio("heldout", phrase(step, seconds=1.0 + step / 10).samples[None], step, 16000)
+    board.close()
+    rows = [{"kind": kind, "step": step, "epoch": step // 5} for kind in ("step", "validation") for step in (10, 20)]
+    write_jsonl(lab.layout.metrics, rows)
+    watching.watch(lab)
+    players = re.findall(r'<audio aria-label="([^"]+)".*?base64,([^"]+)"', notebook.below["text/html"])
+    assert [label for label, _ in players] == ["A recording it never heard", "The voice after epoch 4"]
+    lengths = [
+        len(samples) / rate for _, data in players for samples, rate in [soundfile.read(io.BytesIO(b64decode(data)))]
+    ]
+    assert np.allclose(lengths, [2.0, 3.0], atol=0.15)
 
 
 def test_tensorboard_answers_with_our_tags_and_all_their_points(tmp_path: Path, monkeypatch) -> None:

@@ -13,6 +13,7 @@ import pytest
 from rvc_core import settings as declared
 from rvc_core.errors import SettingsError
 from rvc_core.notebook import Form
+from rvc_core.notebook.forms import joined
 from rvc_core.notebook.texts import LANGUAGES, language, say, texts
 from rvc_core.preparation.survey import DatasetReport, RecordingReport
 from rvc_core.settings import ConvertSettings, PrepareSettings, Settings, TrainSettings
@@ -80,9 +81,12 @@ def test_every_control_changes_the_value_and_is_read_back(settings: type[Setting
 
 
 def test_what_few_people_need_is_behind_a_button() -> None:
-    *plain, button, folded = Form(TrainSettings).widget.children
-    assert len(plain) == 3 and len(folded.children) == len(TrainSettings.model_fields) - 3
-    assert folded.layout.display == "none" and f"{len(folded.children)} more settings" in button.description
+    forms = [Form(PrepareSettings), Form(TrainSettings)]
+    plain, button, folded = joined(forms).children
+    count = len(TrainSettings.model_fields) + len(PrepareSettings.model_fields) - 4
+    assert [row.children[0].description for row in plain.children][:2] == ["Kind of voice", "Epochs"]
+    assert len(plain.children) == 4 and f"{count} more settings" in button.description
+    assert folded.layout.display == "none" and sum(len(box.children) for box in folded.children[1::2]) == count
     button.value = True
     assert folded.layout.display == "flex"
 
@@ -134,7 +138,7 @@ def test_every_language_says_everything(monkeypatch: pytest.MonkeyPatch) -> None
     for code in LANGUAGES:
         found = texts(code)
         assert set(found["labels"]) == set.union(*fields.values()), "add the label to rvc_core/notebook/*.toml"
-        assert found.keys() - {"help", "limits"} == english.keys(), code
+        assert found.keys() - {"help", "limits", "sentences"} == english.keys(), code
         for table in english.keys() - {"labels"}:
             assert found[table].keys() == english[table].keys(), (code, table)
             for key, text in english[table].items():

@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "notebooks"))
 import build  # noqa: E402
+import canary  # noqa: E402
 
 # Stands for the project: it says what it is, and its set-up and first cell leave a note of themselves.
 SETUP = 'echo "$0 ${1:-}" >>"$HOME/ran"\n'
@@ -444,3 +445,15 @@ def test_a_declared_address_is_in_every_notebook_and_in_the_badges(tmp_path: Pat
 @pytest.mark.parametrize("address", ["", "https://gitlab.com/me/rvc", "https://github.com/me", "ssh://github.com/me/x"])
 def test_without_an_address_on_github_there_is_no_badge(address: str) -> None:
     assert "[![" not in build.readme((ROOT / "README.md").read_text("utf-8"), address)
+
+
+# -- a platform's packages -----------------------------------------------------------------------------------------
+def test_the_canary_names_what_no_longer_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    freeze = tmp_path / "freeze.txt"
+    freeze.write_text("# Colab\nTorch==2.11.0+cu128\nnumpy==2.0.2\nstrange @ https://x/y.whl\n")
+    monkeypatch.setattr(sys, "argv", ["canary.py", "colab", str(freeze)])
+    assert canary.main() == 0 and "all packages of colab fit" in capsys.readouterr().out
+    freeze.write_text("torch==1.13.1\nnumpy==2.0.2\n")
+    assert canary.main() == 1 and capsys.readouterr().out.startswith("torch 1.13.1 is there; we need >=")

@@ -27,7 +27,9 @@ from rvc_core.audio.recordings import find_recordings
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import DatasetError, ResourceError, SettingsError, StageOrderError, StorageError
 from rvc_core.notebook import cells, tensorboard_server
+from rvc_core.notebook.recommended import BATCH, EPOCHS, LEAST_BATCH, MORE_EPOCHS, epochs_for
 from rvc_core.notebook.session import DEMO, Session
+from rvc_core.notebook.texts import texts
 from rvc_core.preparation.incoming import brought, save_set, sources
 from rvc_core.preparation.prepare import prepare
 from rvc_core.storage import places
@@ -44,7 +46,7 @@ TESTS = ROOT / "tests"
 COLAB = TESTS / "colab"
 QUICK = {"preset": "nano", "epochs": 1, "batch_size": 16, "f0_method": "dio", "validate_every_epochs": 1}
 MARKS = {
-    "kaggle": {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "COLAB_RELEASE_TAG": "r1"},
+    "kaggle": {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "COLAB_RELEASE_TAG": "r1", "RVC_LANG": "pt"},
     "lightning": {"LIGHTNING_CLOUD_SPACE_ID": "01j", "LIGHTNING_INTERACTIVE": "true"},
     "colab": {"COLAB_RELEASE_TAG": "r1", "DRIVE_REFUSES": "declined", "RVC_LANG": "pt"},
 }
@@ -88,10 +90,63 @@ def said(cells: list[dict], line: str) -> str:
     )
 
 
+_ENGLISH = {"the", "and", "is", "are", "with", "was", "your", "this", "not", "of", "to", "run", "from", "nothing", "it"}
+_ENGLISH |= {"has", "there", "recordings", "voice", "voices", "still", "better", "machine", "clips", "training", "took"}
+
+
+def english_sentences(ran: list[dict]) -> list[str]:
+    """Lines of outputs that hold two English words or more."""
+    shown = [output.get("text", "") for cell in ran for output in cell["outputs"]]
+    shown += [output.get("data", {}).get("text/html", "") for cell in ran for output in cell["outputs"]]
+    text = re.sub(r"base64,[^\"]*|<[^>]*>|\S*/\S+", "\n", "\n".join("".join(one) for one in shown))
+    return [line for line in text.splitlines() if len(_ENGLISH & set(re.findall(r"[a-z]+", line.lower()))) >= 2]
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "hint"),
+    [
+        (
+            StageOrderError("'alice' has no voice yet", "run the cells Start and Watch"),
+            "'alice' ainda não tem voz",
+            "→ execute as células Treinar e Acompanhar",
+        ),
+        (
+            DatasetError("new words", "do it"),
+            "Há um problema com as gravações.",
+            "→ As linhas em inglês abaixo dizem o que fazer.",
+        ),
+    ],
+)
+def test_an_error_speaks_portuguese_first_and_its_english_can_be_searched_for(
+    error: DatasetError, message: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    english = error._render_traceback_()
+    assert english == [f"{type(error).__name__}: {error}", f"→ {error.hint}"]
+    monkeypatch.setenv("RVC_LANG", "pt")
+    assert error._render_traceback_() == [message, hint, "", *english]
+
+
+def test_a_number_to_begin_with_stands_beside_the_knob(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for code, words in (("en", "epochs to begin with"), ("pt", "épocas para começar")):
+        table = texts(code)["prose"]["settings_form"]
+        rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
+        assert words in table and [int(row[1]) for row in rows] == [*dict(EPOCHS).values(), MORE_EPOCHS]
+        assert [int(row[3]) for row in rows] == [LEAST_BATCH, *dict(BATCH).values()]
+    notebook.begin("alice")
+    notebook.report()
+    [form] = notebook.form(TrainSettings)
+    assert Session.load().minutes > 0 and f": {epochs_for(Session.load().minutes)}.</b>" in form._notes["epochs"].value
+    Session.remember(dataset=str(home))
+    assert "<b>" not in notebook.form(TrainSettings)[0]._notes["epochs"].value
+
+
 def test_kaggle_saves_and_runs_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = {**QUICK, "unlike": "none"}  # the slow ones judge that too
-    ran = run("rvc_kaggle", tmp_path, monkeypatch, settings=quick, name="Алиса")
+    ran = run("pt/rvc_kaggle", tmp_path, monkeypatch, settings=quick, name="Алиса")
     check_journey(ran, tmp_path, DEMO)
+    if keep := os.environ.get("RVC_KEEP"):
+        shutil.copy(tmp_path / "out.ipynb", keep)
+    assert english_sentences(ran) == [] and "lendo 21/21" in said(ran, "notebook.prepare()")
     assert "Save & Run All" in json.dumps(ran, ensure_ascii=False).replace("&amp;", "&")  # TensorBoard says why not
     again = Session(**json.loads((tmp_path / "home" / "notebook.json").read_text("utf-8")))
     assert again.name == "Алиса" and again.given == {"mirror": "auto", **quick}
@@ -292,7 +347,7 @@ def test_a_new_kernel_watches_what_a_killed_one_began(home: Path, monkeypatch: p
     def seen(message: dict) -> None:
         if "data" in message["content"]:
             shown.append(message["content"]["data"]["text/plain"])
-            if "epoch" in shown[-1]:
+            if "Epoch" in shown[-1]:
                 detached.stop(layout)
 
     manager, client = start_new_kernel()
@@ -301,7 +356,7 @@ def test_a_new_kernel_watches_what_a_killed_one_began(home: Path, monkeypatch: p
     )
     client.stop_channels()
     manager.shutdown_kernel(now=True)
-    assert reply["content"]["status"] == "ok" and "Training is not running." in shown[-1]
+    assert reply["content"]["status"] == "ok" and any("You stopped training after epoch" in one for one in shown[-2:])
     assert detached.watch(layout)["stopped_by"] == "stop"
 
 

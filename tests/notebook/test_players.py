@@ -11,12 +11,14 @@ import soundfile
 from test_cells import _comparison
 
 from histories import simulate
-from rvc_core.errors import AudioError
+from rvc_core.errors import AudioError, SettingsError
 from rvc_core.notebook import listening, players, plots, results
 from rvc_core.notebook.session import Session
+from rvc_core.system.files import write_jsonl
 from rvc_core.system.platforms import detect
 from rvc_core.verdict.learning_curve import History
 from rvc_core.verdict.overtraining import verdict_of
+from rvc_core.workspace.layout import Layout
 
 RATE_HZ, SONG_SECONDS = 44100, 184
 MOST_OF_A_NOTEBOOK = 10_000_000
@@ -80,7 +82,10 @@ def test_what_cannot_be_played_is_an_error_in_words(tmp_path: Path, name: str) -
 
 def shown_by(call, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     bundles: list[dict[str, str]] = []
-    monkeypatch.setattr("IPython.display.display", lambda bundle, raw: bundles.append(bundle))
+    buttons: list[object] = []
+    monkeypatch.setattr(
+        "IPython.display.display", lambda shown, raw=False: bundles.append(shown) if raw else buttons.append(shown)
+    )
     call()
     return bundles
 
@@ -100,13 +105,13 @@ def test_the_notebook_stays_small_after_the_whole_journey(
     made = [{"source": str(song), "output": str(file)} for file in files]
     failed = {"source": "broken.wav", "error": "no sound", "hint": "record it again"}
     monkeypatch.setattr(results, "converted", lambda *_: [made[0]])
-    monkeypatch.setattr("rvc_core.experiment.Experiment.verdict", lambda lab: "")
+    simulated = simulate(1).records
+    monkeypatch.setattr("rvc_core.experiment.Experiment.verdict", lambda lab: verdict_of(simulated))
     pages = shown_by(results.listen, monkeypatch)
     monkeypatch.setattr(results, "converted", lambda *_: [failed, *made])
     pages += shown_by(results.convert, monkeypatch)
     told = capsys.readouterr().out
     assert "6 more results are in" in told and "no sound" in told
-    simulated = simulate(1).records
     pictures = [len(one.png) for one in plots.pictures(History.of(simulated), verdict_of(simulated), {})]
     comparison = _comparison(tmp_path / "compared", epochs=(5, 10), clips=1)
     for clip in [*comparison.files.values(), *comparison.clips]:
@@ -117,7 +122,7 @@ def test_the_notebook_stays_small_after_the_whole_journey(
     assert "Preview: 30 of 184 s, from 1:00." in panel.children[0].children[0].children[0].value
     sizes = [len(page["text/html"]) for page in pages] + [players._as_text(size) for size in pictures]
     sizes += [players._as_text(len(sound)) for sound in heard]
-    assert len(pages) == 2 + 6 and len(heard) == 3
+    assert len(pages) == 4 + 6 and len(heard) == 3
     assert sum(sizes) < 0.7 * MOST_OF_A_NOTEBOOK, "code, texts and forms are the rest"
     players_of_a_page = re.findall(r"<audio[^>]*>", pages[-1]["text/html"])
     assert len(players_of_a_page) == 2 and max(map(len, players_of_a_page)) <= players.MOST_BYTES
@@ -144,3 +149,44 @@ def test_a_player_says_where_the_whole_file_is(
     assert links[1:] == ([] if platform == "colab" else ["../converted/my%20song%20%231%20%3Cb%3E.wav"])
     for data in re.findall(r"data:audio/mpeg;base64,([^\"]+)", text):
         assert decoded(b64decode(data))[0].size
+
+
+def test_a_voice_is_taken_by_its_button_and_nothing_internal_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RVC_HOME", str(tmp_path))
+    Session("alice", "recordings").save()
+    layout = Layout.of("alice")
+    layout.root.mkdir(parents=True)
+    records = simulate(1).records
+    for row in records:
+        if row["kind"] == "voice":
+            (layout.root / row["path"].replace("voice", "alice")).touch()
+            row["path"] = row["path"].replace("voice", "alice")
+    write_jsonl(layout.metrics, [row | {"unlike/words": 0.25} if row["kind"] == "voice" else row for row in records])
+    output = tmp_path / "said.wav"
+    soundfile.write(output, np.zeros(8000), 16000)
+    monkeypatch.setattr(results, "converted", lambda *_: [{"output": str(output)}])
+    shown: list[object] = []
+    monkeypatch.setattr("IPython.display.display", lambda one, raw=False: shown.append(one))
+    results.listen()
+    best = verdict_of(records).best.epoch
+    pages = [one["text/html"] for one in shown if isinstance(one, dict)]
+    first, second, third = (one for one in shown if not isinstance(one, dict))
+    told = capsys.readouterr().out + "".join(re.sub(r"base64,[^\"]*", "", page) for page in pages)
+    assert f"Take epoch {best}, not the last" in told and "words kept" in pages[1] and "75 %" in pages[1]
+    assert f"after {best} epochs</b> · " in pages[1] and "recommended" in pages[1] and "recommended" not in pages[2]
+    assert str(tmp_path) not in told and ".pth" not in told and "unlike" not in told
+    assert first.description == f"In use: the voice after {best} epochs" and Session.load().voice == ""
+    second.click()
+    taken = results._chosen_voice(Session.load())
+    assert (
+        f"_e{next(one.epoch for one in verdict_of(records).candidates[1:])}_" in taken.name
+        and second.icon == "check"
+        and not first.icon
+    )
+    assert second.description.startswith("In use: ") and first.description.startswith("Use the voice ")
+    results.choose(best)
+    assert results._chosen_voice(Session.load()) == results.voices(layout)[0]
+    with pytest.raises(SettingsError, match="no voice 7"):
+        results.choose(7)
