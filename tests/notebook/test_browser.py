@@ -275,7 +275,7 @@ def test_a_live_training_is_watched_interrupted_and_stopped(tmp_path: Path, tiny
         notebook.run_all()
         shown = notebook.output(1)
         shown.get_by_text("Loading.").or_(shown.locator("img").first).first.wait_for(timeout=60_000)
-        shown.locator("img").nth(3).wait_for(timeout=120_000)
+        shown.locator("img").nth(3).wait_for(state="attached", timeout=120_000)  # folded away
         first = shown.locator("img").first.get_attribute("src")
         _until(lambda: shown.locator("img").first.get_attribute("src") != first)
         assert shown.locator(".jp-OutputArea-output").count() == 2, "two displays, drawn again"
