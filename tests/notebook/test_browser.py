@@ -183,7 +183,7 @@ def test_a_real_persons_two_minutes_give_that_persons_voice(tmp_path: Path, requ
             notebook.page.keyboard.type('name = "Jürgen 2"')
             notebook.run("begin_again = ")
             notebook.run("notebook.begin(").get_by_text(f"“Jürgen 2” is new. Its recordings: {learn}").wait_for()
-            form = notebook.run("notebook.form(TrainSettings")
+            form = notebook.run("notebook.form(PrepareSettings")
             form.get_by_label("Epochs", exact=True).fill("2000")
             form.get_by_label("Stop after (min)").fill(str(PERSON_MINUTES))
             notebook.page.keyboard.press("Tab")
@@ -217,7 +217,7 @@ def _type_folder(notebook: browser.Notebook, folder: Path) -> None:
 
 def _train(notebook: browser.Notebook, home: Path, name: str) -> bool:
     """Run the cells from Report to Watch, one by one; whether there is a voice then."""
-    for cell in ("report()", "prepare()", "start()", "watch_training()"):
+    for cell in ("report()", "start()", "watch_training()"):
         shown = notebook.run(f"notebook.{cell}", seconds=600)
         assert shown.locator(FAILED).count() == 0, shown.inner_text()
     return Layout.of(name, home).final_voice.exists()
