@@ -24,8 +24,8 @@ from rvc_core.errors import (
     WeightsError,
 )
 from rvc_core.notebook.compare import preferences, record_choice
+from rvc_core.notebook.outcome import progress_line
 from rvc_core.notebook.session import Session
-from rvc_core.notebook.watching import status_line
 from rvc_core.preparation.build_index import build_index
 from rvc_core.preparation.extract import extract
 from rvc_core.preparation.foreign import open_foreign
@@ -38,7 +38,7 @@ from rvc_core.system.files import write_json
 from rvc_core.system.inside import open_inside
 from rvc_core.system.locks import locked
 from rvc_core.training import detached
-from rvc_core.training.beacon import Follower
+from rvc_core.training.beacon import Follower, read_state
 from rvc_core.training.outcome import run_record
 from rvc_core.training.train import train
 from rvc_core.verdict.overtraining import verdict_of_experiment
@@ -92,7 +92,8 @@ READERS = {
     "verdict.json": Reader(lambda one: one.verdict, voices_to_save),
     "run.json": Reader(lambda one: one.run, lambda one: (run_record(one), detached.is_running(one))),
     "progress.json": Reader(
-        lambda one: one.beacon, lambda one: (status_line(one, True), Follower(one.beacon, Silent()).look())
+        lambda one: one.beacon,
+        lambda one: (progress_line(read_state(one.beacon) or {}), Follower(one.beacon, Silent()).look()),
     ),
     "storage.json": Reader(lambda one: one.mirrored, told),
     "stamps/begun.json": Reader(lambda one: one.stamp("begun"), lambda one: content_of(one, "begun")),

@@ -101,7 +101,7 @@ MAY_OPEN = {
         "the package's own texts",
         "tomllib.loads (Path(__file__).parent / f'{code}.toml').read_text",
     ),
-    "notebook/watching.py": ("a picture of limited size", "Image.open"),
+    "notebook/watching.py": ("a picture of limited size, a sound of the log", "Image.open soundfile.read"),
     "preparation/archives.py": ("checks zips of recordings", "zipfile.ZipFile opened.open target.open"),
     "preparation/foreign_folder.py": ("after the folder was searched for links", "soundfile.info"),
     "preparation/incoming.py": (

@@ -150,7 +150,7 @@ def test_the_keeper_runs_nothing_that_a_file_names(ground: Ground, monkeypatch: 
 
     def run(layout: Layout, command: list[str], **environment: str) -> int:
         with layout.log.open("a") as log:
-            log.write(detached.UNHEARD + "\n")
+            log.write(detached.CANNOT_EXCHANGE + "\n")
         return ran.append(command) or 1
 
     layout.log.touch()

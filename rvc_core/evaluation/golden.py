@@ -50,7 +50,7 @@ def golden(folder: Path) -> GoldenReport:
     """Recompute every case of `folder`; this takes half a minute on one core."""
     try:
         cases = tuple(_cases(folder, read_json(folder / "index.json", Any)))
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (RVCError, OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise RVCError(
             f"no golden numbers in {folder}: {error}",
             hint="choose a folder with index.json and its .npz files, such as tests/golden",

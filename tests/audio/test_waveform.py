@@ -217,12 +217,13 @@ def test_a_size_limit_or_quota_is_an_error_of_the_disk(suffix: str, tmp_path: Pa
 import resource
 import numpy as np
 from rvc_core.audio.waveform import Audio
+from rvc_core.errors import ResourceError
 sound = Audio(np.random.default_rng(0).uniform(-1, 1, 960_000).astype(np.float32), 48_000)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
     sound.save({str(tmp_path / "a")!r} + {suffix!r})
-except OSError as error:
-    print("refused:", error.strerror)
+except ResourceError as error:
+    print("refused:", error)
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)

@@ -104,11 +104,11 @@ def test_the_notebook_stays_small_after_the_whole_journey(
     monkeypatch.setattr(results, "voices", lambda layout: [tmp_path / "alice_e2_s2.pth", tmp_path / "alice_e1_s1.pth"])
     made = [{"source": str(song), "output": str(file)} for file in files]
     failed = {"source": "broken.wav", "error": "no sound", "hint": "record it again"}
-    monkeypatch.setattr(results, "converted", lambda *_: [made[0]])
+    monkeypatch.setattr(results, "converted", lambda *_, **__: [made[0]])
     simulated = simulate(1).records
     monkeypatch.setattr("rvc_core.experiment.Experiment.verdict", lambda lab: verdict_of(simulated))
     pages = shown_by(results.listen, monkeypatch)
-    monkeypatch.setattr(results, "converted", lambda *_: [failed, *made])
+    monkeypatch.setattr(results, "converted", lambda *_, **__: [failed, *made])
     pages += shown_by(results.convert, monkeypatch)
     told = capsys.readouterr().out
     assert "6 more results are in" in told and "no sound" in told
@@ -166,7 +166,7 @@ def test_a_voice_is_taken_by_its_button_and_nothing_internal_is_shown(
     write_jsonl(layout.metrics, [row | {"unlike/words": 0.25} if row["kind"] == "voice" else row for row in records])
     output = tmp_path / "said.wav"
     soundfile.write(output, np.zeros(8000), 16000)
-    monkeypatch.setattr(results, "converted", lambda *_: [{"output": str(output)}])
+    monkeypatch.setattr(results, "converted", lambda *_, **__: [{"output": str(output)}])
     shown: list[object] = []
     monkeypatch.setattr("IPython.display.display", lambda one, raw=False: shown.append(one))
     results.listen()
