@@ -178,7 +178,7 @@ def test_a_real_persons_two_minutes_give_that_persons_voice(tmp_path: Path, requ
             assert "other recordings" in refused.inner_text() and "new name" in refused.inner_text()
             _whole_picture(notebook, "person_refused")
             notebook.cell("begin_again = ").locator(".cm-content").click()
-            for key in ("Control+Home", "Shift+End"):
+            for key in ("Control+Home", "ArrowDown", "Home", "Shift+End"):  # below the title
                 notebook.page.keyboard.press(key)
             notebook.page.keyboard.type('name = "Jürgen 2"')
             notebook.run("begin_again = ")
