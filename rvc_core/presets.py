@@ -5,8 +5,11 @@ Trained weights depend on their preset, so a preset never changes. v1 and v2 use
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from .errors import SettingsError
+
+Voicing = Literal["periodicity", "estimator"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ class VoiceSpec:
     def spectrogram_bins(self) -> int:
         """Rows of the linear spectrogram that the posterior encoder reads."""
         return self.fft_samples // 2 + 1
+
+    @property
+    def voicing(self) -> Voicing:
+        """What decides whether a frame is voiced: how well the sound repeats, or, as in RVC, the f0 estimator alone."""
+        return "periodicity" if self.version == "nano" else "estimator"
 
     @property
     def rate_name(self) -> str:

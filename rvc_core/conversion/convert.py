@@ -20,6 +20,7 @@ from ..features.high_pitch import folded
 from ..features.pitch import F0_MAX_HZ, PitchTrack, auto_transpose, pitch_estimator, pitch_method, read_curve
 from ..features.retrieval import FeatureIndex
 from ..nn.synthesizer import SynthesisNoise
+from ..presets import Voicing
 from ..progress import Progress, Silent, Stop, counted
 from ..settings import ConvertSettings, RuntimeSettings
 from ..system.devices import choose_device
@@ -181,7 +182,7 @@ class Converter:
         if settings.f0_curve:
             track, warnings = _drawn_pitch(Path(settings.f0_curve).expanduser(), len(padded) // FRAME_SAMPLES)
         else:
-            track, high = _estimated_pitch(padded, settings.f0_method, str(self.device))
+            track, high = _estimated_pitch(padded, settings.f0_method, str(self.device), self.voice.spec.voicing)
             seconds = high[CONTEXT_FRAMES : -CONTEXT_FRAMES - 4].sum() / 100
             line = f"{seconds:.1f} s are above {F0_MAX_HZ:.0f} Hz, and are sung an octave lower"
             warnings = [line] if seconds >= 0.1 else []
@@ -299,11 +300,13 @@ def _prepared(source: Audio) -> np.ndarray:
     return samples / max(1.0, float(np.abs(samples).max()) / 0.95)
 
 
-def _estimated_pitch(samples: np.ndarray, method: str, device: str) -> tuple[PitchTrack, np.ndarray]:
+def _estimated_pitch(
+    samples: np.ndarray, method: str, device: str, voicing: Voicing = "periodicity"
+) -> tuple[PitchTrack, np.ndarray]:
     """Pitch of prepared samples, at a level that estimators are made for, and which frames were too high for them."""
     loudest = float(np.quantile(np.abs(samples), _LOUD_QUANTILE))
     samples = samples * np.float32(max(1.0, min(_LOUD / max(loudest, 1e-9), 1 / max(np.abs(samples).max(), 1e-9))))
-    return folded(samples, pitch_estimator(pitch_method(method), device)(samples))
+    return folded(samples, pitch_estimator(pitch_method(method), device, voicing)(samples))
 
 
 def source_pitch(source: Audio, method: str, runtime: RuntimeSettings = RuntimeSettings()) -> PitchTrack:

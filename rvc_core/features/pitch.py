@@ -1,7 +1,8 @@
-"""Pitch at 100 frames per second: all estimators, one voiced decision for all of them, and RVC's quantisation.
+"""Pitch at 100 frames per second: all estimators, two ways to decide what is voiced, and RVC's quantisation.
 
-An estimator proposes a pitch for each frame. One function then decides whether the frame is voiced: the sound must
-repeat at the proposed period. So "unvoiced" means the same with every estimator.
+An estimator proposes a pitch for each frame. For `nano`, the frame is then voiced if the sound repeats at the proposed
+period, so "voiced" means the same with every estimator. For v1 and v2 the estimator decides alone, as in RVC: the base
+models were trained so.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ import numpy as np
 
 from ..assets.registry import RMVPE, find, missing
 from ..errors import ResourceError, SettingsError, WeightsError
+from ..presets import Voicing
 from ..system.files import write_text
 
 SAMPLE_RATE = 16_000
@@ -28,14 +30,14 @@ F0_MIN_HZ, F0_MAX_HZ = 50.0, 1100.0
 _GRID_SAMPLES = 32 * HOP_SAMPLES  # RMVPE works on groups of 32 frames, and a block starts with a group
 _BLOCK_SAMPLES, _CONTEXT_SAMPLES = 192 * _GRID_SAMPLES, 20 * _GRID_SAMPLES  # 61 s and 6.4 s; bounds the memory
 _SHORTEST_SAMPLES = SAMPLE_RATE // 4  # long enough for the windows of every estimator
-_VOICED_PERIODICITY = 0.6  # measured: V/UV F1 >= 0.98 on the synthesiser, for every estimator
+_VOICED_PERIODICITY = 0.3  # measured on 75 recordings of people (docs/decisions.md, 2026-11-27)
 _COMPARED_SAMPLES = 320  # 20 ms
 _SILENCE_POWER = 10**-7.5  # -75 dB of full scale: quieter sound is never voiced
 _RMVPE_SALIENCE = 0.03  # RVC's threshold: below it, the frame has no pitch
 _LONGEST_CURVE_SECONDS = 24 * 3600
 _CURVE_FORM = "write one line per point: seconds,hz in order of time; 0 Hz for unvoiced, else 50 to 1100"
 
-Propose = Callable[[np.ndarray], np.ndarray]  # samples (N,) -> f0_hz (>= N // 160,); any value where unvoiced
+Propose = Callable[[np.ndarray], np.ndarray]  # samples (N,) -> f0_hz (>= N // 160,); 0 or NaN where surely unvoiced
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,8 @@ def pitch_method(choice: str) -> str:
 
 
 @functools.cache
-def pitch_estimator(method: str, device: str = "cpu") -> PitchEstimator:
-    """Load the estimator `method`, once per process and device.
+def pitch_estimator(method: str, device: str = "cpu", voicing: Voicing = "periodicity") -> PitchEstimator:
+    """Load the estimator `method`, once per process, device and voicing.
 
     Parameters
     ----------
@@ -128,6 +130,9 @@ def pitch_estimator(method: str, device: str = "cpu") -> PitchEstimator:
         weights. ``harvest`` and ``dio``: from the WORLD vocoder. ``pm``: Praat's autocorrelation.
     device : str
         Torch device of the networks.
+    voicing : str
+        What decides whether a frame is voiced: ``periodicity`` or the ``estimator`` alone; `VoiceSpec.voicing` has the
+        one that a voice was trained with. CREPE in its small size calls hiss voiced, so it never decides alone.
 
     Raises
     ------
@@ -138,7 +143,7 @@ def pitch_estimator(method: str, device: str = "cpu") -> PitchEstimator:
     """
     if method not in _METHODS:
         raise SettingsError(f"unknown pitch estimator {method!r}", hint=f"choose one of {', '.join(_METHODS)}")
-    return functools.partial(_estimate, _METHODS[method](device))
+    return functools.partial(_estimate, _METHODS[method](device), "periodicity" if method == "crepe" else voicing)
 
 
 def periodicity(samples_16k: np.ndarray, f0_hz: np.ndarray) -> np.ndarray:
@@ -163,21 +168,21 @@ def periodicity(samples_16k: np.ndarray, f0_hz: np.ndarray) -> np.ndarray:
     return 2 * (now * later).sum(1) / power
 
 
-def _estimate(propose: Propose, samples_16k: np.ndarray) -> PitchTrack:
+def _estimate(propose: Propose, voicing: Voicing, samples_16k: np.ndarray) -> PitchTrack:
     """Run an estimator over blocks with context, which bounds the memory, and decide which frames are voiced."""
     frames = len(samples_16k) // HOP_SAMPLES
-    f0_hz, repeats = np.zeros(frames, np.float32), np.zeros(frames, np.float32)
+    f0_hz = np.zeros(frames, np.float32)
     for start in range(0, frames * HOP_SAMPLES, _BLOCK_SAMPLES):
         begin = max(0, start - _CONTEXT_SAMPLES)
         block = samples_16k[begin : start + _BLOCK_SAMPLES + _CONTEXT_SAMPLES]
         proposed = propose(np.pad(block, (0, max(0, _SHORTEST_SAMPLES - len(block)))))[: len(block) // HOP_SAMPLES]
         proposed = np.nan_to_num(proposed, nan=0.0)
-        skipped, first = (start - begin) // HOP_SAMPLES, start // HOP_SAMPLES
-        kept = slice(skipped, skipped + _BLOCK_SAMPLES // HOP_SAMPLES)
-        part = slice(first, first + len(proposed[kept]))
-        f0_hz[part], repeats[part] = proposed[kept], periodicity(block, proposed)[kept]
-    voiced = (f0_hz >= F0_MIN_HZ) & (f0_hz <= F0_MAX_HZ) & (repeats > _VOICED_PERIODICITY)
-    return PitchTrack(np.where(voiced, f0_hz, 0).astype(np.float32), voiced)
+        if voicing == "periodicity":
+            in_range = (proposed >= F0_MIN_HZ) & (proposed <= F0_MAX_HZ)
+            proposed = np.where(in_range & (periodicity(block, proposed) > _VOICED_PERIODICITY), proposed, 0)
+        kept = proposed[(start - begin) // HOP_SAMPLES :][: _BLOCK_SAMPLES // HOP_SAMPLES]
+        f0_hz[start // HOP_SAMPLES :][: len(kept)] = kept
+    return PitchTrack(f0_hz, f0_hz > 0)
 
 
 def _package(module: str, package: str) -> ModuleType:
@@ -259,7 +264,7 @@ def _crepe(device: str) -> Propose:
 
 
 def _world(name: str) -> Callable[[str], Propose]:
-    """Harvest and DIO of the WORLD vocoder (Morise, 2016, 2017); DIO is refined by StoneMask."""
+    """Harvest and DIO of the WORLD vocoder (Morise, 2016, 2017), refined by StoneMask as in RVC."""
 
     def load(device: str) -> Propose:
         pyworld = _package("pyworld", "pyworld-prebuilt")
@@ -269,7 +274,7 @@ def _world(name: str) -> Callable[[str], Propose]:
             f0_hz, times = getattr(pyworld, name)(
                 sound, SAMPLE_RATE, f0_floor=F0_MIN_HZ, f0_ceil=F0_MAX_HZ, frame_period=1000 * HOP_SAMPLES / SAMPLE_RATE
             )
-            return pyworld.stonemask(sound, f0_hz, times, SAMPLE_RATE) if name == "dio" else f0_hz
+            return pyworld.stonemask(sound, f0_hz, times, SAMPLE_RATE)
 
         return propose
 

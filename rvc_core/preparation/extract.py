@@ -134,7 +134,7 @@ def _features(layout: Layout, settings: ExtractSettings, spec: VoiceSpec) -> lis
     method = _pitch_method(layout, settings.f0_method)
 
     def load_pitch(device: str) -> Compute:
-        estimate = pitch_estimator(method, device)
+        estimate = pitch_estimator(method, device, spec.voicing)
 
         def compute(samples: np.ndarray) -> list[np.ndarray]:
             track = estimate(samples)
@@ -152,7 +152,7 @@ def _features(layout: Layout, settings: ExtractSettings, spec: VoiceSpec) -> lis
         features.append(
             _Feature(
                 "f0",
-                {"method": method, "prepare": prepared},
+                {"method": method, "voicing": spec.voicing, "prepare": prepared},
                 lambda place: [place.f0_coarse, place.f0_hz],
                 ".wav.npy",
                 load_pitch,

@@ -108,7 +108,11 @@ class Examiner:
         self._median_hz = next(iter(info.speakers.values()), info.f0_median_hz)  # other people become its first row
         held = [clips[number] for number in range(len(clips))]
         self._clips = spread(held, max(1, _HEARD_FRAMES * len(held) // max(1, sum(clip.frames for clip in held))))
-        self._pitch = self._if_possible(lambda: pitch_estimator(pitch_method("auto"), device)) if spec.uses_f0 else None
+        self._pitch = (
+            self._if_possible(lambda: pitch_estimator(pitch_method("auto"), device, spec.voicing))
+            if spec.uses_f0
+            else None
+        )
         wanted = unlike != "none" and bool(self._pitch or not spec.uses_f0)
         self._encoder = (
             self._if_possible(lambda: content_encoder(info.content_name or "embedded", spec.content_width, device))

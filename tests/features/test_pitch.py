@@ -6,6 +6,7 @@ import pytest
 from rvc_core.errors import ResourceError, SettingsError
 from rvc_core.features import pitch
 from rvc_core.features.pitch import PitchTrack, auto_transpose, coarse_pitch, pitch_estimator, read_curve, write_curve
+from rvc_core.presets import PRESETS
 from synth import glide, phrase
 
 METHODS = ["fcpe", "crepe", "harvest", "dio", "pm"]
@@ -86,6 +87,36 @@ def test_nothing_is_printed(capsys):
     pitch_estimator.cache_clear()
     estimator("fcpe")(np.zeros(4000, np.float32))
     assert capsys.readouterr().out == ""
+
+
+def test_the_estimator_alone_decides_for_voices_of_rvc():
+    """RVC takes FCPE's own answer: its network's, in a noise where nothing repeats for long as well."""
+    torch, torchfcpe = pytest.importorskip("torch"), pytest.importorskip("torchfcpe")
+    truth = phrase(4, seconds=3, speaker=2, noise_db=-6)
+    network = torchfcpe.spawn_bundled_infer_model("cpu")
+    sound = torch.from_numpy(truth.samples)[None, :, None]
+    theirs = network.infer(sound, sr=16000, decoder_mode="local_argmax", threshold=0.006)[0, :, 0].numpy()
+    alone, repeats = (pitch_estimator("fcpe", "cpu", voicing) for voicing in ("estimator", "periodicity"))
+    own = alone(truth.samples)
+    np.testing.assert_array_equal(own.f0_hz, theirs[: len(own.f0_hz)])
+    assert (own.voiced == (own.f0_hz > 0)).all() and repeats(truth.samples).voiced.sum() < own.voiced.sum()
+
+
+@pytest.mark.parametrize("method", ["crepe", "dio", "pm"])
+def test_estimators_that_decide_alone_leave_silence_and_hiss_unvoiced(method):
+    estimate = pitch_estimator(method, "cpu", "estimator") if estimator(method) else None
+    hiss = np.random.default_rng(0).standard_normal(16000).astype(np.float32) * 0.1
+    assert estimate(np.zeros(16000, np.float32)).voiced.mean() < 0.02 and estimate(hiss).voiced.mean() < 0.2
+    truth = phrase(1, seconds=2, speaker=1)
+    assert (estimate(truth.samples).voiced == truth.voiced).mean() > 0.9
+
+
+def test_presets_name_what_decides_as_their_base_models_heard_it():
+    assert {spec.version: spec.voicing for spec in PRESETS.values()} == {
+        "v1": "estimator",
+        "v2": "estimator",
+        "nano": "periodicity",
+    }
 
 
 def test_coarse_matches_the_reference():

@@ -154,6 +154,20 @@ def test_windows_equal_the_whole(community_file, monkeypatch):
     assert (cents > 1).mean() <= 0.01
 
 
+def test_the_salience_alone_decides_for_voices_of_rvc(community_file, monkeypatch):
+    """As in RVC: voiced where the peak passes 0.03, whether the sound repeats or not."""
+
+    def half(self, heard):
+        salience = torch.rand((1, heard.shape[-1], 360), generator=torch.Generator().manual_seed(1)) * 0.02
+        salience[0, torch.arange(0, heard.shape[-1], 2), 160] = 0.0301
+        return salience
+
+    monkeypatch.setattr(RMVPE, "forward", half)
+    hiss = (0.1 * noise(16000, 5)).float().numpy()
+    assert pitch_estimator("rmvpe", "cpu", "estimator")(hiss).voiced.tolist() == [True, False] * 50
+    assert pitch_estimator("rmvpe", "cpu", "periodicity")(hiss).voiced.mean() < 0.1
+
+
 def test_auto_prefers_it_where_its_file_is(community_file):
     assert pitch_method("auto") == "rmvpe" and pitch_method("dio") == "dio"
     community_file.unlink()

@@ -286,7 +286,7 @@ def test_auto_keeps_the_method_that_these_clips_have(layout, encoder, monkeypatc
     chosen, stop = [], Stop()
     encoder.stop_at = (None if finished else 2, stop)
     monkeypatch.setattr(
-        extract_module, "pitch_estimator", lambda method, device: (chosen.append(method), pitch_estimator("dio"))[1]
+        extract_module, "pitch_estimator", lambda method, *_: (chosen.append(method), pitch_estimator("dio"))[1]
     )
     monkeypatch.setattr(extract_module, "pitch_method", lambda choice: "fcpe" if choice == "auto" else choice)
     extract(layout, stop=stop)

@@ -66,7 +66,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tiny: None) -> None:
         frames = len(samples) // 160
         return PitchTrack(np.full(frames, 200, np.float32), np.ones(frames, bool))
 
-    monkeypatch.setattr(extraction, "pitch_estimator", lambda method, device: pitch)
+    monkeypatch.setattr(extraction, "pitch_estimator", lambda *_: pitch)
 
 
 def _work(stage: str, layout: Layout, ready: Any, answers: Any) -> None:
