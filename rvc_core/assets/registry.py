@@ -187,7 +187,7 @@ def _base_file(spec: VoiceSpec, wanted: str, which: int) -> Path | None:
         return path
     if spec.version == "nano":
         embedded = (BASE_GENERATOR_FILE, BASE_DISCRIMINATOR_FILE)
-        there = spec.rate_name == "16k" and spec.uses_f0 and all(path.exists() for path in embedded)
+        there = spec.uses_f0 and all(path.exists() for path in embedded)
         return embedded[which] if there else None
     name = base_names(spec)[which]
     if (found := find(name)) is None:

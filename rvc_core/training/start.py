@@ -10,6 +10,7 @@ from ..assets.registry import base_files
 from ..errors import DatasetError, MismatchError, ResourceError
 from ..features.content import content_name
 from ..nn.loading import load_strictly
+from ..nn.rate_change import at_rate
 from ..presets import VoiceSpec
 from ..progress import Progress
 from ..settings import TrainSettings
@@ -117,7 +118,7 @@ def load_bases(networks: Networks, bases: Bases, settings: TrainSettings, info: 
         )
     for path, network in zip(bases, (networks.generator, networks.discriminator), strict=True):
         if path is not None:
-            load_strictly(network, load_base(path), path.name)
+            load_strictly(network, at_rate(load_base(path), networks.generator.spec), path.name)
     return f"starting from {bases[0].name}" if bases[0] else "starting from random weights"
 
 
