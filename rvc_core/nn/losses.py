@@ -53,7 +53,8 @@ class _MeanDistances(torch.autograd.Function):
         distances, signs = [], []
         for one, other in zip(maps[: len(maps) // 2], maps[len(maps) // 2 :], strict=True):
             difference = one - other
-            distances.append(difference.abs().sum(dtype=torch.float32) / difference.numel())
+            total = torch.linalg.vector_norm(difference, 1, dtype=torch.float32)
+            distances.append(total / difference.numel())
             signs.append(difference.sign_())
         ctx.save_for_backward(*signs)
         return torch.stack(distances).sum()

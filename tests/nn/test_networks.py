@@ -19,9 +19,10 @@ from rvc_core.evaluation import golden as golden_module
 from rvc_core.evaluation.golden import TOLERANCE, golden
 from rvc_core.nn import generator, losses
 from rvc_core.nn.attention import UNSEEN, Band, RelativeAttention
+from rvc_core.nn.copies import CopiedWeights
 from rvc_core.nn.discriminator import Discriminator
 from rvc_core.nn.generator import frame_phase, sine
-from rvc_core.nn.layers import NormedConv1d, copied_weights
+from rvc_core.nn.layers import NormedConv1d
 from rvc_core.nn.spectrogram import linear_spectrogram, mel_filterbank, mel_spectrogram
 from rvc_core.nn.synthesizer import SynthesisNoise, Synthesizer, draw_starts, take_segments
 from rvc_core.presets import VoiceSpec, preset
@@ -412,7 +413,7 @@ def test_copied_weights_give_autocasts_numbers_and_gradients(dtype: torch.dtype)
     for copied in (False, True):
         with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32), contextlib.ExitStack() as stack:
             if copied:
-                stack.enter_context(copied_weights(network, dtype))
+                stack.enter_context(CopiedWeights(network, dtype).lent())
             loss = sum(logits.float().square().mean() for logits in network(audio).logits)
         results.append((loss, torch.autograd.grad(loss, [*network.parameters()])))
     (loss, gradients), (other_loss, others) = results
