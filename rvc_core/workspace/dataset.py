@@ -169,21 +169,19 @@ class Batch:
         return [part for part in parts if isinstance(part, torch.Tensor)]
 
     def part(self, clips: slice) -> "Batch":
-        """Some of these clips, as a part of the whole batch."""
+        """Some of these clips, as a part of the whole batch and as long: a GPU is not asked which of them is longest."""
         lengths = self.lengths[clips]
-        frames = int(lengths.max())
-        hop = self.wave.shape[2] // self.content.shape[1]
         return Batch(
-            self.content[clips, :frames],
-            self.f0_coarse[clips, :frames],
-            self.f0_hz[clips, :frames],
-            self.spectrogram[clips, :, :frames],
-            self.wave[clips, :, : frames * hop],
+            self.content[clips],
+            self.f0_coarse[clips],
+            self.f0_hz[clips],
+            self.spectrogram[clips],
+            self.wave[clips],
             lengths,
             self.speaker[clips],
-            _part(self.noise, clips, frames) if self.noise else None,
+            _part(self.noise, clips) if self.noise else None,
             self.share * len(lengths) / len(self.lengths),
-            int(self.lengths.sum()) if self.whole_frames is None else self.whole_frames,
+            self.lengths.sum() if self.whole_frames is None else self.whole_frames,
         )
 
 
@@ -320,7 +318,7 @@ def draw_noise(lengths: list[int], spec: VoiceSpec, *, seed: tuple[int, ...], de
     )
 
 
-def _part(noise: SynthesisNoise, clips: slice, frames: int) -> SynthesisNoise:
+def _part(noise: SynthesisNoise, clips: slice, frames: int | None = None) -> SynthesisNoise:
     return SynthesisNoise(
         noise.latent[clips, :, :frames],
         None if noise.source is None else noise.source[clips],

@@ -64,9 +64,10 @@ def test_a_step_takes_no_more_operations_and_casts_than_it_did(report: Report) -
     _assert_at_most(_ok(report, "step v2 fp16"), operations=2100, casts=100)
 
 
-def test_a_step_in_portions_stays_on_its_device(report: Report) -> None:
+def test_a_step_in_portions_stays_on_its_device_and_waits_once(report: Report) -> None:
     found = _ok(report, "portions v2 fp16")
     _assert_format(found, "fp16", in_float32=12)  # of each clip; the discriminators' turn speaks without a graph
+    _assert_one_wait(found)
     assert found["places"] == ["cuda:0 float32"] and found["losses"] == ["torch.float32"]
 
 
