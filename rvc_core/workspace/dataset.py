@@ -169,7 +169,7 @@ class Batch:
         return [part for part in parts if isinstance(part, torch.Tensor)]
 
     def part(self, clips: slice) -> "Batch":
-        """Some of these clips, as a part of the whole batch and as long: a GPU is not asked which of them is longest."""
+        """Some of these clips, as a part of the whole batch and as long, so that a GPU is not asked which is longest."""
         lengths = self.lengths[clips]
         return Batch(
             self.content[clips],
