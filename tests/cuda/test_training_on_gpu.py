@@ -13,7 +13,7 @@ from results import needs_compiler, run, run_once, shared_folder
 pytestmark = needs_compiler
 COUNTED_WITH = "2.13"
 NAMES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-COMBINATIONS = [(of, dtype) for of in ("v2", "v1", "nano") for dtype in NAMES] + [("v2-without-f0", "fp16")]
+COMBINATIONS = [*(("v2", dtype) for dtype in NAMES), *((of, "fp16") for of in ("v1", "nano", "v2-without-f0"))]
 Report = dict[str, dict[str, Any]]
 
 
