@@ -35,16 +35,6 @@ def _means(squares: Tensor, logits: Sequence[Tensor]) -> Tensor:
     return torch.stack([part.mean() for part in squares.split([scores.shape[1] for scores in logits], 1)])
 
 
-def discriminator_loss(real: list[Tensor], fake: list[Tensor]) -> Tensor:
-    """Sum over the discriminators; the target is 1 for real audio and 0 for generated audio."""
-    return distance_to_real(real).sum() + distance_to_fake(fake).sum()
-
-
-def generator_loss(fake: list[Tensor]) -> Tensor:
-    """Sum over the discriminators; the target is 1 for generated audio."""
-    return distance_to_real(fake).sum()
-
-
 class _MeanDistances(torch.autograd.Function):
     """The sum of the mean absolute differences of pairs of tensors, added up in float32 without copies in float32."""
 
