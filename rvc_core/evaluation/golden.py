@@ -188,7 +188,7 @@ def _mel_error(path: Path) -> float:
 
 def _discriminator_error(row: dict[str, Any]) -> float:
     from ..nn.discriminator import Discriminator
-    from ..nn.losses import discriminator_loss, feature_loss, generator_loss
+    from ..nn.losses import distance_to_fake, distance_to_real, feature_loss
 
     network = _with_golden_weights(lambda: Discriminator.of(_spec_of(f"{row['version']}_40k")))
     real = network(0.3 * noise(row["n"], row["seed"]).float().view(1, 1, -1))
@@ -197,8 +197,8 @@ def _discriminator_error(row: dict[str, Any]) -> float:
     if shapes != row["fmap_shapes"]:
         return 1.0
     return max(
-        relative_error(discriminator_loss(real.logits, fake.logits), row["loss_d"]),
-        relative_error(generator_loss(fake.logits), row["loss_g"]),
+        relative_error((distance_to_real(real.logits) + distance_to_fake(fake.logits)).sum(), row["loss_d"]),
+        relative_error(distance_to_real(fake.logits).sum(), row["loss_g"]),
         relative_error(feature_loss(real.features, fake.features), row["loss_fm"]),
         relative_error([logits.mean() for logits in real.logits], row["logit_means"]),
     )

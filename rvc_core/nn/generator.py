@@ -112,5 +112,6 @@ class Generator(nn.Module):
             if source is not None:
                 x = x + channels_last(self.noise_convs[stage](source))
             first, *others = self.resblocks[stage * self.blocks_per_stage : (stage + 1) * self.blocks_per_stage]
-            x = sum((block(x) for block in others), start=first(x)) / self.blocks_per_stage
+            activated = functional.leaky_relu(x, LEAKY_SLOPE)
+            x = sum((block(x, activated) for block in others), start=first(x, activated)) / self.blocks_per_stage
         return torch.tanh(self.conv_post(functional.leaky_relu_(x, FINAL_SLOPE)))

@@ -3,8 +3,6 @@
 Attribute names are the keys of RVC's checkpoints and must not change. Tensors are (B, C, T) unless said otherwise.
 """
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -26,7 +24,7 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 
 class Convolution(nn.modules.conv._ConvNd):
-    """Mixin for a convolution that can use a copy of its weights, see `copied_weights`.
+    """Mixin for a convolution that can use a copy of its weights, see `copies.CopiedWeights`.
 
     Attributes
     ----------
@@ -69,7 +67,7 @@ class Conv1d(Convolution, nn.Conv1d):
         """Convolve in groups, as one product of many small matrices: cuDNN would start a kernel for each group."""
         groups, kernel_size = self.groups, weight.shape[2]
         padded = functional.pad(x, (int(self.padding[0]), int(self.padding[0])))
-        windows = padded.unfold(2, kernel_size, self.stride[0]).unflatten(1, (groups, -1))  # (B, g, C / g, N, k)
+        windows = padded.unflatten(1, (groups, -1)).unfold(3, kernel_size, self.stride[0])  # (B, g, C / g, N, k)
         clips, frames = windows.shape[0], windows.shape[3]
         windows = windows.permute(1, 0, 3, 2, 4).reshape(groups, clips * frames, -1)
         product = windows @ weight.reshape(groups, -1, windows.shape[2]).transpose(1, 2)  # (g, B * N, O / g)
@@ -117,47 +115,6 @@ class NormedConvTranspose1d(WeightNorm, nn.ConvTranspose1d):  # type: ignore[mis
         return functional.conv_transpose2d(
             x.unsqueeze(2), weight.unsqueeze(2), bias, (1, *self.stride), (0, int(self.padding[0]))
         ).squeeze(2)
-
-
-class _Copies(torch.autograd.Function):
-    """Tensors in another number format, all in one operation; their gradients return in float32, also in one."""
-
-    @staticmethod
-    def forward(ctx: Any, dtype: torch.dtype, *weights: Tensor) -> tuple[Tensor, ...]:
-        layouts = [torch.channels_last if weight.dim() == 4 else torch.preserve_format for weight in weights]
-        copies = [
-            torch.empty_like(weight, dtype=dtype, memory_format=layout)
-            for weight, layout in zip(weights, layouts, strict=True)
-        ]
-        torch._foreach_copy_(copies, weights)
-        return tuple(copies)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        copies = [torch.empty(each.shape, dtype=torch.float32, device=each.device) for each in gradients]
-        torch._foreach_copy_(copies, gradients)
-        return None, *copies
-
-
-@contextlib.contextmanager
-def copied_weights(network: nn.Module, dtype: torch.dtype) -> Iterator[None]:
-    """Inside, the convolutions of `network` share one copy of their kernels and biases in `dtype`, for all calls.
-
-    Autocast would cast each of them at each call, and its gradient back. Gradients reach the weights as usual.
-    """
-    layers = [layer for layer in network.modules() if isinstance(layer, Convolution) and not layer.in_float32]
-    for start in range(0, len(layers), 16):  # all at once would hold all kernels in float32
-        some = layers[start : start + 16]
-        flat = [part for layer in some for part in (layer.kernel(), layer.bias) if part is not None]
-        copies = iter(flat if dtype is torch.float32 else _Copies.apply(dtype, *flat))
-        del flat
-        for layer in some:
-            layer.copies = next(copies), None if layer.bias is None else next(copies)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.copies = None
 
 
 def fuse_weight_norm(network: nn.Module) -> None:
@@ -221,7 +178,7 @@ class WaveNet(nn.Module):
         self.cond_layer = NormedConv1d(speaker_channels, 2 * channels * layers, 1)
 
     def forward(self, x: Tensor, mask: Tensor, speaker: Tensor) -> Tensor:
-        """Transform x (B, C, T) under mask (B, 1, T)."""
+        """Transform x (B, C, T), which is zero outside mask (B, 1, T)."""
         conditions = self.cond_layer(speaker).chunk(len(self.in_layers), dim=1)
         skipped = torch.zeros((), dtype=x.dtype, device=x.device)
         for in_layer, res_skip_layer, condition in zip(self.in_layers, self.res_skip_layers, conditions, strict=True):
@@ -229,7 +186,7 @@ class WaveNet(nn.Module):
             mixed = res_skip_layer(torch.tanh(signal) * torch.sigmoid(gate))
             if mixed.shape[1] > self.channels:  # the last layer has no residual half
                 residual, mixed = mixed.chunk(2, dim=1)
-                x = (x + residual) * mask
+                x = torch.addcmul(x, residual, mask)
             skipped = skipped + mixed
         return skipped * mask
 
@@ -246,10 +203,10 @@ class ResBlock(nn.Module):
         )
         self.convs2 = nn.ModuleList(NormedConv1d(channels, channels, kernel_size, padding=half) for _ in dilations)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Transform x (B, C, T)."""
-        for dilated, plain in zip(self.convs1, self.convs2, strict=True):
-            step = dilated(functional.leaky_relu(x, LEAKY_SLOPE))
+    def forward(self, x: Tensor, activated: Tensor) -> Tensor:
+        """Transform x (B, C, T), of which the caller has computed the leaky ReLU for all blocks that take it."""
+        for layer, (dilated, plain) in enumerate(zip(self.convs1, self.convs2, strict=True)):
+            step = dilated(functional.leaky_relu(x, LEAKY_SLOPE) if layer else activated)
             x = x + plain(functional.leaky_relu_(step, LEAKY_SLOPE))
         return x
 

@@ -35,16 +35,6 @@ def _means(squares: Tensor, logits: Sequence[Tensor]) -> Tensor:
     return torch.stack([part.mean() for part in squares.split([scores.shape[1] for scores in logits], 1)])
 
 
-def discriminator_loss(real: list[Tensor], fake: list[Tensor]) -> Tensor:
-    """Sum over the discriminators; the target is 1 for real audio and 0 for generated audio."""
-    return distance_to_real(real).sum() + distance_to_fake(fake).sum()
-
-
-def generator_loss(fake: list[Tensor]) -> Tensor:
-    """Sum over the discriminators; the target is 1 for generated audio."""
-    return distance_to_real(fake).sum()
-
-
 class _MeanDistances(torch.autograd.Function):
     """The sum of the mean absolute differences of pairs of tensors, added up in float32 without copies in float32."""
 
@@ -53,7 +43,8 @@ class _MeanDistances(torch.autograd.Function):
         distances, signs = [], []
         for one, other in zip(maps[: len(maps) // 2], maps[len(maps) // 2 :], strict=True):
             difference = one - other
-            distances.append(difference.abs().sum(dtype=torch.float32) / difference.numel())
+            total = torch.linalg.vector_norm(difference, 1, dtype=torch.float32)
+            distances.append(total / difference.numel())
             signs.append(difference.sign_())
         ctx.save_for_backward(*signs)
         return torch.stack(distances).sum()

@@ -4,6 +4,8 @@ import importlib.metadata
 import os
 import platform as machine
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 from .. import __version__
 from .devices import UNBUILT, choose_device, device_title
-from .platforms import detect, home
+from .platforms import child_environment, detect, home
 from .threads import choose_threads
 
 _REPORTED_PACKAGES = (
@@ -75,6 +77,22 @@ def check() -> dict[str, Any]:
         "threads": choose_threads(),
         "problems": [{"problem": problem, "hint": hint} for problem, hint in problems],
     }
+
+
+def gpu_report(preset: str = "v2-40k") -> str:
+    """What ``rvc check --gpu`` prints, in under a minute, or why it cannot measure.
+
+    A process of its own measures, so that a notebook's kernel takes no memory of the GPU.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "rvc_core.cli", "check", "--gpu", "--preset", preset],
+        env=child_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return (done.stderr if done.returncode else done.stdout).strip()
 
 
 def _package_problems(found: dict[str, str | None]) -> Iterator[tuple[str, str]]:

@@ -23,7 +23,7 @@ Turn = Callable[[], torch.Tensor | None]
 
 
 class StepGraphs:
-    """Makes training steps, from recorded graphs where it can. Good for these networks in their present format only.
+    """Makes training steps, from recorded graphs where it can. Good for these networks until others are loaded.
 
     Parameters
     ----------
@@ -95,6 +95,7 @@ class StepGraphs:
         torch._foreach_copy_(places.tensors(), batch.padded(shape[1]).tensors())
         for turn in turns:
             self._ranks.add(turn())
+        self._networks.moved(self._networks.generator)  # which a recorded step casts at its beginning
         return step.result
 
     def _try_to_record(self, batch: Batch, shape: tuple[int, int]) -> None:

@@ -15,7 +15,7 @@ from ..nn.spectrogram import EpsilonName, mel_spectrogram
 from ..nn.synthesizer import SynthesisNoise
 from ..presets import VoiceSpec
 from ..workspace.dataset import Batch, ClipTensors, draw_noise
-from .step import Gradients, Networks
+from .step import Gradients, GradScaler, Networks
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _TENSOR_CORES = (7, 0)  # the first compute capability for which float16 is faster than float32
@@ -157,7 +157,7 @@ def _gradients(
     batch, whole = replace(Batch.of([clip], networks.device), noise=noise), [slice(0, 1)]
     half = networks.scaler.is_enabled()
     for power in range(16, -1, -4):
-        networks.scaler = torch.amp.GradScaler(networks.device.type, init_scale=2.0**power, enabled=half)
+        networks.scaler = GradScaler(networks.device.type, init_scale=2.0**power, enabled=half)
         work = Gradients(networks, batch, spec, epsilons)
         work.of_discriminator(whole)
         work.of_generator(whole)

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from ..nn.copies import CopiedWeights
 from ..nn.discriminator import Discriminator
-from ..nn.layers import copied_weights
 from ..nn.losses import KL_WEIGHT, MEL_WEIGHT, distance_to_fake, distance_to_real, feature_loss, kl_loss, mel_loss
 from ..nn.spectrogram import EpsilonName, mel_of_linear, mel_spectrogram
 from ..nn.synthesizer import Synthesizer, SynthesizerOutput, take_segments
@@ -22,6 +22,22 @@ from .distributed import ALONE, Ranks
 from .memory import Portions
 
 _BETAS, _EPSILON = (0.8, 0.99), 1e-9
+
+
+class GradScaler(torch.amp.GradScaler):
+    """torch's, for fused optimizers that know `found_inf`: they alone unscale the gradients, while they read them."""
+
+    def unscaled(self, norm: torch.Tensor) -> torch.Tensor:
+        """The norm of gradients, from that of scaled ones."""
+        if not self.is_enabled():
+            return norm
+        assert self._scale is not None, "losses were scaled"
+        return norm / self._scale
+
+    def _check_inf_per_device(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        found = {optimizer.found_inf.device: optimizer.found_inf}  # type: ignore[attr-defined]
+        self._per_optimizer_states[id(optimizer)]["found_inf_per_device"] = found
+        return found
 
 
 @dataclass
@@ -44,7 +60,8 @@ class Networks:
     discriminator_optimizer: torch.optim.Optimizer
     dtype: torch.dtype = torch.float32
     learning_rate: float = 0.0
-    scaler: torch.amp.GradScaler = field(default_factory=lambda: torch.amp.GradScaler("cpu", enabled=False))
+    scaler: GradScaler = field(default_factory=lambda: GradScaler("cpu", enabled=False))
+    _copied: dict[torch.nn.Module, CopiedWeights] = field(default_factory=dict)
 
     @classmethod
     def fresh(cls, spec: VoiceSpec, *, seed: int, device: torch.device) -> "Networks":
@@ -78,7 +95,8 @@ class Networks:
     def compute_in(self, dtype: torch.dtype, *, scaler: dict[str, Any] | None = None) -> None:
         """Use this type for matrix products from now on, and the gradients' scale that was found before."""
         self.dtype = dtype
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype is torch.float16)
+        self._copied.clear()
+        self.scaler = GradScaler(self.device.type, enabled=dtype is torch.float16)
         if scaler and self.scaler.is_enabled():
             self.scaler.load_state_dict(scaler)
 
@@ -88,9 +106,16 @@ class Networks:
 
     @contextlib.contextmanager
     def computing(self, network: torch.nn.Module) -> Iterator[None]:
-        """A context for forward passes of one network between two moves of its weights, which are cast once."""
-        with self.autocast(), copied_weights(network, self.dtype):
+        """A context for forward passes of one network, whose weights are cast once between two moves."""
+        if network not in self._copied:
+            self._copied[network] = CopiedWeights(network, self.dtype)
+        with self.autocast(), self._copied[network].lent():
             yield
+
+    def moved(self, network: torch.nn.Module) -> None:
+        """Cast this network's weights again before its next pass: an optimizer moved them."""
+        if network in self._copied:
+            self._copied[network].expire()
 
     def moments(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         """An optimizer's state, with the step size as a number on every device."""
@@ -220,10 +245,10 @@ class Step:
         if self._sums:  # those of all processes
             torch._foreach_copy_(gradients, self._sums)
             self._sums = []
-        networks.scaler.unscale_(optimizer)
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = networks.scaler.unscaled(torch.nn.utils.get_total_norm(gradients))
         optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]  # heeded by the fused AdamW
         networks.scaler.step(optimizer)
+        networks.moved(network)
         optimizer.zero_grad(set_to_none=True)  # the other network's turn needs the memory
         return norm
 

@@ -57,18 +57,11 @@ class ClipTensors:
     @property
     def bytes(self) -> int:
         """Memory of all parts, in bytes."""
-        return sum(part.nbytes for part in (self.content, self.f0_coarse, self.f0_hz, self.spectrogram, self.wave))
+        return sum(part.nbytes for part in _tensors(self).values())
 
     def to(self, device: torch.device) -> "ClipTensors":
         """Copy to a device."""
-        return ClipTensors(
-            self.content.to(device),
-            self.f0_coarse.to(device),
-            self.f0_hz.to(device),
-            self.spectrogram.to(device),
-            self.wave.to(device),
-            self.speaker,
-        )
+        return replace(self, **{name: part.to(device) for name, part in _tensors(self).items()})
 
     def excerpt(self, start: int, frames: int) -> "ClipTensors":
         """Cut `frames` frames from `start`."""
@@ -136,10 +129,8 @@ class Batch:
 
     def on(self, device: torch.device) -> "Batch":
         """The same clips on a device; a GPU copies them while the host goes on."""
-        parts: dict[str, Any] = {
-            name: _sent(part, device) for name, part in vars(self).items() if isinstance(part, torch.Tensor)
-        }
-        return replace(self, **parts)
+        sent: dict[str, Any] = {name: _sent(part, device) for name, part in _tensors(self).items()}
+        return replace(self, **sent)
 
     def padded(self, frames: int) -> "Batch":
         """The same clips with zeros up to `frames` frames, in new tensors, which all parts are."""
@@ -165,25 +156,17 @@ class Batch:
 
     def tensors(self) -> list[torch.Tensor]:
         """All tensors in it, in a fixed order."""
-        parts = [*vars(self).values(), *(vars(self.noise).values() if self.noise else ())]
-        return [part for part in parts if isinstance(part, torch.Tensor)]
+        return [*_tensors(self).values(), *(_tensors(self.noise).values() if self.noise else ())]
 
     def part(self, clips: slice) -> "Batch":
-        """Some of these clips, as a part of the whole batch."""
-        lengths = self.lengths[clips]
-        frames = int(lengths.max())
-        hop = self.wave.shape[2] // self.content.shape[1]
-        return Batch(
-            self.content[clips, :frames],
-            self.f0_coarse[clips, :frames],
-            self.f0_hz[clips, :frames],
-            self.spectrogram[clips, :, :frames],
-            self.wave[clips, :, : frames * hop],
-            lengths,
-            self.speaker[clips],
-            _part(self.noise, clips, frames) if self.noise else None,
-            self.share * len(lengths) / len(self.lengths),
-            int(self.lengths.sum()) if self.whole_frames is None else self.whole_frames,
+        """Some of these clips, as a part of the whole batch and as long: a GPU is not asked which is longest."""
+        parts: dict[str, Any] = {name: part[clips] for name, part in _tensors(self).items() if part.dim()}
+        return replace(
+            self,
+            **parts,
+            noise=_part(self.noise, clips) if self.noise else None,
+            share=self.share * len(parts["lengths"]) / len(self.lengths),
+            whole_frames=self.lengths.sum() if self.whole_frames is None else self.whole_frames,
         )
 
 
@@ -298,6 +281,11 @@ def read_ahead(read: Callable[[Item], Result], items: Iterable[Item]) -> Iterato
                 each.cancel()
 
 
+def _tensors(of: Any) -> dict[str, Any]:
+    """The tensors among the values of a dataclass, by name."""
+    return {name: part for name, part in vars(of).items() if isinstance(part, torch.Tensor)}
+
+
 def _sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor on a device; copies from the host to a GPU are not waited for."""
     if device.type == "cuda" and tensor.device.type == "cpu":
@@ -320,12 +308,9 @@ def draw_noise(lengths: list[int], spec: VoiceSpec, *, seed: tuple[int, ...], de
     )
 
 
-def _part(noise: SynthesisNoise, clips: slice, frames: int) -> SynthesisNoise:
-    return SynthesisNoise(
-        noise.latent[clips, :, :frames],
-        None if noise.source is None else noise.source[clips],
-        starts=None if noise.starts is None else noise.starts[clips],
-    )
+def _part(noise: SynthesisNoise, clips: slice, frames: int | None = None) -> SynthesisNoise:
+    parts = {name: part[clips] for name, part in _tensors(noise).items()}
+    return replace(noise, **parts | {"latent": parts["latent"][..., :frames]})
 
 
 def bucket_batches(frames: list[int], batch_size: int, *, seed: tuple[int, int]) -> list[list[int]]:

@@ -34,6 +34,16 @@ RECORD = re.compile(
 
 
 @dataclass(frozen=True)
+class Inside:
+    """A file or folder of an experiment, by its name there: an attribute that is its path."""
+
+    name: str
+
+    def __get__(self, layout: "Layout", owner: type) -> Path:
+        return layout.root / self.name
+
+
+@dataclass(frozen=True)
 class Layout:
     """The files of one experiment.
 
@@ -67,25 +77,10 @@ class Layout:
         return self.root.name
 
     # -- data ------------------------------------------------------------------------------------------------------
-    @property
-    def clips(self) -> Path:
-        """Training clips at the voice's rate, float32 WAV."""
-        return self.root / "0_gt_wavs"
-
-    @property
-    def clips_16k(self) -> Path:
-        """The same clips at 16 kHz."""
-        return self.root / "1_16k_wavs"
-
-    @property
-    def f0_coarse(self) -> Path:
-        """Quantised pitch, 1..255, per clip."""
-        return self.root / "2a_f0"
-
-    @property
-    def f0_hz(self) -> Path:
-        """Pitch in Hz per clip, 0 where unvoiced."""
-        return self.root / "2b-f0nsf"
+    clips = Inside("0_gt_wavs")  # training clips at the voice's rate, float32 WAV
+    clips_16k = Inside("1_16k_wavs")  # the same clips at 16 kHz
+    f0_coarse = Inside("2a_f0")  # quantised pitch, 1..255, per clip
+    f0_hz = Inside("2b-f0nsf")  # pitch in Hz per clip, 0 where unvoiced
 
     def features(self, width: int) -> Path:
         """Content features per clip: ``3_feature256`` or ``3_feature768``."""
@@ -101,104 +96,36 @@ class Layout:
         """The silent clip at the end of RVC's file list."""
         return Layout(self.root / "mute", self.name)
 
-    @property
-    def experiment(self) -> Path:
-        """Description of the experiment: name, dataset, preset."""
-        return self.root / "experiment.json"
+    experiment = Inside("experiment.json")  # description of the experiment: name, dataset, preset
 
     def stamp(self, stage: str) -> Path:
         """Settings and inputs of a stage's current results."""
         return self.root / "stamps" / f"{stage}.json"
 
-    @property
-    def manifest(self) -> Path:
-        """Clips, and reasons for unused audio."""
-        return self.root / "manifest.jsonl"
-
-    @property
-    def filelist(self) -> Path:
-        """RVC's list of training clips."""
-        return self.root / "filelist.txt"
-
-    @property
-    def config(self) -> Path:
-        """RVC's model and training configuration."""
-        return self.root / "config.json"
+    manifest = Inside("manifest.jsonl")  # clips, and reasons for unused audio
+    filelist = Inside("filelist.txt")  # RVC's list of training clips
+    config = Inside("config.json")  # RVC's model and training configuration
 
     # -- training --------------------------------------------------------------------------------------------------
-    @property
-    def metrics(self) -> Path:
-        """Steps, validations and saved voices, one JSON object per line."""
-        return self.root / "metrics.jsonl"
-
-    @property
-    def choices(self) -> Path:
-        """Listening comparisons of saved voices, one per line."""
-        return self.root / "choices.jsonl"
-
-    @property
-    def listening(self) -> Path:
-        """Conversions of the same clips by saved voices, for comparison by ear."""
-        return self.root / "listening"
-
-    @property
-    def eval_board(self) -> Path:
-        """TensorBoard's run of the validations."""
-        return self.root / "eval"
-
-    @property
-    def verdict(self) -> Path:
-        """Result of the validations: which voice is the best."""
-        return self.root / "verdict.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Names and hashes of complete checkpoints, written last."""
-        return self.root / "checkpoints.json"
-
-    @property
-    def incomplete(self) -> Path:
-        """Folder for files of incomplete checkpoints."""
-        return self.root / "incomplete"
-
-    @property
-    def stop(self) -> Path:
-        """Create this file to make training save and end."""
-        return self.root / "STOP"
-
-    @property
-    def lock(self) -> Path:
-        """Lock of a running training."""
-        return self.root / "train.lock"
+    metrics = Inside("metrics.jsonl")  # steps, validations and saved voices, one JSON object per line
+    choices = Inside("choices.jsonl")  # listening comparisons of saved voices, one per line
+    listening = Inside("listening")  # conversions of the same clips by saved voices, for comparison by ear
+    eval_board = Inside("eval")  # TensorBoard's run of the validations
+    verdict = Inside("verdict.json")  # result of the validations: which voice is the best
+    checkpoints = Inside("checkpoints.json")  # names and hashes of complete checkpoints, written last
+    incomplete = Inside("incomplete")  # folder for files of incomplete checkpoints
+    stop = Inside("STOP")  # create this file to make training save and end
+    lock = Inside("train.lock")  # lock of a running training
 
     def lock_of(self, stage: str) -> Path:
         """Lock of a stage. Except training's, it is beside the folder, which a stage may make or replace."""
         return self.lock if stage == "train" else self.root.with_name(f".{self.slug}.{stage}.lock")
 
-    @property
-    def pinned(self) -> Path:
-        """Steps whose checkpoints and voices are never removed: a JSON list that you write."""
-        return self.root / "pinned.json"
-
-    @property
-    def run(self) -> Path:
-        """Background training: process, settings and result."""
-        return self.root / "run.json"
-
-    @property
-    def beacon(self) -> Path:
-        """Progress of the background training, updated every second."""
-        return self.root / "progress.json"
-
-    @property
-    def mirrored(self) -> Path:
-        """State and problem of saving to storage."""
-        return self.root / "storage.json"
-
-    @property
-    def log(self) -> Path:
-        """Output of the background training."""
-        return self.root / "train.log"
+    pinned = Inside("pinned.json")  # steps whose checkpoints and voices are never removed: a JSON list that you write
+    run = Inside("run.json")  # background training: process, settings and result
+    beacon = Inside("progress.json")  # progress of the background training, updated every second
+    mirrored = Inside("storage.json")  # state and problem of saving to storage
+    log = Inside("train.log")  # output of the background training
 
     def generator(self, step: int) -> Path:
         """Generator and its optimizer, in RVC's format."""

@@ -55,6 +55,7 @@ _load_guard(Path(_SPEC.origin).parent)
 import numpy as np  # noqa: E402
 import safetensors.torch  # noqa: E402
 import torch  # noqa: E402
+from torch._prims_common import suggest_memory_format  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode  # noqa: E402
 from torch.optim import optimizer  # noqa: E402
 from torch.utils import _foreach_utils  # noqa: E402
@@ -166,11 +167,14 @@ class FakeGpu(TorchDispatchMode):
         if name in _COUNTING and on_gpu:
             self.wait(name)
         result = None if name in _WITHOUT_FAKE else function(*args, **kwargs)
+        if name in ("convolution", "convolution_backward"):
+            result = _as_cudnn_lays_out(result, given)
         made = _tensors(result)
         if name in ("_to_copy", "copy_"):
             self._note_transfer(args[1] if name == "copy_" else args[0], made[0], name, args, kwargs)
         if on_gpu or any(tensor.is_cuda for tensor in made):
-            self._count(function, name, given, made)
+            read = _tensors((args, [each for key, each in kwargs.items() if key != "out"]))
+            self._count(function, name, read, made)
         for tensor in made:
             if tensor.is_cuda:
                 self._hold(tensor)
@@ -363,6 +367,16 @@ def _tensors(content: Any) -> list[torch.Tensor]:
     elif not isinstance(content, tuple | list):
         return []
     return [tensor for part in content for tensor in _tensors(part)]
+
+
+def _as_cudnn_lays_out(result: Any, given: list[torch.Tensor]) -> Any:
+    """Results in the layout channels last if any of what was given is in it: so cuDNN's convolutions decide."""
+    layout = torch.channels_last
+    if not any(suggest_memory_format(tensor) is layout for tensor in given):
+        return result
+    return tree_map_only(
+        torch.Tensor, lambda one: one.contiguous(memory_format=layout) if one.dim() == 4 else one, result
+    )
 
 
 def _forget() -> None:

@@ -267,8 +267,8 @@ def validation(gpu: FakeGpu, *, of: str) -> dict[str, Any]:
 
 
 CASES: dict[str, Callable[[FakeGpu], dict[str, Any]]] = {
-    **{f"step {of} {dtype}": partial(step, of=of, dtype=dtype) for of in ("v2", "v1", "nano") for dtype in DTYPES},
-    "step v2-without-f0 fp16": partial(step, of="v2-without-f0", dtype="fp16"),
+    **{f"step v2 {dtype}": partial(step, of="v2", dtype=dtype) for dtype in DTYPES},
+    **{f"step {of} fp16": partial(step, of=of, dtype="fp16") for of in ("v1", "nano", "v2-without-f0")},
     "portions v2 fp16": partial(step, of="v2", dtype="fp16", clips=2, portions=1),
     "host clips": host_clips,
     "resume": resume,

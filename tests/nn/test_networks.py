@@ -19,9 +19,10 @@ from rvc_core.evaluation import golden as golden_module
 from rvc_core.evaluation.golden import TOLERANCE, golden
 from rvc_core.nn import generator, losses
 from rvc_core.nn.attention import UNSEEN, Band, RelativeAttention
+from rvc_core.nn.copies import CopiedWeights
 from rvc_core.nn.discriminator import Discriminator
 from rvc_core.nn.generator import frame_phase, sine
-from rvc_core.nn.layers import NormedConv1d, copied_weights
+from rvc_core.nn.layers import NormedConv1d
 from rvc_core.nn.spectrogram import linear_spectrogram, mel_filterbank, mel_spectrogram
 from rvc_core.nn.synthesizer import SynthesisNoise, Synthesizer, draw_starts, take_segments
 from rvc_core.presets import VoiceSpec, preset
@@ -252,8 +253,9 @@ def test_filters_cached_in_inference_mode_serve_training() -> None:
 def test_losses_on_hand_computed_numbers() -> None:
     real = [torch.tensor([[1.0, 0.5]]), torch.tensor([[2.0]])]
     fake = [torch.tensor([[0.0, 0.5]]), torch.tensor([[1.0]])]
-    assert losses.discriminator_loss(real, fake).item() == pytest.approx(0.125 + 1 + 0.125 + 1)
-    assert losses.generator_loss(fake).item() == pytest.approx(0.625 + 0)
+    assert losses.distance_to_real(real).tolist() == pytest.approx([0.125, 1])
+    assert losses.distance_to_fake(fake).tolist() == pytest.approx([0.125, 1])
+    assert losses.distance_to_real(fake).tolist() == pytest.approx([0.625, 0])
     assert losses.distance_to_fake(fake).tolist() == pytest.approx([0.125, 1.0])
     maps = [[torch.zeros(1, 2), torch.ones(1, 4)]]
     assert losses.feature_loss(maps, [[torch.ones(1, 2), torch.full((1, 4), 4.0)]]).item() == pytest.approx(2 * (1 + 3))
@@ -286,7 +288,7 @@ def test_a_training_step_reaches_every_weight(uses_f0: bool) -> None:
     logits, features = critic(output.audio)
     assert len(logits) == len(features) == 1 + len(spec.discriminator_periods)
     total = (
-        losses.generator_loss(logits)
+        losses.distance_to_real(logits).sum()
         + mel_spectrogram(output.audio, spec).mean()
         + losses.kl_loss(output.z_p, output.logs_q, output.m_p, output.logs_p, output.mask)
     )
@@ -412,7 +414,7 @@ def test_copied_weights_give_autocasts_numbers_and_gradients(dtype: torch.dtype)
     for copied in (False, True):
         with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32), contextlib.ExitStack() as stack:
             if copied:
-                stack.enter_context(copied_weights(network, dtype))
+                stack.enter_context(CopiedWeights(network, dtype).lent())
             loss = sum(logits.float().square().mean() for logits in network(audio).logits)
         results.append((loss, torch.autograd.grad(loss, [*network.parameters()])))
     (loss, gradients), (other_loss, others) = results

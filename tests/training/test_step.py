@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from rvc_core.nn import losses
+from rvc_core.nn.layers import WeightNorm
 from rvc_core.nn.synthesizer import take_segments
 from rvc_core.training import step
 from rvc_core.training.distributed import ALONE, Ranks
 from rvc_core.training.memory import Portions
-from rvc_core.training.step import Gradients, Networks, train_step
+from rvc_core.training.step import Gradients, GradScaler, Networks, train_step
 from rvc_core.workspace.dataset import Batch, draw_noise
 from tiny import TINY, batch_of
 
@@ -162,9 +163,10 @@ def test_processes_that_compute_in_half_precision_exchange_half_the_bytes(
 
     The generator's depend on how the discriminators moved, which is nearly the same.
     """
-    networks.compute_in(dtype)
-    networks.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**6, enabled=dtype is torch.float16)
-    twin, ranks = copy.deepcopy(networks), _Twins()
+    twin, ranks = Networks.fresh(TINY, seed=1, device=torch.device("cpu")), _Twins()
+    for each in (networks, twin):
+        each.compute_in(dtype)
+        each.scaler = GradScaler("cpu", init_scale=2.0**6, enabled=dtype is torch.float16)
     _, alone = _step(networks, _batch())
     _, together = _step(twin, _batch(), ranks=ranks)
     assert ranks.exchanged == [exchanged, exchanged, torch.float32]
@@ -192,9 +194,48 @@ def test_a_loss_that_is_no_number_moves_nothing(networks: Networks, part: str, m
 
 def test_infinite_gradients_under_a_scaler_halve_its_scale_and_move_nothing(networks: Networks) -> None:
     networks.compute_in(torch.float16)
-    networks.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60)
+    networks.scaler = GradScaler("cpu", init_scale=2.0**60)
     before = copy.deepcopy(networks.generator.state_dict())
     values = train_step(networks, _batch(), TINY, epsilons="2023").values()
     assert all(math.isfinite(value) for tag, value in values.items() if tag.startswith("loss/"))
     assert networks.scaler.get_scale() == 2.0**59
     assert all(torch.equal(before[key], value) for key, value in networks.generator.state_dict().items())
+
+
+def test_the_scale_of_gradients_changes_neither_their_norm_nor_the_step(networks: Networks) -> None:
+    twin, found = Networks.fresh(TINY, seed=1, device=torch.device("cpu")), []
+    for each, scale in ((networks, 2.0**6), (twin, 2.0**9)):
+        each.compute_in(torch.float16)
+        each.scaler = GradScaler("cpu", init_scale=scale)
+        found.append(train_step(each, _batch(), TINY, epsilons="2023").values())
+        assert each.scaler.get_scale() == scale
+    for tag in ("grad_norm_d", "grad_norm_g"):
+        assert found[1][tag] == pytest.approx(found[0][tag], rel=0.01)
+    for part in ("generator", "discriminator"):
+        first, second = (
+            torch.cat([weight.flatten() for weight in getattr(each, part).parameters()]) for each in (networks, twin)
+        )
+        assert float((first - second).detach().abs().mean()) < 0.1 * TINY.learning_rate
+
+
+@pytest.mark.parametrize("part", ["generator", "discriminator"])
+def test_copies_in_half_precision_follow_the_weights(networks: Networks, part: str) -> None:
+    """An optimizer moves them in every step, and a checkpoint replaces them."""
+    network = getattr(networks, part)
+    networks.compute_in(torch.bfloat16)
+    beginning = copy.deepcopy(network.state_dict())
+
+    def farthest() -> float:
+        with networks.computing(network):
+            layers = [layer for layer in network.modules() if isinstance(layer, WeightNorm)]
+            return max(
+                float(((layer.weights()[0] - layer.kernel()).norm() / layer.kernel().norm()).detach())
+                for layer in layers
+            )
+
+    assert farthest() < 2**-8
+    networks.set_learning_rate(0.1)
+    train_step(networks, _batch(), TINY, epsilons="2023")
+    assert farthest() < 2**-8
+    network.load_state_dict(beginning)
+    assert farthest() < 2**-8
