@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..audio.quality import beyond_full_scale
 from ..audio.waveform import Audio, highpass, read_audio, rms_envelope, subtype_of
 from ..errors import AudioError, MismatchError, RVCError, SettingsError, StorageError
 from ..features.content import ENCODERS, ContentEncoder, content_encoder, repeat_to_100fps
@@ -165,7 +166,7 @@ class Converter:
             round(audio.seconds, 3),
             round(seconds / source.seconds, 4),
             check_sanity(audio, source),
-            warnings,
+            [*filter(None, [beyond_full_scale(source)]), *warnings],
             f0_method=method if self.voice.spec.uses_f0 else "",
         )
 
