@@ -34,7 +34,7 @@ from .identity import digests_of, refuse_other_recordings, refuse_own_clips
 
 _NORMAL_PEAK, _OWN_SHARE = 0.675, 0.25  # new peak = 0.675 + 0.25 * old peak
 _FORMAT = 1  # increase it when the same settings give other clips
-_STAGES = ("prepare", "f0", "content", "index")
+_STAGES = ("prepare", "index")  # pitch and content keep theirs: they name the estimator and the encoder
 
 
 @dataclass(frozen=True)
