@@ -233,3 +233,25 @@ def test_levels_outside_of_full_scale_survive_in_float(tmp_path: Path) -> None:
     sound = Audio(np.array([0.5, 1.5, -1.5], np.float32), 8000)
     sound.save(tmp_path / "a.wav", depth="32", comment="x")
     assert np.array_equal(read_audio(tmp_path / "a.wav").samples, sound.samples)
+
+
+def test_the_demo_deletes_no_experiment_of_its_name(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in (here, here / "root"):
+        own = Layout.of("demo", folder)
+        ExperimentRecord("demo", str(here / "takes"), "nano").save(own)
+        own.generator(10).write_bytes(b"x")
+        before = _files(folder)
+        assert "your own" in _fails(capsys, "demo", "--output", str(folder))["error"]
+        assert _files(folder) == before
+
+
+def test_progress_names_the_recording(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    voice = str(_voice(here / "v.pth", f0_median_hz=120.0))
+    for name in ("a", "b c"):
+        Audio(phrase(1, seconds=1.0).samples, 16000).save(here / f"{name}.wav")
+    assert main(["convert", voice, "a.wav", "b c.wav", "--output", "new"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if line.startswith("converting")] == [
+        "converting 1/1 a.wav",
+        "converting 1/1 b c.wav",
+    ]
