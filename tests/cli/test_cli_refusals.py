@@ -24,7 +24,7 @@ from rvc_core.voice import outputs_for
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.manifest import ExperimentRecord
 from rvc_core.workspace.stamps import stamp
-from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, save_voice
+from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, load_voice, save_voice
 from synth import phrase
 from tiny import experiment
 
@@ -203,6 +203,28 @@ def test_a_speaker_that_was_not_trained_is_refused(
             told = _fails(capsys, "convert", voice, "in.wav", "--speaker", str(speaker))
             assert word in told["error"] and str(last) in told["hint"]
     assert main(["convert", voice, "in.wav", "--speaker", str(last), "--quiet", "--json"]) == 0
+
+
+@pytest.mark.parametrize("recorded, last", [(1, 0), (3, 2), (10**6, 255), (None, 255), (0, 255)])
+def test_speakers_of_another_programs_voice(
+    recorded: int | None, last: int, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Applio records how many were trained; RVC's files do not, and hold all rows whatever was trained."""
+    path = _voice(here / "v.pth")
+    content = torch.load(path, weights_only=True)
+    del content["rvc_core"]
+    content |= {"speakers_id": recorded} if recorded is not None else {}
+    torch.save(content, path)
+    Audio(phrase(1, seconds=1.5).samples, 16000).save(here / "in.wav")
+    told = _fails(capsys, "convert", str(path), "in.wav", "--speaker", str(last + 1))
+    assert f"{last + 1} speaker" in told["error"] and str(last) in told["hint"]
+    assert main(["convert", str(path), "in.wav", "--speaker", str(last), "--quiet", "--json"]) == 0
+    [made] = json.loads(capsys.readouterr().out.splitlines()[-1])["files"]
+    assert any("may be untrained" in line for line in made["warnings"]) == (not recorded)
+    again = VoiceFile(load_voice(path).spec, load_voice(path).weights, load_voice(path).info)
+    save_voice(here / "again.pth", again)
+    assert load_voice(here / "again.pth").trained_speakers == again.trained_speakers == (last + 1 if recorded else None)
+    assert torch.load(here / "again.pth", weights_only=True).get("speakers_id") == again.trained_speakers
 
 
 # -- training that trained nothing -------------------------------------------------------------------------------------
