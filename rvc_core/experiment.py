@@ -119,9 +119,11 @@ class Experiment:
         mirror: MirrorSettings = MirrorSettings(),
     ) -> "TrainReport":
         """Start or resume training, and save it to storage meanwhile."""
+        from .preparation.identity import kept_training
         from .storage.mirror import mirroring, told
         from .training.train import train
 
+        settings = kept_training(self.layout, settings)
         progress = Beside(self.progress, lambda: told(self.layout))
         with mirroring(self.layout, mirror, self.progress.say):
             return train(self.layout, settings, runtime=self.runtime, progress=progress, stop=stop)
@@ -175,8 +177,9 @@ class Experiment:
     def build_index(self, settings: IndexSettings = IndexSettings()) -> "IndexReport":
         """Build the index of content features."""
         from .preparation.build_index import build_index
+        from .preparation.identity import kept
 
-        return build_index(self.layout, settings, progress=self.progress)
+        return build_index(self.layout, kept(self.layout, "index", settings, {}), progress=self.progress)
 
     def run(
         self,
@@ -198,11 +201,18 @@ class Experiment:
         RVCError
             When a stage fails or is stopped. Call `run` again to continue.
         """
-        from .preparation.identity import kept_settings
-        from .system.devices import refuse_unbuilt
+        from .features.pitch import pitch_estimator
+        from .preparation.identity import kept, kept_settings, kept_training
+        from .storage.mirror import is_wanted
+        from .system.devices import choose_device, refuse_unbuilt
 
         refuse_unbuilt(self.runtime.device)
+        device = choose_device(self.runtime.device).name
+        is_wanted(self.layout, mirror)
         prepare, extract = kept_settings(self.layout, prepare, extract)
+        if prepare.uses_f0 and extract.f0_method != "auto":
+            pitch_estimator(extract.f0_method, device)  # a missing package is named before the old clips are replaced
+        train, index = kept_training(self.layout, train), kept(self.layout, "index", index, {})
         started = time.monotonic()
         reports: dict[str, Any] = {
             "prepare": _complete("prepare", self.prepare(prepare)),

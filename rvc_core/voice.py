@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import RVCError, SettingsError
-from .progress import Progress, Silent
+from .progress import Beside, Progress, Silent
 from .settings import ConvertSettings, RuntimeSettings
 from .system.files import slug_of
 from .system.platforms import in_words
@@ -106,7 +107,8 @@ class Voice:
         results: list[ConvertResult | FailedFile] = []
         for source, output in outputs_for([Path(item) for item in inputs], Path(folder), self.name, settings):
             try:
-                results.append(self.convert(source, settings, output=output, progress=progress))
+                shown = Beside(progress, partial(str, source.name))
+                results.append(self.convert(source, settings, output=output, progress=shown))
             except RVCError as error:
                 results.append(FailedFile(str(source), str(error), error.hint))
             except OSError as error:

@@ -13,6 +13,8 @@ _NOISE_SHARE = 0.02
 _FLAT, _FLAT_SAMPLES = 1e-4, 4  # four samples in a row this close to the peak count as clipped
 _SPECTRUM_SAMPLES = 2048
 _EMPTY_DB = -75.0  # of the strongest bin: a weaker band counts as empty
+TOO_LOUD = 2.5  # of full scale: RVC's limit; a clip with a higher peak is not used
+_FULL_SCALES = (32768, 8388608, 2147483648)  # of whole numbers in a file of floats
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,24 @@ def clipped_share(samples: np.ndarray) -> float:
         runs = stops - starts
         clipped += int(runs[runs >= _FLAT_SAMPLES].sum())
     return clipped / len(samples)
+
+
+def beyond_full_scale(audio: Audio) -> str:
+    """How much of a recording is too loud for training, and what to do about it; empty if nothing is.
+
+    Examples
+    --------
+    >>> beyond_full_scale(Audio(np.full(8000, -9000, np.float32), 8000))
+    '1.0 s beyond full scale (peak 9000, where 1 is full scale): divide its samples by 32768'
+    """
+    starts = range(0, len(audio.samples), max(1, audio.sample_rate // 10))
+    peaks = np.maximum.reduceat(np.abs(audio.samples), starts)
+    if (peak := float(peaks.max())) <= TOO_LOUD:
+        return ""
+    full = next((full for full in _FULL_SCALES if peak <= 1.1 * full), 0) if peak > 32 else 0
+    seconds = np.count_nonzero(peaks > TOO_LOUD) / 10
+    remedy = f"divide its samples by {full}" if full else "lower its level"
+    return f"{seconds:.1f} s beyond full scale (peak {peak:.4g}, where 1 is full scale): {remedy}"
 
 
 def bandwidth_hz(audio: Audio) -> float:

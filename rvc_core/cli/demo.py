@@ -18,6 +18,7 @@ import torch
 from ..audio.waveform import Audio, read_audio
 from ..batch import execute
 from ..embedded import voice_folder
+from ..errors import SettingsError
 from ..features.pitch import pitch_estimator
 from ..nn.spectrogram import mel_spectrogram
 from ..presets import preset
@@ -26,6 +27,7 @@ from ..scoring.melody import pitch_share
 from ..scoring.similarity import SpeakerScorer, similarity_gain, speaker_similarity
 from ..system.files import replace_atomically, write_json
 from ..workspace.layout import Layout
+from ..workspace.manifest import ExperimentRecord
 from ..workspace.metrics import history
 
 NAME = "demo"
@@ -88,7 +90,8 @@ def demo(folder: Path, *, progress: Progress = Silent()) -> DemoReport:
     started = time.monotonic()
     folder = folder.absolute()
     layout = Layout.of(NAME, folder)
-    if layout.experiment.exists():
+    if layout.root.exists():
+        _refuse_others(layout)
         shutil.rmtree(layout.root)
     folder.mkdir(parents=True, exist_ok=True)
     with _home(folder):
@@ -110,6 +113,21 @@ def demo(folder: Path, *, progress: Progress = Silent()) -> DemoReport:
     report = _report(layout, trained, converted, started)
     write_json(folder / "figures.json", report.as_json())
     return report
+
+
+def _refuse_others(layout: Layout) -> None:
+    """Refuse a folder with somebody's own experiment of the demo's name: it would be deleted.
+
+    Raises
+    ------
+    RVCError
+    """
+    ours = voice_folder("target").parts[-3:]
+    if not layout.experiment.exists() or Path(ExperimentRecord.load(layout).dataset).parts[-3:] != ours:
+        raise SettingsError(
+            f"{layout.root} is an experiment of your own, which the demo would delete",
+            hint="give another folder: rvc demo --output FOLDER",
+        )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..audio.quality import beyond_full_scale
 from ..audio.waveform import Audio, highpass, read_audio, rms_envelope, subtype_of
 from ..errors import AudioError, MismatchError, RVCError, SettingsError, StorageError
 from ..features.content import ENCODERS, ContentEncoder, content_encoder, repeat_to_100fps
@@ -129,14 +130,7 @@ class Converter:
     ) -> ConvertResult:
         """Convert one recording. The result has exactly the length of the source."""
         started = time.monotonic()
-        names, is_ours = [*self.voice.info.speakers], bool(self.voice.info.content_identity)
-        rows = len(names) or (1 if is_ours else self.voice.spec.speakers)  # other rows of ours are not trained
-        if settings.speaker >= rows:
-            named = ", ".join(f"{row} ({name})" for row, name in enumerate(names))
-            raise SettingsError(
-                f"speaker {settings.speaker} does not exist: the voice has {counted(rows, 'speaker')}",
-                hint=f"choose {named or (f'0 to {rows - 1}' if rows > 1 else '0, or leave it out')}",
-            )
+        about_speaker = self._speaker_warnings(settings.speaker)
         samples = _prepared(source)
         padded = _padded(samples)
         pitch, transpose, warnings = self._pitch(padded, settings)
@@ -166,9 +160,22 @@ class Converter:
             round(audio.seconds, 3),
             round(seconds / source.seconds, 4),
             check_sanity(audio, source),
-            warnings,
+            [*filter(None, [beyond_full_scale(source)]), *about_speaker, *warnings],
             f0_method=method if self.voice.spec.uses_f0 else "",
         )
+
+    def _speaker_warnings(self, speaker: int) -> list[str]:
+        """Refuse a speaker that was not trained; say so where the voice file does not tell who was."""
+        trained, names = self.voice.trained_speakers, [*self.voice.info.speakers]
+        rows = trained or self.voice.spec.speakers
+        if speaker >= rows:
+            named = ", ".join(f"{row} ({name})" for row, name in enumerate(names))
+            raise SettingsError(
+                f"speaker {speaker} does not exist: the voice has {counted(rows, 'speaker')}",
+                hint=f"choose {named or (f'0 to {rows - 1}' if rows > 1 else '0, or leave it out')}",
+            )
+        told = bool(trained) or not speaker
+        return [] if told else [f"the voice file does not tell how many speakers it has: {speaker} may be untrained"]
 
     def _pitch(self, padded: np.ndarray, settings: ConvertSettings) -> tuple[PitchTrack, float, list[str]]:
         """Transposed pitch of the padded source, the semitones added, and warnings."""

@@ -9,14 +9,16 @@ import numpy as np
 from ..audio.file_kinds import kind_of_file
 from ..audio.recordings import DatasetFiles
 from ..audio.slicer import Span, find_phrases
-from ..audio.waveform import Audio, NonFiniteError, highpass, read_recording
+from ..audio.waveform import Audio, NonFiniteError, header_seconds, highpass, read_recording
 from ..errors import AudioError
 from ..settings import PrepareSettings
-from ..system.files import replace_atomically
+from ..system.files import ensure_room, replace_atomically
 from ..workspace.layout import Layout
 from ..workspace.manifest import Explained
 
+CONTENT_RATE_HZ = 16_000
 _TOO_SHORT_SECONDS = 0.1
+_CLIPS_SHARE = 1.1  # of the sound: clips overlap
 
 
 @dataclass(frozen=True)
@@ -34,23 +36,20 @@ class Recording:
 class Decoder:
     """Decodes recordings one by one and records the result of each."""
 
-    def __init__(
-        self, staging: Layout, settings: PrepareSettings, rate_hz: int, lengths: dict[str, float], speakers: list[str]
-    ) -> None:
+    def __init__(self, staging: Layout, settings: PrepareSettings, rate_hz: int, speakers: list[str]) -> None:
         self.recordings: list[Recording] = []
         self.explained: list[Explained] = []
         self.notes: list[str] = []
         self.seconds_in = 0.0
-        self._staging, self._settings, self._rate_hz, self._lengths = staging, settings, rate_hz, lengths
-        self._speakers = speakers
+        self._staging, self._settings, self._rate_hz, self._speakers = staging, settings, rate_hz, speakers
         self._seen: dict[bytes, str] = {}
 
     def explain_unused(self, files: DatasetFiles) -> None:
         """Record the files that are never opened."""
         for name, reason in files.ignored_folders.items():
             self._explain(f"{name}/", 0.0, "ignored folder", reason)
-        for name in files.ignored:
-            self._explain(name, self._lengths[name], "ignored folder", "")
+        for name, path in files.ignored.items():
+            self._explain(name, header_seconds(path), "ignored folder", "")
         for name, path in files.not_audio.items():
             hidden = any(part.startswith(".") for part in name.split("/"))
             group = kind_of_file(path).group if path.is_file() and not hidden else "other"
@@ -65,7 +64,7 @@ class Decoder:
             self._explain(name, error.seconds, "non-finite", str(error))
             return
         except AudioError as error:
-            self._explain(name, self._lengths[name], "undecodable", str(error))
+            self._explain(name, header_seconds(path), "undecodable", str(error))
             return
         audio, end = read.audio, read.audio.seconds
         for lost in read.missing:
@@ -81,7 +80,9 @@ class Decoder:
             self._keep(name, audio)
 
     def _keep(self, name: str, audio: Audio) -> None:
-        sound = highpass(audio.resample(self._rate_hz), zero_phase=False)
+        offset = np.float32(audio.samples.mean(dtype=np.float64))  # it would click where the filter starts
+        level = Audio(audio.samples - offset, audio.sample_rate)
+        sound = highpass(level.resample(self._rate_hz), zero_phase=False)
         phrases = find_phrases(
             sound,
             silence_db=self._settings.silence_db,
@@ -94,7 +95,8 @@ class Decoder:
             self._explain(name, audio.seconds, "silent", detail)
             return
         self.seconds_in += audio.seconds
-        number = len(self.recordings)
+        number, clips_bytes = len(self.recordings), 4 * self.seconds_in * (self._rate_hz + CONTENT_RATE_HZ)
+        ensure_room(self._staging.root, round(4 * len(sound.samples) + _CLIPS_SHARE * clips_bytes))
         samples_file = self._staging.root / f"{number}.npy"
         with replace_atomically(samples_file) as temporary:
             np.save(temporary, sound.samples)

@@ -162,11 +162,9 @@ def _features(layout: Layout, settings: ExtractSettings, spec: VoiceSpec) -> lis
 
 
 def _pitch_method(layout: Layout, choice: str) -> str:
-    """Resolve ``auto`` once per set of clips, so that later downloads do not change their pitch."""
+    """Resolve ``auto`` once per experiment, so that later downloads do not change its pitch."""
     recorded = content_of(layout, "f0_started") or content_of(layout, "f0")
-    if choice == "auto" and "method" in recorded and recorded.get("prepare") == stamp_of(layout, "prepare"):
-        return recorded["method"]
-    return pitch_method(choice)
+    return recorded["method"] if choice == "auto" and "method" in recorded else pitch_method(choice)
 
 
 def _wanted(

@@ -3,11 +3,13 @@
 import contextlib
 import shlex
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..audio.recordings import DatasetFiles
 from ..errors import DatasetError, MismatchError, StageOrderError
-from ..settings import ExtractSettings, PrepareSettings
+from ..settings import ExtractSettings, PrepareSettings, S, TrainSettings
 from ..system.files import sha256_of
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord
@@ -80,28 +82,38 @@ def kept_settings(
         record = ExperimentRecord.load(layout)
     except (StageOrderError, DatasetError):
         return prepare, extract
-    own = {"preset": record.preset, "uses_f0": record.uses_f0, **content_of(layout, "prepare").get("settings", {})}
+    own = {"preset": record.preset, "uses_f0": record.uses_f0}
     encoder = content_of(layout, "content").get("name", "auto")
-    prepare = PrepareSettings.of(**{**own, **prepare.model_dump(exclude_unset=True)})
-    wanted = extract.model_dump(exclude_unset=True)
-    kept = ExtractSettings.of(**{"content": encoder, **wanted})
-    if not layout.generator_steps():
-        return prepare, kept
+    prepare = kept(layout, "prepare", prepare, own)
+    extract = ExtractSettings.of(**{"content": encoder, **extract.model_dump(exclude_unset=True)})
+    _refuse_change(layout, own | {"content": encoder}, prepare.model_dump() | extract.model_dump())
+    return prepare, extract
+
+
+def kept_training(layout: Layout, train: TrainSettings) -> TrainSettings:
+    """As `kept_settings`, for training. A limit in minutes is of one run."""
+    train = kept(layout, "train", train, {"max_minutes": train.max_minutes})
+    before = content_of(layout, "train").get("settings", {}).get("mel_epsilons", train.mel_epsilons)
+    _refuse_change(layout, {"mel_epsilons": before}, train.model_dump())
+    return train
+
+
+def kept(layout: Layout, stage: str, settings: S, own: Mapping[str, Any]) -> S:
+    """The settings of a stage: what is given, else what is recorded, else what else is known of the experiment."""
+    recorded = content_of(layout, stage).get("settings", {})
+    known = {name: recorded[name] for name in type(settings).model_fields if name in recorded}
+    return settings.of(**{**known, **own, **settings.model_dump(exclude_unset=True)})
+
+
+def _refuse_change(layout: Layout, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     differing = [
-        f"{name} {now}, not {before}"
-        for name, before, now in (
-            ("preset", record.preset, prepare.preset),
-            ("uses_f0", record.uses_f0, prepare.uses_f0),
-            ("content", encoder, encoder if kept.content == "auto" else kept.content),
-        )
-        if before not in (now, "auto")
+        f"{name} {now[name]}, not {value}" for name, value in before.items() if value != now[name] != "auto" != value
     ]
-    if differing:
+    if differing and layout.generator_steps():
         raise MismatchError(
             f"{layout.name!r} cannot be trained further with {' and '.join(differing)}",
             hint=f"leave that out, or {_REMEDY}",
         )
-    return prepare, kept
 
 
 def refuse_own_clips(layout: Layout, dataset: Path) -> None:

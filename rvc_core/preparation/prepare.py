@@ -16,27 +16,25 @@ from typing import Any
 
 import numpy as np
 
+from ..audio.quality import TOO_LOUD, beyond_full_scale
 from ..audio.recordings import DatasetFiles, find_recordings, printable_name
 from ..audio.slicer import SHORTEST_SECONDS, Span, inside, outside, windows
-from ..audio.waveform import Audio, header_seconds
+from ..audio.waveform import Audio
 from ..errors import DatasetError, StageOrderError
 from ..presets import PRESETS, preset
 from ..progress import Progress, Silent, Stop
 from ..settings import PrepareSettings
-from ..system.files import ensure_room
 from ..workspace.layout import Layout
 from ..workspace.manifest import Clip, ExperimentRecord, Explained, Manifest, speaker_names
 from ..workspace.stage_locks import at_stage, refuse_disturbance
 from ..workspace.stamps import clear, is_current, stamp
-from .decoding import Decoder, Recording
+from .decoding import CONTENT_RATE_HZ, Decoder, Recording
 from .heldout import choose_heldout
 from .identity import digests_of, refuse_other_recordings, refuse_own_clips
 
-CONTENT_RATE_HZ = 16_000
-_TOO_LOUD = 2.5  # RVC's limit: a clip with a higher peak is not used
 _NORMAL_PEAK, _OWN_SHARE = 0.675, 0.25  # new peak = 0.675 + 0.25 * old peak
 _FORMAT = 1  # increase it when the same settings give other clips
-_STAGES = ("prepare", "f0", "content", "index")
+_STAGES = ("prepare", "index")  # pitch and content keep theirs: they name the estimator and the encoder
 
 
 @dataclass(frozen=True)
@@ -131,10 +129,8 @@ def prepare(
     record = replace(record, recordings=digests_of(files))
     refuse_other_recordings(layout, files, record.recordings)
     rate_hz = preset(settings.preset).sample_rate
-    lengths = {name: header_seconds(path) for name, path in {**files.recordings, **files.ignored}.items()}
-    ensure_room(layout.root, round(4 * sum(lengths.values()) * (rate_hz + 1.1 * (rate_hz + CONTENT_RATE_HZ))))
     with _aside(layout) as staging:
-        decoder = Decoder(staging, settings, rate_hz, lengths, record.speaker_names)
+        decoder = Decoder(staging, settings, rate_hz, record.speaker_names)
         decoder.explain_unused(files)
         progress.start("decoding", len(files.recordings))
         for name, path in files.recordings.items():
@@ -224,23 +220,15 @@ def _cut(
                 )
                 covered.append(span)
         silent = outside(phrases, everything.stop)
-        for reason, spans in (("silent", silent), ("too loud", outside(covered + silent, everything.stop))):
+        loud = outside(covered + silent, everything.stop)
+        detail = beyond_full_scale(Audio(np.asarray(samples), rate_hz)) if loud else ""
+        for reason, remedy, spans in (("silent", "", silent), ("too loud", detail, loud)):
             explained += [
-                Explained(recording.name, span.start / rate_hz, len(span) / rate_hz, reason, _remedy(reason, samples))
-                for span in spans
+                Explained(recording.name, span.start / rate_hz, len(span) / rate_hz, reason, remedy) for span in spans
             ]
         recording.samples_file.unlink()
         progress.advance(recording.name)
     return clips, explained
-
-
-def _remedy(reason: str, samples: np.ndarray) -> str:
-    """What to do about sound that is too loud."""
-    if reason != "too loud":
-        return ""
-    peak = float(np.abs(samples).max())
-    scale = next((f"divide it by {full}" for full in (32768, 8388608) if full / 100 < peak <= 1.1 * full), "")
-    return f"peak {peak:.4g}, where 1 is full scale: {scale or 'lower its level'}"
 
 
 def _write_clip(samples: np.ndarray, rate_hz: int, folder: Layout, name: str) -> bool:
@@ -249,7 +237,7 @@ def _write_clip(samples: np.ndarray, rate_hz: int, folder: Layout, name: str) ->
     A recording shorter than `SHORTEST_SECONDS` is padded with silence, because RVC's sampler drops shorter files.
     """
     peak = np.abs(samples).max()
-    if not 0 < peak <= _TOO_LOUD:
+    if not 0 < peak <= TOO_LOUD:
         return False
     missing = max(0, round(SHORTEST_SECONDS * rate_hz) - len(samples))
     clip = Audio(np.pad(normalised(samples), (0, missing)), rate_hz)

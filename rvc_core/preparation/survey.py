@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..audio.quality import Quality, measure
+from ..audio.quality import Quality, beyond_full_scale, measure
 from ..audio.recordings import find_recordings, unread_folders
 from ..audio.waveform import read_recording
 from ..errors import AudioError
@@ -118,6 +118,8 @@ def _report(name: str, path: Path) -> RecordingReport:
         return RecordingReport(name, 0.0, 0, None, "poor", [str(error)])
     audio, quality = read.audio, measure(read.audio)
     verdict, problems = grade(quality, audio.sample_rate)
+    if loud := beyond_full_scale(audio):
+        verdict, problems = "poor", [loud, *problems]
     problems += read.warnings
     return RecordingReport(name, round(audio.seconds, 3), audio.sample_rate, quality, verdict, problems)
 

@@ -11,6 +11,7 @@ You name a place by text:
 import contextlib
 import logging
 import re
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -231,7 +232,7 @@ def restore(name: str, place: str = "auto", *, root: Path | None = None) -> Save
     """
     layout, problems = Layout.of(name, root), []
     if busy := at_work(layout):
-        raise StorageError(busy, hint=f"wait for it, or stop a training with: rvc stop {name}")
+        raise StorageError(busy, hint=f"wait for it, or stop a training with: rvc stop {shlex.quote(layout.name)}")
     here = None
     with contextlib.suppress(RVCError, OSError, ValueError):  # a damaged local experiment must not prevent restoring
         here = Save.of_experiment(layout, "this machine")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ..errors import ResourceError, SettingsError
+from ..progress import counted
 from .threads import choose_threads
 
 UNBUILT = (
@@ -78,7 +79,7 @@ def count_gpus(environment: Mapping[str, str] = os.environ) -> int:
 def device_title(name: str) -> str:
     """A device's name as shown to people: ``NVIDIA T4, 15 GB``."""
     if not name.startswith("cuda"):
-        return f"{machine.machine()} processor, {choose_threads()} threads"
+        return f"{machine.machine()} processor, {counted(choose_threads(), 'thread')}"
     import torch
 
     properties = torch.cuda.get_device_properties(name)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import socket
 import time
 import urllib.error
 import urllib.parse
@@ -25,6 +26,7 @@ _TRICKLE = 1000  # bytes a second: a slower connection counts as stalled
 _LARGEST_BYTES = 8 << 30  # an answer without end must not fill the disk
 _AS_THEY_ARE = "/%:@!$&'()*+,;=~-._?[]"  # in a path or a query; all else is encoded
 _ADDRESS = "check the address and RVC_HUB: https://… or http://…"
+_NO_SUCH_HOST = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}  # EAI_AGAIN may pass
 _PASSING = {408, 425, 429}  # retried, like every 5xx; other refusals are final
 
 
@@ -160,6 +162,12 @@ class _Transfer:
             raise WeightsError(f"{self.url}: the server's answer is not valid: {error}", hint=self.elsewhere) from error
         except (OSError, HTTPException) as error:  # urllib's URLError is an OSError
             cause = getattr(error, "reason", error)
+            if isinstance(cause, socket.gaierror) and cause.errno in _NO_SUCH_HOST:
+                host = urllib.parse.urlsplit(self.url).hostname
+                raise WeightsError(
+                    f"{self.url}: there is no server {host}",
+                    hint=f"check the spelling and the network, or {self.elsewhere}",
+                ) from error
             if isinstance(cause, TimeoutError):
                 return f"nothing came for {self.patience.stall_seconds:.0f} s", 0.0
             return f"the connection failed ({str(cause) or type(cause).__name__})", 0.0

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from typing_extensions import TypedDict
 
 from .. import errors
 from ..errors import ResourceError, RVCError, SettingsError, StageOrderError
+from ..preparation.identity import kept_training
 from ..progress import Beside, Progress, Silent, Stop, Terminal
 from ..settings import MirrorSettings, RuntimeSettings, TrainSettings
 from ..storage.mirror import is_wanted, mirroring, told, trouble
@@ -86,7 +88,7 @@ def start(
     SettingsError
         When there are not that many GPUs.
     """
-    processes = processes or _processes(runtime)
+    settings, processes = kept_training(layout, settings), processes or _processes(runtime)
     is_wanted(layout, mirror)  # a place that means nothing is refused now
     _refuse_unready(layout)
     refuse_disturbance(layout, "train")
@@ -97,7 +99,7 @@ def start(
         if not free:
             raise ResourceError(
                 f"{layout.name!r} is being trained already",
-                hint=(f"wait for it, or end it with: rvc stop {layout.name}"),
+                hint=f"wait for it, or end it with: rvc stop {shlex.quote(layout.name)}",
             )
         keeper, begins = _begin_keeper(layout)
         told = {"log_begins": begins, "settings": settings.stamp(), "state": "running"}
@@ -113,7 +115,8 @@ def _refuse_unready(layout: Layout) -> None:
     ExperimentRecord.load(layout)
     if not layout.filelist.is_file():
         raise StageOrderError(
-            f"{layout.filelist} is missing: features were not extracted", hint=f"run: rvc extract {layout.name}"
+            f"{layout.filelist} is missing: features were not extracted",
+            hint=f"run: rvc extract {shlex.quote(layout.name)}",
         )
 
 
@@ -190,7 +193,9 @@ def watch(layout: Layout, progress: Progress = Silent()) -> Any:
         Of the class that training raised, or with the cause that its log and its end tell.
     """
     if not run_record(layout):
-        raise StageOrderError(f"no training of {layout.name!r} was begun", hint=f"run: rvc train {layout.name}")
+        raise StageOrderError(
+            f"no training of {layout.name!r} was begun", hint=f"run: rvc train {shlex.quote(layout.name)}"
+        )
     follower, known = Follower(layout.beacon, Beside(progress, lambda: told(layout))), ""
     while is_running(layout):
         follower.look()
@@ -220,8 +225,8 @@ def stop(layout: Layout) -> bool:
 
 
 def differing(layout: Layout, settings: TrainSettings) -> list[str]:
-    """Names of the settings in which the training that goes on differs from these."""
-    before, wanted = run_record(layout).get("settings", {}), settings.stamp()
+    """Names of the given settings that the training that goes on does not use."""
+    before, wanted = run_record(layout).get("settings", {}), settings.model_dump(mode="json", exclude_unset=True)
     return [name for name in wanted if before.get(name) != wanted[name]]
 
 

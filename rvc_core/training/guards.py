@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ def budget_of(settings: TrainSettings, progress: Progress) -> Budget:
         return Budget(asked)
     progress.say(f"{detect().title} ends this session in little more than {session:.0f} minutes: training ends by then")
     return Budget(session)
+
+
+_TWICE_SECONDS = 3.0
+_TOLD = b"\nsaving; press Ctrl-C again to end without that\n"
 
 
 @contextlib.contextmanager
@@ -66,15 +71,25 @@ def alone(layout: Layout, ranks: Ranks) -> Iterator[None]:
 
 @contextlib.contextmanager
 def gentle_interrupt() -> Iterator[Stop]:
-    """Turn the first Ctrl-C, or a system's SIGTERM, into a wish to stop: saving is safe only between two steps."""
+    """Turn the first Ctrl-C, or a system's SIGTERM, into a wish to stop: saving is safe only between two steps.
+
+    A second one right after it is the same wish, of somebody who pressed twice; a later one ends at once.
+    """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread is told of signals
         return
 
+    asked_at: list[float] = []
+
     def ask(number: int, _: object) -> None:
+        if not asked_at and number == signal.SIGINT:
+            os.write(2, _TOLD)  # nothing else may be called while a step runs
+        if asked_at and time.monotonic() - asked_at[0] > _TWICE_SECONDS:
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
+        asked_at.append(time.monotonic())
         stop.request()
-        signal.signal(number, before[number])
 
     before: dict[int, Any] = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

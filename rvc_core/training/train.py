@@ -17,15 +17,26 @@ from ..workspace.filelist import rebase_filelist
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord
 from ..workspace.metrics import MetricsLog, NoLog, history
+from ..workspace.retention import checkpoint_rows
 from ..workspace.rvc_config import experiment_config
+from ..workspace.stamps import stamp
+from ..workspace.voice_file import load_voice
 from . import start
 from .distributed import Ranks, joined, own_device
 from .guards import alone, budget_of, gentle_interrupt, storage_named
 from .pace import Pace
+from .position import Position
 from .precision import DTYPES, Precision, choose_precision
 from .step import Networks
 from .trainer import Trainer
 from .validate import Examiner
+
+_STOPPED = ("training was stopped before the first step", "run the same command again to begin")
+_NOTHING = {  # what ended a training that has no step yet: the message and the hint
+    "time": ("the time ended before the first step", "raise max_minutes, or begin a new session"),
+    "interrupt": _STOPPED,
+    "stop": _STOPPED,
+}
 
 
 @dataclass(frozen=True)
@@ -98,50 +109,60 @@ def train(
         progress = progress if ranks.is_first else Silent()
         budget = budget_of(settings, progress)
         layout.stop.unlink(missing_ok=True)
+        end = _end_of(layout, settings.epochs)
+        if not ranks.most(end is None) and end:  # said at once: nothing is loaded
+            return _report(layout, end, end.step, "epochs", started, progress)
         stops = {"interrupt": interrupt, "stop": Stop(layout.stop), "asked": stop or Stop()}
         with contextlib.closing(open_trainer(layout, settings, runtime, progress, ranks, budget)) as trainer:
-            if trainer.position.step == 0:
+            if trainer.position.step == 0 and not interrupt.requested:
                 trainer.validate()
             trainer.recall()
             stopped_by = trainer.fit(stops)
-            if stopped_by == "time" and not trainer.position.step:
-                raise RVCError("the time ended before the first step", hint="raise max_minutes, or begin a new session")
+            if not trainer.position.step:
+                raise RVCError(*_NOTHING[stopped_by])
+            if stopped_by == "interrupt":
+                trainer.save(with_voice=False)  # first: another Ctrl-C may end the work on what follows
             progress.start("saving and opening again", 1)
             if ranks.is_first:
                 trainer.finish()
             progress.advance(layout.final_voice.name)
         ranks.wait()
         layout.stop.unlink(missing_ok=True)
-    return _report(trainer, stopped_by, round(time.monotonic() - started, 1))
+    return _report(layout, trainer.position, trainer.saves.resumed_step, stopped_by, started, progress)
 
 
-def _report(trainer: Trainer, stopped_by: str, seconds: float) -> TrainReport:
-    rows = history(trainer.layout)
+def _report(
+    layout: Layout, position: Position, resumed: int | None, stopped_by: str, started: float, progress: Progress
+) -> TrainReport:
+    rows, warnings = history(layout), []
     mels = [row["heldout/mel"] for row in rows if row["kind"] == "validation" and "heldout/mel" in row]
+    if position.step == resumed:
+        already = f": it has {counted(position.epoch, 'epoch')} already; set epochs above {position.epoch}"
+        remedy = {"epochs": already, "time": "; raise max_minutes"}
+        warnings = [f"no step of {layout.name!r} was trained{remedy.get(stopped_by, '')}"]
+        progress.say(warnings[0])
     return TrainReport(
-        epochs=trainer.position.epoch,
-        steps=trainer.position.step,
+        epochs=position.epoch,
+        steps=position.step,
         stopped_by=stopped_by,
-        resumed_from=trainer.saves.resumed_step,
-        voice=str(trainer.layout.final_voice),
+        resumed_from=resumed,
+        voice=str(layout.final_voice),
         heldout_mel_first=mels[0] if mels else None,
         heldout_mel_last=mels[-1] if mels else None,
-        seconds=seconds,
+        seconds=round(time.monotonic() - started, 1),
         skipped=sum(row["kind"] == "skipped" for row in rows),
-        warnings=_warnings(trainer, stopped_by),
+        warnings=warnings,
     )
 
 
-def _warnings(trainer: Trainer, stopped_by: str) -> list[str]:
-    """What to do where nothing was trained."""
-    epochs = trainer.position.epoch
-    if trainer.position.step != trainer.saves.resumed_step:
-        return []
-    already = f": it has {counted(epochs, 'epoch')} already; set epochs above {epochs}"
-    remedy = {"epochs": already, "time": "; raise max_minutes"}
-    line = f"no step of {trainer.layout.name!r} was trained{remedy.get(stopped_by, '')}"
-    trainer.progress.say(line)
-    return [line]
+def _end_of(layout: Layout, epochs: int) -> Position | None:
+    """Where a training is that has so many epochs, with a checkpoint and a voice of its end; None: it goes on."""
+    for newest in checkpoint_rows(layout)[-1:]:
+        files = [layout.final_voice, *(layout.root / name for name in newest["sha256"])]
+        if newest["epoch"] >= epochs and all(file.exists() for file in files):
+            step = newest["step"]
+            return Position(step, newest["epoch"]) if load_voice(files[0]).info.step == step else None
+    return None
 
 
 # -- beginning -----------------------------------------------------------------------------------------------------
@@ -177,11 +198,14 @@ def _opened(
         rebase_filelist(layout)
     device = torch.device(own_device(choose_device(runtime.device).name))
     pace, data = Pace(device, runtime.threads, budget), start.load_data(layout, record, settings, device)
-    settings = start.with_batch_size(
+    asked, settings = (
         settings,
-        checkpoint,
-        ranks.count,
-        lambda: start.measured_batch_size(record.spec, data.clips, settings, device),
+        start.with_batch_size(
+            settings,
+            checkpoint,
+            ranks.count,
+            lambda: start.measured_batch_size(record.spec, data.clips, settings, device),
+        ),
     )
     networks = Networks.fresh(record.spec, seed=settings.seed, device=device)
     trainer = Trainer(layout, settings, ranks, networks, data, pace)
@@ -204,6 +228,7 @@ def _opened(
     precision = choose_precision(wanted, networks, data.clips[0], record.spec, epsilons=settings.mel_epsilons)
     networks.compute_in(precision.dtype, scaler=checkpoint.state.get("scaler") if checkpoint else None)
     if ranks.is_first:
+        stamp(layout, "train", {"settings": asked.stamp()})
         config = experiment_config(record.spec, settings, trainer.batch_size, trainer.learning_rate)
         write_json(layout.config, config)
     _announce(trainer, precision, how)

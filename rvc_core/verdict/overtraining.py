@@ -7,7 +7,7 @@ the training mel loss did not get worse. docs/overtraining.md says how often the
 
 import shlex
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,10 @@ from .failures import Failure, failure_of, find_failures
 from .guide import SMOOTHING, GuideReading, read_as_the_guide
 from .learning_curve import LEAST_POINTS, History, Series, Trend, fit_trend, running_median
 
+_NOTHING_HELD_OUT = (
+    "no recordings are held out, so there is nothing to judge voices by, however long training runs. Listen to the "
+    "voices and choose; or prepare again with holdout_minutes."
+)
 State = Literal["cannot_tell", "undertrained", "good", "overtrained", "collapsed"]
 
 _CANDIDATES = 6
@@ -366,4 +370,7 @@ def verdict_of_experiment(layout: Layout) -> Verdict:
         raise StageOrderError(
             f"{layout.name!r} has not been trained yet", hint=f"run: rvc train {shlex.quote(layout.name)}"
         )
-    return verdict_of(rows, running=bool(holder(layout.lock)))
+    verdict = verdict_of(rows, running=bool(holder(layout.lock)))
+    if verdict.state != "cannot_tell" or any(layout.heldout.clips.glob("*.wav")):
+        return verdict
+    return replace(verdict, sentence=_NOTHING_HELD_OUT)

@@ -151,7 +151,7 @@ def card(voice: VoiceFile, files: list[str]) -> str:
     rows = {
         "files": ", ".join(files),
         "architecture": architecture_of(spec),
-        "speakers": ", ".join(info.speakers) or spec.speakers,
+        "speakers": ", ".join(info.speakers) or voice.trained_speakers or "not recorded",
         "content encoder": f"{voice.encoder} {info.content_identity}",
         "epochs": info.epoch or "",
         "steps": info.step or "",

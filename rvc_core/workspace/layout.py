@@ -26,10 +26,10 @@ _SUFFIX = re.compile(r"_e\d+_s\d+$")
 WEIGHTS = rf"{LEAF}\.(?:pth|pt|index)"
 PREPARED = re.compile(
     rf"(?:(?:heldout|mute)/)?(?:0_gt_wavs|1_16k_wavs|2a_f0|2b-f0nsf|3_feature\d+)/{LEAF}"
-    r"|stamps/(?!index\.)[\w-]+\.json|filelist\.txt|manifest\.jsonl"
+    r"|stamps/(?!index\.|train\.)[\w-]+\.json|filelist\.txt|manifest\.jsonl"
 )
 RECORD = re.compile(
-    rf"(?:eval/)?events\.out\.tf{LEAF}|(?:experiment|config|pinned)\.json|metrics\.jsonl|stamps/index\.json"
+    rf"(?:eval/)?events\.out\.tf{LEAF}|(?:experiment|config|pinned)\.json|metrics\.jsonl|stamps/(?:index|train)\.json"
 )
 
 

@@ -1,6 +1,6 @@
 """The experiment's records: its clips with all unused audio, and its name, dataset and preset."""
 
-import json
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -226,10 +226,10 @@ def _not_prepared(layout: Layout) -> StageOrderError:
     if layout.filelist.is_file():
         return StageOrderError(
             f"{layout.root} comes from another program and is not imported yet",
-            hint=f"run: rvc import {json.dumps(str(layout.root), ensure_ascii=False)}",
+            hint=f"run: rvc import {shlex.quote(str(layout.root))}",
         )
     return StageOrderError(f"nothing is prepared for {layout.name!r}", hint=_prepare_command(layout))
 
 
 def _prepare_command(layout: Layout) -> str:
-    return f"run: rvc prepare {json.dumps(layout.name, ensure_ascii=False)} --dataset FOLDER"
+    return f"run: rvc prepare {shlex.quote(layout.name)} --dataset FOLDER"

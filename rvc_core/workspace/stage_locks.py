@@ -1,6 +1,7 @@
 """One process works at a stage of an experiment, and none at a stage whose files it needs."""
 
 import functools
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Concatenate, ParamSpec, TypeVar
@@ -34,7 +35,7 @@ def working(layout: Layout, stage: str) -> Iterator[None]:
         When the experiment holds a link or a device.
     """
     layout.root.parent.mkdir(parents=True, exist_ok=True)
-    hint = f"wait for it, or end it with: rvc stop {layout.name}" if stage == "train" else _WAIT
+    hint = f"wait for it, or end it with: rvc stop {shlex.quote(layout.name)}" if stage == "train" else _WAIT
     with hold(layout.lock_of(stage), f"{layout.name!r} is being {_STAGES[stage]} already", hint):
         if layout.root.is_dir():
             refuse_links(layout.root)

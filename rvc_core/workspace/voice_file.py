@@ -101,6 +101,11 @@ class VoiceFile:
         """Name of its content encoder; ContentVec if the file records none, because RVC has no other."""
         return _ENCODER_NAMES.get(self.info.content_name, self.info.content_name)
 
+    @property
+    def trained_speakers(self) -> int | None:
+        """How many rows of speakers were trained; None: the file does not tell, as RVC's files have all rows."""
+        return len(self.info.speakers) or (1 if self.info.content_identity else None)
+
 
 def save_voice(path: Path, voice: VoiceFile) -> None:
     """Write a voice in RVC's format (fp16, no ``enc_q``), plus Applio's keys and ours.
@@ -146,6 +151,7 @@ def _description_of(voice: VoiceFile) -> dict[str, Any]:
         "embedder_model": info.content_name,
         "author": info.author,
         "dataset_length": info.dataset_length,
+        **({"speakers_id": voice.trained_speakers} if voice.trained_speakers else {}),
         **({} if spec.source_filter_channels else {"vocoder": _VOCODER}),
         "rvc_core": {
             "content_identity": info.content_identity,
@@ -199,6 +205,7 @@ def voice_of(content: Any, path: Path) -> VoiceFile:
         stated_f0 = None if content.get("f0") is None else bool(int(content["f0"]))
         stated_version = _text(content.get("version"))
         note = _text(content.get("info"))
+        rows = range(0 if ours else min(int(content.get("speakers_id") or 0), len(weights.get("emb_g.weight", ()))))
         epoch_note = re.fullmatch(r"(\d{1,6})epoch", note)  # RVC records the epoch only here
         info = VoiceInfo(
             name=_text(content.get("model_name")) or path.stem,
@@ -212,7 +219,8 @@ def voice_of(content: Any, path: Path) -> VoiceFile:
             author=_text(content.get("author")),
             dataset_length=_text(content.get("dataset_length")),
             note="" if epoch_note else note,
-            speakers={_text(name): _finite(median_hz) for name, median_hz in dict(ours.get("speakers") or {}).items()},
+            speakers={_text(name): _finite(median_hz) for name, median_hz in dict(ours.get("speakers") or {}).items()}
+            or {f"speaker {row}": 0.0 for row in rows},
         )
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # RuntimeError: a tensor instead of a number
         reason = str(error)[:80]

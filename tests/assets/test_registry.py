@@ -607,3 +607,28 @@ def test_a_bundle_sets_up_and_runs_the_demo_without_a_network(tmp_path):
     assert subprocess.run([rvc, "check", "--json"], cwd=tmp_path, env=clean, check=False).returncode == 0
     done = offline("a clone", made["path"], "demo", "--json", "--quiet")
     assert json.loads(done.stdout.splitlines()[-1])["passed"]
+
+
+@pytest.mark.parametrize(
+    "code, attempts, word",
+    [
+        (socket.EAI_NONAME, 1, "there is no server nowhere.example"),
+        (socket.EAI_AGAIN, 2, "connection failed"),  # no network yet, or a name server that is busy
+        (socket.EAI_FAIL, 2, "connection failed"),
+    ],
+)
+def test_a_name_without_a_server_fails_at_once_and_a_busy_name_server_is_asked_again(
+    code: int, attempts: int, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def resolve(*_: object, **__: object) -> list[object]:
+        asked.append(1)
+        raise socket.gaierror(code, "as the system says it")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    for proxy in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+    with pytest.raises(WeightsError, match=word) as caught:
+        download("https://nowhere.example/a.pth", tmp_path / "a.pth", None, patience=HASTE)
+    assert len(asked) == attempts and caught.value.hint and not [*tmp_path.iterdir()]

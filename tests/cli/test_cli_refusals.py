@@ -24,7 +24,7 @@ from rvc_core.voice import outputs_for
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.manifest import ExperimentRecord
 from rvc_core.workspace.stamps import stamp
-from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, save_voice
+from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, load_voice, save_voice
 from synth import phrase
 from tiny import experiment
 
@@ -205,6 +205,28 @@ def test_a_speaker_that_was_not_trained_is_refused(
     assert main(["convert", voice, "in.wav", "--speaker", str(last), "--quiet", "--json"]) == 0
 
 
+@pytest.mark.parametrize("recorded, last", [(1, 0), (3, 2), (10**6, 255), (None, 255), (0, 255)])
+def test_speakers_of_another_programs_voice(
+    recorded: int | None, last: int, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Applio records how many were trained; RVC's files do not, and hold all rows whatever was trained."""
+    path = _voice(here / "v.pth")
+    content = torch.load(path, weights_only=True)
+    del content["rvc_core"]
+    content |= {"speakers_id": recorded} if recorded is not None else {}
+    torch.save(content, path)
+    Audio(phrase(1, seconds=1.5).samples, 16000).save(here / "in.wav")
+    told = _fails(capsys, "convert", str(path), "in.wav", "--speaker", str(last + 1))
+    assert f"{last + 1} speaker" in told["error"] and str(last) in told["hint"]
+    assert main(["convert", str(path), "in.wav", "--speaker", str(last), "--quiet", "--json"]) == 0
+    [made] = json.loads(capsys.readouterr().out.splitlines()[-1])["files"]
+    assert any("may be untrained" in line for line in made["warnings"]) == (not recorded)
+    again = VoiceFile(load_voice(path).spec, load_voice(path).weights, load_voice(path).info)
+    save_voice(here / "again.pth", again)
+    assert load_voice(here / "again.pth").trained_speakers == again.trained_speakers == (last + 1 if recorded else None)
+    assert torch.load(here / "again.pth", weights_only=True).get("speakers_id") == again.trained_speakers
+
+
 # -- training that trained nothing -------------------------------------------------------------------------------------
 BARE = {"batch_size": 4, "base_generator": "none", "base_discriminator": "none", "unlike": "none"}
 
@@ -233,3 +255,25 @@ def test_levels_outside_of_full_scale_survive_in_float(tmp_path: Path) -> None:
     sound = Audio(np.array([0.5, 1.5, -1.5], np.float32), 8000)
     sound.save(tmp_path / "a.wav", depth="32", comment="x")
     assert np.array_equal(read_audio(tmp_path / "a.wav").samples, sound.samples)
+
+
+def test_the_demo_deletes_no_experiment_of_its_name(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder in (here, here / "root"):
+        own = Layout.of("demo", folder)
+        ExperimentRecord("demo", str(here / "takes"), "nano").save(own)
+        own.generator(10).write_bytes(b"x")
+        before = _files(folder)
+        assert "your own" in _fails(capsys, "demo", "--output", str(folder))["error"]
+        assert _files(folder) == before
+
+
+def test_progress_names_the_recording(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    voice = str(_voice(here / "v.pth", f0_median_hz=120.0))
+    for name in ("a", "b c"):
+        Audio(phrase(1, seconds=1.0).samples, 16000).save(here / f"{name}.wav")
+    assert main(["convert", voice, "a.wav", "b c.wav", "--output", "new"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if line.startswith("converting")] == [
+        "converting 1/1 a.wav",
+        "converting 1/1 b c.wav",
+    ]

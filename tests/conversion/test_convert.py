@@ -205,6 +205,17 @@ def test_quiet_sources_keep_their_voicing_and_hiss_is_the_sources_fault(make: Ca
         module.check_sanity(Audio(0.3 * hiss.samples, 16000), loud[:2.0])
 
 
+def test_numbers_that_are_no_levels_are_converted_and_named(make: Callable[..., Converter]) -> None:
+    """Float files that hold whole numbers sound the same as what they mean."""
+    plain = _speech(2.0)
+    plain = Audio(plain.samples / np.abs(plain.samples).max() * np.float32(0.95), 16000)
+    numbers = Audio(plain.samples * np.float32(32768), 16000)
+    made = [make().convert(source, _settings(rms_mix_rate=1)) for source in (plain, numbers)]
+    assert np.abs(made[0].audio.samples - made[1].audio.samples).max() < 0.01
+    said = [[line for line in one.warnings if "full scale" in line] for one in made]
+    assert not said[0] and len(said[1]) == 1 and "s beyond" in said[1][0] and "32768" in said[1][0]
+
+
 def test_a_curve_needs_a_voice_that_follows_pitch(make: Callable[..., Converter], tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="does not use pitch"):
         make(spec=replace(TINY, uses_f0=False)).convert(_speech(), _settings(f0_curve=str(tmp_path / "curve.csv")))

@@ -157,7 +157,7 @@ def test_unchanged_is_skipped_and_changes_are_redone(tmp_path, layout):
     layout.generator(7).touch()
     layout.index(3, "nano").touch()
     changed = prepare(layout, data, PrepareSettings(preset="nano", silence_db=-40))
-    assert not changed.skipped and stamp_of(layout, "index") is stamp_of(layout, "f0") is None
+    assert not changed.skipped and stamp_of(layout, "index") is None
     assert not any(
         path.exists()
         for path in (layout.f0_coarse, layout.f0_hz, layout.features(256), layout.filelist, layout.mute.root)
@@ -243,6 +243,22 @@ def test_a_full_disk_is_said_before_anything_is_written(tmp_path, layout, monkey
     with pytest.raises(ResourceError, match="not enough room"):
         prepare(layout, data, NANO)
     assert not layout.root.exists()
+
+
+def test_a_header_that_claims_days_does_not_fill_the_disk(tmp_path, layout, monkeypatch):
+    """Room is needed for what is there, whatever a header says."""
+    (tmp_path / "data").mkdir()
+    soundfile.write(tmp_path / "data" / "a.flac", voice(5, 5, 16_000), 16_000)
+    content = bytearray((tmp_path / "data" / "a.flac").read_bytes())
+    content[21:26] = bytes([content[21] | 0x0F]) + b"\xff" * 4
+    (tmp_path / "data" / "a.flac").write_bytes(content)
+    room = 4 * 5 * 24_000 + round(4 * 5 * 1.1 * 40_000)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": (1 << 28) + room}))
+    assert prepare(layout, tmp_path / "data", NANO).seconds_in == pytest.approx(5, abs=0.01)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": room}))
+    with pytest.raises(ResourceError, match="not enough room"):
+        prepare(Layout.of("other", tmp_path), tmp_path / "data", NANO)
+    assert not Layout.of("other", tmp_path).root.exists()
 
 
 def test_damaged_recording_keeps_its_whole_part_and_tells_of_the_rest(tmp_path, layout):
@@ -387,6 +403,21 @@ def test_noise_alone_is_silence_and_what_to_do_is_said(tmp_path, layout):
     report = prepare(layout, data, NANO)
     assert report.seconds_kept == pytest.approx(5, abs=0.01)
     details = {row.recording: row.detail for row in Manifest.load(layout).explained}
-    assert "raise its level" in details["hiss.wav"] and "divide it by 32768" in details["numbers.wav"]
+    assert "raise its level" in details["hiss.wav"] and "divide its samples by 32768" in details["numbers.wav"]
     assert "lower its level" in details["wild.wav"]
     assert any("numbers.wav: too loud" in line and "32768" in line for line in report.warnings)
+
+
+@pytest.mark.parametrize("offset, rate_hz", [(0.05, 44_100), (-0.2, 24_000), (0.3, 16_000), (0.01, 48_000)])
+def test_an_offset_makes_no_click_where_clips_begin(offset, rate_hz, tmp_path, layout):
+    """As loud as anywhere else: the same clips as without the offset."""
+    pause = 1e-4 * np.random.default_rng(1).standard_normal(rate_hz // 4)
+    sound = np.concatenate([pause, voice(3, 5, rate_hz), pause])
+    (tmp_path / "data").mkdir()
+    for name, added in (("plain", 0.0), ("shifted", offset)):
+        soundfile.write(tmp_path / "data" / f"{name}.wav", 0.6 * sound + added, rate_hz, "FLOAT")
+    prepare(layout, tmp_path / "data", NANO)
+    clips = {clip.recording: layout.clips / f"{clip.id}.wav" for clip in Manifest.load(layout).clips[::-1]}
+    plain, shifted = (read_audio(clips[f"{name}.wav"]).samples for name in ("plain", "shifted"))
+    assert len(plain) == len(shifted) and np.abs(plain - shifted).max() < 1e-3
+    assert np.abs(shifted[:2_000]).max() < 2e-3

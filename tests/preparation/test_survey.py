@@ -116,3 +116,21 @@ def test_broken_files_are_listed_and_missing_folders_said(tmp_path):
     assert json.loads(json.dumps(report.as_json()))["verdict"] == "poor"
     with pytest.raises(DatasetError):
         inspect(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    "scale, remedy",
+    [(20_000, "32768"), (300, "32768"), (5e6, "8388608"), (1.9e9, "2147483648"), (8, "lower its level"), (1, None)],
+)
+def test_numbers_that_are_no_levels_are_named_with_seconds_and_remedy(scale, remedy, tmp_path):
+    sound = speech(4.0) / np.abs(speech(4.0)).max()
+    soundfile.write(tmp_path / "a.wav", scale * sound, RATE_HZ, "DOUBLE")
+    [one] = inspect(tmp_path).recordings
+    found = [problem for problem in one.problems if "full scale" in problem]
+    if remedy is None:
+        assert not found
+        return
+    assert one.verdict == "poor" and len(found) == 1 and remedy in found[0]
+    seconds = float(found[0].split(" s ")[0])
+    truth = np.abs(scale * sound[: 40 * 4800]).reshape(40, -1).max(axis=1) > 2.5
+    assert seconds == pytest.approx(truth.sum() / 10) and 0 < seconds <= 4

@@ -369,6 +369,18 @@ def test_an_experiment_is_judged_by_the_voices_that_are_still_there(tmp_path: Pa
     assert not verdict.running
 
 
+def test_without_held_out_recordings_it_says_that_it_cannot_judge(tmp_path: Path) -> None:
+    """That is another thing than too few validations, which come with time."""
+    layout = Layout(tmp_path / "logs" / "alice", "alice")
+    layout.heldout.clips.mkdir(parents=True)
+    rows = [row for row in history(heldout__mel=TURNING) if row["kind"] != "validation"]
+    layout.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    verdict = verdict_of_experiment(layout)
+    assert verdict.state == "cannot_tell" and "no recordings are held out" in verdict.sentence
+    (layout.heldout.clips / "0_0.wav").touch()
+    assert "too few validations" in verdict_of_experiment(layout).sentence
+
+
 @pytest.mark.parametrize("arguments", [[], ["alice", "--metrics", "x"], ["nobody"]])
 def test_exactly_one_history_is_judged(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verdict", *arguments]) == 1
