@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import errors
 from ..assets import registry
-from ..errors import DatasetError, ResourceError, RVCError, StageOrderError, StorageError
+from ..errors import DatasetError, ResourceError, StageOrderError, StorageError
 from ..experiment import Experiment
 from ..preparation.incoming import brought, new_set
 from ..preparation.preview import offered
@@ -363,26 +363,8 @@ def stop() -> None:
         print(say("tensorboard_ended"))
 
 
-class Unwatched(RVCError):
-    """Somebody interrupted the watching: an error, so that Run all does not go on to the cell that ends training."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [str(self)]  # in the reader's language already
-
-
 def watch_training() -> None:
-    """Show the training until it ends.
-
-    Raises
-    ------
-    Unwatched
-        When this is interrupted; training goes on.
-    RVCError
-        As training did.
-    """
+    """Show the training until it ends."""
     from .watching import watch
 
-    lab_ = lab()
-    watch(lab_)
-    if detached.is_running(lab_.layout):
-        raise Unwatched(say("unwatched"))
+    watch(lab())
