@@ -23,7 +23,13 @@ def find(*places):  # pyproject.toml says what the project is, manifest.json an 
     files = run("find", *places, *names.split(), *ours.split()).stdout.splitlines()
     return min(files, key=lambda file: (file.endswith(".zip"), len(file)), default="")
 
-place, why, failed = os.path.expanduser(PROJECT), "", ""
+found = "" if PROJECT else find(".", *PLACES)
+if not (PROJECT or found or importlib.util.find_spec("rvc_core")):
+    try:
+        PROJECT = input("{ask} ")
+    except (EOFError, NotImplementedError):  # nobody is here to answer
+        pass
+place, why, failed = os.path.expanduser(PROJECT.strip()), "", ""
 web = r"(?:git clone )?(\w+://|\w+@|(?=\w[\w-]*(?:\.\w+)+/))(.+?)(?:/(?:tree|blob)/([^/]+).*)?/?"
 address = not os.path.exists(PROJECT) and re.fullmatch(web, PROJECT.strip())
 if address:
@@ -33,7 +39,7 @@ if address:
         branch = ["-b", branch] if branch else []
         why = run("git", "clone", "-q", "--depth=1", *branch, (scheme or "https://") + rest, place).stderr.strip()
     why = (why or "{another}").splitlines()[-1]
-found = find(place) if place else find(".", *PLACES)
+found = find(place) if place else found
 if found.endswith(".zip"):
     shutil.rmtree(place := os.path.expanduser("~/.cache/rvc_core/unpacked"), True)
     run(sys.executable, "-m", "zipfile", "-e", found, place)

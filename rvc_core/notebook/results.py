@@ -24,7 +24,7 @@ from .cells import lab, mount_drive
 from .child import run_command
 from .choosing import Heard, buttons, called, row
 from .outcome import advice, failure_line
-from .players import labelled, player, preview
+from .players import labelled, player, preview, shown_path
 from .session import Session, all_chosen
 from .texts import say, translated
 
@@ -105,11 +105,11 @@ def convert() -> list[dict[str, Any]]:
     done = [one for one in made if "error" not in one]
     for one in made:
         if "error" in one:
-            print(f"! {one['source']}: {translated(one['error'])}\n  → {translated(one['hint'])}")
+            print(f"! {shown_path(Path(one['source']))}: {translated(one['error'])}\n  → {translated(one['hint'])}")
     for one in done[:_MOST_PLAYED]:
         play(Path(one["output"]).name, Path(one["source"]), Path(one["output"]))
     if unheard := done[_MOST_PLAYED:]:  # what is shown is saved in the notebook
-        print(say("unplayed", count=len(unheard), folder=Path(unheard[0]["output"]).parent))
+        print(say("unplayed", count=len(unheard), folder=shown_path(Path(unheard[0]["output"]).parent)))
     return made
 
 
