@@ -68,10 +68,12 @@ def run(platform: str) -> None:
     import papermill
 
     with tempfile.TemporaryDirectory() as folder:
+        working = Path(folder, "notebooks")  # Install looks around it, and must not find somebody else's clone
+        working.mkdir()
         os.environ |= {"RVC_HOME": folder, "PYTHONPATH": str(HERE.parent)}
         parameters = {"dataset": "demo", "settings": QUICK, "storage": "none"}
         papermill.execute_notebook(
-            HERE / f"rvc_{platform}.ipynb", Path(folder, "out.ipynb"), parameters, cwd=folder, kernel_name="python3"
+            HERE / f"rvc_{platform}.ipynb", working / "out.ipynb", parameters, cwd=working, kernel_name="python3"
         )
 
 

@@ -10,7 +10,7 @@
 
 # %%
 PROJECT = "{repository}"   # {project} #@param {type:"string"}
-import importlib.util, os, re, shutil, subprocess, sys
+import contextlib, importlib.util, os, re, shutil, subprocess, sys
 os.environ |= {"RVC_PYTHON": sys.executable, "RVC_USE_CURRENT_ENV": "1"}
 os.environ.setdefault("RVC_LANG", "{code}")
 
@@ -25,10 +25,8 @@ def find(*places):  # pyproject.toml says what the project is, manifest.json an 
 
 found = "" if PROJECT else find(".", *PLACES)
 if not (PROJECT or found or importlib.util.find_spec("rvc_core")):
-    try:
+    with contextlib.suppress(EOFError, NotImplementedError):  # nobody is here to answer
         PROJECT = input("{ask} ")
-    except (EOFError, NotImplementedError):  # nobody is here to answer
-        pass
 place, why, failed = os.path.expanduser(PROJECT.strip()), "", ""
 web = r"(?:git clone )?(\w+://|\w+@|(?=\w[\w-]*(?:\.\w+)+/))(.+?)(?:/(?:tree|blob)/([^/]+).*)?/?"
 address = not os.path.exists(PROJECT) and re.fullmatch(web, PROJECT.strip())

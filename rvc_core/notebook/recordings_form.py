@@ -11,7 +11,7 @@ from ..errors import DatasetError
 from ..preparation.incoming import save_set
 from ..preparation.preview import PREVIEW_FILES, PREVIEW_SECONDS, listing, offered, within
 from ..preparation.typed_paths import meant
-from .texts import say
+from .texts import say, translated
 
 _UPLOADED = ",".join(sorted({*AUDIO_SUFFIXES, ".zip"}))
 _SHOWN_NAMES, _SHOWN_FOLDERS = 4, 12
@@ -90,7 +90,7 @@ class RecordingsForm:
         try:
             text = within(PREVIEW_SECONDS + 0.5, self._understood) or say("slow", seconds=PREVIEW_SECONDS)
         except DatasetError as error:
-            text = problem = f"{error}; {error.hint}"
+            text = problem = f"{translated(str(error))}; {translated(error.hint)}"
         except OSError as error:
             text = problem = f"{self.value}: {error.strerror}"
         look = ' role="alert" style="color:#d32f2f;font-weight:600;' if problem else ' style="line-height:1.35;'

@@ -492,8 +492,9 @@ def test_the_canary_records_where_the_notebook_ran_and_only_if_it_did(
     monkeypatch.setenv("PYTHONPATH", "")
     ran: list[Path] = []
 
-    def execute(notebook: Path, output: Path, parameters: dict, cwd: str, kernel_name: str) -> None:
-        assert os.environ["RVC_HOME"] == cwd and parameters["dataset"] == "demo"
+    def execute(notebook: Path, output: Path, parameters: dict, cwd: Path, kernel_name: str) -> None:
+        assert os.environ["RVC_HOME"] == str(cwd.parent) and parameters["dataset"] == "demo"
+        assert [*cwd.parent.iterdir()] == [cwd], "nobody else's project is beside it"
         ran.append(notebook)
         if len(ran) == 1:
             raise papermill.PapermillExecutionError(1, 1, "", "ValueError", "no", [])
