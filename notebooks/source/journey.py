@@ -11,8 +11,7 @@
 # %%
 PROJECT = "{repository}"   # {project} #@param {type:"string"}
 import contextlib, importlib.util, os, re, shutil, subprocess, sys
-os.environ |= {"RVC_PYTHON": sys.executable, "RVC_USE_CURRENT_ENV": "1"}
-os.environ.setdefault("RVC_LANG", "{code}")
+os.environ |= {"RVC_LANG": "{code}", **os.environ, "RVC_PYTHON": sys.executable, "RVC_USE_CURRENT_ENV": "1"}
 
 def run(*words):
     return subprocess.run(["env", "GIT_TERMINAL_PROMPT=0", *words], capture_output=True, text=True)
