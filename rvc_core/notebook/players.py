@@ -145,9 +145,8 @@ def player(label: str, file: Path, shown: Preview, *, linked: bool) -> str:
     path = html.escape(shown_path(file))
     if linked:  # relative to the notebook, as its front end wants it
         path = f'<a href="{quote(os.path.relpath(file))}" target="_blank" download>{path}</a>'
-    return (
-        f'<div style="width:300px;max-width:100%">{html.escape(label)}<br>{audio_tag(label, shown)}'
-        f'<div style="font-size:smaller;overflow-wrap:anywhere">{html.escape(shown.told)} {path}</div></div>'
+    return labelled(
+        label, shown, f'<div style="font-size:smaller;overflow-wrap:anywhere">{html.escape(shown.told)} {path}</div>'
     )
 
 
@@ -159,6 +158,6 @@ def audio_tag(label: str, shown: Preview) -> str:
     )
 
 
-def labelled(label: str, shown: Preview) -> str:
+def labelled(label: str, shown: Preview, below: str = "") -> str:
     """HTML of a player under its name, as wide as a telephone."""
-    return f'<div style="width:300px;max-width:100%">{html.escape(label)}<br>{audio_tag(label, shown)}</div>'
+    return f'<div style="width:300px;max-width:100%">{html.escape(label)}<br>{audio_tag(label, shown)}{below}</div>'

@@ -105,6 +105,11 @@ def _patterns(code: str) -> list[tuple[re.Pattern[str], str]]:
     ]
 
 
+def warn(problem: str, hint: str, about: str = "") -> None:
+    """Print what went wrong, of what, and what to do."""
+    print(f"! {about}{translated(problem)}\n  → {translated(hint)}")
+
+
 def error_in_words(error: RVCError) -> list[str]:
     """What an error says and what to do, in another language than English; nothing in English, which follows below."""
     if language() == "en":

@@ -35,8 +35,6 @@ _PAUSE_FACTOR = 8  # of what drawing took: the trainer needs the processor more
 _DRAWN_EVERY_SECONDS = 20.0
 _AT_ONCE = 2  # pictures that are shown; the others are folded
 _COLOURS = {
-    "waiting": "#667180",
-    "cannot_tell": "#667180",
     "undertrained": "#2a6db0",
     "good": "#00796b",
     "overtrained": "#c2410c",
@@ -125,7 +123,8 @@ class _Frame:
         lines = [line for line in [progress_line(beacon) if running else ""] if line]
         lines += [failure_line(one) for one in verdict.failures] if verdict else []
         words = "\n".join([f"{say('state_' + state)}: {sentence}", *lines])
-        return words, _headed(state, sentence, lines, _share_done(beacon, running))
+        share = min(1.0, beacon["done"] / max(1, beacon["total"])) if running and beacon.get("label") else None
+        return words, _headed(state, sentence, lines, share)
 
     def _look(self) -> None:
         """Read the history again, and draw the evidence."""
@@ -145,7 +144,7 @@ class _Frame:
                 for line in evidence(history, self._verdict)
             )
             + "</details></div>"
-            + f'<script>document.getElementById("{self._fold}").open = !!window.{self._fold}</script>',
+            + f'<script>document.getElementById("{self._fold}").open = window.{self._fold} === true</script>',
         )
 
     def _sounds(self, history: History) -> str:
@@ -224,14 +223,10 @@ class _Display:
         self._drawn = text, page
 
 
-def _share_done(state: Mapping[str, Any], running: bool) -> float | None:
-    return min(1.0, state["done"] / max(1, state["total"])) if running and state.get("label") else None
-
-
 # -- as HTML that wraps to the width of the page; text takes the notebook's own colours ------------------------------
 def _headed(state: str, sentence: str, lines: list[str], share: float | None) -> str:
     badge = (
-        f'<span style="background:{_COLOURS[state]};color:#fff;border-radius:4px;padding:1px 8px;'
+        f'<span style="background:{_COLOURS.get(state, "#667180")};color:#fff;border-radius:4px;padding:1px 8px;'
         f'font-weight:600">{html.escape(say("state_" + state))}</span>'
     )
     round_ = "border-radius:3px;height:6px"

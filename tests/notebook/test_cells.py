@@ -135,6 +135,8 @@ def test_a_lone_point_is_not_drawn_and_a_time_is_told_only_when_it_is_known() ->
     assert outcome.minutes_left({**state, "done": 20, "usual_seconds": 1.0}) is None  # 20 s
     assert outcome.minutes_left({**state, "done": 20}) == 98
     assert outcome.minutes_left({**state, "done": 20, "note": "epoch 3/9 · 12 min left, enough for 7 epochs"}) == 12
+    early = verdict_of(rows)
+    assert early.state == "cannot_tell" and "take epoch" not in plots._candidates_in_words(early)
     told = outcome.headline(verdict_of(simulate(3).records), 98.0)
     assert "Getting better. Take epoch" in told and "About 1 h 40 min left." in told
 
