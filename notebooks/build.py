@@ -9,6 +9,7 @@ platforms are all made of ``journey.py``, in each language, with the texts of ``
 """
 
 import argparse
+import json
 import re
 import sys
 import textwrap
@@ -119,10 +120,19 @@ def _text(stem: str, cells: list[nbformat.NotebookNode]) -> str:
     return nbformat.writes(notebook) + "\n"
 
 
+def tried(platform: str, code: str) -> str:
+    """On which image a notebook was last tried, as canary.py wrote it down."""
+    known, prose = json.loads((HERE / "tried.json").read_text("utf-8")).get(platform, {}), texts(code)["prose"]
+    ran = next((key for key in ("there", "elsewhere") if key in known), "never")
+    told = [prose["tried_list"]] if "list" in known else []
+    title = detect({PLATFORMS[platform][0]: ""}, exists=lambda path: False).title
+    return " ".join([*told, prose[f"tried_{ran}"]]).format(**known, platform=title)
+
+
 def _journey(platform: str, code: str, address: str) -> list[nbformat.NotebookNode]:
     """The cells of the journey on one platform: where it has texts of its own, they follow the common ones."""
     prose, (mark, places) = texts(code)["prose"] | {"repository": address}, PLATFORMS[platform]
-    prose["title"] = prose["title"].replace("{gpu}", prose[f"gpu_{platform}"])
+    prose["title"] = prose["title"].replace("{gpu}", prose[f"gpu_{platform}"]) + f"\n*{tried(platform, code)}*"
     limits = "\n".join(
         f"- {texts(code).get('limits', {}).get(one.text, one.text)} ({one.date}, {one.source})"
         for one in detect({mark: ""}, exists=lambda path: False).limits

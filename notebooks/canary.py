@@ -2,10 +2,14 @@
 
 ``python notebooks/canary.py colab LIST`` reads LIST, a file or an address of lines ``name==version`` as ``pip freeze``
 writes them, and fails if a package there is outside the range of pyproject.toml. With ``--run`` it also executes the
-notebook with the demo voice on this machine, so run it inside the platform's image. docs/notebooks.md has a weekly CI.
+notebook with the demo voice on this machine, best inside the platform's image. What fitted and ran is written into
+``tried.json``, of which ``build.py`` makes the notebooks' line about it. docs/notebooks.md has a weekly CI.
 """
 
 import argparse
+import datetime
+import json
+import os
 import sys
 import tempfile
 import tomllib
@@ -16,8 +20,11 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from rvc_core.system.platforms import detect
+
 HERE = Path(__file__).parent
-LISTS = {"colab": "https://raw.githubusercontent.com/googlecolab/backend-info/main/pip-freeze.txt"}
+TRIED = HERE / "tried.json"
+LISTS = {"colab": "https://raw.githubusercontent.com/googlecolab/backend-info/main/pip-freeze.gpu.txt"}
 QUICK = {"epochs": 1, "batch_size": 16, "f0_method": "dio"}
 
 
@@ -42,30 +49,62 @@ def misfits(there: dict[str, str], project: Path = HERE.parent / "pyproject.toml
             yield f"{wanted.name} {version} is there; we need {wanted.specifier}"
 
 
+def read(source: str) -> str:
+    """The text of a file, or at an address."""
+    if not source.startswith("https://"):
+        return Path(source).read_text("utf-8")
+    with urllib.request.urlopen(source, timeout=60) as reply:
+        return str(reply.read().decode())
+
+
+def run(platform: str) -> None:
+    """Execute a platform's notebook to its end with the demo voice; its files go with a temporary folder.
+
+    Raises
+    ------
+    papermill.PapermillExecutionError
+        When a cell fails.
+    """
+    import papermill
+
+    with tempfile.TemporaryDirectory() as folder:
+        working = Path(folder, "notebooks")  # Install looks around it, and must not find somebody else's clone
+        working.mkdir()
+        os.environ |= {"RVC_HOME": folder, "PYTHONPATH": str(HERE.parent)}
+        parameters = {"dataset": "demo", "settings": QUICK, "storage": "none"}
+        papermill.execute_notebook(
+            HERE / f"rvc_{platform}.ipynb", working / "out.ipynb", parameters, cwd=working, kernel_name="python3"
+        )
+
+
+def record(platform: str, **values: str) -> None:
+    """Write down what was tried on a platform, beside what was tried before."""
+    tried = json.loads(TRIED.read_text("utf-8"))
+    tried[platform] = tried.get(platform, {}) | values
+    TRIED.write_text(json.dumps(tried, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
 def main() -> int:
     """Check a platform; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("platform", choices=("colab", "kaggle", "lightning"))
     parser.add_argument("list", nargs="?", help="file or address of its packages; default: Colab's own list")
+    parser.add_argument("--of", help="day of that list, as 2026-08-19; default: today")
     parser.add_argument("--run", action="store_true", help="execute the notebook on this machine too")
     given = parser.parse_args()
-    source = given.list or LISTS.get(given.platform)
-    if source is None:
+    source, found = given.list or LISTS.get(given.platform), []
+    today = datetime.date.today().isoformat()
+    if source is None and not given.run:
         parser.error(f"{given.platform} publishes no list: give a file that pip freeze wrote there")
-    if source.startswith("https://"):
-        with urllib.request.urlopen(source, timeout=60) as reply:
-            text = reply.read().decode()
-    else:
-        text = Path(source).read_text("utf-8")
-    found = list(misfits(installed(text)))
-    print("\n".join(found) or f"all packages of {given.platform} fit")
+    if source is not None:
+        found = list(misfits(installed(read(source))))
+        print("\n".join(found) or f"all packages of {given.platform} fit")
+        if not found:
+            record(given.platform, list=given.of or today, checked=today)
     if given.run:
-        import papermill
-
-        with tempfile.TemporaryDirectory() as folder:
-            notebook, settings = HERE / f"rvc_{given.platform}.ipynb", {"settings": QUICK, "storage": "none"}
-            papermill.execute_notebook(notebook, Path(folder, "out.ipynb"), settings, cwd=folder, iopub_timeout=60)
+        run(given.platform)
         print("the notebook ran to its end")
+        record(given.platform, **{"there" if detect().name == given.platform else "elsewhere": today})
     return 1 if found else 0
 
 

@@ -59,7 +59,7 @@ def parameters_cell(*classes: type[Settings]) -> str:
     Examples
     --------
     >>> parameters_cell(ExtractSettings).splitlines()[1]
-    "content = 'auto'   # Content encoder. auto: the preset's own."
+    "content = 'auto'   # Find what is said with this encoder. auto: the preset's own."
     """
     fields = {name: field for settings in classes for name, field in settings.model_fields.items()}
     return "\n".join(f"{name} = {field.default!r}   # {field.description}" for name, field in fields.items())

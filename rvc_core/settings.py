@@ -148,7 +148,9 @@ def refuse_unknown(names: Iterable[Any], *classes: type[Settings]) -> None:
 class PrepareSettings(Settings):
     """How recordings become training clips."""
 
-    preset: PresetName = Field("v2-40k", description="Architecture and sample rate of the voice.")
+    preset: PresetName = Field(
+        "v2-40k", description="Size and sample rate of the voice. v2-40k sounds best on a GPU; nano trains on a CPU."
+    )
     uses_f0: bool = Field(
         True,
         description="Make the voice follow pitch. Turn off only for voices without melody, like RVC's no-f0 models.",
@@ -157,17 +159,20 @@ class PrepareSettings(Settings):
         "one",
         description="one: all recordings are of one speaker. folders: each folder in the dataset is one speaker.",
     )
-    silence_db: float = Field(-42.0, ge=-90, le=-10, description="Level in dBFS below which a frame is silence.")
-    min_silence_ms: int = Field(400, ge=100, le=2000, description="Shortest pause that separates phrases, in ms.")
+    silence_db: float = Field(-42.0, ge=-90, le=-10, description="Treat sound below this level (dBFS) as silence.")
+    min_silence_ms: int = Field(
+        400, ge=100, le=2000, description="Split phrases at pauses of this length or longer, in ms."
+    )
     max_kept_silence_ms: int = Field(
-        500, ge=15, le=2000, description="Longest silence kept at the edges of a phrase, in ms."
+        500, ge=15, le=2000, description="Keep at most this much silence at the edges of a phrase, in ms."
     )
     holdout_minutes: float | None = Field(
         None,
         ge=0,
         le=30,
         description=(
-            "Minutes of recordings held out for validation. Empty: 10 % of the data, or nothing under three minutes."
+            "Hold out this many minutes of recordings for validation. Empty: 10 % of the data, or nothing under three "
+            "minutes."
         ),
     )
     seed: int = Field(1234, ge=0, description=_SEED_MEANING)
@@ -178,33 +183,42 @@ class ExtractSettings(Settings):
 
     f0_method: F0Method = Field(
         "auto",
-        description="Pitch estimator. auto: the one used before for these clips, else rmvpe if installed, else fcpe.",
+        description=(
+            "Find pitch with this method. auto: the one used before for these clips, else rmvpe if "
+            "installed, else fcpe."
+        ),
     )
-    content: ContentName = Field("auto", description="Content encoder. auto: the preset's own.")
+    content: ContentName = Field("auto", description="Find what is said with this encoder. auto: the preset's own.")
 
 
 class TrainSettings(Settings):
     """How a voice is trained."""
 
-    epochs: int = Field(200, ge=1, le=100_000, description="Total passes over the clips, earlier training included.")
+    epochs: int = Field(
+        200, ge=1, le=100_000, description="Train for this many passes over the clips, earlier training included."
+    )
     batch_size: BatchSize = Field(
         8,
-        description="Clips per step on each GPU: two GPUs process twice as many. auto: as many as fit, at most 16.",
+        description="Train on this many clips per step; two GPUs take twice as many. auto: as many as fit, at most 16.",
     )
     max_minutes: float | None = Field(
         None,
         gt=0,
         description="Save and stop after this many minutes, or before a known end of the session. Empty: no limit.",
     )
-    save_every_epochs: int = Field(15, ge=1, le=10_000, description="Epochs between saves of checkpoint and voice.")
-    save_every_minutes: float = Field(10, gt=0, description="Minutes between checkpoints, also within an epoch.")
+    save_every_epochs: int = Field(
+        15, ge=1, le=10_000, description="Save a checkpoint and a voice after this many epochs."
+    )
+    save_every_minutes: float = Field(
+        10, gt=0, description="Save a checkpoint after this many minutes, also within an epoch."
+    )
     validate_every_epochs: int = Field(
-        0, ge=0, le=10_000, description="Epochs between validations. 0: as many as fit into 5 % of the time."
+        0, ge=0, le=10_000, description="Validate after this many epochs. 0: as often as fits into 5 % of the time."
     )
     unlike: str = Field(
         "auto",
         description=(
-            "Recordings of other speakers to convert during validation: a folder, or none. auto: the package's own."
+            "Convert these recordings of other speakers during validation: a folder, or none. auto: the package's own."
         ),
     )
     auto_stop: int = Field(
@@ -213,26 +227,29 @@ class TrainSettings(Settings):
         le=100_000,
         description="Stop this many epochs after the best voice once overtraining is detected. 0: never.",
     )
-    keep_checkpoints: int = Field(2, ge=1, le=1000, description="Complete checkpoint pairs (G and D) to keep on disk.")
+    keep_checkpoints: int = Field(
+        2, ge=1, le=1000, description="Keep this many complete checkpoint pairs (G and D) on disk."
+    )
     keep_voices: int = Field(
         10,
         ge=1,
         le=10_000,
         description=(
-            "Saved voices to keep: the best by the verdict, and the newest. Without validations, all are kept."
+            "Keep this many saved voices: the best by the verdict, and the newest. Without validations, all are kept."
         ),
     )
     learning_rate: LearningRate = Field(
-        "auto", description="AdamW learning rate of the first epoch. auto: the preset's own."
+        "auto", description="Learning rate of the first epoch (AdamW). auto: the preset's own."
     )
     learning_rate_decay: float = Field(
-        0.999875, gt=0.9, le=1, description="Factor on the learning rate after each epoch."
+        0.999875, gt=0.9, le=1, description="Multiply the learning rate by this after each epoch."
     )
     base_generator: str = Field(
-        "auto", description="Generator (G) weights to start from: a path, or none. auto: the preset's base model."
+        "auto", description="Start from these generator weights (G): a path, or none. auto: the preset's base model."
     )
     base_discriminator: str = Field(
-        "auto", description="Discriminator (D) weights to start from: a path, or none. auto: the preset's base model."
+        "auto",
+        description=("Start from these discriminator weights (D): a path, or none. auto: the preset's base model."),
     )
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
         "auto",
@@ -247,8 +264,8 @@ class TrainSettings(Settings):
 class IndexSettings(Settings):
     """How the index of content features is built."""
 
-    max_vectors: int = Field(200_000, ge=1000, description="Above this many vectors, k-means reduces them.")
-    reduced_vectors: int = Field(10_000, ge=100, description="Number of k-means centres.")
+    max_vectors: int = Field(200_000, ge=1000, description="Reduce the vectors by k-means if there are more than this.")
+    reduced_vectors: int = Field(10_000, ge=100, description="Reduce them to this many k-means centres.")
     seed: int = Field(1234, ge=0, description=_SEED_MEANING)
 
 
@@ -258,23 +275,34 @@ class ConvertSettings(Settings):
     transpose: Semitones = Field(
         "auto",
         description=(
-            "Semitones added to the pitch. auto: from the source's median to the voice's. "
+            "Raise the pitch by this many semitones. auto: from the source's median to the voice's. "
             "For songs with backing, use 0, 12 or -12."
         ),
     )
-    index_rate: float = Field(0.75, ge=0, le=1, description="Share of index features in the content.")
-    protect: float = Field(0.33, ge=0, le=0.5, description="Consonant protection: lower is stronger. 0.5: off.")
+    index_rate: float = Field(
+        0.75,
+        ge=0,
+        le=1,
+        description=(
+            "Mix in this share of the index: more sounds more like the voice, less keeps the source's pronunciation."
+        ),
+    )
+    protect: float = Field(
+        0.33, ge=0, le=0.5, description="Protect consonants and breaths: lower is stronger. 0.5: off."
+    )
     rms_mix_rate: float = Field(0.25, ge=0, le=1, description="Volume mix: 0 follows the source, 1 the voice.")
-    f0_method: F0Method = Field("auto", description="Pitch estimator. auto: rmvpe if installed, else fcpe.")
+    f0_method: F0Method = Field("auto", description="Find pitch with this method. auto: rmvpe if installed, else fcpe.")
     f0_curve: str = Field(
         "",
         description=(
-            "File with the recording's pitch, in lines of seconds,hz; rvc f0 writes one. transpose auto does not "
-            "change it. Empty: estimate the pitch."
+            "Read the pitch from this file of lines seconds,hz, as rvc f0 writes one. transpose auto does not change "
+            "it. Empty: estimate the pitch."
         ),
     )
-    speaker: int = Field(0, ge=0, le=1000, description="Speaker number, for a voice with several speakers.")
-    noise_scale: float = Field(0.66666, ge=0, le=2, description="Standard deviation of the prior's noise.")
+    speaker: int = Field(0, ge=0, le=1000, description="Use this speaker of a voice with several speakers.")
+    noise_scale: float = Field(
+        0.66666, ge=0, le=2, description="Randomness of the sound: the standard deviation of the prior's noise."
+    )
     output_rate_hz: Annotated[int, AfterValidator(_zero_or_rate)] = Field(
         0, ge=0, le=192_000, description="Sample rate of the result in Hz, at least 8000. 0: the voice's own."
     )
@@ -289,9 +317,11 @@ class ConvertSettings(Settings):
 class RuntimeSettings(Settings):
     """Where the work runs; this does not change results."""
 
-    device: str = Field("auto", description="Device to compute on: auto, cpu, cuda or cuda:N.")
-    gpus: int = Field(0, ge=0, le=64, description="Number of GPUs to train on. 0: all.")
-    threads: int = Field(0, ge=0, le=256, description="CPU threads. 0: the fastest number, measured during training.")
+    device: str = Field("auto", description="Compute on this device: auto, cpu, cuda or cuda:N.")
+    gpus: int = Field(0, ge=0, le=64, description="Train on this many GPUs. 0: all.")
+    threads: int = Field(
+        0, ge=0, le=256, description="Use this many CPU threads. 0: the fastest number, measured during training."
+    )
 
 
 class MirrorSettings(Settings):
@@ -300,8 +330,10 @@ class MirrorSettings(Settings):
     mirror: str = Field(
         "auto",
         description=(
-            "Storage: a folder, kaggle:OWNER/DATASET, or none. auto: the platform's storage, unless the experiment is "
-            "already there."
+            "Save training to this storage: a folder, kaggle:OWNER/DATASET, or none. auto: the platform's, unless the "
+            "experiment is already there."
         ),
     )
-    mirror_every_minutes: float = Field(10, gt=0, description="Minutes between saves. A new best voice is saved too.")
+    mirror_every_minutes: float = Field(
+        10, gt=0, description="Save there after this many minutes. A new best voice is saved too."
+    )

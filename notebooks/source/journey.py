@@ -10,9 +10,8 @@
 
 # %%
 PROJECT = "{repository}"   # {project} #@param {type:"string"}
-import importlib.util, os, re, shutil, subprocess, sys
-os.environ |= {"RVC_PYTHON": sys.executable, "RVC_USE_CURRENT_ENV": "1"}
-os.environ.setdefault("RVC_LANG", "{code}")
+import contextlib, importlib.util, os, re, shutil, subprocess, sys
+os.environ |= {"RVC_LANG": "{code}", **os.environ, "RVC_PYTHON": sys.executable, "RVC_USE_CURRENT_ENV": "1"}
 
 def run(*words):
     return subprocess.run(["env", "GIT_TERMINAL_PROMPT=0", *words], capture_output=True, text=True)
@@ -23,7 +22,11 @@ def find(*places):  # pyproject.toml says what the project is, manifest.json an 
     files = run("find", *places, *names.split(), *ours.split()).stdout.splitlines()
     return min(files, key=lambda file: (file.endswith(".zip"), len(file)), default="")
 
-place, why, failed = os.path.expanduser(PROJECT), "", ""
+found = "" if PROJECT else find(".", *PLACES)
+if not (PROJECT or found or importlib.util.find_spec("rvc_core")):
+    with contextlib.suppress(EOFError, NotImplementedError):  # nobody is here to answer
+        PROJECT = input("{ask} ")
+place, why, failed = os.path.expanduser(PROJECT.strip()), "", ""
 web = r"(?:git clone )?(\w+://|\w+@|(?=\w[\w-]*(?:\.\w+)+/))(.+?)(?:/(?:tree|blob)/([^/]+).*)?/?"
 address = not os.path.exists(PROJECT) and re.fullmatch(web, PROJECT.strip())
 if address:
@@ -33,7 +36,7 @@ if address:
         branch = ["-b", branch] if branch else []
         why = run("git", "clone", "-q", "--depth=1", *branch, (scheme or "https://") + rest, place).stderr.strip()
     why = (why or "{another}").splitlines()[-1]
-found = find(place) if place else find(".", *PLACES)
+found = find(place) if place else found
 if found.endswith(".zip"):
     shutil.rmtree(place := os.path.expanduser("~/.cache/rvc_core/unpacked"), True)
     run(sys.executable, "-m", "zipfile", "-e", found, place)

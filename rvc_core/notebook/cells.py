@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import errors
 from ..assets import registry
-from ..errors import DatasetError, ResourceError, RVCError, StageOrderError, StorageError
+from ..errors import DatasetError, ResourceError, StageOrderError, StorageError
 from ..experiment import Experiment
 from ..preparation.incoming import brought, new_set
 from ..preparation.preview import offered
@@ -35,7 +35,7 @@ from .child import run_command
 from .forms import Form, joined
 from .recordings_form import RecordingsForm, tree_of
 from .session import DEMO, Session, opened
-from .texts import error_in_words, say, translated
+from .texts import error_in_words, say, translated, warn
 from .unattended import refuse_forgotten_recordings
 
 _LISTED = 10  # saved voices in a message
@@ -52,14 +52,9 @@ def check() -> None:
         When there is a GPU that this torch has no code for.
     """
     report = run_command("check", failing=False)
-    found = {name: version for name, version in report["versions"].items() if version}
-    print(
-        " · ".join(
-            f"{name} {found[name]}"
-            for name in ("rvc_core", "python", "torch", "numpy", "ipywidgets", "faiss-cpu", "faiss-gpu")
-            if name in found
-        )
-    )
+    found = report["versions"]
+    names = ("rvc_core", "python", "torch", "numpy", "ipywidgets", "faiss-cpu", "faiss-gpu")
+    print(" · ".join(f"{name} {found[name]}" for name in names if found.get(name)))
     device = report["device"]
     print(
         say("computes", title=translated(device["title"]), reason=translated(device["reason"]))
@@ -67,7 +62,7 @@ def check() -> None:
         else say("no_torch")
     )
     for problem in report["problems"]:
-        print(f"! {translated(problem['problem'])}\n  → {translated(problem['hint'])}")
+        warn(problem["problem"], problem["hint"])
         if "not built for" in problem["problem"]:  # before anything is downloaded for it
             raise ResourceError(problem["problem"], hint=problem["hint"])
 
@@ -109,11 +104,11 @@ def begin(
         session = with_known_dataset(session)
     layout = session.lab.layout
     left = session_minutes_left()
+    print(state_of(layout, session))
     print(
         say("begun", name=session.voice_name, folder=layout.root, free=f"{shutil.disk_usage(home()).free / 1e9:.0f}")
         + (say("minutes_left", minutes=round(left)) if left is not None else "")
     )
-    print(state_of(layout, session))
     _whole_words()
     return session.lab
 
@@ -177,7 +172,7 @@ def bring_back(session: Session) -> None:
                 print(say("restored", name=save.name, place=save.place, epoch=save.epoch))
                 session.take_settings(TrainSettings, save.settings)
     except StorageError as error:
-        print(f"! {translated(str(error))}\n  → {translated(error.hint)}")
+        warn(str(error), error.hint)
 
 
 def with_known_dataset(session: Session) -> Session:
@@ -198,7 +193,7 @@ def state_of(layout: Layout, session: Session) -> str:
     if layout.filelist.is_file():
         return say("is_prepared", name=layout.name)
     if session.is_demo:
-        return say("is_demo", name=layout.name)
+        return say("is_demo", name=session.name, demo=layout.name)
     return say("is_new_with", name=layout.name, dataset=session.dataset)
 
 
@@ -229,8 +224,7 @@ def recordings() -> RecordingsForm:
     """The form that asks for the recordings to learn from."""
     session = Session.load()
     mount_drive(session.dataset)
-    words = {"hint": say("path_hint"), "nothing": say("embedded")}
-    return RecordingsForm(session.dataset, _uploads(session), lambda path: Session.remember(dataset=path), words)
+    return RecordingsForm(session.dataset, _uploads(session), lambda path: Session.remember(dataset=path))
 
 
 def upload(wanted: bool = False) -> None:
@@ -255,8 +249,9 @@ def songs() -> RecordingsForm:
     """The form that asks for the recordings to convert."""
     place, session = home() / "recordings" / "to convert" / "uploads", Session.load()
     mount_drive(session.songs)
-    words = {"hint": say("songs_hint"), "nothing": say("embedded_songs")}
-    return RecordingsForm(session.songs, place, lambda path: Session.remember(songs=path), words)
+    return RecordingsForm(
+        session.songs, place, lambda path: Session.remember(songs=path), "songs_hint", "embedded_songs"
+    )
 
 
 def report() -> None:
@@ -283,6 +278,17 @@ def with_recordings() -> Session:
     return Session.load()
 
 
+def with_recordings_or_clips() -> tuple[Session, bool]:
+    """The session, and whether its recordings are on this machine; they may be gone once its clips were cut."""
+    try:
+        return with_recordings(), True
+    except DatasetError:
+        session = Session.load()
+        if not (session.lab.layout.filelist.is_file() and session.is_in_use):
+            raise
+        return session, False
+
+
 # -- forms and stages ----------------------------------------------------------------------------------------------
 def form(*settings: type[Settings]) -> list[Form[Any]]:
     """Show one form for these settings classes; what it is changed to is remembered."""
@@ -301,11 +307,8 @@ def prepare() -> None:
     session = Session.load()
     if detached.is_running(session.lab.layout):
         return
-    try:
-        session = with_recordings()
-    except DatasetError:
-        if not (session.lab.layout.filelist.is_file() and session.is_in_use):
-            raise
+    session, are_here = with_recordings_or_clips()
+    if not are_here:
         print(say("is_prepared", name=session.voice_name))
         return
     lab = session.lab
@@ -330,12 +333,7 @@ def prepare() -> None:
 def start() -> None:
     """Begin the training in the background, or continue it."""
     lab()  # on a fresh machine, says what is saved
-    session = Session.load()
-    try:
-        session = with_recordings()
-    except DatasetError:
-        if not (session.lab.layout.filelist.is_file() and session.is_in_use):
-            raise
+    session, _ = with_recordings_or_clips()
     lab_ = session.lab
     print(say("consent"))
     if not lab_.layout.filelist.is_file() or is_other_dataset(lab_):
@@ -363,26 +361,8 @@ def stop() -> None:
         print(say("tensorboard_ended"))
 
 
-class Unwatched(RVCError):
-    """Somebody interrupted the watching: an error, so that Run all does not go on to the cell that ends training."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [str(self)]  # in the reader's language already
-
-
 def watch_training() -> None:
-    """Show the training until it ends.
-
-    Raises
-    ------
-    Unwatched
-        When this is interrupted; training goes on.
-    RVCError
-        As training did.
-    """
+    """Show the training until it ends."""
     from .watching import watch
 
-    lab_ = lab()
-    watch(lab_)
-    if detached.is_running(lab_.layout):
-        raise Unwatched(say("unwatched"))
+    watch(lab())

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from ..errors import SettingsError
 from ..settings import S
-from .texts import help_of, label_of, say
+from .texts import help_of, label_of, say, translated
 
 if TYPE_CHECKING:
     import ipywidgets
@@ -120,7 +120,7 @@ class Form(Generic[S]):
                     continue
                 name = str(problem["loc"][0])
                 own = problem["type"] == "value_error"  # of a validator that knows better than the bounds
-                yield name, problem["msg"].partition(", ")[2] if own else expectation(self._fields[name])
+                yield name, translated(problem["msg"].partition(", ")[2]) if own else expectation(self._fields[name])
 
     def _tell(self, name: str) -> None:
         about = help_of(self.settings.__name__, name, self._fields[name]["description"])

@@ -1,8 +1,8 @@
 """Listening without knowing: two voices on one clip, which is better, and only at the end who was who."""
 
+import functools
 import html
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,15 +93,12 @@ def ab(comparison: Comparison, seed: int | None = None) -> Any:
         for one, file in zip([*players, source], [*blind.files, blind.clip], strict=True):
             one.play(file, start)
 
-    def press(side: int | None) -> Callable[[Any], None]:
-        def pressed(_: Any) -> None:
-            blind.choose(side)
-            show()
-
-        return pressed
+    def press(side: int | None, _: Any) -> None:
+        blind.choose(side)
+        show()
 
     for button, side in zip(buttons, (0, None, 1), strict=True):
-        button.on_click(press(side))
+        button.on_click(functools.partial(press, side))
     show()
     return ipywidgets.VBox([heading, panel, ending])
 

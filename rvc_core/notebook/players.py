@@ -122,6 +122,17 @@ def _as_text(size_bytes: int) -> int:
     return 4 * -(-size_bytes // 3)
 
 
+def shown_path(path: Path) -> str:
+    """A path below the home of all voices from there on; of another one, its last two names.
+
+    Examples
+    --------
+    >>> shown_path(Path("/home/me/songs/take one.wav")), shown_path(home() / "converted" / "a.wav")
+    ('…/songs/take one.wav', 'converted/a.wav')
+    """
+    return str(path.relative_to(home()) if path.is_relative_to(home()) else Path("…", *path.parts[-2:]))
+
+
 # -- as HTML -------------------------------------------------------------------------------------------------------
 def player(label: str, file: Path, shown: Preview, *, linked: bool) -> str:
     """HTML of a labelled player, of what part it plays, and where the whole file is.
@@ -131,12 +142,11 @@ def player(label: str, file: Path, shown: Preview, *, linked: bool) -> str:
     linked : bool
         Make a link of the path: Jupyter and Kaggle serve files beside the notebook, Colab serves none.
     """
-    path = html.escape(str(file.relative_to(home()) if file.is_relative_to(home()) else file))
+    path = html.escape(shown_path(file))
     if linked:  # relative to the notebook, as its front end wants it
         path = f'<a href="{quote(os.path.relpath(file))}" target="_blank" download>{path}</a>'
-    return (
-        f'<div style="width:300px;max-width:100%">{html.escape(label)}<br>{audio_tag(label, shown)}'
-        f'<div style="font-size:smaller;overflow-wrap:anywhere">{html.escape(shown.told)} {path}</div></div>'
+    return labelled(
+        label, shown, f'<div style="font-size:smaller;overflow-wrap:anywhere">{html.escape(shown.told)} {path}</div>'
     )
 
 
@@ -148,6 +158,6 @@ def audio_tag(label: str, shown: Preview) -> str:
     )
 
 
-def labelled(label: str, shown: Preview) -> str:
+def labelled(label: str, shown: Preview, below: str = "") -> str:
     """HTML of a player under its name, as wide as a telephone."""
-    return f'<div style="width:300px;max-width:100%">{html.escape(label)}<br>{audio_tag(label, shown)}</div>'
+    return f'<div style="width:300px;max-width:100%">{html.escape(label)}<br>{audio_tag(label, shown)}{below}</div>'

@@ -132,7 +132,7 @@ def _training_curves(history: History, verdict: Verdict) -> dict[str, Drawing]:
 
         def draw_mel(axes: "Axes") -> None:
             axes.plot(history.epochs(mel_steps), mel, color=_TRAINING, linewidth=1)
-            for one in verdict.candidates:
+            for one in verdict.candidates if verdict.state != "cannot_tell" else ():
                 height = float(np.interp(one.step, mel_steps, mel))
                 if one == verdict.best:
                     _mark(axes, one.epoch, height, say("epoch", epoch=one.epoch))
@@ -148,6 +148,8 @@ def _candidates_in_words(verdict: Verdict) -> str:
     epochs = sorted(one.epoch for one in verdict.candidates)
     if verdict.best is None or not epochs:
         return say("take_none")
+    if verdict.state == "cannot_tell":
+        return say("lower_better")
     others = ", ".join(str(epoch) for epoch in epochs if epoch != verdict.best.epoch)
     return say("take_epoch", epoch=verdict.best.epoch) + (f"; {say('worth_hearing', epochs=others)}" if others else "")
 

@@ -11,7 +11,7 @@ from ..errors import DatasetError
 from ..preparation.incoming import save_set
 from ..preparation.preview import PREVIEW_FILES, PREVIEW_SECONDS, listing, offered, within
 from ..preparation.typed_paths import meant
-from .texts import say
+from .texts import say, translated
 
 _UPLOADED = ",".join(sorted({*AUDIO_SUFFIXES, ".zip"}))
 _SHOWN_NAMES, _SHOWN_FOLDERS = 4, 12
@@ -28,23 +28,27 @@ class RecordingsForm:
         Where uploads go, each into a folder of its own: the newest one is what counts.
     changed : callable
         Is given the new path or link.
-    words : mapping of str to str
-        What the empty field says, ``hint``, and what is used then, ``nothing``. Default: of recordings to learn from.
+    hint, nothing : str
+        What the empty field says, and what is used then, as `say` knows them. Default: of recordings to learn from.
     """
 
     def __init__(
-        self, start: str, folder: Path, changed: Callable[[str], None], words: Mapping[str, str] | None = None
+        self,
+        start: str,
+        folder: Path,
+        changed: Callable[[str], None],
+        hint: str = "path_hint",
+        nothing: str = "embedded",
     ) -> None:
         import ipywidgets
 
-        self._folder, self._changed = folder, changed
-        self._words = words or {"hint": say("path_hint"), "nothing": say("embedded")}
+        self._folder, self._changed, self._nothing = folder, changed, nothing
         layout = {"width": "98%", "max_width": "48em"}
         style = {"description_width": "10.5em"}
         self.path = ipywidgets.Text(
             value=start,
             description=say("path"),
-            placeholder=self._words["hint"],
+            placeholder=say(hint),
             continuous_update=False,  # on Enter or on leaving the field: half a path must not be listed
             style=style,
             layout=layout,
@@ -90,7 +94,7 @@ class RecordingsForm:
         try:
             text = within(PREVIEW_SECONDS + 0.5, self._understood) or say("slow", seconds=PREVIEW_SECONDS)
         except DatasetError as error:
-            text = problem = f"{error}; {error.hint}"
+            text = problem = f"{translated(str(error))}; {translated(error.hint)}"
         except OSError as error:
             text = problem = f"{self.value}: {error.strerror}"
         look = ' role="alert" style="color:#d32f2f;font-weight:600;' if problem else ' style="line-height:1.35;'
@@ -100,7 +104,7 @@ class RecordingsForm:
     def _understood(self) -> str:
         """What the field means, in words; nothing is fetched, and a long list is cut."""
         if not self.value:
-            return self._words["nothing"]
+            return say(self._nothing)
         meaning = meant(self.value)
         return say("link") if isinstance(meaning, str) else tree_of(meaning, PREVIEW_FILES, PREVIEW_SECONDS)
 

@@ -22,11 +22,11 @@ from ..workspace.layout import Layout
 from . import tensorboard_server
 from .cells import lab, mount_drive
 from .child import run_command
-from .choosing import Heard, buttons, called, row
+from .choosing import buttons, called, row
 from .outcome import advice, failure_line
-from .players import labelled, player, preview
+from .players import labelled, player, preview, shown_path
 from .session import Session, all_chosen
-from .texts import say, translated
+from .texts import say, translated, warn
 
 _MOST_PLAYED = 6
 
@@ -45,8 +45,8 @@ def voices(layout: Layout) -> list[Path]:
     from ..verdict.overtraining import verdict_of_experiment
 
     best = verdict_of_experiment(layout).best
-    first = [path for path in saved if best and best.path and path.name == Path(best.path).name]
-    return [*first, *(path for path in saved if path not in first)]
+    first = Path(best.path).name if best and best.path else ""
+    return sorted(saved, key=lambda path: path.name != first)
 
 
 def listen(most: int = 3) -> None:
@@ -67,19 +67,15 @@ def listen(most: int = 3) -> None:
     if taken not in shown:
         shown.append(taken)
     display({"text/html": labelled(say("said_by_another"), preview(source)), "text/plain": ""}, raw=True)
-    for voice, button in zip(shown, buttons(shown, taken, layout, _take), strict=True):
+    for voice, button in zip(shown, buttons(shown, taken, layout), strict=True):
         [made] = converted(session, voice, [source], home() / "listen" / voice.stem, quiet=True)
         if "error" in made:
-            print(f"! {translated(made['error'])}\n  → {translated(made['hint'])}")
+            warn(made["error"], made["hint"])
             continue
-        heard = Heard(voice, Path(made["output"]), voice == found[0])
-        display({"text/html": row(heard, layout), "text/plain": called(voice, layout)}, raw=True)
+        page = row(voice, Path(made["output"]), layout, recommended=voice == found[0])
+        display({"text/html": page, "text/plain": called(voice, layout)}, raw=True)
         display(button)
     print(say("without_a_click", voice=called(taken, layout)))
-
-
-def _take(voice: Path) -> None:
-    Session.remember(voice=voice.name)
 
 
 def choose(voice: str | int = "") -> None:
@@ -105,11 +101,13 @@ def convert() -> list[dict[str, Any]]:
     done = [one for one in made if "error" not in one]
     for one in made:
         if "error" in one:
-            print(f"! {one['source']}: {translated(one['error'])}\n  → {translated(one['hint'])}")
+            warn(one["error"], one["hint"], f"{shown_path(Path(one['source']))}: ")
     for one in done[:_MOST_PLAYED]:
+        for warning in one.get("warnings", []):
+            print(f"! {Path(one['source']).name}: {translated(warning)}")
         play(Path(one["output"]).name, Path(one["source"]), Path(one["output"]))
     if unheard := done[_MOST_PLAYED:]:  # what is shown is saved in the notebook
-        print(say("unplayed", count=len(unheard), folder=Path(unheard[0]["output"]).parent))
+        print(say("unplayed", count=len(unheard), folder=shown_path(Path(unheard[0]["output"]).parent)))
     return made
 
 
@@ -238,13 +236,9 @@ def clean_up(clips: bool = False, checkpoints: bool = False, recordings: bool = 
 def job() -> None:
     """Print how to train this voice, as the forms say, in a Job of Lightning.AI, which needs no open page."""
     session, project = Session.load(), shlex.quote(str(Path(__file__).parents[2]))
-    chosen = [session.settings(one) for one in TRAIN_SETTINGS]
-    given = {
-        name: value
-        for one in chosen
-        for name, value in one.model_dump().items()
-        if value != type(one).model_fields[name].default
-    }
+    given: dict[str, Any] = {}
+    for one in TRAIN_SETTINGS:
+        given |= session.settings(one).model_dump(exclude_defaults=True)
     dataset = (
         voice_folder("target") if session.is_demo else brought(session.dataset, session.name, session.lab.progress)
     )

@@ -14,20 +14,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..batch import TRAIN_SETTINGS
 from ..embedded import voice_folder
 from ..errors import SettingsError, StageOrderError
 from ..experiment import Experiment
 from ..progress import Terminal
 from ..settings import (
     ConvertSettings,
-    ExtractSettings,
-    IndexSettings,
     MirrorSettings,
     PrepareSettings,
     RuntimeSettings,
     S,
     Settings,
-    TrainSettings,
     refuse_unknown,
     text_of,
 )
@@ -40,15 +38,7 @@ from .forms import Form, in_turn
 from .recommended import batch_for, epochs_for, gpu_gigabytes
 from .texts import language, say, translated
 
-_CLASSES: tuple[type[Settings], ...] = (
-    PrepareSettings,
-    ExtractSettings,
-    TrainSettings,
-    IndexSettings,
-    ConvertSettings,
-    MirrorSettings,
-    RuntimeSettings,
-)
+_CLASSES: tuple[type[Settings], ...] = (*TRAIN_SETTINGS, ConvertSettings, MirrorSettings)
 _LINE_EVERY_SECONDS = 15.0
 _NEWEST = "notebook.json"
 DEMO = "demo"  # the recordings inside the package, and the voice that is made of them

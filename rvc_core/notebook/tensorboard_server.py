@@ -41,7 +41,6 @@ _KAGGLE = "kkb-production.jupyter-proxy.kaggle.net"  # seen in public notebooks 
 _FRAME = """<iframe id="%(id)s" title="TensorBoard" width="100%%" height="%(height)d" style="border:0"></iframe><script>
 document.getElementById("%(id)s").src = "http://" + (window.location.hostname || "localhost") + ":%(port)d/" + %(view)s;
 </script>"""
-_SECRET = " (it holds the key of your session: give it to nobody, and press again to hide it)"
 _LIGHTNING = "cloudspaces.litng.ai"
 _TAGS = "^loss/g/(total|mel)|heldout|unlike"
 # What the page reads of its address: the time-series view before #, the classic scalars view behind it.
@@ -49,14 +48,6 @@ GUIDE_VIEW = (
     f"?smoothing={SMOOTHING}&tagFilter={quote(_TAGS)}"
     f"#scalars&_smoothingWeight={SMOOTHING}&tagFilter={quote(_TAGS)}&_ignoreYOutliers=true"
 )
-HELP = """If the page stays empty or still:
-
-- *No dashboards are active*: no point was written yet. The first comes at the end of the first epoch.
-- Curves do not move: the gear at the top right, **Reload data**. The page begins without it.
-- No curve: tick the run `.` on the left (`eval` holds unheard recordings), and empty the filter of tags.
-- A blank frame or *403* on Colab: allow third-party cookies for this page.
-
-The cell that watches the training draws the same curves without TensorBoard."""
 
 
 def tensorboard(experiment: Experiment) -> str:
@@ -87,7 +78,7 @@ def tensorboard(experiment: Experiment) -> str:
     port = start(layout, everywhere=everywhere)
     print(say("tensorboard_everywhere" if everywhere else "tensorboard_here", port=port))
     steps = any(row["kind"] == "step" for row in history(layout))
-    display(Markdown(HELP if steps else f"**Waiting for the first step.** {HELP}"))
+    display(Markdown(("" if steps else f"**{say('tensorboard_waiting')}** ") + say("tensorboard_help")))
     show(port, platform)
     return f"http://localhost:{port}/"
 
@@ -235,7 +226,9 @@ def _kaggle_button(port: int) -> Any:
     button, place = ipywidgets.ToggleButton(description=say("tensorboard_link")), ipywidgets.HTML()
 
     def toggle(change: dict[str, Any]) -> None:
-        place.value = _link(kaggle_address(port)) + _SECRET if change["new"] else ""
+        place.value = (
+            f"{_link(kaggle_address(port))} ({html.escape(say('tensorboard_secret'))})" if change["new"] else ""
+        )
 
     button.observe(toggle, names="value")
     return ipywidgets.HBox([button, place])

@@ -11,9 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from .. import settings
 from ..errors import RVCError
 
 LANGUAGES = ("en", "pt")
+_DEEPEST, _LONGEST = 3, 2000  # levels and letters of a sentence that is translated: errors may quote what others wrote
 
 
 def language() -> str:
@@ -58,35 +60,54 @@ def help_of(settings: str, field: str, english: str) -> str:
     return texts(language()).get("help", {}).get(settings, {}).get(field, english)
 
 
-def translated(english: str) -> str:
+def translated(english: str, depth: int = _DEEPEST) -> str:
     """A sentence of another folder in the reader's language; as it is where its language is English or lacks it.
 
-    A key of the table ``sentences`` may have numbered gaps, as ``"{0} is damaged"``; they keep what stands in them.
+    A key of the table ``sentences`` may have numbered gaps, as ``"{0} is damaged"``; what stands in them is translated
+    too, so many levels deep.
 
     Examples
     --------
     >>> translated("training failed: {0}")
     'training failed: {0}'
     """
-    table = texts(language()).get("sentences", {})
+    table = _sentences(language())
     if english in table:
-        return str(table[english])
-    for pattern, text in _patterns(language()):
-        if found := pattern.fullmatch(english):
-            gaps = sorted(found.groupdict().items())
-            return text.format(*(translated(value) for _, value in gaps))
+        return table[english]
+    if depth and len(english) <= _LONGEST:
+        for pattern, text in _patterns(language()):
+            if found := pattern.fullmatch(english):
+                gaps = sorted(found.groupdict().items())
+                return text.format(*(translated(value, depth - 1) for _, value in gaps))
     return english
+
+
+@cache
+def _sentences(code: str) -> dict[str, str]:
+    """What other folders say, and the settings' descriptions, which their errors repeat."""
+    found = texts(code)
+    described = {
+        getattr(settings, name).model_fields[field].description: text
+        for name, rows in found.get("help", {}).items()
+        for field, text in rows.items()
+    }
+    return described | found.get("sentences", {})
 
 
 @cache
 def _patterns(code: str) -> list[tuple[re.Pattern[str], str]]:
     """The sentences with gaps, those with most words of their own first."""
-    table = texts(code).get("sentences", {})
+    table = _sentences(code)
     with_gaps = sorted((key for key in table if "{0}" in key), key=lambda key: -len(re.sub(r"\{\d\}", "", key)))
     return [
-        (re.compile(re.sub(r"\\\{(\d+)\\\}", r"(?P<_\1>.*?)", re.escape(key)), re.DOTALL), str(table[key]))
+        (re.compile(re.sub(r"\\\{(\d+)\\\}", r"(?P<_\1>.*?)", re.escape(key)), re.DOTALL), table[key])
         for key in with_gaps
     ]
+
+
+def warn(problem: str, hint: str, about: str = "") -> None:
+    """Print what went wrong, of what, and what to do."""
+    print(f"! {about}{translated(problem)}\n  → {translated(hint)}")
 
 
 def error_in_words(error: RVCError) -> list[str]:

@@ -34,11 +34,11 @@ def refuse_forgotten_recordings(dataset: str, found: list[Path]) -> None:
     """
     if dataset or not found or not is_unattended():
         return
-    listed = "\n".join(f"  {path}" for path in found[:_LISTED])
-    more = f"\n  and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
+    listed = ", ".join(map(str, found[:_LISTED]))
+    more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
     raise DatasetError(
-        f"`dataset` is empty, and nobody is here to fill in the form. These recordings are attached:\n{listed}{more}",
-        hint=f'write one of them into the parameters cell, such as dataset = "{found[0]}"; "{DEMO}" trains the demo',
+        f"`dataset` is empty, and nobody is here to fill in the form. These recordings are attached: {listed}{more}",
+        hint=f'write one of them into the cell What to make, such as dataset = "{found[0]}"; "{DEMO}" trains the demo',
     )
 
 

@@ -5,6 +5,7 @@ import html
 import io
 import struct
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ..training.outcome import run_record
 from ..verdict.learning_curve import History
 from ..verdict.overtraining import Verdict, verdict_of_experiment
 from ..workspace.layout import Layout
+from ..workspace.metrics import SAVED_SOUND
 from ..workspace.metrics import history as recorded
 from .outcome import ending, evidence, failure_line, headline, minutes_left, progress_line
 from .players import compressed, labelled, preview
@@ -30,16 +32,21 @@ from .texts import say
 _SHORTEST_PAUSE_SECONDS = 3.0
 _LARGEST_PICTURE_PIXELS = 4096
 _PAUSE_FACTOR = 8  # of what drawing took: the trainer needs the processor more
-_DRAWN_EVERY_SECONDS = 20.0  # what is unfolded is folded again by that
+_DRAWN_EVERY_SECONDS = 20.0
 _AT_ONCE = 2  # pictures that are shown; the others are folded
 _COLOURS = {
-    "waiting": "#667180",
-    "cannot_tell": "#667180",
     "undertrained": "#2a6db0",
     "good": "#00796b",
     "overtrained": "#c2410c",
     "collapsed": "#b3261e",
 }
+
+
+class Unwatched(RVCError):
+    """Somebody interrupted the watching: an error, so that Run all does not go on to the cell that ends training."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]  # in the reader's language already
 
 
 def watch(experiment: Experiment) -> dict[str, Any] | None:
@@ -51,12 +58,14 @@ def watch(experiment: Experiment) -> dict[str, Any] | None:
     Returns
     -------
     dict or None
-        The report of the training; None when the showing was interrupted, or nothing was begun here.
+        The report of the training; None when nothing was begun here.
 
     Raises
     ------
     StageOrderError
         When there is neither a training nor a record of one.
+    Unwatched
+        When this is interrupted; training goes on.
     RVCError
         As the training did.
     """
@@ -67,10 +76,10 @@ def watch(experiment: Experiment) -> dict[str, Any] | None:
     try:
         while detached.is_running(layout):
             time.sleep(max(_SHORTEST_PAUSE_SECONDS, _PAUSE_FACTOR * frame.draw()))
-        frame.draw()
     except KeyboardInterrupt:
-        frame.draw(say("unwatched"))
-        return None
+        if detached.is_running(layout):
+            raise Unwatched(say("unwatched")) from None
+    frame.draw()
     return detached.watch(layout) if layout.run.exists() else None
 
 
@@ -85,8 +94,9 @@ class _Frame:
         self._verdict: Verdict | None = None
         self._evidence = ("", "")
         self._boards: dict[Path, Any] = {}
+        self._fold = f"fold_{uuid.uuid4().hex}"  # the page remembers under this name whether the details are open
 
-    def draw(self, note: str = "") -> float:
+    def draw(self) -> float:
         """Draw what is there now; returns the seconds that took."""
         began = time.perf_counter()
         running = detached.is_running(self._layout)
@@ -95,12 +105,12 @@ class _Frame:
         if due and (size, running) != self._drawn_of:
             self._drawn_of, self._drawn_at = (size, running), time.monotonic()
             self._look()
-        self._top.show(*self._status(running, note))
+        self._top.show(*self._status(running))
         if any(self._evidence):
             self._below.show(*self._evidence)
         return time.perf_counter() - began
 
-    def _status(self, running: bool, note: str) -> tuple[str, str]:
+    def _status(self, running: bool) -> tuple[str, str]:
         """The outcome and what to do next, as text and as HTML."""
         state, verdict = "waiting", self._verdict
         beacon: Mapping[str, Any] = read_state(self._layout.beacon) or {}
@@ -110,11 +120,11 @@ class _Frame:
             sentence = headline(verdict, minutes_left(beacon)) if verdict else say("loading")
         else:
             sentence = ending(verdict, run_record(self._layout))
-        lines = [note, progress_line(beacon) if running else ""]
+        lines = [line for line in [progress_line(beacon) if running else ""] if line]
         lines += [failure_line(one) for one in verdict.failures] if verdict else []
-        lines = [line for line in lines if line]
         words = "\n".join([f"{say('state_' + state)}: {sentence}", *lines])
-        return words, _headed(state, sentence, lines, _share_done(beacon, running))
+        share = min(1.0, beacon["done"] / max(1, beacon["total"])) if running and beacon.get("label") else None
+        return words, _headed(state, sentence, lines, share)
 
     def _look(self) -> None:
         """Read the history again, and draw the evidence."""
@@ -127,28 +137,31 @@ class _Frame:
             "\n".join(one.words for one in shown),
             f'<div style="font-family:sans-serif;font-size:14px;line-height:1.5">{self._sounds(history)}'
             + _cards(shown[:_AT_ONCE])
-            + f"<details><summary>{html.escape(say('details'))}</summary>{_cards(shown[_AT_ONCE:])}"
+            + f'<details id="{self._fold}" ontoggle="window.{self._fold}=this.open">'
+            + f"<summary>{html.escape(say('details'))}</summary>{_cards(shown[_AT_ONCE:])}"
             + "".join(
                 f'<div style="overflow-wrap:anywhere">{html.escape(line)}</div>'
                 for line in evidence(history, self._verdict)
             )
-            + "</details></div>",
+            + "</details></div>"
+            + f'<script>document.getElementById("{self._fold}").open = window.{self._fold} === true</script>',
         )
 
     def _sounds(self, history: History) -> str:
-        """A recording that training never heard, and beside it the voice as it was at its newest recorded sound."""
+        """A recording that training never heard, and beside it the newest saved voice, or what was recorded before."""
         board = self._board(self._layout.eval_board)
         clip = next(iter(sorted(self._layout.heldout.clips.glob("*.wav"))), None)
-        if clip is None or board is None or "heldout" not in board.Tags()["audio"]:
+        tags = [tag for tag in (SAVED_SOUND, "heldout") if board and tag in board.Tags()["audio"]]
+        if clip is None or not tags:
             return ""
-        newest = board.Audio("heldout")[-1]
+        newest = board.Audio(tags[0])[-1]
         epoch = history.epoch_at(newest.step)
         try:
             samples, rate_hz = soundfile.read(io.BytesIO(newest.encoded_audio_string), dtype="float32", always_2d=True)
             players = (
                 (say("heldout_recording"), preview(clip)),
                 (
-                    say("heldout_voice", epoch=epoch) if epoch else say("heldout_before"),
+                    say(tags[0].replace("/", "_"), epoch=epoch) if epoch else say("heldout_before"),
                     compressed(Audio(samples[:, 0], rate_hz)),
                 ),
             )
@@ -210,14 +223,10 @@ class _Display:
         self._drawn = text, page
 
 
-def _share_done(state: Mapping[str, Any], running: bool) -> float | None:
-    return min(1.0, state["done"] / max(1, state["total"])) if running and state.get("label") else None
-
-
 # -- as HTML that wraps to the width of the page; text takes the notebook's own colours ------------------------------
 def _headed(state: str, sentence: str, lines: list[str], share: float | None) -> str:
     badge = (
-        f'<span style="background:{_COLOURS[state]};color:#fff;border-radius:4px;padding:1px 8px;'
+        f'<span style="background:{_COLOURS.get(state, "#667180")};color:#fff;border-radius:4px;padding:1px 8px;'
         f'font-weight:600">{html.escape(say("state_" + state))}</span>'
     )
     round_ = "border-radius:3px;height:6px"

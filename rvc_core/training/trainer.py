@@ -25,7 +25,7 @@ from ..workspace import stamps
 from ..workspace.checkpoint import Checkpoint, load_newest, on_host
 from ..workspace.dataset import Batch
 from ..workspace.layout import Layout
-from ..workspace.metrics import PICTURE_INTERVAL_STEPS, MetricsLog
+from ..workspace.metrics import PICTURE_INTERVAL_STEPS, SAVED_SOUND, MetricsLog
 from ..workspace.retention import prune_voices
 from ..workspace.voice_file import load_voice, synthesizer_of
 from . import start
@@ -303,6 +303,8 @@ class Trainer:
         self.saves.begin(self.checkpoint(), voice, self.validation.figures_at(self.position.step))
         if with_voice:
             self._log_mels()
+            if audio := self.validation.heldout(self.networks.generator):
+                self.log.sound(SAVED_SOUND, audio, self.position.step)
 
     def checkpoint(self) -> Checkpoint:
         """A copy of everything that resuming needs: `state_<step>.pt` holds the position and what it depends on."""

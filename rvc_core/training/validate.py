@@ -127,19 +127,10 @@ class Examiner:
 
     def __call__(self, generator: Synthesizer) -> Findings:
         """Let the voice speak, and measure what it says."""
-        was_training = generator.training
-        generator.eval()
-        try:
-            made, said = (
-                [speak(generator, clip) for clip in clips]
-                for clips in (self._clips, [sentence.clip for sentence in self._sentences])
-            )
-        finally:
-            generator.train(was_training)
+        made = spoken_by(generator, self._clips)
         values = heldout_distances(made, self._clips, self._spec, self._epsilons)
-        spoken, told = (
-            [Audio(wave[0].float().cpu().numpy(), self._spec.sample_rate) for wave in waves] for waves in (made, said)
-        )
+        said = spoken_by(generator, [sentence.clip for sentence in self._sentences])
+        spoken, told = ([self._audio(wave) for wave in waves] for waves in (made, said))
         pairs = (
             [(_asked(clip), self._pitch(_heard(audio))) for clip, audio in zip(self._clips, spoken, strict=True)]
             if self._pitch
@@ -154,6 +145,13 @@ class Examiner:
         values |= self._understood(told)
         sounds = {name: audios[0] for name, audios in (("heldout", spoken), ("unlike", told)) if audios}
         return Findings({name: round(value, 5) for name, value in values.items() if math.isfinite(value)}, sounds)
+
+    def heldout(self, generator: Synthesizer) -> Audio | None:
+        """What the voice makes of the first held-out clip; None without one."""
+        return self._audio(spoken_by(generator, self._clips[:1])[0]) if self._clips else None
+
+    def _audio(self, wave: torch.Tensor) -> Audio:
+        return Audio(wave[0].float().cpu().numpy(), self._spec.sample_rate)
 
     def _if_possible(self, load: Callable[[], T]) -> T | None:
         """What may be absent: a package, a file of weights, enough of the target's speech."""
@@ -277,6 +275,16 @@ def heldout_files(layout: Layout, spec: VoiceSpec) -> list[ClipFiles]:
     return [
         clip for clip in clips if all(path.exists() for path in (clip.features, clip.f0_coarse, clip.f0_hz) if path)
     ]
+
+
+def spoken_by(generator: Synthesizer, clips: Sequence[ClipTensors]) -> list[torch.Tensor]:
+    """What a voice in training makes of clips, each (1, S)."""
+    was_training = generator.training
+    generator.eval()
+    try:
+        return [speak(generator, clip) for clip in clips]
+    finally:
+        generator.train(was_training)
 
 
 @torch.inference_mode()

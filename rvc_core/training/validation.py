@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..audio.waveform import Audio
 from ..nn.synthesizer import Synthesizer
 from ..system.files import write_json
 from ..verdict.overtraining import Verdict, should_stop, verdict_of_experiment
@@ -84,6 +85,10 @@ class Validation:
             return None
         self.figures, self.step = findings.values, step
         return findings
+
+    def heldout(self, generator: Synthesizer) -> Audio | None:
+        """What the voice makes of the first held-out clip; None where there is none."""
+        return self.examiner.heldout(generator) if self.examiner else None
 
     def assess(self, *, running: bool) -> list[str]:
         """Write the verdict on the training so far; returns a line for each failure that is new since the last one."""

@@ -26,6 +26,7 @@ from .layout import Layout
 PICTURE_INTERVAL_STEPS = 200  # RVC's interval; drawing takes as long as a small step
 _AUDIO_INTERVAL_SECONDS = 300  # each takes 0.5 MB
 _LONGEST_INTERVAL_STEPS = 200  # of the curves; small datasets get a point every epoch
+SAVED_SOUND = "heldout/saved"  # a recording that training never heard, as each saved voice says it
 _CAPS = {"loss/g/mel": 75.0, "loss/g/kl": 9.0}  # RVC's display limits, so that the first steps do not hide the rest
 
 
@@ -110,7 +111,11 @@ class MetricsLog:
         if time.monotonic() - self._audio_logged_at > _AUDIO_INTERVAL_SECONDS:
             self._audio_logged_at = time.monotonic()
             for tag, audio in sounds.items():
-                self._eval.add_audio(tag, audio.samples[None], step, audio.sample_rate)
+                self.sound(tag, audio, step)
+
+    def sound(self, tag: str, audio: Audio, step: int) -> None:
+        """Record a sound of a validation, or of a voice that is being saved."""
+        self._eval.add_audio(tag, audio.samples[None], step, audio.sample_rate)
 
     def voice(self, step: int, epoch: int, path: str, values: dict[str, float]) -> None:
         """Record a saved voice with its last validation values."""
@@ -155,7 +160,7 @@ class NoLog(MetricsLog):
     def _ignore(self, *values: Any) -> None:
         """Do nothing."""
 
-    step = skipped = rewind = epoch = validation = voice = mel = flush = close = _ignore  # type: ignore[assignment]
+    step = skipped = rewind = epoch = validation = sound = voice = mel = flush = close = _ignore  # type: ignore[assignment]
 
 
 def history(layout: Layout) -> list[dict[str, Any]]:

@@ -119,9 +119,13 @@ def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
             shown = notebook.run("notebook.watch_training()", wait=False)
             shown.locator("img").first.wait_for(timeout=120_000)
             first = shown.locator("img").first.get_attribute("src")
+            assert not shown.locator("details").evaluate("one => one.open")
+            shown.locator("summary").click()
             _until(lambda: shown.locator("img").first.get_attribute("src") != first)
+            assert shown.locator("details").evaluate("one => one.open"), "as it was left"
             notebook.page.get_by_title("Interrupt the kernel").click()
             shown.get_by_text("You stopped watching; training goes on").first.wait_for(timeout=60_000)
+            assert shown.get_by_text("You stopped watching; training goes on").count() == 1
             assert detached.is_running(layout)
             notebook.run("notebook.stop()")
             _until(lambda: not detached.is_running(layout))

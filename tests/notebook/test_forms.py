@@ -1,6 +1,7 @@
 """Forms made of every settings class: always valid, errors in words, complete in each language."""
 
 import os
+import re
 import string
 import subprocess
 import sys
@@ -9,12 +10,13 @@ from pathlib import Path
 import nbclient
 import nbformat
 import pytest
+from sayings import is_english
 
 from rvc_core import settings as declared
 from rvc_core.errors import SettingsError
 from rvc_core.notebook import Form
 from rvc_core.notebook.forms import joined
-from rvc_core.notebook.texts import LANGUAGES, language, say, texts
+from rvc_core.notebook.texts import LANGUAGES, help_of, language, say, texts
 from rvc_core.preparation.survey import DatasetReport, RecordingReport
 from rvc_core.settings import ConvertSettings, PrepareSettings, Settings, TrainSettings
 from rvc_core.system.platforms import detect
@@ -54,6 +56,17 @@ def test_a_form_nobody_touched_is_the_defaults_and_every_field_has_its_control(s
     for name, control in form.controls.items():
         assert control.description and form._notes[name].value
         assert type(control).__module__.startswith("ipywidgets.")
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+@pytest.mark.parametrize("settings", CLASSES)
+def test_every_help_is_there_and_short(settings: type[Settings], code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RVC_LANG", code)
+    for name, field in settings.model_fields.items():
+        told = help_of(settings.__name__, name, field.description or "")
+        assert told.endswith(".") and len(told) <= 170 and "  " not in told, (name, told)
+        assert max(len(sentence.split()) for sentence in re.split(r"[.;:] ", told)) <= 25, (name, told)
+        assert is_english(told) <= (code == "en") and (told != field.description) == (code != "en"), (name, told)
 
 
 @pytest.mark.parametrize("settings", CLASSES)

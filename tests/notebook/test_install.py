@@ -9,9 +9,13 @@ import sys
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
+import papermill
 import pytest
+
+from rvc_core.notebook.texts import LANGUAGES
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "notebooks"))
@@ -61,12 +65,14 @@ class Machine:
         """``/content`` and the like, inside the test's folder."""
         return self.root / path.lstrip("/")
 
-    def run(self, address: str = "", git: str = "") -> str:
-        """What the cell says: nothing when all went well; `git` stands for an answer of git's."""
+    def run(self, address: str = "", git: str = "", typed: str | None = None) -> str:
+        """What the cell says: nothing when all went well; `git` stands for an answer of git's, `typed` of a person."""
         cells = build._journey(self.platform, self.code, address)
         [cell] = [cell.source for cell in cells if "notebook.check()" in cell.source]
         for place in build.PLATFORMS[self.platform][1]:
             cell = cell.replace(f'"{place}"', f'"{self.at(place) if place.startswith("/") else place}"')
+        if typed is not None:
+            cell = f"input = lambda asked: {typed!r} if 'its address' in asked else asked\n{cell}"
         working = self.at({"colab": "/content", "kaggle": "/kaggle/working"}.get(self.platform, "/studio/notebooks"))
         working.mkdir(parents=True, exist_ok=True)
         (self.root / "home").mkdir(exist_ok=True)
@@ -148,7 +154,7 @@ def test_another_project_s_script_is_never_run(tmp_path: Path, platform: str) ->
         (tmp_path / place / "setup_env.sh").write_text(SETUP)
         name = ("other", 'rvc_core_fork", "x', "my_rvc_core")[number % 3]
         (tmp_path / place / "pyproject.toml").write_text(f'[project]\nname = "{name}"\ndependencies = ["rvc_core"]\n')
-    assert "was not found with PROJECT = ''. Put its address" in machine.run()
+    assert "was not found with PROJECT = ''. Give its address" in machine.run()
     assert not (tmp_path / "home" / "ran").exists()
     there = {"colab": "content/b", "kaggle": "kaggle/input/b", "lightning": "studio/b"}[platform]
     project(tmp_path / there)
@@ -166,6 +172,16 @@ def test_one_that_is_installed_is_used_where_nothing_else_is_named(
     assert not (tmp_path / "home" / "ran").exists(), "it is as it is"
     project(tmp_path / "content" / "rvc")
     assert machine.run() == "" and machine.used() == "content/rvc"
+
+
+def test_a_person_is_asked_where_it_is_only_if_nothing_is_found(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, "lightning")
+    there = project(tmp_path / "far away" / "rvc")
+    assert machine.run(typed=f" {there} ") == "" and machine.used() == "far away/rvc"
+    assert "was not found with PROJECT = '/nowhere'" in machine.run(typed="/nowhere")
+    assert "was not found with PROJECT = '/typing'" in machine.run("/typing", typed=str(there)), "it is named already"
+    project(tmp_path / "studio" / "rvc")
+    assert machine.run(typed=str(there)) == "" and machine.used() == "studio/rvc"
 
 
 def zipped(folder: Path, target: Path) -> Path:
@@ -195,7 +211,7 @@ def test_a_zip_that_is_not_the_project_is_two_sentences(machine: Machine, tmp_pa
     zip_file = zipped(project(tmp_path / "github" / "x-main", name), tmp_path / "content" / "my-rvc.zip")
     if damage != "another project's":
         zip_file.write_bytes(zip_file.read_bytes()[:-200] if damage == "truncated" else b"hello /rvc_core/embedded/")
-    assert "Put its address" in machine.run() and not (tmp_path / "home" / "ran").exists()
+    assert "Give its address" in machine.run() and not (tmp_path / "home" / "ran").exists()
 
 
 def test_an_offline_bundle_installs_itself(tmp_path: Path) -> None:
@@ -451,9 +467,64 @@ def test_without_an_address_on_github_there_is_no_badge(address: str) -> None:
 def test_the_canary_names_what_no_longer_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    freeze = tmp_path / "freeze.txt"
+    freeze, record = tmp_path / "freeze.txt", tmp_path / "tried.json"
+    record.write_text("{}")
+    monkeypatch.setattr(canary, "TRIED", record)
     freeze.write_text("# Colab\nTorch==2.11.0+cu128\nnumpy==2.0.2\nstrange @ https://x/y.whl\n")
-    monkeypatch.setattr(sys, "argv", ["canary.py", "colab", str(freeze)])
+    monkeypatch.setattr(sys, "argv", ["canary.py", "colab", str(freeze), "--of", "2026-08-19"])
     assert canary.main() == 0 and "all packages of colab fit" in capsys.readouterr().out
+    today = date.today().isoformat()
+    assert json.loads(record.read_text()) == {"colab": {"list": "2026-08-19", "checked": today}}
     freeze.write_text("torch==1.13.1\nnumpy==2.0.2\n")
+    monkeypatch.setattr(sys, "argv", ["canary.py", "kaggle", str(freeze)])
     assert canary.main() == 1 and capsys.readouterr().out.startswith("torch 1.13.1 is there; we need >=")
+    assert list(json.loads(record.read_text())) == ["colab"], "what does not fit is not recorded"
+
+
+def test_the_canary_records_where_the_notebook_ran_and_only_if_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "freeze.txt").write_text("numpy==2.0.2\n")
+    (record := tmp_path / "tried.json").write_text('{"colab": {"elsewhere": "2026-01-01"}}')
+    monkeypatch.setattr(canary, "TRIED", record)
+    monkeypatch.setattr(sys, "argv", ["canary.py", "colab", str(tmp_path / "freeze.txt"), "--run"])
+    monkeypatch.setenv("RVC_HOME", "")
+    monkeypatch.setenv("PYTHONPATH", "")
+    ran: list[Path] = []
+
+    def execute(notebook: Path, output: Path, parameters: dict, cwd: Path, kernel_name: str) -> None:
+        assert os.environ["RVC_HOME"] == str(cwd.parent) and parameters["dataset"] == "demo"
+        assert [*cwd.parent.iterdir()] == [cwd], "nobody else's project is beside it"
+        ran.append(notebook)
+        if len(ran) == 1:
+            raise papermill.PapermillExecutionError(1, 1, "", "ValueError", "no", [])
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    with pytest.raises(papermill.PapermillExecutionError):
+        canary.main()
+    assert json.loads(record.read_text())["colab"]["elsewhere"] == "2026-01-01"
+    assert canary.main() == 0 and [one.name for one in ran] == ["rvc_colab.ipynb"] * 2
+    today = date.today().isoformat()
+    assert json.loads(record.read_text())["colab"] == {"list": today, "checked": today, "elsewhere": today}
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "r1")
+    assert canary.main() == 0 and json.loads(record.read_text())["colab"]["there"] == today
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+@pytest.mark.parametrize(
+    ("known", "days"),
+    [
+        ({}, []),
+        ({"list": "day 1", "checked": "day 2"}, ["day 2", "day 1"]),
+        ({"list": "day 1", "checked": "day 2", "elsewhere": "day 3"}, ["day 2", "day 1", "day 3"]),
+        ({"there": "day 4", "elsewhere": "day 3"}, ["day 4"]),
+    ],
+)
+def test_the_banner_says_on_what_the_notebook_was_tried_and_no_more(
+    known: dict[str, str], days: list[str], code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tried.json").write_text(json.dumps({"colab": known, "kaggle": {"there": "2020-01-01"}}))
+    monkeypatch.setattr(build, "HERE", tmp_path)
+    told = build.tried("colab", code)
+    assert re.findall(r"day \d", told) == days and "Colab" in told and "{" not in told
+    assert ("not yet" in told.lower() or "ainda não" in told.lower()) == ("there" not in known)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import papermill
 import pytest
+from sayings import is_english
 from test_forms import install_colab_s_widgets
 
 from rvc_core import ConvertSettings, PrepareSettings, RuntimeSettings, TrainSettings, notebook
@@ -90,16 +91,12 @@ def said(cells: list[dict], line: str) -> str:
     )
 
 
-_ENGLISH = {"the", "and", "is", "are", "with", "was", "your", "this", "not", "of", "to", "run", "from", "nothing", "it"}
-_ENGLISH |= {"has", "there", "recordings", "voice", "voices", "still", "better", "machine", "clips", "training", "took"}
-
-
 def english_sentences(ran: list[dict]) -> list[str]:
     """Lines of outputs that hold two English words or more."""
     shown = [output.get("text", "") for cell in ran for output in cell["outputs"]]
     shown += [output.get("data", {}).get("text/html", "") for cell in ran for output in cell["outputs"]]
-    text = re.sub(r"base64,[^\"]*|<[^>]*>|\S*/\S+", "\n", "\n".join("".join(one) for one in shown))
-    return [line for line in text.splitlines() if len(_ENGLISH & set(re.findall(r"[a-z]+", line.lower()))) >= 2]
+    text = re.sub(r"base64,[^\"]*|<script>.*?</script>|<[^>]*>|\S*/\S+", "\n", "\n".join("".join(one) for one in shown))
+    return [line for line in text.splitlines() if is_english(line)]
 
 
 @pytest.mark.parametrize(

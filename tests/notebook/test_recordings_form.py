@@ -59,7 +59,7 @@ def test_nothing_is_listed_while_somebody_types(home: Path) -> None:
 
 def test_each_form_says_what_is_used_when_nothing_is_given(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     notebook.begin("alice")
-    assert "Until you give yours, below, the cells make “demo”" in capsys.readouterr().out
+    assert "“alice” has no recordings yet: give them below. Until then the cells make “demo”" in capsys.readouterr().out
     learned, converted = notebook.recordings(), notebook.songs()
     assert "voice inside" in said(learned) and "voice inside" in learned.path.placeholder
     assert "sentences inside" in said(converted) and "sentences inside" in converted.path.placeholder
