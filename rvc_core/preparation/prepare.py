@@ -10,9 +10,8 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from ..audio.slicer import SHORTEST_SECONDS, Span, inside, outside, windows
 from ..audio.waveform import Audio, header_seconds
 from ..errors import DatasetError, StageOrderError
 from ..presets import PRESETS, preset
-from ..progress import Progress, Silent, Stop
+from ..progress import Progress, Report, Silent, Stop
 from ..settings import PrepareSettings
 from ..system.files import ensure_room
 from ..workspace.layout import Layout
@@ -40,7 +39,7 @@ _STAGES = ("prepare", "f0", "content", "index")
 
 
 @dataclass(frozen=True)
-class PrepareReport:
+class PrepareReport(Report):
     """Use of the recordings; ``seconds_in == seconds_kept + seconds_explained``.
 
     Attributes
@@ -67,10 +66,6 @@ class PrepareReport:
     skipped: bool = False
     stopped: bool = False
     warnings: list[str] = field(default_factory=list)
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields, for ``--json``."""
-        return asdict(self)
 
     @classmethod
     def of(cls, manifest: Manifest, seconds_in: float | None = None, *, skipped: bool = False) -> "PrepareReport":
@@ -124,12 +119,11 @@ def prepare(
     record = _record(layout, dataset, files, settings, uses_f0)
     content = {"format": _FORMAT, "settings": settings.stamp(), "files": files.fingerprint()}
     if is_current(layout, "prepare", content) and _is_complete(layout):
-        known = ExperimentRecord.load(layout).recordings
-        replace(record, recordings=known or digests_of(files)).save(layout)
+        replace(record, recordings=ExperimentRecord.load(layout).recordings).save(layout)
         return PrepareReport.of(Manifest.load(layout), skipped=True)
     refuse_disturbance(layout, "prepare")
     record = replace(record, recordings=digests_of(files))
-    refuse_other_recordings(layout, files, record.recordings)
+    refuse_other_recordings(layout, record.recordings)
     rate_hz = preset(settings.preset).sample_rate
     lengths = {name: header_seconds(path) for name, path in {**files.recordings, **files.ignored}.items()}
     ensure_room(layout.root, round(4 * sum(lengths.values()) * (rate_hz + 1.1 * (rate_hz + CONTENT_RATE_HZ))))
@@ -194,53 +188,26 @@ def _cut(
     progress.start("cutting", len(recordings))
     for recording in recordings:
         samples = np.load(recording.samples_file, mmap_mode="r")
-        everything = Span(0, recording.total_samples)
         held = heldout.get(recording.number, Span(0, 0))
-        phrases = sorted(
-            [
-                *inside(recording.phrases, held),
-                *inside(recording.phrases, Span(0, held.start)),
-                *inside(recording.phrases, Span(held.stop, everything.stop)),
-            ]
-        )
+        parts = (Span(0, held.start), held, Span(held.stop, recording.total_samples))
+        phrases = [phrase for part in parts for phrase in inside(recording.phrases, part)]
         covered: list[Span] = []
         for number, span in enumerate(window for phrase in phrases for window in windows(phrase, rate_hz)):
-            is_held = held.start <= span.start < held.stop
-            if _write_clip(
-                samples[span.start : span.stop],
-                rate_hz,
-                staging.heldout if is_held else staging,
-                f"{recording.number}_{number}",
-            ):
-                clips.append(
-                    Clip(
-                        f"{recording.number}_{number}",
-                        recording.name,
-                        span.start / rate_hz,
-                        len(span) / rate_hz,
-                        is_held,
-                        recording.speaker,
-                    )
-                )
+            name, is_held = f"{recording.number}_{number}", held.start <= span.start < held.stop
+            if _write_clip(samples[span.start : span.stop], rate_hz, staging.heldout if is_held else staging, name):
+                start, seconds = span.start / rate_hz, len(span) / rate_hz
+                clips.append(Clip(name, recording.name, start, seconds, is_held, recording.speaker))
                 covered.append(span)
-        silent = outside(phrases, everything.stop)
-        for reason, spans in (("silent", silent), ("too loud", outside(covered + silent, everything.stop))):
-            explained += [
-                Explained(recording.name, span.start / rate_hz, len(span) / rate_hz, reason, _remedy(reason, samples))
-                for span in spans
-            ]
+        silent = outside(phrases, recording.total_samples)
+        peak = f"peak {np.abs(samples).max():.4g}, where 1 is full scale: lower its level"
+        too_loud = outside(covered + silent, recording.total_samples)
+        for reason, spans, detail in (("silent", silent, ""), ("too loud", too_loud, peak)):
+            for span in spans:
+                start, seconds = span.start / rate_hz, len(span) / rate_hz
+                explained.append(Explained(recording.name, start, seconds, reason, detail))
         recording.samples_file.unlink()
         progress.advance(recording.name)
     return clips, explained
-
-
-def _remedy(reason: str, samples: np.ndarray) -> str:
-    """What to do about sound that is too loud."""
-    if reason != "too loud":
-        return ""
-    peak = float(np.abs(samples).max())
-    scale = next((f"divide it by {full}" for full in (32768, 8388608) if full / 100 < peak <= 1.1 * full), "")
-    return f"peak {peak:.4g}, where 1 is full scale: {scale or 'lower its level'}"
 
 
 def _write_clip(samples: np.ndarray, rate_hz: int, folder: Layout, name: str) -> bool:
