@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -17,6 +18,14 @@ def counted(count: int, what: str) -> str:
     ('1 clip', '0 clips', '2 clips')
     """
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+class Report:
+    """What a stage did: a dataclass of plain values."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields, for ``--json``."""
+        return asdict(self)  # type: ignore[call-overload]
 
 
 class Progress(Protocol):

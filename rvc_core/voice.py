@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .errors import RVCError, SettingsError
-from .progress import Beside, Progress, Silent
+from .progress import Beside, Progress, Report, Silent
 from .settings import ConvertSettings, RuntimeSettings
 from .system.files import slug_of
 from .system.platforms import in_words
@@ -176,16 +176,12 @@ class Voice:
 
 
 @dataclass(frozen=True)
-class FailedFile:
+class FailedFile(Report):
     """A recording that could not be converted, the error, and what to do."""
 
     source: str
     error: str
     hint: str
-
-    def as_json(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return dict(vars(self))
 
 
 def outputs_for(

@@ -103,7 +103,7 @@ MAY_OPEN = {
     ),
     "notebook/watching.py": ("a picture of limited size, a sound of the log", "Image.open soundfile.read"),
     "preparation/archives.py": ("checks zips of recordings", "zipfile.ZipFile opened.open target.open"),
-    "preparation/foreign_folder.py": ("after the folder was searched for links", "soundfile.info"),
+    "preparation/foreign.py": ("after the folder was searched for links", "soundfile.info"),
     "preparation/incoming.py": (
         "uploads under names of their own; links to your own recordings",
         "temporary.write_bytes (temporary / name).symlink_to",

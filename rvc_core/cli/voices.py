@@ -23,8 +23,7 @@ def _export(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _import(arguments: argparse.Namespace) -> dict[str, Any]:
-    from ..preparation.foreign import open_foreign
-    from ..preparation.foreign_folder import is_foreign
+    from ..preparation.foreign import is_foreign, open_foreign
     from ..voices.share import import_voices
 
     progress = progress_of(arguments)

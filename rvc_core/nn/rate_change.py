@@ -49,9 +49,7 @@ def _extended(rows: Tensor, spec: VoiceSpec) -> Tensor:
 
 def _resampled(kernel: Tensor, known: VoiceSpec, spec: VoiceSpec) -> Tensor:
     """The layer that reads spectra, (hidden, bins, 1), for bins at other frequencies; deaf above the known band."""
-    known_hz, wanted_hz = (
-        torch.linspace(0, rates.sample_rate / 2, rates.spectrogram_bins) for rates in (known, spec)
-    )
+    known_hz, wanted_hz = (torch.linspace(0, rates.sample_rate / 2, rates.spectrogram_bins) for rates in (known, spec))
     position = wanted_hz / known_hz[1]
     below = position.long().clamp(max=known.spectrogram_bins - 2)
     share = (position - below)[:, None]

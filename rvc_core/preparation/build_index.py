@@ -1,15 +1,14 @@
 """Stage: build the index from the training clips' content features."""
 
 import shlex
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..errors import DatasetError, StageOrderError
 from ..features.retrieval import FeatureIndex
-from ..progress import Progress, Silent
+from ..progress import Progress, Report, Silent
 from ..settings import IndexSettings
 from ..system.files import ensure_room
 from ..system.untrusted import load_array
@@ -20,7 +19,7 @@ from ..workspace.stamps import clear, content_of, is_current, stamp, stamp_of
 
 
 @dataclass(frozen=True)
-class IndexReport:
+class IndexReport(Report):
     """The current index.
 
     Attributes
@@ -42,10 +41,6 @@ class IndexReport:
     lists: int = 0
     skipped: bool = False
     warnings: list[str] = field(default_factory=list)
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields, for ``--json``."""
-        return asdict(self)
 
 
 @at_stage("index")

@@ -6,7 +6,7 @@ before it writes the first file. So an interrupted run resumes, and changed sett
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..errors import AudioError, DatasetError
 from ..features.content import content_encoder, content_identity, content_name
 from ..features.pitch import SAMPLE_RATE, pitch_estimator, pitch_method
 from ..presets import VoiceSpec
-from ..progress import Progress, Silent, Stop, counted
+from ..progress import Progress, Report, Silent, Stop, counted
 from ..settings import ExtractSettings, RuntimeSettings
 from ..system.devices import choose_device
 from ..system.files import ensure_room, replace_atomically, write_text
@@ -33,7 +33,7 @@ Compute = Callable[[np.ndarray], list[np.ndarray]]  # samples at 16 kHz → one 
 
 
 @dataclass(frozen=True)
-class ExtractReport:
+class ExtractReport(Report):
     """Result for all clips, including held-out clips.
 
     Attributes
@@ -51,10 +51,6 @@ class ExtractReport:
     failed: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     stopped: bool = False
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields, for ``--json``."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

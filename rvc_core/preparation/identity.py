@@ -37,7 +37,7 @@ def digests_of(files: DatasetFiles) -> list[str]:
     return sorted(digests)
 
 
-def refuse_other_recordings(layout: Layout, files: DatasetFiles, digests: list[str]) -> None:
+def refuse_other_recordings(layout: Layout, digests: list[str]) -> None:
     """Refuse recordings that have nothing in common with those that a voice of this name was trained on.
 
     More recordings, fewer, renamed or moved ones are fine: training resumes with them.
@@ -56,12 +56,7 @@ def refuse_other_recordings(layout: Layout, files: DatasetFiles, digests: list[s
             )
         return
     known = ExperimentRecord.load(layout)
-    if known.recordings:
-        is_other = not set(known.recordings) & set(digests)
-    else:  # an experiment of an earlier version: names and sizes say as much as can be known
-        before = {(name, size) for name, size, *_ in content_of(layout, "prepare").get("files", [])}
-        is_other = bool(before) and not before & {(name, size) for name, size, _ in files.fingerprint()}
-    if is_other:
+    if known.recordings and not set(known.recordings) & set(digests):
         raise DatasetError(
             f"{layout.name!r} was trained on other recordings ({known.dataset}); none of these is among them",
             hint=_REMEDY,

@@ -10,9 +10,8 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from ..audio.slicer import SHORTEST_SECONDS, Span, inside, outside, windows
 from ..audio.waveform import Audio
 from ..errors import DatasetError, StageOrderError
 from ..presets import PRESETS, preset
-from ..progress import Progress, Silent, Stop
+from ..progress import Progress, Report, Silent, Stop
 from ..settings import PrepareSettings
 from ..workspace.layout import Layout
 from ..workspace.manifest import Clip, ExperimentRecord, Explained, Manifest, speaker_names
@@ -38,7 +37,7 @@ _STAGES = ("prepare", "index")  # pitch and content keep theirs: they name the e
 
 
 @dataclass(frozen=True)
-class PrepareReport:
+class PrepareReport(Report):
     """Use of the recordings; ``seconds_in == seconds_kept + seconds_explained``.
 
     Attributes
@@ -65,10 +64,6 @@ class PrepareReport:
     skipped: bool = False
     stopped: bool = False
     warnings: list[str] = field(default_factory=list)
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields, for ``--json``."""
-        return asdict(self)
 
     @classmethod
     def of(cls, manifest: Manifest, seconds_in: float | None = None, *, skipped: bool = False) -> "PrepareReport":
@@ -122,12 +117,11 @@ def prepare(
     record = _record(layout, dataset, files, settings, uses_f0)
     content = {"format": _FORMAT, "settings": settings.stamp(), "files": files.fingerprint()}
     if is_current(layout, "prepare", content) and _is_complete(layout):
-        known = ExperimentRecord.load(layout).recordings
-        replace(record, recordings=known or digests_of(files)).save(layout)
+        replace(record, recordings=ExperimentRecord.load(layout).recordings).save(layout)
         return PrepareReport.of(Manifest.load(layout), skipped=True)
     refuse_disturbance(layout, "prepare")
     record = replace(record, recordings=digests_of(files))
-    refuse_other_recordings(layout, files, record.recordings)
+    refuse_other_recordings(layout, record.recordings)
     rate_hz = preset(settings.preset).sample_rate
     with _aside(layout) as staging:
         decoder = Decoder(staging, settings, rate_hz, record.speaker_names)
@@ -190,42 +184,23 @@ def _cut(
     progress.start("cutting", len(recordings))
     for recording in recordings:
         samples = np.load(recording.samples_file, mmap_mode="r")
-        everything = Span(0, recording.total_samples)
         held = heldout.get(recording.number, Span(0, 0))
-        phrases = sorted(
-            [
-                *inside(recording.phrases, held),
-                *inside(recording.phrases, Span(0, held.start)),
-                *inside(recording.phrases, Span(held.stop, everything.stop)),
-            ]
-        )
+        parts = (Span(0, held.start), held, Span(held.stop, recording.total_samples))
+        phrases = [phrase for part in parts for phrase in inside(recording.phrases, part)]
         covered: list[Span] = []
         for number, span in enumerate(window for phrase in phrases for window in windows(phrase, rate_hz)):
-            is_held = held.start <= span.start < held.stop
-            if _write_clip(
-                samples[span.start : span.stop],
-                rate_hz,
-                staging.heldout if is_held else staging,
-                f"{recording.number}_{number}",
-            ):
-                clips.append(
-                    Clip(
-                        f"{recording.number}_{number}",
-                        recording.name,
-                        span.start / rate_hz,
-                        len(span) / rate_hz,
-                        is_held,
-                        recording.speaker,
-                    )
-                )
+            name, is_held = f"{recording.number}_{number}", held.start <= span.start < held.stop
+            if _write_clip(samples[span.start : span.stop], rate_hz, staging.heldout if is_held else staging, name):
+                start, seconds = span.start / rate_hz, len(span) / rate_hz
+                clips.append(Clip(name, recording.name, start, seconds, is_held, recording.speaker))
                 covered.append(span)
-        silent = outside(phrases, everything.stop)
-        loud = outside(covered + silent, everything.stop)
-        detail = beyond_full_scale(Audio(np.asarray(samples), rate_hz)) if loud else ""
-        for reason, remedy, spans in (("silent", "", silent), ("too loud", detail, loud)):
-            explained += [
-                Explained(recording.name, span.start / rate_hz, len(span) / rate_hz, reason, remedy) for span in spans
-            ]
+        silent = outside(phrases, recording.total_samples)
+        too_loud = outside(covered + silent, recording.total_samples)
+        peak = beyond_full_scale(Audio(np.asarray(samples), rate_hz)) if too_loud else ""
+        for reason, spans, detail in (("silent", silent, ""), ("too loud", too_loud, peak)):
+            for span in spans:
+                start, seconds = span.start / rate_hz, len(span) / rate_hz
+                explained.append(Explained(recording.name, start, seconds, reason, detail))
         recording.samples_file.unlink()
         progress.advance(recording.name)
     return clips, explained

@@ -1,14 +1,14 @@
 """Measure a folder of recordings before training: figures, a grade, and what to do."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ..audio.quality import Quality, beyond_full_scale, measure
 from ..audio.recordings import find_recordings, unread_folders
 from ..audio.waveform import read_recording
 from ..errors import AudioError
-from ..progress import Progress, Silent, counted
+from ..progress import Progress, Report, Silent, counted
 
 Grade = Literal["good", "usable", "poor"]
 _RANK: dict[Grade, int] = {"good": 0, "usable": 1, "poor": 2}
@@ -28,7 +28,7 @@ class RecordingReport:
 
 
 @dataclass(frozen=True)
-class DatasetReport:
+class DatasetReport(Report):
     """A dataset: its recordings, an overall grade, and one line of advice."""
 
     minutes: float
@@ -36,10 +36,6 @@ class DatasetReport:
     advice: str
     recordings: list[RecordingReport]
     not_read: list[tuple[str, str]] = field(default_factory=list)  # sub-folders, and why
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields, for ``--json``."""
-        return asdict(self)
 
     def __str__(self) -> str:
         faulty = [

@@ -13,8 +13,7 @@ from rvc_core.experiment import Experiment
 from rvc_core.preparation.identity import begin_again, times_begun
 from rvc_core.preparation.prepare import prepare
 from rvc_core.settings import PrepareSettings
-from rvc_core.system.documents import read_json
-from rvc_core.system.files import sha256_of, write_json
+from rvc_core.system.files import sha256_of
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.manifest import ExperimentRecord, Manifest
 from synth import phrase
@@ -75,17 +74,6 @@ def test_before_anything_is_trained_recordings_may_be_replaced(tmp_path: Path) -
     prepare(layout, _record(tmp_path / "wrong", 1), NANO)
     prepare(layout, _record(tmp_path / "right", 2), NANO)
     assert {clip.recording for clip in Manifest.load(layout).clips} == {"2.wav"}
-
-
-def test_an_experiment_without_hashes_goes_by_names_and_sizes(trained: Layout, tmp_path: Path) -> None:
-    record = read_json(trained.experiment, object)
-    del record["recordings"]
-    write_json(trained.experiment, record)
-    _record(tmp_path / "bob", 7)
-    with pytest.raises(DatasetError, match="other recordings"):
-        prepare(trained, tmp_path / "bob", NANO)
-    assert prepare(trained, tmp_path / "alice", NANO).skipped
-    assert len(ExperimentRecord.load(trained).recordings) == 2  # from now on it has them
 
 
 def test_an_imported_voice_is_not_trained_over(tmp_path: Path) -> None:
