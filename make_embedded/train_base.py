@@ -4,10 +4,11 @@ First without discriminators, at a high learning rate, until the mel is roughly 
 training step. Restartable: the same command goes on from its checkpoint. With several processes (one for each core
 beats threads) gradients are averaged::
 
-    rvc prepare pool --dataset RECORDINGS --preset nano && rvc extract pool
+    rvc prepare pool --dataset RECORDINGS --preset nano --holdout-minutes 0 && rvc extract pool
     torchrun --standalone --nproc_per_node 2 make_embedded/train_base.py pool base.ckpt --minutes 60 --export DIR
 
-Row 0 of the table, where every new voice starts, becomes the mean of all readers.
+Row 0 of the table, where every new voice starts, becomes the mean of all readers. Each tenth reader is held out, as in
+`train_encoder.py`. ``--start DIR`` begins with the base models in a folder instead of random weights.
 """
 
 import argparse
@@ -29,7 +30,8 @@ from rvc_core.nn.synthesizer import take_segments
 from rvc_core.presets import VoiceSpec, preset
 from rvc_core.system.files import replace_atomically
 from rvc_core.training.step import Networks, train_step
-from rvc_core.training.validate import Examiner, heldout_files
+from rvc_core.training.validate import Examiner
+from rvc_core.workspace.checkpoint import load_base
 from rvc_core.workspace.dataset import Batch, ClipStore, ClipTensors
 from rvc_core.workspace.filelist import ClipFiles, read_filelist
 from rvc_core.workspace.layout import Layout
@@ -38,7 +40,7 @@ from rvc_core.workspace.voice_file import VoiceInfo
 BATCH_SIZE = 8
 SAVE_SECONDS = 150
 SHOWN = ("loss/g/mel", "loss/g/kl", "loss/g/fm", "loss/d/total")
-WARM_RATE, FIRST_RATE, LAST_RATE = 1e-3, 4e-4, 1e-4
+WARM_RATE, FIRST_RATE, LAST_RATE = 1e-3, 4e-4, 5e-5
 
 
 class DisguisedClips(ClipStore):
@@ -57,14 +59,16 @@ class DisguisedClips(ClipStore):
         return replace(clip, content=F.pad(content, (0, 0, 0, max(0, clip.frames - len(content))))[: clip.frames])
 
 
-def clips_of(layout: Layout, spec: VoiceSpec) -> ClipStore:
-    """All training clips, each with its reader's row: the number of the recording, from 1."""
-    files = [
-        replace(file, speaker=1 + int(file.wave.stem.split("_")[0]))
-        for file in read_filelist(layout.filelist)
-        if file.wave.parent == layout.clips
-    ]
-    return DisguisedClips(files, spec, sorted(layout.root.glob("disguised_*")))
+def clips_of(layout: Layout, spec: VoiceSpec) -> tuple[ClipStore, ClipStore]:
+    """Clips for training and, of each tenth reader, one to judge with; the row is the recording's number, from 1."""
+    files = [file for file in read_filelist(layout.filelist) if file.wave.parent == layout.clips]
+    numbered = [(int(file.wave.stem.split("_")[0]), file) for file in files]
+    taught = [replace(file, speaker=1 + number) for number, file in numbered if number % 10]
+    heldout = {number: file for number, file in numbered if number % 10 == 0}
+    return (
+        DisguisedClips(taught, spec, sorted(layout.root.glob("disguised_*"))),
+        ClipStore([*heldout.values()][:10], spec, "2023"),
+    )
 
 
 def average_gradients(optimizer: torch.optim.Optimizer, *_: object) -> None:
@@ -134,18 +138,22 @@ def main() -> None:
     parser.add_argument("--warm-minutes", type=float, default=15.0, help="of these, without discriminators")
     parser.add_argument("--bf16", action="store_true", help="half precision, on processors that have it")
     parser.add_argument("--device", type=torch.device, default="cpu")
+    parser.add_argument("--start", type=Path, help="folder of base models to begin with")
     parser.add_argument("--export", type=Path, help="folder for the base models")
     arguments = parser.parse_args()
     distributed.init_process_group("gloo")
     rank = distributed.get_rank()
     torch.set_num_threads(1)
     spec, layout = preset("nano"), Layout.of(arguments.experiment)
-    clips, heldout = clips_of(layout, spec), ClipStore(heldout_files(layout, spec)[:10], spec, "2023")
+    clips, heldout = clips_of(layout, spec)
     examiner = Examiner(layout, spec, VoiceInfo(), heldout, unlike="none")
     networks = Networks.fresh(spec, seed=1, device=arguments.device)
     optimizers = (networks.generator_optimizer, networks.discriminator_optimizer)
     modules = (networks.generator, networks.discriminator, *optimizers)
     step, spent, values = 0, 0.0, {}
+    if arguments.start:
+        for name, network in (("generator", networks.generator), ("discriminator", networks.discriminator)):
+            network.load_state_dict(load_base(arguments.start / f"base_{name}.pth"))
     if arguments.checkpoint.exists():
         state = torch.load(arguments.checkpoint, map_location=arguments.device, weights_only=True)
         step, spent = state["step"], state["minutes"]
