@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import errors
 from ..assets import registry
-from ..errors import DatasetError, ResourceError, StageOrderError, StorageError
+from ..errors import DatasetError, ResourceError, SettingsError, StageOrderError, StorageError
 from ..experiment import Experiment
 from ..preparation.incoming import brought, new_set
 from ..preparation.preview import offered
@@ -92,6 +92,8 @@ def begin(
     StorageError
         When a path lies in Drive, and Drive cannot be mounted.
     """
+    if not isinstance(settings or {}, Mapping):
+        raise SettingsError("`settings` is not a table", hint='write it like this: {"epochs": 300}')
     given = {"mirror": place, **(settings or {})}
     mount_drive(dataset, songs, given["mirror"], home())  # before anything is written under its path
     session = opened(name, dataset, songs, given)

@@ -15,6 +15,7 @@ import soundfile
 from ..audio.waveform import Audio
 from ..errors import RVCError, StageOrderError, StorageError
 from ..experiment import Experiment
+from ..storage.mirror import told as saved_to
 from ..system.inside import refuse_links
 from ..training import detached
 from ..training.beacon import read_state
@@ -27,7 +28,7 @@ from ..workspace.metrics import history as recorded
 from .outcome import ending, evidence, failure_line, headline, minutes_left, progress_line
 from .players import compressed, labelled, preview
 from .plots import MEL_TAGS, WIDTH_PIXELS, Picture, pictures
-from .texts import say
+from .texts import say, translated
 
 _SHORTEST_PAUSE_SECONDS = 3.0
 _LARGEST_PICTURE_PIXELS = 4096
@@ -120,7 +121,8 @@ class _Frame:
             sentence = headline(verdict, minutes_left(beacon)) if verdict else say("loading")
         else:
             sentence = ending(verdict, run_record(self._layout))
-        lines = [line for line in [progress_line(beacon) if running else ""] if line]
+        lines = [progress_line(beacon) if running else "", translated(saved_to(self._layout))]
+        lines = [line for line in lines if line]
         lines += [failure_line(one) for one in verdict.failures] if verdict else []
         words = "\n".join([f"{say('state_' + state)}: {sentence}", *lines])
         share = min(1.0, beacon["done"] / max(1, beacon["total"])) if running and beacon.get("label") else None

@@ -90,6 +90,22 @@ def test_a_failed_download_too(tmp_path: Path) -> None:
     assert lines[1] == "→ tente mais tarde; ou consiga o arquivo de outra forma"
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.txt", b"words", "a.txt é um texto, não uma gravação"),
+        ("a.rar", b"Rar!\x1a\x07\x00", "a.rar é um pacote RAR, que não pode ser descompactado aqui"),
+        ("a.zip", b"PK\x03\x04 and no more", "a.zip está danificado ou incompleto"),
+        ("empty", None, "não há gravações em "),
+    ],
+)
+def test_files_that_are_no_recordings_too(name: str, content: bytes | None, told: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir() if content is None else (tmp_path / name).write_bytes(content)
+    notebook.begin("alice", str(tmp_path / name))
+    lines = error_in_words(caught(notebook.report))
+    assert told in lines[0] and not any(map(is_english, lines)) and "inglês" not in " ".join(lines), lines
+
+
 def test_an_unattended_run_without_recordings_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unattended, "is_unattended", lambda: True)
     found = [Path(f"/in/{number}") for number in range(10)]
@@ -104,6 +120,10 @@ def test_a_setting_that_does_not_fit_is_explained_with_its_own_help() -> None:
     assert isinstance(error, SettingsError)
     help_text = texts("pt")["help"]["TrainSettings"]["epochs"]
     assert error_in_words(error)[:2] == ["epochs: precisa ser pelo menos 1 (veio 0)", f"→ epochs: {help_text}"]
+    error = caught(lambda: notebook.begin("alice", settings={"preset": "v3"}))
+    assert error_in_words(error)[1] == f"→ preset: {texts('pt')['help']['PrepareSettings']['preset']}"
+    error = caught(lambda: notebook.begin("alice", settings="epochs=3"))
+    assert error_in_words(error)[:2] == ["`settings` não é uma tabela", '→ escreva assim: {"epochs": 300}']
     assert translated(str(TrainSettings.model_fields["epochs"].description)) == help_text
 
 
