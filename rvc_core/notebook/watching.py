@@ -122,8 +122,8 @@ class _Frame:
         else:
             sentence = ending(verdict, run_record(self._layout))
         lines = [progress_line(beacon) if running else "", translated(saved_to(self._layout))]
-        lines = [line for line in lines if line]
         lines += [failure_line(one) for one in verdict.failures] if verdict else []
+        lines = [*filter(None, lines)]
         words = "\n".join([f"{say('state_' + state)}: {sentence}", *lines])
         share = min(1.0, beacon["done"] / max(1, beacon["total"])) if running and beacon.get("label") else None
         return words, _headed(state, sentence, lines, share)
@@ -160,16 +160,11 @@ class _Frame:
         epoch = history.epoch_at(newest.step)
         try:
             samples, rate_hz = soundfile.read(io.BytesIO(newest.encoded_audio_string), dtype="float32", always_2d=True)
-            players = (
-                (say("heldout_recording"), preview(clip)),
-                (
-                    say(tags[0].replace("/", "_"), epoch=epoch) if epoch else say("heldout_before"),
-                    compressed(Audio(samples[:, 0], rate_hz)),
-                ),
-            )
+            label = say(tags[0].replace("/", "_"), epoch=epoch) if epoch else say("heldout_before")
+            shown = labelled(say("heldout_recording"), preview(clip))
+            shown += labelled(label, compressed(Audio(samples[:, 0], rate_hz)))
         except (RVCError, soundfile.LibsndfileError):  # the clips were cleaned up or cut again; a damaged log
             return ""
-        shown = "".join(labelled(label, sound) for label, sound in players)
         return f'<div style="display:flex;flex-wrap:wrap;gap:8px;margin:8px 0">{shown}</div>'
 
     def _newest_mels(self) -> dict[str, bytes]:
