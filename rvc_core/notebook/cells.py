@@ -51,6 +51,7 @@ def check() -> None:
     ResourceError
         When there is a GPU that this torch has no code for.
     """
+    _whole_words()
     report = run_command("check", failing=False)
     found = report["versions"]
     names = ("rvc_core", "python", "torch", "numpy", "ipywidgets", "faiss-cpu", "faiss-gpu")
@@ -111,7 +112,6 @@ def begin(
         say("begun", name=session.voice_name, folder=layout.root, free=f"{shutil.disk_usage(home()).free / 1e9:.0f}")
         + (say("minutes_left", minutes=round(left)) if left is not None else "")
     )
-    _whole_words()
     return session.lab
 
 

@@ -72,7 +72,9 @@ def listen(most: int = 3) -> None:
         if "error" in made:
             warn(made["error"], made["hint"])
             continue
-        page = row(voice, Path(made["output"]), layout, recommended=voice == found[0])
+        page = row(
+            voice, Path(made["output"]), layout, recommended=voice == found[0] and verdict.state != "cannot_tell"
+        )
         display({"text/html": page, "text/plain": called(voice, layout)}, raw=True)
         display(button)
     print(say("without_a_click", voice=called(taken, layout)))
