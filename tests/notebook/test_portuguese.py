@@ -1,5 +1,6 @@
 """The Portuguese notebook to the end: errors, hints, warnings and progress, not only what its cells print."""
 
+import json
 import re
 import time
 from pathlib import Path
@@ -15,6 +16,8 @@ from rvc_core.notebook.texts import error_in_words, texts, translated
 from rvc_core.preparation.links import address_of
 from rvc_core.preparation.typed_paths import meant
 from rvc_core.system.download import download
+from rvc_core.training import detached
+from rvc_core.workspace.layout import Layout
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +116,16 @@ def test_an_unattended_run_without_recordings_too(monkeypatch: pytest.MonkeyPatc
     assert isinstance(error, DatasetError) and "?" not in str(error) and "/in/7 and 2 more" in str(error)
     lines = error_in_words(error)
     assert "não há ninguém" in lines[0] and "/in/7 e mais 2" in lines[0] and 'dataset = "/in/0"' in lines[1]
+
+
+def test_a_training_that_was_killed_too(tmp_path: Path) -> None:
+    layout = Layout.of("alice")
+    layout.root.mkdir(parents=True)
+    layout.log.write_text("torch.distributed: exitcode: -9")
+    layout.run.write_text(json.dumps({"pid": 1, "host": "gone", "state": "running", "log_begins": 0}))
+    lines = error_in_words(caught(lambda: detached.watch(layout)))
+    assert lines[0].startswith("o treino falhou: o sistema o encerrou (sinal 9)"), lines
+    assert lines[1].endswith("Treinar continua do último checkpoint") and not any(map(is_english, lines)), lines
 
 
 def test_a_setting_that_does_not_fit_is_explained_with_its_own_help() -> None:
