@@ -113,17 +113,16 @@ class _Frame:
 
     def _status(self, running: bool) -> tuple[str, str]:
         """The outcome and what to do next, as text and as HTML."""
-        state, verdict = "waiting", self._verdict
+        verdict = self._verdict
+        state = verdict.state if verdict else "waiting"
         beacon: Mapping[str, Any] = read_state(self._layout.beacon) or {}
-        if verdict is not None:
-            state = verdict.state
         if running:
             sentence = headline(verdict, minutes_left(beacon)) if verdict else say("loading")
         else:
             sentence = ending(verdict, run_record(self._layout))
-        lines = [progress_line(beacon) if running else "", translated(saved_to(self._layout))]
-        lines += [failure_line(one) for one in verdict.failures] if verdict else []
-        lines = [*filter(None, lines)]
+        saved = translated(saved_to(self._layout))
+        lines = [progress_line(beacon) if running else "", saved and say("storage", told=saved)]
+        lines = [*filter(None, lines), *map(failure_line, verdict.failures if verdict else [])]
         words = "\n".join([f"{say('state_' + state)}: {sentence}", *lines])
         share = min(1.0, beacon["done"] / max(1, beacon["total"])) if running and beacon.get("label") else None
         return words, _headed(state, sentence, lines, share)
@@ -226,13 +225,12 @@ def _headed(state: str, sentence: str, lines: list[str], share: float | None) ->
         f'<span style="background:{_COLOURS.get(state, "#667180")};color:#fff;border-radius:4px;padding:1px 8px;'
         f'font-weight:600">{html.escape(say("state_" + state))}</span>'
     )
-    round_ = "border-radius:3px;height:6px"
     bar = (
         ""
         if share is None
         else (
-            f'<div style="background:#8a94a033;{round_};max-width:900px;margin:6px 0">'
-            f'<div style="background:{_COLOURS["good"]};{round_};width:{100 * share:.1f}%"></div></div>'
+            f'<div style="background:#8a94a033;border-radius:3px;overflow:clip;max-width:900px;margin:6px 0">'
+            f'<div style="background:{_COLOURS["good"]};height:6px;width:{100 * share:.1f}%"></div></div>'
         )
     )
     return (
