@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import errors
 from ..assets import registry
-from ..errors import DatasetError, ResourceError, StageOrderError, StorageError
+from ..errors import DatasetError, ResourceError, SettingsError, StageOrderError, StorageError
 from ..experiment import Experiment
 from ..preparation.incoming import brought, new_set
 from ..preparation.preview import offered
@@ -51,6 +51,7 @@ def check() -> None:
     ResourceError
         When there is a GPU that this torch has no code for.
     """
+    _whole_words()
     report = run_command("check", failing=False)
     found = report["versions"]
     names = ("rvc_core", "python", "torch", "numpy", "ipywidgets", "faiss-cpu", "faiss-gpu")
@@ -92,6 +93,8 @@ def begin(
     StorageError
         When a path lies in Drive, and Drive cannot be mounted.
     """
+    if not isinstance(settings or {}, Mapping):
+        raise SettingsError("`settings` is not a table", hint='write it like this: {"epochs": 300}')
     given = {"mirror": place, **(settings or {})}
     mount_drive(dataset, songs, given["mirror"], home())  # before anything is written under its path
     session = opened(name, dataset, songs, given)
@@ -109,7 +112,6 @@ def begin(
         say("begun", name=session.voice_name, folder=layout.root, free=f"{shutil.disk_usage(home()).free / 1e9:.0f}")
         + (say("minutes_left", minutes=round(left)) if left is not None else "")
     )
-    _whole_words()
     return session.lab
 
 

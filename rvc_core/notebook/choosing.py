@@ -52,7 +52,7 @@ def row(voice: Path, output: Path, layout: Layout, *, recommended: bool) -> str:
         f'<tr><td style="text-align:left;padding:0 8px 0 0">{html.escape(say(figure))}</td>'
         '<td style="width:110px"><div style="background:#8a94a033;border-radius:3px;height:6px">'
         f'<div style="background:#00796b;border-radius:3px;height:6px;width:{100 * share:.0f}%"></div></div></td>'
-        f'<td style="padding:0 0 0 8px">{100 * share:.0f} %</td></tr>'
+        f'<td style="padding:0 0 0 8px;white-space:nowrap">{100 * share:.0f} %</td></tr>'
         for figure, share in figures(voice, output, layout).items()
     )
     table = f'<table style="font-size:90%;margin:0">{bars}</table>' if bars else ""

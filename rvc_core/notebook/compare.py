@@ -189,10 +189,10 @@ def chosen(comparison: Comparison, choice: str | int = "auto") -> Candidate:
         When there is no such voice; those that there are are listed.
     """
     choice = str(choice)
-    counted = {epoch: won / heard for epoch, (won, heard) in preferences(comparison.layout).items()}
     by_epoch = {one.epoch: one for one in comparison.voices}
     if choice == "auto":
-        heard = {epoch: share for epoch, share in counted.items() if epoch in by_epoch}
+        counted = preferences(comparison.layout).items()
+        heard = {epoch: won / compared for epoch, (won, compared) in counted if epoch in by_epoch}
         epoch = max(heard, key=lambda one: (heard[one], one == comparison.recommended), default=comparison.recommended)
         return by_epoch.get(epoch if epoch is not None else -1, comparison.voices[-1])
     if not choice.isdigit() or int(choice) not in by_epoch:

@@ -224,6 +224,7 @@ def _limit(axes: "Axes", values: np.ndarray) -> None:
     room = 0.12 * (high - low) or 0.01
     axes.set_ylim(low - room, high + 1.5 * room)
     axes.set_xlabel(say("epoch_axis"), labelpad=1)
+    axes.locator_params("x", integer=True)
 
 
 def _mels(axes: "Axes", mels: Mapping[str, bytes]) -> None:

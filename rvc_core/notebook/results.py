@@ -60,9 +60,9 @@ def listen(most: int = 3) -> None:
     for failure in verdict.failures:
         print(failure_line(failure))
     source = sorted(find_recordings(_songs(session)[0]).recordings.values())[0]
-    worth_it = [Path(one.path).name for one in verdict.candidates if one.path]
+    places = {Path(one.path).name: place for place, one in enumerate(verdict.candidates) if one.path}
     dated = [path for path in found if path != layout.final_voice]  # one of them is the final voice too
-    dated.sort(key=lambda path: worth_it.index(path.name) if path.name in worth_it else len(worth_it))
+    dated.sort(key=lambda path: places.get(path.name, len(found)))
     shown, taken = (dated or found)[:most], _chosen_voice(session)
     if taken not in shown:
         shown.append(taken)
@@ -72,7 +72,9 @@ def listen(most: int = 3) -> None:
         if "error" in made:
             warn(made["error"], made["hint"])
             continue
-        page = row(voice, Path(made["output"]), layout, recommended=voice == found[0])
+        page = row(
+            voice, Path(made["output"]), layout, recommended=voice == found[0] and verdict.state != "cannot_tell"
+        )
         display({"text/html": page, "text/plain": called(voice, layout)}, raw=True)
         display(button)
     print(say("without_a_click", voice=called(taken, layout)))
@@ -170,15 +172,9 @@ def play(title: str, source: Path, output: Path) -> None:
     """Two players, of the source and of what became of it: the same half minute, and the paths of the whole files."""
     from IPython.display import display
 
-    converted = preview(output)
-    linked = detect().name != "colab"
-    players = "".join(
-        player(say(label), path.absolute(), shown, linked=linked)
-        for label, path, shown in (
-            ("before", source, preview(source, converted.start_seconds)),
-            ("after", output, converted),
-        )
-    )
+    converted, linked = preview(output), detect().name != "colab"
+    players = player(say("before"), source.absolute(), preview(source, converted.start_seconds), linked=linked)
+    players += player(say("after"), output.absolute(), converted, linked=linked)
     page = f'<b>{html.escape(title)}</b><div style="display:flex;flex-wrap:wrap;gap:12px">{players}</div>'
     display({"text/html": page, "text/plain": f"{title}: {output.absolute()}"}, raw=True)
 

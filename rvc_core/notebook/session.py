@@ -6,8 +6,6 @@ A kernel forgets everything when it is restarted. What stands here it finds agai
 import contextlib
 import json
 import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -25,10 +23,10 @@ from ..settings import (
     PrepareSettings,
     RuntimeSettings,
     S,
-    Settings,
     refuse_unknown,
     text_of,
 )
+from ..system.devices import count_gpus
 from ..system.documents import read_json, read_or
 from ..system.files import signature, slug_of, write_json
 from ..system.platforms import home
@@ -38,7 +36,7 @@ from .forms import Form, in_turn
 from .recommended import batch_for, epochs_for, gpu_gigabytes
 from .texts import language, say, translated
 
-_CLASSES: tuple[type[Settings], ...] = (*TRAIN_SETTINGS, ConvertSettings, MirrorSettings)
+_CLASSES = (*TRAIN_SETTINGS, ConvertSettings, MirrorSettings)
 _LINE_EVERY_SECONDS = 15.0
 _NEWEST = "notebook.json"
 DEMO = "demo"  # the recordings inside the package, and the voice that is made of them
@@ -164,7 +162,7 @@ class Session:
         start: dict[str, Any] = {}
         if settings is PrepareSettings:
             start |= {"holdout_minutes": _DEMO_HOLDOUT_MINUTES} if self.is_demo else {}
-            start |= {"preset": "nano"} if self.is_demo or not has_gpu() else {}
+            start |= {} if count_gpus() and not self.is_demo else {"preset": "nano" if self.is_demo else "nano-24k"}
         given = {name: value for name, value in self.given.items() if name in settings.model_fields}
         return settings.of(**start | given | self.chosen.get(settings.__name__, {}))
 
@@ -241,14 +239,6 @@ def all_chosen() -> list[str]:
         content = read_or(file, dict[str, Any], {})
         chosen += [str(content.get(name, "")) for name in ("dataset", "arrived", "songs")]
     return chosen
-
-
-def has_gpu() -> bool:
-    """Whether there is an NVIDIA GPU, without touching it: it belongs to the processes that train and convert."""
-    if shutil.which("nvidia-smi") is None:
-        return False
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
-    return "GPU" in listed.stdout
 
 
 def _file() -> Path:

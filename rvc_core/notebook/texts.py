@@ -78,7 +78,9 @@ def translated(english: str, depth: int = _DEEPEST) -> str:
         for pattern, text in _patterns(language()):
             if found := pattern.fullmatch(english):
                 gaps = sorted(found.groupdict().items())
-                return text.format(*(translated(value, depth - 1) for _, value in gaps))
+                told = text.format(*(translated(value, depth - 1) for _, value in gaps))
+                if told != english:  # of a pattern of gaps alone, none was known
+                    return told
     return english
 
 
@@ -96,9 +98,9 @@ def _sentences(code: str) -> dict[str, str]:
 
 @cache
 def _patterns(code: str) -> list[tuple[re.Pattern[str], str]]:
-    """The sentences with gaps, those with most words of their own first."""
+    """The sentences with gaps, those with most letters of their own first."""
     table = _sentences(code)
-    with_gaps = sorted((key for key in table if "{0}" in key), key=lambda key: -len(re.sub(r"\{\d\}", "", key)))
+    with_gaps = sorted((key for key in table if "{0}" in key), key=lambda key: -len(re.sub(r"\{\d\}|\W", "", key)))
     return [
         (re.compile(re.sub(r"\\\{(\d+)\\\}", r"(?P<_\1>.*?)", re.escape(key)), re.DOTALL), table[key])
         for key in with_gaps

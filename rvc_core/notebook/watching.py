@@ -15,6 +15,7 @@ import soundfile
 from ..audio.waveform import Audio
 from ..errors import RVCError, StageOrderError, StorageError
 from ..experiment import Experiment
+from ..storage.mirror import told as saved_to
 from ..system.inside import refuse_links
 from ..training import detached
 from ..training.beacon import read_state
@@ -27,7 +28,7 @@ from ..workspace.metrics import history as recorded
 from .outcome import ending, evidence, failure_line, headline, minutes_left, progress_line
 from .players import compressed, labelled, preview
 from .plots import MEL_TAGS, WIDTH_PIXELS, Picture, pictures
-from .texts import say
+from .texts import say, translated
 
 _SHORTEST_PAUSE_SECONDS = 3.0
 _LARGEST_PICTURE_PIXELS = 4096
@@ -112,16 +113,16 @@ class _Frame:
 
     def _status(self, running: bool) -> tuple[str, str]:
         """The outcome and what to do next, as text and as HTML."""
-        state, verdict = "waiting", self._verdict
+        verdict = self._verdict
+        state = verdict.state if verdict else "waiting"
         beacon: Mapping[str, Any] = read_state(self._layout.beacon) or {}
-        if verdict is not None:
-            state = verdict.state
         if running:
             sentence = headline(verdict, minutes_left(beacon)) if verdict else say("loading")
         else:
             sentence = ending(verdict, run_record(self._layout))
-        lines = [line for line in [progress_line(beacon) if running else ""] if line]
-        lines += [failure_line(one) for one in verdict.failures] if verdict else []
+        saved = translated(saved_to(self._layout))
+        lines = [progress_line(beacon) if running else "", saved and say("storage", told=saved)]
+        lines = [*filter(None, lines), *map(failure_line, verdict.failures if verdict else [])]
         words = "\n".join([f"{say('state_' + state)}: {sentence}", *lines])
         share = min(1.0, beacon["done"] / max(1, beacon["total"])) if running and beacon.get("label") else None
         return words, _headed(state, sentence, lines, share)
@@ -158,16 +159,11 @@ class _Frame:
         epoch = history.epoch_at(newest.step)
         try:
             samples, rate_hz = soundfile.read(io.BytesIO(newest.encoded_audio_string), dtype="float32", always_2d=True)
-            players = (
-                (say("heldout_recording"), preview(clip)),
-                (
-                    say(tags[0].replace("/", "_"), epoch=epoch) if epoch else say("heldout_before"),
-                    compressed(Audio(samples[:, 0], rate_hz)),
-                ),
-            )
+            label = say(tags[0].replace("/", "_"), epoch=epoch) if epoch else say("heldout_before")
+            shown = labelled(say("heldout_recording"), preview(clip))
+            shown += labelled(label, compressed(Audio(samples[:, 0], rate_hz)))
         except (RVCError, soundfile.LibsndfileError):  # the clips were cleaned up or cut again; a damaged log
             return ""
-        shown = "".join(labelled(label, sound) for label, sound in players)
         return f'<div style="display:flex;flex-wrap:wrap;gap:8px;margin:8px 0">{shown}</div>'
 
     def _newest_mels(self) -> dict[str, bytes]:
@@ -229,13 +225,12 @@ def _headed(state: str, sentence: str, lines: list[str], share: float | None) ->
         f'<span style="background:{_COLOURS.get(state, "#667180")};color:#fff;border-radius:4px;padding:1px 8px;'
         f'font-weight:600">{html.escape(say("state_" + state))}</span>'
     )
-    round_ = "border-radius:3px;height:6px"
     bar = (
         ""
         if share is None
         else (
-            f'<div style="background:#8a94a033;{round_};max-width:900px;margin:6px 0">'
-            f'<div style="background:{_COLOURS["good"]};{round_};width:{100 * share:.1f}%"></div></div>'
+            f'<div style="background:#8a94a033;border-radius:3px;overflow:clip;max-width:900px;margin:6px 0">'
+            f'<div style="background:{_COLOURS["good"]};height:6px;width:{100 * share:.1f}%"></div></div>'
         )
     )
     return (

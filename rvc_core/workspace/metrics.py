@@ -160,7 +160,8 @@ class NoLog(MetricsLog):
     def _ignore(self, *values: Any) -> None:
         """Do nothing."""
 
-    step = skipped = rewind = epoch = validation = sound = voice = mel = flush = close = _ignore  # type: ignore[assignment]
+    step = skipped = rewind = epoch = validation = _ignore  # type: ignore[assignment]
+    sound = voice = mel = flush = close = _ignore  # type: ignore[assignment]
 
 
 def history(layout: Layout) -> list[dict[str, Any]]:

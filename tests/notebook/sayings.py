@@ -8,7 +8,6 @@ import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 from rvc_core import errors
 
@@ -30,11 +29,17 @@ def sayings() -> Iterator[tuple[str, str]]:
         name = path.relative_to(PACKAGE).as_posix()
         if name in _OWN or name.startswith(tuple(UNREACHED)):
             continue
-        module = importlib.import_module(f"rvc_core.{name.removesuffix('.py').replace('/', '.')}")
-        for call in ast.walk(ast.parse(path.read_text("utf-8"))):
+        tree = ast.parse(path.read_text("utf-8"))
+        names = vars(importlib.import_module(f"rvc_core.{name.removesuffix('.py').replace('/', '.')}"))
+        constants = {key: {value} for key, value in names.items() if isinstance(value, str)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                found = _sentences(node.value, {})
+                constants.setdefault(node.targets[0].id, set()).update(found)
+        for call in ast.walk(tree):
             if isinstance(call, ast.Call):
                 for text in _said(call):
-                    for sentence in _sentences(text, module):
+                    for sentence in _sentences(text, constants):
                         yield sentence, f"{name}:{call.lineno}"
 
 
@@ -50,22 +55,22 @@ def _said(call: ast.Call) -> list[ast.expr]:
     return []
 
 
-def _sentences(text: ast.expr, module: ModuleType) -> list[str]:
-    """The sentences that an expression may be: nothing for one that is computed."""
+def _sentences(text: ast.expr, constants: dict[str, set[str]]) -> list[str]:
+    """The sentences that an expression may be, given what names stand for: nothing for one that is computed."""
     match text:
         case ast.Constant(value=str(words)):
             return [words]
         case ast.IfExp(body=one, orelse=other):
-            return _sentences(one, module) + _sentences(other, module)
-        case ast.Name(id=name) if isinstance(constant := getattr(module, name, None), str):
-            return [constant]
+            return _sentences(one, constants) + _sentences(other, constants)
+        case ast.Name(id=name):
+            return sorted(constants.get(name, ()))
         case ast.JoinedStr(values=parts):
             words, gaps = "", 0
             for part in parts:
                 if isinstance(part, ast.Constant):
                     words += str(part.value)
                     continue
-                known = _sentences(part.value, module) if isinstance(part, ast.FormattedValue) else []
+                known = _sentences(part.value, constants) if isinstance(part, ast.FormattedValue) else []
                 if len(known) == 1:
                     words += known[0]
                 else:

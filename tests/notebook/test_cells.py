@@ -179,6 +179,21 @@ def test_the_voice_as_it_is_now_stands_beside_a_recording_it_never_heard(tmp_pat
         assert np.allclose(lengths, [2.0, seconds], atol=0.15)
 
 
+def test_watch_says_where_training_is_saved_or_why_not(tmp_path: Path, notebook) -> None:
+    layout = Layout.of("alice", tmp_path)
+    layout.root.mkdir(parents=True)
+    layout.metrics.touch()
+    state = {"title": "Drive", "saved": None, "problem": "", "busy": None}
+    for changed, told in (
+        ({}, "not saved to Drive yet"),
+        ({"problem": "Drive is full (free space there)"}, "Drive is full (free space there)"),
+        ({"saved": {"epoch": 9, "step": 90, "time": time.time()}}, "saved to Drive just now: epoch 9"),
+    ):
+        layout.mirrored.write_text(json.dumps(state | changed))
+        watching._Frame(layout).draw()
+        assert told in notebook.top["text/plain"] and told in notebook.top["text/html"]
+
+
 def test_tensorboard_answers_with_our_tags_and_all_their_points(tmp_path: Path, monkeypatch) -> None:
     from torch.utils.tensorboard import SummaryWriter
 

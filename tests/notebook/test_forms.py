@@ -16,7 +16,7 @@ from rvc_core import settings as declared
 from rvc_core.errors import SettingsError
 from rvc_core.notebook import Form
 from rvc_core.notebook.forms import joined
-from rvc_core.notebook.texts import LANGUAGES, help_of, language, say, texts
+from rvc_core.notebook.texts import LANGUAGES, help_of, label_of, language, say, texts
 from rvc_core.preparation.survey import DatasetReport, RecordingReport
 from rvc_core.settings import ConvertSettings, PrepareSettings, Settings, TrainSettings
 from rvc_core.system.platforms import detect
@@ -64,6 +64,7 @@ def test_every_help_is_there_and_short(settings: type[Settings], code: str, monk
     monkeypatch.setenv("RVC_LANG", code)
     for name, field in settings.model_fields.items():
         told = help_of(settings.__name__, name, field.description or "")
+        assert len(label_of(name)) <= 24, f"{name}: a longer label is cut off"
         assert told.endswith(".") and len(told) <= 170 and "  " not in told, (name, told)
         assert max(len(sentence.split()) for sentence in re.split(r"[.;:] ", told)) <= 25, (name, told)
         assert is_english(told) <= (code == "en") and (told != field.description) == (code != "en"), (name, told)

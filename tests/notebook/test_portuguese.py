@@ -1,5 +1,6 @@
 """The Portuguese notebook to the end: errors, hints, warnings and progress, not only what its cells print."""
 
+import json
 import re
 import time
 from pathlib import Path
@@ -15,6 +16,8 @@ from rvc_core.notebook.texts import error_in_words, texts, translated
 from rvc_core.preparation.links import address_of
 from rvc_core.preparation.typed_paths import meant
 from rvc_core.system.download import download
+from rvc_core.training import detached
+from rvc_core.workspace.layout import Layout
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +93,22 @@ def test_a_failed_download_too(tmp_path: Path) -> None:
     assert lines[1] == "→ tente mais tarde; ou consiga o arquivo de outra forma"
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.txt", b"words", "a.txt é um texto, não uma gravação"),
+        ("a.rar", b"Rar!\x1a\x07\x00", "a.rar é um pacote RAR, que não pode ser descompactado aqui"),
+        ("a.zip", b"PK\x03\x04 and no more", "a.zip está danificado ou incompleto"),
+        ("empty", None, "não há gravações em "),
+    ],
+)
+def test_files_that_are_no_recordings_too(name: str, content: bytes | None, told: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir() if content is None else (tmp_path / name).write_bytes(content)
+    notebook.begin("alice", str(tmp_path / name))
+    lines = error_in_words(caught(notebook.report))
+    assert told in lines[0] and not any(map(is_english, lines)) and "inglês" not in " ".join(lines), lines
+
+
 def test_an_unattended_run_without_recordings_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unattended, "is_unattended", lambda: True)
     found = [Path(f"/in/{number}") for number in range(10)]
@@ -99,11 +118,25 @@ def test_an_unattended_run_without_recordings_too(monkeypatch: pytest.MonkeyPatc
     assert "não há ninguém" in lines[0] and "/in/7 e mais 2" in lines[0] and 'dataset = "/in/0"' in lines[1]
 
 
+def test_a_training_that_was_killed_too(tmp_path: Path) -> None:
+    layout = Layout.of("alice")
+    layout.root.mkdir(parents=True)
+    layout.log.write_text("torch.distributed: exitcode: -9")
+    layout.run.write_text(json.dumps({"pid": 1, "host": "gone", "state": "running", "log_begins": 0}))
+    lines = error_in_words(caught(lambda: detached.watch(layout)))
+    assert lines[0].startswith("o treino falhou: o sistema o encerrou (sinal 9)"), lines
+    assert lines[1].endswith("Treinar continua do último checkpoint") and not any(map(is_english, lines)), lines
+
+
 def test_a_setting_that_does_not_fit_is_explained_with_its_own_help() -> None:
     error = caught(lambda: notebook.begin("alice", settings={"epochs": 0}))
     assert isinstance(error, SettingsError)
     help_text = texts("pt")["help"]["TrainSettings"]["epochs"]
     assert error_in_words(error)[:2] == ["epochs: precisa ser pelo menos 1 (veio 0)", f"→ epochs: {help_text}"]
+    error = caught(lambda: notebook.begin("alice", settings={"preset": "v3"}))
+    assert error_in_words(error)[1] == f"→ preset: {texts('pt')['help']['PrepareSettings']['preset']}"
+    error = caught(lambda: notebook.begin("alice", settings="epochs=3"))
+    assert error_in_words(error)[:2] == ["`settings` não é uma tabela", '→ escreva assim: {"epochs": 300}']
     assert translated(str(TrainSettings.model_fields["epochs"].description)) == help_text
 
 
