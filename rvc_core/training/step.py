@@ -5,6 +5,7 @@ posterior and flowed prior; AdamW for both networks.
 """
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,6 +23,16 @@ from .distributed import ALONE, Ranks
 from .memory import Portions
 
 _BETAS, _EPSILON = (0.8, 0.99), 1e-9
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's, without what leads to its compiler, whose import takes five seconds of every start."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))  # type: ignore[assignment]
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
 
 
 class GradScaler(torch.amp.GradScaler):
@@ -71,7 +82,7 @@ class Networks:
         discriminator = Discriminator.of(spec).to(device)
         # RVC's scheduler asks a continued optimizer for its "initial_lr"; we need it for nothing.
         of_generator, of_discriminator = (
-            torch.optim.AdamW(
+            AdamW(
                 [{"params": network.parameters(), "initial_lr": spec.learning_rate}],
                 torch.tensor(spec.learning_rate, device=device) if device.type == "cuda" else spec.learning_rate,
                 betas=_BETAS,

@@ -10,21 +10,33 @@ import torch
 
 from rvc_core.presets import preset
 from rvc_core.system.installation import gpu_report
+from rvc_core.training import preflight as preflight_module
 from rvc_core.training.preflight import noisy_clip, preflight
 from rvc_core.training.step import Networks
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 import gpu  # noqa: E402
+import measured  # noqa: E402
+
+FRAMES = 60
 
 SMALL = ("environment", "equal", "waiting", "conversion", "formats", "scarcity", "nccl", "pairs", "flight")
 
 
-def test_preflight_measures_what_training_will_do(tiny: None) -> None:
+@pytest.fixture
+def short(tiny: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few steps on short clips."""
+    for module in (preflight_module, measured):
+        monkeypatch.setattr(module, "noisy_clip", lambda spec: noisy_clip(spec, FRAMES))
+    monkeypatch.setattr(preflight_module, "_STEPS", 3)
+
+
+def test_preflight_measures_what_training_will_do(short: None) -> None:
     report = preflight("nano", preset("nano"), torch.device("cpu"))
     assert (report.gpu, report.precision, report.is_recorded) == ("cpu", "fp32", False)
     assert 1 <= report.clips_per_step <= 16 and report.step_seconds > 0
-    clips = 10 * 60 * 100 / noisy_clip(preset("nano")).frames
+    clips = 10 * 60 * 100 / FRAMES
     steps = 200 * -(-clips // report.clips_per_step)
     assert report.hours == pytest.approx(steps * report.step_seconds / 3600, abs=0.01)
 
@@ -35,7 +47,7 @@ def test_check_says_that_there_is_no_gpu_to_measure() -> None:
     assert "no GPU to measure" in gpu_report()
 
 
-def test_the_small_sections_of_the_gpu_benchmark_run_on_a_cpu(tiny: None) -> None:
+def test_the_small_sections_of_the_gpu_benchmark_run_on_a_cpu(short: None) -> None:
     bench = gpu.Bench("cpu", "nano", None)
     report = gpu.run(bench, [*SMALL], budget_seconds=120)
     assert bench.failed == [] and set(SMALL) <= report.keys()
@@ -44,7 +56,7 @@ def test_the_small_sections_of_the_gpu_benchmark_run_on_a_cpu(tiny: None) -> Non
     json.dumps(report, default=str)
 
 
-def test_the_gpu_benchmark_notices_a_step_that_is_another(tiny: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gpu_benchmark_notices_a_step_that_is_another(short: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights that differ from one device to the next, as a broken kernel makes them."""
     seeds = iter(range(100))
     real = Networks.fresh.__func__

@@ -2,6 +2,9 @@
 
 import copy
 import math
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -239,3 +242,21 @@ def test_copies_in_half_precision_follow_the_weights(networks: Networks, part: s
     assert farthest() < 2**-8
     network.load_state_dict(beginning)
     assert farthest() < 2**-8
+
+
+def test_a_step_does_without_torchs_compiler() -> None:
+    """Its import takes longer than all else at the start of a training."""
+    lines = (
+        "import sys, torch; from rvc_core.training.step import Networks; from tiny import TINY\n"
+        "networks = Networks.fresh(TINY, seed=1, device=torch.device('cpu'))\n"
+        "for weight in networks.discriminator.parameters(): weight.grad = torch.ones_like(weight)\n"
+        "optimizer = networks.discriminator_optimizer\n"
+        "optimizer.step(); optimizer.zero_grad(); optimizer.load_state_dict(optimizer.state_dict())\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", lines], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        ).returncode
+        == 0
+    )

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from kills import moments, train_until_killed
+from rvc_core import presets
 from rvc_core.errors import (
     CheckpointError,
     DivergedError,
@@ -75,12 +76,22 @@ def test_training_brings_unheard_recordings_nearer(tiny: None, tmp_path: Path) -
     assert voice.info.epoch == 20 and voice.info.content_identity == "tiny" and 90 < voice.info.f0_median_hz < 150
 
 
-def test_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(tiny: None, tmp_path: Path) -> None:
-    whole = experiment(tmp_path, "whole")
-    train(whole, _settings(epochs=4))
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """An uninterrupted training of three epochs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(presets.PRESETS, "nano", TINY)
+        layout = experiment(tmp_path_factory.mktemp("uninterrupted"), "whole")
+        train(layout, _settings(epochs=3))
+    return layout
+
+
+def test_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
+    tiny: None, tmp_path: Path, whole: Layout
+) -> None:
     parts = experiment(tmp_path, "parts")
     train(parts, _settings(epochs=2))
-    second = train(parts, _settings(epochs=4))
+    second = train(parts, _settings(epochs=3))
     assert second.resumed_from == 6
     ours, theirs = (load_newest(layout) for layout in (whole, parts))
     for part in ("generator", "discriminator"):
@@ -90,23 +101,21 @@ def test_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(tiny
 
 def test_half_precision_continues_with_the_scale_that_it_had_found(tiny: None, tmp_path: Path) -> None:
     whole, parts, said = experiment(tmp_path, "whole"), experiment(tmp_path, "parts"), _Listening()
-    train(whole, _settings(epochs=2, precision="fp16"))
-    train(parts, _settings(epochs=2, precision="fp16"), stop=AfterSteps(2), progress=said)
-    train(parts, _settings(epochs=2, precision="fp16"))
+    train(whole, _settings(epochs=1, precision="fp16"))
+    train(parts, _settings(epochs=1, precision="fp16"), stop=AfterSteps(2), progress=said)
+    train(parts, _settings(epochs=1, precision="fp16"))
     assert " in fp16 (asked for; beside fp32: mel " in said.lines[0] and _same_weights(whole, parts)
     ours, theirs = (load_newest(each).state["scaler"] for each in (whole, parts))
     assert ours == theirs and ours["scale"] < 2**16  # each step that overflows halves it
 
 
-def test_stopping_in_mid_epoch_loses_and_repeats_nothing(tiny: None, tmp_path: Path) -> None:
+def test_stopping_in_mid_epoch_loses_and_repeats_nothing(tiny: None, tmp_path: Path, whole: Layout) -> None:
     layout = experiment(tmp_path, "stopped")
     first = train(layout, _settings(epochs=3), stop=AfterSteps(4))
     assert (first.stopped_by, first.steps, first.epochs) == ("stop", 4, 1)
     train(layout, _settings(epochs=3))
     steps = [row["step"] for row in history(layout) if row["kind"] == "step"]
     assert steps == list(range(1, 10))
-    whole = experiment(tmp_path, "whole")
-    train(whole, _settings(epochs=3))
     ours, theirs = (load_newest(each).generator["model"] for each in (whole, layout))
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
@@ -222,7 +231,9 @@ def test_a_heldout_clip_without_features_is_left_out(tiny: None, tmp_path: Path)
     assert train(layout, _settings(epochs=1)).heldout_mel_last > 0
 
 
-def test_ctrl_c_ends_at_a_step_and_loses_nothing(tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_at_a_step_and_loses_nothing(
+    tiny: None, tmp_path: Path, whole: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
     steps = 0
 
     def interrupted(*arguments: object, **options: object) -> object:
@@ -237,8 +248,6 @@ def test_ctrl_c_ends_at_a_step_and_loses_nothing(tiny: None, tmp_path: Path, mon
     first = train(layout, _settings(epochs=3))
     assert (first.stopped_by, first.steps) == ("interrupt", 4)
     train(layout, _settings(epochs=3))
-    whole = experiment(tmp_path, "whole")
-    train(whole, _settings(epochs=3))
     for part in ("generator", "discriminator"):
         ours, theirs = (getattr(load_newest(each), part)["model"] for each in (whole, layout))
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
@@ -436,7 +445,7 @@ def small_card(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 def test_a_batch_is_measured_once_and_continued_on_any_card(
-    tiny: None, tmp_path: Path, small_card: Callable[[int], None]
+    tiny: None, tmp_path: Path, whole: Layout, small_card: Callable[[int], None]
 ) -> None:
     """Three clips of a second fit, but not into what a reserve of 15 % leaves: two."""
     layout, said = experiment(tmp_path), _Listening()
@@ -449,8 +458,6 @@ def test_a_batch_is_measured_once_and_continued_on_any_card(
     assert any("1 clip passes at once" in line for line in said.lines)
     small_card(10**6)
     assert train(layout, _settings(epochs=3, batch_size="auto")).steps == 9
-    whole = experiment(tmp_path, "whole")
-    train(whole, _settings(epochs=3))
     losses = [[row["loss/g/mel"] for row in history(each) if row["kind"] == "step"] for each in (layout, whole)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
