@@ -174,7 +174,7 @@ def _wrong_size(part: _Part, kind: bytes) -> tuple[int, int] | None:
     """Where the sound begins and the bytes its chunk claims, if the chunks do not fit the bytes; else None."""
     if kind == b".snd":
         begins, claimed = struct.unpack(">II", part.read(4, 8))
-        return (begins, claimed) if begins + claimed != len(part) else None
+        return (begins, claimed) if begins + claimed != len(part) > begins else None
     if kind not in _CHUNKS:
         return None
     at, head, counted, padding, name = _CHUNKS[kind]

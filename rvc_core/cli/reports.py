@@ -6,6 +6,7 @@ from typing import Any
 
 from ..errors import ResourceError, SettingsError
 from ..preparation.incoming import brought
+from ..presets import PRESETS
 from ..settings import ConvertSettings, RuntimeSettings
 from .arguments import (
     INDEX,
@@ -194,7 +195,15 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
         _check,
         "Report versions, device and problems.",
         ("--gpu", {"action": "store_true", "help": "Also train a few steps of noise on the GPU, in under a minute."}),
-        ("--preset", {"default": "v2-40k", "metavar": "PRESET", "help": "What --gpu trains. Default: v2-40k."}),
+        (
+            "--preset",
+            {
+                "default": "v2-40k",
+                "choices": [*PRESETS],
+                "metavar": "PRESET",
+                "help": "What --gpu trains. Default: v2-40k.",
+            },
+        ),
     ),
     "inspect": (_inspect, "Report the quality of recordings.", ("dataset", {"metavar": "PLACE", "help": RECORDINGS})),
     "f0": (

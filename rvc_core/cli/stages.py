@@ -145,7 +145,7 @@ def _convert(arguments: argparse.Namespace) -> Result:
     in_turn = iter(made)
     results = [next(in_turn) if isinstance(one, Path) else one for one in inputs]
     failures = [result for result in results if isinstance(result, FailedFile)]
-    for failure in failures:
+    for failure in failures if len(results) > 1 else ():  # the command itself tells of the only one
         complain(f"{failure.source}: {failure.error}", failure.hint)
     summary: Result = {
         "files": [result.as_json() for result in results],
@@ -154,7 +154,9 @@ def _convert(arguments: argparse.Namespace) -> Result:
     }
     if failures:
         summary |= {
-            "error": f"{len(failures)} of {len(results)} files failed: {failures[0].error}",
+            "error": f"{len(failures)} of {len(results)} files failed: {failures[0].error}"
+            if len(results) > 1
+            else f"{failures[0].source}: {failures[0].error}",
             "hint": failures[0].hint,
         }
     return summary

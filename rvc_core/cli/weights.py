@@ -7,7 +7,7 @@ from typing import Any
 
 from ..assets import registry
 from ..assets.bundle import TARGETS, make_bundle
-from ..errors import WeightsError
+from ..errors import SettingsError, WeightsError
 from .stages import progress_of
 
 _NAMES = {"metavar": "NAME", "help": "Files or folders from `rvc weights list`, or presets such as v2-40k."}
@@ -37,6 +37,8 @@ def _verify(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _bundle(arguments: argparse.Namespace) -> dict[str, Any]:
     output = Path(arguments.output or f"rvc_core-{arguments.target}.zip")
+    if output.is_dir():
+        raise SettingsError(f"--output {output} is a folder", hint="give the name of the archive: bundle.zip")
     return make_bundle(
         arguments.target,
         output,
