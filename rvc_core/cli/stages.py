@@ -27,6 +27,7 @@ from .arguments import (
     complain,
     ensure_folder,
     experiment_of,
+    named,
     progress_of,
     refuse_unknown_name,
     settings_of,
@@ -188,34 +189,30 @@ def _demo(arguments: argparse.Namespace) -> Result:
 
 
 _TRAINED: tuple[Option, ...] = (
-    ("--foreground", {"action": "store_true", "help": "Train in this process: Ctrl-C then stops training."}),
-    (
+    named("--foreground", "Train in this process: Ctrl-C then stops training.", action="store_true"),
+    named(
         "--on-everything",
-        {
-            "action": "store_true",
-            "help": "Train a second voice, 'NAME everything', from the start, with the held-out recordings too.",
-        },
+        "Train a second voice, 'NAME everything', from the start, with the held-out recordings too.",
+        action="store_true",
     ),
-    (
+    named(
         "--until",
-        {
-            "type": int,
-            "metavar": "EPOCH",
-            "help": "Last epoch of --on-everything. Default: the epoch of the best voice by the verdict.",
-        },
+        "Last epoch of --on-everything. Default: the epoch of the best voice by the verdict.",
+        type=int,
+        metavar="EPOCH",
     ),
 )
-_NAME = ("name", {"metavar": "NAME", "help": "Name of the experiment, in any script."})
+_NAME = named("name", "Name of the experiment, in any script.", metavar="NAME")
 _AGAIN = "Move what was trained under this name aside, and begin anew."
 _DATASET = (
-    ("--dataset", {"metavar": "PLACE", "help": f"Recordings: {RECORDINGS}."}),
-    ("--begin-again", {"action": "store_true", "help": _AGAIN}),
+    named("--dataset", f"Recordings: {RECORDINGS}.", metavar="PLACE"),
+    named("--begin-again", _AGAIN, action="store_true"),
 )
 COMMANDS: dict[str, tuple[Any, ...]] = {
     "demo": (
         _demo,
         "Train a voice and convert with it, using recordings inside the package.",
-        ("--output", {"default": "demo", "metavar": "DIR", "help": "Folder for the results. Default: demo."}),
+        named("--output", "Folder for the results. Default: demo.", default="demo", metavar="DIR"),
     ),
     "prepare": (_prepare, "Cut recordings into clips.", _NAME, *_DATASET),
     "extract": (_extract, "Compute pitch and content features of every clip.", _NAME),
@@ -231,21 +228,19 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
         _pin,
         "Keep the checkpoint and the voice of a step permanently.",
         _NAME,
-        ("step", {"metavar": "STEP", "type": int, "help": "The number in G_STEP.pth."}),
+        named("step", "The number in G_STEP.pth.", metavar="STEP", type=int),
     ),
     "run": (_run, "Prepare, extract, index and train.", _NAME, *_DATASET),
     "convert": (
         _convert,
         "Convert recordings with a voice.",
-        ("voice", {"metavar": "VOICE", "help": "A .pth, or the name of an experiment."}),
-        ("inputs", {"metavar": "INPUT", "nargs": "+", "help": f"Recordings: each {RECORDINGS}."}),
-        (
+        named("voice", "A .pth, or the name of an experiment.", metavar="VOICE"),
+        named("inputs", f"Recordings: each {RECORDINGS}.", metavar="INPUT", nargs="+"),
+        named(
             "--output",
-            {
-                "default": "converted",
-                "metavar": "PLACE",
-                "help": "Folder for the results; for one recording also a file, as song.mp3. Default: converted.",
-            },
+            "Folder for the results; for one recording also a file, as song.mp3. Default: converted.",
+            default="converted",
+            metavar="PLACE",
         ),
         INDEX,
     ),

@@ -8,7 +8,7 @@ from typing import Any
 from ..assets import registry
 from ..assets.bundle import TARGETS, make_bundle
 from ..errors import SettingsError, WeightsError
-from .stages import progress_of
+from .arguments import named, progress_of
 
 _NAMES = {"metavar": "NAME", "help": "Files or folders from `rvc weights list`, or presets such as v2-40k."}
 
@@ -89,17 +89,15 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "bundle": (
         _bundle,
         "Make an archive that installs rvc_core on a machine without internet.",
-        (
+        named(
             "--for",
-            {
-                "dest": "target",
-                "required": True,
-                "choices": [*TARGETS, "here"],
-                "help": "The target machine; it determines the wheels in the archive.",
-            },
+            "The target machine; it determines the wheels in the archive.",
+            dest="target",
+            required=True,
+            choices=[*TARGETS, "here"],
         ),
         ("--weights", {**_NAMES, "nargs": "*", "help": f"{_NAMES['help']} Default: all that are present."}),
-        ("--output", {"metavar": "FILE", "help": "The archive. Default: rvc_core-TARGET.zip."}),
-        ("--with-torch", {"action": "store_true", "help": "Include torch. Only with `--for here`."}),
+        named("--output", "The archive. Default: rvc_core-TARGET.zip.", metavar="FILE"),
+        named("--with-torch", "Include torch. Only with `--for here`.", action="store_true"),
     ),
 }

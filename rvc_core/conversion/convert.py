@@ -299,10 +299,8 @@ def _prepared(source: Audio) -> np.ndarray:
     """
     if source.seconds == 0 or np.sqrt(np.mean(np.square(source.samples))) < _SILENT_RMS:
         raise AudioError("the recording is silent", hint="choose a recording with a voice in it")
-    second, several = source.sample_rate, len(source.samples) > 1  # one sample has no reflection
-    extended = np.pad(
-        source.samples, second, **({"mode": "reflect", "reflect_type": "odd"} if several else {"mode": "edge"})
-    )
+    second = source.sample_rate
+    extended = np.pad(source.samples, second, mode="reflect", reflect_type="odd")
     wide = highpass(Audio(extended, second).resample(SOURCE_RATE_HZ), zero_phase=True).samples
     samples = wide[SOURCE_RATE_HZ:-SOURCE_RATE_HZ]
     return samples / max(1.0, float(np.abs(samples).max()) / 0.95)
