@@ -1,5 +1,6 @@
 """The public API for conversion: a Voice converts recordings."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,6 +18,8 @@ if TYPE_CHECKING:  # importing these loads torch
     from .audio.waveform import Audio
     from .conversion.convert import Converter, ConvertResult
     from .evaluation.evaluate import EvaluateReport
+
+_LONGEST_NAME = 160  # bytes of a recording's name in that of its result; file systems allow 255 in all
 
 
 @dataclass
@@ -220,7 +223,8 @@ def outputs_for(
     taken: set[Path] = set()
     pairs = []
     for file in files:
-        stem = f"{file.stem}_{slug_of(voice_name)}"
+        name = file.stem if len(os.fsencode(file.stem)) < _LONGEST_NAME else file.stem[: _LONGEST_NAME // 4]
+        stem = f"{name}_{slug_of(voice_name)}"
         names = (stem, *(f"{stem}_{number}" for number in range(2, len(files) + 2)))
         output = next(path for name in names if (path := folder / f"{name}.{settings.output_format}") not in taken)
         taken.add(output)

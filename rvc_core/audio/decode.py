@@ -20,6 +20,8 @@ from .tracks import Decoded, Missing, decode_tracks, joined, mono, opened
 _FEWEST_BYTES_PER_SECOND = 16  # no codec needs less, even for silence
 _JOINTS = {  # by a mark: how a file begins, which is also where a second one was joined to it
     b"RIFF": rb"RIFF.{4}WAVE",
+    b"RF64": rb"RF64.{4}WAVE",
+    b"BW64": rb"BW64.{4}WAVE",
     b"FORM": rb"FORM.{4}AIF[FC]",
     b"caff": rb"caff\x00[\x01\x02]..desc",
     b"riff": rb"riff\x2e\x91\xcf\x11",
@@ -33,12 +35,16 @@ _JOINTS = {  # by a mark: how a file begins, which is also where a second one wa
     b"#!AMR": rb"#!AMR(?:-WB)?\n",
     b"ftyp": rb"\x00\x00\x00.ftyp",
 }
+_RIFF = (12, "<4sI", 0, 2, b"data")
 _CHUNKS = {  # the first chunk, its name and size, what the size counts besides the content, padding, the sound's name
-    b"RIFF": (12, "<4sI", 0, 2, b"data"),
+    b"RIFF": _RIFF,
+    b"RF64": _RIFF,
+    b"BW64": _RIFF,
     b"FORM": (12, ">4sI", 0, 2, b"SSND"),
     b"caff": (8, ">4sq", 0, 1, b"data"),
     b"riff": (40, "<16sq", 24, 8, b"data"),
 }
+_WITH_LONG_SIZES, _MOST_BYTES = (b"RF64", b"BW64"), 0xFFFFFFFF
 _LARGEST_CLAIM = 0x7FFF0000  # recorders write such a size while they do not know the size yet
 _TRAILING_BYTES = 1024  # of tags behind the last chunk
 _BLOCK_BYTES, _MARK_BYTES, _BLOCK_SAMPLES = 1 << 24, 64, 1 << 22
@@ -168,7 +174,7 @@ def _wrong_size(part: _Part, kind: bytes) -> tuple[int, int] | None:
     """Where the sound begins and the bytes its chunk claims, if the chunks do not fit the bytes; else None."""
     if kind == b".snd":
         begins, claimed = struct.unpack(">II", part.read(4, 8))
-        return (begins, claimed) if begins + claimed != len(part) else None
+        return (begins, claimed) if begins + claimed != len(part) > begins else None
     if kind not in _CHUNKS:
         return None
     at, head, counted, padding, name = _CHUNKS[kind]
@@ -176,6 +182,8 @@ def _wrong_size(part: _Part, kind: bytes) -> tuple[int, int] | None:
     while at + struct.calcsize(head) <= len(part):
         chunk, size = struct.unpack(head, part.read(at, struct.calcsize(head)))
         begins = at + struct.calcsize(head)
+        if kind in _WITH_LONG_SIZES and size == _MOST_BYTES:  # the first chunk holds it
+            (size,) = struct.unpack("<Q", part.read(28, 8))
         end = begins + size - counted
         if sound is None and chunk.startswith(name):
             sound = begins, size - counted
@@ -195,9 +203,12 @@ def _decode_to_its_end(part: _Part, kind: bytes, begins: int, claimed: int, name
     else:
         _, head, counted, _, _ = _CHUNKS[kind]
         number = head[0] + head[-1]
-        struct.pack_into(number, mended, begins - struct.calcsize(number), size + counted)
+        most = _MOST_BYTES if head[-1] == "I" else size + counted  # FFmpeg reads to the end then
+        struct.pack_into(number, mended, begins - struct.calcsize(number), min(most, size + counted))
         if head[-1] == "I":
-            struct.pack_into(number, mended, 4, len(part) - 8)
+            struct.pack_into(number, mended, 4, min(most, len(part) - 8))
+        if kind in _WITH_LONG_SIZES:
+            mended[:4] = b"RIFF"
     decoded = decode_tracks(io.BytesIO(mended), name)
     if size < claimed < _LARGEST_CLAIM:
         seconds = (claimed - size) * decoded.seconds / size

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..system.inside import refuse_pipe
+
 START_BYTES = 512
 TEXTS = ("JSON", "an XML text", "a text")
 _ARCHIVE_NAME = re.compile(
@@ -81,6 +83,7 @@ def kind_of(start: bytes) -> Kind:
 
 def kind_of_file(path: Path) -> Kind:
     """As `kind_of`, of a file on the disk."""
+    refuse_pipe(path)
     with path.open("rb") as file:
         return kind_of(file.read(START_BYTES))
 

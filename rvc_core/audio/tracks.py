@@ -230,7 +230,9 @@ def _decode_track(source: Any, number: int) -> Decoded:
         lack -= missing[0].seconds if lack > 0 else 0.0
     if -_HOLE_SECONDS < lack < 0 and stream.codec_context.name == "aac":  # the encoder filled up its last frame
         decoded = replace(decoded, samples=decoded.samples[: round(claimed * decoded.sample_rate)])
-    elif lack > _HOLE_SECONDS and (kind == "avi" or (kind == "flac" and not is_cut) or lack > _MOST_LACK_SECONDS):
+    elif lack > _HOLE_SECONDS and kind == "avi":
+        notes = [f"its header claims {lack:.1f} s more: AVI does not tell whether sound pauses, ends early or is lost"]
+    elif lack > _HOLE_SECONDS and ((kind == "flac" and not is_cut) or lack > _MOST_LACK_SECONDS):
         notes = [f"its header claims {lack:.1f} s more than the file holds"]
     elif lack > _HOLE_SECONDS:
         missing.append(Missing(decoded.seconds, lack, "its end is missing"))
@@ -287,7 +289,9 @@ def _claimed_seconds(container: Any, stream: Any, source: Any, origin_seconds: f
             hours, minutes, seconds = map(float, tag.split(":"))
             return 3600 * hours + 60 * minutes + seconds - origin_seconds
         return container.duration / 1e6 - origin_seconds if container.duration and len(container.streams) == 1 else 0.0
-    if kind in ("flac", "tta", "wv", "avi") or "mp4" in kind:
+    if kind == "avi":
+        return (container.duration or 0) / 1e6
+    if kind in ("flac", "tta", "wv") or "mp4" in kind:
         return float(((stream.start_time or 0) + (stream.duration or 0)) * stream.time_base) - origin_seconds
     return 0.0
 

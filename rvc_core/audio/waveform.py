@@ -22,7 +22,7 @@ AUDIO_SUFFIXES = frozenset(
     ".wav .wave .w64 .rf64 .bwf .flac .ogg .oga .ogv .opus .spx .mp3 .mp2 .mp1 .mpa .mpga .m4a .m4b .m4r .aac .adts "
     ".ac3 .eac3 .dts .thd .wma .aif .aiff .aifc .au .snd .caf .amr .awb .mka .wv .tta .ape .mpc .tak .voc .ra .weba "
     ".mp4 .m4v .f4v .mkv .webm .mov .qt .avi .3gp .3g2 .3ga .mpg .mpeg .vob .wmv .asf .flv .ts .mts .m2ts .m2t .mxf "
-    ".rm .dv".split()
+    ".rm .dv .bw64".split()
 )
 _SUBTYPES = {  # by the suffix: libsndfile's name of each depth; the first is the default
     ".wav": {"16": "PCM_16", "24": "PCM_24", "32": "FLOAT"},

@@ -21,6 +21,11 @@ Result = dict[str, Any]
 Option = tuple[str, dict[str, Any]]
 
 
+def named(name: str, text: str | None, **declared: Any) -> Option:
+    """An option or argument with its help, as argparse takes it."""
+    return name, {"help": text, **declared}
+
+
 def complain(error: str, hint: str) -> None:
     """Print an error and its hint on stderr."""
     fresh = "\r\033[K" if sys.stderr.isatty() else ""  # a bar may stand on this line
@@ -90,4 +95,4 @@ def voice_of(path: str, arguments: argparse.Namespace) -> Voice:
 
 RECORDINGS = "a folder, a recording, a zip, a pattern or a link"
 _LISTED = 8
-INDEX = ("--index", {"default": "auto", "metavar": "FILE", "help": "An .index file, or none. Default: the voice's."})
+INDEX = named("--index", "An .index file, or none. Default: the voice's.", default="auto", metavar="FILE")

@@ -6,11 +6,10 @@ It runs the unattended notebooks with papermill on the two synthesised voices in
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -94,7 +93,7 @@ def demo(folder: Path, *, progress: Progress = Silent()) -> DemoReport:
         _refuse_others(layout)
         shutil.rmtree(layout.root)
     folder.mkdir(parents=True, exist_ok=True)
-    with _home(folder):
+    with mock.patch.dict(os.environ, RVC_HOME=str(folder)):
         progress.say("1/3 training a voice for about four minutes (notebooks/batch_train.ipynb)")
         trained = execute(
             "batch_train",
@@ -128,20 +127,6 @@ def _refuse_others(layout: Layout) -> None:
             f"{layout.root} is an experiment of your own, which the demo would delete",
             hint="give another folder: rvc demo --output FOLDER",
         )
-
-
-@contextmanager
-def _home(folder: Path) -> Iterator[None]:
-    """Use `folder` as ``RVC_HOME`` inside the block."""
-    before = os.environ.get("RVC_HOME")
-    os.environ["RVC_HOME"] = str(folder)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["RVC_HOME"]
-        else:
-            os.environ["RVC_HOME"] = before
 
 
 # -- measuring -----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..errors import ResourceError, SettingsError
 from ..preparation.incoming import brought
+from ..presets import PRESETS
 from ..settings import ConvertSettings, RuntimeSettings
 from .arguments import (
     INDEX,
@@ -14,6 +15,7 @@ from .arguments import (
     Result,
     complain,
     ensure_folder,
+    named,
     progress_of,
     recordings_of,
     settings_of,
@@ -150,62 +152,46 @@ def _golden(arguments: argparse.Namespace) -> Result:
 
 
 _EVALUATED: tuple[Option, ...] = (
-    (
+    named(
         "outputs",
-        {
-            "metavar": "NAME|FILE",
-            "nargs": "+",
-            "help": (
-                "An experiment or a .pth to convert the sources with. Or converted files, in the order of the sources "
-                "or named after them."
-            ),
-        },
+        "An experiment or a .pth to convert the sources with. Or converted files, in the order of the sources "
+        "or named after them.",
+        metavar="NAME|FILE",
+        nargs="+",
     ),
-    (
-        "--source",
-        {"required": True, "nargs": "+", "metavar": "FILE", "help": f"Recordings: each {RECORDINGS}."},
-    ),
-    (
+    named("--source", f"Recordings: each {RECORDINGS}.", required=True, nargs="+", metavar="FILE"),
+    named(
         "--target",
-        {
-            "default": [],
-            "nargs": "+",
-            "metavar": "FILE",
-            "help": (
-                f"Recordings of the target that were not used for training: each {RECORDINGS}. "
-                "Default: the held-out recordings."
-            ),
-        },
+        f"Recordings of the target that were not used for training: each {RECORDINGS}. "
+        "Default: the held-out recordings.",
+        default=[],
+        nargs="+",
+        metavar="FILE",
     ),
-    (
+    named(
         "--text",
-        {
-            "metavar": "TEXT",
-            "help": (
-                "Words of the sources: a .tsv of file<TAB>text, a folder of <name>.txt, or the text of one source. "
-                "Default: the .txt beside each source."
-            ),
-        },
+        "Words of the sources: a .tsv of file<TAB>text, a folder of <name>.txt, or the text of one source. "
+        "Default: the .txt beside each source.",
+        metavar="TEXT",
     ),
-    ("--output", {"metavar": "DIR", "help": "Folder for the converted files. Default: they are not kept."}),
+    named("--output", "Folder for the converted files. Default: they are not kept.", metavar="DIR"),
 )
 COMMANDS: dict[str, tuple[Any, ...]] = {
     "check": (
         _check,
         "Report versions, device and problems.",
-        ("--gpu", {"action": "store_true", "help": "Also train a few steps of noise on the GPU, in under a minute."}),
-        ("--preset", {"default": "v2-40k", "metavar": "PRESET", "help": "What --gpu trains. Default: v2-40k."}),
+        named("--gpu", "Also train a few steps of noise on the GPU, in under a minute.", action="store_true"),
+        named(
+            "--preset", "What --gpu trains. Default: v2-40k.", default="v2-40k", choices=[*PRESETS], metavar="PRESET"
+        ),
     ),
-    "inspect": (_inspect, "Report the quality of recordings.", ("dataset", {"metavar": "PLACE", "help": RECORDINGS})),
+    "inspect": (_inspect, "Report the quality of recordings.", named("dataset", RECORDINGS, metavar="PLACE")),
     "f0": (
         _f0,
         "Write the pitch of a recording to a file. Edit it, then use it with rvc convert --f0-curve.",
-        ("input", {"metavar": "INPUT", "help": "A recording: its path, a zip of it or a link."}),
-        ("--output", {"default": "f0.csv", "metavar": "FILE", "help": "Lines of seconds,hz. Default: f0.csv."}),
-        (
-            "--f0-method",
-            {"default": "auto", "metavar": "METHOD", "help": ConvertSettings.model_fields["f0_method"].description},
-        ),
+        named("input", "A recording: its path, a zip of it or a link.", metavar="INPUT"),
+        named("--output", "Lines of seconds,hz. Default: f0.csv.", default="f0.csv", metavar="FILE"),
+        named("--f0-method", ConvertSettings.model_fields["f0_method"].description, default="auto", metavar="METHOD"),
     ),
     "evaluate": (
         _evaluate,
@@ -216,8 +202,8 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "verdict": (
         _verdict,
         "Report which voice of a training is best, whether it is overtrained, and why.",
-        ("name", {"metavar": "NAME", "nargs": "?", "help": "Name of the experiment."}),
-        ("--metrics", {"metavar": "FILE", "help": "A metrics.jsonl file, instead of an experiment."}),
+        named("name", "Name of the experiment.", metavar="NAME", nargs="?"),
+        named("--metrics", "A metrics.jsonl file, instead of an experiment.", metavar="FILE"),
     ),
     "info": (_info, "Describe a voice, checkpoint, base model, index or zip.", ("file", {"metavar": "FILE"})),
     "golden": (_golden, "Compare the networks with reference numbers.", ("folder", {"metavar": "DIR"})),

@@ -27,6 +27,7 @@ from .arguments import (
     complain,
     ensure_folder,
     experiment_of,
+    named,
     progress_of,
     refuse_unknown_name,
     settings_of,
@@ -145,7 +146,7 @@ def _convert(arguments: argparse.Namespace) -> Result:
     in_turn = iter(made)
     results = [next(in_turn) if isinstance(one, Path) else one for one in inputs]
     failures = [result for result in results if isinstance(result, FailedFile)]
-    for failure in failures:
+    for failure in failures if len(results) > 1 else ():  # the command itself tells of the only one
         complain(f"{failure.source}: {failure.error}", failure.hint)
     summary: Result = {
         "files": [result.as_json() for result in results],
@@ -154,7 +155,9 @@ def _convert(arguments: argparse.Namespace) -> Result:
     }
     if failures:
         summary |= {
-            "error": f"{len(failures)} of {len(results)} files failed: {failures[0].error}",
+            "error": f"{len(failures)} of {len(results)} files failed: {failures[0].error}"
+            if len(results) > 1
+            else f"{failures[0].source}: {failures[0].error}",
             "hint": failures[0].hint,
         }
     return summary
@@ -186,34 +189,30 @@ def _demo(arguments: argparse.Namespace) -> Result:
 
 
 _TRAINED: tuple[Option, ...] = (
-    ("--foreground", {"action": "store_true", "help": "Train in this process: Ctrl-C then stops training."}),
-    (
+    named("--foreground", "Train in this process: Ctrl-C then stops training.", action="store_true"),
+    named(
         "--on-everything",
-        {
-            "action": "store_true",
-            "help": "Train a second voice, 'NAME everything', from the start, with the held-out recordings too.",
-        },
+        "Train a second voice, 'NAME everything', from the start, with the held-out recordings too.",
+        action="store_true",
     ),
-    (
+    named(
         "--until",
-        {
-            "type": int,
-            "metavar": "EPOCH",
-            "help": "Last epoch of --on-everything. Default: the epoch of the best voice by the verdict.",
-        },
+        "Last epoch of --on-everything. Default: the epoch of the best voice by the verdict.",
+        type=int,
+        metavar="EPOCH",
     ),
 )
-_NAME = ("name", {"metavar": "NAME", "help": "Name of the experiment, in any script."})
+_NAME = named("name", "Name of the experiment, in any script.", metavar="NAME")
 _AGAIN = "Move what was trained under this name aside, and begin anew."
 _DATASET = (
-    ("--dataset", {"metavar": "PLACE", "help": f"Recordings: {RECORDINGS}."}),
-    ("--begin-again", {"action": "store_true", "help": _AGAIN}),
+    named("--dataset", f"Recordings: {RECORDINGS}.", metavar="PLACE"),
+    named("--begin-again", _AGAIN, action="store_true"),
 )
 COMMANDS: dict[str, tuple[Any, ...]] = {
     "demo": (
         _demo,
         "Train a voice and convert with it, using recordings inside the package.",
-        ("--output", {"default": "demo", "metavar": "DIR", "help": "Folder for the results. Default: demo."}),
+        named("--output", "Folder for the results. Default: demo.", default="demo", metavar="DIR"),
     ),
     "prepare": (_prepare, "Cut recordings into clips.", _NAME, *_DATASET),
     "extract": (_extract, "Compute pitch and content features of every clip.", _NAME),
@@ -229,21 +228,19 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
         _pin,
         "Keep the checkpoint and the voice of a step permanently.",
         _NAME,
-        ("step", {"metavar": "STEP", "type": int, "help": "The number in G_STEP.pth."}),
+        named("step", "The number in G_STEP.pth.", metavar="STEP", type=int),
     ),
     "run": (_run, "Prepare, extract, index and train.", _NAME, *_DATASET),
     "convert": (
         _convert,
         "Convert recordings with a voice.",
-        ("voice", {"metavar": "VOICE", "help": "A .pth, or the name of an experiment."}),
-        ("inputs", {"metavar": "INPUT", "nargs": "+", "help": f"Recordings: each {RECORDINGS}."}),
-        (
+        named("voice", "A .pth, or the name of an experiment.", metavar="VOICE"),
+        named("inputs", f"Recordings: each {RECORDINGS}.", metavar="INPUT", nargs="+"),
+        named(
             "--output",
-            {
-                "default": "converted",
-                "metavar": "PLACE",
-                "help": "Folder for the results; for one recording also a file, as song.mp3. Default: converted.",
-            },
+            "Folder for the results; for one recording also a file, as song.mp3. Default: converted.",
+            default="converted",
+            metavar="PLACE",
         ),
         INDEX,
     ),

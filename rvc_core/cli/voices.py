@@ -7,7 +7,7 @@ from typing import Any
 
 from ..system.files import slug_of
 from ..workspace.layout import Layout, voice_path
-from .arguments import ensure_folder, progress_of
+from .arguments import ensure_folder, named, progress_of
 
 _VOICE = {"metavar": "VOICE", "help": "A voice file, or the name of an experiment."}
 _OUTPUT = {"default": "exported", "metavar": "DIR", "help": "Folder for the results. Default: exported."}
@@ -123,87 +123,70 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
         _export,
         "Write a voice into the folders of RVC WebUI or Applio, or into a zip.",
         ("voice", _VOICE),
-        (
+        named(
             "--layout",
-            {
-                "choices": ["rvc", "applio", "zip"],
-                "help": "Program to export for. Default: zip if --output ends in .zip, else rvc.",
-            },
+            "Program to export for. Default: zip if --output ends in .zip, else rvc.",
+            choices=["rvc", "applio", "zip"],
         ),
-        (
-            "--format",
-            {
-                "default": "pth",
-                "choices": ["pth", "safetensors"],
-                "help": "Format of the voice in a zip. Default: pth.",
-            },
-        ),
+        named("--format", "Format of the voice in a zip. Default: pth.", default="pth", choices=["pth", "safetensors"]),
         ("--output", {**_OUTPUT, "help": "The program's folder, or any other. Default: exported."}),
     ),
     "import": (
         _import,
         "Import voices with their indexes, or an experiment folder of RVC WebUI or Applio.",
-        ("source", {"metavar": "ZIP|PTH|FOLDER|URL", "help": "File, folder or address to import."}),
-        ("--name", {"default": "", "metavar": "NAME", "help": "Name of the voice here. Default: its own."}),
+        named("source", "File, folder or address to import.", metavar="ZIP|PTH|FOLDER|URL"),
+        named("--name", "Name of the voice here. Default: its own.", default="", metavar="NAME"),
     ),
     "merge": (
         _merge,
         "Merge two voices of the same architecture, and their indexes.",
         ("first", _VOICE),
         ("second", _VOICE),
-        (
-            "--alpha",
-            {"type": float, "default": 0.5, "metavar": "SHARE", "help": "Weight of FIRST, 0 to 1. Default: 0.5."},
-        ),
-        ("--name", {"default": "", "metavar": "NAME", "help": "Name of the new voice. Default: FIRST+SECOND."}),
+        named("--alpha", "Weight of FIRST, 0 to 1. Default: 0.5.", type=float, default=0.5, metavar="SHARE"),
+        named("--name", "Name of the new voice. Default: FIRST+SECOND.", default="", metavar="NAME"),
     ),
     "annotate": (
         _annotate,
         "Change the name, author or note in a voice file.",
         ("voice", _VOICE),
-        ("--note", {"metavar": "TEXT", "help": "Text that RVC shows as the model's info."}),
-        ("--name", {"metavar": "NAME", "help": "Name of the voice."}),
-        ("--author", {"metavar": "NAME", "help": "Author of the voice."}),
+        named("--note", "Text that RVC shows as the model's info.", metavar="TEXT"),
+        named("--name", "Name of the voice.", metavar="NAME"),
+        named("--author", "Author of the voice.", metavar="NAME"),
     ),
     "extract-voice": (
         _extract,
         "Extract the small voice file from a training checkpoint.",
-        ("checkpoint", {"metavar": "G_FILE", "help": "A G_….pth of rvc_core, RVC WebUI or Applio."}),
-        ("--output", {"metavar": "FILE", "help": "The voice file. Default: beside the checkpoint."}),
-        ("--name", {"default": "", "metavar": "NAME", "help": "Name of the voice. Default: the experiment's."}),
+        named("checkpoint", "A G_….pth of rvc_core, RVC WebUI or Applio.", metavar="G_FILE"),
+        named("--output", "The voice file. Default: beside the checkpoint.", metavar="FILE"),
+        named("--name", "Name of the voice. Default: the experiment's.", default="", metavar="NAME"),
     ),
     "save": (
         _save,
         "Save an experiment to persistent storage.",
-        ("name", {"metavar": "NAME", "help": "Name of the experiment."}),
+        named("name", "Name of the experiment.", metavar="NAME"),
         ("--to", _PLACE),
     ),
     "restore": (
         _restore,
         "Restore a saved experiment. Without a name, list the saved ones.",
-        ("name", {"metavar": "NAME", "nargs": "?", "help": "Name of the experiment."}),
+        named("name", "Name of the experiment.", metavar="NAME", nargs="?"),
         ("--from", _PLACE),
     ),
     "clean": (
         _clean,
         "List what nothing uses any more, with sizes, and remove it if you say so.",
-        (
+        named(
             "--recordings",
-            {
-                "action": "store_true",
-                "help": "Remove uploads, and what was fetched or unpacked, that no voice was made of.",
-            },
+            "Remove uploads, and what was fetched or unpacked, that no voice was made of.",
+            action="store_true",
         ),
-        ("--set-aside", {"action": "store_true", "help": "Remove trainings that --begin-again moved aside."}),
+        named("--set-aside", "Remove trainings that --begin-again moved aside.", action="store_true"),
     ),
     "batch": (
         _batch,
         "Train the voices of a YAML file, each in its own notebook. Finished runs are skipped.",
-        ("file", {"metavar": "RUNS.yaml", "help": "Runs with name, dataset, optionally convert, and any option."}),
-        (
-            "--output",
-            {"default": "batch", "metavar": "DIR", "help": "Folder for notebooks and results. Default: batch."},
-        ),
+        named("file", "Runs with name, dataset, optionally convert, and any option.", metavar="RUNS.yaml"),
+        named("--output", "Folder for notebooks and results. Default: batch.", default="batch", metavar="DIR"),
     ),
     "onnx": (_onnx, "Export a voice to ONNX and check that it matches.", ("voice", _VOICE), ("--output", _OUTPUT)),
 }

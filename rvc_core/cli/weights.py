@@ -7,8 +7,8 @@ from typing import Any
 
 from ..assets import registry
 from ..assets.bundle import TARGETS, make_bundle
-from ..errors import WeightsError
-from .stages import progress_of
+from ..errors import SettingsError, WeightsError
+from .arguments import named, progress_of
 
 _NAMES = {"metavar": "NAME", "help": "Files or folders from `rvc weights list`, or presets such as v2-40k."}
 
@@ -37,6 +37,8 @@ def _verify(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _bundle(arguments: argparse.Namespace) -> dict[str, Any]:
     output = Path(arguments.output or f"rvc_core-{arguments.target}.zip")
+    if output.is_dir():
+        raise SettingsError(f"--output {output} is a folder", hint="give the name of the archive: bundle.zip")
     return make_bundle(
         arguments.target,
         output,
@@ -87,17 +89,15 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "bundle": (
         _bundle,
         "Make an archive that installs rvc_core on a machine without internet.",
-        (
+        named(
             "--for",
-            {
-                "dest": "target",
-                "required": True,
-                "choices": [*TARGETS, "here"],
-                "help": "The target machine; it determines the wheels in the archive.",
-            },
+            "The target machine; it determines the wheels in the archive.",
+            dest="target",
+            required=True,
+            choices=[*TARGETS, "here"],
         ),
         ("--weights", {**_NAMES, "nargs": "*", "help": f"{_NAMES['help']} Default: all that are present."}),
-        ("--output", {"metavar": "FILE", "help": "The archive. Default: rvc_core-TARGET.zip."}),
-        ("--with-torch", {"action": "store_true", "help": "Include torch. Only with `--for here`."}),
+        named("--output", "The archive. Default: rvc_core-TARGET.zip.", metavar="FILE"),
+        named("--with-torch", "Include torch. Only with `--for here`.", action="store_true"),
     ),
 }

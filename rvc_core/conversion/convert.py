@@ -301,7 +301,7 @@ def _prepared(source: Audio) -> np.ndarray:
     if source.seconds == 0 or np.sqrt(np.mean(np.square(source.samples))) < _SILENT_RMS:
         raise AudioError("the recording is silent", hint="choose a recording with a voice in it")
     second = source.sample_rate
-    extended = np.pad(source.samples, second, mode="reflect" if len(source.samples) > 1 else "edge", reflect_type="odd")
+    extended = np.pad(source.samples, second, mode="reflect", reflect_type="odd")
     wide = highpass(Audio(extended, second).resample(SOURCE_RATE_HZ), zero_phase=True).samples
     samples = wide[SOURCE_RATE_HZ:-SOURCE_RATE_HZ]
     return samples / max(1.0, float(np.abs(samples).max()) / 0.95)

@@ -22,6 +22,7 @@ from ..assets.registry import RMVPE, find, missing
 from ..errors import ResourceError, SettingsError, WeightsError
 from ..presets import Voicing
 from ..system.files import write_text
+from ..system.inside import refuse_pipe
 
 SAMPLE_RATE = 16_000
 HOP_SAMPLES = 160
@@ -327,6 +328,7 @@ def read_curve(path: Path) -> PitchTrack:
     """
     rows: list[tuple[float, float]] = []
     try:
+        refuse_pipe(path)
         with path.open(encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if line.strip() and (number > 1 or line.strip()[0] in "+-.0123456789"):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import SettingsError
+from ..system.inside import refuse_pipe
 
 
 def texts_of(sources: Sequence[Path], given: str | None = None) -> list[str]:
@@ -50,6 +51,7 @@ def _text_in(path: Path) -> str:
 
 def _read(path: Path) -> str:
     try:
+        refuse_pipe(path)
         return path.read_text("utf-8-sig")
     except FileNotFoundError:
         raise SettingsError(f"{str(path)!r} does not exist", hint="check the path given to --text") from None

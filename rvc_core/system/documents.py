@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from ..errors import RVCError, StorageError, printable
-from .inside import open_inside
+from .inside import open_inside, refuse_pipe
 
 _log = logging.getLogger(__name__)
 
@@ -119,6 +119,7 @@ def read_yaml(path: Path, hint: str, *, error: type[RVCError] = RVCError) -> Any
         Of the class `error`, with `hint`, if it is not YAML, is too large or too deep, or has aliases.
     """
     try:
+        refuse_pipe(path)
         with path.open("rb") as file:  # named by the user, who may use a link
             text = file.read(_MOST_YAML_BYTES + 1)
     except OSError as problem:

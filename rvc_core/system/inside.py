@@ -98,3 +98,9 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def refuse_pipe(path: Path) -> None:
+    """Raise an OSError for a pipe or a device that somebody named: to open one may wait without end."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is a pipe or a device", str(path))

@@ -227,11 +227,43 @@ def wrong_sizes(folder: Path) -> Iterator[Odd]:
     whole = (folder / "a.wav").read_bytes()
     yield Odd("a list behind.wav", whole + b"LIST\x04\0\0\0INFO", 1.0, tones=[(0.9, 440)])
     yield Odd("a tag behind.wav", whole + b"TAG" + b"x" * 125, 1.0, tones=[(0.9, 440)])
-    soundfile.write(folder / "a.rf64", tone(1.0, 32_000, 440)[0], 32_000, format="RF64")
-    content = bytearray((folder / "a.rf64").read_bytes())
-    yield Odd("whole.rf64", bytes(content), 1.0, tones=[(0.9, 440)])
-    content[20:44] = bytes(24)
-    yield Odd("size zero.rf64", bytes(content), refused=True)
+    soundfile.write(folder / "a.rf64", tone(2.0, 32_000, 440)[0], 32_000, format="RF64")
+    for mark in (b"RF64", b"BW64"):
+        whole, suffix = mark + (folder / "a.rf64").read_bytes()[4:], mark.decode().lower()
+        yield Odd(f"whole.{suffix}", whole, 2.0, tones=[(0.9, 440)])
+        yield Odd(f"joined.{suffix}", 2 * whole, 4.0, tones=[(0.9, 440), (2.9, 440)])
+        yield Odd(f"cut.{suffix}", whole[:-64_000], 1.0, tones=[(0.5, 440)], says="claims 1.0 s more")
+        for name, size in {"zero": 0, "unknown": 2**64 - 1, "too small": 32_000, "too large": 640_000}.items():
+            content = bytearray(whole)
+            struct.pack_into("<Q", content, 28, size)
+            says = "claims" if name == "too large" else ""
+            yield Odd(f"size {name}.{suffix}", bytes(content), 2.0, tones=[(0.2, 440), (1.8, 440)], says=says)
+    for suffix, subtype, container in (
+        ("aiff", "FLOAT", "AIFF"),
+        ("aifc", "ULAW", "AIFF"),
+        ("caf", "ALAC_16", "CAF"),
+        ("caf", "ULAW", "CAF"),
+        ("w64", "FLOAT", "W64"),
+        ("au", "ULAW", "AU"),
+    ):
+        path = folder / f"b.{suffix}"
+        soundfile.write(path, tone(2.0, 32_000, 440)[0], 32_000, subtype, format=container)
+        whole = path.read_bytes()
+        yield Odd(f"whole {subtype}.{suffix}", whole, 2.0, tones=[(0.9, 440)])
+        if subtype != "ALAC_16":  # its frames have a length each
+            yield Odd(
+                f"cut {subtype}.{suffix}",
+                whole[: {"FLOAT": -128_000, "ULAW": -32_000}[subtype]],
+                1.0,
+                tones=[(0.5, 440)],
+                says="claims",
+            )
+    for name, frames in {"zero": 0, "too small": 16_000, "too large": 640_000}.items():
+        content = bytearray(
+            whole := written(folder / "part.aiff", "pcm_s16be", [(0.0, tone(2.0, 32_000, 440), 32_000)])
+        )
+        struct.pack_into(">I", content, whole.index(b"COMM") + 10, frames)
+        yield Odd(f"frames {name}.aiff", bytes(content), 2.0, tones=[(0.2, 440), (1.8, 440)])
     flac = written(folder / "a.flac", "flac", [(0.0, tone(1.0, 32_000, 440), 32_000)])
     for name, total in {"zero": 0, "too small": 8_000, "too large": 320_000}.items():
         content = bytearray(flac)
@@ -257,6 +289,22 @@ def in_time(folder: Path) -> Iterator[Odd]:
             content = written(folder / f"part.{suffix}", codec, [(1.2, tone(1.0, rate, 440), rate)], video=video)
             full = 0.0 if suffix in ("mp4", "mov", "3gp") else 956 / 44_100  # of its last frame
             yield Odd(f"late.{suffix}", content, 2.2 + full, tones=[(0.6, 0), (1.8, 440)], says="silence")
+    for codec, name in (("pcm_s16le", "pcm"), ("libmp3lame", "mp3"), ("ac3", "ac3")):
+        whole = written(folder / "part.avi", codec, [(0.0, tone(2.0, 44_100, 440), 44_100)], video=2.0)
+        at, last = whole.index(b"auds") + 20, {"pcm": 0.0, "mp3": 1697, "ac3": 888}[name] / 44_100  # frames filled up
+        content, (scale, rate) = bytearray(whole), struct.unpack_from("<II", whole, at)
+        struct.pack_into("<I", content, at + 8, round(1.2 * rate / scale))  # where the sound begins
+        start = round(1.2 * rate / scale) * scale / rate
+        tones = [(0.6, 0), (1.8, 440), (3.0, 440)]
+        yield Odd(f"late {name}.avi", bytes(content), start + 2.0 + last, tones=tones, says="silence")
+        pieces = [(0.0, tone(1.0, 44_100, 440), 44_100), (1.8, tone(0.7, 44_100, 880), 44_100)]
+        content, last = (
+            written(folder / "part.avi", codec, pieces, video=3.0),
+            {"pcm": 0.0, "mp3": 2205, "ac3": 297}[name],
+        )
+        yield Odd(
+            f"hole {name}.avi", content, 1.7 + last / 44_100, tones=[(0.5, 440), (1.5, 880)], says="AVI does not tell"
+        )
     for suffix in ("mkv", "mp4", "ts"):
         for name, levels, hz in (
             ("first track silent", (0.0, 0.3), 880),

@@ -1,6 +1,7 @@
 """What cannot work is refused before anything is touched; what was not asked for stays as it was."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -277,3 +278,63 @@ def test_progress_names_the_recording(here: Path, capsys: pytest.CaptureFixture[
         "converting 1/1 a.wav",
         "converting 1/1 b c.wav",
     ]
+
+
+# -- what strangers type -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["convert", "v.pth", "pipe"],
+        ["convert", "v.pth", "in.wav", "--f0-curve", "pipe"],
+        ["inspect", "pipe"],
+        ["prepare", "alice", "--dataset", "pipe"],
+        ["batch", "pipe"],
+        ["info", "pipe"],
+        ["import", "pipe"],
+        ["extract-voice", "pipe"],
+        ["verdict", "--metrics", "pipe"],
+        ["evaluate", "v.pth", "--source", "in.wav", "--text", "pipe"],
+        ["evaluate", "v.pth", "--source", "pipe"],
+        ["golden", "pipe"],
+        ["restore", "--from", "pipe"],
+        ["restore", "--from", "nowhere"],
+        ["restore", "alice", "--from", "in.wav"],
+        ["weights", "bundle", "--for", "here", "--output", "folder"],
+        ["convert", "v.pth", "nowhere.wav"],
+    ],
+)
+def test_a_pipe_a_missing_place_and_a_folder_end_in_one_line(
+    command: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _voice(here / "v.pth")
+    Audio(phrase(1, seconds=1.5).samples, 16000).save(here / "in.wav")
+    os.mkfifo(here / "pipe")
+    (here / "folder").mkdir()
+    before = {path for path in here.iterdir() if path.name != "root"}
+    assert main([*command, "--quiet"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and said[0].startswith("rvc: ") and said[1].strip()
+    assert {path for path in here.iterdir() if path.name != "root"} == before
+
+
+@pytest.mark.parametrize("samples", [1, 2, 160])
+def test_the_shortest_recordings_are_converted_or_refused(
+    samples: int, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    voice = str(_voice(here / "v.pth", f0_median_hz=120.0))
+    Audio(0.3 * np.sin(1 + np.arange(samples, dtype=np.float32)), 16000).save(here / "in.wav")
+    assert main(["convert", voice, "in.wav", "--quiet", "--output", "new"]) in (0, 1)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("letter, count", [("x", 246), ("é", 120), ("歌", 80)])
+def test_the_longest_names_have_room_for_the_voice(
+    letter: str, count: int, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    voice = str(_voice(here / "v.pth", f0_median_hz=120.0))
+    Audio(phrase(1, seconds=1.0).samples, 16000).save(here / "a.wav")
+    (here / "takes").mkdir()
+    for end in ("1", "2"):
+        (here / "takes" / f"{letter * count}{end}.wav").write_bytes((here / "a.wav").read_bytes())
+    assert main(["convert", voice, "takes", "--quiet", "--output", "new"]) == 0
+    assert len([*(here / "new").iterdir()]) == 2
