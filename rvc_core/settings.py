@@ -149,7 +149,8 @@ class PrepareSettings(Settings):
     """How recordings become training clips."""
 
     preset: PresetName = Field(
-        "v2-40k", description="Size and sample rate of the voice. v2-40k sounds best on a GPU; nano-24k trains on a CPU."
+        "v2-40k",
+        description="Size and sample rate of the voice. v2-40k sounds best on a GPU; nano-24k trains on a CPU.",
     )
     uses_f0: bool = Field(
         True,
