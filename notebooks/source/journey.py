@@ -10,6 +10,7 @@
 
 # %%
 PROJECT = "{repository}"   # {project} #@param {type:"string"}
+measure_gpu = False  # {measure} #@param {type:"boolean"}
 import contextlib, importlib.util, os, re, shutil, subprocess, sys
 os.environ |= {"RVC_LANG": "{code}", **os.environ, "RVC_PYTHON": sys.executable, "RVC_USE_CURRENT_ENV": "1"}
 
@@ -52,7 +53,7 @@ if failed:
 [sys.modules.pop(module) for module in [*sys.modules] if module.split(".")[0] == "rvc_core"]
 sys.path[:0] = [os.path.abspath(os.path.dirname(found))] if found else []
 from rvc_core import notebook
-notebook.check()
+notebook.check(measure_gpu)
 
 # %% [markdown]
 # {parameters}

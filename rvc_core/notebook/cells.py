@@ -25,6 +25,7 @@ from ..settings import (
 )
 from ..storage import places
 from ..system.files import slug_of
+from ..system.installation import gpu_report
 from ..system.platforms import DRIVE, detect, home, in_drive, is_reachable, session_minutes_left
 from ..training import detached
 from ..workspace.layout import Layout
@@ -43,8 +44,8 @@ errors.in_words = error_in_words
 
 
 # -- install and begin ---------------------------------------------------------------------------------------------
-def check() -> None:
-    """Print versions, device and every problem with its remedy.
+def check(measure_gpu: bool = False) -> None:
+    """Print versions, device and every problem with its remedy; on request, what training costs on this GPU.
 
     Raises
     ------
@@ -66,6 +67,8 @@ def check() -> None:
         warn(problem["problem"], problem["hint"])
         if "not built for" in problem["problem"]:  # before anything is downloaded for it
             raise ResourceError(problem["problem"], hint=problem["hint"])
+    if measure_gpu:
+        print(gpu_report())
 
 
 def begin(
