@@ -85,7 +85,7 @@ def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
     ):
         notebook = browser.Notebook(chromium, lab, "rvc_lightning.ipynb")
         press = notebook.page.keyboard.press
-        notebook.run("notebook.check()").get_by_text("torch").first.wait_for()
+        notebook.run("notebook.check(").get_by_text("torch").first.wait_for()
         notebook.run("name = ")
         form = notebook.run("notebook.recordings()")
         with notebook.page.expect_file_chooser() as chooser:

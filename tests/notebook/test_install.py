@@ -24,7 +24,7 @@ import canary  # noqa: E402
 
 # Stands for the project: it says what it is, and its set-up and first cell leave a note of themselves.
 SETUP = 'echo "$0 ${1:-}" >>"$HOME/ran"\n'
-CHECK = "import os, pathlib\ndef check(): pathlib.Path(os.environ['HOME'], 'checked').write_text(__file__)\n"
+CHECK = "import os, pathlib\ndef check(*_): pathlib.Path(os.environ['HOME'], 'checked').write_text(__file__)\n"
 GIT = {f"GIT_{who}_{what}": "tests@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
@@ -68,7 +68,7 @@ class Machine:
     def run(self, address: str = "", git: str = "", typed: str | None = None) -> str:
         """What the cell says: nothing when all went well; `git` stands for an answer of git's, `typed` of a person."""
         cells = build._journey(self.platform, self.code, address)
-        [cell] = [cell.source for cell in cells if "notebook.check()" in cell.source]
+        [cell] = [cell.source for cell in cells if "notebook.check(" in cell.source]
         for place in build.PLATFORMS[self.platform][1]:
             cell = cell.replace(f'"{place}"', f'"{self.at(place) if place.startswith("/") else place}"')
         if typed is not None:
@@ -317,11 +317,11 @@ def test_what_was_imported_before_is_imported_again(tmp_path: Path) -> None:
     place = project(tmp_path / "content" / "rvc_core")
     machine = Machine(tmp_path)
     (place / "setup_env.sh").write_text(
-        SETUP + "echo \"def check(): print('newer' if $(wc -l <\"$HOME/ran\") > 1 else 'older')\" "
+        SETUP + "echo \"def check(*_): print('newer' if $(wc -l <\"$HOME/ran\") > 1 else 'older')\" "
         f'>"{place}/rvc_core/notebook/__init__.py"\n'
     )
     cells = build._journey("colab", "en", "")
-    [cell] = [cell.source for cell in cells if "notebook.check()" in cell.source]
+    [cell] = [cell.source for cell in cells if "notebook.check(" in cell.source]
     (tmp_path / "home").mkdir()
     (tmp_path / "cell.py").write_text(SHELL)
     done = subprocess.run(
