@@ -30,7 +30,7 @@ from rvc_core.workspace.dataset import Batch, ClipTensors, _part, draw_noise
 from rvc_core.workspace.filelist import read_filelist
 from tiny import TINY, experiment
 
-LIMITS = (("of_discriminator", 0.9), ("of_generator", 0.6), ("of_generator", 0.0))
+LIMITS = (("of_discriminator", 0.9), ("of_generator", 0.75), ("of_generator", 0.0))
 FRAMES = 370  # of RVC's clips
 SMALL: dict[str, Any] = {
     "inter_channels": 16,
