@@ -7,7 +7,7 @@ from typing import Any, cast
 from ..training.beacon import BeaconState, stalled
 from ..verdict.failures import Failure
 from ..verdict.learning_curve import LEAST_POINTS, History
-from ..verdict.overtraining import METRICS, Verdict
+from ..verdict.overtraining import METRICS, NOTHING_HELD_OUT, Verdict
 from .texts import say, translated
 
 _LEAST_STEPS, _LEAST_SECONDS = 20, 30.0  # before these, a time left would be a guess
@@ -21,7 +21,9 @@ def headline(verdict: Verdict, minutes_left: float | None = None) -> str:
     minutes_left : float, optional
         None: not known yet.
     """
-    if verdict.best is None or verdict.state == "cannot_tell":
+    if verdict.sentence == NOTHING_HELD_OUT:
+        sentence = say("goes_unjudged")
+    elif verdict.best is None or verdict.state == "cannot_tell":
         sentence = say("goes_collapsed" if verdict.state == "collapsed" else "goes_cannot_tell")
     else:
         sentence = say(f"goes_{verdict.state}", epoch=verdict.best.epoch)

@@ -23,7 +23,7 @@ from .failures import Failure, failure_of, find_failures
 from .guide import SMOOTHING, GuideReading, read_as_the_guide
 from .learning_curve import LEAST_POINTS, History, Series, Trend, fit_trend, running_median
 
-_NOTHING_HELD_OUT = (
+NOTHING_HELD_OUT = (
     "no recordings are held out, so there is nothing to judge voices by, however long training runs. Listen to the "
     "voices and choose; or prepare again with holdout_minutes."
 )
@@ -373,4 +373,4 @@ def verdict_of_experiment(layout: Layout) -> Verdict:
     verdict = verdict_of(rows, running=bool(holder(layout.lock)))
     if verdict.state != "cannot_tell" or any(layout.heldout.clips.glob("*.wav")):
         return verdict
-    return replace(verdict, sentence=_NOTHING_HELD_OUT)
+    return replace(verdict, sentence=NOTHING_HELD_OUT)

@@ -13,6 +13,7 @@ import types
 import urllib.request
 from base64 import b64decode
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,15 @@ def test_a_lone_point_is_not_drawn_and_a_time_is_told_only_when_it_is_known() ->
     assert early.state == "cannot_tell" and "take epoch" not in plots._candidates_in_words(early)
     told = outcome.headline(verdict_of(simulate(3).records), 98.0)
     assert "Getting better. Take epoch" in told and "About 1 h 40 min left." in told
+
+
+@pytest.mark.parametrize("code", LANGUAGES)
+def test_without_unheard_recordings_watch_says_that_it_cannot_judge(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RVC_LANG", code)
+    rows = [{"kind": "step", "step": 1, "epoch": 1, "loss/g/mel": 20.0, "loss/g/total": 30.0}]
+    early, unjudged = verdict_of(rows), replace(verdict_of(rows), sentence=NOTHING_HELD_OUT)
+    assert outcome.headline(early) != outcome.headline(unjudged)
+    assert {"en": "judge by ear", "pt": "julgue de ouvido"}[code] in outcome.headline(unjudged)
 
 
 @pytest.mark.parametrize("how", ["epochs", "time", "stop", "interrupt", "verdict"])
