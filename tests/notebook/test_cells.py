@@ -33,7 +33,7 @@ from rvc_core.notebook.texts import LANGUAGES
 from rvc_core.system.files import write_jsonl
 from rvc_core.system.platforms import detect
 from rvc_core.verdict.learning_curve import History
-from rvc_core.verdict.overtraining import Candidate, verdict_of
+from rvc_core.verdict.overtraining import NOTHING_HELD_OUT, Candidate, verdict_of
 from rvc_core.workspace.layout import Layout
 from synth import phrase
 
