@@ -8,7 +8,7 @@ beats threads) gradients are averaged::
     torchrun --standalone --nproc_per_node 2 make_embedded/train_base.py pool base.ckpt --minutes 60 --export DIR
 
 Row 0 of the table, where every new voice starts, becomes the mean of all readers. Each tenth reader is held out, as in
-`train_encoder.py`. ``--start DIR`` begins with the base models in a folder instead of random weights.
+`train_encoder.py`. ``--base DIR`` begins with the base models in a folder instead of random weights.
 """
 
 import argparse
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--warm-minutes", type=float, default=15.0, help="of these, without discriminators")
     parser.add_argument("--bf16", action="store_true", help="half precision, on processors that have it")
     parser.add_argument("--device", type=torch.device, default="cpu")
-    parser.add_argument("--start", type=Path, help="folder of base models to begin with")
+    parser.add_argument("--base", type=Path, help="folder of base models to begin with")
     parser.add_argument("--export", type=Path, help="folder for the base models")
     arguments = parser.parse_args()
     distributed.init_process_group("gloo")
@@ -151,9 +151,9 @@ def main() -> None:
     optimizers = (networks.generator_optimizer, networks.discriminator_optimizer)
     modules = (networks.generator, networks.discriminator, *optimizers)
     step, spent, values = 0, 0.0, {}
-    if arguments.start:
+    if arguments.base:
         for name, network in (("generator", networks.generator), ("discriminator", networks.discriminator)):
-            network.load_state_dict(load_base(arguments.start / f"base_{name}.pth"))
+            network.load_state_dict(load_base(arguments.base / f"base_{name}.pth"))
     if arguments.checkpoint.exists():
         state = torch.load(arguments.checkpoint, map_location=arguments.device, weights_only=True)
         step, spent = state["step"], state["minutes"]
