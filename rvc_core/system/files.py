@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +144,20 @@ def slug_of(name: str) -> str:
     if slug == name and len(name) <= 80:
         return slug
     return f"{slug[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}".lstrip("-")
+
+
+def numbered(path: Path, is_taken: Callable[[Path], bool]) -> Path:
+    """The path or, where it is taken, the first free one with a number.
+
+    Examples
+    --------
+    >>> numbered(Path("a.wav"), {Path("a.wav"), Path("a (2).wav")}.__contains__).name
+    'a (3).wav'
+    """
+    free, number = path, 2
+    while is_taken(free):
+        free, number = path.with_name(f"{path.stem} ({number}){path.suffix}"), number + 1
+    return free
 
 
 def ensure_room(folder: Path, needed_bytes: int) -> None:

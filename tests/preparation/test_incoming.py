@@ -226,7 +226,7 @@ def test_what_is_no_recording_is_named_and_not_kept(home: Path, web: Web, name: 
 
 def test_a_page_that_comes_after_a_good_answer_is_not_kept_either(home: Path, web: Web, monkeypatch) -> None:
     link = web.put("/vocals.wav", DRIVE_QUOTA)
-    monkeypatch.setattr(links, "_probe", lambda address: None)
+    monkeypatch.setattr(links, "_probe", lambda *_: ("", []))
     with pytest.raises(DatasetError, match="download limit"):
         fetch(link, home / "place")
     assert not [*(home / "place").glob("links/*")]
@@ -319,7 +319,7 @@ def test_a_recording_on_drive_is_a_recording(home: Path, web: Web, monkeypatch: 
         ("https://m.soundcloud.com/somebody/song", "page of SoundCloud"),
         ("https://open.spotify.com/track/1", "page of Spotify"),
         ("https://somebody.bandcamp.com/track/1", "page of Bandcamp"),
-        ("https://mega.nz/file/abc#key", "MEGA"),
+        ("https://mega.nz/file/abc#key", "page of MEGA"),
         ("https://we.tl/t-abc", "WeTransfer"),
         ("https://huggingface.co/datasets/o/r/tree/main/data", "a folder of huggingface.co"),
         ("https://github.com/o/r/tree/main/data", "a folder of github.com"),
