@@ -5,7 +5,7 @@ pitch and content features again, so that training has the same as conversion.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +56,6 @@ class ForeignReport:
     warnings: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Wave:
-    path: Path
-    seconds: float
-    rate_hz: int
-    speaker: int
-
-
 def is_foreign(folder: Path) -> bool:
     """Whether this is an experiment of RVC WebUI or Applio.
 
@@ -112,19 +104,24 @@ def open_foreign(folder: Path, layout: Layout, *, progress: Progress = Silent())
     checkpoint = load_foreign(Layout(folder, layout.name))
     rows = read_filelist(folder / "filelist.txt") if (folder / "filelist.txt").is_file() else []
     listed = {row.wave.stem: row.speaker for row in rows if not row.wave.name.startswith("mute")}
-    waves = _waves(folder / _CLIPS[program], listed)
-    name, spec = _architecture(folder, checkpoint, waves, uses_f0=not rows or rows[0].f0_hz is not None)
-    clips = _clips_of(waves, hold_out=checkpoint is None)
+    clips, rates_hz = _clips(folder / _CLIPS[program], listed)
+    name, spec = _architecture(folder, checkpoint, rates_hz, uses_f0=not rows or rows[0].f0_hz is not None)
+    if (last := max(clip.speaker for clip in clips)) >= spec.speakers:
+        raise DatasetError(
+            f"filelist.txt names speaker {last}, the voice has {spec.speakers} speakers",
+            hint="extract the features again in that program",
+        )
+    if checkpoint is None:
+        clips = _heldout(clips)
     progress.start(f"importing {counted(len(clips), 'clip')} from {program} for {name}", len(clips))
     with folder_atomically(layout.root) as root:
         staged = Layout(root, layout.name)
-        ensure_room(root, round(6 * sum(wave.seconds * wave.rate_hz for wave in waves)))
+        ensure_room(root, round(6 * spec.sample_rate * sum(clip.seconds for clip in clips)))
         _copy(folder / _CLIPS[program], clips, staged, progress)
         for path in (staged.generator(checkpoint.step), staged.discriminator(checkpoint.step)) if checkpoint else ():
             copy_inside(folder / path.name, path)
         Manifest(clips).save(staged)
         stamp(staged, "prepare", {"opened": program, "clips": [clip.id for clip in clips]})
-        last = max(clip.speaker for clip in clips)
         speakers = [str(row) for row in range(last + 1)] if last else []
         dataset = f"recordings of {folder}"
         ExperimentRecord(layout.name, dataset, name, spec.uses_f0, spec.speakers, speakers).save(staged)
@@ -148,26 +145,47 @@ def _copy(folder: Path, clips: list[Clip], staged: Layout, progress: Progress) -
         progress.advance(clip.id)
 
 
-def _waves(folder: Path, listed: dict[str, int]) -> list[_Wave]:
-    """All readable clips, in the order of their recordings; those that training used, if that is `listed`."""
-    waves = []
+def _clips(folder: Path, listed: dict[str, int]) -> tuple[list[Clip], list[int]]:
+    """All readable clips, or those that training used, if it `listed` them with their speakers; and their rates.
+
+    Clips are named RECORDING_NUMBER. Their positions in the recording are unknown, so each starts where the previous
+    one ends.
+    """
+    clips, rates_hz, ends = [], set(), dict[str, float]()
     for path in sorted(folder.glob("*.wav"), key=lambda path: [(len(part), part) for part in path.stem.split("_")]):
         try:
             header = soundfile.info(path)
         except soundfile.LibsndfileError:
             continue
         if path.stem in (listed or {path.stem}):
-            waves.append(_Wave(path, header.duration, header.samplerate, listed.get(path.stem, 0)))
-    if not waves:
+            recording = path.stem.rpartition("_")[0] or path.stem
+            start = ends.get(recording, 0.0)
+            ends[recording] = start + header.duration
+            clips.append(Clip(path.stem, recording, start, header.duration, False, listed.get(path.stem, 0)))
+            rates_hz.add(header.samplerate)
+    if not clips:
         raise DatasetError(f"no clip in {folder} can be read", hint="copy the folder again")
-    return waves
+    return clips, sorted(rates_hz)
+
+
+def _heldout(clips: list[Clip]) -> list[Clip]:
+    """Hold out whole recordings, because slices of one share sound. Validation uses speaker 0."""
+    recordings = list(dict.fromkeys(clip.recording for clip in clips))
+    if len(recordings) < 2 or any(clip.speaker for clip in clips):
+        return clips
+    lengths = [
+        sum(round(_PER_SECOND * clip.seconds) for clip in clips if clip.recording == name) for name in recordings
+    ]
+    chosen = choose_heldout([[Span(0, length)] for length in lengths], _PER_SECOND, minutes=None, seed=0)
+    held = {recordings[number] for number, span in chosen.items() if span == Span(0, lengths[number])}
+    return [replace(clip, heldout=clip.recording in held) for clip in clips]
 
 
 def _architecture(
-    folder: Path, checkpoint: Checkpoint | None, waves: list[_Wave], *, uses_f0: bool
+    folder: Path, checkpoint: Checkpoint | None, rates_hz: list[int], *, uses_f0: bool
 ) -> tuple[str, VoiceSpec]:
     """The preset, and the architecture of the checkpoint or, without one, of a new voice."""
-    rates_hz, spec = sorted({wave.rate_hz for wave in waves}), None
+    spec = None
     if checkpoint:
         name, spec = spec_of_generator(checkpoint.generator["model"], f"G_{checkpoint.step}.pth")
     else:
@@ -186,30 +204,7 @@ def _architecture(
             f"it was trained with the encoder {str(encoder)[:40]!r}, which is not supported",
             hint="train with contentvec in Applio; to import the clips only, remove its G_ and D_ files",
         )
-    if (last := max(wave.speaker for wave in waves)) >= spec.speakers:
-        raise DatasetError(
-            f"filelist.txt names speaker {last}, the voice has {spec.speakers} speakers",
-            hint="extract the features again in that program",
-        )
     return name, spec
-
-
-def _clips_of(waves: list[_Wave], *, hold_out: bool) -> list[Clip]:
-    """All clips. Their positions in a recording are unknown, so each starts where the previous one ends."""
-    recordings: dict[str, list[_Wave]] = {}
-    for wave in waves:
-        recordings.setdefault(wave.path.stem.rpartition("_")[0] or wave.path.stem, []).append(wave)
-    whole = [Span(0, sum(round(_PER_SECOND * wave.seconds) for wave in own)) for own in recordings.values()]
-    hold_out &= len(whole) > 1 and not any(wave.speaker for wave in waves)  # validation uses speaker 0
-    chosen = choose_heldout([[span] for span in whole], _PER_SECOND, minutes=None, seed=0) if hold_out else {}
-    clips = []
-    for number, (recording, own) in enumerate(recordings.items()):
-        start = 0.0
-        for wave in own:
-            held = chosen.get(number) == whole[number]
-            clips.append(Clip(wave.path.stem, recording, start, wave.seconds, held, wave.speaker))
-            start += wave.seconds
-    return clips
 
 
 def _warnings(folder: Path, checkpoint: Checkpoint | None, clips: list[Clip], listed: dict[str, int]) -> Iterator[str]:

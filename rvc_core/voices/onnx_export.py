@@ -36,16 +36,12 @@ class OnnxReport:
 
     Attributes
     ----------
-    inputs : dict of str to list
-        Name → shape; ``frames`` is the axis of free length, 100 frames per second.
     parity : dict of int to float
         Length in frames → largest difference to the voice, relative to its loudest sample.
     """
 
     path: str
     sample_rate: int
-    inputs: dict[str, list[int | str]]
-    bytes: int
     parity: dict[int, float] = field(default_factory=dict)
 
 
@@ -140,9 +136,8 @@ def export_onnx(voice_path: Path, output: Path) -> OnnxReport:
     onnx, runtime = _packages()
     voice = load_voice(voice_path)
     network = OnnxVoice(synthesizer_of(voice)).eval()
-    spec = voice.spec
     ensure_room(output.parent, 2 * sum(value.nbytes for value in network.state_dict().values()))
-    example = _inputs(spec, _TRACED_FRAMES)
+    example = _inputs(voice.spec, _TRACED_FRAMES)
     axes = {
         name: {tuple(value.shape).index(_TRACED_FRAMES): "frames"}
         for name, value in example.items()
@@ -152,11 +147,7 @@ def export_onnx(voice_path: Path, output: Path) -> OnnxReport:
         _trace(network, example, axes, temporary)
         _describe(onnx, temporary, voice)
         parity = _parity(network, runtime, temporary)
-    shapes = {
-        name: ["frames" if axis in axes.get(name, {}) else size for axis, size in enumerate(value.shape)]
-        for name, value in example.items()
-    }
-    return OnnxReport(str(output), spec.sample_rate, shapes, output.stat().st_size, parity)
+    return OnnxReport(str(output), voice.spec.sample_rate, parity)
 
 
 def _trace(network: OnnxVoice, example: dict[str, Tensor], axes: dict[str, dict[int, str]], path: Path) -> None:

@@ -328,17 +328,15 @@ def _index_for(
             and len(identities) < 2
         )
 
-    fitting = sorted(
-        (path for path, index in indexes.items() if fits(index)), key=lambda path: indexes[path].vectors, reverse=True
-    )
-    named = [
+    fitting = [path for path, index in indexes.items() if fits(index)]
+    found = [
         path
         for path in fitting
         if "name" in indexes[path].note or path in Layout(path.parent, "").indexes(spec.version, owners)
     ]
-    beside = [path for path in fitting if path.parent == paths[-1].parent and path.parent not in others]
-    found = named or (beside or (fitting if not others else [])) if is_parcel else named
+    if not found and is_parcel:  # of the only voice, or of the only one in its folder
+        own = paths[-1].parent
+        found = [path for path in fitting if not others or (path.parent == own and own not in others)]
     if not found:
         return None, ["no index came with it"]
-    several = [f"{len(found)} indexes match; the largest was used: {found[0].name}"] if len(found) > 1 else []
-    return indexes[found[0]], several
+    return indexes[max(found, key=lambda path: indexes[path].vectors)], []
