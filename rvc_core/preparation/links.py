@@ -46,7 +46,7 @@ _PAGES = {  # services that give their files to browsers only
     "we.tl": "WeTransfer",
 }
 _FILE_ITSELF = "upload the recording, or paste a link to the file itself (.wav, .mp3, .flac, .zip)"
-_SHARE = "share the file with everybody who has the link, and run this again"
+_SHARE = "share the file with everybody who has the link"
 
 
 class _Kept(TypedDict):
@@ -194,7 +194,7 @@ def _probe(link: str, address: str) -> tuple[str, list[str]]:
             if kind.group in ("unknown", "other") and told.get_content_type() in ("text/html", "application/xhtml+xml"):
                 kind = Kind("page", "a web page")
             if kind.group in ("archive", "page", "other"):
-                _refuse(link, kind, response.url, start + response.read(_PAGE_BYTES))
+                _refuse(link, kind, start + response.read(_PAGE_BYTES))
             name = told.get_filename() or urllib.parse.unquote(urllib.parse.urlsplit(response.url).path)
             with contextlib.suppress(UnicodeError):  # letters that were sent as they are
                 name = name.encode("latin-1").decode("utf-8")
@@ -224,7 +224,7 @@ def _name_of(link: str, given: str, file: Path) -> str:
     """
     kind = kind_of_file(file)
     with file.open("rb") as opened:
-        _refuse(link, kind, link, opened.read(_PAGE_BYTES))
+        _refuse(link, kind, opened.read(_PAGE_BYTES))
     name = printable(PurePosixPath(urllib.parse.unquote(given).replace("\\", "/")).name).lstrip(".")
     stem, suffix = PurePosixPath(name).stem, PurePosixPath(name).suffix.lower()[:_LONGEST_SUFFIX]
     stem = stem.encode()[:_LONGEST_NAME].decode("utf-8", "ignore") or "recording"
@@ -235,37 +235,19 @@ def _name_of(link: str, given: str, file: Path) -> str:
     return stem + suffix
 
 
-def _refuse(link: str, kind: Kind, where: str, content: bytes) -> None:
-    """Name what came instead of a recording, if that is plain; `where` it came from may tell of a login."""
+def _refuse(link: str, kind: Kind, content: bytes) -> None:
+    """Name what came instead of a recording, if that is plain."""
     text = content.decode("utf-8", "replace")
     if kind.group == "archive":
         raise DatasetError(f"{link} is {kind.title}, which cannot be unpacked here", hint=UNPACK)
     if kind.group == "page":
-        raise _page_problem(link, urllib.parse.urlsplit(where), text)
+        found = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
+        title = f" (“{' '.join(found[1].split())[:60]}”)" if found and found[1].strip() else ""
+        raise DatasetError(
+            f"{link} is a web page{title}, not a recording",
+            hint=f"{_SHARE}; where a download limit is reached, share a copy; or open it in a browser, and copy the "
+            f"address of its download button; or {_FILE_ITSELF}",
+        )
     if kind.group == "other":
         said = f": {' '.join(text.split())[:80]}" if kind.title in TEXTS else ""
         raise DatasetError(f"{link} is {kind.title}, not a recording{said}", hint=_FILE_ITSELF)
-
-
-def _page_problem(link: str, where: urllib.parse.SplitResult, page: str) -> DatasetError:
-    """What a page says, where that is known: its service's download limit, or that somebody must sign in."""
-    low = page.lower()
-    found = re.search(r"<title[^>]*>(.*?)</title>", page, re.IGNORECASE | re.DOTALL)
-    title = " ".join(found[1].split())[:60] if found else ""
-    if "quota exceeded" in low or "too many users have viewed or downloaded" in low or "download limit" in low:
-        return DatasetError(
-            f"{link} has reached its download limit for today",
-            hint="make a copy of the file and share the copy, or try again tomorrow; in your own Drive: mount it",
-        )
-    if (
-        re.match(r"(?:accounts|login|signin|auth|sso)\.", where.hostname or "")
-        or re.search(r"/(?:login|signin|sign_in|servicelogin|authorize)\b", where.path.lower())
-        or re.search(r"sign[ -]?in|log[ -]?in|request access|need access|access denied", title.lower())
-        or 'type="password"' in low
-        or "you need access" in low
-    ):
-        return DatasetError(f"{link} is not shared: its server asks to sign in", hint=_SHARE)
-    return DatasetError(
-        f"{link} is a web page{f' (“{title}”)' if title else ''}, not a recording",
-        hint=f"open it in a browser, and copy the address of its download button; or {_FILE_ITSELF}",
-    )
