@@ -174,15 +174,8 @@ def sanity(source: Audio, output: Audio) -> Row:
         (abs(made.offset) > 0.01, f"constant offset of {made.offset:.2f}"),
         (made.bandwidth_hz < 0.5 * min(original.bandwidth_hz, 8000.0), f"nothing above {made.bandwidth_hz:.0f} Hz"),
     ]
-    return {
-        "level_db": made.level_db,
-        "silent_share": made.silent_share,
-        "clipped_share": made.clipped_share,
-        "offset": made.offset,
-        "bandwidth_hz": made.bandwidth_hz,
-        "seconds_difference": longer,
-        "problems": [words for applies, words in findings if applies],
-    }
+    problems = [words for applies, words in findings if applies]
+    return {**asdict(made), "seconds_difference": longer, "problems": problems}
 
 
 # -- all files together --------------------------------------------------------------------------------------------
