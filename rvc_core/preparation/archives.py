@@ -22,7 +22,7 @@ from ..audio.file_kinds import is_foreign_archive, kind_of_file
 from ..audio.waveform import AUDIO_SUFFIXES
 from ..errors import DatasetError, UnsafeFileError, printable
 from ..progress import Progress, Silent
-from ..system.files import ensure_room, folder_atomically, numbered, sha256_of, slug_of
+from ..system.files import ensure_room, folder_atomically, is_hidden, numbered, sha256_of, slug_of
 
 UNPACK = "unpack it first, or pack a .zip"
 _MOST_FILES = 100_000
@@ -106,7 +106,7 @@ def _wanted(
     for entry, name in zip(entries, names_of(entries), strict=True):
         _refuse_escape(archive, entry, name)
         parts = [_short(printable(part).rstrip() or "_") for part in PurePosixPath(name).parts]
-        if name.endswith("/") or not parts or any(part.startswith(".") or part == "__MACOSX" for part in parts):
+        if name.endswith("/") or not parts or is_hidden(PurePosixPath(name)):
             continue
         suffix = PurePosixPath(parts[-1]).suffix.lower()
         if is_foreign_archive(parts[-1]) or (suffix == ".zip" and not nested):

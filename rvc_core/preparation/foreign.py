@@ -79,18 +79,14 @@ def open_foreign(folder: Path, layout: Layout, *, progress: Progress = Silent())
 
     Raises
     ------
-    StageOrderError
-        When it is not such a folder.
-    DatasetError
-        When its list is damaged, or no clip can be read.
+    StageOrderError, StorageError
+        When it is not such a folder, or holds links, which may lead anywhere.
+    DatasetError, WeightsError
+        When its list or its checkpoints are damaged, or no clip can be read.
     MismatchError
         When RVC does not support its decoder or sample rate, or it was trained with another content encoder.
-    WeightsError
-        When its checkpoints are damaged.
     SettingsError
         When an experiment of that name exists.
-    StorageError
-        When it holds links, which may lead anywhere.
     """
     program, folder = _program_of(folder), folder.absolute()
     if not program:
@@ -105,8 +101,9 @@ def open_foreign(folder: Path, layout: Layout, *, progress: Progress = Silent())
     rows = read_filelist(folder / "filelist.txt") if (folder / "filelist.txt").is_file() else []
     listed = {row.wave.stem: row.speaker for row in rows if not row.wave.name.startswith("mute")}
     clips, rates_hz = _clips(folder / _CLIPS[program], listed)
-    name, spec = _architecture(folder, checkpoint, rates_hz, uses_f0=not rows or rows[0].f0_hz is not None)
-    if (last := max(clip.speaker for clip in clips)) >= spec.speakers:
+    last, uses_f0 = max(clip.speaker for clip in clips), not rows or rows[0].f0_hz is not None
+    name, spec = _architecture(folder, checkpoint, rates_hz, uses_f0=uses_f0)
+    if last >= spec.speakers:
         raise DatasetError(
             f"filelist.txt names speaker {last}, the voice has {spec.speakers} speakers",
             hint="extract the features again in that program",
@@ -117,9 +114,7 @@ def open_foreign(folder: Path, layout: Layout, *, progress: Progress = Silent())
     with folder_atomically(layout.root) as root:
         staged = Layout(root, layout.name)
         ensure_room(root, round(6 * spec.sample_rate * sum(clip.seconds for clip in clips)))
-        _copy(folder / _CLIPS[program], clips, staged, progress)
-        for path in (staged.generator(checkpoint.step), staged.discriminator(checkpoint.step)) if checkpoint else ():
-            copy_inside(folder / path.name, path)
+        _copy(folder, clips, checkpoint, staged, progress)
         Manifest(clips).save(staged)
         stamp(staged, "prepare", {"opened": program, "clips": [clip.id for clip in clips]})
         speakers = [str(row) for row in range(last + 1)] if last else []
@@ -137,12 +132,16 @@ def open_foreign(folder: Path, layout: Layout, *, progress: Progress = Silent())
     )
 
 
-def _copy(folder: Path, clips: list[Clip], staged: Layout, progress: Progress) -> None:
+def _copy(folder: Path, clips: list[Clip], checkpoint: Checkpoint | None, staged: Layout, progress: Progress) -> None:
     for clip in clips:
-        place, audio = staged.heldout if clip.heldout else staged, read_audio(folder / f"{clip.id}.wav")
+        place = staged.heldout if clip.heldout else staged
+        audio = read_audio(folder / _CLIPS[_program_of(folder)] / f"{clip.id}.wav")
         audio.save(place.clips / f"{clip.id}.wav", float32=True)
         audio.resample(16_000).save(place.clips_16k / f"{clip.id}.wav", float32=True)
         progress.advance(clip.id)
+    if checkpoint:
+        for path in (staged.generator(checkpoint.step), staged.discriminator(checkpoint.step)):
+            copy_inside(folder / path.name, path)
 
 
 def _clips(folder: Path, listed: dict[str, int]) -> tuple[list[Clip], list[int]]:

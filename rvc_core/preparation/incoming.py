@@ -2,6 +2,7 @@
 
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -11,7 +12,7 @@ from ..audio.recordings import find_recordings, unread_folders
 from ..audio.waveform import AUDIO_SUFFIXES, header_seconds
 from ..errors import DatasetError, printable
 from ..progress import Progress, Silent
-from ..system.files import folder_atomically, numbered, replace_atomically, signature, slug_of
+from ..system.files import folder_atomically, is_hidden, numbered, replace_atomically, signature, slug_of
 from ..system.platforms import home
 from .archives import UNPACK, unpack
 from .links import fetch
@@ -77,7 +78,7 @@ def _in_folder(folder: Path, place: Path, progress: Progress) -> Iterator[tuple[
     files = find_recordings(folder)
     if files.recordings:
         yield "", folder
-    others = [path for name, path in files.not_audio.items() if not _is_hidden(name)]
+    others = [path for name, path in files.not_audio.items() if not is_hidden(PurePosixPath(name))]
     zips = [path for path in others if path.suffix.lower() == ".zip"]
     for path in zips:
         split = _SPLIT_ZIP.fullmatch(path.stem)
@@ -89,10 +90,6 @@ def _in_folder(folder: Path, place: Path, progress: Progress) -> Iterator[tuple[
         if not files.recordings and not zips:
             raise DatasetError(f"{', '.join(foreign[:3])} cannot be unpacked here", hint=UNPACK)
         progress.say(f"not opened: {', '.join(foreign)}; {UNPACK}")
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
 
 
 def _in_file(path: Path, place: Path, progress: Progress) -> Iterator[tuple[str, Path]]:
@@ -139,15 +136,8 @@ def _joined(parts: list[tuple[str, Path]], place: Path) -> Path:
 # -- uploads -------------------------------------------------------------------------------------------------------
 def new_set(folder: Path) -> Path:
     """An empty folder for one upload: what was uploaded before stays in folders of its own."""
-    stem, number = f"{datetime.now():%Y-%m-%d_%H%M%S}", 1
-    while True:
-        made = folder / (stem if number == 1 else f"{stem}_{number}")
-        try:
-            made.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        else:
-            return made
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f"{datetime.now():%Y-%m-%d_%H%M%S}_", dir=folder))
 
 
 def save_set(folder: Path, files: Iterable[tuple[str, bytes]]) -> Path:

@@ -8,20 +8,18 @@ import contextlib
 import re
 import urllib.error
 import urllib.parse
-import urllib.request
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from typing_extensions import TypedDict
 
-from .. import __version__
 from ..audio.file_kinds import START_BYTES, TEXTS, Kind, kind_of, kind_of_file
 from ..audio.waveform import AUDIO_SUFFIXES, header_seconds
 from ..errors import DatasetError, WeightsError, printable
 from ..progress import Progress, Silent
 from ..system.documents import Leaf, read_or
-from ..system.download import Patience, WebOnly, download, web_address
+from ..system.download import Patience, ask, download, may_pass, web_address
 from ..system.files import sha256_of, signature, write_json
 from ..system.inside import is_regular
 from .archives import UNPACK
@@ -185,10 +183,8 @@ def _probe(link: str, address: str) -> tuple[str, list[str]]:
     DatasetError
         When the server refuses, or when the first bytes are of something that is no recording.
     """
-    headers = {"User-Agent": f"rvc_core/{__version__}", "Accept-Language": "en"}
-    request, opener = urllib.request.Request(address, headers=headers), urllib.request.build_opener(WebOnly)
     try:
-        with opener.open(request, timeout=_PATIENCE.stall_seconds) as response:
+        with ask(address, {"Accept-Language": "en"}, _PATIENCE) as response:
             start, told = response.read(START_BYTES), response.headers
             kind = kind_of(start)
             if kind.group in ("unknown", "other") and told.get_content_type() in ("text/html", "application/xhtml+xml"):
@@ -202,7 +198,7 @@ def _probe(link: str, address: str) -> tuple[str, list[str]]:
             return PurePosixPath(name).name, version if any(version[:2]) else []  # a length alone is no version
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code in (408, 425, 429) or error.code >= 500:
+        if may_pass(error.code):
             return "", []
         reasons = {401: "it is not shared", 403: "it is not shared", 404: "there is no such file, or it is not shared"}
         raise DatasetError(

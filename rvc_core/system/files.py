@@ -9,7 +9,7 @@ import re
 import shutil
 import unicodedata
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ..errors import ResourceError
@@ -144,6 +144,11 @@ def slug_of(name: str) -> str:
     if slug == name and len(name) <= 80:
         return slug
     return f"{slug[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}".lstrip("-")
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Whether a relative path is of hidden files, or of what a Mac adds to a zip."""
+    return any(part.startswith((".", "__MACOSX")) for part in path.parts)
 
 
 def numbered(path: Path, is_taken: Callable[[Path], bool]) -> Path:

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DatasetError, StorageError, UnsafeFileError, WeightsError
-from .files import ensure_room, folder_atomically
+from .files import ensure_room, folder_atomically, is_hidden
 from .inside import open_inside
 from .pickle_scan import PickleScan
 
@@ -213,7 +213,7 @@ def list_zip(archive: Path) -> list[str]:
         for entry in opened.infolist():
             _check_entry(archive, entry)
         names = [entry.filename for entry in opened.infolist() if not entry.is_dir()]
-    return [name for name in names if not any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)]
+    return [name for name in names if not is_hidden(PurePosixPath(name))]
 
 
 def _check_entry(archive: Path, entry: zipfile.ZipInfo) -> None:

@@ -15,7 +15,7 @@ from ..errors import MismatchError, RVCError, SettingsError, UnsafeFileError, We
 from ..features.retrieval import FeatureIndex
 from ..progress import Progress, Silent
 from ..system.download import download, web_address
-from ..system.files import ensure_room, remove_leftovers, replace_atomically, slug_of, write_text
+from ..system.files import ensure_room, is_hidden, remove_leftovers, replace_atomically, slug_of, write_text
 from ..system.inside import copy_inside
 from ..system.platforms import home
 from ..system.untrusted import list_zip, unzip_safely
@@ -261,9 +261,7 @@ def _arrived(source: str, scratch: Path, progress: Progress) -> tuple[list[Path]
         return sorted(
             item
             for item in path.rglob("*")
-            if item.suffix.lower() in _SUFFIXES
-            and item.is_file()
-            and not any(part.startswith((".", "__MACOSX")) for part in item.relative_to(path).parts)
+            if item.suffix.lower() in _SUFFIXES and item.is_file() and not is_hidden(item.relative_to(path))
         ), True
     if path.suffix.lower() == ".zip":
         return unzip_safely(path, scratch / "unpacked" / path.stem, _SUFFIXES), True
