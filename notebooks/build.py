@@ -22,15 +22,15 @@ import nbformat
 
 from rvc_core.batch import CONVERT_SETTINGS, TRAIN_SETTINGS, parameters_cell
 from rvc_core.notebook.texts import LANGUAGES, texts
-from rvc_core.system.platforms import detect
 
 HERE = Path(__file__).parent
+LIMITS = tomllib.loads((HERE / "source" / "limits.toml").read_text("utf-8"))
 SETTINGS = {"batch_train": TRAIN_SETTINGS, "batch_convert": CONVERT_SETTINGS, "compare_checkpoints": CONVERT_SETTINGS}
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
-PLATFORMS = {  # the mark that `platforms.detect` knows each by, and where a project lies that a user brought there
-    "colab": ("COLAB_RELEASE_TAG", ("/content",)),
-    "kaggle": ("KAGGLE_KERNEL_RUN_TYPE", ("/kaggle/input", "/kaggle/input/datasets")),
-    "lightning": ("LIGHTNING_CLOUD_SPACE_ID", ("..", "/teamspace/studios/this_studio")),
+PLATFORMS = {  # where a project lies that a user brought there
+    "colab": ("/content",),
+    "kaggle": ("/kaggle/input", "/kaggle/input/datasets"),
+    "lightning": ("..", "/teamspace/studios/this_studio"),
 }
 
 BRANCH = "main"
@@ -121,11 +121,11 @@ def _text(stem: str, cells: list[nbformat.NotebookNode]) -> str:
 
 def _journey(platform: str, code: str, address: str) -> list[nbformat.NotebookNode]:
     """The cells of the journey on one platform: where it has texts of its own, they follow the common ones."""
-    prose, (mark, places) = texts(code)["prose"] | {"repository": address}, PLATFORMS[platform]
+    prose, places = texts(code)["prose"] | {"repository": address}, PLATFORMS[platform]
     prose["title"] = prose["title"].replace("{gpu}", prose[f"gpu_{platform}"])
     limits = "\n".join(
-        f"- {texts(code).get('limits', {}).get(one.text, one.text)} ({one.date}, {one.source})"
-        for one in detect({mark: ""}, exists=lambda path: False).limits
+        f"- {texts(code).get('limits', {}).get(one['text'], one['text'])} ({one['date']}, {one['source']})"
+        for one in LIMITS[platform]
     )
 
     def told(match: re.Match[str]) -> str:

@@ -65,7 +65,7 @@ class Machine:
         """What the cell says: nothing when all went well; `git` stands for an answer of git's."""
         cells = build._journey(self.platform, self.code, address)
         [cell] = [cell.source for cell in cells if "notebook.check()" in cell.source]
-        for place in build.PLATFORMS[self.platform][1]:
+        for place in build.PLATFORMS[self.platform]:
             cell = cell.replace(f'"{place}"', f'"{self.at(place) if place.startswith("/") else place}"')
         working = self.at({"colab": "/content", "kaggle": "/kaggle/working"}.get(self.platform, "/studio/notebooks"))
         working.mkdir(parents=True, exist_ok=True)
