@@ -5,13 +5,12 @@ pitch and content features again, so that training has the same as conversion.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import soundfile
 
-from ..audio.slicer import Span
 from ..audio.waveform import read_audio
 from ..errors import DatasetError, MismatchError, SettingsError, StageOrderError
 from ..presets import PRESETS, VoiceSpec, preset
@@ -25,11 +24,9 @@ from ..workspace.layout import Layout
 from ..workspace.manifest import Clip, ExperimentRecord, Manifest
 from ..workspace.rvc_config import spec_of_generator
 from ..workspace.stamps import stamp
-from .heldout import choose_heldout
 
 _CLIPS = {"RVC WebUI": "0_gt_wavs", "Applio": "sliced_audios"}
 _FEATURES_V1 = ("3_feature256", "v1_extracted")  # folders that only v1 voices have
-_PER_SECOND = 1000  # lengths in whole milliseconds
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,6 @@ class ForeignReport:
     program: str
     preset: str
     clips: int
-    heldout_clips: int
     seconds: float
     epoch: int | None
     warnings: list[str] = field(default_factory=list)
@@ -74,8 +70,7 @@ def _program_of(folder: Path) -> str:
 def open_foreign(folder: Path, layout: Layout, *, progress: Progress = Silent()) -> ForeignReport:
     """Import a folder of RVC WebUI (``logs/<name>``) or Applio as an experiment.
 
-    Without a checkpoint, whole recordings are held out, as in `prepare`. A checkpoint was trained on all recordings, so
-    then none are held out.
+    Nothing is held out: a checkpoint was trained on all recordings.
 
     Raises
     ------
@@ -108,8 +103,6 @@ def open_foreign(folder: Path, layout: Layout, *, progress: Progress = Silent())
             f"filelist.txt names speaker {last}, the voice has {spec.speakers} speakers",
             hint="extract the features again in that program",
         )
-    if checkpoint is None:
-        clips = _heldout(clips)
     progress.start(f"importing {counted(len(clips), 'clip')} from {program} for {name}", len(clips))
     with folder_atomically(layout.root) as root:
         staged = Layout(root, layout.name)
@@ -125,7 +118,6 @@ def open_foreign(folder: Path, layout: Layout, *, progress: Progress = Silent())
         program,
         name,
         len(clips),
-        sum(clip.heldout for clip in clips),
         round(sum(clip.seconds for clip in clips), 3),
         checkpoint.generator["iteration"] if checkpoint else None,
         [*_warnings(folder, checkpoint, clips, listed)],
@@ -134,10 +126,9 @@ def open_foreign(folder: Path, layout: Layout, *, progress: Progress = Silent())
 
 def _copy(folder: Path, clips: list[Clip], checkpoint: Checkpoint | None, staged: Layout, progress: Progress) -> None:
     for clip in clips:
-        place = staged.heldout if clip.heldout else staged
         audio = read_audio(folder / _CLIPS[_program_of(folder)] / f"{clip.id}.wav")
-        audio.save(place.clips / f"{clip.id}.wav", float32=True)
-        audio.resample(16_000).save(place.clips_16k / f"{clip.id}.wav", float32=True)
+        audio.save(staged.clips / f"{clip.id}.wav", float32=True)
+        audio.resample(16_000).save(staged.clips_16k / f"{clip.id}.wav", float32=True)
         progress.advance(clip.id)
     if checkpoint:
         for path in (staged.generator(checkpoint.step), staged.discriminator(checkpoint.step)):
@@ -165,19 +156,6 @@ def _clips(folder: Path, listed: dict[str, int]) -> tuple[list[Clip], list[int]]
     if not clips:
         raise DatasetError(f"no clip in {folder} can be read", hint="copy the folder again")
     return clips, sorted(rates_hz)
-
-
-def _heldout(clips: list[Clip]) -> list[Clip]:
-    """Hold out whole recordings, because slices of one share sound. Validation uses speaker 0."""
-    recordings = list(dict.fromkeys(clip.recording for clip in clips))
-    if len(recordings) < 2 or any(clip.speaker for clip in clips):
-        return clips
-    lengths = [
-        sum(round(_PER_SECOND * clip.seconds) for clip in clips if clip.recording == name) for name in recordings
-    ]
-    chosen = choose_heldout([[Span(0, length)] for length in lengths], _PER_SECOND, minutes=None, seed=0)
-    held = {recordings[number] for number, span in chosen.items() if span == Span(0, lengths[number])}
-    return [replace(clip, heldout=clip.recording in held) for clip in clips]
 
 
 def _architecture(
@@ -210,12 +188,9 @@ def _warnings(folder: Path, checkpoint: Checkpoint | None, clips: list[Clip], li
     """What you should know before you resume training."""
     if lost := sorted(listed.keys() - {clip.id for clip in clips}):
         yield f"{counted(len(lost), 'clip')} of filelist.txt cannot be read: {', '.join(lost[:5])}"
-    if not any(clip.heldout for clip in clips):
-        yield "nothing is held out: " + (
-            "the checkpoint was trained on every recording"
-            if checkpoint
-            else "this needs several recordings of one speaker, three minutes in all"
-        )
+    yield "nothing is held out, so the verdict cannot say which voice is the best" + (
+        ": the checkpoint was trained on every recording" if checkpoint else "; rvc prepare with the recordings can"
+    )
     trained = read_or(folder / "config.json", dict[str, Any], {}).get("train")
     if checkpoint and _program_of(folder) == "RVC WebUI" and isinstance(trained, dict) and "fp16_run" not in trained:
         yield "it was trained with the spectrogram epsilon of RVC WebUI 2026: resume with --mel-epsilons 2026"
