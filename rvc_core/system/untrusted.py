@@ -273,12 +273,9 @@ def _check_torch_archive(path: Path, archive: zipfile.ZipFile) -> None:
     _judge(path, scan, sum(sizes.values()))
     folder = pickles[0].removesuffix("data.pkl")
     for key, claimed in scan.storages_bytes.items():
-        if claimed != sizes.get(f"{folder}data/{key}", 0 if claimed == 0 else None):
-            raise WeightsError(
-                f"{path.name} is damaged: it claims {claimed} bytes for a block of "
-                f"{sizes.get(f'{folder}data/{key}', 0)}",
-                hint=AGAIN,
-            )
+        there = sizes.get(f"{folder}data/{key}", 0)
+        if claimed != there:
+            raise WeightsError(f"{path.name} is damaged: it claims {claimed} bytes for a block of {there}", hint=AGAIN)
     if archive.testzip() is not None:
         raise WeightsError(f"{path.name} is damaged: its checksums do not fit", hint=AGAIN)
 
