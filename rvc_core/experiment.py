@@ -88,7 +88,7 @@ class Experiment:
             settings,
             uses_f0=settings.uses_f0,
             progress=self.progress,
-            stop=stop or Stop(),
+            stop=stop,
         )
 
     def begin_again(self) -> Path | None:
@@ -109,7 +109,7 @@ class Experiment:
         from .preparation.identity import kept_settings
 
         _, settings = kept_settings(self.layout, PrepareSettings(), settings)
-        return extract(self.layout, settings, runtime=self.runtime, progress=self.progress, stop=stop or Stop())
+        return extract(self.layout, settings, runtime=self.runtime, progress=self.progress, stop=stop)
 
     def train(
         self,
