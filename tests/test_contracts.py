@@ -36,7 +36,7 @@ WITHOUT_TORCH = [
     "storage.mirror",
     "training.beacon",
     "training.detached",
-    *ORDER[-4],
+    *ORDER[-3],
     *(f"notebook.{name}" for name in ("cells", "results", "players", "watching", "tensorboard_server")),
     "cli",
 ]
