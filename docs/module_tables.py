@@ -31,7 +31,6 @@ ORDER = (
     "evaluation",
     ("voice", "experiment", "batch"),
     "notebook",
-    "ui",
     "cli",
 )
 DATA = "embedded"  # only says where its files are, so anybody may ask it

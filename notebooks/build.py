@@ -23,17 +23,17 @@ import nbformat
 
 from rvc_core.batch import CONVERT_SETTINGS, TRAIN_SETTINGS, parameters_cell
 from rvc_core.notebook.texts import LANGUAGES, texts
-from rvc_core.system.platforms import detect
 
 HERE = Path(__file__).parent
+LIMITS = tomllib.loads((HERE / "source" / "limits.toml").read_text("utf-8"))
 SETTINGS = {"batch_train": TRAIN_SETTINGS, "batch_convert": CONVERT_SETTINGS, "compare_checkpoints": CONVERT_SETTINGS}
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
-PLATFORMS = {  # the mark that `platforms.detect` knows each by, and where a project lies that a user brought there
-    "colab": ("COLAB_RELEASE_TAG", ("/content",)),
-    "kaggle": ("KAGGLE_KERNEL_RUN_TYPE", ("/kaggle/input", "/kaggle/input/datasets")),
-    "lightning": ("LIGHTNING_CLOUD_SPACE_ID", ("..", "/teamspace/studios/this_studio")),
+PLATFORMS = {  # where a project lies that a user brought there
+    "colab": ("/content",),
+    "kaggle": ("/kaggle/input", "/kaggle/input/datasets"),
+    "lightning": ("..", "/teamspace/studios/this_studio"),
 }
-
+TITLES = {"colab": "Google Colab", "kaggle": "Kaggle", "lightning": "Lightning.AI"}
 BRANCH = "main"
 BADGES = {  # picture, and where it leads; of other hosts than GitHub no platform opens a notebook
     "colab": ("https://colab.research.google.com/assets/colab-badge.svg", "https://colab.research.google.com/{path}"),
@@ -125,17 +125,16 @@ def tried(platform: str, code: str) -> str:
     known, prose = json.loads((HERE / "tried.json").read_text("utf-8")).get(platform, {}), texts(code)["prose"]
     ran = next((key for key in ("there", "elsewhere") if key in known), "never")
     told = [prose["tried_list"]] if "list" in known else []
-    title = detect({PLATFORMS[platform][0]: ""}, exists=lambda path: False).title
-    return " ".join([*told, prose[f"tried_{ran}"]]).format(**known, platform=title)
+    return " ".join([*told, prose[f"tried_{ran}"]]).format(**known, platform=TITLES[platform])
 
 
 def _journey(platform: str, code: str, address: str) -> list[nbformat.NotebookNode]:
     """The cells of the journey on one platform: where it has texts of its own, they follow the common ones."""
-    prose, (mark, places) = texts(code)["prose"] | {"repository": address}, PLATFORMS[platform]
+    prose, places = texts(code)["prose"] | {"repository": address}, PLATFORMS[platform]
     prose["title"] = prose["title"].replace("{gpu}", prose[f"gpu_{platform}"]) + f"\n*{tried(platform, code)}*"
     limits = "\n".join(
-        f"- {texts(code).get('limits', {}).get(one.text, one.text)} ({one.date}, {one.source})"
-        for one in detect({mark: ""}, exists=lambda path: False).limits
+        f"- {texts(code).get('limits', {}).get(one['text'], one['text'])} ({one['date']}, {one['source']})"
+        for one in LIMITS[platform]
     )
 
     def told(match: re.Match[str]) -> str:

@@ -29,8 +29,6 @@ __all__ = [*_PUBLIC, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "compare":  # notebooks saved earlier import it from here
-        return importlib.import_module(".notebook.compare", __name__)
     if name not in _PUBLIC:
         raise AttributeError(f"module 'rvc_core' has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)

@@ -88,7 +88,7 @@ class Experiment:
             settings,
             uses_f0=settings.uses_f0,
             progress=self.progress,
-            stop=stop or Stop(),
+            stop=stop,
         )
 
     def begin_again(self) -> Path | None:
@@ -109,7 +109,7 @@ class Experiment:
         from .preparation.identity import kept_settings
 
         _, settings = kept_settings(self.layout, PrepareSettings(), settings)
-        return extract(self.layout, settings, runtime=self.runtime, progress=self.progress, stop=stop or Stop())
+        return extract(self.layout, settings, runtime=self.runtime, progress=self.progress, stop=stop)
 
     def train(
         self,
@@ -152,26 +152,21 @@ class Experiment:
         RVCError
             When this experiment is not prepared: call `prepare` first. When its recordings are missing: restore them.
         """
+        from .preparation.identity import kept_settings
         from .workspace.manifest import ExperimentRecord
         from .workspace.stamps import content_of
 
-        record = ExperimentRecord.load(self.layout)
         twin = replace(
             self,
             layout=Layout.of(f"{self.layout.name} everything", self.layout.root.parents[1]),
-            dataset=Path(record.dataset),
+            dataset=Path(ExperimentRecord.load(self.layout).dataset),
         )
-        settings = content_of(self.layout, "prepare").get("settings", {"preset": record.preset})
-        _complete("prepare", twin.prepare(PrepareSettings.of(**{**settings, "holdout_minutes": 0})))
-        _complete(
-            "extract",
-            twin.extract(
-                ExtractSettings.of(
-                    f0_method=content_of(self.layout, "f0").get("method", "auto"),
-                    content=content_of(self.layout, "content").get("name", "auto"),
-                )
-            ),
+        method = content_of(self.layout, "f0").get("method", "auto")
+        prepare, extract = kept_settings(
+            self.layout, PrepareSettings(holdout_minutes=0), ExtractSettings(f0_method=method)
         )
+        _complete("prepare", twin.prepare(prepare))
+        _complete("extract", twin.extract(extract))
         return twin
 
     def build_index(self, settings: IndexSettings = IndexSettings()) -> "IndexReport":

@@ -385,8 +385,8 @@ _POWERS = [
 BATCHES: dict[str, tuple[str | bytes, str]] = {
     "a bomb of aliases": ("\n".join(["a: &a [x, x, x]", *_POWERS]), "an alias"),
     "an alias of itself": ("runs: &a [*a]", "an alias"),
-    "deep lists": ("[" * 100_000, "nested too deeply"),
-    "deep tables": ("{a: " * 100_000, "nested too deeply"),
+    "deep lists": ("[" * 100_000, "not valid YAML"),
+    "deep tables": ("{a: " * 100_000, "not valid YAML"),
     "larger than a batch": ("# " + "x" * (1 << 20), "larger than"),
     "digits": (_RUN % ("epochs: " + "1" * 5000), "a: epochs: "),
     "digits for a number or a word": (_RUN % ("transpose: " + "1" * 5000), "a: transpose"),

@@ -36,7 +36,7 @@ WITHOUT_TORCH = [
     "storage.mirror",
     "training.beacon",
     "training.detached",
-    *ORDER[-4],
+    *ORDER[-3],
     *(f"notebook.{name}" for name in ("cells", "results", "players", "watching", "tensorboard_server")),
     "cli",
 ]
@@ -62,7 +62,7 @@ MAY_OPEN = {
         "checks files before it opens them",
         "path.open torch.load np.load zipfile.ZipFile archive.open opened.open target.open",
     ),
-    "system/download.py": ("an address", "opener.open"),
+    "system/download.py": ("an address", "urllib.request.build_opener(WebOnly).open"),
     "system/platforms.py": ("the kernel's own files", "Path(f'/proc/{process}/stat').read_text"),
     "system/threads.py": ("the kernel's own files", "Path('/sys/fs/cgroup/cpu.max').read_text"),
     "training/memory.py": (
@@ -108,7 +108,7 @@ MAY_OPEN = {
         "uploads under names of their own; links to your own recordings",
         "temporary.write_bytes (temporary / name).symlink_to",
     ),
-    "preparation/links.py": ("what was downloaded", "opener.open file.open"),
+    "preparation/links.py": ("what was downloaded", "file.open"),
     "preparation/prepare.py": ("a temporary file of its own", "np.load"),
     "scoring/cleanness.py": (
         "a model inside a package",

@@ -35,14 +35,14 @@ class Case:
 
 
 def match_outputs(sources: Sequence[Path], outputs: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """Pair sources with outputs, in the order of the outputs: by file name if possible, else by order.
+    """Pair sources with outputs, in the order of the outputs: by file name, or by order if no name matches.
 
     The name of an output starts with the name of its source: ``hello_alice.wav`` belongs to ``hello.wav``.
 
     Raises
     ------
     SettingsError
-        When names do not match and the numbers differ, or when order and names disagree.
+        When only some names match, or none and the numbers differ.
 
     Examples
     --------
@@ -53,18 +53,12 @@ def match_outputs(sources: Sequence[Path], outputs: Sequence[Path]) -> list[tupl
     named = [_source_named(output.stem, sources) for output in outputs]
     if None not in named and len(set(named)) == len(named):
         return [(source, output) for source, output in zip(named, outputs, strict=True) if source]
-    if len(sources) != len(outputs):
+    if any(named) or len(sources) != len(outputs):
         lost = next((output for output, source in zip(outputs, named, strict=True) if not source), outputs[0])
         raise SettingsError(
-            f"{len(outputs)} files and {len(sources)} sources: no source matches {lost.name!r}",
-            hint="name each file after its source (hello_alice.wav for hello.wav), or give one file per source",
+            f"{len(outputs)} files and {len(sources)} sources: no source belongs to {lost.name!r}",
+            hint="name each file after its source (hello_alice.wav for hello.wav), or one file per source",
         )
-    for source, output, other in zip(sources, outputs, named, strict=True):
-        if other not in (None, source) and named.count(other) == 1:
-            raise SettingsError(
-                f"{output.name!r} is named after {other.name!r}, but in this order it belongs to {source.name!r}",
-                hint="give files and sources in the same order, or name every file after its source",
-            )
     return list(zip(sources, outputs, strict=True))
 
 

@@ -36,7 +36,7 @@ class EvaluateReport:
     files : list of dict
         One row per output; None where a figure could not be measured. The README explains the figures.
     mean : dict
-        Means over the files that have the figure; ``pitch_share_of_copy`` is the ratio of two means.
+        Means over the files that have the figure.
     words : dict or None
         Word error rate of ``output`` and ``source``, each with a 95 % interval.
     target : dict
@@ -174,15 +174,8 @@ def sanity(source: Audio, output: Audio) -> Row:
         (abs(made.offset) > 0.01, f"constant offset of {made.offset:.2f}"),
         (made.bandwidth_hz < 0.5 * min(original.bandwidth_hz, 8000.0), f"nothing above {made.bandwidth_hz:.0f} Hz"),
     ]
-    return {
-        "level_db": made.level_db,
-        "silent_share": made.silent_share,
-        "clipped_share": made.clipped_share,
-        "offset": made.offset,
-        "bandwidth_hz": made.bandwidth_hz,
-        "seconds_difference": longer,
-        "problems": [words for applies, words in findings if applies],
-    }
+    problems = [words for applies, words in findings if applies]
+    return {**asdict(made), "seconds_difference": longer, "problems": problems}
 
 
 # -- all files together --------------------------------------------------------------------------------------------
@@ -193,10 +186,7 @@ def _means(rows: Sequence[Row]) -> dict[str, float | None]:
         for name in names
         if name in rows[0]
     }
-    means = {name: float(np.mean(found)) if found else None for name, found in values.items()}
-    if means["pitch_share"] and means["pitch_share_copy"]:  # one noisy source would dominate a mean of ratios
-        means["pitch_share_of_copy"] = means["pitch_share"] / means["pitch_share_copy"]
-    return means
+    return {name: float(np.mean(found)) if found else None for name, found in values.items()}
 
 
 def _word_errors(rows: Sequence[Row]) -> Row | None:

@@ -6,6 +6,7 @@ have stricter rules, see `system.untrusted`.
 
 import contextlib
 import hashlib
+import itertools
 import lzma
 import re
 import shutil
@@ -21,7 +22,7 @@ from ..audio.file_kinds import is_foreign_archive, kind_of_file
 from ..audio.waveform import AUDIO_SUFFIXES
 from ..errors import DatasetError, UnsafeFileError, printable
 from ..progress import Progress, Silent
-from ..system.files import ensure_room, folder_atomically, sha256_of, slug_of
+from ..system.files import ensure_room, folder_atomically, is_hidden, numbered, sha256_of, slug_of
 
 UNPACK = "unpack it first, or pack a .zip"
 _MOST_FILES = 100_000
@@ -54,17 +55,12 @@ def unpack(archive: Path, place: Path, progress: Progress = Silent()) -> Path | 
         folder = place / f"{slug_of(archive.stem)}-{sha256_of(archive)[:12]}"
     if folder.is_dir():
         return folder
-    try:
-        with folder_atomically(folder) as temporary:
-            if not _unpack_into(archive, temporary, _NESTED, progress):
-                raise _Nothing
-    except _Nothing:
-        return None
-    return folder
-
-
-class _Nothing(Exception):
-    """Leaves no folder behind."""
+    with folder_atomically(folder) as temporary:
+        count = _unpack_into(archive, temporary, _NESTED, progress)
+    if count:
+        return folder
+    shutil.rmtree(folder)
+    return None
 
 
 def _unpack_into(archive: Path, folder: Path, nested: int, progress: Progress) -> int:
@@ -78,13 +74,13 @@ def _unpack_into(archive: Path, folder: Path, nested: int, progress: Progress) -
             target.parent.mkdir(parents=True, exist_ok=True)
             with opened.open(entry) as source, target.open("xb") as written:
                 shutil.copyfileobj(source, written, 1 << 20)
-            progress.advance(PurePosixPath(name).name)
+            progress.advance(name.name)
     count = 0
     for name in wanted:
-        if PurePosixPath(name).suffix.lower() != ".zip":
+        if name.suffix.lower() != ".zip":
             count += 1
             continue
-        inner, into = folder / name, _free(folder / name.removesuffix(PurePosixPath(name).suffix))
+        inner, into = folder / name, numbered(folder / name.with_suffix(""), Path.exists)
         into.mkdir()
         inside = _unpack_into(inner, into, nested - 1, progress)
         if not inside:
@@ -96,7 +92,7 @@ def _unpack_into(archive: Path, folder: Path, nested: int, progress: Progress) -
 
 def _wanted(
     archive: Path, entries: list[zipfile.ZipInfo], nested: int, progress: Progress
-) -> dict[str, zipfile.ZipInfo]:
+) -> dict[Path, zipfile.ZipInfo]:
     """The entries to unpack, by their place in the folder: recordings, and zips while `nested` allows them.
 
     What a Mac adds (``__MACOSX``, ``.DS_Store``) and hidden files are left out.
@@ -105,12 +101,12 @@ def _wanted(
         raise DatasetError(
             f"{archive.name} holds {len(entries)} files, more than {_MOST_FILES}", hint="pack fewer recordings a zip"
         )
-    wanted: dict[str, zipfile.ZipInfo] = {}
+    wanted: dict[Path, zipfile.ZipInfo] = {}
     kept_packed = []
     for entry, name in zip(entries, names_of(entries), strict=True):
         _refuse_escape(archive, entry, name)
         parts = [_short(printable(part).rstrip() or "_") for part in PurePosixPath(name).parts]
-        if name.endswith("/") or not parts or any(part.startswith(".") or part == "__MACOSX" for part in parts):
+        if name.endswith("/") or not parts or is_hidden(PurePosixPath(name)):
             continue
         suffix = PurePosixPath(parts[-1]).suffix.lower()
         if is_foreign_archive(parts[-1]) or (suffix == ".zip" and not nested):
@@ -126,7 +122,7 @@ def _wanted(
                     f"{archive.name} is packed in a way that cannot be read here (method {entry.compress_type})",
                     hint="Windows does so above 2 GB: pack several smaller zips, or use 7-Zip with Deflate",
                 )
-            wanted[_unused("/".join(parts), wanted)] = entry
+            wanted[numbered(Path(*parts), wanted.__contains__)] = entry
     if kept_packed:
         progress.say(f"{archive.name}: not opened: {', '.join(kept_packed[:5])}; {UNPACK}")
     return wanted
@@ -206,19 +202,10 @@ def _code_page(names: list[bytes]) -> str:
 
 
 def _strangeness(text: str) -> int:
-    """How unlike a name this is: symbols, scripts that change inside a word, odd runs of accents and capitals."""
-    cost, before, accents = 0, "", 0
-    for char in text:
-        script = _script(char)
-        if not char.isascii() and unicodedata.category(char)[0] not in "LM" and script != "wide":
-            cost += 3
-        cost += script == "HALFWIDTH"
-        accents = accents + 1 if script == "LATIN" and not char.isascii() else 0
-        cost += accents == 3
-        if before and script and before.isalpha() and char.isalpha():
-            cost += script != _script(before) or (before.islower() and char.isupper())
-        before = char
-    return cost
+    """How unlike a name this is: symbols, and scripts that change inside a word."""
+    symbols = sum(not char.isascii() and _script(char) in ("", "HALFWIDTH") for char in text)
+    letters = [_script(char) for char in text]
+    return 3 * symbols + sum(bool(one and other and one != other) for one, other in itertools.pairwise(letters))
 
 
 def _script(char: str) -> str:
@@ -234,19 +221,3 @@ def _short(part: str) -> str:
         return part
     suffix = PurePosixPath(part).suffix[-12:]
     return raw[:_LONGEST_BYTES].decode("utf-8", "ignore") + "-" + hashlib.sha256(raw).hexdigest()[:8] + suffix
-
-
-def _unused(name: str, taken: dict[str, zipfile.ZipInfo]) -> str:
-    """The name, numbered where another file of the zip has it."""
-    path, number = PurePosixPath(name), 2
-    while name in taken:
-        name, number = str(path.with_name(f"{path.stem} ({number}){path.suffix}")), number + 1
-    return name
-
-
-def _free(folder: Path) -> Path:
-    """The folder, numbered where there is one of this name."""
-    free, number = folder, 2
-    while free.exists():
-        free, number = folder.with_name(f"{folder.name} ({number})"), number + 1
-    return free

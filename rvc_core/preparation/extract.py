@@ -29,6 +29,7 @@ from ..workspace.stage_locks import at_stage, refuse_disturbance
 from ..workspace.stamps import clear, content_of, is_current, stamp, stamp_of
 
 _MUTE_SECONDS, _MUTE_F0_FRAMES = 3, 301
+_MOST_CLIP_BYTES = 4 * 50 * (768 + 8) * 4  # seconds, frames, values a frame, bytes
 Compute = Callable[[np.ndarray], list[np.ndarray]]  # samples at 16 kHz → one array per file
 
 
@@ -57,6 +58,7 @@ class ExtractReport(Report):
 class _Clip:
     place: Layout  # the experiment, its held-out part, or its silent clip
     id: str
+    speaker: int = 0
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,9 @@ def extract(
         When no clip can be used.
     """
     spec = ExperimentRecord.load(layout).spec
-    clips = [_Clip(layout.heldout if clip.heldout else layout, clip.id) for clip in Manifest.load(layout).clips]
+    clips = [
+        _Clip(layout.heldout if clip.heldout else layout, clip.id, clip.speaker) for clip in Manifest.load(layout).clips
+    ]
     features = _features(layout, settings, spec)
     restarted = [
         feature
@@ -110,7 +114,9 @@ def extract(
         if not any(is_current(layout, stage, feature.content) for stage in (feature.stage, feature.started))
     ]
     wanted = _wanted(layout, features, restarted, clips)
-    compute = _ready(layout, wanted, runtime) if wanted else {}  # loads first: if that fails, nothing is removed
+    compute = (
+        _ready(layout, features, wanted, runtime) if wanted else {}
+    )  # loads first: if that fails, nothing is removed
     if wanted:
         refuse_disturbance(layout, "extract")
     for feature in restarted:
@@ -176,15 +182,15 @@ def _wanted(
     return wanted
 
 
-def _ready(layout: Layout, wanted: dict[_Clip, list[_Feature]], runtime: RuntimeSettings) -> dict[str, Compute]:
+def _ready(
+    layout: Layout, features: list[_Feature], wanted: dict[_Clip, list[_Feature]], runtime: RuntimeSettings
+) -> dict[str, Compute]:
     """Check the disk space, then load the estimator and encoder of each stage."""
-    missing = [feature for features in wanted.values() for feature in features]
-    values_per_second = sum(50 * feature.content.get("width", 4) for feature in missing)
-    ensure_room(layout.root, 4 * values_per_second * 4)  # 4 s clips, 4-byte values
+    ensure_room(layout.root, _MOST_CLIP_BYTES * len(wanted))
     set_threads(runtime.threads)
     device = choose_device(runtime.device).name
-    loaders = {feature.stage: feature.load for feature in missing}
-    return {stage: load(device) for stage, load in loaders.items()}
+    stages = {feature.stage for missing in wanted.values() for feature in missing}
+    return {feature.stage: feature.load(device) for feature in features if feature.stage in stages}
 
 
 def _begin(layout: Layout, feature: _Feature) -> None:
@@ -252,7 +258,7 @@ def _finish(
 ) -> ExtractReport:
     """Stamp complete features and list the usable training clips."""
     usable = [
-        clip.id
+        clip
         for clip in clips
         if clip.place == layout and all(path.exists() for feature in features for path in feature.files(clip))
     ]
@@ -263,8 +269,7 @@ def _finish(
         if not is_current(layout, feature.stage, feature.content):
             stamp(layout, feature.stage, feature.content)
         clear(layout, feature.started)
-    speakers = {clip.id: clip.speaker for clip in Manifest.load(layout).clips}
-    text = filelist_text(layout, spec, {clip: speakers[clip] for clip in usable})
+    text = filelist_text(layout, spec, {clip.id: clip.speaker for clip in usable})
     if not layout.filelist.exists() or listed_text(layout.filelist) != text:
         write_text(layout.filelist, text)
     return report

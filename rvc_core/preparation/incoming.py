@@ -2,6 +2,7 @@
 
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -11,7 +12,7 @@ from ..audio.recordings import find_recordings, unread_folders
 from ..audio.waveform import AUDIO_SUFFIXES, header_seconds
 from ..errors import DatasetError, printable
 from ..progress import Progress, Silent
-from ..system.files import folder_atomically, replace_atomically, signature, slug_of
+from ..system.files import folder_atomically, is_hidden, numbered, replace_atomically, signature, slug_of
 from ..system.platforms import home
 from .archives import UNPACK, unpack
 from .links import fetch
@@ -77,7 +78,7 @@ def _in_folder(folder: Path, place: Path, progress: Progress) -> Iterator[tuple[
     files = find_recordings(folder)
     if files.recordings:
         yield "", folder
-    others = [path for name, path in files.not_audio.items() if not _is_hidden(name)]
+    others = [path for name, path in files.not_audio.items() if not is_hidden(PurePosixPath(name))]
     zips = [path for path in others if path.suffix.lower() == ".zip"]
     for path in zips:
         split = _SPLIT_ZIP.fullmatch(path.stem)
@@ -89,10 +90,6 @@ def _in_folder(folder: Path, place: Path, progress: Progress) -> Iterator[tuple[
         if not files.recordings and not zips:
             raise DatasetError(f"{', '.join(foreign[:3])} cannot be unpacked here", hint=UNPACK)
         progress.say(f"not opened: {', '.join(foreign)}; {UNPACK}")
-
-
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
 
 
 def _in_file(path: Path, place: Path, progress: Progress) -> Iterator[tuple[str, Path]]:
@@ -119,17 +116,14 @@ def _joined(parts: list[tuple[str, Path]], place: Path) -> Path:
     loose_files = [path.parent for label, path in parts if not label and path.is_file()]
     base = Path(os.path.commonpath(loose_files)) if loose_files else Path()
     is_one = len({label for label, _ in parts}) == 1
-    links: dict[str, Path] = {}
+    links: dict[Path, Path] = {}
     for label, path in parts:
         inside = find_recordings(path).recordings
         for file in inside.values():
-            name = (file.relative_to(base) if path.is_file() else file.relative_to(path)).as_posix()
-            wanted = PurePosixPath("" if is_one else slug_of(label) if label else "", name)
-            number, free = 2, wanted
-            while str(free) in links:
-                number, free = number + 1, wanted.with_name(f"{wanted.stem} ({number}){wanted.suffix}")
-            links[str(free)] = file
-    stats = [(name, str(file), file.stat().st_size, file.stat().st_mtime_ns) for name, file in links.items()]
+            name = file.relative_to(base if path.is_file() else path)
+            wanted = Path(slug_of(label) if label and not is_one else "", name)
+            links[numbered(wanted, links.__contains__)] = file
+    stats = [(str(name), str(file), file.stat().st_size, file.stat().st_mtime_ns) for name, file in links.items()]
     folder = place / "joined" / signature(stats)
     if not folder.is_dir():
         with folder_atomically(folder) as temporary:
@@ -142,15 +136,8 @@ def _joined(parts: list[tuple[str, Path]], place: Path) -> Path:
 # -- uploads -------------------------------------------------------------------------------------------------------
 def new_set(folder: Path) -> Path:
     """An empty folder for one upload: what was uploaded before stays in folders of its own."""
-    stem, number = f"{datetime.now():%Y-%m-%d_%H%M%S}", 1
-    while True:
-        made = folder / (stem if number == 1 else f"{stem}_{number}")
-        try:
-            made.mkdir(parents=True)
-        except FileExistsError:
-            number += 1
-        else:
-            return made
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f"{datetime.now():%Y-%m-%d_%H%M%S}_", dir=folder))
 
 
 def save_set(folder: Path, files: Iterable[tuple[str, bytes]]) -> Path:
@@ -158,9 +145,6 @@ def save_set(folder: Path, files: Iterable[tuple[str, bytes]]) -> Path:
     made = new_set(folder)
     for name, content in files:
         plain = printable(PurePosixPath(name.replace("\\", "/")).name).lstrip(".") or "upload"
-        target, number = made / plain, 2
-        while target.exists():
-            target, number = made / f"{Path(plain).stem} ({number}){Path(plain).suffix}", number + 1
-        with replace_atomically(target) as temporary:
+        with replace_atomically(numbered(made / plain, Path.exists)) as temporary:
             temporary.write_bytes(content)
     return made

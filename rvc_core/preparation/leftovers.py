@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,20 +55,15 @@ def leftovers(chosen: Iterable[str]) -> Leftovers:
     entries = sorted(
         path for kind in _KINDS for folder in (home() / "recordings").glob(f"*/{kind}") for path in folder.iterdir()
     )
-    kept = {entry for entry in entries if entry.name in links or any(map(_overlaps(entry), used))}
-    waiting = [*kept, *(path for path in used if path.suffix.lower() == ".zip")]
-    while waiting:  # what is used may consist of others: joined folders of links, uploads of zips
-        held = [*_files(waiting.pop())]
-        targets = [Path(os.path.realpath(path)) for path in held if path.is_symlink()]
-        stems = {slug_of(path.stem) for path in held if path.suffix.lower() == ".zip"}
-        new = {
-            entry
-            for entry in entries
-            if any(map(_overlaps(entry), targets))
-            or (entry.parent.name == "unpacked" and entry.name.rpartition("-")[0] in stems)
-        } - kept
-        kept |= new
-        waiting += new
+    kept = {entry for entry in entries if entry.name in links or _overlaps(entry, used)}
+    held = [file for path in kept for file in _files(path)] + [path for path in used if path.is_file()]
+    aimed = {Path(os.path.realpath(file)) for file in held if file.is_symlink()}  # joined folders hold links
+    zips = {slug_of(file.stem) for file in held if file.suffix.lower() == ".zip"}
+    kept |= {
+        entry
+        for entry in entries
+        if _overlaps(entry, aimed) or (entry.parent.name == "unpacked" and entry.name.rpartition("-")[0] in zips)
+    }
     return Leftovers(
         [entry for entry in entries if entry not in kept], sorted((home() / "logs").glob(f"*{SET_ASIDE}*"))
     )
@@ -84,9 +79,9 @@ def _datasets() -> Iterator[str]:
                 yield str(home() / "recordings" / file.parent.name)
 
 
-def _overlaps(entry: Path) -> Callable[[Path], bool]:
+def _overlaps(entry: Path, used: set[Path]) -> bool:
     real = Path(os.path.realpath(entry))
-    return lambda path: path.is_relative_to(real) or real.is_relative_to(path)
+    return any(path.is_relative_to(real) or real.is_relative_to(path) for path in used)
 
 
 def _files(path: Path) -> Iterable[Path]:

@@ -8,21 +8,18 @@ import contextlib
 import re
 import urllib.error
 import urllib.parse
-import urllib.request
-from dataclasses import dataclass
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from typing_extensions import TypedDict
 
-from .. import __version__
 from ..audio.file_kinds import START_BYTES, TEXTS, Kind, kind_of, kind_of_file
 from ..audio.waveform import AUDIO_SUFFIXES, header_seconds
 from ..errors import DatasetError, WeightsError, printable
 from ..progress import Progress, Silent
 from ..system.documents import Leaf, read_or
-from ..system.download import Patience, WebOnly, download, web_address
+from ..system.download import Patience, ask, download, may_pass, web_address
 from ..system.files import sha256_of, signature, write_json
 from ..system.inside import is_regular
 from .archives import UNPACK
@@ -36,45 +33,18 @@ _SCHEMELESS = re.compile(
     r"(?:www\.)?(?:drive\.google|docs\.google|dropbox|huggingface|github|youtube|soundcloud|vimeo)\.(?:com|co)/"
     r"|youtu\.be/|www\.[\w.-]+/"
 )
-_VIDEO_PAGES = {
+_PAGES = {  # services that give their files to browsers only
     "youtube.com": "YouTube",
     "youtu.be": "YouTube",
     "soundcloud.com": "SoundCloud",
-    "vimeo.com": "Vimeo",
-    "tiktok.com": "TikTok",
-    "twitch.tv": "Twitch",
-    "dailymotion.com": "Dailymotion",
-    "bilibili.com": "Bilibili",
     "spotify.com": "Spotify",
-    "music.apple.com": "Apple Music",
-    "deezer.com": "Deezer",
     "bandcamp.com": "Bandcamp",
-    "instagram.com": "Instagram",
-    "facebook.com": "Facebook",
-    "fb.watch": "Facebook",
-    "twitter.com": "X",
-    "x.com": "X",
+    "mega.nz": "MEGA",
+    "wetransfer.com": "WeTransfer",
+    "we.tl": "WeTransfer",
 }
-_BROWSER_ONLY = {"mega.nz": "MEGA", "mega.co.nz": "MEGA", "wetransfer.com": "WeTransfer", "we.tl": "WeTransfer"}
 _FILE_ITSELF = "upload the recording, or paste a link to the file itself (.wav, .mp3, .flac, .zip)"
-_SHARE = "share the file with everybody who has the link, and run this again"
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """What a server says about a file before all of it is fetched."""
-
-    name: str
-    kind: Kind
-    etag: str = ""
-    modified: str = ""
-    length: str = ""
-    page: str = ""  # where a page is, and its beginning
-
-    @property
-    def version(self) -> list[str]:
-        """Equal versions, equal bytes; empty where the server names none: a length alone is no version."""
-        return [self.etag, self.modified, self.length] if self.etag or self.modified else []
+_SHARE = "share the file with everybody who has the link"
 
 
 class _Kept(TypedDict):
@@ -113,32 +83,24 @@ def address_of(link: str) -> str:
     except WeightsError as error:
         raise DatasetError(str(error), hint="copy the link again, all of it") from error
     parts = urllib.parse.urlsplit(address)
-    host, path = (parts.hostname or "").removeprefix("www.").removeprefix("m."), parts.path
-    has_suffix = PurePosixPath(path).suffix.lower() in {*AUDIO_SUFFIXES, ".zip"}
-    if not has_suffix and (service := _service(host, _VIDEO_PAGES)):
-        raise DatasetError(f"{link} is a page of {service}, not a recording", hint=_FILE_ITSELF)
-    if service := _service(host, _BROWSER_ONLY):
-        raise DatasetError(
-            f"{service} gives its files to browsers only: {link}", hint="download the file yourself, then upload it"
-        )
+    host, path = (parts.hostname or "").removeprefix("www."), parts.path
+    for name, service in _PAGES.items():
+        if f".{host}".endswith(f".{name}"):
+            raise DatasetError(f"{link} is a page of {service}, not a recording", hint=_FILE_ITSELF)
     if host in _DRIVE_HOSTS:
         return _drive_address(link, parts)
-    if host == "dropbox.com":
-        pairs = [pair for pair in parts.query.split("&") if pair.partition("=")[0] not in ("", "dl", "raw")]
-        parts = parts._replace(query="&".join([*pairs, "dl=1"]))
+    wish = "dl=1" if host == "dropbox.com" else "download=1" if host.endswith(".sharepoint.com") else ""
+    if wish:
+        ours = ("", "dl", "raw", "download")
+        others = [pair for pair in parts.query.split("&") if pair.partition("=")[0] not in ours]
+        parts = parts._replace(query="&".join([*others, wish]))
     owner = r"(/(?:datasets/|spaces/)?[^/]+/[^/]+(?:/-)?)"
     if host in ("huggingface.co", "hf.co", "github.com", "gitlab.com"):
         if re.match(owner + "/tree/", path):
             raise DatasetError(f"{link} is a folder of {host}", hint="give the link of one file in it, or of a zip")
         raw = r"\1/resolve/" if host.startswith(("hugging", "hf")) else r"\1/raw/"
         path = re.sub(f"^{owner}/blob/", raw, path, count=1)
-    if host.endswith(".sharepoint.com") and "download=1" not in parts.query:
-        parts = parts._replace(query="&".join(filter(None, [parts.query, "download=1"])))
     return parts._replace(path=path).geturl()
-
-
-def _service(host: str, services: dict[str, str]) -> str:
-    return next((title for name, title in services.items() if host == name or host.endswith(f".{name}")), "")
 
 
 def _drive_address(link: str, parts: urllib.parse.SplitResult) -> str:
@@ -178,13 +140,11 @@ def fetch(link: str, place: Path, progress: Progress = Silent()) -> Path:
     folder = place / "links" / signature(address)
     arriving, (kept, file) = folder / "arriving", _kept(folder)
     try:
-        answer = _probe(address)
-        if answer is not None:
-            _refuse(link, answer.kind, answer.page)
-            if kept and answer.version and answer.version == kept["version"]:
-                return file
+        given, version = _probe(link, address)
+        if kept and version and version == kept["version"]:
+            return file
         download(address, arriving, None, progress, _PATIENCE)
-        name = _checked(link, address, arriving, answer)
+        name = _name_of(link, given or PurePosixPath(urllib.parse.urlsplit(address).path).name, arriving)
     except (DatasetError, WeightsError) as error:
         arriving.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -202,7 +162,6 @@ def fetch(link: str, place: Path, progress: Progress = Silent()) -> Path:
         if kept:
             file.unlink(missing_ok=True)
         file = arriving.replace(folder / name)
-    version = answer.version if answer else []
     state = {"address": address, "version": version, "sha256": digest, "file": file.name, "bytes": file.stat().st_size}
     write_json(folder / "source.json", state)
     return file
@@ -216,62 +175,42 @@ def _kept(folder: Path) -> tuple[dict[str, Any], Path]:
     return {}, folder
 
 
-def _probe(address: str) -> _Answer | None:
-    """Ask for a file and read its first bytes; None where the server does not answer now.
+def _probe(link: str, address: str) -> tuple[str, list[str]]:
+    """A file's name, and its version: equal versions, equal bytes. Empty where the server says nothing of it now.
 
     Raises
     ------
     DatasetError
-        When the server refuses.
+        When the server refuses, or when the first bytes are of something that is no recording.
     """
-    headers = {"User-Agent": f"rvc_core/{__version__}", "Accept-Language": "en"}
-    request, opener = urllib.request.Request(address, headers=headers), urllib.request.build_opener(WebOnly)
     try:
-        with opener.open(request, timeout=_PATIENCE.stall_seconds) as response:
-            return _answer(response)
+        with ask(address, {"Accept-Language": "en"}, _PATIENCE) as response:
+            start, told = response.read(START_BYTES), response.headers
+            kind = kind_of(start)
+            if kind.group in ("unknown", "other") and told.get_content_type() in ("text/html", "application/xhtml+xml"):
+                kind = Kind("page", "a web page")
+            if kind.group in ("archive", "page", "other"):
+                _refuse(link, kind, start + response.read(_PAGE_BYTES))
+            name = told.get_filename() or urllib.parse.unquote(urllib.parse.urlsplit(response.url).path)
+            with contextlib.suppress(UnicodeError):  # letters that were sent as they are
+                name = name.encode("latin-1").decode("utf-8")
+            version = [told.get(field, "") for field in ("ETag", "Last-Modified", "Content-Length")]
+            return PurePosixPath(name).name, version if any(version[:2]) else []  # a length alone is no version
     except urllib.error.HTTPError as error:
-        with error:
-            refused = _refusal(address, error)
-        if refused:
-            raise refused from error
-        return None
+        error.close()
+        if may_pass(error.code):
+            return "", []
+        reasons = {401: "it is not shared", 403: "it is not shared", 404: "there is no such file, or it is not shared"}
+        raise DatasetError(
+            f"{address}: {reasons.get(error.code, error.reason)} (the server answers {error.code})",
+            hint=f"check the link; {_SHARE}",
+        ) from error
     except (OSError, HTTPException, ValueError):
-        return None  # the download tries more often, and says what is wrong
-
-
-def _answer(response: HTTPResponse) -> _Answer:
-    start = response.read(START_BYTES)
-    headers, kind = response.headers, kind_of(start)
-    named = headers.get_filename() or ""
-    with contextlib.suppress(UnicodeError):  # letters that were sent as they are
-        named = named.encode("latin-1").decode("utf-8")
-    if kind.group in ("unknown", "other") and headers.get_content_type() in ("text/html", "application/xhtml+xml"):
-        kind = Kind("page", "a web page")
-    page = ""
-    if kind.group in ("page", "other"):
-        page = f"{response.url}\n" + (start + response.read(_PAGE_BYTES)).decode("utf-8", "replace")
-    path = PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(response.url).path))
-    etag, modified, length = (headers.get(name, "") for name in ("ETag", "Last-Modified", "Content-Length"))
-    return _Answer(named or path.name, kind, etag, modified, length, page)
-
-
-def _refusal(address: str, error: urllib.error.HTTPError) -> DatasetError | None:
-    """Why a server refuses for good, in words; None where it may answer another time."""
-    if error.code in (408, 425, 429) or error.code >= 500:
-        return None
-    said = f"{address}: the server answers {error.code} {error.reason}".rstrip()
-    page = error.read(_PAGE_BYTES).decode("utf-8", "replace")
-    if error.code in (401, 403) and (problem := _page_problem(address, f"{error.url}\n{page}")):
-        return problem
-    if error.code in (401, 403):
-        return DatasetError(f"{said}: the file is not shared", hint=_SHARE)
-    if error.code in (404, 410):
-        return DatasetError(f"{said}: there is no such file, or it is not shared", hint=f"check the link; {_SHARE}")
-    return DatasetError(said, hint=f"open the link in a browser; {_FILE_ITSELF}")
+        return "", []  # the download tries more often, and says what is wrong
 
 
 # -- what came -----------------------------------------------------------------------------------------------------
-def _checked(link: str, address: str, file: Path, answer: _Answer | None) -> str:
+def _name_of(link: str, given: str, file: Path) -> str:
     """The name for a file that came.
 
     Raises
@@ -281,8 +220,7 @@ def _checked(link: str, address: str, file: Path, answer: _Answer | None) -> str
     """
     kind = kind_of_file(file)
     with file.open("rb") as opened:
-        _refuse(link, kind, f"{address}\n{opened.read(_PAGE_BYTES).decode('utf-8', 'replace')}")
-    given = (answer.name if answer else "") or PurePosixPath(urllib.parse.urlsplit(address).path).name
+        _refuse(link, kind, opened.read(_PAGE_BYTES))
     name = printable(PurePosixPath(urllib.parse.unquote(given).replace("\\", "/")).name).lstrip(".")
     stem, suffix = PurePosixPath(name).stem, PurePosixPath(name).suffix.lower()[:_LONGEST_SUFFIX]
     stem = stem.encode()[:_LONGEST_NAME].decode("utf-8", "ignore") or "recording"
@@ -293,43 +231,19 @@ def _checked(link: str, address: str, file: Path, answer: _Answer | None) -> str
     return stem + suffix
 
 
-def _refuse(link: str, kind: Kind, page: str) -> None:
-    """Name what came instead of a recording, if that is plain; `page` begins with a line that says where it is."""
+def _refuse(link: str, kind: Kind, content: bytes) -> None:
+    """Name what came instead of a recording, if that is plain."""
+    text = content.decode("utf-8", "replace")
     if kind.group == "archive":
         raise DatasetError(f"{link} is {kind.title}, which cannot be unpacked here", hint=UNPACK)
     if kind.group == "page":
-        raise _page_problem(link, page) or DatasetError(
-            f"{link} is a web page{_title(page)}, not a recording",
-            hint=f"open it in a browser, and copy the address of its download button; or {_FILE_ITSELF}",
+        found = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
+        title = f" (“{' '.join(found[1].split())[:60]}”)" if found and found[1].strip() else ""
+        raise DatasetError(
+            f"{link} is a web page{title}, not a recording",
+            hint=f"{_SHARE}; where a download limit is reached, share a copy; or open it in a browser, and copy the "
+            f"address of its download button; or {_FILE_ITSELF}",
         )
     if kind.group == "other":
-        text = " ".join(page.partition("\n")[2].split())[:80] if kind.title in TEXTS else ""
-        raise DatasetError(
-            f"{link} is {kind.title}, not a recording" + (f": {text}" if text else ""), hint=_FILE_ITSELF
-        )
-
-
-def _page_problem(link: str, page: str) -> DatasetError | None:
-    """What a page of a service says, where that is known: its download limit, or that somebody must sign in."""
-    where, _, text = page.partition("\n")
-    low, title = text.lower(), _title(text).lower()
-    if "quota exceeded" in low or "too many users have viewed or downloaded" in low or "download limit" in low:
-        return DatasetError(
-            f"{link} has reached its download limit for today",
-            hint="make a copy of the file and share the copy, or try again tomorrow; in your own Drive: mount it",
-        )
-    host = urllib.parse.urlsplit(where).hostname or ""
-    if (
-        re.match(r"(?:accounts|login|signin|auth|sso)\.", host)
-        or re.search(r"/(?:login|signin|sign_in|servicelogin|authorize)\b", urllib.parse.urlsplit(where).path.lower())
-        or re.search(r"sign[ -]?in|log[ -]?in|request access|need access|access denied", title)
-        or 'type="password"' in low
-        or "you need access" in low
-    ):
-        return DatasetError(f"{link} is not shared: its server asks to sign in", hint=_SHARE)
-    return None
-
-
-def _title(page: str) -> str:
-    found = re.search(r"<title[^>]*>(.*?)</title>", page, re.IGNORECASE | re.DOTALL)
-    return f" (“{' '.join(found[1].split())[:60]}”)" if found and found[1].strip() else ""
+        said = f": {' '.join(text.split())[:80]}" if kind.title in TEXTS else ""
+        raise DatasetError(f"{link} is {kind.title}, not a recording{said}", hint=_FILE_ITSELF)

@@ -23,6 +23,7 @@ from ..errors import DatasetError, StageOrderError
 from ..presets import PRESETS, preset
 from ..progress import Progress, Report, Silent, Stop
 from ..settings import PrepareSettings
+from ..system.inside import remove
 from ..workspace.layout import Layout
 from ..workspace.manifest import Clip, ExperimentRecord, Explained, Manifest, speaker_names
 from ..workspace.stage_locks import at_stage, refuse_disturbance
@@ -239,23 +240,15 @@ def _move_into_place(staging: Layout, layout: Layout) -> list[str]:
     for stage in _STAGES:
         clear(layout, stage)
     widths = sorted({spec.content_width for spec in PRESETS.values()})
-    for folder in (
-        layout.clips,
-        layout.clips_16k,
-        layout.f0_coarse,
-        layout.f0_hz,
-        *map(layout.features, widths),
-        layout.heldout.root,
-        layout.mute.root,
-    ):
-        if folder.exists():
-            shutil.rmtree(folder)
-    layout.filelist.unlink(missing_ok=True)
-    for new, place in (
-        (staging.clips, layout.clips),
-        (staging.clips_16k, layout.clips_16k),
-        (staging.heldout.root, layout.heldout.root),
-    ):
+    places = {
+        staging.clips: layout.clips,
+        staging.clips_16k: layout.clips_16k,
+        staging.heldout.root: layout.heldout.root,
+    }
+    features = [layout.features(width) for width in widths]
+    for old in (*places.values(), layout.f0_coarse, layout.f0_hz, layout.mute.root, layout.filelist, *features):
+        remove(old)
+    for new, place in places.items():
         if new.exists():
             os.replace(new, place)
     warnings = []

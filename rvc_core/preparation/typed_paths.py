@@ -153,38 +153,25 @@ def _matching(pattern: Path) -> list[Path]:
 
 def _nothing_there(bare: str) -> DatasetError:
     """The sentence for a text that names nothing."""
-    if re.match(r"/?[A-Za-z]:[\\/]|\\\\", bare):
+    if re.match(r"/?[A-Za-z]:[\\/]|\\\\|[A-Za-z][A-Za-z0-9+.-]+://", bare):
         return DatasetError(
-            f"there is no {bare!r}: it is a path of your own computer", hint="upload the files, or give their path here"
-        )
-    if scheme := re.match(r"([a-z][a-z0-9+.-]+)://", bare, re.IGNORECASE):
-        return DatasetError(
-            f"there is no {bare!r}: links of {scheme[1]} are not fetched", hint="give a link that begins with https://"
-        )
-    for place in _places():
-        if what := dead_link(place / os.path.expanduser(bare)):
-            return DatasetError(f"{bare!r} {what}", hint="mount the drive it leads to, or give the folder itself")
-    if _WILD.search(bare):
-        return DatasetError(
-            f"no recording or zip matches {bare!r} in {Path.cwd()}", hint="check the pattern, or give the whole folder"
+            f"there is no {bare!r} on this machine",
+            hint="upload the files, or give a path here, or a link that begins with https://",
         )
     typed = Path(os.path.expanduser(bare))
+    for place in _places():
+        if what := dead_link(place / typed):
+            return DatasetError(f"{bare!r} {what}", hint="mount the drive it leads to, or give the folder itself")
     for place in dict.fromkeys(_near()):
         standing, missing = _first_missing(place / typed)
         with contextlib.suppress(OSError):
-            close = difflib.get_close_matches(missing, os.listdir(standing), 3, 0.6)
-            if close:
-                return DatasetError(
-                    f"there is no {bare!r}", hint=f"in {standing} there is: {', '.join(map(printable_name, close))}"
-                )
-    if not typed.is_absolute():
-        looked = ", ".join(map(str, _places()[:4]))
-        return DatasetError(
-            f"there is no {bare!r}: looked in {looked}", hint="give the whole path, which begins with /, or a link"
-        )
-    standing, missing = _first_missing(typed)
+            if close := difflib.get_close_matches(missing, os.listdir(standing), 3, 0.6):
+                there = ", ".join(map(printable_name, close))
+                return DatasetError(f"there is no {bare!r}", hint=f"in {standing} there is: {there}")
+    looked = [standing] if typed.is_absolute() else _places()[:4]
     return DatasetError(
-        f"there is no {bare!r}", hint=f"{standing} exists, and holds no {missing!r}: check the path after that"
+        f"there is no {bare!r}: looked in {', '.join(map(str, looked))}",
+        hint="give the whole path, which begins with /, or a link",
     )
 
 

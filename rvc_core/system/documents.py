@@ -18,7 +18,6 @@ Line = Annotated[str, AfterValidator(printable)]  # to show: it cannot control a
 LEAF = r"[^/\\.\x00-\x1f][^/\\\x00-\x1f]{0,200}"  # a name that stays in its folder
 Leaf = Annotated[str, Field(pattern=f"^{LEAF}$")]
 _MOST_BYTES, _MOST_LINES_BYTES, _MOST_YAML_BYTES = 16 << 20, 1 << 28, 1 << 20
-_DEEPEST = 20  # of YAML; the JSON parser stops at 200
 _known_damage: set[Path] = set()
 _adapter = functools.cache(TypeAdapter)
 
@@ -131,16 +130,11 @@ def read_yaml(path: Path, hint: str, *, error: type[RVCError] = RVCError) -> Any
             first: [(tag, pattern) for tag, pattern in resolvers if tag == "tag:yaml.org,2002:null"]
             for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
         }
-        depth = 0
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
                 raise yaml.YAMLError("it has an alias (*), which is not supported: write the settings out")
-            if self.depth > _DEEPEST:
-                raise yaml.YAMLError("it is nested too deeply")
-            self.depth += 1
             node = super().compose_node(parent, index)
-            self.depth -= 1
             if node is not None and node.tag.removeprefix("tag:yaml.org,2002:") not in ("null", "str", "seq", "map"):
                 raise yaml.YAMLError(f"it has the tag {node.tag}, which is not supported")
             return node
@@ -149,5 +143,5 @@ def read_yaml(path: Path, hint: str, *, error: type[RVCError] = RVCError) -> Any
         if len(text) > _MOST_YAML_BYTES:
             raise yaml.YAMLError(f"it is larger than {_MOST_YAML_BYTES >> 20} MB")
         return yaml.load(text, AsWritten)
-    except (yaml.YAMLError, ValueError) as problem:  # ValueError: text that is not UTF-8
+    except (yaml.YAMLError, ValueError, RecursionError) as problem:  # not UTF-8; nested too deeply
         raise error(f"{path} is not valid YAML: {' '.join(str(problem).split())}", hint=hint) from problem

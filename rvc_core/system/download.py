@@ -27,7 +27,6 @@ _LARGEST_BYTES = 8 << 30  # an answer without end must not fill the disk
 _AS_THEY_ARE = "/%:@!$&'()*+,;=~-._?[]"  # in a path or a query; all else is encoded
 _ADDRESS = "check the address and RVC_HUB: https://… or http://…"
 _NO_SUCH_HOST = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}  # EAI_AGAIN may pass
-_PASSING = {408, 425, 429}  # retried, like every 5xx; other refusals are final
 
 
 @dataclass(frozen=True)
@@ -146,14 +145,13 @@ class _Transfer:
 
     def _attempt(self) -> tuple[str, float]:
         """Request the missing part. Returns why it ended early (empty: it did not) and the server's ``Retry-After``."""
-        headers = {"User-Agent": f"rvc_core/{__version__}"}
+        headers = {}
         if self.have_bytes and (self.etag or self.sha256):
             headers["Range"] = f"bytes={self.have_bytes}-"
             if self.etag:
                 headers["If-Range"] = self.etag  # if the file has changed, the server sends it from its start
-        request, opener = urllib.request.Request(self.url, headers=headers), urllib.request.build_opener(WebOnly)
         try:
-            with opener.open(request, timeout=self.patience.stall_seconds) as response:
+            with ask(self.url, headers, self.patience) as response:
                 return self._receive(response), 0.0
         except urllib.error.HTTPError as error:
             with error:
@@ -176,7 +174,7 @@ class _Transfer:
         said = printable(f"the server answers {error.code} {error.reason}".partition("\n")[0].rstrip())
         if error.code == 416:  # the file ends where our part ends, but the hash is wrong
             self._restart()
-        elif error.code not in _PASSING and error.code < 500:
+        elif not may_pass(error.code):
             raise WeightsError(f"{self.url}: {said}", hint=self.elsewhere)
         wish = error.headers.get("Retry-After", "")
         return said, float(wish) if wish.isdecimal() else 0.0
@@ -224,6 +222,18 @@ class WebOnly(urllib.request.HTTPRedirectHandler):
         """The request for the address that a server leads to."""
         request, answer, code, message, headers, address = request_and_address
         return super().redirect_request(request, answer, code, message, headers, web_address(address))
+
+
+def ask(address: str, headers: dict[str, str], patience: Patience) -> HTTPResponse:
+    """Begin a request; the answer is open and unread."""
+    request = urllib.request.Request(address, headers={"User-Agent": f"rvc_core/{__version__}", **headers})
+    answer: HTTPResponse = urllib.request.build_opener(WebOnly).open(request, timeout=patience.stall_seconds)
+    return answer
+
+
+def may_pass(code: int) -> bool:
+    """Whether a server that refuses with this status may answer another time; other refusals are final."""
+    return code in (408, 425, 429) or code >= 500
 
 
 def web_address(text: str) -> str:

@@ -8,8 +8,8 @@ import os
 import re
 import shutil
 import unicodedata
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePath
 from typing import Any
 
 from ..errors import ResourceError
@@ -144,6 +144,25 @@ def slug_of(name: str) -> str:
     if slug == name and len(name) <= 80:
         return slug
     return f"{slug[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}".lstrip("-")
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Whether a relative path is of hidden files, or of what a Mac adds to a zip."""
+    return any(part.startswith((".", "__MACOSX")) for part in path.parts)
+
+
+def numbered(path: Path, is_taken: Callable[[Path], bool]) -> Path:
+    """The path or, where it is taken, the first free one with a number.
+
+    Examples
+    --------
+    >>> numbered(Path("a.wav"), {Path("a.wav"), Path("a (2).wav")}.__contains__).name
+    'a (3).wav'
+    """
+    free, number = path, 2
+    while is_taken(free):
+        free, number = path.with_name(f"{path.stem} ({number}){path.suffix}"), number + 1
+    return free
 
 
 def ensure_room(folder: Path, needed_bytes: int) -> None:

@@ -56,9 +56,9 @@ def _folder(name: str | Path, stack: contextlib.ExitStack, place: int | None = N
     return opened
 
 
-def copy_inside(source: Path, target: Path, *, root: Path | None = None) -> None:
-    """Copy a file to a new one; `root` is the folder that the source must be in, see `open_inside`."""
-    with open_inside(source, root=root) as read, open_inside(target, "xb") as write:
+def copy_inside(source: Path, target: Path) -> None:
+    """Copy a file to a new one, see `open_inside`."""
+    with open_inside(source) as read, open_inside(target, "xb") as write:
         shutil.copyfileobj(read, write, 1 << 20)
 
 

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ def check() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``platform``, ``home``, ``limits`` (list of dict), ``versions``, ``device`` (None without torch, else a dict
+        ``platform``, ``home``, ``versions``, ``device`` (None without torch, else a dict
         of ``name``, ``reason`` and ``title``), ``threads`` and ``problems`` (list of ``{"problem", "hint"}``).
     """
     here, found, device = detect(), versions(), None
@@ -71,7 +70,6 @@ def check() -> dict[str, Any]:
     return {
         "platform": here.name,
         "home": str(home()),
-        "limits": [asdict(limit) for limit in here.limits],
         "versions": found,
         "device": device,
         "threads": choose_threads(),

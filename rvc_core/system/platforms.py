@@ -1,7 +1,4 @@
-"""The platform: which one it is, its limits, when it ends a session, and the folder that everything is written to.
-
-The facts about a platform change, so each has a date and a source.
-"""
+"""The platform: which one it is, when it ends a session, and the folder that everything is written to."""
 
 import contextlib
 import errno
@@ -22,22 +19,6 @@ _SESSION_MARGIN_MINUTES = 20.0  # for copying results, and because the hours are
 
 
 @dataclass(frozen=True)
-class Limit:
-    """One limit of a platform, with the date and source of the fact.
-
-    Attributes
-    ----------
-    session_hours : tuple of float
-        Ages at which it ends a session, ascending. The second is for paying users.
-    """
-
-    text: str
-    date: str
-    source: str
-    session_hours: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
 class Platform:
     """A place where rvc_core runs.
 
@@ -51,8 +32,8 @@ class Platform:
         Fast local disk for running experiments.
     storage : Path or None
         Folder that outlives the session. None: you have to mount one first.
-    limits : tuple of Limit
-        Its limits.
+    session_hours : tuple of float
+        Ages at which it ends a session, ascending. The second is for paying users.
     earlier : Path or None
         Read-only folder with the results of earlier sessions and jobs.
     """
@@ -61,40 +42,8 @@ class Platform:
     title: str
     home: Path
     storage: Path | None
-    limits: tuple[Limit, ...] = ()
+    session_hours: tuple[float, ...] = ()
     earlier: Path | None = None
-
-
-_KAGGLE_LIMITS = (
-    Limit(
-        "12 hours a session, 30 GPU hours a week",
-        "2026-07",
-        "Kaggle's documentation, as summarised by users",
-        session_hours=(12.0,),
-    ),
-    Limit("the GPU choice is two T4; the P100 is retired", "2026-09-17", "kaggle-cli issues 1192, 1196"),
-    Limit("20 GB in /kaggle/working, kept only by Save & Run All", "2026-08-12", "docker-python repository"),
-    Limit("no click reaches a notebook that runs under Save & Run All", "2026-08-12", "docker-python repository"),
-)
-_LIGHTNING_LIMITS = (
-    Limit(
-        "one free Studio with 4 CPUs and 10 GB; GPU time is paid from credits by the second",
-        "2026-07-19",
-        "billing FAQ",
-    ),
-    Limit("a Studio falls asleep when idle; home and installed packages stay", "2026-08-18", "Lightning-AI/skills"),
-    Limit("one environment per Studio: no conda env and no venv beside it", "2026-08-18", "environment docs"),
-)
-_COLAB_LIMITS = (
-    Limit(
-        "about 90 minutes idle, about 12 hours a session (24 when paid)",
-        "2026-07-30",
-        "google-colab-cli docs",
-        session_hours=(12.0, 24.0),
-    ),
-    Limit("no guarantee of a GPU; usually a T4 with 15 GB", "2026-08-19", "backend-info repository"),
-    Limit("deepfakes are barred on every tier, web UIs and tunnels on the free one", "2026-10", "Colab FAQ"),
-)
 
 
 def in_drive(path: str | Path) -> bool:
@@ -179,14 +128,14 @@ def detect(environment: Mapping[str, str] = os.environ, exists: Callable[[str], 
     """
     if "KAGGLE_KERNEL_RUN_TYPE" in environment:
         working = Path("/kaggle/working")
-        return Platform("kaggle", "Kaggle", working, working, _KAGGLE_LIMITS, Path("/kaggle/input"))
+        return Platform("kaggle", "Kaggle", working, working, (12.0,), Path("/kaggle/input"))
     if "LIGHTNING_CLOUD_SPACE_ID" in environment:  # a job cannot write to the Studio, only to its artifacts
         home = Path(environment.get("LIGHTNING_ARTIFACTS_DIR") or "/teamspace/studios/this_studio")
-        return Platform("lightning", "Lightning.AI", home, home, _LIGHTNING_LIMITS, Path("/teamspace/jobs"))
+        return Platform("lightning", "Lightning.AI", home, home, (), Path("/teamspace/jobs"))
     if "COLAB_RELEASE_TAG" in environment or exists("/var/colab/hostname"):
         drive = Path(DRIVE, "MyDrive")
         storage = drive / "rvc_core" if exists(str(drive)) else None
-        return Platform("colab", "Google Colab", Path("/content"), storage, _COLAB_LIMITS)
+        return Platform("colab", "Google Colab", Path("/content"), storage, (12.0, 24.0))
     return Platform("local", "this machine", Path.cwd(), Path.cwd())
 
 
@@ -226,7 +175,7 @@ def session_minutes_left(here: Platform | None = None, age_hours: float | None =
     >>> session_minutes_left(kaggle, age_hours=11.0)
     40.0
     """
-    ends = [hours for limit in (here or detect()).limits for hours in limit.session_hours]
+    ends = (here or detect()).session_hours
     if not ends:
         return None
     age_hours = _session_hours() if age_hours is None else age_hours

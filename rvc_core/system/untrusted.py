@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DatasetError, StorageError, UnsafeFileError, WeightsError
-from .files import ensure_room, folder_atomically
+from .files import ensure_room, folder_atomically, is_hidden
 from .inside import open_inside
 from .pickle_scan import PickleScan
 
@@ -213,7 +213,7 @@ def list_zip(archive: Path) -> list[str]:
         for entry in opened.infolist():
             _check_entry(archive, entry)
         names = [entry.filename for entry in opened.infolist() if not entry.is_dir()]
-    return [name for name in names if not any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)]
+    return [name for name in names if not is_hidden(PurePosixPath(name))]
 
 
 def _check_entry(archive: Path, entry: zipfile.ZipInfo) -> None:
@@ -273,12 +273,9 @@ def _check_torch_archive(path: Path, archive: zipfile.ZipFile) -> None:
     _judge(path, scan, sum(sizes.values()))
     folder = pickles[0].removesuffix("data.pkl")
     for key, claimed in scan.storages_bytes.items():
-        if claimed != sizes.get(f"{folder}data/{key}", 0 if claimed == 0 else None):
-            raise WeightsError(
-                f"{path.name} is damaged: it claims {claimed} bytes for a block of "
-                f"{sizes.get(f'{folder}data/{key}', 0)}",
-                hint=AGAIN,
-            )
+        there = sizes.get(f"{folder}data/{key}", 0)
+        if claimed != there:
+            raise WeightsError(f"{path.name} is damaged: it claims {claimed} bytes for a block of {there}", hint=AGAIN)
     if archive.testzip() is not None:
         raise WeightsError(f"{path.name} is damaged: its checksums do not fit", hint=AGAIN)
 

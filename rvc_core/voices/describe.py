@@ -11,16 +11,8 @@ from ..features.faiss_file import load_arrays
 from ..system.untrusted import checked_weights, list_zip, load_torch
 from ..workspace.rvc_config import spec_of_generator
 from ..workspace.voice_file import load_voice, voice_of
+from .library import architecture_of
 
-_OF_TRAINING = (
-    "mels",
-    "segment_frames",
-    "posterior_layers",
-    "discriminator_periods",
-    "discriminator_divisor",
-    "excerpt_frames",
-    "learning_rate",
-)  # fields of a preset that voice files do not record
 _VERSIONS = {7: "v1", 9: "v2"}  # by the number of discriminators
 
 
@@ -49,8 +41,13 @@ def describe(path: Path) -> dict[str, Any]:
 
 def _voice(path: Path, content: Any = None) -> dict[str, Any]:
     voice = load_voice(path) if content is None else voice_of(content, path)
-    architecture = {key: value for key, value in asdict(voice.spec).items() if key not in _OF_TRAINING}
-    return {"kind": "voice", **asdict(voice.info), "architecture": architecture, **_sizes(voice.weights)}
+    spec = voice.spec
+    known = {
+        "architecture": architecture_of(spec),
+        "sample_rate": spec.sample_rate,
+        "content_width": spec.content_width,
+    }
+    return {"kind": "voice", **asdict(voice.info), **known, **_sizes(voice.weights)}
 
 
 def _network(path: Path, content: dict[str, Any]) -> dict[str, Any]:

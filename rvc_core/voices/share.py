@@ -15,7 +15,7 @@ from ..errors import MismatchError, RVCError, SettingsError, UnsafeFileError, We
 from ..features.retrieval import FeatureIndex
 from ..progress import Progress, Silent
 from ..system.download import download, web_address
-from ..system.files import ensure_room, remove_leftovers, replace_atomically, slug_of, write_text
+from ..system.files import ensure_room, is_hidden, remove_leftovers, replace_atomically, slug_of, write_text
 from ..system.inside import copy_inside
 from ..system.platforms import home
 from ..system.untrusted import list_zip, unzip_safely
@@ -261,9 +261,7 @@ def _arrived(source: str, scratch: Path, progress: Progress) -> tuple[list[Path]
         return sorted(
             item
             for item in path.rglob("*")
-            if item.suffix.lower() in _SUFFIXES
-            and item.is_file()
-            and not any(part.startswith((".", "__MACOSX")) for part in item.relative_to(path).parts)
+            if item.suffix.lower() in _SUFFIXES and item.is_file() and not is_hidden(item.relative_to(path))
         ), True
     if path.suffix.lower() == ".zip":
         return unzip_safely(path, scratch / "unpacked" / path.stem, _SUFFIXES), True
@@ -328,17 +326,15 @@ def _index_for(
             and len(identities) < 2
         )
 
-    fitting = sorted(
-        (path for path, index in indexes.items() if fits(index)), key=lambda path: indexes[path].vectors, reverse=True
-    )
-    named = [
+    fitting = [path for path, index in indexes.items() if fits(index)]
+    found = [
         path
         for path in fitting
         if "name" in indexes[path].note or path in Layout(path.parent, "").indexes(spec.version, owners)
     ]
-    beside = [path for path in fitting if path.parent == paths[-1].parent and path.parent not in others]
-    found = named or (beside or (fitting if not others else [])) if is_parcel else named
+    if not found and is_parcel:  # of the only voice, or of the only one in its folder
+        own = paths[-1].parent
+        found = [path for path in fitting if not others or (path.parent == own and own not in others)]
     if not found:
         return None, ["no index came with it"]
-    several = [f"{len(found)} indexes match; the largest was used: {found[0].name}"] if len(found) > 1 else []
-    return indexes[found[0]], several
+    return indexes[max(found, key=lambda path: indexes[path].vectors)], []

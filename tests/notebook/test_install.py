@@ -69,7 +69,7 @@ class Machine:
         """What the cell says: nothing when all went well; `git` stands for an answer of git's, `typed` of a person."""
         cells = build._journey(self.platform, self.code, address)
         [cell] = [cell.source for cell in cells if "notebook.check(" in cell.source]
-        for place in build.PLATFORMS[self.platform][1]:
+        for place in build.PLATFORMS[self.platform]:
             cell = cell.replace(f'"{place}"', f'"{self.at(place) if place.startswith("/") else place}"')
         if typed is not None:
             cell = f"input = lambda asked: {typed!r} if 'its address' in asked else asked\n{cell}"

@@ -160,35 +160,14 @@ def test_clips_are_those_that_training_used(tmp_path, extracted):
     assert [clip.id for clip in Manifest.load(layout).clips] == ["0_0", "0_1", *["0_2"] * (not extracted)]
 
 
-def test_whole_recordings_are_held_out_and_never_slices_of_one(tmp_path):
-    folder = make_folder(
-        tmp_path, stems=[f"{recording}_{number}" for recording in range(10) for number in range(2)], seconds=10.0
-    )
-    layout = Layout.of("b", tmp_path)
-    report, clips = open_foreign(folder, layout), Manifest.load(layout).clips
-    held = {clip.recording for clip in clips if clip.heldout}
-    assert len(held) == 1 and report.heldout_clips == 2
-    for folder in (layout.heldout.clips, layout.heldout.clips_16k):
-        assert {path.stem.partition("_")[0] for path in folder.iterdir()} == held
-
-
-def test_slices_of_one_recording_are_not_held_out(tmp_path):
-    folder = make_folder(tmp_path, stems=[f"0_{number}" for number in range(10)], seconds=8.0)
-    report = open_foreign(folder, Layout.of("c", tmp_path))
-    assert report.heldout_clips == 0 and any("nothing is held out" in odd for odd in report.warnings)
-
-
 @pytest.mark.parametrize(("program", "step"), [("RVC WebUI", 40), ("Applio", LATEST_ONLY)])
-def test_training_goes_on_from_a_pair(tmp_path, monkeypatch, program, step, encoder):
+def test_training_goes_on_from_a_pair(tmp_path, program, step, encoder):
     """Also with as many speakers as Applio gives it; a checkpoint was trained on everything, so nothing is held out."""
-    monkeypatch.setattr(module, "choose_heldout", lambda phrases, rate_hz, **_: {0: phrases[0][0]})
     folder = make_folder(tmp_path / "theirs", program, [f"{number}_0" for number in range(5)])
     save_pair(folder, replace(SMALL, speakers=2), step, scaler={})
     layout = Layout.of("b", tmp_path)
     report = open_foreign(folder, layout)
-    assert (
-        report.epoch == 20 and report.heldout_clips == 0 and any("trained on every" in odd for odd in report.warnings)
-    )
+    assert report.epoch == 20 and any("trained on every" in odd for odd in report.warnings)
     extract(layout, DIO)
     trained = train(layout, FEW.model_copy(update={"epochs": 21}))
     assert trained.epochs == 21 and trained.resumed_from == (40 if step == 40 else 20 * 4)  # 7 clips, 2 a step
@@ -207,12 +186,10 @@ def test_what_is_odd_is_said(tmp_path):
 
 
 def test_speakers_stay_with_their_clips(tmp_path):
-    layout = Layout.of("b", tmp_path)
-    report = open_foreign(
-        make_folder(tmp_path, "Applio", [f"1_{number}_0" for number in range(9)], speaker=1, seconds=8.0), layout
-    )
+    layout, stems = Layout.of("b", tmp_path), [f"1_{number}_0" for number in range(9)]
+    open_foreign(make_folder(tmp_path, "Applio", stems, speaker=1, seconds=8.0), layout)
     clips = Manifest.load(layout).clips
-    assert {clip.speaker for clip in clips} == {1} and report.heldout_clips == 0
+    assert {clip.speaker for clip in clips} == {1}
     assert {clip.recording for clip in clips} == {f"1_{number}" for number in range(9)}
 
 

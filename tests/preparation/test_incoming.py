@@ -198,9 +198,9 @@ PAGES: dict[str, tuple[bytes, dict[str, str], str]] = {
     "a page": (b"\xef\xbb\xbf\n<!doctype HTML><title>My song</title>", {}, r"is a web page \(“My song”\)"),
     "a page that says it is audio": (b"<html>", {"Content_Type": "audio/wav"}, "is a web page"),
     "a page without a tag": (b"Please wait ...", {"Content_Type": "text/html; charset=utf-8"}, "is a web page"),
-    "quota": (DRIVE_QUOTA, {}, "download limit"),
-    "a login": (b"<html><title>Google Drive: Sign-in</title>", {}, "not shared"),
-    "a password": (b'<html><title>Portal</title><form><input type="password">', {}, "not shared"),
+    "quota": (DRIVE_QUOTA, {}, "web page .“Google Drive - Quota exceeded”"),
+    "a login": (b"<html><title>Google Drive: Sign-in</title>", {}, "web page .*Sign-in"),
+    "a password": (b'<html><title>Portal</title><form><input type="password">', {}, "web page .“Portal”"),
     "an app's error": (b'{"error": "expired"}', {"Content_Type": "application/json"}, 'JSON.*"expired"'),
     "a store's error": (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', {}, "AccessDenied"),
     "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", {}, "Git LFS"),
@@ -226,8 +226,8 @@ def test_what_is_no_recording_is_named_and_not_kept(home: Path, web: Web, name: 
 
 def test_a_page_that_comes_after_a_good_answer_is_not_kept_either(home: Path, web: Web, monkeypatch) -> None:
     link = web.put("/vocals.wav", DRIVE_QUOTA)
-    monkeypatch.setattr(links, "_probe", lambda address: None)
-    with pytest.raises(DatasetError, match="download limit"):
+    monkeypatch.setattr(links, "_probe", lambda *_: ("", []))
+    with pytest.raises(DatasetError, match="Quota exceeded"):
         fetch(link, home / "place")
     assert not [*(home / "place").glob("links/*")]
 
@@ -236,7 +236,7 @@ def test_a_redirect_to_a_login_is_named(home: Path, web: Web) -> None:
     target = web.put("/accounts/login", b"<html><title>Portal</title></html>")
     link = web.put("/song.wav", b"", Location=target)
     web.status["/song.wav"] = 302
-    with pytest.raises(DatasetError, match="asks to sign in"):
+    with pytest.raises(DatasetError, match="web page .“Portal”"):
         fetch(link, home)
     web.put("/song.wav", b"", Location="ftp://127.0.0.1/song.wav")
     with pytest.raises(DatasetError):
@@ -300,7 +300,7 @@ def test_a_recording_on_drive_is_a_recording(home: Path, web: Web, monkeypatch: 
     file = fetch(link, home)
     assert file.name == "take.wav" and fetch(f"https://drive.google.com/uc?id={ID}", home) == file
     web.put("/download", DRIVE_QUOTA)
-    with pytest.raises(DatasetError, match="drive.google.com.*download limit"):
+    with pytest.raises(DatasetError, match="drive.google.com.*Quota exceeded"):
         fetch(link.replace("1AbC", "2AbC"), home)
 
 
@@ -319,7 +319,7 @@ def test_a_recording_on_drive_is_a_recording(home: Path, web: Web, monkeypatch: 
         ("https://m.soundcloud.com/somebody/song", "page of SoundCloud"),
         ("https://open.spotify.com/track/1", "page of Spotify"),
         ("https://somebody.bandcamp.com/track/1", "page of Bandcamp"),
-        ("https://mega.nz/file/abc#key", "MEGA"),
+        ("https://mega.nz/file/abc#key", "page of MEGA"),
         ("https://we.tl/t-abc", "WeTransfer"),
         ("https://huggingface.co/datasets/o/r/tree/main/data", "a folder of huggingface.co"),
         ("https://github.com/o/r/tree/main/data", "a folder of github.com"),
@@ -704,7 +704,7 @@ def test_patterns_take_recordings_and_nothing_else(takes: Path) -> None:
     assert meant(str(takes / "**" / "*.flac")) == [here / "b.flac"]
     two = brought(f"{takes}/work/*/*.wav", "v")
     assert sorted(held(two)) == ["100% [final]/a.wav", "minhas vozes/a.wav"]
-    with pytest.raises(DatasetError, match="no recording or zip matches"):
+    with pytest.raises(DatasetError, match="there is no .*here/.*mp3"):
         meant("here/*.mp3")
     with pytest.raises(DatasetError, match="much more"):
         meant("/**/*.wav")
@@ -734,11 +734,11 @@ def test_what_is_not_there_is_one_sentence_that_says_where_was_looked(takes: Pat
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("C:\\Users\\me\\takes", "your own computer"),
-        ("file:///C:/Users/me/takes", "your own computer"),
-        ("\\\\server\\takes", "your own computer"),
-        ("ftp://example.org/a.wav", "links of ftp"),
-        ("s3://bucket/a.wav", "links of s3"),
+        ("C:\\Users\\me\\takes", "on this machine"),
+        ("file:///C:/Users/me/takes", "on this machine"),
+        ("\\\\server\\takes", "on this machine"),
+        ("ftp://example.org/a.wav", "on this machine"),
+        ("s3://bucket/a.wav", "on this machine"),
     ],
 )
 def test_paths_of_elsewhere_are_known(takes: Path, text: str, said: str) -> None:
