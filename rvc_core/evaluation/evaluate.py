@@ -36,7 +36,7 @@ class EvaluateReport:
     files : list of dict
         One row per output; None where a figure could not be measured. The README explains the figures.
     mean : dict
-        Means over the files that have the figure.
+        Means over the files that have the figure; ``pitch_share_of_copy`` is the ratio of two means.
     words : dict or None
         Word error rate of ``output`` and ``source``, each with a 95 % interval.
     target : dict
@@ -186,7 +186,10 @@ def _means(rows: Sequence[Row]) -> dict[str, float | None]:
         for name in names
         if name in rows[0]
     }
-    return {name: float(np.mean(found)) if found else None for name, found in values.items()}
+    means = {name: float(np.mean(found)) if found else None for name, found in values.items()}
+    if means["pitch_share"] and means["pitch_share_copy"]:  # one noisy source would dominate a mean of ratios
+        means["pitch_share_of_copy"] = means["pitch_share"] / means["pitch_share_copy"]
+    return means
 
 
 def _word_errors(rows: Sequence[Row]) -> Row | None:

@@ -1,5 +1,6 @@
 """The scorers of an evaluation: speaker similarity, pitch, cleanness and words."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -9,7 +10,7 @@ from ..audio.waveform import Audio
 from ..errors import AudioError
 from ..features.pitch import pitch_estimator
 from ..scoring.cleanness import NaturalnessScorer
-from ..scoring.melody import pitch_share, vuv_agreement
+from ..scoring.melody import pitch_share, vuv_agreement, world_copy
 from ..scoring.similarity import SpeakerScorer, gain_between, speaker_similarity
 from ..scoring.target_speech import TargetSpeech, spread
 from ..scoring.words import WordRecogniser
@@ -96,18 +97,26 @@ def _centre(recordings: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
 
 
 class Pitch(Scorer):
-    """Share of the source's pitch and voicing that the output keeps."""
+    """Share of the source's pitch that the output keeps, and that a WORLD copy of the source keeps."""
 
     scorer, install = "pitch (pyworld)", "pip install pyworld-prebuilt"
-    figures = ("pitch_share", "vuv_agreement")
+    figures = ("pitch_share", "pitch_share_copy", "pitch_share_of_copy", "vuv_agreement")
 
     def __init__(self, cases: Sequence[Case], target: TargetSpeech) -> None:
         self._estimate = pitch_estimator("harvest")
         self.of_target, self.notes = {}, []
 
     def __call__(self, case: Case, source: Audio) -> Row:
-        before, after = (self._estimate(audio.resample(16_000).samples) for audio in (source, case.output))
-        return {"pitch_share": pitch_share(before, after), "vuv_agreement": vuv_agreement(before, after)}
+        before = self._estimate(source.resample(16_000).samples)
+        after = self._estimate(case.output.resample(16_000).samples)
+        share = pitch_share(before, after)
+        copy = pitch_share(before, self._estimate(world_copy(source).samples))
+        return {
+            "pitch_share": share,
+            "pitch_share_copy": copy,
+            "pitch_share_of_copy": share / copy if copy else math.nan,
+            "vuv_agreement": vuv_agreement(before, after),
+        }
 
 
 class Cleanness(Scorer):

@@ -4,7 +4,11 @@ import math
 
 import numpy as np
 
+from ..audio.waveform import Audio
+from ..errors import ResourceError
 from ..features.pitch import PitchTrack
+
+_WORLD_RATE_HZ = 16_000
 
 
 def pitch_share(source: PitchTrack, output: PitchTrack, cents: float = 50.0) -> float:
@@ -33,6 +37,25 @@ def pitch_share(source: PitchTrack, output: PitchTrack, cents: float = 50.0) -> 
     difference_cents = 1200.0 * np.log2(fitted.f0_hz[both].astype(np.float64) / source.f0_hz[both])
     kept = np.abs(difference_cents - np.median(difference_cents)) <= cents
     return float(kept.sum() / source.voiced.sum())
+
+
+def world_copy(audio: Audio) -> Audio:
+    """Analyse a recording into pitch, envelope and noise, and synthesise it again (WORLD, Morise et al., 2016).
+
+    The copy's `pitch_share` is the highest that the estimator's own errors allow.
+
+    Raises
+    ------
+    ResourceError
+        When pyworld is not installed.
+    """
+    try:
+        import pyworld
+    except ImportError as error:
+        raise ResourceError(f"the WORLD copy needs pyworld ({error})", hint="pip install pyworld-prebuilt") from error
+    samples = audio.resample(_WORLD_RATE_HZ).samples
+    copy = pyworld.synthesize(*pyworld.wav2world(samples.astype(np.float64), _WORLD_RATE_HZ), _WORLD_RATE_HZ)
+    return Audio(copy[: len(samples)].astype(np.float32), _WORLD_RATE_HZ)
 
 
 def vuv_agreement(source: PitchTrack, output: PitchTrack) -> float:

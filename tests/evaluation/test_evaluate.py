@@ -77,7 +77,7 @@ def test_known_distortions_move_the_figures_that_they_should(report: EvaluateRep
     rows = {row["output"]: row for row in report.files}
     copy, flat, target = (rows[name] for name in ("copy", "monotone and noisy", "target"))
     assert copy["similarity_gain"] == pytest.approx(0) and copy["similarity_source"] == pytest.approx(1)
-    assert copy["pitch_share"] == copy["vuv_agreement"] == 1
+    assert copy["pitch_share"] == copy["vuv_agreement"] == 1 and 1 <= copy["pitch_share_of_copy"] < 1.3
     assert copy["dnsmos_to_source"] == 0 and copy["word_errors"] == copy["source_word_errors"] <= 2
     assert copy["dnsmos_to_lower"] == pytest.approx(max(0, copy["dnsmos"] - report.target["dnsmos"]))
     assert flat["pitch_share"] < 0.35 and flat["dnsmos_to_source"] < -0.5
@@ -95,6 +95,8 @@ def test_the_report_adds_up_and_is_json(report: EvaluateReport) -> None:
     assert said["words"]["source"]["errors"] == 3 * said["files"][0]["source_word_errors"]
     shares = [row["pitch_share"] for row in said["files"]]
     assert said["mean"]["pitch_share"] == pytest.approx(np.mean(shares), abs=1e-3)
+    of_copy = np.mean(shares) / said["mean"]["pitch_share_copy"]
+    assert said["mean"]["pitch_share_of_copy"] == pytest.approx(of_copy, abs=1e-3)
     assert said["target"]["recordings"] == 1 and said["target"]["similarity"] > 0.8 and said["absent"] == []
     assert "similarity_gain" in str(report) and "words, output" in str(report)
 

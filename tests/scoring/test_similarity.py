@@ -11,7 +11,7 @@ from rvc_core import embedded
 from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.errors import AudioError, ResourceError
 from rvc_core.features.pitch import PitchTrack, pitch_estimator
-from rvc_core.scoring.melody import pitch_share, vuv_agreement
+from rvc_core.scoring.melody import pitch_share, vuv_agreement, world_copy
 from rvc_core.scoring.similarity import SpeakerScorer, similarity_gain, speaker_similarity
 from synth import phrase
 
@@ -67,11 +67,9 @@ def test_voicing_agreement() -> None:
 
 @needs_pyworld
 def test_a_copy_by_world_keeps_nearly_all_of_a_clean_voice() -> None:
-    import pyworld
-
-    spoken, estimator = phrase(3).samples, pitch_estimator("harvest")
-    copy = pyworld.synthesize(*pyworld.wav2world(spoken.astype(np.float64), 16_000), 16_000)[: len(spoken)]
-    tracks = estimator(spoken), estimator(copy.astype(np.float32))
+    spoken = phrase(3)
+    estimator, copy = pitch_estimator("harvest"), world_copy(Audio(spoken.samples, spoken.sample_rate))
+    tracks = estimator(spoken.samples), estimator(copy.samples)
     assert 0.85 < pitch_share(*tracks) <= 1.0 and pitch_share(*tracks, 1.0) < pitch_share(*tracks)
 
 
@@ -119,3 +117,5 @@ def test_a_missing_scorer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ResourceError, match="Resemblyzer") as caught:
         SpeakerScorer()
     assert "--no-deps" in caught.value.hint
+    with pytest.raises(ResourceError, match="pyworld"):
+        world_copy(Audio(np.zeros(16_000, np.float32), 16_000))
