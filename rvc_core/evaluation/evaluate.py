@@ -20,7 +20,7 @@ from ..errors import ResourceError, SettingsError
 from ..progress import Progress, Silent, counted
 from ..scoring.target_speech import TargetSpeech, target_speech
 from ..scoring.transcripts import texts_of
-from ..scoring.words import WordScore
+from ..scoring.words import WordScore, is_digits
 from .cases import Case, match_outputs
 from .scorers import SCORERS, Cleanness, Pitch, Row, Scorer, Similarity, Words
 
@@ -37,8 +37,10 @@ class EvaluateReport:
         One row per output; None where a figure could not be measured. The README explains the figures.
     mean : dict
         Means over the files that have the figure; ``pitch_share_of_copy`` is the ratio of two means.
-    words : dict or None
-        Word error rate of ``output`` and ``source``, each with a 95 % interval.
+    mean_of_sentences : dict or None
+        The same without files under three seconds and without digits, because every voice scores lower on those.
+    words, digits : dict or None
+        Error rate of texts, accuracy of spoken digits: ``output`` and ``source``, each with a 95 % interval.
     target : dict
         Figures of the target's own speech: the highest similarity possible, and DNSMOS.
     absent : list of dict
@@ -48,7 +50,9 @@ class EvaluateReport:
 
     files: list[Row]
     mean: dict[str, float | None]
+    mean_of_sentences: dict[str, float | None] | None
     words: Row | None
+    digits: Row | None
     target: Row
     absent: list[dict[str, str]]
     notes: list[str] = field(default_factory=list)
@@ -60,11 +64,12 @@ class EvaluateReport:
     def __str__(self) -> str:
         lines = [f"{counted(len(self.files), 'file')}; means:"]
         lines += [f"  {name}: {value:.3f}" for name, value in self.mean.items() if value is not None]
-        lines += [
-            f"  words, {whose}: error rate {row['error_rate']:.3f} "
-            f"(95 %: {row['interval'][0]:.3f} to {row['interval'][1]:.3f}; {row['words']} words)"
-            for whose, row in (self.words or {}).items()
-        ]
+        for what, score, figure in (("words", self.words, "error_rate"), ("digits", self.digits, "accuracy")):
+            lines += [
+                f"  {what}, {whose}: {figure.replace('_', ' ')} {row[figure]:.3f} "
+                f"(95 %: {row['interval'][0]:.3f} to {row['interval'][1]:.3f}; {row['words']} words)"
+                for whose, row in (score or {}).items()
+            ]
         lines += [
             f"{row['source']}: {problem}"
             for row in self.files
@@ -93,10 +98,13 @@ def evaluate(cases: Sequence[Case], target: TargetSpeech, *, progress: Progress 
     for case in cases:
         rows.append(_row(case, scorers))
         progress.advance(case.source.name)
+    spoken = [row for row in rows if row["seconds"] >= _SHORT_SECONDS and not is_digits(row["text"])]
     return EvaluateReport(
         rows,
         _means(rows),
-        _word_errors(rows),
+        _means(spoken) if spoken else None,
+        _word_figures(rows, False),
+        _word_figures(rows, True),
         {key: value for scorer in scorers for key, value in scorer.of_target.items()},
         absent,
         [note for scorer in scorers for note in scorer.notes],
@@ -192,18 +200,19 @@ def _means(rows: Sequence[Row]) -> dict[str, float | None]:
     return means
 
 
-def _word_errors(rows: Sequence[Row]) -> Row | None:
-    """Word errors of all outputs and of all sources; None without texts."""
-    chosen = [row for row in rows if row["words"]]
+def _word_figures(rows: Sequence[Row], digits: bool) -> Row | None:
+    """Word errors of digit texts or of all other texts; None if there are none."""
+    chosen = [row for row in rows if row["words"] and is_digits(row["text"]) == digits]
     figures = {}
     for whose, errors in (("output", "word_errors"), ("source", "source_word_errors")):
         score = sum((WordScore(row[errors], row["words"]) for row in chosen), WordScore())
-        figures[whose] = {
-            "error_rate": score.rate,
-            "interval": score.interval,
-            "errors": score.errors,
-            "words": score.words,
-        }
+        low, high = score.interval
+        figures[whose] = (
+            {"accuracy": max(0.0, 1 - score.rate), "interval": [max(0.0, 1 - high), max(0.0, 1 - low)]}
+            if digits
+            else {"error_rate": score.rate, "interval": [low, high]}
+        )
+        figures[whose] |= {"errors": score.errors, "words": score.words}
     return figures if chosen else None
 
 

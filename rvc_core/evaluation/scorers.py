@@ -13,7 +13,7 @@ from ..scoring.cleanness import NaturalnessScorer
 from ..scoring.melody import pitch_share, vuv_agreement, world_copy
 from ..scoring.similarity import SpeakerScorer, gain_between, speaker_similarity
 from ..scoring.target_speech import TargetSpeech, spread
-from ..scoring.words import WordRecogniser
+from ..scoring.words import WordRecogniser, is_digits
 from .cases import Case
 
 _MOST_RATED = 6  # pieces of the target that DNSMOS rates
@@ -151,8 +151,12 @@ class Words(Scorer):
 
     def __init__(self, cases: Sequence[Case], target: TargetSpeech) -> None:
         texts = [case.text for case in cases if case.text]
-        self._recogniser = WordRecogniser(texts)
-        unknown = self._recogniser.unknown
+        self._recognisers = {
+            digits: WordRecogniser(group)
+            for digits in (False, True)
+            if (group := [text for text in texts if is_digits(text) == digits])
+        }
+        unknown = sorted({word for recogniser in self._recognisers.values() for word in recogniser.unknown})
         self.of_target = {}
         self.notes = [f"not in the recogniser's dictionary and not counted: {', '.join(unknown)}"] if unknown else []
         without = [case.source.name for case in cases if not case.text]
@@ -161,14 +165,14 @@ class Words(Scorer):
     def __call__(self, case: Case, source: Audio) -> Row:
         if not case.text:
             return {}
-        recognised = self._recogniser.transcribe(case.output)
-        score = self._recogniser.score(case.text, recognised)
-        of_source = self._recogniser.score(case.text, self._recogniser.transcribe(source))
+        recogniser = self._recognisers[is_digits(case.text)]
+        recognised = recogniser.transcribe(case.output)
+        score = recogniser.score(case.text, recognised)
         return {
             "heard": " ".join(recognised),
             "words": score.words,
             "word_errors": score.errors,
-            "source_word_errors": of_source.errors,
+            "source_word_errors": recogniser.score(case.text, recogniser.transcribe(source)).errors,
         }
 
 

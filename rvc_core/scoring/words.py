@@ -35,6 +35,17 @@ def words_of(text: str) -> list[str]:
     return [DIGITS[int(word)] if word in [*"0123456789"] else word for word in found if word]
 
 
+def is_digits(text: str) -> bool:
+    """Whether a text consists of spoken digits, including ``oh``.
+
+    Examples
+    --------
+    >>> is_digits("Three, oh - five 7"), is_digits("one day"), is_digits("")
+    (True, False, False)
+    """
+    return bool(words_of(text)) and {*words_of(text)} <= {*DIGITS, "oh"}
+
+
 @dataclass(frozen=True)
 class WordScore:
     """Word errors (substituted, missing, added) and the number of words.
@@ -78,7 +89,7 @@ class WordRecogniser:
     Parameters
     ----------
     texts : iterable of str
-        All possible texts.
+        All possible texts. Use a separate recogniser for texts of digits.
 
     Attributes
     ----------

@@ -92,18 +92,19 @@ def test_the_report_adds_up_and_is_json(report: EvaluateReport) -> None:
     assert said["words"]["output"]["error_rate"] == pytest.approx(errors / (3 * len(TEXT.split())), abs=1e-3)
     low, high = said["words"]["output"]["interval"]
     assert low < said["words"]["output"]["error_rate"] < high
-    assert said["words"]["source"]["errors"] == 3 * said["files"][0]["source_word_errors"]
+    assert said["words"]["source"]["errors"] == 3 * said["files"][0]["source_word_errors"] and said["digits"] is None
     shares = [row["pitch_share"] for row in said["files"]]
     assert said["mean"]["pitch_share"] == pytest.approx(np.mean(shares), abs=1e-3)
     of_copy = np.mean(shares) / said["mean"]["pitch_share_copy"]
     assert said["mean"]["pitch_share_of_copy"] == pytest.approx(of_copy, abs=1e-3)
+    assert said["mean_of_sentences"] == said["mean"]
     assert said["target"]["recordings"] == 1 and said["target"]["similarity"] > 0.8 and said["absent"] == []
     assert "similarity_gain" in str(report) and "words, output" in str(report)
 
 
 def test_what_json_cannot_say_is_null() -> None:
     row = {"gain": math.nan, "interval": (0.0, math.inf)}
-    made = EvaluateReport([row], {"gain": 0.123456}, None, {}, [])
+    made = EvaluateReport([row], {"gain": 0.123456}, None, None, None, {}, [])
     assert made.as_json()["files"] == [{"gain": None, "interval": [0.0, None]}]
     assert made.as_json()["mean"] == {"gain": 0.1235}
 
@@ -121,7 +122,7 @@ def test_dnsmos_is_what_its_own_package_says() -> None:
 
 
 @needs_scorers
-def test_words_are_counted_where_they_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digits_are_counted_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     without(monkeypatch, "resemblyzer", "pyworld", "onnxruntime")
     source = read_audio(SOURCE)
     made = evaluate(
@@ -132,8 +133,10 @@ def test_words_are_counted_where_they_are_known(monkeypatch: pytest.MonkeyPatch)
         ],
         target_speech(TARGET),
     )
-    assert made.files[0]["word_errors"] < 2 < made.files[1]["word_errors"]
-    assert made.words["output"]["words"] == len(TEXT.split()) + 5 and made.mean["real_time_factor"] == 3
+    assert made.words["output"]["words"] == len(TEXT.split()) and made.words["output"]["error_rate"] < 0.1
+    assert made.digits["output"]["words"] == 5 and made.digits["output"]["accuracy"] < 0.5
+    assert made.mean["real_time_factor"] == 3 and made.mean_of_sentences["real_time_factor"] == 2
+    assert {*made.files[1]["heard"].split()} <= {"one", "two", "three", "oh", "five"}  # a vocabulary of their own
     assert made.files[2]["word_errors"] is None and any(SOURCE.name in note for note in made.notes)
 
 

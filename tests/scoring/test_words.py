@@ -8,7 +8,7 @@ import pytest
 
 from rvc_core.audio.waveform import read_audio
 from rvc_core.errors import SettingsError
-from rvc_core.scoring.words import WordRecogniser, WordScore, language_model, word_errors, words_of
+from rvc_core.scoring.words import WordRecogniser, WordScore, is_digits, language_model, word_errors, words_of
 from spoken import FOLDER, TEXTS, noisy, shuffled
 
 needs_pocketsphinx = pytest.mark.skipif(not importlib.util.find_spec("pocketsphinx"), reason="pocketsphinx is an extra")
@@ -40,6 +40,7 @@ def test_what_is_heard_for_an_unknown_word_costs_nothing() -> None:
 def test_texts_become_words() -> None:
     assert words_of("“Don’t” — he said, 3 times; in 1998!") == ["don't", "he", "said", "three", "times", "in", "1998"]
     assert words_of("Ça va?") == ["ça", "va"] and words_of(" -- ") == []
+    assert is_digits("3 4 1") and is_digits("Nine oh two.") and not is_digits("nine days") and not is_digits("34")
 
 
 def test_the_interval_covers_poisson_counts() -> None:
