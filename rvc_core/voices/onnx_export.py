@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..errors import MismatchError, ResourceError
 from ..nn.layers import frame_mask
+from ..nn.source_filter import SourceFilter, pulse_train
 from ..nn.synthesizer import NOISE_SCALE, SynthesisNoise, Synthesizer
 from ..presets import VoiceSpec
 from ..system.files import ensure_room, replace_atomically
@@ -56,6 +58,7 @@ class OnnxVoice(nn.Module):
         self.spec, self.synthesizer = synthesizer.spec, synthesizer
         samples = _SOURCE_NOISE_SECONDS * self.spec.sample_rate
         self.register_buffer("source_noise", torch.randn(samples, generator=torch.Generator().manual_seed(0)))
+        self.decoder = RealSourceFilter(synthesizer.dec) if isinstance(synthesizer.dec, SourceFilter) else None
 
     def noise_of(self, frames: int) -> Tensor:
         """Excitation noise (1, 1, T * hop)."""
@@ -72,7 +75,52 @@ class OnnxVoice(nn.Module):
         z_p = (mean + log_deviation.exp() * rnd * NOISE_SCALE) * mask
         z = voice.flow(z_p, mask, identity, reverse=True)
         noise = self.noise_of(phone.shape[1]) if self.spec.uses_f0 else None
-        return voice.dec(z, identity, pitchf, noise)
+        return (self.decoder or voice.dec)(z, identity, pitchf, noise)
+
+
+class RealSourceFilter(nn.Module):
+    """`SourceFilter` with convolutions instead of Fourier transforms, because ONNX has no complex numbers."""
+
+    analysis: Tensor
+    synthesis: Tensor
+    weight: Tensor
+
+    def __init__(self, source: SourceFilter) -> None:
+        super().__init__()
+        self.source = source
+        size, bins = source.fft_samples, source.bins
+        angles = torch.arange(bins)[:, None] * torch.arange(size) * (2 * math.pi / size)
+        window = source.window.double()
+        waves = torch.cat([angles.cos(), -angles.sin()]) * window  # (2 * bins, size)
+        twice = torch.full((bins, 1), 2.0)
+        twice[0] = twice[-1] = 1.0  # these bins have no mirror image
+        self.register_buffer("analysis", waves.float()[:, None])
+        self.register_buffer("synthesis", (waves * twice.repeat(2, 1) / size).float()[:, None])
+        self.register_buffer("weight", window.square().float()[None, None])
+
+    def forward(self, latent: Tensor, speaker: Tensor, f0_hz: Tensor, noise: Tensor) -> Tensor:
+        """Like `SourceFilter`, with noise (1, 1, S)."""
+        source = self.source
+        hop, margin = source.hop_samples, (source.fft_samples - source.hop_samples) // 2
+        gain, delay, noise_gain = source.filters_at(latent, speaker, f0_hz)
+        pulses = pulse_train(f0_hz, hop, source.sample_rate).unsqueeze(1)
+
+        def spectrum(wave: Tensor) -> tuple[Tensor, ...]:
+            return functional.conv1d(functional.pad(wave, (margin, margin)), self.analysis, stride=hop).chunk(2, 1)
+
+        real, imaginary = spectrum(pulses)
+        noise_real, noise_imaginary = spectrum(noise)
+        cosine, sine = gain * delay.cos(), gain * delay.sin()
+        bins = torch.cat(
+            [
+                real * cosine - imaginary * sine + noise_real * noise_gain,
+                real * sine + imaginary * cosine + noise_imaginary * noise_gain,
+            ],
+            1,
+        )
+        summed = functional.conv_transpose1d(bins, self.synthesis, stride=hop)
+        weight = functional.conv_transpose1d(torch.ones_like(bins[:1, :1]), self.weight, stride=hop)
+        return (summed / weight)[:, :, margin:-margin]
 
 
 def export_onnx(voice_path: Path, output: Path) -> OnnxReport:
@@ -87,11 +135,6 @@ def export_onnx(voice_path: Path, output: Path) -> OnnxReport:
     """
     onnx, runtime = _packages()
     voice = load_voice(voice_path)
-    if voice.spec.source_filter_channels:
-        raise MismatchError(
-            f"no other program can use {voice.info.name!r}: the voice needs the small encoder inside rvc_core",
-            hint="train with --preset v2-40k",
-        )
     network = OnnxVoice(synthesizer_of(voice)).eval()
     ensure_room(output.parent, 2 * sum(value.nbytes for value in network.state_dict().values()))
     example = _inputs(voice.spec, _TRACED_FRAMES)

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from rvc_core.errors import MismatchError, ResourceError
+from rvc_core.nn.source_filter import SourceFilter
 from rvc_core.nn.synthesizer import SynthesisNoise, Synthesizer
 from rvc_core.presets import VoiceSpec, preset
 from rvc_core.voices import onnx_export
-from rvc_core.voices.onnx_export import export_onnx
+from rvc_core.voices.onnx_export import RealSourceFilter, export_onnx
 from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, load_voice, save_voice, synthesizer_of
 from tiny import TINY
 
@@ -28,7 +29,7 @@ def _saved(path: Path, spec: VoiceSpec) -> Path:
     return path
 
 
-@pytest.mark.parametrize("spec", [HIFI, replace(HIFI, uses_f0=False)], ids=["f0", "no f0"])
+@pytest.mark.parametrize("spec", [TINY, HIFI, replace(HIFI, uses_f0=False)], ids=["filter", "hifi-gan", "no f0"])
 def test_the_file_speaks_as_the_voice_at_any_length(tiny: None, tmp_path: Path, spec: VoiceSpec) -> None:
     pytest.importorskip("onnx")
     path = _saved(tmp_path / "v.pth", spec)
@@ -69,6 +70,17 @@ def test_the_file_speaks_as_the_voice_at_any_length(tiny: None, tmp_path: Path, 
     assert np.abs(audio - wanted).max() < 1e-4 * np.abs(wanted).max()
 
 
+def test_transforms_without_complex_numbers_are_the_same_transforms() -> None:
+    torch.manual_seed(0)
+    source = SourceFilter(preset("nano")).eval()
+    torch.nn.init.normal_(source.filters.weight, std=0.05)
+    f0_hz = torch.tensor([[0.0] * 7 + [220.0] * 30 + [95.5] * 20])
+    inputs = (torch.randn(1, 64, 57), torch.randn(1, 64, 1), f0_hz, torch.randn(1, 1, 57 * 160))
+    with torch.no_grad():
+        wanted, made = source(*inputs), RealSourceFilter(source)(*inputs)
+    assert made.shape == wanted.shape and float((made - wanted).abs().max() / wanted.abs().max()) < 1e-5
+
+
 def test_a_file_that_speaks_otherwise_is_not_kept(tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnx")
     monkeypatch.setattr(onnx_export, "NOISE_SCALE", 0.6)
@@ -85,7 +97,7 @@ def test_without_the_package_it_says_what_to_install(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["v2-40k", "v1-48k"])
+@pytest.mark.parametrize("name", ["v2-40k", "v1-48k", "nano"])
 def test_voices_of_full_size(tmp_path: Path, name: str) -> None:
     pytest.importorskip("onnx")
     report = export_onnx(_saved(tmp_path / "v.pth", preset(name)), tmp_path / "v.onnx")
