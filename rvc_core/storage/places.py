@@ -265,7 +265,7 @@ def _found(text: str, stack: contextlib.ExitStack) -> list[Save]:
     """All saves of a place, newest first. An experiment folder counts as a save of its newest checkpoint."""
     here, roots = detect(), list[tuple[Place, int]]()
     if text != "auto" and (named := place_of(text, Layout(home(), ""))):
-        if isinstance(named, Folder) and not named.path.is_dir():
+        if isinstance(named, Folder) and is_reachable(named.path) and not named.path.is_dir():
             raise StorageError(f"there is no folder {named.title}", hint="check the path, or mount its storage")
         roots = [(named, _DEPTH)]
     elif text == "auto" and here.name != "local":

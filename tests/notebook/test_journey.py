@@ -305,7 +305,7 @@ def test_a_job_does_what_the_forms_say(home: Path, capsys: pytest.CaptureFixture
     assert {name: given[name] for name in given.keys() - {"__builtins__"}} == {
         "name": "007",
         "dataset": str(home / "it's mine"),
-        "preset": "nano",
+        "preset": "nano-24k",
         "epochs": 30,
         "max_minutes": 2.5,
         "device": "cpu",
