@@ -28,7 +28,7 @@ METHODS = ("fcpe", "harvest", "dio")
 
 
 def vote(samples_16k: np.ndarray) -> PitchTrack:
-    """Voicing by majority, and the median pitch of those that call a frame voiced."""
+    """Voicing by majority; the pitch is FCPE's, which slips no octaves, 0 where it finds none."""
     import librosa
     import parselmouth
 
@@ -40,10 +40,8 @@ def vote(samples_16k: np.ndarray) -> PitchTrack:
     praat = sound.to_pitch_ac(time_step=0.01, voicing_threshold=0.45, pitch_floor=LOWEST_HZ, pitch_ceiling=HIGHEST_HZ)
     praat_hz = [praat.get_value_at_time(margin + frame / 100) for frame in range(frames)]
     dio_hz = pitch_estimator("dio", voicing="estimator")(samples_16k).f0_hz
-    proposed = np.nan_to_num(np.array([pyin, praat_hz, dio_hz], float))
-    voiced = (proposed > 0).sum(0) >= 2
-    median_hz = np.ma.median(np.ma.masked_equal(proposed, 0), axis=0).filled(0)
-    return PitchTrack(np.where(voiced, median_hz, 0).astype(np.float32), voiced)
+    voiced = (np.nan_to_num(np.array([pyin, praat_hz, dio_hz], float)) > 0).sum(0) >= 2
+    return PitchTrack(pitch_estimator("fcpe", voicing="estimator")(samples_16k).f0_hz, voiced)
 
 
 def thresholds(recordings: list[np.ndarray]) -> list[dict[str, float | str]]:
@@ -70,7 +68,7 @@ def thresholds(recordings: list[np.ndarray]) -> list[dict[str, float | str]]:
 def kept(source: np.ndarray, output: Callable[[], np.ndarray]) -> dict[str, float]:
     """Voicing agreement, and the share of frames voiced in both that lie within 50 cents after the transposition."""
     before, after = vote(source), vote(output()).fitted(len(source) // HOP_SAMPLES)
-    both = before.voiced & after.voiced
+    both = before.voiced & after.voiced & (before.f0_hz > 0) & (after.f0_hz > 0)
     cents = 1200 * np.log2(after.f0_hz[both] / before.f0_hz[both])
     within = np.abs(cents - np.median(cents)) <= 50
     return {"voicing": vuv_agreement(before, after), "within_50_cents": float(within.mean())}
