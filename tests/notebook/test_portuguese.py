@@ -55,8 +55,8 @@ def caught(call) -> RVCError:
     ("typed", "told"),
     [
         ("/nowhere/takes", "não existe '/nowhere/takes'"),
-        (r"C:\takes", "é um caminho do seu computador"),
-        ("ftp://x.org/a.wav", "links de ftp não são baixados"),
+        (r"C:\takes", "não existe 'C:\\\\takes' nesta máquina"),
+        ("ftp://x.org/a.wav", "não existe 'ftp://x.org/a.wav' nesta máquina"),
     ],
 )
 def test_a_typo_is_answered_in_portuguese(typed: str, told: str, tmp_path: Path) -> None:

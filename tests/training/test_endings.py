@@ -62,10 +62,16 @@ def test_pressing_twice_at_once_is_one_wish(tiny: None, tmp_path: Path, monkeypa
 
 
 def test_pressing_again_later_ends_at_once_and_keeps_the_steps(
-    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tiny: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     layout = experiment(tmp_path)
     monkeypatch.setattr(guards, "_TWICE_SECONDS", 0.0)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # programs in the background ignore it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     _at(monkeypatch, Trainer, "step", 2, _press)
     _at(monkeypatch, Trainer, "finish", 1, _press)
     with pytest.raises(KeyboardInterrupt):
