@@ -37,6 +37,8 @@ class RVCError(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(printable(message))
         self.hint = printable(hint)
+        if self.hint:
+            self.add_note(f"→ {self.hint}")  # a traceback ends with it
 
     def _render_traceback_(self) -> list[str]:
         """Message and hint, which a notebook shows instead of a traceback; in a notebook of another language, both."""

@@ -196,8 +196,12 @@ class Experiment:
         RVCError
             When a stage fails or is stopped. Call `run` again to continue.
         """
+        from .assets.registry import base_files
+        from .features.content import content_identity, content_name
         from .features.pitch import pitch_estimator
+        from .preparation.foreign import is_imported
         from .preparation.identity import kept, kept_settings, kept_training
+        from .presets import preset
         from .storage.mirror import is_wanted
         from .system.devices import choose_device, refuse_unbuilt
 
@@ -208,9 +212,14 @@ class Experiment:
         if prepare.uses_f0 and extract.f0_method != "auto":
             pitch_estimator(extract.f0_method, device)  # a missing package is named before the old clips are replaced
         train, index = kept_training(self.layout, train), kept(self.layout, "index", index, {})
+        spec = preset(prepare.preset, uses_f0=prepare.uses_f0)  # missing weights are named before anything is cut
+        content_identity(content_name(extract.content, spec), spec.content_width)
+        if not self.layout.generator_steps():
+            base_files(spec, train.base_generator, train.base_discriminator)
         started = time.monotonic()
-        reports: dict[str, Any] = {
-            "prepare": _complete("prepare", self.prepare(prepare)),
+        has_clips = self.dataset is None and is_imported(self.layout, prepare.preset)
+        reports: dict[str, Any] = {} if has_clips else {"prepare": _complete("prepare", self.prepare(prepare))}
+        reports |= {
             "extract": _complete("extract", self.extract(extract)),
             "index": self.build_index(index).as_json(),
         }

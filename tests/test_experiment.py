@@ -1,6 +1,7 @@
 """The API of the README: names, files and errors; what the stages do is tested with them."""
 
 import os
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,7 @@ def test_a_stage_that_was_stopped_ends_the_run(tmp_path: Path, monkeypatch: pyte
     stub("build_index", ExtractReport())
     stub("train", ExtractReport())
     with pytest.raises(RVCError, match=f"{stage} was stopped"):
-        Experiment.open("x", home=tmp_path).run()
+        Experiment.open("x", home=tmp_path).run(PrepareSettings(preset="nano"))
     assert done[-1] == stage
 
 
@@ -274,3 +275,8 @@ def test_a_twin_is_trained_on_everything_up_to_the_best_epoch(tmp_path: Path, mo
         **content_of(lab.layout, "prepare")["settings"],
         "holdout_minutes": 0.0,
     }
+
+
+def test_a_traceback_ends_with_what_to_do() -> None:
+    error = SettingsError("no such name", hint="choose another")
+    assert "".join(traceback.format_exception(error)).rstrip().endswith("no such name\n→ choose another")

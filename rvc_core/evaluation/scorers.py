@@ -16,6 +16,10 @@ from ..scoring.target_speech import TargetSpeech, spread
 from ..scoring.words import WordRecogniser, is_digits
 from .cases import Case
 
+_NOT_HELD_OUT = (
+    "nothing of the target is held out: a gain of 1 stands for recordings that the voice learned from, each compared "
+    "with the others"
+)
 _MOST_RATED = 6  # pieces of the target that DNSMOS rates
 Row = dict[str, Any]
 
@@ -56,6 +60,7 @@ class Similarity(Scorer):
                 for left, voices in enumerate(reference)
             ]
             self._ceiling = float(np.mean(own))
+            self.notes = [_NOT_HELD_OUT]
         self.of_target = {
             "similarity": self._ceiling,
             "similarity_from": "held-out recordings" if heldout else "each recording left out in turn",

@@ -179,7 +179,7 @@ def _weights_of(name: str, width: int) -> Path:
             f"ContentVec is not in {folders[0]}, the folder in RVC_HUBERT",
             hint="set RVC_HUBERT to the folder hubert_base (config.json, pytorch_model.bin), or unset it",
         )
-    raise missing(CONTENTVEC, "ContentVec", ", or set RVC_HUBERT to its folder; the preset nano works without it")
+    raise missing(CONTENTVEC, "ContentVec", ", or set RVC_HUBERT to its folder; the preset nano-24k works without it")
 
 
 @functools.lru_cache

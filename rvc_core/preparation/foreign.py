@@ -4,6 +4,7 @@ The stage copies the clips and the newest pair of checkpoints; the original fold
 pitch and content features again, so that training has the same as conversion.
 """
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 import soundfile
 
 from ..audio.waveform import read_audio
-from ..errors import DatasetError, MismatchError, SettingsError, StageOrderError
+from ..errors import DatasetError, MismatchError, ResourceError, SettingsError, StageOrderError, WeightsError
+from ..features.content import content_identity, content_name
 from ..presets import PRESETS, VoiceSpec, preset
 from ..progress import Progress, Silent, counted
 from ..system.documents import read_or
@@ -23,7 +25,7 @@ from ..workspace.filelist import read_filelist
 from ..workspace.layout import Layout
 from ..workspace.manifest import Clip, ExperimentRecord, Manifest
 from ..workspace.rvc_config import spec_of_generator
-from ..workspace.stamps import stamp
+from ..workspace.stamps import content_of, stamp
 
 _CLIPS = {"RVC WebUI": "0_gt_wavs", "Applio": "sliced_audios"}
 _FEATURES_V1 = ("3_feature256", "v1_extracted")  # folders that only v1 voices have
@@ -61,6 +63,24 @@ def is_foreign(folder: Path) -> bool:
     False
     """
     return bool(_program_of(folder)) and not Layout(folder, folder.name).experiment.exists()
+
+
+def is_imported(layout: Layout, wanted: str) -> bool:
+    """Whether an experiment's clips were imported, so that it has no recordings to cut.
+
+    Raises
+    ------
+    MismatchError
+        When they are of another preset than the `wanted` one.
+    """
+    if "opened" not in content_of(layout, "prepare"):
+        return False
+    if (preset_ := ExperimentRecord.load(layout).preset) != wanted:
+        raise MismatchError(
+            f"{layout.name!r} was imported with clips for {preset_}, not {wanted}",
+            hint=f"leave the preset out, or cut its clips under a new name: --dataset {shlex.quote(str(layout.clips))}",
+        )
+    return True
 
 
 def _program_of(folder: Path) -> str:
@@ -120,7 +140,7 @@ def open_foreign(folder: Path, layout: Layout, *, progress: Progress = Silent())
         len(clips),
         round(sum(clip.seconds for clip in clips), 3),
         checkpoint.generator["iteration"] if checkpoint else None,
-        [*_warnings(folder, checkpoint, clips, listed)],
+        [*_warnings(folder, checkpoint, clips, listed), *_missing_encoder(spec)],
     )
 
 
@@ -194,3 +214,11 @@ def _warnings(folder: Path, checkpoint: Checkpoint | None, clips: list[Clip], li
     trained = read_or(folder / "config.json", dict[str, Any], {}).get("train")
     if checkpoint and _program_of(folder) == "RVC WebUI" and isinstance(trained, dict) and "fp16_run" not in trained:
         yield "it was trained with the spectrogram epsilon of RVC WebUI 2026: resume with --mel-epsilons 2026"
+
+
+def _missing_encoder(spec: VoiceSpec) -> Iterator[str]:
+    """What extracting and training need that is not on this machine."""
+    try:
+        content_identity(content_name("auto", spec), spec.content_width)
+    except (WeightsError, ResourceError) as error:
+        yield f"to train it, first get its encoder: {error}; {error.hint}"

@@ -102,12 +102,12 @@ def kept(layout: Layout, stage: str, settings: S, own: Mapping[str, Any]) -> S:
 
 def _refuse_change(layout: Layout, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     differing = [
-        f"{name} {now[name]}, not {value}" for name, value in before.items() if value != now[name] != "auto" != value
+        f"{name} {value}, not {now[name]}" for name, value in before.items() if value != now[name] != "auto" != value
     ]
     if differing and layout.generator_steps():
         raise MismatchError(
-            f"{layout.name!r} cannot be trained further with {' and '.join(differing)}",
-            hint=f"leave that out, or {_REMEDY}",
+            f"{layout.name!r} was begun with {' and '.join(differing)}, and can only go on so",
+            hint=f"leave that setting out, or {_REMEDY}",
         )
 
 

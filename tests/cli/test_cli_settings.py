@@ -185,6 +185,6 @@ def test_they_stay_when_the_stages_are_run_one_by_one(home: Path) -> None:
 def test_a_training_in_the_background_is_refused_alike(home: Path) -> None:
     layout = Layout.of("alice", home)
     before = _hashes(layout.root)
-    with pytest.raises(MismatchError, match="mel_epsilons 2023, not 2026"):
+    with pytest.raises(MismatchError, match="mel_epsilons 2026, not 2023"):
         detached.start(layout, TrainSettings.of(mel_epsilons="2023"))
     assert _hashes(layout.root) == before

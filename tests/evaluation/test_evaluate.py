@@ -287,6 +287,7 @@ def test_files_are_measured_against_the_targets_recordings(
     assert result["files"][0]["similarity_gain"] > 0.7 and result["words"] is None
     assert "shorter than its source" in result["files"][0]["sanity"]["problems"][0]
     assert result["target"]["similarity_from"] == "each recording left out in turn" and len(result["absent"]) == 2
+    assert any("nothing of the target is held out" in note for note in result["notes"])
 
 
 @pytest.mark.parametrize(

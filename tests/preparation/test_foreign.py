@@ -12,12 +12,14 @@ import torch
 from rvc_core import presets
 from rvc_core.audio.waveform import read_audio
 from rvc_core.cli import main
+from rvc_core.embedded import voice_folder
 from rvc_core.errors import DatasetError, MismatchError, RVCError, SettingsError, StageOrderError, WeightsError
+from rvc_core.experiment import Experiment
 from rvc_core.preparation import extract as extracting
 from rvc_core.preparation import foreign as module
 from rvc_core.preparation.extract import extract
 from rvc_core.preparation.foreign import is_foreign, open_foreign
-from rvc_core.settings import ExtractSettings, TrainSettings
+from rvc_core.settings import ExtractSettings, PrepareSettings, RuntimeSettings, TrainSettings
 from rvc_core.system.files import sha256_of
 from rvc_core.training.step import Networks
 from rvc_core.training.train import train
@@ -260,3 +262,23 @@ def test_the_command_line_opens_it_under_its_own_name(tmp_path, monkeypatch, cap
     assert opened["path"] == str(tmp_path / "home" / "logs" / "alice") and opened["program"] == "RVC WebUI"
     assert main(["import", str(folder), "--json", "--quiet"]) == 1
     assert "already" in json.loads(capsys.readouterr().out.splitlines()[-1])["error"]
+
+
+def test_running_an_import_needs_no_recordings_and_names_what_is_missing_first(tmp_path):
+    folder = make_folder(tmp_path)
+    lab = Experiment.open("b", home=tmp_path, runtime=RuntimeSettings(device="cpu", threads=1))
+    report = open_foreign(folder, lab.layout)
+    assert any("get its encoder" in line and "ContentVec" in line for line in report.warnings)
+    before = sorted(lab.layout.root.rglob("*"))
+    with pytest.raises(WeightsError, match="ContentVec"):
+        lab.run(PrepareSettings(preset="v2-32k"))
+    with pytest.raises(MismatchError, match="imported with clips for v2-32k, not nano-24k") as error:
+        lab.run(PrepareSettings(preset="nano-24k"))
+    assert "--dataset" in error.value.hint and sorted(lab.layout.root.rglob("*")) == before
+
+
+def test_missing_weights_are_named_before_recordings_are_cut(tmp_path):
+    lab = Experiment.open("a", voice_folder("target"), home=tmp_path, runtime=RuntimeSettings(device="cpu", threads=1))
+    with pytest.raises(WeightsError, match="ContentVec") as error:
+        lab.run(PrepareSettings(preset="v2-40k"))
+    assert "nano-24k" in error.value.hint and not lab.layout.root.exists()
