@@ -101,6 +101,7 @@ class Settings(BaseModel):
         >>> TrainSettings.of(epochs=0)
         Traceback (most recent call last):
         rvc_core.errors.SettingsError: epochs: Input should be greater than or equal to 1 (got 0)
+        → epochs: Train for this many passes over the clips, earlier training included.
         """
         refuse_unknown(values, cls)
         try:
