@@ -121,14 +121,15 @@ def _is_recorded(name: str) -> bool:
 
 def _verdict(arguments: argparse.Namespace) -> Result:
     from ..verdict.overtraining import verdict_of_experiment, verdict_of_file
-    from ..workspace.layout import Layout
+    from ..workspace.layout import Layout, refuse_unknown
 
     if bool(arguments.name) == bool(arguments.metrics):
         raise SettingsError("rvc verdict needs one history", hint="give the name of an experiment, or --metrics FILE")
     if arguments.metrics:
         verdict = verdict_of_file(Path(arguments.metrics))
     else:
-        verdict = verdict_of_experiment(Layout.of(arguments.name))
+        refuse_unknown(layout := Layout.of(arguments.name))
+        verdict = verdict_of_experiment(layout)
     if arguments.json:
         return verdict.as_json()
     print(verdict)

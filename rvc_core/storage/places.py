@@ -72,10 +72,13 @@ class Folder:
         """Save. Later saves find the folder or fail: after an unmount, its path would lead to the local disk."""
         with self.opened() as root:
             folder = root / layout.slug
-            with storage_errors(self.title):
-                for path in () if self.has_saved else (root, folder):
-                    path.mkdir(exist_ok=True)
-            save = write_save(layout, folder, self.title)
+            with contextlib.ExitStack() as empty:
+                with storage_errors(self.title):
+                    for path in () if self.has_saved else (root, folder):
+                        if not path.exists():
+                            empty.callback(_remove_if_empty, path)
+                        path.mkdir(exist_ok=True)
+                save = write_save(layout, folder, self.title)
         self.has_saved = True
         return save
 
@@ -89,6 +92,12 @@ class Folder:
     def _prove(self) -> None:
         if not is_reachable(self.path):
             raise StorageError(f"{self.title} is not there", hint="mount it again")
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """After a save that failed: a folder without a save looks like one that is damaged."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,16 @@
 The folder is RVC WebUI's ``logs/<name>``, plus our own files (docs/file_formats.md).
 """
 
+import difflib
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..errors import SettingsError, WeightsError
+from ..errors import SettingsError, StageOrderError, WeightsError
 from ..settings import text_of
-from ..system.documents import LEAF
+from ..system.documents import LEAF, read_or
 from ..system.files import slug_of
 from ..system.inside import is_regular
 from ..system.platforms import home
@@ -21,6 +23,7 @@ _GENERATOR = re.compile(r"G_(\d+)\.pth")
 _VOICE = re.compile(r".*_e(\d+)_s(\d+)\.pth")
 _INDEX = re.compile(r"(?:.+_)?added_IVF\d+_Flat_nprobe_\d+_(.+)_(v1|v2|nano)")  # RVC's links have a prefix
 _SUFFIX = re.compile(r"_e\d+_s\d+$")
+_LISTED = 8  # names in a hint
 
 # Names inside an experiment, as a save holds them: nothing else of another person's save is written
 WEIGHTS = rf"{LEAF}\.(?:pth|pt|index)"
@@ -196,6 +199,47 @@ def voice_names(path: Path, name: str) -> set[str]:
     """
     stems = [_SUFFIX.sub("", text) for text in (name, path.stem)]
     return {*stems, *map(slug_of, stems)}
+
+
+def refuse_unknown(layout: Layout) -> None:
+    """Refuse a name that no experiment has: it may be mistyped.
+
+    Raises
+    ------
+    StageOrderError
+        With the names that there are.
+    """
+    if layout.root.exists():
+        return
+    names = [_name_in(folder) for folder in _folders(layout.root.parent)]
+    raise StageOrderError(
+        f"there is no experiment {layout.name!r} in {layout.root.parent}",
+        hint=_instead(layout.name, names) or "train one with rvc run, or set RVC_HOME to where yours are",
+    )
+
+
+def _folders(logs: Path) -> list[Path]:
+    return [folder for folder in sorted(logs.glob("[!.]*")) if folder.is_dir()]
+
+
+def _name_in(folder: Path) -> str:
+    """The name that finds a folder: the experiment's, or the folder's if it was renamed or has no record."""
+    name = str(read_or(folder / "experiment.json", dict[str, Any], {}).get("name", ""))
+    return name if slug_of(name) == folder.name else folder.name
+
+
+def _instead(name: str, names: Collection[str]) -> str:
+    """What a mistyped name may have meant, or what names there are; empty if there are none.
+
+    Examples
+    --------
+    >>> _instead("Alcie", ["alice", "bob"]), _instead("x", ["alice", "bob"]), _instead("x", [])
+    ('did you mean alice?', 'there is: alice, bob', '')
+    """
+    known = {one.lower(): one for one in sorted(names)}
+    if near := difflib.get_close_matches(name.lower(), known, 3):
+        return f"did you mean {', '.join(known[one] for one in near)}?"
+    return f"there is: {', '.join([*known.values()][:_LISTED])}" if known else ""
 
 
 def voice_path(path: str | float | Path) -> Path:

@@ -295,18 +295,24 @@ def test_wrong_usage_is_status_2_and_says_what_was_meant(
     assert caught.value.code == 2 and said in told and len(told.splitlines()) == 2
 
 
-@pytest.mark.parametrize("command", [["stop"], ["pin", "7"]])
-def test_a_mistyped_name_is_not_taken_for_a_voice_that_is_not_being_trained(
-    command: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "command", ["stop", "pin 7", "save --to saves", "verdict", "index", "extract", "train", "prepare", "run"]
+)
+def test_a_mistyped_name_is_answered_with_the_names_there_are(
+    command: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    first, *others = command.split()
+
     def told(name: str) -> str:
-        assert main([command[0], name, *command[1:]]) == 1
+        assert main([first, name, *others]) == 1
         return capsys.readouterr().err
 
     assert "there is no experiment 'Zoe'" in told("Zoe") and "rvc run" in told("Zoe")
     for name in ("Zoë", "bob"):
         ExperimentRecord(name, "synthetic", "nano").save(Layout.of(name))
-    assert "there is: Zoë\n" in told("Zoe") and "there is: Zoë, bob\n" in told("somebody")
+    before = sorted(here.rglob("*"))
+    assert "did you mean Zoë?\n" in told("zoe") and "there is: Zoë, bob\n" in told("somebody")
+    assert sorted(here.rglob("*")) == before, "nothing is made, not even a folder"
 
 
 @pytest.mark.parametrize("command", ["verdict", "index"])
