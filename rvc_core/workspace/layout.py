@@ -211,10 +211,11 @@ def refuse_unknown(layout: Layout) -> None:
     """
     if layout.root.exists():
         return
-    names = [_name_in(folder) for folder in _folders(layout.root.parent)]
+    names = sorted(map(_name_in, _folders(layout.root.parent)))
+    listed = f"there is: {', '.join(names[:_LISTED])}" if names else ""
     raise StageOrderError(
         f"there is no experiment {layout.name!r} in {layout.root.parent}",
-        hint=_instead(layout.name, names) or "train one with rvc run, or set RVC_HOME to where yours are",
+        hint=_near(layout.name, names) or listed or "train one with rvc run, or set RVC_HOME to where yours are",
     )
 
 
@@ -228,18 +229,17 @@ def _name_in(folder: Path) -> str:
     return name if slug_of(name) == folder.name else folder.name
 
 
-def _instead(name: str, names: Collection[str]) -> str:
-    """What a mistyped name may have meant, or what names there are; empty if there are none.
+def _near(name: str, names: Collection[str]) -> str:
+    """The question what a mistyped name meant; empty if no name is like it.
 
     Examples
     --------
-    >>> _instead("Alcie", ["alice", "bob"]), _instead("x", ["alice", "bob"]), _instead("x", [])
-    ('did you mean alice?', 'there is: alice, bob', '')
+    >>> _near("Alcie", ["alice", "bob"]), _near("x", ["alice", "bob"])
+    ('did you mean alice?', '')
     """
     known = {one.lower(): one for one in sorted(names)}
-    if near := difflib.get_close_matches(name.lower(), known, 3):
-        return f"did you mean {', '.join(known[one] for one in near)}?"
-    return f"there is: {', '.join([*known.values()][:_LISTED])}" if known else ""
+    near = difflib.get_close_matches(name.lower(), known, 3)
+    return f"did you mean {', '.join(known[one] for one in near)}?" if near else ""
 
 
 def voice_path(path: str | float | Path) -> Path:
@@ -250,7 +250,13 @@ def voice_path(path: str | float | Path) -> Path:
     layout = Layout.of(text_of(path))
     if saved := layout.voices():
         return saved[-1]
+    names = []
+    if not layout.root.exists():  # else it is the one that was meant
+        names = [_name_in(folder) for folder in _folders(layout.root.parent) if Layout(folder, "").voices()]
+    if file.suffix.lower() in (".pth", ".safetensors"):
+        names += [beside.name for beside in file.parent.glob(f"*{file.suffix}")]
     raise WeightsError(
         f"{str(path)!r} is neither a voice file nor an experiment with a voice",
-        hint=f"give the path of a .pth, or train with rvc run until {layout.root} contains a voice",
+        hint=_near(file.name, names)
+        or f"give the path of a .pth, or train with rvc run until {layout.root} contains a voice",
     )
