@@ -138,8 +138,11 @@ def _verdict(arguments: argparse.Namespace) -> Result:
 
 def _info(arguments: argparse.Namespace) -> Result:
     from ..voices.describe import describe
+    from ..workspace.layout import voice_path
 
-    return describe(Path(arguments.file))
+    path = Path(arguments.file).expanduser()
+    is_named = path.is_dir() or not (path.exists() or path.suffix.lower() in (".zip", ".index"))
+    return describe(voice_path(arguments.file) if is_named else path)
 
 
 def _golden(arguments: argparse.Namespace) -> Result:
@@ -206,6 +209,10 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
         named("name", "Name of the experiment.", metavar="NAME", nargs="?"),
         named("--metrics", "A metrics.jsonl file, instead of an experiment.", metavar="FILE"),
     ),
-    "info": (_info, "Describe a voice, checkpoint, base model, index or zip.", ("file", {"metavar": "FILE"})),
+    "info": (
+        _info,
+        "Describe a voice, checkpoint, base model, index or zip.",
+        named("file", "The file, or the name of an experiment: its newest voice.", metavar="VOICE|FILE"),
+    ),
     "golden": (_golden, "Compare the networks with reference numbers.", ("folder", {"metavar": "DIR"})),
 }

@@ -86,3 +86,12 @@ def test_a_mistyped_voice_is_answered_with_the_one_that_was_meant(
     assert "rvc run" in str(_run(capsys, *command.format("ulrihc").split(), status=1)["hint"])
     Layout.of("alic").root.mkdir()  # meant, but without a voice
     assert "rvc run" in str(_run(capsys, *command.format("alic").split(), status=1)["hint"])
+
+
+def test_info_takes_names_as_other_commands_do(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = _run(capsys, "info", str(Layout.of("bob").final_voice))
+    assert told["name"] == "bob" and told == _run(capsys, "info", "bob")
+    (here / "bob").mkdir()
+    assert told == _run(capsys, "info", "bob"), "a folder of that name is not what was meant"
+    assert _run(capsys, "info", "bpb", status=1)["hint"] == "did you mean bob?"
+    assert "no such file" in str(_run(capsys, "info", "bob.zip", status=1)["error"])
