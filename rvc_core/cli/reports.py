@@ -1,6 +1,7 @@
 """The commands that measure and report."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,8 @@ def _f0(arguments: argparse.Namespace) -> Result:
     from ..features.pitch import pitch_method, write_curve
 
     method, output = pitch_method(arguments.f0_method), Path(arguments.output)
+    if os.path.lexists(output):  # it may have been edited by hand
+        raise SettingsError(f"{output} exists", hint="choose another name with --output, or remove it first")
     files = recordings_of([arguments.input], progress_of(arguments))
     if len(files) > 1:
         raise SettingsError(
@@ -194,7 +197,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
         _f0,
         "Write the pitch of a recording to a file. Edit it, then use it with rvc convert --f0-curve.",
         named("input", "A recording: its path, a zip of it or a link.", metavar="INPUT"),
-        named("--output", "Lines of seconds,hz. Default: f0.csv.", default="f0.csv", metavar="FILE"),
+        named("--output", "New file for lines of seconds,hz. Default: f0.csv.", default="f0.csv", metavar="FILE"),
         named("--f0-method", ConvertSettings.model_fields["f0_method"].description, default="auto", metavar="METHOD"),
     ),
     "evaluate": (

@@ -113,6 +113,12 @@ def test_a_curve_can_be_written(here: Path, capsys: pytest.CaptureFixture[str]) 
         outputs_for([source, source], here, "v", ConvertSettings.of(f0_curve=str(curve)))
     assert main(["f0", str(source), "--f0-method", "yin", "--json"]) == 1
     assert "yin" in _result(capsys)["error"]
+    curve.write_text("0,440\n")  # edited by hand
+    (here / "link").symlink_to(here / "nowhere")
+    for taken in (curve, here / "link", here):
+        assert main(["f0", str(source), "--output", str(taken), "--f0-method", "dio", "--json"]) == 1
+        assert _result(capsys)["error"] == f"{taken} exists"
+    assert curve.read_text() == "0,440\n" and (here / "link").is_symlink()
 
 
 def test_f0_and_evaluate_read_paths_as_people_type_them(
@@ -122,10 +128,11 @@ def test_f0_and_evaluate_read_paths_as_people_type_them(
     with zipfile.ZipFile(here / "one.zip", "w") as archive:
         archive.write(takes / "take 0.wav", "take 0.wav")
     monkeypatch.setattr("rvc_core.conversion.convert.source_pitch", lambda audio, *_: truth(audio))
-    for typed in (f'"{takes}/take 0.wav"', f"file://{takes}/take%200.wav", f"{takes}/*0.wav", str(here / "one.zip")):
-        assert main(["f0", typed, "--output", str(here / "f0.csv"), "--f0-method", "dio", "--json"]) == 0, typed
+    places = (f'"{takes}/take 0.wav"', f"file://{takes}/take%200.wav", f"{takes}/*0.wav", str(here / "one.zip"))
+    for number, typed in enumerate(places):
+        assert main(["f0", typed, "--output", str(here / f"{number}.csv"), "--f0-method", "dio", "--json"]) == 0, typed
         assert _result(capsys)["frames"] == 400
-    assert main(["f0", str(takes), "--f0-method", "dio", "--json"]) == 1
+    assert main(["f0", str(takes), "--output", str(here / "f0.csv"), "--f0-method", "dio", "--json"]) == 1
     assert "holds 2 recordings" in _result(capsys)["error"]
     measured: list[tuple[list[Path], list[Path]]] = []
 
