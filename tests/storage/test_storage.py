@@ -291,6 +291,21 @@ def test_a_save_that_fails_leaves_no_empty_folder(
     assert [*place.iterdir()] == [place / "mine"], "a folder that was there stays"
 
 
+@pytest.mark.parametrize("below", ["", "saves", "saves/deeper"])
+def test_a_file_where_a_folder_belongs_is_named(below: str, layout: Layout, tmp_path: Path) -> None:
+    (song := tmp_path / "song.wav").write_bytes(b"sound")
+    with pytest.raises(StorageError, match=r"song\.wav is a file, and a save needs a folder") as caught:
+        save(layout, str(song / below))
+    assert caught.value.hint == "choose a folder, or move the file" and song.read_bytes() == b"sound"
+
+
+def test_a_file_with_the_name_of_the_experiment_is_named_too(layout: Layout, place: Path) -> None:
+    place.mkdir()
+    (taken := place / layout.slug).write_bytes(b"")
+    with pytest.raises(StorageError, match=f"{taken} is a file"):
+        save(layout, str(place))
+
+
 def test_a_storage_that_may_only_be_read_is_named_and_restores(drive: Path, layout: Layout, elsewhere: Path) -> None:
     save(layout, str(drive))
     trained(layout, 20)
