@@ -290,6 +290,8 @@ def test_one_bad_file_of_several_does_not_stop_the_others(here: Path, capsys: py
             "run Anna Maria --dataset takes",
             "unexpected 'Maria'\n     put a name or path that contains spaces in quotes",
         ),
+        ("check --preset nano24k", "unknown preset 'nano24k'\n     did you mean nano-24k?"),
+        ("export v --layout aplio", "did you mean applio?"),
         ("pin x last", "argument STEP: invalid int value: 'last'"),
     ],
 )
@@ -320,6 +322,31 @@ def test_a_mistyped_name_is_answered_with_the_names_there_are(
     before = sorted(here.rglob("*"))
     assert "did you mean Zoë?\n" in told("zoe") and "there is: Zoë, bob\n" in told("somebody")
     assert sorted(here.rglob("*")) == before, "nothing is made, not even a folder"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "hint"),
+    [
+        ("convert v x --transpose up", "transpose must be auto or a number of semitones from -60 to 60, not 'up'", ""),
+        ("convert v x --transpose 61", "transpose must be auto or a number of semitones from -60 to 60, not '61'", ""),
+        ("train x --batch-size 1.5", "batch_size must be auto or a whole number from 1 to 64, not '1.5'", ""),
+        ("train x --learning-rate 1", "learning_rate must be auto or a number above 0 and at most 0.01, not '1'", ""),
+        ("train x --max-minutes long", "max_minutes must be a number, not 'long'", ""),
+        ("convert v x --protect 0.9", "protect must be at most 0.5, not '0.9'", ""),
+        ("convert v x --output-rate-hz 50", "output_rate_hz must be 0, or at least 8000, not '50'", ""),
+        ("run x --dataset . --preset nano24k", "nano or nano-24k, not 'nano24k'", "did you mean nano-24k?"),
+        ("run x --dataset . --uses-f0 maybe", "uses_f0 must be true or false, not 'maybe'", ""),
+        ("convert v x --output-format Mp3s", "or m4a, not 'Mp3s'", "did you mean mp3?"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_answered_in_one_sentence(
+    arguments: str, error: str, hint: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ExperimentRecord("x", "synthetic", "nano").save(Layout.of("x"))
+    assert main([*arguments.split(), "--json", "--quiet"]) == 1
+    told = _result(capsys)
+    assert str(told["error"]).endswith(error) and "; " not in str(told["error"])
+    assert told["hint"] == hint if hint else str(told["hint"]).startswith(error.split()[0])
 
 
 @pytest.mark.parametrize("command", ["verdict", "index"])
@@ -393,6 +420,7 @@ def test_what_the_system_forbids_is_said_with_the_place(
     def forbidden(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", "/somewhere/logs")  # root itself is never refused
 
+    Layout.of("x").root.mkdir(parents=True)
     monkeypatch.setattr(experiment.Experiment, "prepare", forbidden)
     assert _fails_in_one_line(capsys, ["prepare", "x"]) == "Permission denied: /somewhere/logs"
 
@@ -420,6 +448,7 @@ def test_an_interrupted_command_still_answers_in_json(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
+    Layout.of("x").root.mkdir(parents=True)
     monkeypatch.setattr(experiment.Experiment, "train", interrupted)
     assert _fails_in_one_line(capsys, ["train", "x", "--foreground"]) == "interrupted"
 
@@ -435,6 +464,7 @@ def test_training_that_saved_after_ctrl_c_says_how_to_continue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     report = TrainReport(2, 10, stopped_by, None, "x.pth", None, None, 1.0, 0)
+    Layout.of("x").root.mkdir(parents=True)
     monkeypatch.setattr(experiment.Experiment, "train", lambda *_, **__: report)
     monkeypatch.setattr(experiment.Experiment, "run", lambda *_, **__: {"train": report.as_json()})
     assert main([*command, "--json"]) == status
@@ -522,6 +552,7 @@ def test_the_command_line_takes_booleans(here: Path, monkeypatch: pytest.MonkeyP
         seen.append(settings.uses_f0)
         raise RVCError("far enough")
 
+    Layout.of("x").root.mkdir(parents=True)
     monkeypatch.setattr(experiment.Experiment, "prepare", prepare)
     for flags in ([], ["--uses-f0", "false"], ["--uses-f0", "true"]):
         assert main(["prepare", "x", *flags]) == 1
