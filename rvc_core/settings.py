@@ -6,19 +6,20 @@ results and is not recorded. Architectures are in presets.py.
 
 import datetime
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
+    WrapValidator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from .errors import SettingsError
 from .presets import PRESETS
@@ -48,12 +49,20 @@ def _is_text(annotation: Any) -> bool:
     return annotation is str or (bool(choices) and all(isinstance(choice, str) for choice in choices))
 
 
-def _number_or_word(value: Any) -> Any:
-    """Command lines and notebooks pass ``"12"`` for 12."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
+def _or_auto(number: str) -> WrapValidator:
+    """Take a number, also as text, or the word auto; one sentence says so of anything else."""
+
+    def checked(value: Any, check: Callable[[Any], Any]) -> Any:
+        try:
+            value = float(value) if isinstance(value, str) else value  # command lines and notebooks pass "12" for 12
+        except ValueError:
+            pass
+        try:
+            return check(value)
+        except ValidationError:
+            raise PydanticCustomError("or_auto", "{expected}", {"expected": f"auto or {number}"}) from None
+
+    return WrapValidator(checked)
 
 
 def _zero_or_rate(value: int) -> int:
@@ -62,9 +71,27 @@ def _zero_or_rate(value: int) -> int:
     return value
 
 
-Semitones = Annotated[Annotated[float, Field(ge=-60, le=60)] | Literal["auto"], BeforeValidator(_number_or_word)]
-LearningRate = Annotated[Annotated[float, Field(gt=0, le=1e-2)] | Literal["auto"], BeforeValidator(_number_or_word)]
-BatchSize = Annotated[Annotated[int, Field(ge=1, le=64)] | Literal["auto"], BeforeValidator(_number_or_word)]
+Semitones = Annotated[
+    Annotated[float, Field(ge=-60, le=60)] | Literal["auto"], _or_auto("a number of semitones from -60 to 60")
+]
+LearningRate = Annotated[
+    Annotated[float, Field(gt=0, le=1e-2)] | Literal["auto"], _or_auto("a number above 0 and at most 0.01")
+]
+BatchSize = Annotated[Annotated[int, Field(ge=1, le=64)] | Literal["auto"], _or_auto("a whole number from 1 to 64")]
+_MUST_BE = {  # by the start of pydantic's name for what is wrong
+    "greater_than_equal": "at least {ge:g}",
+    "less_than_equal": "at most {le:g}",
+    "greater_than": "more than {gt:g}",
+    "less_than": "less than {lt:g}",
+    "float_": "a number",
+    "finite_": "a number",
+    "int_": "a whole number",
+    "bool_": "true or false",
+    "string_": "text",
+    "value_": "{error}",
+    "literal_": "{expected}",
+    "or_auto": "{expected}",
+}
 _SEED_MEANING = "Random seed of all stages: held-out recordings, training and order of the index."
 
 
@@ -100,29 +127,41 @@ class Settings(BaseModel):
         3
         >>> TrainSettings.of(epochs=0)
         Traceback (most recent call last):
-        rvc_core.errors.SettingsError: epochs: Input should be greater than or equal to 1 (got 0)
+        rvc_core.errors.SettingsError: epochs must be at least 1, not 0
         → epochs: Train for this many passes over the clips, earlier training included.
         """
         refuse_unknown(values, cls)
         try:
             return cls(**values)
         except ValidationError as error:
-            problems = [
-                f"{problem['loc'][0] if problem['loc'] else cls.__name__}: {problem['msg']} "
-                f"(got {problem['input']!r:.80})"
-                for problem in error.errors()
-            ]
-            fields = [str(problem["loc"][0]) for problem in error.errors() if problem["loc"]]
-            help_lines = [
-                f"{name}: {cls.model_fields[name].description}"
-                for name in dict.fromkeys(fields)
-                if name in cls.model_fields
-            ]
-            raise SettingsError("; ".join(problems), hint=" ".join(help_lines)) from error
+            problems = error.errors()
+            fields = dict.fromkeys(str(problem["loc"][0]) for problem in problems if problem["loc"])
+            hints = [_meant(cls, name, values.get(name)) for name in fields if name in cls.model_fields]
+            raise SettingsError("; ".join(map(_in_words, problems)), hint=" ".join(hints)) from error
 
     def stamp(self) -> dict[str, Any]:
         """The values recorded with a result, to detect whether it is still up to date."""
         return self.model_dump(mode="json")
+
+
+def _in_words(problem: Any) -> str:
+    """A problem that pydantic found, in one sentence."""
+    name, given = problem["loc"][0] if problem["loc"] else "settings", f"{problem['input']!r:.80}"
+    limits = problem.get("ctx", {})
+    if "expected" in limits:
+        limits = {"expected": limits["expected"].replace("'", "")}
+    for start, must_be in _MUST_BE.items():
+        if problem["type"].startswith(start):
+            return f"{name} must be {must_be.format(**limits)}, not {given}"
+    return f"{name}: {problem['msg']} (got {given})"
+
+
+def _meant(settings: type[Settings], name: str, given: Any) -> str:
+    """The word that was probably meant; else what the setting does."""
+    field = settings.model_fields[name]
+    words = [word for word in get_args(field.annotation) if isinstance(word, str)]
+    near = difflib.get_close_matches(str(given).lower(), words, 1)
+    return f"did you mean {near[0]}?" if near else f"{name}: {field.description}"
 
 
 def refuse_unknown(names: Iterable[Any], *classes: type[Settings]) -> None:

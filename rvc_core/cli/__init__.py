@@ -84,10 +84,11 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """What argparse found, with the words that would have fitted."""
-        commands = [name for action in self._actions for name in action.choices or ()]
-        if wrong := re.search(r"argument (\w+): invalid choice: '(.*?)'", message):
+        if wrong := re.search(r"argument ([\w-]+): invalid choice: '(.*?)'", message):
             kind, word = wrong.groups()
-            self._refuse(f"unknown {kind.lower()} {word!r}", _meant([word], commands))
+            of_kind = [one for one in self._actions if kind in (*one.option_strings, one.metavar, one.dest)]
+            known = [name for action in of_kind for name in action.choices or ()]
+            self._refuse(f"unknown {kind.lower().lstrip('-')} {word!r}", _meant([word], known))
         words = [str(action.metavar or action.dest) for action in self._get_positional_actions()]
         self._refuse(message, f"usage: {' '.join([self.prog, *words])} [options]")
 

@@ -1,20 +1,19 @@
 """From parsed arguments to settings, experiments and progress."""
 
 import argparse
-import difflib
 import sys
 from pathlib import Path
 from typing import Any
 
 from ..audio.recordings import recordings_in
 from ..audio.waveform import AUDIO_SUFFIXES
-from ..errors import SettingsError, StageOrderError
+from ..errors import SettingsError
 from ..experiment import Experiment
 from ..preparation.incoming import brought, sources
 from ..progress import Silent, Terminal
 from ..settings import RuntimeSettings, Settings
-from ..system.documents import read_or
 from ..voice import Voice
+from ..workspace.layout import Layout, refuse_unknown
 
 _FILES = {*AUDIO_SUFFIXES, ".zip", ".pth", ".safetensors", ".index", ".onnx", ".json", ".csv", ".ipynb", ".yaml"}
 Result = dict[str, Any]
@@ -58,23 +57,10 @@ def experiment_of(arguments: argparse.Namespace) -> Experiment:
     )
 
 
-def refuse_unknown_name(lab: Experiment) -> None:
-    """Refuse a name that no experiment has: it may be mistyped, and another one would go on.
-
-    Raises
-    ------
-    StageOrderError
-        With the names that there are.
-    """
-    if lab.layout.root.exists():
-        return
-    folders = lab.layout.root.parent.glob("*/experiment.json")
-    names = sorted(str(read_or(file, dict[str, Any], {}).get("name", file.parent.name)) for file in folders)
-    listed = ", ".join(difflib.get_close_matches(lab.layout.name, names, 3) or names[:_LISTED])
-    raise StageOrderError(
-        f"there is no experiment {lab.layout.name!r} in {lab.layout.root.parent}",
-        hint=f"there is: {listed}" if listed else "train one with rvc run, or set RVC_HOME to where yours are",
-    )
+def existing_experiment(arguments: argparse.Namespace) -> Experiment:
+    """The experiment that is named; a name that no experiment has is refused before anything is made."""
+    refuse_unknown(Layout.of(arguments.name))
+    return experiment_of(arguments)
 
 
 def recordings_of(texts: list[str], progress: Silent | Terminal) -> list[Path]:
@@ -94,5 +80,4 @@ def voice_of(path: str, arguments: argparse.Namespace) -> Voice:
 
 
 RECORDINGS = "a folder, a recording, a zip, a pattern or a link"
-_LISTED = 8
 INDEX = named("--index", "An .index file, or none. Default: the voice's.", default="auto", metavar="FILE")

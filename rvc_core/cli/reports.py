@@ -1,6 +1,7 @@
 """The commands that measure and report."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,8 @@ def _f0(arguments: argparse.Namespace) -> Result:
     from ..features.pitch import pitch_method, write_curve
 
     method, output = pitch_method(arguments.f0_method), Path(arguments.output)
+    if os.path.lexists(output):  # it may have been edited by hand
+        raise SettingsError(f"{output} exists", hint="choose another name with --output, or remove it first")
     files = recordings_of([arguments.input], progress_of(arguments))
     if len(files) > 1:
         raise SettingsError(
@@ -121,14 +124,15 @@ def _is_recorded(name: str) -> bool:
 
 def _verdict(arguments: argparse.Namespace) -> Result:
     from ..verdict.overtraining import verdict_of_experiment, verdict_of_file
-    from ..workspace.layout import Layout
+    from ..workspace.layout import Layout, refuse_unknown
 
     if bool(arguments.name) == bool(arguments.metrics):
         raise SettingsError("rvc verdict needs one history", hint="give the name of an experiment, or --metrics FILE")
     if arguments.metrics:
         verdict = verdict_of_file(Path(arguments.metrics))
     else:
-        verdict = verdict_of_experiment(Layout.of(arguments.name))
+        refuse_unknown(layout := Layout.of(arguments.name))
+        verdict = verdict_of_experiment(layout)
     if arguments.json:
         return verdict.as_json()
     print(verdict)
@@ -137,8 +141,11 @@ def _verdict(arguments: argparse.Namespace) -> Result:
 
 def _info(arguments: argparse.Namespace) -> Result:
     from ..voices.describe import describe
+    from ..workspace.layout import voice_path
 
-    return describe(Path(arguments.file))
+    path = Path(arguments.file).expanduser()
+    is_named = path.is_dir() or not (path.exists() or path.suffix.lower() in (".zip", ".index"))
+    return describe(voice_path(arguments.file) if is_named else path)
 
 
 def _golden(arguments: argparse.Namespace) -> Result:
@@ -190,7 +197,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
         _f0,
         "Write the pitch of a recording to a file. Edit it, then use it with rvc convert --f0-curve.",
         named("input", "A recording: its path, a zip of it or a link.", metavar="INPUT"),
-        named("--output", "Lines of seconds,hz. Default: f0.csv.", default="f0.csv", metavar="FILE"),
+        named("--output", "New file for lines of seconds,hz. Default: f0.csv.", default="f0.csv", metavar="FILE"),
         named("--f0-method", ConvertSettings.model_fields["f0_method"].description, default="auto", metavar="METHOD"),
     ),
     "evaluate": (
@@ -205,6 +212,10 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
         named("name", "Name of the experiment.", metavar="NAME", nargs="?"),
         named("--metrics", "A metrics.jsonl file, instead of an experiment.", metavar="FILE"),
     ),
-    "info": (_info, "Describe a voice, checkpoint, base model, index or zip.", ("file", {"metavar": "FILE"})),
+    "info": (
+        _info,
+        "Describe a voice, checkpoint, base model, index or zip.",
+        named("file", "The file, or the name of an experiment: its newest voice.", metavar="VOICE|FILE"),
+    ),
     "golden": (_golden, "Compare the networks with reference numbers.", ("folder", {"metavar": "DIR"})),
 }

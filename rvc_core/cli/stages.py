@@ -26,10 +26,10 @@ from .arguments import (
     Result,
     complain,
     ensure_folder,
+    existing_experiment,
     experiment_of,
     named,
     progress_of,
-    refuse_unknown_name,
     settings_of,
     voice_of,
 )
@@ -48,7 +48,7 @@ SETTINGS_OF: dict[str, tuple[type[Settings], ...]] = {
 
 def _begun(arguments: argparse.Namespace) -> Experiment:
     """The experiment, begun from nothing if that was asked for."""
-    lab = experiment_of(arguments)
+    lab = experiment_of(arguments) if arguments.dataset else existing_experiment(arguments)
     if arguments.begin_again and (aside := lab.begin_again()):
         lab.progress.say(f"the old {lab.layout.name!r} lies in {aside} now")
     return lab
@@ -59,13 +59,13 @@ def _prepare(arguments: argparse.Namespace) -> Result:
 
 
 def _extract(arguments: argparse.Namespace) -> Result:
-    return experiment_of(arguments).extract(settings_of(ExtractSettings, arguments)).as_json()
+    return existing_experiment(arguments).extract(settings_of(ExtractSettings, arguments)).as_json()
 
 
 def _train(arguments: argparse.Namespace) -> Result:
     from ..training import detached
 
-    settings, lab = settings_of(TrainSettings, arguments), experiment_of(arguments)
+    settings, lab = settings_of(TrainSettings, arguments), existing_experiment(arguments)
     mirror = settings_of(MirrorSettings, arguments)
     if arguments.on_everything:
         best = lab.verdict().best
@@ -109,21 +109,19 @@ def _watched(lab: Experiment) -> Result:
 def _stop(arguments: argparse.Namespace) -> Result:
     from ..training import detached
 
-    lab = experiment_of(arguments)
-    refuse_unknown_name(lab)
+    lab = existing_experiment(arguments)
     return _watched(lab) if detached.stop(lab.layout) else {"running": False}
 
 
 def _pin(arguments: argparse.Namespace) -> Result:
     from ..workspace.retention import pin
 
-    lab = experiment_of(arguments)
-    refuse_unknown_name(lab)
+    lab = existing_experiment(arguments)
     return {"pinned": pin(lab.layout, arguments.step)}
 
 
 def _index(arguments: argparse.Namespace) -> Result:
-    return experiment_of(arguments).build_index(settings_of(IndexSettings, arguments)).as_json()
+    return existing_experiment(arguments).build_index(settings_of(IndexSettings, arguments)).as_json()
 
 
 def _run(arguments: argparse.Namespace) -> Result:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..system.files import slug_of
-from ..workspace.layout import Layout, voice_path
+from ..workspace.layout import Layout, refuse_unknown, voice_path
 from .arguments import ensure_folder, named, progress_of
 
 _VOICE = {"metavar": "VOICE", "help": "A voice file, or the name of an experiment."}
@@ -70,7 +70,8 @@ def _onnx(arguments: argparse.Namespace) -> dict[str, Any]:
 def _save(arguments: argparse.Namespace) -> dict[str, Any]:
     from ..storage.places import save
 
-    return save(Layout.of(arguments.name), arguments.to).as_json()
+    refuse_unknown(layout := Layout.of(arguments.name))
+    return save(layout, arguments.to).as_json()
 
 
 def _restore(arguments: argparse.Namespace) -> dict[str, Any]:

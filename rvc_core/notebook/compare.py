@@ -47,7 +47,7 @@ class Comparison:
     files : dict
         (epoch, clip) to the converted file; all files of a clip are equally loud.
     recommended : int or None
-        The epoch that the verdict recommends.
+        The epoch that the verdict recommends, or where it cannot tell the one to listen to first.
     """
 
     layout: Layout
@@ -76,10 +76,14 @@ class Comparison:
             )
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
+    def is_recommended(self, epoch: int | None) -> bool:
+        """Whether the verdict recommends the voice of an epoch: not where it cannot tell."""
+        return any(one.epoch == epoch and "recommended" in one.why for one in self.voices)
+
     def as_json(self) -> dict[str, Any]:
         """For the notebook's result file."""
         return {
-            "recommended": self.recommended,
+            "recommended": self.recommended if self.is_recommended(self.recommended) else None,
             "voices": [
                 {"epoch": one.epoch, "step": one.step, "path": one.path, "why": list(one.why), "scores": one.scores}
                 for one in self.voices

@@ -72,10 +72,14 @@ class Folder:
         """Save. Later saves find the folder or fail: after an unmount, its path would lead to the local disk."""
         with self.opened() as root:
             folder = root / layout.slug
-            with storage_errors(self.title):
-                for path in () if self.has_saved else (root, folder):
-                    path.mkdir(exist_ok=True)
-            save = write_save(layout, folder, self.title)
+            with contextlib.ExitStack() as empty:
+                with storage_errors(self.title):
+                    for path in () if self.has_saved else (root, folder):
+                        _refuse_file(path)
+                        if not path.exists():
+                            empty.callback(_remove_if_empty, path)
+                        path.mkdir(exist_ok=True)
+                save = write_save(layout, folder, self.title)
         self.has_saved = True
         return save
 
@@ -89,6 +93,19 @@ class Folder:
     def _prove(self) -> None:
         if not is_reachable(self.path):
             raise StorageError(f"{self.title} is not there", hint="mount it again")
+
+
+def _refuse_file(folder: Path) -> None:
+    """Name the file where a folder belongs: the system only says that it exists."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise StorageError(f"{there} is a file, and a save needs a folder", hint="choose a folder, or move the file")
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """After a save that failed: a folder without a save looks like one that is damaged."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 @dataclass(frozen=True)

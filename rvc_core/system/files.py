@@ -165,8 +165,8 @@ def numbered(path: Path, is_taken: Callable[[Path], bool]) -> Path:
     return free
 
 
-def ensure_room(folder: Path, needed_bytes: int) -> None:
-    """Raise if the disk of `folder` cannot hold `needed_bytes` and a margin.
+def ensure_room(folder: Path, needed_bytes: int, *, is_output: bool = False) -> None:
+    """Raise if the disk of `folder` cannot hold `needed_bytes` and a margin, which a user's own output does not need.
 
     Raises
     ------
@@ -175,9 +175,11 @@ def ensure_room(folder: Path, needed_bytes: int) -> None:
     """
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free_bytes = shutil.disk_usage(existing).free
-    needed_bytes += _MARGIN_BYTES
+    needed_bytes += _FULL_BYTES if is_output else _MARGIN_BYTES
     if free_bytes < needed_bytes:
         raise ResourceError(
             f"not enough room in {folder}: {needed_bytes / 1e6:.0f} MB needed, {free_bytes / 1e6:.0f} MB free",
-            hint="free some space, or set RVC_HOME to a larger disk",
+            hint="free some space there, or name another disk with --output"
+            if is_output
+            else "free some space, or set RVC_HOME to a larger disk",
         )

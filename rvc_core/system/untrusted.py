@@ -156,7 +156,9 @@ def load_array(path: Path) -> "np.ndarray":
     raise DatasetError(f"{path.name} is damaged: {reason}", hint="run: rvc extract NAME")
 
 
-def unzip_safely(archive: Path, folder: Path, suffixes: Collection[str], *, most_bytes: int = 8 << 30) -> list[Path]:
+def unzip_safely(
+    archive: Path, folder: Path, suffixes: Collection[str], *, most_bytes: int = 8 << 30, is_output: bool = False
+) -> list[Path]:
     """Unpack all files of an archive that end in one of `suffixes` (lower case, with dots), or none.
 
     Hidden files and the folder ``__MACOSX`` are skipped. `most_bytes` limits the size of all files together.
@@ -188,7 +190,7 @@ def unzip_safely(archive: Path, folder: Path, suffixes: Collection[str], *, most
                     f"{archive.name} unpacks to {size_bytes / 1e9:.1f} GB",
                     hint=f"the limit is {most_bytes / 1e9:.1f} GB: unpack it yourself",
                 )
-            ensure_room(folder, size_bytes)
+            ensure_room(folder, size_bytes, is_output=is_output)
             for name in names:
                 target = temporary / name
                 target.parent.mkdir(parents=True, exist_ok=True)

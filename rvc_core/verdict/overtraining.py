@@ -68,7 +68,8 @@ class Verdict:
     epoch : int
         Completed epochs.
     best : Candidate or None
-        The recommended voice; its `path` is None if no voice was saved there.
+        The recommended voice, or where nothing can be told the one to listen to first; its `path` is None if no voice
+        was saved there.
     sentence, reasons : str, list of str
         The verdict for a beginner, and one line of evidence per metric.
     turning_points : dict
@@ -184,8 +185,9 @@ def verdict_of(records: Iterable[dict[str, Any]], *, running: bool = False) -> V
         failures = [failure_of(history, "divergence", int(whole.best_step) + 1)]
     state = _state(trends, whole, failures)
     failed_at = min((one.step for one in failures), default=None)
-    candidates = _candidates(history, trends, whole, guide, failed_at)
-    best = next((one for one in candidates if "recommended" in one.why), None)
+    first = "listen first" if state == "cannot_tell" else "recommended"
+    candidates = _candidates(history, trends, whole, guide, failed_at, first)
+    best = next((one for one in candidates if first in one.why), None)
     points = {name: _turning_point(history, trend) for name, trend in trends.items()}
     for name, step in (("loss/g/total", guide.lowest), ("loss/g/mel", next(iter(guide.minima), None))):
         if step is not None:
@@ -230,9 +232,14 @@ def _state(trends: dict[str, Trend], whole: Trend | None, failures: list[Failure
 
 
 def _candidates(
-    history: History, trends: dict[str, Trend], whole: Trend | None, guide: GuideReading, failed_at: int | None
+    history: History,
+    trends: dict[str, Trend],
+    whole: Trend | None,
+    guide: GuideReading,
+    failed_at: int | None,
+    first: str,
 ) -> list[Candidate]:
-    """The recommended voice, the best on each axis, the guide's, and others on the Pareto front."""
+    """The recommended voice, whose reasons hold `first`, the best on each axis, the guide's, and the Pareto front."""
     places = history.voices or history.validations or history.steps
     steps = [step for step in places if failed_at is None or step < failed_at]
     if not steps:
@@ -243,7 +250,7 @@ def _candidates(
 
     why: dict[int, list[str]] = {}
     if (recommended := _recommended(history, whole, guide, steps)) is not None:
-        why.setdefault(recommended, []).append("recommended")
+        why.setdefault(recommended, []).append(first)
     axes = {axis: trends[metric] for axis, metric in _AXES.items() if metric in trends}
     for axis, trend in axes.items():
         why.setdefault(nearest(trend.best_step), []).append(f"best {axis}")
@@ -262,7 +269,7 @@ def _candidates(
 
     return [
         Candidate(places[step]["epoch"], step, places[step].get("path"), tuple(why[step]), scores(step))
-        for step in sorted(why, key=lambda one: ("recommended" not in why[one], one))
+        for step in sorted(why, key=lambda one: (first not in why[one], one))
     ]
 
 

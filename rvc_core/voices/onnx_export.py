@@ -136,7 +136,7 @@ def export_onnx(voice_path: Path, output: Path) -> OnnxReport:
     onnx, runtime = _packages()
     voice = load_voice(voice_path)
     network = OnnxVoice(synthesizer_of(voice)).eval()
-    ensure_room(output.parent, 2 * sum(value.nbytes for value in network.state_dict().values()))
+    ensure_room(output.parent, 2 * sum(value.nbytes for value in network.state_dict().values()), is_output=True)
     example = _inputs(voice.spec, _TRACED_FRAMES)
     axes = {
         name: {tuple(value.shape).index(_TRACED_FRAMES): "frames"}

@@ -78,7 +78,9 @@ def export_voice(source: Path, output: Path, *, layout: str = "rvc", file_format
         _refuse_strange(voice, layout, file_format)
     index, warnings = find_index(source, voice)
     slug = slug_of(voice.info.name)
-    ensure_room(output, 2 * sum(path.stat().st_size for path in (source, index) if path))
+    voice_bytes = 2 * sum(weight.numel() for weight in voice.weights.values())  # fp16
+    copies = 2 if layout == "zip" else 1  # a zip is unpacked as a test
+    ensure_room(output, copies * (voice_bytes + (index.stat().st_size if index else 0)), is_output=True)
     if layout == "zip":
         paths, rms_db = _zipped(voice, index, output if is_file else output / f"{slug}.zip", file_format)
     else:
@@ -131,7 +133,8 @@ def _zipped(voice: VoiceFile, index: Path | None, output: Path, file_format: str
             with zipfile.ZipFile(temporary, "w") as archive:  # compression hardly shrinks weights
                 for path in paths:
                     archive.write(path, path.name)
-            again = unzip_safely(temporary, Path(scratch) / "again", _SUFFIXES)
+                    path.unlink()  # makes room for the test
+            again = unzip_safely(temporary, Path(scratch) / "again", _SUFFIXES, is_output=True)
             made = reopened(next(path for path in again if path.suffix != ".index"))
     return [output], made.rms_db
 

@@ -3,14 +3,16 @@
 The folder is RVC WebUI's ``logs/<name>``, plus our own files (docs/file_formats.md).
 """
 
+import difflib
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..errors import SettingsError, WeightsError
+from ..errors import SettingsError, StageOrderError, WeightsError
 from ..settings import text_of
-from ..system.documents import LEAF
+from ..system.documents import LEAF, read_or
 from ..system.files import slug_of
 from ..system.inside import is_regular
 from ..system.platforms import home
@@ -21,6 +23,7 @@ _GENERATOR = re.compile(r"G_(\d+)\.pth")
 _VOICE = re.compile(r".*_e(\d+)_s(\d+)\.pth")
 _INDEX = re.compile(r"(?:.+_)?added_IVF\d+_Flat_nprobe_\d+_(.+)_(v1|v2|nano)")  # RVC's links have a prefix
 _SUFFIX = re.compile(r"_e\d+_s\d+$")
+_LISTED = 8  # names in a hint
 
 # Names inside an experiment, as a save holds them: nothing else of another person's save is written
 WEIGHTS = rf"{LEAF}\.(?:pth|pt|index)"
@@ -198,6 +201,47 @@ def voice_names(path: Path, name: str) -> set[str]:
     return {*stems, *map(slug_of, stems)}
 
 
+def refuse_unknown(layout: Layout) -> None:
+    """Refuse a name that no experiment has: it may be mistyped.
+
+    Raises
+    ------
+    StageOrderError
+        With the names that there are.
+    """
+    if layout.root.exists():
+        return
+    names = sorted(map(_name_in, _folders(layout.root.parent)))
+    listed = f"there is: {', '.join(names[:_LISTED])}" if names else ""
+    raise StageOrderError(
+        f"there is no experiment {layout.name!r} in {layout.root.parent}",
+        hint=_near(layout.name, names) or listed or "train one with rvc run, or set RVC_HOME to where yours are",
+    )
+
+
+def _folders(logs: Path) -> list[Path]:
+    return [folder for folder in sorted(logs.glob("[!.]*")) if folder.is_dir()]
+
+
+def _name_in(folder: Path) -> str:
+    """The name that finds a folder: the experiment's, or the folder's if it was renamed or has no record."""
+    name = str(read_or(folder / "experiment.json", dict[str, Any], {}).get("name", ""))
+    return name if slug_of(name) == folder.name else folder.name
+
+
+def _near(name: str, names: Collection[str]) -> str:
+    """The question what a mistyped name meant; empty if no name is like it.
+
+    Examples
+    --------
+    >>> _near("Alcie", ["alice", "bob"]), _near("x", ["alice", "bob"])
+    ('did you mean alice?', '')
+    """
+    known = {one.lower(): one for one in sorted(names)}
+    near = difflib.get_close_matches(name.lower(), known, 3)
+    return f"did you mean {', '.join(known[one] for one in near)}?" if near else ""
+
+
 def voice_path(path: str | float | Path) -> Path:
     """The voice file at this path, or the newest voice of the experiment with this name."""
     file = Path(text_of(path)).expanduser()
@@ -206,7 +250,13 @@ def voice_path(path: str | float | Path) -> Path:
     layout = Layout.of(text_of(path))
     if saved := layout.voices():
         return saved[-1]
+    names = []
+    if not layout.root.exists():  # else it is the one that was meant
+        names = [_name_in(folder) for folder in _folders(layout.root.parent) if Layout(folder, "").voices()]
+    if file.suffix.lower() in (".pth", ".safetensors"):
+        names += [beside.name for beside in file.parent.glob(f"*{file.suffix}")]
     raise WeightsError(
         f"{str(path)!r} is neither a voice file nor an experiment with a voice",
-        hint=f"give the path of a .pth, or train with rvc run until {layout.root} contains a voice",
+        hint=_near(file.name, names)
+        or f"give the path of a .pth, or train with rvc run until {layout.root} contains a voice",
     )

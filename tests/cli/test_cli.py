@@ -113,6 +113,12 @@ def test_a_curve_can_be_written(here: Path, capsys: pytest.CaptureFixture[str]) 
         outputs_for([source, source], here, "v", ConvertSettings.of(f0_curve=str(curve)))
     assert main(["f0", str(source), "--f0-method", "yin", "--json"]) == 1
     assert "yin" in _result(capsys)["error"]
+    curve.write_text("0,440\n")  # edited by hand
+    (here / "link").symlink_to(here / "nowhere")
+    for taken in (curve, here / "link", here):
+        assert main(["f0", str(source), "--output", str(taken), "--f0-method", "dio", "--json"]) == 1
+        assert _result(capsys)["error"] == f"{taken} exists"
+    assert curve.read_text() == "0,440\n" and (here / "link").is_symlink()
 
 
 def test_f0_and_evaluate_read_paths_as_people_type_them(
@@ -122,10 +128,11 @@ def test_f0_and_evaluate_read_paths_as_people_type_them(
     with zipfile.ZipFile(here / "one.zip", "w") as archive:
         archive.write(takes / "take 0.wav", "take 0.wav")
     monkeypatch.setattr("rvc_core.conversion.convert.source_pitch", lambda audio, *_: truth(audio))
-    for typed in (f'"{takes}/take 0.wav"', f"file://{takes}/take%200.wav", f"{takes}/*0.wav", str(here / "one.zip")):
-        assert main(["f0", typed, "--output", str(here / "f0.csv"), "--f0-method", "dio", "--json"]) == 0, typed
+    places = (f'"{takes}/take 0.wav"', f"file://{takes}/take%200.wav", f"{takes}/*0.wav", str(here / "one.zip"))
+    for number, typed in enumerate(places):
+        assert main(["f0", typed, "--output", str(here / f"{number}.csv"), "--f0-method", "dio", "--json"]) == 0, typed
         assert _result(capsys)["frames"] == 400
-    assert main(["f0", str(takes), "--f0-method", "dio", "--json"]) == 1
+    assert main(["f0", str(takes), "--output", str(here / "f0.csv"), "--f0-method", "dio", "--json"]) == 1
     assert "holds 2 recordings" in _result(capsys)["error"]
     measured: list[tuple[list[Path], list[Path]]] = []
 
@@ -283,6 +290,8 @@ def test_one_bad_file_of_several_does_not_stop_the_others(here: Path, capsys: py
             "run Anna Maria --dataset takes",
             "unexpected 'Maria'\n     put a name or path that contains spaces in quotes",
         ),
+        ("check --preset nano24k", "unknown preset 'nano24k'\n     did you mean nano-24k?"),
+        ("export v --layout aplio", "did you mean applio?"),
         ("pin x last", "argument STEP: invalid int value: 'last'"),
     ],
 )
@@ -295,18 +304,49 @@ def test_wrong_usage_is_status_2_and_says_what_was_meant(
     assert caught.value.code == 2 and said in told and len(told.splitlines()) == 2
 
 
-@pytest.mark.parametrize("command", [["stop"], ["pin", "7"]])
-def test_a_mistyped_name_is_not_taken_for_a_voice_that_is_not_being_trained(
-    command: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    "command", ["stop", "pin 7", "save --to saves", "verdict", "index", "extract", "train", "prepare", "run"]
+)
+def test_a_mistyped_name_is_answered_with_the_names_there_are(
+    command: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    first, *others = command.split()
+
     def told(name: str) -> str:
-        assert main([command[0], name, *command[1:]]) == 1
+        assert main([first, name, *others]) == 1
         return capsys.readouterr().err
 
     assert "there is no experiment 'Zoe'" in told("Zoe") and "rvc run" in told("Zoe")
     for name in ("Zoë", "bob"):
         ExperimentRecord(name, "synthetic", "nano").save(Layout.of(name))
-    assert "there is: Zoë\n" in told("Zoe") and "there is: Zoë, bob\n" in told("somebody")
+    before = sorted(here.rglob("*"))
+    assert "did you mean Zoë?\n" in told("zoe") and "there is: Zoë, bob\n" in told("somebody")
+    assert sorted(here.rglob("*")) == before, "nothing is made, not even a folder"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "hint"),
+    [
+        ("convert v x --transpose up", "transpose must be auto or a number of semitones from -60 to 60, not 'up'", ""),
+        ("convert v x --transpose 61", "transpose must be auto or a number of semitones from -60 to 60, not '61'", ""),
+        ("train x --batch-size 1.5", "batch_size must be auto or a whole number from 1 to 64, not '1.5'", ""),
+        ("train x --learning-rate 1", "learning_rate must be auto or a number above 0 and at most 0.01, not '1'", ""),
+        ("train x --max-minutes long", "max_minutes must be a number, not 'long'", ""),
+        ("convert v x --protect 0.9", "protect must be at most 0.5, not '0.9'", ""),
+        ("convert v x --output-rate-hz 50", "output_rate_hz must be 0, or at least 8000, not '50'", ""),
+        ("run x --dataset . --preset nano24k", "nano or nano-24k, not 'nano24k'", "did you mean nano-24k?"),
+        ("run x --dataset . --uses-f0 maybe", "uses_f0 must be true or false, not 'maybe'", ""),
+        ("convert v x --output-format Mp3s", "or m4a, not 'Mp3s'", "did you mean mp3?"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_answered_in_one_sentence(
+    arguments: str, error: str, hint: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ExperimentRecord("x", "synthetic", "nano").save(Layout.of("x"))
+    assert main([*arguments.split(), "--json", "--quiet"]) == 1
+    told = _result(capsys)
+    assert str(told["error"]).endswith(error) and "; " not in str(told["error"])
+    assert told["hint"] == hint if hint else str(told["hint"]).startswith(error.split()[0])
 
 
 @pytest.mark.parametrize("command", ["verdict", "index"])
@@ -380,6 +420,7 @@ def test_what_the_system_forbids_is_said_with_the_place(
     def forbidden(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied", "/somewhere/logs")  # root itself is never refused
 
+    Layout.of("x").root.mkdir(parents=True)
     monkeypatch.setattr(experiment.Experiment, "prepare", forbidden)
     assert _fails_in_one_line(capsys, ["prepare", "x"]) == "Permission denied: /somewhere/logs"
 
@@ -407,6 +448,7 @@ def test_an_interrupted_command_still_answers_in_json(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
+    Layout.of("x").root.mkdir(parents=True)
     monkeypatch.setattr(experiment.Experiment, "train", interrupted)
     assert _fails_in_one_line(capsys, ["train", "x", "--foreground"]) == "interrupted"
 
@@ -422,6 +464,7 @@ def test_training_that_saved_after_ctrl_c_says_how_to_continue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     report = TrainReport(2, 10, stopped_by, None, "x.pth", None, None, 1.0, 0)
+    Layout.of("x").root.mkdir(parents=True)
     monkeypatch.setattr(experiment.Experiment, "train", lambda *_, **__: report)
     monkeypatch.setattr(experiment.Experiment, "run", lambda *_, **__: {"train": report.as_json()})
     assert main([*command, "--json"]) == status
@@ -509,6 +552,7 @@ def test_the_command_line_takes_booleans(here: Path, monkeypatch: pytest.MonkeyP
         seen.append(settings.uses_f0)
         raise RVCError("far enough")
 
+    Layout.of("x").root.mkdir(parents=True)
     monkeypatch.setattr(experiment.Experiment, "prepare", prepare)
     for flags in ([], ["--uses-f0", "false"], ["--uses-f0", "true"]):
         assert main(["prepare", "x", *flags]) == 1

@@ -9,7 +9,7 @@ import torch
 from rvc_core.cli import main
 from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.workspace.layout import Layout
-from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, save_voice
+from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, load_voice, save_voice
 from tiny import TINY
 
 
@@ -62,3 +62,36 @@ def test_failures_are_one_line_with_a_hint(here: Path, capsys: pytest.CaptureFix
         failure = _run(capsys, *command, status=1)
         assert said in failure["error"] and "\n" not in failure["error"] and failure["hint"]
     assert sorted(path.name for path in (here / "home" / "logs").iterdir()) == ["alice", "bob"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "convert {} x.wav",
+        "export {}",
+        "merge alice {}",
+        "annotate {} --note x",
+        "onnx {}",
+        "evaluate {} --source x.wav",
+    ],
+)
+def test_a_mistyped_voice_is_answered_with_the_one_that_was_meant(
+    command: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "x.wav").write_bytes(b"")
+    Layout.of("ulrich").root.mkdir()  # has no voice
+    save_voice(here / "singer.pth", load_voice(Layout.of("bob").final_voice))
+    for typed, meant in (("alcie", "alice"), ("BOB", "bob"), ("singr.pth", "singer.pth"), ("bob.pth", "bob")):
+        assert _run(capsys, *command.format(typed).split(), status=1)["hint"] == f"did you mean {meant}?"
+    assert "rvc run" in str(_run(capsys, *command.format("ulrihc").split(), status=1)["hint"])
+    Layout.of("alic").root.mkdir()  # meant, but without a voice
+    assert "rvc run" in str(_run(capsys, *command.format("alic").split(), status=1)["hint"])
+
+
+def test_info_takes_names_as_other_commands_do(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = _run(capsys, "info", str(Layout.of("bob").final_voice))
+    assert told["name"] == "bob" and told == _run(capsys, "info", "bob")
+    (here / "bob").mkdir()
+    assert told == _run(capsys, "info", "bob"), "a folder of that name is not what was meant"
+    assert _run(capsys, "info", "bpb", status=1)["hint"] == "did you mean bob?"
+    assert "no such file" in str(_run(capsys, "info", "bob.zip", status=1)["error"])

@@ -27,7 +27,7 @@ from rvc_core.audio.waveform import Audio
 from rvc_core.errors import ResourceError, StageOrderError, WeightsError
 from rvc_core.experiment import Experiment
 from rvc_core.notebook import listening, outcome, plots, tensorboard_server, watching
-from rvc_core.notebook.compare import Comparison, chosen, equally_loud, preferences
+from rvc_core.notebook.compare import Comparison, chosen, equally_loud, preferences, record_choice
 from rvc_core.notebook.tensorboard_server import show, start, stop
 from rvc_core.notebook.texts import LANGUAGES
 from rvc_core.system.files import write_jsonl
@@ -339,7 +339,7 @@ def test_each_platform_gets_the_page_that_it_allows(monkeypatch) -> None:
 
 
 # -- listening -----------------------------------------------------------------------------------------------------
-def _comparison(folder: Path, epochs=(5, 10, 100), clips=2) -> Comparison:
+def _comparison(folder: Path, epochs=(5, 10, 100), clips=2, why="recommended") -> Comparison:
     layout = Layout.of("alice", folder)
     layout.root.mkdir(parents=True)
     sources, files = [folder / f"{number}.wav" for number in range(clips)], {}
@@ -349,9 +349,19 @@ def _comparison(folder: Path, epochs=(5, 10, 100), clips=2) -> Comparison:
             files[epoch, clip] = folder / f"{clip.stem}_{epoch}.wav"
             Audio(phrase(epoch, seconds=1.0).samples, 16000).save(files[epoch, clip])
     voices = [
-        Candidate(epoch, 3 * epoch, f"alice_e{epoch}.pth", ("unbeaten",), {"heldout/mel": 0.5}) for epoch in epochs
+        Candidate(epoch, 3 * epoch, f"alice_e{epoch}.pth", (why if epoch == 10 else "unbeaten",), {"heldout/mel": 0.5})
+        for epoch in epochs
     ]
     return Comparison(layout, voices, sources, files, 10)
+
+
+def test_what_the_verdict_cannot_tell_is_not_called_recommended(tmp_path: Path) -> None:
+    for why, recommended in (("recommended", 10), ("listen first", None)):
+        made = _comparison(tmp_path / why, why=why)
+        record_choice(made.layout, "0.wav", (5, 10), 10)
+        assert made.as_json()["recommended"] == recommended
+        assert ("(recommended)" in listening.outcome(made)) == bool(recommended)
+        assert chosen(made).epoch == 10
 
 
 def test_who_always_prefers_one_voice_makes_it_the_choice_without_knowing_it(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import BinaryIO
 import pytest
 
 from rvc_core.cli import main
-from rvc_core.errors import CheckpointError, SettingsError, StorageError
+from rvc_core.errors import CheckpointError, RVCError, SettingsError, StorageError
 from rvc_core.progress import Beside, Silent
 from rvc_core.settings import MirrorSettings, TrainSettings
 from rvc_core.storage import listing, mirror, places, snapshot
@@ -271,6 +271,41 @@ def test_a_full_storage_keeps_what_it_has(
     assert save(layout, str(drive)).step == 30
 
 
+@pytest.mark.parametrize("free", [0, None])
+def test_a_save_that_fails_leaves_no_empty_folder(
+    free: int | None, layout: Layout, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if free is None:
+        layout.checkpoints.unlink()  # nothing to save yet
+        for path in (*layout.root.glob("[GD]_*.pth"), *layout.root.glob("state_*.pt")):
+            path.unlink()
+    else:
+        monkeypatch.setattr(snapshot.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(100, 100, free))
+        monkeypatch.setattr(snapshot, "ensure_room", lambda folder, size: None)
+    with pytest.raises(RVCError, match="no checkpoint yet" if free is None else "is full"):
+        save(layout, str(place))
+    assert not place.exists()
+    (place / "mine").mkdir(parents=True)
+    with pytest.raises(RVCError):
+        save(layout, str(place))
+    assert [*place.iterdir()] == [place / "mine"], "a folder that was there stays"
+
+
+@pytest.mark.parametrize("below", ["", "saves", "saves/deeper"])
+def test_a_file_where_a_folder_belongs_is_named(below: str, layout: Layout, tmp_path: Path) -> None:
+    (song := tmp_path / "song.wav").write_bytes(b"sound")
+    with pytest.raises(StorageError, match=r"song\.wav is a file, and a save needs a folder") as caught:
+        save(layout, str(song / below))
+    assert caught.value.hint == "choose a folder, or move the file" and song.read_bytes() == b"sound"
+
+
+def test_a_file_with_the_name_of_the_experiment_is_named_too(layout: Layout, place: Path) -> None:
+    place.mkdir()
+    (taken := place / layout.slug).write_bytes(b"")
+    with pytest.raises(StorageError, match=f"{taken} is a file"):
+        save(layout, str(place))
+
+
 def test_a_storage_that_may_only_be_read_is_named_and_restores(drive: Path, layout: Layout, elsewhere: Path) -> None:
     save(layout, str(drive))
     trained(layout, 20)
@@ -506,7 +541,7 @@ def test_the_command_line_saves_lists_and_restores(
     monkeypatch.setenv("RVC_HOME", str(layout.root.parents[1]))
     assert answer("save", "алиса", "--to", str(place))["epoch"] == 1
     assert "nowhere to save" in answer("save", "алиса")["error"]
-    assert "no checkpoint" in answer("save", "bob", "--to", str(place))["error"]
+    assert "no experiment" in answer("save", "bob", "--to", str(place))["error"]
     monkeypatch.setenv("RVC_HOME", str(elsewhere))
     assert [row["name"] for row in answer("restore", "--from", str(place))["saved"]] == ["алиса"]
     assert answer("restore", "алиса", "--from", str(place))["step"] == 10 and load_steps(elsewhere) == [10]

@@ -116,6 +116,8 @@ def test_a_voice_that_was_not_measured_is_never_recommended_over_the_last(
     ]
     verdict = verdict_of(sorted([*rows, *voices], key=lambda row: (row["step"], row["kind"])))
     assert verdict.state == "cannot_tell" and verdict.best.epoch == recommended
+    assert verdict.candidates[0] == verdict.best and "listen first" in verdict.best.why
+    assert "recommended" not in str(verdict) + str(verdict.as_json()), "what cannot be told is not recommended"
 
 
 # -- states --------------------------------------------------------------------------------------------------------

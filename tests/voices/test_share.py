@@ -2,6 +2,7 @@
 
 import http.server
 import os
+import shutil
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from rvc_core.errors import MismatchError, RVCError, SettingsError, UnsafeFileError, WeightsError
+from rvc_core.errors import MismatchError, ResourceError, RVCError, SettingsError, UnsafeFileError, WeightsError
 from rvc_core.features.retrieval import FeatureIndex
 from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.presets import VoiceSpec
@@ -108,6 +109,21 @@ def test_a_zip_brings_any_voice_to_another_machine(tiny: None, tmp_path: Path, f
     assert _same(source, Path(made.path)) and again.info == load_voice(source).info and made.warnings == []
     assert find_index(Path(made.path), again)[0] == Path(made.index)
     assert FeatureIndex.load(Path(made.index)).vectors == 80
+
+
+@pytest.mark.parametrize("layout", ["zip", "rvc"])
+def test_an_export_asks_for_the_room_that_it_takes(
+    layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = _trained(tmp_path)
+    taken = sum(Path(path).stat().st_size for path in export_voice(source, tmp_path / "out", layout=layout).paths)
+    free = taken / 2
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, free))
+    with pytest.raises(ResourceError, match="not enough room in .*full") as caught:
+        export_voice(source, tmp_path / "full", layout=layout)
+    assert "--output" in caught.value.hint and not (tmp_path / "full").exists()
+    free = (2 if layout == "zip" else 1) * taken + 1.1e6
+    assert export_voice(source, tmp_path / "full", layout=layout).paths
 
 
 def test_what_a_program_could_not_use_is_refused_with_the_reason(tiny: None, tmp_path: Path) -> None:
