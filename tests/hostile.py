@@ -313,7 +313,7 @@ _add(
     WeightsError,
     "ends too early",
 )
-_add("a pickle without end", _raw(b"]" * 20_000_000), WeightsError, "ends too early")
+_add("a pickle without end", _raw(b"]" * 20_000_000), WeightsError, "is a text file")
 _add(
     "a million names",
     _raw(b"".join(b"ca\nf%d\n0" % n for n in range(10**6))),
@@ -431,13 +431,21 @@ def _flipped(path: Path) -> None:
 for _tenth in range(10):
     _add(f"torn after {_tenth} tenths", _torn(_tenth), WeightsError, "truncated|is empty")
 _add("a flipped bit", _flipped, WeightsError, "checksums do not fit|damaged")
-_add("text", _raw(b"not a voice"), WeightsError, "not a torch file")
+_add("text", _raw(b"not a voice"), WeightsError, "v.pth is a text file$")
+for _text in ("hello, world\n", "Olá: é uma nota.\n" * 99, "gone\n", "(a list)\r\n", "\ufeffsong: 3:20"):
+    _add(f"the text {_text[:4]!r}", _raw(_text.encode()), WeightsError, "is a text file$")
+_add(
+    "noise",
+    _raw(bytes(range(1, 200))),
+    WeightsError,
+    "damaged: it cannot be read to its end$",
+)
 _add("a web page", _raw(b"\n<!DOCTYPE html><html>"), WeightsError, "web page")
 _add("a pointer", _raw(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), WeightsError, "a pointer")
 _add("a recording", _raw(b"RIFF\x24\0\0\0WAVEfmt "), WeightsError, "WAV recording")
 _add("a RAR archive", _raw(b"Rar!\x1a\x07\x01\0"), WeightsError, "RAR archive")
 _add("safetensors under another name", _raw(safetensors.torch.save({"a": torch.ones(2)})), WeightsError, "safetensors")
-_add("a pickle of numbers", _raw(pickle.dumps([1, 2])), WeightsError, "a pickle, not a torch file")
+_add("a pickle of numbers", _raw(pickle.dumps([1, 2])), WeightsError, "Python data, not a voice")
 _add("a table of something", lambda path: torch.save({"something": 1}, path), WeightsError, "not a voice")
 _add("a link to nothing", lambda path: path.symlink_to("nowhere"), WeightsError, "no such file")
 _add("a link to itself", lambda path: path.symlink_to(path.name), WeightsError, "no such file")

@@ -272,7 +272,7 @@ ATTACKS: dict[str, Attack] = {
         lambda g: os.mkfifo(g.layout.clips / "9.wav"), _train, StorageError, "9.wav is a link or a device"
     ),
     "a temporary folder that is a link": Attack(
-        _planted(".part-999999-x"), _import_nothing, WeightsError, "not a torch file"
+        _planted(".part-999999-x"), _import_nothing, WeightsError, "is a text file|neither a voice"
     ),
     "a temporary file that is a link": Attack(
         _linked(f".part-{os.getpid()}-verdict.json"), lambda g: write_json(g.layout.verdict, {}), None

@@ -144,8 +144,8 @@ def _info(arguments: argparse.Namespace) -> Result:
     from ..workspace.layout import voice_path
 
     path = Path(arguments.file).expanduser()
-    is_named = path.is_dir() or not (path.exists() or path.suffix.lower() in (".zip", ".index"))
-    return describe(voice_path(arguments.file) if is_named else path)
+    is_file = path.suffix.lower() in (".pth", ".safetensors", ".index", ".zip") or (path.exists() and not path.is_dir())
+    return describe(path if is_file else voice_path(arguments.file))
 
 
 def _golden(arguments: argparse.Namespace) -> Result:

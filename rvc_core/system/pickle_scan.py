@@ -115,7 +115,7 @@ class PickleScan:
             value = _Unpickler(whole, self).load()
             self.result = value if isinstance(value, int | str) else None
         except (pickle.UnpicklingError, ValueError, LookupError, TypeError, AttributeError) as error:
-            self.damage = _cut(str(error))
+            self.damage = _cut(str(error)) if isinstance(error, _Refused) else "it cannot be read to its end"
         stream.seek(start + whole.tell())
 
     def named(self, text: str) -> Callable[..., Any]:
@@ -131,7 +131,7 @@ class PickleScan:
             return self._tensor(*arguments[:4])
         if text == "collections.OrderedDict":
             if arguments:  # pairs in a list
-                raise ValueError("an ordered dictionary that torch did not write")
+                raise _Refused("an ordered dictionary that torch did not write")
             return _Ordered()
         if text in _PLAIN:
             return None
@@ -143,14 +143,14 @@ class PickleScan:
     def storage(self, persistent: Any) -> "_Storage":
         """Note a block of numbers outside the pickle: ``('storage', type, key, device, numbers)``."""
         if not isinstance(persistent, tuple) or len(persistent) < 5 or persistent[0] != "storage":
-            raise ValueError("a reference to something that is no storage")
+            raise _Refused("a reference to something that is no storage")
         _, kind, key, _, numbers = persistent[:5]
         if not isinstance(key, str) or not _is_size(numbers) or _text(kind) not in _ITEM_BYTES:
-            raise ValueError(f"a storage of {_text(kind)} and {_text(numbers)} numbers")
+            raise _Refused(f"a storage of {_text(kind)} and {_text(numbers)} numbers")
         storage = _Storage(numbers, _ITEM_BYTES[_text(kind)])
         size_bytes = storage.numbers * storage.item_bytes
         if self.storages_bytes.setdefault(key, size_bytes) != size_bytes:
-            raise ValueError("one storage has two sizes")
+            raise _Refused("one storage has two sizes")
         return storage
 
     def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any) -> None:
@@ -161,12 +161,16 @@ class PickleScan:
             and len(shape) == len(strides) <= _MOST_DIMENSIONS
             and all(map(_is_size, (offset, *shape, *strides)))
         ):
-            raise ValueError("a tensor without a shape")
+            raise _Refused("a tensor without a shape")
         last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
         count = math.prod(shape)
         if count and last >= storage.numbers or count > storage.numbers:
-            raise ValueError(f"a tensor of {_text(shape)} numbers in a storage of {storage.numbers}")
+            raise _Refused(f"a tensor of {_text(shape)} numbers in a storage of {storage.numbers}")
         self.tensors_bytes += count * storage.item_bytes
+
+
+class _Refused(ValueError):
+    """What no torch file holds, in our words; those of Python's machine tell a user nothing."""
 
 
 class _Name:
@@ -192,18 +196,18 @@ class _Ordered(dict[Any, Any]):
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, dict) or set(state) - {"_metadata"}:  # could replace its methods
-            raise ValueError("an object with attributes of its own")
+            raise _Refused("an object with attributes of its own")
 
 
 class _Tuple(tuple[Any, ...]):
     def __hash__(self) -> int:  # hashing tuples of tuples of tuples may never end
-        raise ValueError("a dictionary or set with tuples for keys")
+        raise _Refused("a dictionary or set with tuples for keys")
 
 
 class _Whole(io.BytesIO):
     def read(self, size: int | None = -1) -> bytes:
         if len(data := super().read(size)) < (size or 0):
-            raise ValueError("it ends too early")
+            raise _Refused("it ends too early")
         return data
 
 

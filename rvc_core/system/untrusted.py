@@ -82,7 +82,7 @@ def load_torch(path: Path) -> Any:
     except pickle.UnpicklingError as error:  # rare: the scan allows no more than torch does
         raise UnsafeFileError(f"torch's weights_only reader refuses {path.name}", hint=_ELSEWHERE) from error
     except _LOADS as error:
-        raise WeightsError(f"{path.name} is not a torch file, or is truncated", hint=AGAIN) from error
+        raise WeightsError(f"{path.name} is neither a voice nor a checkpoint, or is damaged", hint=AGAIN) from error
     return content
 
 
@@ -102,7 +102,7 @@ def check_torch(path: Path) -> None:
         else:
             _check_torch_stream(path)
     except OSError as error:
-        raise WeightsError(f"{path.name} is not a torch file, or is truncated", hint=AGAIN) from error
+        raise WeightsError(f"{path.name} is neither a voice nor a checkpoint, or is damaged", hint=AGAIN) from error
 
 
 def checked_weights(table: Any, file_name: str) -> "dict[str, torch.Tensor]":
@@ -261,7 +261,7 @@ def _check_torch_archive(path: Path, archive: zipfile.ZipFile) -> None:
         raise UnsafeFileError(f"{path.name} is a compiled program (TorchScript), not weights", hint=_NO_VOICE)
     if len(pickles) != 1 or not pickles[0].endswith("/data.pkl"):
         raise WeightsError(
-            f"{path.name} is an archive of other files, not a torch file",
+            f"{path.name} is an archive of other files, not a voice",
             hint="rename it to .zip and import it, or unpack it",
         )
     if sum(sizes.values()) > path.stat().st_size:  # torch never compresses
@@ -292,7 +292,7 @@ def _check_torch_stream(path: Path) -> None:
             scan.read(stream)
         _judge(path, scan, len(stream))
     if not is_torch:
-        raise WeightsError(f"{path.name} is a pickle, not a torch file", hint=_NO_VOICE)
+        raise WeightsError(f"{path.name} holds Python data, not a voice", hint=_NO_VOICE)
     if sum(scan.storages_bytes.values()) > path.stat().st_size:
         raise WeightsError(
             f"{path.name} claims {sum(scan.storages_bytes.values()) / 1e6:.1f} MB and has "
@@ -305,7 +305,11 @@ def _judge(path: Path, scan: PickleScan, size_bytes: int) -> None:
     if scan.verdict:
         raise UnsafeFileError(f"{path.name} {scan.verdict}; it was not opened", hint=_ELSEWHERE)
     if scan.damage:
-        raise WeightsError(f"{path.name} is not a torch file, or is damaged: {scan.damage}", hint=AGAIN)
+        with path.open("rb") as file:
+            is_text = not any(byte < 9 or 13 < byte < 32 for byte in file.read(512))
+        if is_text:
+            raise WeightsError(f"{path.name} is a text file", hint=_NO_VOICE)
+        raise WeightsError(f"{path.name} is neither a voice nor a checkpoint, or is damaged: {scan.damage}", hint=AGAIN)
     if scan.tensors_bytes > _SHARED * size_bytes:
         raise UnsafeFileError(
             f"{path.name} has {size_bytes / 1e6:.1f} MB and would take {scan.tensors_bytes / 1e6:.0f} MB of memory",

@@ -115,7 +115,7 @@ def test_missing_weights_say_where_they_belong(monkeypatch, tmp_path):
 
 DAMAGES = {
     "torn": "truncated",
-    "text": "not a torch file",
+    "text": "is a text file",
     "list": "does not hold ContentVec",
     "stranger": "Missing key",
     "other shape": "size mismatch",
