@@ -129,6 +129,19 @@ def export(networks: Networks, folder: Path) -> None:
             torch.save({"model": weights, "iteration": 0}, temporary)
 
 
+def begin(networks: Networks, modules: tuple, arguments: argparse.Namespace) -> tuple[int, float]:
+    """Load the checkpoint, or else the base models that are named; returns its step and minutes."""
+    if arguments.base:
+        for name, network in (("generator", networks.generator), ("discriminator", networks.discriminator)):
+            network.load_state_dict(load_base(arguments.base / f"base_{name}.pth"))
+    if not arguments.checkpoint.exists():
+        return 0, 0.0
+    state = torch.load(arguments.checkpoint, map_location=arguments.device, weights_only=True)
+    for module, content in zip(modules, state["modules"], strict=True):
+        module.load_state_dict(content)
+    return state["step"], state["minutes"]
+
+
 def main() -> None:
     """Train until the minutes are over, counted over all runs."""
     parser = argparse.ArgumentParser(description="Train the nano base voice.")
@@ -150,15 +163,7 @@ def main() -> None:
     networks = Networks.fresh(spec, seed=1, device=arguments.device)
     optimizers = (networks.generator_optimizer, networks.discriminator_optimizer)
     modules = (networks.generator, networks.discriminator, *optimizers)
-    step, spent, values = 0, 0.0, {}
-    if arguments.base:
-        for name, network in (("generator", networks.generator), ("discriminator", networks.discriminator)):
-            network.load_state_dict(load_base(arguments.base / f"base_{name}.pth"))
-    if arguments.checkpoint.exists():
-        state = torch.load(arguments.checkpoint, map_location=arguments.device, weights_only=True)
-        step, spent = state["step"], state["minutes"]
-        for module, content in zip(modules, state["modules"], strict=True):
-            module.load_state_dict(content)
+    step, spent, values = *begin(networks, modules, arguments), {}
     for optimizer in optimizers:
         optimizer.register_step_pre_hook(average_gradients)
     torch.manual_seed(1000 * rank + step)  # each process draws its own segments and noise
