@@ -105,7 +105,7 @@ def runs_file(folder: Path, text: str) -> Path:
         ("defaults: {convert: [b]}\nruns: [{name: a, dataset: d}]", "a: convert is not one path"),
         ("runs: " + "[" * 30_000, "is not valid YAML"),
         ("runs: [{name: a, dataset: d, epochs: !!timestamp x}]", "has the tag"),
-        ("runs: [{name: a, dataset: d, epochs: " + "1" * 5000 + "}]", r"epochs must be .{,300}$"),
+        ("runs: [{name: a, dataset: d, epochs: " + "1" * 5000 + "}]", r"(?m)epochs must be .{,300}$"),
         ('runs: [{name: a, dataset: "d\\0"}]', "needs a name and a dataset"),
         ("- a", "no valid list of runs"),
         ("runs: 3", "no valid list of runs"),

@@ -378,7 +378,7 @@ def test_a_damaged_voice_is_one_line_with_a_hint(tmp_path: Path, damage: str) ->
 @pytest.mark.parametrize("content", [b"", b"x", b"\x80", b"]", b"PK\x03\x04", b"not a voice", b"\x80\x02}q\x00."])
 def test_what_torch_cannot_read_is_called_so(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "v.pth").write_bytes(content)
-    with pytest.raises(WeightsError, match="v.pth is ") as caught:
+    with pytest.raises(WeightsError, match="v.pth (is|holds) ") as caught:
         load_voice(tmp_path / "v.pth")
     assert caught.value.hint
 
