@@ -20,6 +20,11 @@ _NOT_HELD_OUT = (
     "nothing of the target is held out: a gain of 1 stands for recordings that the voice learned from, each compared "
     "with the others"
 )
+_MARGIN = 0.1  # of similarity: what recordings of one person differ by
+_SOMEBODY_ELSE = (
+    "outputs sound more like the voice's own recordings than the given target does: is that somebody else? Then the "
+    "gain means nothing"
+)
 _MOST_RATED = 6  # pieces of the target that DNSMOS rates
 Row = dict[str, Any]
 
@@ -88,6 +93,8 @@ class Similarity(Scorer):
         after = self._voice(case.output, case.file or f"the output of {case.source.name}")
         floor = speaker_similarity(before, self._centre)
         reached = speaker_similarity(after, self._centre)
+        if reached > self._ceiling + _MARGIN and _SOMEBODY_ELSE not in self.notes:
+            self.notes.append(_SOMEBODY_ELSE)
         return {
             "similarity_target": reached,
             "similarity_source": speaker_similarity(after, before),

@@ -86,6 +86,15 @@ def test_known_distortions_move_the_figures_that_they_should(report: EvaluateRep
 
 
 @needs_scorers
+def test_a_target_that_is_somebody_else_is_named(monkeypatch: pytest.MonkeyPatch, report: EvaluateReport) -> None:
+    without(monkeypatch, "pyworld", "onnxruntime")
+    known, somebody_else = [[read_audio(path)] for path in TARGET[1:]], [read_audio(SOURCE)]
+    made = evaluate([Case(SOURCE, read_audio(TARGET[0]), "made", "")], TargetSpeech(known, somebody_else))
+    assert any("somebody else" in note for note in made.notes)
+    assert not any("somebody else" in note for note in report.notes)
+
+
+@needs_scorers
 def test_the_report_adds_up_and_is_json(report: EvaluateReport) -> None:
     said = json.loads(json.dumps(report.as_json(), allow_nan=False))
     errors = sum(row["word_errors"] for row in said["files"])
