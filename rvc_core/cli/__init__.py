@@ -21,6 +21,7 @@ from ..settings import RuntimeSettings, Settings
 from ..system.platforms import in_words
 from .arguments import Option, Result, complain
 from .reports import COMMANDS as REPORTS
+from .sentences import in_sentences
 from .stages import COMMANDS as STAGES
 from .stages import SETTINGS_OF
 from .voices import COMMANDS as VOICES
@@ -55,7 +56,9 @@ def _execute(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(result, ensure_ascii=False))
     else:
-        _show({key: value for key, value in result.items() if key not in ("error", "hint")})
+        told = {key: value for key, value in result.items() if key not in ("error", "hint")}
+        sentences = in_sentences(arguments.command, getattr(arguments, "name", ""), told)
+        _show(told) if sentences is None else print("\n".join(sentences))
     if failed:
         complain(result["error"], result["hint"])
     return 1 if failed else 0
@@ -125,7 +128,7 @@ def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], Result], 
         add_settings(parser, settings)
     parser.add_argument("--json", action="store_true", help="Print the result as JSON on the last line.")
     parser.add_argument("--quiet", action="store_true", help="Hide progress.")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, command=name)
 
 
 def add_settings(parser: argparse.ArgumentParser, settings: type[Settings]) -> None:

@@ -98,6 +98,20 @@ def test_the_whole_journey_with_names_in_any_script(here: Path, capsys: pytest.C
     assert main(["info", result["train"]["voice"], "--json"]) == 0
     assert _result(capsys)["name"] == name
 
+    assert main(["prepare", name]) == 0 and main(["index", name, "--quiet"]) == 0  # in sentences, for a reader
+    told = capsys.readouterr().out
+    assert f"Nothing changed since they were prepared: {prepared['clips']} clips from 3 recordings" in told
+    assert "0:04 min, ignored folder" in told and "held out for validation: 0:0" in told
+    assert f"{result['index']['vectors']} features" in told
+    assert main(["train", name, "--epochs", "1", "--foreground", "--quiet"]) == 0
+    told = capsys.readouterr().out
+    assert f"{name!r} is trained to epoch 1 (" in told and "all epochs are done" in told
+    command = told.split("next: ")[1].split(" SONG")[0]
+    assert shlex.split(command) == ["rvc", "convert", name], "can be pasted"
+    assert main([*shlex.split(command)[1:], str(source), "--output", str(here / "out 😀"), "--quiet"]) == 0
+    assert f"{file['output']}: 0:02 min" in capsys.readouterr().out
+    assert main(["stop", name]) == 0 and "is not being trained" in capsys.readouterr().out
+
 
 def test_a_curve_can_be_written(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, curve = here / "vowels.wav", here / "curves" / "vowels.csv"

@@ -1,0 +1,112 @@
+"""What a stage did, in sentences: what a reader at a terminal wants to know, and which command comes next."""
+
+import shlex
+from collections.abc import Callable, Iterator
+
+from ..progress import counted
+from .arguments import Result
+
+
+def in_sentences(command: str, name: str, result: Result) -> list[str] | None:
+    """The lines to print for a result; None for commands whose values are shown one by one.
+
+    Examples
+    --------
+    >>> in_sentences("index", "alice", {"vectors": 6017, "skipped": True, "path": "alice.index", "warnings": []})
+    ['The index was made before; nothing changed: 6017 features, alice.index']
+    >>> in_sentences("golden", "", {}) is None
+    True
+    """
+    return [*_SENTENCES[command](name, result)] if command in _SENTENCES else None
+
+
+def _time(seconds: float) -> str:
+    """Minutes and seconds, as on a clock."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
+
+
+def _before(skipped: bool) -> str:
+    return "was made before; nothing changed" if skipped else "is made"
+
+
+def _prepared(name: str, result: Result) -> Iterator[str]:
+    kept, clips, files = result["seconds_kept"], counted(result["clips"], "clip"), result["recordings"]
+    again = "Nothing changed since they were prepared: " if result["skipped"] else ""
+    yield f"{again}{clips} from {counted(files, 'recording')}, {_time(kept)} of {_time(result['seconds_in'])}"
+    for reason, seconds in result["explained"].items():
+        yield f"  left out: {_time(seconds)}, {reason}"
+    if result["heldout_seconds"]:
+        yield f"  held out for validation: {_time(result['heldout_seconds'])}"
+    yield from _warned(result)
+
+
+def _extracted(name: str, result: Result) -> Iterator[str]:
+    yield f"Features of {counted(result['done'] + result['skipped'], 'clip')}, {result['skipped']} of them from before"
+    for clip, reason in result["failed"].items():
+        yield f"  failed: {clip}: {reason}"
+    yield from _warned(result)
+
+
+def _indexed(name: str, result: Result) -> Iterator[str]:
+    yield f"The index {_before(result['skipped'])}: {result['vectors']} features, {result['path']}"
+    yield from _warned(result)
+
+
+def _trained(name: str, result: Result) -> Iterator[str]:
+    called = shlex.quote(name)
+    if "stopped_by" not in result:  # it goes on, or was not running
+        if not result.get("running"):
+            yield f"{name!r} is not being trained"
+            return
+        yield f"{name!r} is trained on in the background; its log: {result['log']}"
+        yield f"  to see it: rvc train {called}; to end it: rvc stop {called}"
+        return
+    yield (
+        f"{name!r} is trained to epoch {result['epochs']} ({counted(result['steps'], 'step')}; "
+        f"this time {_time(result['seconds'])}): {_ENDS.get(result['stopped_by'], result['stopped_by'])}"
+    )
+    yield f"  the voice: {result['voice'] or 'none is saved yet'}"
+    yield from _warned(result)
+    if result["voice"]:
+        judged = result["heldout_mel_last"] is not None
+        yield f"  next: rvc convert {called} SONG" + (f"; which epoch is best: rvc verdict {called}" if judged else "")
+
+
+def _ran(name: str, result: Result) -> Iterator[str]:
+    for stage in ("prepare", "extract", "index", "train"):
+        if stage in result:
+            yield from _SENTENCES[stage](name, result[stage])
+
+
+def _converted(name: str, result: Result) -> Iterator[str]:
+    for file in result["files"]:
+        if "error" in file:
+            continue  # told on stderr
+        moved = f", {file['transpose']:+g} semitones" if file["transpose"] else ""
+        yield f"{file['output']}: {_time(file['seconds'])}{moved}, {file['real_time_factor']:.2f} s per second of sound"
+        yield from _warned(file)
+    if result["failed"]:
+        yield f"{result['failed']} of {len(result['files'])} failed"
+
+
+def _warned(result: Result) -> Iterator[str]:
+    for warning in result["warnings"]:
+        yield f"  note: {warning}"
+
+
+_ENDS = {
+    "epochs": "all epochs are done",
+    "time": "its time was up",
+    "verdict": "it had passed its best",
+    "stop": "it was stopped",
+    "interrupt": "it was interrupted",
+}
+_SENTENCES: dict[str, Callable[[str, Result], Iterator[str]]] = {
+    "prepare": _prepared,
+    "extract": _extracted,
+    "index": _indexed,
+    "train": _trained,
+    "stop": _trained,
+    "run": _ran,
+    "convert": _converted,
+}
