@@ -24,7 +24,7 @@ from typing import Protocol
 from ..errors import CheckpointError, ResourceError, RVCError, SettingsError, StorageError
 from ..system.files import slug_of
 from ..system.platforms import DRIVE, detect, home, is_reachable
-from ..workspace.layout import Layout
+from ..workspace.layout import Layout, meant
 from ..workspace.stage_locks import at_work
 from .listing import Save, experiment_in, lineage, passing_over, saves_in, storage_errors
 from .snapshot import ARCHIVED, restore_save, unpack, write_save
@@ -254,9 +254,11 @@ def restore(name: str, place: str = "auto", *, root: Path | None = None) -> Save
     with contextlib.suppress(RVCError, OSError, ValueError):  # a damaged local experiment must not prevent restoring
         here = Save.of_experiment(layout, "this machine")
     record, begun = lineage(layout)
+    others = list[str]()
     with contextlib.ExitStack() as stack:
         for save in _found(place, stack):
             if slug_of(save.name) != layout.slug:
+                others.append(save.name)
                 continue
             try:
                 if begun > save.begun:
@@ -273,7 +275,8 @@ def restore(name: str, place: str = "auto", *, root: Path | None = None) -> Save
     raise StorageError(
         f"no complete save of {name!r} in {place if place != 'auto' else 'any storage here'}"
         + (f" that can be restored ({'; '.join(problems)})" if problems else ""),
-        hint="mount the storage that has the save, or name it: rvc restore NAME --from PLACE"
+        hint=meant(name, others)
+        or "mount the storage that has the save, or name it: rvc restore NAME --from PLACE"
         + (f"; or move {layout.root} away first" if layout.root.exists() else ""),
     )
 

@@ -215,7 +215,7 @@ def refuse_unknown(layout: Layout) -> None:
     listed = f"there is: {', '.join(names[:_LISTED])}" if names else ""
     raise StageOrderError(
         f"there is no experiment {layout.name!r} in {layout.root.parent}",
-        hint=_near(layout.name, names) or listed or "train one with rvc run, or set RVC_HOME to where yours are",
+        hint=meant(layout.name, names) or listed or "train one with rvc run, or set RVC_HOME to where yours are",
     )
 
 
@@ -229,12 +229,12 @@ def _name_in(folder: Path) -> str:
     return name if slug_of(name) == folder.name else folder.name
 
 
-def _near(name: str, names: Collection[str]) -> str:
+def meant(name: str, names: Collection[str]) -> str:
     """The question what a mistyped name meant; empty if no name is like it.
 
     Examples
     --------
-    >>> _near("Alcie", ["alice", "bob"]), _near("x", ["alice", "bob"])
+    >>> meant("Alcie", ["alice", "bob"]), meant("x", ["alice", "bob"])
     ('did you mean alice?', '')
     """
     known = {one.lower(): one for one in sorted(names)}
@@ -257,6 +257,6 @@ def voice_path(path: str | float | Path) -> Path:
         names += [beside.name for beside in file.parent.glob(f"*{file.suffix}")]
     raise WeightsError(
         f"{str(path)!r} is neither a voice file nor an experiment with a voice",
-        hint=_near(file.name, names)
+        hint=meant(file.name, names)
         or f"give the path of a .pth, or train with rvc run until {layout.root} contains a voice",
     )

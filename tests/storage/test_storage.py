@@ -208,6 +208,9 @@ def test_an_experiment_that_another_session_left_is_taken_as_it_is(
     assert tree(Layout.of("алиса", elsewhere).root) == tree(deep)
     with pytest.raises(StorageError, match="no complete save of 'bob'"):
         restore("bob", root=elsewhere)
+    with pytest.raises(StorageError) as mistyped:
+        restore("алисса", root=elsewhere)
+    assert mistyped.value.hint == "did you mean алиса?"
 
 
 # -- storage that fails --------------------------------------------------------------------------------------------
