@@ -108,7 +108,7 @@ def _batch(arguments: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
-def _clean(arguments: argparse.Namespace) -> dict[str, Any]:
+def _tidy(arguments: argparse.Namespace) -> dict[str, Any]:
     from ..notebook.session import all_chosen
     from ..preparation.leftovers import bytes_of, leftovers, remove
 
@@ -173,8 +173,8 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
         named("name", "Name of the experiment.", metavar="NAME", nargs="?"),
         ("--from", _PLACE),
     ),
-    "clean": (
-        _clean,
+    "tidy": (
+        _tidy,
         "List what nothing uses any more, with sizes, and remove it if you say so.",
         named(
             "--recordings",

@@ -169,12 +169,12 @@ def test_clean_lists_and_removes_what_nothing_uses(here: Path, capsys: pytest.Ca
     for folder in (aside, upload):
         folder.mkdir(parents=True)
         (folder / "file").write_bytes(bytes(1000))
-    assert main(["clean", "--json"]) == 0
+    assert main(["tidy", "--json"]) == 0
     listed = {"recordings": [{"path": str(upload), "bytes": 1000}], "set_aside": [{"path": str(aside), "bytes": 1000}]}
     assert _result(capsys) == listed | {"freed_bytes": 0} and aside.exists() and upload.exists()
-    assert main(["clean", "--set-aside", "--json"]) == 0
+    assert main(["tidy", "--set-aside", "--json"]) == 0
     assert _result(capsys)["freed_bytes"] == 1000 and upload.exists() and not aside.exists()
-    assert main(["clean", "--recordings", "--json"]) == 0
+    assert main(["tidy", "--recordings", "--json"]) == 0
     assert _result(capsys)["freed_bytes"] == 1000 and not upload.exists()
 
 

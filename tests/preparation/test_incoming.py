@@ -219,7 +219,7 @@ def test_what_is_no_recording_is_named_and_not_kept(home: Path, web: Web, name: 
     link = web.put(path, content, **headers)
     with pytest.raises(DatasetError, match=said) as caught:
         fetch(link, home / "place")
-    assert caught.value.hint and not [*(home / "place").glob("links/*")], "rvc clean lists no empty folders"
+    assert caught.value.hint and not [*(home / "place").glob("links/*")], "rvc tidy lists no empty folders"
     web.put(path, sound(home, 1))  # the link was put right: it counts at once
     assert fetch(link, home / "place").read_bytes() == sound(home, 1)
 
