@@ -23,6 +23,7 @@ ORDER = (
     "scoring",
     "workspace",
     "storage",
+    "separation",
     "preparation",
     "verdict",
     "training",

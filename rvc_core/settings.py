@@ -355,6 +355,24 @@ class ConvertSettings(Settings):
     seed: int = Field(0, ge=0, description="Random seed: the same seed gives the same audio.")
 
 
+class SeparateSettings(Settings):
+    """How a song is separated into stems."""
+
+    model: str = Field(
+        "auto",
+        description=(
+            "Separate the vocals with this model: embedded, or a file of rvc weights list. auto: the best that is "
+            "there."
+        ),
+    )
+    overlap: float = Field(
+        0.25,
+        ge=0,
+        le=0.75,
+        description="Compute this share of each chunk twice and crossfade: more has fewer seams and takes longer.",
+    )
+
+
 class RuntimeSettings(Settings):
     """Where the work runs; this does not change results."""
 

@@ -15,6 +15,7 @@ from ..settings import (
     IndexSettings,
     MirrorSettings,
     PrepareSettings,
+    SeparateSettings,
     Settings,
     TrainSettings,
 )
@@ -40,6 +41,7 @@ SETTINGS_OF: dict[str, tuple[type[Settings], ...]] = {
     "train": (TrainSettings, MirrorSettings),
     "index": (IndexSettings,),
     "convert": (ConvertSettings,),
+    "separate": (SeparateSettings,),
     "f0": (),
     "evaluate": (ConvertSettings,),
     "run": (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings, MirrorSettings),
