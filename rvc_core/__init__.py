@@ -22,6 +22,8 @@ _PUBLIC = {
     "TrainSettings": "settings",
     "IndexSettings": "settings",
     "ConvertSettings": "settings",
+    "SongSettings": "song_settings",
+    "SeparateSettings": "settings",
     "RuntimeSettings": "settings",
     "MirrorSettings": "settings",
 }
