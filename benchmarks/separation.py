@@ -1,8 +1,8 @@
 """How well vocals and accompaniment are separated: SI-SDR on mixes of real voices with music that trained nothing.
 
-Voices are recordings that judge and never train, spoken and sung; ``held`` are spoken ones held on notes by WORLD. Music
-is played by soundfonts (Debian's ``timgm6mb-soundfont`` and ``opl3-soundfont``) and a generator that are kept out of the
-training of the embedded separator. SI-SDR (Le Roux et al., 2019) is taken over both channels::
+Voices are recordings that judge and never train, spoken and sung; ``held`` are spoken ones that WORLD holds on notes.
+Music is played by soundfonts (Debian's ``timgm6mb-soundfont`` and ``opl3-soundfont``) and by a generator that are kept
+out of the training of the embedded separator. SI-SDR (Le Roux et al., 2019) is taken over both channels::
 
     python benchmarks/separation.py VOICES --model embedded
 """
