@@ -63,17 +63,13 @@ def widened(mask: Tensor, frames: Tensor) -> Tensor:
         return mask[:, :, :bins]
     size, lead = frames.abs(), slice(*_TOP_BINS)
     energy = size[:, :, lead].square().sum(2, keepdim=True)
-    voice = (size * _cut(mask, bins))[:, :, lead].square().sum(2, keepdim=True)
+    voice = (size[:, :, lead] * mask[:, :, lead]).square().sum(2, keepdim=True)
     share = (voice / energy.clamp(min=1e-12)).sqrt()
     mean = (voice / (_TOP_BINS[1] - _TOP_BINS[0])).sqrt()
     falls = (torch.arange(_EDGE_BIN, bins, device=mask.device) / _EDGE_BIN).pow(-_FALL)[:, None]
     near = F.avg_pool2d(size[:, :, _EDGE_BIN:], (9, 3), 1, (4, 1), count_include_pad=False)
     above = torch.minimum(share, 1.5 * mean * falls / near.clamp(min=1e-9)).clamp(max=1.0)
     return torch.cat([mask[:, :, :_EDGE_BIN], above], 2)
-
-
-def _cut(mask: Tensor, bins: int) -> Tensor:
-    return F.pad(mask[:, :, :bins], (0, 0, 0, max(0, bins - BINS)))
 
 
 class Mixed(nn.Module):

@@ -29,10 +29,11 @@ KINDS = {
 
 
 class Model(NamedTuple):
-    """A model on this machine: its name in reports, and what tells it from another with that name."""
+    """A model on this machine: its name in reports, the hash of its file, and its name in the registry."""
 
     name: str
     identity: str
+    asset: str = ""
 
 
 def parsed_kinds(kinds: Sequence[str]) -> list[str]:
@@ -80,7 +81,7 @@ def chosen(kind: str, wanted: str = "auto") -> Model:
             names = ", ".join(["auto", EMBEDDED, *(PurePath(file).name for file in KINDS[kind].files)])
             raise SettingsError(f"no model for {kind} has the name {wanted!r}", hint=f"choose from: {names}")
     if wanted != EMBEDDED and (there := next(filter(registry.find, files), None)):
-        return Model(PurePath(there).name, registry.assets()[there].sha256)
+        return Model(PurePath(there).name, registry.assets()[there].sha256, there)
     if kind == "vocals" and wanted in ("auto", EMBEDDED):
         return Model(EMBEDDED, sha256_of(SEPARATOR_FILE))
     if not files:
@@ -94,10 +95,10 @@ def chosen(kind: str, wanted: str = "auto") -> Model:
 
 def load(model: Model, device: str) -> Separator:
     """The separator of a model, on a device."""
-    if model.name == EMBEDDED:
+    if not model.asset:
         from .embedded import EmbeddedSeparator
 
         return EmbeddedSeparator(device)
     from .roformer import RoformerSeparator
 
-    return RoformerSeparator(model.name, device)
+    return RoformerSeparator(model.asset, device)
