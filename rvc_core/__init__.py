@@ -23,6 +23,7 @@ _PUBLIC = {
     "IndexSettings": "settings",
     "ConvertSettings": "settings",
     "SongSettings": "song_settings",
+    "RepairSettings": "song_settings",
     "SeparateSettings": "settings",
     "RuntimeSettings": "settings",
     "MirrorSettings": "settings",

@@ -122,7 +122,7 @@ def repair(
     files = find_recordings(dataset).recordings
     known = read_or(output / _REPORT, _Known, {"recordings": []}) if files else {"recordings": []}
     done = {(one.recording, one.sha256): one for one in known["recordings"] if (output / one.output).is_file()}
-    measured, failed = _measured(files, progress)
+    measured, failed = _measured(files, done, progress)
     usual = float(np.median([stem[1].loudness_lufs for stem in measured.values()])) if measured else 0.0
     target = min(_LOUDEST_LUFS, max(_QUIETEST_LUFS, usual))
     rows: list[Repaired] = []
@@ -142,7 +142,7 @@ def repair(
 
 
 def _measured(
-    files: dict[str, Path], progress: Progress
+    files: dict[str, Path], done: dict[tuple[str, str], Repaired], progress: Progress
 ) -> tuple[dict[str, tuple[str, Figures]], list[dict[str, str]]]:
     """Hash and figures of every recording that can be read, and the others with their errors."""
     measured: dict[str, tuple[str, Figures]] = {}
@@ -150,8 +150,12 @@ def _measured(
     progress.start("measuring", len(files))
     for name, path in files.items():
         try:
-            stem = read_stem(path)
-            measured[name] = sha256_of(path), _figures(stem, measure(stem.mono))
+            digest = sha256_of(path)
+            if row := done.get((name, digest)):
+                measured[name] = digest, row.before
+            else:
+                stem = read_stem(path)
+                measured[name] = digest, _figures(stem, measure(stem.mono))
         except RVCError as error:
             failed.append({"recording": name, "error": str(error), "hint": error.hint})
         progress.advance(name)
