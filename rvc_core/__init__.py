@@ -22,6 +22,9 @@ _PUBLIC = {
     "TrainSettings": "settings",
     "IndexSettings": "settings",
     "ConvertSettings": "settings",
+    "SongSettings": "song_settings",
+    "RepairSettings": "song_settings",
+    "SeparateSettings": "settings",
     "RuntimeSettings": "settings",
     "MirrorSettings": "settings",
 }

@@ -49,7 +49,7 @@ def _is_text(annotation: Any) -> bool:
     return annotation is str or (bool(choices) and all(isinstance(choice, str) for choice in choices))
 
 
-def _or_auto(number: str) -> WrapValidator:
+def or_auto(number: str) -> WrapValidator:
     """Take a number, also as text, or the word auto; one sentence says so of anything else."""
 
     def checked(value: Any, check: Callable[[Any], Any]) -> Any:
@@ -72,12 +72,12 @@ def _zero_or_rate(value: int) -> int:
 
 
 Semitones = Annotated[
-    Annotated[float, Field(ge=-60, le=60)] | Literal["auto"], _or_auto("a number of semitones from -60 to 60")
+    Annotated[float, Field(ge=-60, le=60)] | Literal["auto"], or_auto("a number of semitones from -60 to 60")
 ]
 LearningRate = Annotated[
-    Annotated[float, Field(gt=0, le=1e-2)] | Literal["auto"], _or_auto("a number above 0 and at most 0.01")
+    Annotated[float, Field(gt=0, le=1e-2)] | Literal["auto"], or_auto("a number above 0 and at most 0.01")
 ]
-BatchSize = Annotated[Annotated[int, Field(ge=1, le=64)] | Literal["auto"], _or_auto("a whole number from 1 to 64")]
+BatchSize = Annotated[Annotated[int, Field(ge=1, le=64)] | Literal["auto"], or_auto("a whole number from 1 to 64")]
 _MUST_BE = {  # by the start of pydantic's name for what is wrong
     "greater_than_equal": "at least {ge:g}",
     "less_than_equal": "at most {le:g}",
@@ -353,6 +353,24 @@ class ConvertSettings(Settings):
         description="Bits per sample: 16, 24, or 32 for float. auto: 16 in wav, 24 in flac. Other formats have none.",
     )
     seed: int = Field(0, ge=0, description="Random seed: the same seed gives the same audio.")
+
+
+class SeparateSettings(Settings):
+    """How a song is separated into stems."""
+
+    model: str = Field(
+        "auto",
+        description=(
+            "Separate the vocals with this model: embedded, or a file of rvc weights list. auto: the best that is "
+            "there."
+        ),
+    )
+    overlap: float = Field(
+        0.25,
+        ge=0,
+        le=0.75,
+        description="Compute this share of each chunk twice and crossfade: more has fewer seams and takes longer.",
+    )
 
 
 class RuntimeSettings(Settings):

@@ -2,12 +2,13 @@
 
 import argparse
 import shlex
+from argparse import SUPPRESS
 from pathlib import Path
 from typing import Any
 
-from ..errors import DatasetError, UnsafeFileError
+from ..errors import DatasetError, SettingsError, UnsafeFileError
 from ..experiment import Experiment
-from ..preparation.incoming import sources
+from ..preparation.incoming import brought, sources
 from ..progress import Silent, Terminal
 from ..settings import (
     ConvertSettings,
@@ -15,10 +16,13 @@ from ..settings import (
     IndexSettings,
     MirrorSettings,
     PrepareSettings,
+    RuntimeSettings,
+    SeparateSettings,
     Settings,
     TrainSettings,
 )
-from ..voice import FailedFile, is_file_name, recordings_in, refuse_output
+from ..song_settings import SongSettings
+from ..voice import FailedFile, Voice, is_file_name, recordings_in, refuse_output
 from .arguments import (
     INDEX,
     RECORDINGS,
@@ -40,6 +44,9 @@ SETTINGS_OF: dict[str, tuple[type[Settings], ...]] = {
     "train": (TrainSettings, MirrorSettings),
     "index": (IndexSettings,),
     "convert": (ConvertSettings,),
+    "separate": (SeparateSettings,),
+    "repair": (SeparateSettings,),
+    "song": (SongSettings, ConvertSettings, SeparateSettings),
     "f0": (),
     "evaluate": (ConvertSettings,),
     "run": (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings, MirrorSettings),
@@ -142,7 +149,11 @@ def _convert(arguments: argparse.Namespace) -> Result:
     files = [one for one in inputs if isinstance(one, Path)]
     made = voice.convert_all(files, arguments.output, settings, progress=progress_of(arguments)) if files else []
     in_turn = iter(made)
-    results = [next(in_turn) if isinstance(one, Path) else one for one in inputs]
+    return _summary([next(in_turn) if isinstance(one, Path) else one for one in inputs])
+
+
+def _summary(results: list[Any]) -> Result:
+    """The reports of files, of which some may have failed."""
     failures = [result for result in results if isinstance(result, FailedFile)]
     for failure in failures if len(results) > 1 else ():  # the command itself tells of the only one
         complain(f"{failure.source}: {failure.error}", failure.hint)
@@ -161,6 +172,32 @@ def _convert(arguments: argparse.Namespace) -> Result:
     return summary
 
 
+def _song(arguments: argparse.Namespace) -> Result:
+    named_voices = dict(_part_and_voice(text) for text in arguments.voice)
+    songs = list(arguments.songs)
+    lead = named_voices.get("lead") or songs.pop(0)
+    if not songs:
+        raise SettingsError("no song was given", hint="write: rvc song VOICE SONG")
+    ensure_folder(output := Path(arguments.output))
+    chosen = [settings_of(one, arguments) for one in SETTINGS_OF["song"]]
+    voice = voice_of(lead, arguments)
+    backing = named_voices.get("backing")
+    second = Voice.load(backing, runtime=settings_of(RuntimeSettings, arguments)) if backing else None
+    inputs = _inputs(songs, output, progress_of(arguments))
+    files = [one for one in inputs if isinstance(one, Path)]
+    made = voice.sing_all(files, output, *chosen, backing=second, progress=progress_of(arguments)) if files else []
+    return _summary([*made, *(one for one in inputs if isinstance(one, FailedFile))])
+
+
+def _part_and_voice(text: str) -> tuple[str, str]:
+    voice, _, part = text.rpartition("=")
+    if part not in ("lead", "backing") or not voice:
+        raise SettingsError(
+            f"--voice {text} does not name a part", hint="write: --voice NAME=lead --voice NAME=backing"
+        )
+    return part, voice
+
+
 def _inputs(texts: list[str], output: Path, progress: Silent | Terminal) -> list[Path | FailedFile]:
     """The recordings that texts name; a text that names none does not stop the others."""
     found: list[Path | FailedFile] = []
@@ -171,6 +208,29 @@ def _inputs(texts: list[str], output: Path, progress: Silent | Terminal) -> list
         except (DatasetError, UnsafeFileError) as error:
             found.append(FailedFile(text, str(error), error.hint))
     return found
+
+
+def _repair(arguments: argparse.Namespace) -> Result:
+    from ..preparation.repair import repair
+
+    separation, runtime = settings_of(SeparateSettings, arguments), settings_of(RuntimeSettings, arguments)
+    ensure_folder(Path(arguments.output))
+    progress = progress_of(arguments)
+    dataset = brought(arguments.dataset, "repair", progress)
+    report = repair(dataset, arguments.output, separation, runtime=runtime, progress=progress)
+    failure = (
+        {
+            "error": f"{len(report.failed)} recordings could not be read: {report.failed[0]['error']}",
+            "hint": report.failed[0]["hint"],
+            "failed_command": True,
+        }
+        if report.failed
+        else {}
+    )
+    if arguments.json:
+        return report.as_json() | failure
+    print(report)
+    return failure
 
 
 def _demo(arguments: argparse.Namespace) -> Result:
@@ -240,6 +300,29 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
             default="converted",
             metavar="PLACE",
         ),
+        INDEX,
+    ),
+    "repair": (
+        _repair,
+        "Write repaired copies of recordings: without accompaniment, reverb, noise, hum and offset, where measured.",
+        named("dataset", RECORDINGS, metavar="PLACE"),
+        named("--output", "Folder for the copies. Default: repaired.", default="repaired", metavar="DIR"),
+    ),
+    "song": (
+        _song,
+        "Let a voice sing songs: separate, convert the vocals, mix. Every stem is kept.",
+        named(
+            "songs", f"A voice (.pth or experiment), then songs: each {RECORDINGS}.", metavar="VOICE SONG", nargs="+"
+        ),
+        named(
+            "--voice",
+            "Name voices by part instead: --voice alice=lead --voice bob=backing. All that follows is songs.",
+            action="append",
+            default=[],
+            metavar="NAME=PART",
+        ),
+        named("--output", "Folder for the results. Default: songs.", default="songs", metavar="DIR"),
+        named("--preview", SongSettings.model_fields["preview"].description, nargs="?", const="true", default=SUPPRESS),
         INDEX,
     ),
 }

@@ -4,6 +4,7 @@ The pipeline is RVC WebUI's (``infer/vc/pipeline.py``) with two changes: windows
 stay at 0 Hz, which `protect` needs.
 """
 
+import functools
 import os
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -28,6 +29,7 @@ from ..system.devices import choose_device
 from ..system.platforms import MOUNT_AGAIN, is_reachable
 from ..system.threads import set_threads
 from ..workspace.voice_file import VoiceFile, synthesizer_of
+from .outputs import identity_of, made_of, place_for, tag_of
 from .windows import (
     CONTEXT_FRAMES,
     FADE_FRAMES,
@@ -97,11 +99,17 @@ class Converter:
             )
         self.device = torch.device(choose_device(runtime.device).name)
         set_threads(runtime.threads)
+        self.runtime = runtime
         self.voice, self.index = voice, index.on(str(self.device)) if index else None
         self._encoder = self._matching_encoder(voice)
         if index is not None:
             index.refuse_other_encoder(self._encoder.identity)
         self._synthesizer = synthesizer_of(voice).to(self.device)
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """Of the voice and its index, in sixteen hex digits."""
+        return identity_of(self.voice, self.index)
 
     def _matching_encoder(self, voice: VoiceFile) -> ContentEncoder:
         name = voice.encoder
@@ -125,15 +133,20 @@ class Converter:
         source: Audio,
         settings: ConvertSettings = ConvertSettings(),
         *,
+        key_semitones: float | None = None,
         progress: Progress = Silent(),
         stop: Stop | None = None,
     ) -> ConvertResult:
-        """Convert one recording. The result has exactly the length of the source."""
+        """Convert one recording. The result has exactly the length of the source.
+
+        `key_semitones`: it is sung over an accompaniment that was moved by so many semitones, so that ``auto``
+        transposes by whole octaves besides.
+        """
         started = time.monotonic()
         about_speaker = self._speaker_warnings(settings.speaker)
         samples = _prepared(source)
         padded = _padded(samples)
-        pitch, transpose, warnings = self._pitch(padded, settings)
+        pitch, transpose, warnings = self._pitch(padded, settings, key_semitones)
         windows = plan_windows(len(samples))
         progress.start("converting", len(windows))
         pieces = []
@@ -177,7 +190,9 @@ class Converter:
         told = bool(trained) or not speaker
         return [] if told else [f"the voice file does not tell how many speakers it has: {speaker} may be untrained"]
 
-    def _pitch(self, padded: np.ndarray, settings: ConvertSettings) -> tuple[PitchTrack, float, list[str]]:
+    def _pitch(
+        self, padded: np.ndarray, settings: ConvertSettings, key_semitones: float | None = None
+    ) -> tuple[PitchTrack, float, list[str]]:
         """Transposed pitch of the padded source, the semitones added, and warnings."""
         if not self.voice.spec.uses_f0:
             if settings.f0_curve:
@@ -196,14 +211,16 @@ class Converter:
         if not track.voiced.any():
             warnings.append("no voiced sound was found: the result sounds like a whisper")
         if settings.transpose != "auto" or settings.f0_curve:  # a curve is sung as drawn
-            semitones = 0.0 if settings.transpose == "auto" else float(settings.transpose)
+            semitones = (0.0 if settings.transpose == "auto" else float(settings.transpose)) + (key_semitones or 0.0)
             return track.transposed(semitones), semitones, warnings
         info = self.voice.info
         median_hz = [*info.speakers.values()][settings.speaker] if info.speakers else info.f0_median_hz
         if not median_hz:
             warnings.append("this voice file records no median pitch, so nothing was transposed. Set `transpose`.")
-            return track, 0.0, warnings
+            return track.transposed(key_semitones or 0.0), key_semitones or 0.0, warnings
         semitones = auto_transpose(track, median_hz)
+        if key_semitones is not None:
+            semitones = 12.0 * round(semitones / 12) + key_semitones
         return track.transposed(semitones), semitones, warnings
 
     @torch.inference_mode()
@@ -246,13 +263,20 @@ class Converter:
 def convert_to_file(
     converter: Converter, source: Audio, output: Path, settings: ConvertSettings, *, progress: Progress = Silent()
 ) -> ConvertResult:
-    """Convert a recording, write the result tagged as converted, then read the file and check it."""
+    """Convert a recording, write the result tagged as converted, then read the file and check it.
+
+    Another result under this name is kept: a number is added to the new one's name, and a warning says so.
+    """
     if not is_reachable(output.parent):
         raise StorageError(f"{output.parent} cannot be reached: its storage went away", hint=MOUNT_AGAIN)
     subtype_of(output, settings.output_depth)  # what cannot be written is refused before the work
+    tag = tag_of(converter.voice.info.name, made_of(converter.identity, source, settings))
+    wanted, output = output, place_for(output, tag)
     result = converter.convert(source, settings, progress=progress)
-    comment = f"voice converted by rvc_core with {converter.voice.info.name or 'a voice'}"
-    result.audio.save(output, comment=comment, depth=settings.output_depth)
+    if output != wanted:
+        line = f"{wanted.name} holds something else, and was kept: this result is {output.name}"
+        result = replace(result, warnings=[line, *result.warnings])
+    result.audio.save(output, comment=tag, depth=settings.output_depth)
     try:
         tolerance = _CODEC_SECONDS.get(output.suffix.lower(), 0.02)
         sanity = check_sanity(read_audio(output), source, tolerance_seconds=tolerance)

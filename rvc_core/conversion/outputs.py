@@ -1,0 +1,54 @@
+"""Names of results: tagged with what they were made of, so that another result never replaces one silently."""
+
+import hashlib
+from pathlib import Path
+
+from ..audio.tracks import comment_of
+from ..audio.waveform import Audio
+from ..errors import AudioError
+from ..features.retrieval import FeatureIndex
+from ..settings import ConvertSettings
+from ..system.files import numbered, sha256_of, signature
+from ..workspace.voice_file import VoiceFile
+
+_TAG = "voice converted by rvc_core with {name} ({made_of})"
+
+
+def identity_of(voice: VoiceFile, index: FeatureIndex | None) -> str:
+    """Sixteen hex digits of a voice's weights and its index."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(voice.weights.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return signature([digest.hexdigest(), [index.vectors, index.note] if index else None])
+
+
+def made_of(identity: str, source: Audio, settings: ConvertSettings) -> str:
+    """Sixteen hex digits for a voice, the samples of a source, and the settings that change the sound."""
+    values = settings.model_dump(mode="json", exclude={"output_format", "output_depth"})
+    curve = sha256_of(Path(settings.f0_curve).expanduser()) if settings.f0_curve else ""
+    samples = hashlib.sha256(source.samples.tobytes()).hexdigest()
+    return signature([identity, source.sample_rate, samples, values, curve])
+
+
+def tag_of(name: str, made_of: str) -> str:
+    """The comment in a result's metadata.
+
+    Examples
+    --------
+    >>> tag_of("alice", "0123456789abcdef")
+    'voice converted by rvc_core with alice (0123456789abcdef)'
+    """
+    return _TAG.format(name=name or "a voice", made_of=made_of)
+
+
+def place_for(output: Path, tag: str) -> Path:
+    """The path itself if it is free or holds this very result, else the first free one with a number."""
+
+    def is_taken(path: Path) -> bool:
+        try:
+            return path.is_symlink() or (path.exists() and (not path.is_file() or comment_of(path) != tag))
+        except AudioError:  # not a recording
+            return True
+
+    return numbered(output, is_taken)
