@@ -22,6 +22,7 @@ _PUBLIC = {
     "TrainSettings": "settings",
     "IndexSettings": "settings",
     "ConvertSettings": "settings",
+    "SpeakSettings": "settings",
     "RuntimeSettings": "settings",
     "MirrorSettings": "settings",
 }

@@ -240,6 +240,22 @@ class ConvertSettings(Settings):
     seed: int = Field(0, ge=0, description="Random seed: the same seed gives the same audio.")
 
 
+class SpeakSettings(Settings):
+    """How a text is spoken before it is converted."""
+
+    text: str = Field("", description="Say this text, or the .txt or .srt whose path it is.")
+    language: str = Field("en", description="Language of the text, as en, pt-br or fr.")
+    engine: Literal["auto", "espeak-ng", "pocket-tts", "gsv-tts-lite"] = Field(
+        "auto",
+        description="Speak with this engine. auto: pocket-tts if it is installed and has the language, else espeak-ng.",
+    )
+    engine_voice: str = Field(
+        "",
+        description="Voice of the engine, as en-gb or +f3; for gsv-tts-lite a folder. Empty: its own.",
+    )
+    speed: float = Field(1.0, ge=0.5, le=2, description="Speed of speech. Subtitles are fitted to their times instead.")
+
+
 class RuntimeSettings(Settings):
     """Where the work runs; this does not change results."""
 

@@ -146,6 +146,22 @@ from rvc_core import notebook
 notebook.convert();
 
 # %% [markdown]
+# {speak_form}
+
+# %%
+from rvc_core import SpeakSettings, notebook
+
+notebook.form(SpeakSettings);
+
+# %% [markdown]
+# {speak}
+
+# %%
+from rvc_core import notebook
+
+notebook.speak();
+
+# %% [markdown]
 # {export}
 
 # %%

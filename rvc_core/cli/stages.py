@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from ..conversion.script import read_script
 from ..errors import DatasetError, UnsafeFileError
 from ..experiment import Experiment
 from ..preparation.incoming import sources
@@ -16,6 +17,7 @@ from ..settings import (
     MirrorSettings,
     PrepareSettings,
     Settings,
+    SpeakSettings,
     TrainSettings,
 )
 from ..voice import FailedFile, is_file_name, recordings_in, refuse_output
@@ -34,12 +36,14 @@ from .arguments import (
     voice_of,
 )
 
+_MOST_SHOWN = 20  # sentences on a terminal
 SETTINGS_OF: dict[str, tuple[type[Settings], ...]] = {
     "prepare": (PrepareSettings,),
     "extract": (ExtractSettings,),
     "train": (TrainSettings, MirrorSettings),
     "index": (IndexSettings,),
     "convert": (ConvertSettings,),
+    "speak": (SpeakSettings, ConvertSettings),
     "f0": (),
     "evaluate": (ConvertSettings,),
     "run": (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings, MirrorSettings),
@@ -129,14 +133,38 @@ def _run(arguments: argparse.Namespace) -> Result:
     return _or_interrupted(report["train"], report)
 
 
-def _convert(arguments: argparse.Namespace) -> Result:
-    settings = settings_of(ConvertSettings, arguments)
+def _place_of_results(arguments: argparse.Namespace, settings: ConvertSettings) -> Path:
+    """Where the results go; fails before any work if that cannot be."""
     output = Path(arguments.output)
     if is_file_name(output):
         refuse_output(output, settings)
         ensure_folder(output.parent)
     else:
         ensure_folder(output)
+    return output
+
+
+def _speak(arguments: argparse.Namespace) -> Result:
+    settings, speech = settings_of(ConvertSettings, arguments), settings_of(SpeakSettings, arguments)
+    output, text = _place_of_results(arguments, settings), arguments.said or speech.text
+    read_script(text)  # fail before the voice is loaded
+    result = voice_of(arguments.voice, arguments).speak(
+        text, speech, settings, output=output, progress=progress_of(arguments)
+    )
+    for one in result.failed:
+        complain(f"{one['text']}: {one['error']}", one["hint"])
+    report = result.as_json()
+    if result.failed:
+        count = f"{len(result.failed)} of {len(result.failed) + len(result.spoken)} sentences failed"
+        report |= {"error": count, "hint": "the others are in the result", "failed_command": True}
+    if not arguments.json and len(report["spoken"]) > _MOST_SHOWN:
+        report["spoken"] = f"{len(report['spoken'])} sentences"
+    return report
+
+
+def _convert(arguments: argparse.Namespace) -> Result:
+    settings = settings_of(ConvertSettings, arguments)
+    output = _place_of_results(arguments, settings)
     voice = voice_of(arguments.voice, arguments)
     inputs = _inputs(arguments.inputs, output, progress_of(arguments))
     files = [one for one in inputs if isinstance(one, Path)]
@@ -237,6 +265,19 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
         named(
             "--output",
             "Folder for the results; for one recording also a file, as song.mp3. Default: converted.",
+            default="converted",
+            metavar="PLACE",
+        ),
+        INDEX,
+    ),
+    "speak": (
+        _speak,
+        "Speak a text in a voice.",
+        named("voice", "A .pth, or the name of an experiment.", metavar="VOICE"),
+        named("said", "The text in quotes, or a .txt or .srt with it.", metavar="TEXT", nargs="?"),
+        named(
+            "--output",
+            "Folder for the result, or a file, as news.mp3. Default: converted.",
             default="converted",
             metavar="PLACE",
         ),

@@ -46,7 +46,7 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 SOURCE_RATE_HZ = 16000
 _SILENT_RMS, _QUIET_RMS = 1e-4, 1e-3
 _LOUD_QUANTILE, _LOUD = 0.95, 0.1  # pitch is estimated where the louder samples are at least that
-_CODEC_SECONDS = {".mp3": 0.15, ".m4a": 0.15}  # these codecs add frames at both ends
+CODEC_SECONDS = {".mp3": 0.15, ".m4a": 0.15}  # these codecs add frames at both ends
 
 
 @dataclass(frozen=True)
@@ -289,7 +289,7 @@ def convert_to_file(
     comment = f"voice converted by rvc_core with {converter.voice.info.name or 'a voice'}"
     result.audio.save(output, comment=comment, depth=settings.output_depth)
     try:
-        tolerance = _CODEC_SECONDS.get(output.suffix.lower(), 0.02)
+        tolerance = CODEC_SECONDS.get(output.suffix.lower(), 0.02)
         sanity = check_sanity(read_audio(output), source, tolerance_seconds=tolerance)
     except AudioError:
         output.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ _PUBLIC = {
         "cells",
     ),
     "parameters": "unattended",
-    **dict.fromkeys(("listen", "choose", "convert", "export", "clean_up", "job"), "results"),
+    **dict.fromkeys(("listen", "choose", "convert", "speak", "export", "clean_up", "job"), "results"),
 }
 __all__ = list(_PUBLIC)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # What most people change; everything else is folded away.
 _PLAIN = {"preset", "epochs", "batch_size", "max_minutes", "transpose", "index_rate", "protect", "output_format"}
+_PLAIN |= {"text", "language", "engine", "speed"}
 _UNITS = {
     "hz": "Hz",
     "db": "dB",
@@ -170,7 +171,8 @@ def control_for(name: str, field: Mapping[str, Any], value: Any) -> Any:
         return ipywidgets.IntText(**common)
     if kind == "number" and low is not None and high is not None:
         return ipywidgets.FloatText(step=0.05 if high - low <= 2 else 0.5, **common)
-    return ipywidgets.Text(
+    kind_of_line = ipywidgets.Textarea if name == "text" else ipywidgets.Text
+    return kind_of_line(
         placeholder=expectation(field),
         continuous_update=False,
         **common | {"value": "" if value is None else str(value)},

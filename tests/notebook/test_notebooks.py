@@ -1,5 +1,6 @@
 """The unattended notebooks, executed whole by papermill; and that their failure is a failure."""
 
+import importlib.util
 import io
 import json
 import shutil
@@ -58,6 +59,10 @@ def test_the_notebooks_make_a_voice_a_file_and_a_comparison(tmp_path: Path, monk
     assert "converting 1/1" in told.getvalue(), "somebody who waits in a terminal sees that it goes on"
     [file] = converted["files"]
     assert Path(file["output"]).suffix == ".flac" and abs(read_audio(Path(file["output"])).seconds - 2) < 0.02
+    if importlib.util.find_spec("espeakng_loader"):
+        said = {"voice": "Алиса", "text": "Bom dia!", "language": "pt-br", "output": str(tmp_path / "out")}
+        [file] = batch.execute("batch_convert", tmp_path / "batch_speak", said)["files"]
+        assert file["engine"] == "espeak-ng" and read_audio(Path(file["output"])).seconds > 0.4
     heard = _execute(
         "compare_checkpoints",
         tmp_path,
