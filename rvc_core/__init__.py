@@ -23,6 +23,8 @@ _PUBLIC = {
     "IndexSettings": "settings",
     "ConvertSettings": "settings",
     "SpeakSettings": "settings",
+    "SongSettings": "song_settings",
+    "SeparateSettings": "settings",
     "RuntimeSettings": "settings",
     "MirrorSettings": "settings",
 }

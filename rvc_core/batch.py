@@ -27,12 +27,14 @@ from .settings import (
     MirrorSettings,
     PrepareSettings,
     RuntimeSettings,
+    SeparateSettings,
     Settings,
     SpeakSettings,
     TrainSettings,
     refuse_unknown,
     text_of,
 )
+from .song_settings import SongSettings
 from .system.documents import Digest, read_json, read_or, read_yaml
 from .system.files import sha256_of, signature, slug_of, write_json
 from .system.platforms import in_words
@@ -42,6 +44,7 @@ from .workspace.layout import Layout
 _STAGES = (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings, MirrorSettings)
 TRAIN_SETTINGS = (*_STAGES, RuntimeSettings)
 CONVERT_SETTINGS = (ConvertSettings, RuntimeSettings)
+SONG_SETTINGS = (SongSettings, ConvertSettings, SeparateSettings)
 _LINE_EVERY_SECONDS = 15.0  # on stderr, which `execute` passes on; stdout is for the reports
 _LONGEST_LINE = 4096
 _YAML = (
@@ -99,7 +102,7 @@ def convert_folder(
     parameters: Mapping[str, Any],
     index: str | float | None = "auto",
 ) -> dict[str, Any]:
-    """Convert recordings, or speak a text where the parameters have one, and write the reports to the file `result`.
+    """Convert recordings, sing songs, or speak the parameters' text; write the reports to the file `result`.
 
     Parameters
     ----------
@@ -108,7 +111,8 @@ def convert_folder(
     inputs, output, result : str
         Recordings: a file, a folder, a zip, a pattern or a link; the folder for the results; the file for the reports.
     parameters : mapping
-        Settings by name.
+        Settings by name; ``song``: whether the recordings are songs to be sung; ``backing_voice``: sings in their
+        background.
     index : str
         ``auto``, ``none`` or a file.
 
@@ -127,7 +131,14 @@ def convert_folder(
     if speech.text:
         return _spoken(loaded, speech, settings, Path(text_of(output)), Path(text_of(result)))
     files = sources(text_of(inputs), "to convert", progress)
-    results = loaded.convert_all(files, text_of(output), settings, progress=progress)
+    folder, results = text_of(output), list[Any]()
+    if parameters.get("song") in (True, "True", "true"):
+        backing = text_of(parameters.get("backing_voice"))
+        second = Voice.load(backing, runtime=settings_from(RuntimeSettings, parameters)) if backing else None
+        chosen = (settings_from(one, parameters) for one in SONG_SETTINGS)
+        results += loaded.sing_all(files, folder, *chosen, backing=second, progress=progress)
+    else:
+        results += loaded.convert_all(files, folder, settings, progress=progress)
     reports = {"files": [item.as_json() for item in results]}
     write_json(Path(text_of(result)), reports)
     if failed := [item for item in results if isinstance(item, FailedFile)]:
@@ -230,6 +241,8 @@ class Plan:
     ----------
     inputs : str
         Recordings to convert with the voice; empty: none.
+    song : bool
+        Whether they are songs to be sung.
     settings : dict
         Settings of training and conversion by name.
     """
@@ -237,11 +250,14 @@ class Plan:
     name: str
     dataset: str
     inputs: str
+    song: bool
     settings: dict[str, Any]
 
 
 def read_plans(file: Path) -> list[Plan]:
-    """Read the runs of a YAML file: a list ``runs`` of ``name``, ``dataset``, ``convert`` and settings; ``defaults``.
+    """Read the runs of a YAML file: a list ``runs`` of ``name``, ``dataset``, ``convert``, ``song`` and settings.
+
+    ``defaults`` hold for all runs.
 
     Paths are relative to the file. All values are checked before anything runs.
 
@@ -281,15 +297,17 @@ def _plan(file: Path, row: dict[str, Any]) -> Plan:
     def absolute(text: str) -> str:
         return str(file.absolute().parent / os.path.expanduser(text)) if text and not is_link(text) else text
 
-    settings = {name: value for name, value in row.items() if name not in ("name", "dataset", "convert")}
+    settings = {name: value for name, value in row.items() if name not in ("name", "dataset", "convert", "song")}
+    if (song := str(row.get("song") or "false").lower()) not in ("true", "false"):
+        raise SettingsError(f"{file}: {row['name']}: song must be true or false", hint="true: convert names songs")
     try:
-        refuse_unknown(settings, *TRAIN_SETTINGS, ConvertSettings)
-        for one in (*TRAIN_SETTINGS, ConvertSettings):
+        refuse_unknown(settings, *TRAIN_SETTINGS, *SONG_SETTINGS)
+        for one in (*TRAIN_SETTINGS, *SONG_SETTINGS):
             read = settings_from(one, settings).stamp()
             settings |= {name: read[name] for name in settings.keys() & read.keys()}
     except SettingsError as error:
         raise SettingsError(f"{file}: {row['name']}: {error}", hint=error.hint) from None
-    return Plan(row["name"], absolute(row["dataset"]), absolute(row.get("convert") or ""), settings)
+    return Plan(row["name"], absolute(row["dataset"]), absolute(row.get("convert") or ""), song == "true", settings)
 
 
 def run_all(file: Path, output: Path, progress: Progress = Silent()) -> list[dict[str, Any]]:
@@ -344,12 +362,12 @@ def _run(plan: Plan, place: Path, stamp: str, progress: Progress) -> str:
         settings = {
             name: value
             for name, value in plan.settings.items()
-            if any(name in one.model_fields for one in CONVERT_SETTINGS)
+            if any(name in one.model_fields for one in (*SONG_SETTINGS, RuntimeSettings))
         }
         report = execute(
             "batch_convert",
             converted,
-            {"voice": plan.name, "inputs": plan.inputs, "output": str(converted), **settings},
+            {"voice": plan.name, "inputs": plan.inputs, "output": str(converted), "song": plan.song, **settings},
             progress,
         )
         made += [one["output"] for one in report["files"]]

@@ -256,6 +256,24 @@ class SpeakSettings(Settings):
     speed: float = Field(1.0, ge=0.5, le=2, description="Speed of speech. Subtitles are fitted to their times instead.")
 
 
+class SeparateSettings(Settings):
+    """How a song is separated into stems."""
+
+    model: str = Field(
+        "auto",
+        description=(
+            "Separate the vocals with this model: embedded, or a file of rvc weights list. auto: the best that is "
+            "there."
+        ),
+    )
+    overlap: float = Field(
+        0.25,
+        ge=0,
+        le=0.75,
+        description="Compute this share of each chunk twice and crossfade: more has fewer seams and takes longer.",
+    )
+
+
 class RuntimeSettings(Settings):
     """Where the work runs; this does not change results."""
 

@@ -1,25 +1,29 @@
 """The public API for conversion: a Voice converts recordings."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import RVCError, SettingsError
 from .progress import Beside, Progress, Report, Silent
-from .settings import ConvertSettings, RuntimeSettings, SpeakSettings
-from .system.files import slug_of
+from .settings import ConvertSettings, RuntimeSettings, SeparateSettings, SpeakSettings
+from .song_settings import SongSettings
+from .system.files import readable
 from .system.platforms import in_words
 from .workspace.layout import Layout, voice_path
 
 if TYPE_CHECKING:  # importing these loads torch
     from .audio.waveform import Audio
     from .conversion.convert import Converter, ConvertResult
+    from .conversion.song import SongReport
     from .conversion.speak import SpeakResult
     from .evaluation.evaluate import EvaluateReport
 
+R = TypeVar("R")
+MADE = ("song.json", "separation.json")  # a folder with one of these holds what was made of a song
 _LONGEST_NAME = 160  # bytes of a recording's name in that of its result; file systems allow 255 in all
 
 
@@ -108,16 +112,59 @@ class Voice:
         progress: Progress = Silent(),
     ) -> "list[ConvertResult | FailedFile]":
         """Convert recordings into `folder`. If one fails, the others are still converted."""
-        results: list[ConvertResult | FailedFile] = []
-        for source, output in outputs_for([Path(item) for item in inputs], Path(folder), self.name, settings):
-            try:
-                shown = Beside(progress, partial(str, source.name))
-                results.append(self.convert(source, settings, output=output, progress=shown))
-            except RVCError as error:
-                results.append(FailedFile(str(source), str(error), error.hint))
-            except OSError as error:
-                results.append(FailedFile(str(source), *in_words(error)))
-        return results
+        return [
+            _attempted(
+                source, partial(self.convert, source, settings, output=output, progress=_named(progress, source))
+            )
+            for source, output in outputs_for([Path(item) for item in inputs], Path(folder), self.name, settings)
+        ]
+
+    def sing(
+        self,
+        song: str | Path,
+        settings: SongSettings = SongSettings(),
+        convert: ConvertSettings = ConvertSettings(),
+        separate: SeparateSettings = SeparateSettings(),
+        *,
+        output: str | Path = "songs",
+        backing: "Voice | None" = None,
+        progress: Progress = Silent(),
+    ) -> "SongReport":
+        """Sing a song: its vocals are separated, converted and mixed with the accompaniment again.
+
+        Parameters
+        ----------
+        output : path
+            Folder; the song gets a folder in it, with the mix and every stem.
+        backing : Voice, optional
+            Sings the backing vocals.
+
+        Raises
+        ------
+        RVCError
+            When the song cannot be read, or has no vocals.
+        """
+        from .conversion.song import Singer, Singers, make_song
+
+        singers = Singers(*(Singer(one.name, one.converter) for one in (self, backing) if one))
+        return make_song(Path(song), Path(output), singers, settings, convert, separate, progress=progress)
+
+    def sing_all(
+        self,
+        songs: Iterable[str | Path],
+        folder: str | Path,
+        *settings: Any,
+        backing: "Voice | None" = None,
+        progress: Progress = Silent(),
+    ) -> "list[SongReport | FailedFile]":
+        """Sing songs, and those in folders, into `folder`. If one fails, the others are still sung."""
+        return [
+            _attempted(
+                song,
+                partial(self.sing, song, *settings, output=folder, backing=backing, progress=_named(progress, song)),
+            )
+            for song in songs_in([Path(item) for item in songs], Path(folder))
+        ]
 
     def speak(
         self,
@@ -216,6 +263,36 @@ class FailedFile(Report):
     hint: str
 
 
+def _attempted(source: Path, work: Callable[[], R]) -> "R | FailedFile":
+    """What the work returns, or why it failed."""
+    try:
+        return work()
+    except RVCError as error:
+        return FailedFile(str(source), str(error), error.hint)
+    except OSError as error:
+        return FailedFile(str(source), *in_words(error))
+
+
+def _named(progress: Progress, source: Path) -> Progress:
+    """Progress that says which recording it is about."""
+    return Beside(progress, partial(str, source.name))
+
+
+def songs_in(inputs: list[Path], folder: Path) -> list[Path]:
+    """The songs that are given, and those in folders and their sub-folders; what was made of songs is none.
+
+    Raises
+    ------
+    SettingsError
+        When there is none.
+    """
+    found = [file for item in inputs for file in (recordings_in(item, folder) if item.is_dir() else [item])]
+    songs = [file for file in found if not any((parent / name).exists() for parent in file.parents for name in MADE)]
+    if not songs:
+        raise SettingsError("no songs found", hint="give songs, or a folder with songs")
+    return songs
+
+
 def outputs_for(
     inputs: list[Path], folder: Path, voice_name: str, settings: ConvertSettings
 ) -> list[tuple[Path, Path]]:
@@ -253,7 +330,7 @@ def outputs_for(
     pairs = []
     for file in files:
         name = file.stem if len(os.fsencode(file.stem)) < _LONGEST_NAME else file.stem[: _LONGEST_NAME // 4]
-        stem = f"{name}_{slug_of(voice_name)}"
+        stem = f"{name}_{readable(voice_name)}"
         names = (stem, *(f"{stem}_{number}" for number in range(2, len(files) + 2)))
         output = next(path for name in names if (path := folder / f"{name}.{settings.output_format}") not in taken)
         taken.add(output)
@@ -276,7 +353,7 @@ def spoken_to(output: Path, text: str, voice_name: str, settings: ConvertSetting
         return output
     name = text.strip()
     stem = Path(name).stem if len(name) < _LONGEST_NAME and name.lower().endswith((".txt", ".srt")) else "speech"
-    file = output / f"{stem}_{slug_of(voice_name)}.{settings.output_format}"
+    file = output / f"{stem}_{readable(voice_name)}.{settings.output_format}"
     refuse_output(file, settings)
     return file
 

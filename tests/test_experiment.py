@@ -48,7 +48,16 @@ def test_two_inputs_never_share_an_output(tmp_path: Path) -> None:
     )
     assert [source.name for source, _ in pairs] == ["song.wav"] * 3
     assert len({output for _, output in pairs}) == 3
-    assert all(output.suffix == ".flac" and output.name.isascii() for _, output in pairs)
+    assert [output.name for _, output in pairs][0] == "song_Алиса.flac"
+
+
+@pytest.mark.parametrize(
+    ("voice", "name"),
+    [("my friend", "my_friend"), ("Zoë", "Zoë"), ("a/b: c?", "a_b_c_"), ("..", "voice"), ("ж" * 200, "ж" * 40)],
+)
+def test_results_have_names_that_people_read(voice: str, name: str, tmp_path: Path) -> None:
+    [(_, output)] = outputs_for([tmp_path / "song.wav"], tmp_path, voice, ConvertSettings())
+    assert output.name == f"song_{name.strip('_')}.wav"
 
 
 def test_folders_are_opened_to_the_bottom_and_results_are_no_inputs(tmp_path: Path) -> None:

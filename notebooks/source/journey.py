@@ -146,6 +146,23 @@ from rvc_core import notebook
 notebook.convert();
 
 # %% [markdown]
+# {song_form}
+
+# %%
+from rvc_core import SongSettings, notebook
+
+display(notebook.songs())
+notebook.form(SongSettings);
+
+# %% [markdown]
+# {song}
+
+# %%
+from rvc_core import notebook
+
+notebook.sing();
+
+# %% [markdown]
 # {speak_form}
 
 # %%

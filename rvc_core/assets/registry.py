@@ -22,6 +22,17 @@ _HUB = "https://huggingface.co/lj1995/VoiceConversionWebUI/resolve/main"
 _FOLDERS = {"v1": "pretrained", "v2": "pretrained_v2"}
 CONTENTVEC = "hubert_base"
 RMVPE = "rmvpe/rmvpe.pt"
+SEPARATION = {  # files that separate each kind, in the order in which they are preferred
+    "vocals": (
+        "pymss_weights/model_bs_roformer_ep_368_sdr_12.9628.ckpt",
+        "pymss_weights/model_bs_roformer_ep_317_sdr_12.9755.ckpt",
+    ),
+    "lead": ("pymss_weights/model_mel_band_roformer_karaoke_aufr33_viperx_sdr_10.1956.ckpt",),
+    "dereverb": (
+        "pymss_weights/dereverb_mel_band_roformer_less_aggressive_anvuew_sdr_18.8050.ckpt",
+        "pymss_weights/dereverb_mel_band_roformer_anvuew_sdr_19.1729.ckpt",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,7 @@ def assets() -> dict[str, Asset]:
 
 
 def choose(names: list[str]) -> list[Asset]:
-    """Find files by name, folder, unique file name or preset.
+    """Find files by name, folder, unique file name, preset, or what they separate (``vocals``: the best for it).
 
     Raises
     ------
@@ -85,6 +96,8 @@ def choose(names: list[str]) -> list[Asset]:
     for name in names:
         if name in PRESETS and PRESETS[name].version in _FOLDERS:
             parts = [*base_names(PRESETS[name]), CONTENTVEC, RMVPE]
+        elif name in SEPARATION:
+            parts = [SEPARATION[name][0]]
         else:
             parts = [name]
         for part in parts:
@@ -94,7 +107,7 @@ def choose(names: list[str]) -> list[Asset]:
                 several = ", ".join(asset.name for asset in found)
                 raise SettingsError(
                     f"no file of weights has the name {name!r}" if not found else f"{name} can mean {several}",
-                    hint="use a name from rvc weights list, a folder or a preset (v2-40k)",
+                    hint=f"use a name from rvc weights list, a folder, a preset (v2-40k), or {', '.join(SEPARATION)}",
                 )
             chosen |= {asset.name: asset for asset in found}
     return list(chosen.values())

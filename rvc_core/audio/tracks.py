@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,24 @@ def opened(source: Any) -> Any:
     return av.open(source, metadata_errors="ignore", options={"protocol_whitelist": "file"})
 
 
+def comment_of(path: Path) -> str:
+    """The comment in a recording's metadata; empty without one.
+
+    Raises
+    ------
+    AudioError
+        When it is no recording.
+    """
+    import av
+
+    try:
+        with opened(str(path)) as container:
+            known = {**container.metadata, **(container.streams[0].metadata if container.streams else {})}
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise AudioError(f"{path.name!r} cannot be decoded as audio", hint="choose a recording") from error
+    return next((value for key, value in known.items() if key.lower() == "comment"), "")
+
+
 def decode_tracks(source: Any, name: str) -> Decoded:
     """Decode the first sound track, or a later one if that is silent or much quieter; the others are named.
 
@@ -164,7 +183,7 @@ class _Track:
         shape = frame.sample_rate, frame.layout.nb_channels, frame.format.name
         if shape != self._shape:
             self.flush()
-            self._shape, self._resampler = shape, av.AudioResampler(format="fltp")
+            self._shape, self._resampler = shape, av.AudioResampler(format="flt")
             if not self._runs or (self._runs[-1][0], self._runs[-1][1][0].shape[0]) != shape[:2]:
                 self._runs.append((frame.sample_rate, []))
         if time_seconds is not None:
@@ -190,7 +209,8 @@ class _Track:
 
     def _take(self, frames: list[Any]) -> None:
         for frame in frames:
-            self._runs[-1][1].append(frame.to_ndarray())
+            samples = frame.to_ndarray().reshape(-1, frame.layout.nb_channels)  # as planes, PyAV crashes with eight
+            self._runs[-1][1].append(samples.T)
             self.seconds += frame.samples / frame.sample_rate
 
     def decoded(self) -> Decoded:

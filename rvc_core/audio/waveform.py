@@ -6,6 +6,7 @@ You do not need the ffmpeg program: PyAV brings its libraries.
 import errno
 import os
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ _ENCODERS = {
     ".mp3": ("libmp3lame", (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)),
     ".m4a": ("aac", (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)),
 }
-_BIT_RATE = 160_000
+_BIT_RATE = 160_000  # of one channel
 _HIGHPASS_HZ, _HIGHPASS_ORDER = 48.0, 5
 
 
@@ -129,16 +130,23 @@ class Audio:
             When the disk is full.
         """
         path = Path(path)
-        subtype = subtype_of(path, "32" if float32 else depth)
+        if not float32:
+            save_channels(path, self.samples[:, None], self.sample_rate, comment=comment, depth=depth)
+            return
+        subtype_of(path, "32")
         with reaching(path), replace_atomically(path) as temporary:
-            if float32:  # libsndfile adds a chunk with the time of day, and RVC's reader warns about it
-                from scipy.io import wavfile
+            # libsndfile adds a chunk with the time of day, and RVC's reader warns about it
+            from scipy.io import wavfile
 
-                wavfile.write(temporary, self.sample_rate, self.samples)
-            elif subtype:
-                _write_with_soundfile(self, temporary, subtype, comment)
-            else:
-                _write_with_av(self, temporary, comment)
+            wavfile.write(temporary, self.sample_rate, self.samples)
+
+
+def save_channels(path: Path, samples: np.ndarray, rate_hz: int, *, comment: str = "", depth: str = "auto") -> None:
+    """As `Audio.save`, for samples (N, 1 or 2)."""
+    subtype = subtype_of(path, depth)
+    write = partial(_write_with_soundfile, subtype=subtype) if subtype else _write_with_av
+    with reaching(path), replace_atomically(path) as temporary:
+        write(samples, rate_hz, temporary, comment=comment)
 
 
 def subtype_of(path: Path, depth: str = "auto") -> str:
@@ -296,35 +304,36 @@ def rms_envelope(audio: Audio) -> np.ndarray:
     return frame_rms(audio.samples, audio.sample_rate // 2, 2)
 
 
-def _write_with_soundfile(audio: Audio, path: Path, subtype: str, comment: str) -> None:
+def _write_with_soundfile(samples: np.ndarray, rate_hz: int, path: Path, *, subtype: str, comment: str) -> None:
     import soundfile
 
     try:
-        with soundfile.SoundFile(str(path), "w", audio.sample_rate, 1, subtype) as file:
+        with soundfile.SoundFile(str(path), "w", rate_hz, samples.shape[1], subtype) as file:
             if comment:
                 file.comment = comment
-            for start in range(
-                0, len(audio.samples), 1 << 16
-            ):  # libsndfile's Vorbis overflows its stack on long blocks
-                file.write(audio.samples[start : start + (1 << 16)])
+            for start in range(0, len(samples), 1 << 16):  # libsndfile's Vorbis overflows its stack on long blocks
+                file.write(samples[start : start + (1 << 16)])
     except soundfile.LibsndfileError as error:  # it does not say which error of the system it met
         raise OSError(errno.EFBIG, "the disk, a quota or a size limit refused to take the file", str(path)) from error
 
 
-def _write_with_av(audio: Audio, path: Path, comment: str) -> None:
+def _write_with_av(samples: np.ndarray, rate_hz: int, path: Path, *, comment: str) -> None:
     import av
+    import soxr
 
     codec, rates_hz = _ENCODERS[path.suffix.lower()]
-    audio = audio.resample(next((rate for rate in rates_hz if rate >= audio.sample_rate), rates_hz[-1]))
+    rate = next((rate for rate in rates_hz if rate >= rate_hz), rates_hz[-1])
+    if rate != rate_hz:
+        samples = soxr.resample(samples, rate_hz, rate, quality="HQ")
+    layout = "mono" if samples.shape[1] == 1 else "stereo"
     with av.open(str(path), "w") as container:
         if comment:
             container.metadata["comment"] = comment
-        stream: Any = container.add_stream(codec, rate=audio.sample_rate, layout="mono")
-        stream.bit_rate = _BIT_RATE
-        for start in range(0, len(audio.samples), 1 << 16):
-            frame = av.AudioFrame.from_ndarray(
-                audio.samples[None, start : start + (1 << 16)].clip(-1, 1), format="fltp", layout="mono"
-            )
-            frame.sample_rate, frame.pts = audio.sample_rate, start
+        stream: Any = container.add_stream(codec, rate=rate, layout=layout)
+        stream.bit_rate = _BIT_RATE * samples.shape[1]
+        for start in range(0, len(samples), 1 << 16):
+            block = samples[start : start + (1 << 16)].clip(-1, 1).reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(block, format="flt", layout=layout)
+            frame.sample_rate, frame.pts = rate, start
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

@@ -21,6 +21,7 @@ from ..settings import RuntimeSettings, Settings
 from ..system.platforms import in_words
 from .arguments import Option, Result, complain
 from .reports import COMMANDS as REPORTS
+from .separate import COMMANDS as SEPARATION
 from .stages import COMMANDS as STAGES
 from .stages import SETTINGS_OF
 from .voices import COMMANDS as VOICES
@@ -105,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="rvc", description="Train a voice and convert recordings with it.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, command in (STAGES | REPORTS | VOICES).items():
+    for name, command in (STAGES | REPORTS | SEPARATION | VOICES).items():
         _add(commands, name, *command)
     text = "List, download or verify weights files, or pack them for a machine without internet."
     weights = commands.add_parser("weights", help=text, description=text)

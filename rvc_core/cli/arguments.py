@@ -63,9 +63,9 @@ def existing_experiment(arguments: argparse.Namespace) -> Experiment:
     return experiment_of(arguments)
 
 
-def recordings_of(texts: list[str], progress: Silent | Terminal) -> list[Path]:
+def recordings_of(texts: list[str], progress: Silent | Terminal, name: str = "to convert") -> list[Path]:
     """All recordings that texts name, brought here: folders with their sub-folders, zips, patterns and links."""
-    return recordings_in(path for text in texts for path in sources(text, "to convert", progress))
+    return recordings_in(path for text in texts for path in sources(text, name, progress))
 
 
 def progress_of(arguments: argparse.Namespace) -> Silent | Terminal:

@@ -2,11 +2,12 @@
 
 import argparse
 import shlex
+from argparse import SUPPRESS
 from pathlib import Path
 from typing import Any
 
 from ..conversion.script import read_script
-from ..errors import DatasetError, UnsafeFileError
+from ..errors import DatasetError, SettingsError, UnsafeFileError
 from ..experiment import Experiment
 from ..preparation.incoming import sources
 from ..progress import Silent, Terminal
@@ -16,11 +17,14 @@ from ..settings import (
     IndexSettings,
     MirrorSettings,
     PrepareSettings,
+    RuntimeSettings,
+    SeparateSettings,
     Settings,
     SpeakSettings,
     TrainSettings,
 )
-from ..voice import FailedFile, is_file_name, recordings_in, refuse_output
+from ..song_settings import SongSettings
+from ..voice import FailedFile, Voice, is_file_name, recordings_in, refuse_output
 from .arguments import (
     INDEX,
     RECORDINGS,
@@ -44,6 +48,8 @@ SETTINGS_OF: dict[str, tuple[type[Settings], ...]] = {
     "index": (IndexSettings,),
     "convert": (ConvertSettings,),
     "speak": (SpeakSettings, ConvertSettings),
+    "separate": (SeparateSettings,),
+    "song": (SongSettings, ConvertSettings, SeparateSettings),
     "f0": (),
     "evaluate": (ConvertSettings,),
     "run": (PrepareSettings, ExtractSettings, TrainSettings, IndexSettings, MirrorSettings),
@@ -170,7 +176,11 @@ def _convert(arguments: argparse.Namespace) -> Result:
     files = [one for one in inputs if isinstance(one, Path)]
     made = voice.convert_all(files, arguments.output, settings, progress=progress_of(arguments)) if files else []
     in_turn = iter(made)
-    results = [next(in_turn) if isinstance(one, Path) else one for one in inputs]
+    return _summary([next(in_turn) if isinstance(one, Path) else one for one in inputs])
+
+
+def _summary(results: list[Any]) -> Result:
+    """The reports of files, of which some may have failed."""
     failures = [result for result in results if isinstance(result, FailedFile)]
     for failure in failures if len(results) > 1 else ():  # the command itself tells of the only one
         complain(f"{failure.source}: {failure.error}", failure.hint)
@@ -187,6 +197,32 @@ def _convert(arguments: argparse.Namespace) -> Result:
             "hint": failures[0].hint,
         }
     return summary
+
+
+def _song(arguments: argparse.Namespace) -> Result:
+    named_voices = dict(_part_and_voice(text) for text in arguments.voice)
+    songs = list(arguments.songs)
+    lead = named_voices.get("lead") or songs.pop(0)
+    if not songs:
+        raise SettingsError("no song was given", hint="write: rvc song VOICE SONG")
+    ensure_folder(output := Path(arguments.output))
+    chosen = [settings_of(one, arguments) for one in SETTINGS_OF["song"]]
+    voice = voice_of(lead, arguments)
+    backing = named_voices.get("backing")
+    second = Voice.load(backing, runtime=settings_of(RuntimeSettings, arguments)) if backing else None
+    inputs = _inputs(songs, output, progress_of(arguments))
+    files = [one for one in inputs if isinstance(one, Path)]
+    made = voice.sing_all(files, output, *chosen, backing=second, progress=progress_of(arguments)) if files else []
+    return _summary([*made, *(one for one in inputs if isinstance(one, FailedFile))])
+
+
+def _part_and_voice(text: str) -> tuple[str, str]:
+    voice, _, part = text.rpartition("=")
+    if part not in ("lead", "backing") or not voice:
+        raise SettingsError(
+            f"--voice {text} does not name a part", hint="write: --voice NAME=lead --voice NAME=backing"
+        )
+    return part, voice
 
 
 def _inputs(texts: list[str], output: Path, progress: Silent | Terminal) -> list[Path | FailedFile]:
@@ -281,6 +317,23 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
             default="converted",
             metavar="PLACE",
         ),
+        INDEX,
+    ),
+    "song": (
+        _song,
+        "Let a voice sing songs: separate, convert the vocals, mix. Every stem is kept.",
+        named(
+            "songs", f"A voice (.pth or experiment), then songs: each {RECORDINGS}.", metavar="VOICE SONG", nargs="+"
+        ),
+        named(
+            "--voice",
+            "Name voices by part instead: --voice alice=lead --voice bob=backing. All that follows is songs.",
+            action="append",
+            default=[],
+            metavar="NAME=PART",
+        ),
+        named("--output", "Folder for the results. Default: songs.", default="songs", metavar="DIR"),
+        named("--preview", SongSettings.model_fields["preview"].description, nargs="?", const="true", default=SUPPRESS),
         INDEX,
     ),
 }

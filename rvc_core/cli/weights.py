@@ -10,7 +10,10 @@ from ..assets.bundle import TARGETS, make_bundle
 from ..errors import SettingsError, WeightsError
 from .arguments import named, progress_of
 
-_NAMES = {"metavar": "NAME", "help": "Files or folders from `rvc weights list`, or presets such as v2-40k."}
+_NAMES = {
+    "metavar": "NAME",
+    "help": "Files or folders from `rvc weights list`, presets such as v2-40k, or vocals, lead, dereverb.",
+}
 
 
 def _list(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -19,8 +22,11 @@ def _list(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _fetch(arguments: argparse.Namespace) -> dict[str, Any]:
     chosen = registry.choose(arguments.names)
+    progress = progress_of(arguments)
     for asset in chosen:
-        registry.fetch(asset, progress_of(arguments))
+        if asset.licence == "unknown" and not registry.find(asset.name):
+            progress.say(f"{asset.name}: its authors state no licence; use it at your own risk")
+        registry.fetch(asset, progress)
     return _report(arguments, chosen, state="verified")
 
 

@@ -4,6 +4,7 @@ The pipeline is RVC WebUI's (``infer/vc/pipeline.py``) with two changes: windows
 stay at 0 Hz, which `protect` needs.
 """
 
+import functools
 import os
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -29,6 +30,7 @@ from ..system.platforms import MOUNT_AGAIN, is_reachable
 from ..system.threads import set_threads
 from ..workspace.layout import voice_path
 from ..workspace.voice_file import VoiceFile, load_voice, synthesizer_of
+from .outputs import CODEC_SECONDS, SILENT_RMS, check_sanity, identity_of, made_of, place_for, tag_of
 from .shaping import autotuned, gate_of, gated, key_of, levelled, mix_loudness, protect_consonants, shift_formants
 from .windows import (
     CONTEXT_FRAMES,
@@ -44,9 +46,7 @@ from .windows import (
 # oneDNN keeps 1024 compiled kernels: 130 recordings of different lengths took 110 MB more than the first twenty.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 SOURCE_RATE_HZ = 16000
-_SILENT_RMS, _QUIET_RMS = 1e-4, 1e-3
 _LOUD_QUANTILE, _LOUD = 0.95, 0.1  # pitch is estimated where the louder samples are at least that
-CODEC_SECONDS = {".mp3": 0.15, ".m4a": 0.15}  # these codecs add frames at both ends
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,18 @@ class Converter:
             )
         self.device = torch.device(choose_device(runtime.device).name)
         set_threads(runtime.threads)
+        self.runtime = runtime
         self.voice, self.index = voice, index.on(str(self.device)) if index else None
-        self._encoder, self._runtime = self._matching_encoder(voice), runtime
+        self._encoder = self._matching_encoder(voice)
         self._blend: tuple[Any, Converter | None] = (None, None)
         if index is not None:
             index.refuse_other_encoder(self._encoder.identity)
         self._synthesizer = synthesizer_of(voice).to(self.device)
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """Of the voice and its index, in sixteen hex digits."""
+        return identity_of(self.voice, self.index)
 
     def _matching_encoder(self, voice: VoiceFile) -> ContentEncoder:
         name = voice.encoder
@@ -130,19 +136,26 @@ class Converter:
         source: Audio,
         settings: ConvertSettings = ConvertSettings(),
         *,
+        key_semitones: float | None = None,
         progress: Progress = Silent(),
         stop: Stop | None = None,
     ) -> ConvertResult:
-        """Convert one recording. The result has exactly the length of the source."""
+        """Convert one recording. The result has exactly the length of the source.
+
+        `key_semitones`: it is sung over an accompaniment that was moved by so many semitones, so that ``auto``
+        transposes by whole octaves besides.
+        """
         if settings.blend_with:
             alone = settings.model_copy(update={"blend_with": ""})
-            return self._blended(settings).convert(source, alone, progress=progress, stop=stop)
+            return self._blended(settings).convert(
+                source, alone, key_semitones=key_semitones, progress=progress, stop=stop
+            )
         started = time.monotonic()
         about_speaker = self._speaker_warnings(settings.speaker)
         samples = _prepared(source)
         gate = gate_of(samples, settings.gate_db)
         padded = _padded(samples)
-        pitch, transpose, key, warnings = self._pitch(padded, settings)
+        pitch, transpose, key, warnings = self._pitch(padded, settings, key_semitones)
         padded = shift_formants(padded, pitch.transposed(-transpose), settings.formant_semitones)
         windows = plan_windows(len(samples))
         progress.start("converting", len(windows))
@@ -200,11 +213,13 @@ class Converter:
         what = other, other.stat().st_mtime_ns, settings.blend_share
         if self._blend[1] is None or self._blend[0] != what:
             voice = mixed(self.voice, load_voice(other), 1 - settings.blend_share, self.voice.info.name)
-            self._blend = what, Converter(voice, self.index, self._runtime)
+            self._blend = what, Converter(voice, self.index, self.runtime)
         assert self._blend[1] is not None
         return self._blend[1]
 
-    def _pitch(self, padded: np.ndarray, settings: ConvertSettings) -> tuple[PitchTrack, float, str, list[str]]:
+    def _pitch(
+        self, padded: np.ndarray, settings: ConvertSettings, key_semitones: float | None = None
+    ) -> tuple[PitchTrack, float, str, list[str]]:
         """Transposed pitch of the padded source, the semitones added, the key of autotune, and warnings."""
         if not self.voice.spec.uses_f0:
             if unused := next((name for name in ("f0_curve", "autotune") if getattr(settings, name)), ""):
@@ -226,20 +241,24 @@ class Converter:
         elif settings.autotune:
             key = key_of(track.f0_hz) if settings.key == "auto" else settings.key
             track = autotuned(track, settings.autotune, key)
-        semitones, unknown = self._transposition(track, settings)
+        semitones, unknown = self._transposition(track, settings, key_semitones)
         return track.transposed(semitones), semitones, key, warnings + unknown
 
-    def _transposition(self, track: PitchTrack, settings: ConvertSettings) -> tuple[float, list[str]]:
+    def _transposition(
+        self, track: PitchTrack, settings: ConvertSettings, key_semitones: float | None
+    ) -> tuple[float, list[str]]:
         """Semitones to add to the source's pitch, and a warning if they are unknown."""
         if settings.transpose != "auto":
-            return float(settings.transpose), []
+            return float(settings.transpose) + (key_semitones or 0.0), []
         if settings.f0_curve:  # it is sung as drawn
-            return 0.0, []
+            return key_semitones or 0.0, []
         info = self.voice.info
         median_hz = [*info.speakers.values()][settings.speaker] if info.speakers else info.f0_median_hz
         if not median_hz:
-            return 0.0, ["this voice file records no median pitch, so nothing was transposed. Set `transpose`."]
-        return auto_transpose(track, median_hz), []
+            unknown = "this voice file records no median pitch, so nothing was transposed. Set `transpose`."
+            return key_semitones or 0.0, [unknown]
+        semitones = auto_transpose(track, median_hz)
+        return (semitones if key_semitones is None else 12.0 * round(semitones / 12) + key_semitones), []
 
     @torch.inference_mode()
     def _window(self, padded: np.ndarray, pitch: PitchTrack, window: Window, settings: ConvertSettings) -> np.ndarray:
@@ -281,13 +300,20 @@ class Converter:
 def convert_to_file(
     converter: Converter, source: Audio, output: Path, settings: ConvertSettings, *, progress: Progress = Silent()
 ) -> ConvertResult:
-    """Convert a recording, write the result tagged as converted, then read the file and check it."""
+    """Convert a recording, write the result tagged as converted, then read the file and check it.
+
+    Another result under this name is kept: a number is added to the new one's name, and a warning says so.
+    """
     if not is_reachable(output.parent):
         raise StorageError(f"{output.parent} cannot be reached: its storage went away", hint=MOUNT_AGAIN)
     subtype_of(output, settings.output_depth)  # what cannot be written is refused before the work
+    tag = tag_of(converter.voice.info.name, made_of(converter.identity, source, settings))
+    wanted, output = output, place_for(output, tag)
     result = converter.convert(source, settings, progress=progress)
-    comment = f"voice converted by rvc_core with {converter.voice.info.name or 'a voice'}"
-    result.audio.save(output, comment=comment, depth=settings.output_depth)
+    if output != wanted:
+        line = f"{wanted.name} holds something else, and was kept: this result is {output.name}"
+        result = replace(result, warnings=[line, *result.warnings])
+    result.audio.save(output, comment=tag, depth=settings.output_depth)
     try:
         tolerance = CODEC_SECONDS.get(output.suffix.lower(), 0.02)
         sanity = check_sanity(read_audio(output), source, tolerance_seconds=tolerance)
@@ -303,7 +329,7 @@ def _prepared(source: Audio) -> np.ndarray:
 
     It is extended by a second of its reflection, so that an offset or a hum makes no click where the sound begins.
     """
-    if source.seconds == 0 or np.sqrt(np.mean(np.square(source.samples))) < _SILENT_RMS:
+    if source.seconds == 0 or np.sqrt(np.mean(np.square(source.samples))) < SILENT_RMS:
         raise AudioError("the recording is silent", hint="choose a recording with a voice in it")
     second = source.sample_rate
     extended = np.pad(source.samples, second, mode="reflect", reflect_type="odd")
@@ -353,25 +379,3 @@ def _fitted(samples: np.ndarray, length: int) -> np.ndarray:
 def _finished(audio: Audio, output_rate_hz: int) -> Audio:
     """High-pass, and resample to the requested rate."""
     return highpass(audio, zero_phase=True).resample(output_rate_hz or audio.sample_rate)
-
-
-def check_sanity(made: Audio, source: Audio, *, tolerance_seconds: float = 0.02) -> dict[str, float]:
-    """Measure a result; raises an AudioError if it is silent or does not have the length of its source."""
-    rms = float(np.sqrt(np.mean(np.square(made.samples, dtype=np.float64)))) if len(made.samples) else 0.0
-    difference = made.seconds - source.seconds
-    source_rms = float(np.sqrt(np.mean(np.square(source.samples, dtype=np.float64))))
-    if rms < _SILENT_RMS and source_rms < _QUIET_RMS:
-        raise AudioError(
-            f"the recording is too quiet: {20 * np.log10(source_rms):.0f} dB", hint="raise its level, then convert it"
-        )
-    if rms < _SILENT_RMS:
-        raise AudioError("the result is silent", hint="the voice is damaged or untrained: use another checkpoint")
-    if abs(difference) > tolerance_seconds:
-        raise AudioError(
-            f"the result's length differs from the source's by {difference:+.2f} s", hint="set output_format to wav"
-        )
-    return {
-        "rms_db": round(20 * np.log10(rms), 2),
-        "peak_db": round(20 * float(np.log10(np.abs(made.samples).max())), 2),
-        "seconds_difference": round(difference, 4),
-    }

@@ -17,7 +17,9 @@ from ..errors import AudioError, ResourceError, RVCError, SettingsError
 from ..progress import Progress, Silent
 from ..scoring.words import WordRecogniser, WordScore
 from ..settings import ConvertSettings, SpeakSettings
-from .convert import CODEC_SECONDS, Converter, check_sanity
+from ..system.files import signature
+from .convert import Converter
+from .outputs import CODEC_SECONDS, check_sanity, place_for, tag_of
 from .script import Utterance, read_script
 from .shaping import levelled
 from .speakers import Speaker, speaker_of
@@ -141,8 +143,10 @@ def speak(
     )
     if output is None:
         return result
-    comment = f"synthetic speech, converted by rvc_core with {converter.voice.info.name or 'a voice'}"
-    audio.save(output, comment=comment, depth=settings.output_depth)
+    made_from = [converter.identity, [one.text for one in script], speech.stamp() | {"text": ""}, settings.stamp()]
+    tag = tag_of(converter.voice.info.name, signature(made_from))
+    output = place_for(output, tag)
+    audio.save(output, comment=tag, depth=settings.output_depth)
     tolerance = CODEC_SECONDS.get(output.suffix.lower(), 0.02)
     sanity = check_sanity(read_audio(output), audio, tolerance_seconds=tolerance)
     return replace(result, output=str(output), sanity=sanity)

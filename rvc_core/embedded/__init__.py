@@ -9,6 +9,7 @@ from typing import Literal
 _FOLDER = Path(__file__).parent
 
 ENCODER_FILE = _FOLDER / "encoder.safetensors"
+SEPARATOR_FILE = _FOLDER / "separator.safetensors"
 BASE_GENERATOR_FILE = _FOLDER / "base_generator.pth"  # the nano base voice; may be absent
 BASE_DISCRIMINATOR_FILE = _FOLDER / "base_discriminator.pth"
 

@@ -25,6 +25,7 @@ _PUBLIC = {
         "cells",
     ),
     "parameters": "unattended",
+    "sing": "songs",
     **dict.fromkeys(("listen", "choose", "convert", "speak", "export", "clean_up", "job"), "results"),
 }
 __all__ = list(_PUBLIC)

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
-
+from ..audio.mixing import loudest_seconds
 from ..audio.waveform import Audio, header_seconds, read_audio
 from ..system.platforms import home
 from .texts import say
@@ -72,7 +71,7 @@ def preview(file: Path, start_seconds: float | None = None) -> Preview:
         if 0 < seconds <= _SECONDS:
             return Preview(file.read_bytes(), mime, 0.0, seconds, seconds)
     audio = read_audio(file)
-    start = loudest_seconds(audio) if start_seconds is None else start_seconds
+    start = loudest_seconds(audio, _SECONDS) if start_seconds is None else start_seconds
     start = min(start, max(0.0, audio.seconds - _SECONDS))
     part = audio[start : start + _SECONDS]
     return Preview(_mp3(part), _TYPES[".mp3"], start, part.seconds, audio.seconds)
@@ -82,23 +81,6 @@ def compressed(audio: Audio) -> Preview:
     """The first half minute of what is not in a file."""
     part = audio[:_SECONDS]
     return Preview(_mp3(part), _TYPES[".mp3"], 0.0, part.seconds, audio.seconds)
-
-
-def loudest_seconds(audio: Audio) -> float:
-    """Where the loudest half minute begins, in whole seconds; 0 where all of it fits.
-
-    Examples
-    --------
-    >>> song = np.concatenate([np.zeros(8000 * 60), np.ones(8000 * 30), np.zeros(8000 * 60)]).astype(np.float32)
-    >>> loudest_seconds(Audio(song, 8000))
-    60.0
-    """
-    whole, window = int(audio.seconds), int(_SECONDS)
-    if whole <= window:
-        return 0.0
-    seconds = audio.samples[: whole * audio.sample_rate].reshape(whole, audio.sample_rate)
-    sums = np.concatenate([[0.0], np.cumsum(np.einsum("ns,ns->n", seconds, seconds, dtype=np.float64))])
-    return float(np.argmax(sums[window:] - sums[:-window]))
 
 
 def _mp3(audio: Audio) -> bytes:

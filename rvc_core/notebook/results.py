@@ -15,7 +15,7 @@ from ..errors import SettingsError, StageOrderError, StorageError
 from ..preparation.incoming import brought, sources
 from ..preparation.leftovers import bytes_of, leftovers, remove
 from ..settings import ConvertSettings, PrepareSettings, RuntimeSettings, SpeakSettings
-from ..system.files import slug_of, write_text
+from ..system.files import readable, slug_of, write_text
 from ..system.platforms import detect, home, is_reachable
 from ..training import detached
 from ..workspace.layout import Layout
@@ -63,7 +63,7 @@ def listen(most: int = 3) -> None:
     places = {Path(one.path).name: place for place, one in enumerate(verdict.candidates) if one.path}
     dated = [path for path in found if path != layout.final_voice]  # one of them is the final voice too
     dated.sort(key=lambda path: places.get(path.name, len(found)))
-    shown, taken = (dated or found)[:most], _chosen_voice(session)
+    shown, taken = (dated or found)[:most], chosen_voice(session)
     if taken not in shown:
         shown.append(taken)
     display({"text/html": labelled(say("said_by_another"), preview(source)), "text/plain": ""}, raw=True)
@@ -97,7 +97,7 @@ def convert() -> list[dict[str, Any]]:
     session = Session.load()
     print(say("consent"))
     mount_drive(session.songs)
-    output, voice = home() / "converted" / slug_of(session.voice_name), _chosen_voice(session)
+    output, voice = home() / "converted" / readable(session.voice_name), chosen_voice(session)
     print(say("uses", voice=called(voice, session.lab.layout)))
     made = converted(session, voice, _songs(session), output)
     done = [one for one in made if "error" not in one]
@@ -117,7 +117,7 @@ def speak() -> dict[str, Any]:
     """Speak the text in the chosen voice, and play it. Without an engine or a text file this says so, and goes on."""
     session = Session.load()
     print(say("consent"))
-    speech, voice = session.settings(SpeakSettings), _chosen_voice(session)
+    speech, voice = session.settings(SpeakSettings), chosen_voice(session)
     print(say("uses", voice=called(voice, session.lab.layout)))
     text = speech.text.strip() or say("sample_text")
     if not text.lower().endswith((".txt", ".srt")):  # a process takes no text of any length
@@ -127,7 +127,7 @@ def speak() -> dict[str, Any]:
         "speak",
         str(voice),
         "--output",
-        str(home() / "converted" / slug_of(session.voice_name)),
+        str(home() / "spoken" / readable(session.voice_name)),
         failing=False,
         settings=(
             speech.model_copy(update={"text": text}),
@@ -194,7 +194,7 @@ def export(download: bool = False) -> list[str]:
     """
     session, here = Session.load(), detect()
     output = (here.storage if here.name == "colab" and here.storage else home()) / "exported"
-    paths = run_command("export", str(_chosen_voice(session)), "--layout", "zip", "--output", str(output))["paths"]
+    paths = run_command("export", str(chosen_voice(session)), "--layout", "zip", "--output", str(output))["paths"]
     if not is_reachable(output):
         raise StorageError(f"{output} went away while the voice was written", hint="run Begin, then this cell again")
     for path in paths:
@@ -206,7 +206,8 @@ def export(download: bool = False) -> list[str]:
     return paths
 
 
-def _chosen_voice(session: Session) -> Path:
+def chosen_voice(session: Session) -> Path:
+    """The saved voice that was taken, else the recommended one."""
     found = voices(session.lab.layout)
     return next((path for path in found if path.name == session.voice), found[0])
 

@@ -12,13 +12,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..batch import TRAIN_SETTINGS
+from ..batch import SONG_SETTINGS, TRAIN_SETTINGS
 from ..embedded import voice_folder
 from ..errors import SettingsError, StageOrderError
 from ..experiment import Experiment
 from ..progress import Terminal
 from ..settings import (
-    ConvertSettings,
     MirrorSettings,
     PrepareSettings,
     RuntimeSettings,
@@ -37,7 +36,7 @@ from .forms import Form, in_turn
 from .recommended import batch_for, epochs_for, gpu_gigabytes
 from .texts import language, say, translated
 
-_CLASSES = (*TRAIN_SETTINGS, ConvertSettings, SpeakSettings, MirrorSettings)
+_CLASSES = (*TRAIN_SETTINGS, *SONG_SETTINGS, SpeakSettings, MirrorSettings)
 _LINE_EVERY_SECONDS = 15.0
 _NEWEST = "notebook.json"
 DEMO = "demo"  # the recordings inside the package, and the voice that is made of them

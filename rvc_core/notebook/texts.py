@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .. import settings
+from .. import settings, song_settings
 from ..errors import RVCError
 
 LANGUAGES = ("en", "pt")
@@ -89,7 +89,7 @@ def _sentences(code: str) -> dict[str, str]:
     """What other folders say, and the settings' descriptions, which their errors repeat."""
     found = texts(code)
     described = {
-        getattr(settings, name).model_fields[field].description: text
+        (vars(settings) | vars(song_settings))[name].model_fields[field].description: text
         for name, rows in found.get("help", {}).items()
         for field, text in rows.items()
     }

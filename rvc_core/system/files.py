@@ -18,6 +18,8 @@ from .inside import remove
 _MARGIN_BYTES = 32 << 20  # stays free for logs and the system
 _FULL_BYTES = 1_000_000  # with less free space, a failed write means a full disk
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, or what you may use of it
+_LONGEST_BYTES = 80  # of a readable name; file systems allow 255 in all
+_UNFIT = re.compile('[\\s\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff/\\\\:*?"<>|]+')
 _LEFTOVER = re.compile(r"\.part-(\d{1,9})-.+")
 
 
@@ -144,6 +146,18 @@ def slug_of(name: str) -> str:
     if slug == name and len(name) <= 80:
         return slug
     return f"{slug[:60]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}".lstrip("-")
+
+
+def readable(name: str) -> str:
+    """A name in any script as a part of a file's name: letters and accents stay, spaces and what disks refuse do not.
+
+    Examples
+    --------
+    >>> readable("my friend"), readable("Zoë / Алиса"), readable("..")
+    ('my_friend', 'Zoë_Алиса', 'voice')
+    """
+    kept = _UNFIT.sub("_", unicodedata.normalize("NFC", name)).encode()[:_LONGEST_BYTES].decode(errors="ignore")
+    return kept.strip("._-") or "voice"
 
 
 def is_hidden(path: PurePath) -> bool:

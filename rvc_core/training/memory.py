@@ -1,7 +1,6 @@
 """Making do with the memory there is: how many clips fit into one step, and what happens when they do not."""
 
 import contextlib
-import gc
 import math
 import re
 import resource
@@ -15,33 +14,13 @@ import psutil
 import torch
 
 from ..progress import counted
+from ..system.memory import is_out_of_memory as is_out_of_memory
+from ..system.memory import release as release
 
 _RESERVE = 0.15  # of the memory, for fragmentation and for other programs
 _ASK_SECONDS = 5.0
 MOST_CLIPS = 16  # larger batches make fewer steps of the same clips, and learn no better
-_SIGNS = re.compile(r"out of memory|can't allocate memory|ALLOC_FAILED|could not create a primitive$")  # last: oneDNN
-_LIKELY_SIGNS = re.compile(  # what cuDNN and cuBLAS say without room to work in, or when they are really broken
-    "unable to find an engine|CUDNN_STATUS_NOT_SUPPORTED|CUBLAS_STATUS_NOT_INITIALIZED|ALLOCATION_FAILED"
-)
 T = TypeVar("T")
-
-
-def is_out_of_memory(error: BaseException, clips: int = 1) -> bool:
-    """Whether a failure means that memory ran out; torch has many words for it, on a CPU in a plain RuntimeError.
-
-    Some of them can mean a broken installation as well: those count only while more than one of the clips passes.
-
-    Examples
-    --------
-    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory")), is_out_of_memory(RuntimeError())
-    (True, False)
-    >>> [is_out_of_memory(RuntimeError("cuDNN: unable to find an engine"), clips) for clips in (1, 2)]
-    [False, True]
-    """
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    signs = [_SIGNS, *([_LIKELY_SIGNS] if clips > 1 else [])]
-    return isinstance(error, RuntimeError) and any(each.search(str(error)) for each in signs)
 
 
 class Portions:
@@ -93,13 +72,6 @@ class Portions:
                 passing = counted(self.clips, "clip") + (" passes" if self.clips == 1 else " pass")
                 self.tell(f"memory ran out: {passing} at once now, in batches as large as before")
             release()
-
-
-def release() -> None:
-    """Give back what nobody holds any more."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 @dataclass

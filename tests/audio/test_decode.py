@@ -1,12 +1,15 @@
 """Every odd file is read whole, or what is missing is named, or it is refused by name; none ends a folder."""
 
+from pathlib import Path
+
+import av
 import numpy as np
 import pytest
 import soundfile
 from odd_files import Odd, odd_files
 
 from rvc_core.audio.recordings import find_recordings
-from rvc_core.audio.waveform import Audio, Recording, header_seconds, read_recording
+from rvc_core.audio.waveform import Audio, Recording, header_seconds, read_audio, read_recording
 from rvc_core.errors import AudioError
 from rvc_core.preparation.prepare import prepare
 from rvc_core.settings import PrepareSettings
@@ -109,3 +112,16 @@ def test_damaged_bytes_end_in_sound_or_in_one_error(seed, tmp_path, odds):
             assert np.isfinite(read.audio.samples).all() and sum(one.seconds for one in read.missing) < 5 * 3600
         except AudioError as error:
             assert error.hint and path.name in str(error)
+
+
+def test_eight_channels_are_read(tmp_path: Path) -> None:
+    """PyAV ends the process where it hands out eight planes."""
+    tone = 0.2 * np.sin(np.arange(48_000) / 9).astype(np.float32)
+    with av.open(str(tmp_path / "film.m4a"), "w") as container:
+        stream = container.add_stream("aac", rate=48_000, layout="7.1")
+        frame = av.AudioFrame.from_ndarray(np.repeat(tone[:, None], 8, axis=1).reshape(1, -1), "flt", "7.1")
+        frame.sample_rate = 48_000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    audio = read_audio(tmp_path / "film.m4a")
+    assert audio.seconds == pytest.approx(1.0, abs=0.05) and np.std(audio.samples) == pytest.approx(0.14, abs=0.02)

@@ -16,9 +16,11 @@ from rvc_core.audio.recordings import find_recordings
 from rvc_core.audio.waveform import Audio
 from rvc_core.cli import main
 from rvc_core.cli.arguments import Voice
+from rvc_core.errors import SettingsError
 from rvc_core.preparation import links
+from rvc_core.song_settings import SongSettings
 from rvc_core.system.download import Patience
-from rvc_core.voice import FailedFile
+from rvc_core.voice import FailedFile, songs_in
 from torture import voice
 
 
@@ -109,3 +111,58 @@ def test_unattended_runs_take_links_and_zips(here: Path, monkeypatch: pytest.Mon
     with zipfile.ZipFile(here / "set.zip", "a") as archive:
         archive.writestr("more.wav", b"RIFF")
     assert before != [*batch._depends(plan)], "a run whose recordings are others is run again"
+
+
+# -- songs -------------------------------------------------------------------------------------------------------------
+def test_song_names_voices_by_part_and_answers_for_every_song(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded: list[str] = []
+    sung: list[tuple[str, bool, bool]] = []
+
+    class Double:
+        def __init__(self, name: str) -> None:
+            loaded.append(name)
+
+        def sing_all(self, songs: list[Path], folder: Path, song: SongSettings, *rest: object, **how: object):
+            sung.extend((one.name, how["backing"] is not None, song.preview) for one in songs)
+            return [FailedFile(str(one), "made", "") for one in songs]
+
+    monkeypatch.setattr(Voice, "load", lambda name, *arguments, **options: Double(name))
+    for words, voices, expected in (
+        (["alice", "takes/0.wav"], ["alice"], [("0.wav", False, False)]),
+        (["alice", "takes/0.wav", "--preview"], ["alice"], [("0.wav", False, True)]),
+        (
+            ["--voice", "a=b.pth=lead", "--voice", "bob=backing", "set.zip"],
+            ["a=b.pth", "bob"],
+            [("0.wav", True, False)] * 2,
+        ),
+        (["alice", "takes", "nowhere"], ["alice"], [("0.wav", False, False)] * 2),
+    ):
+        loaded.clear()
+        sung.clear()
+        main(["song", *words, "--output", "out", "--json", "--quiet"])
+        answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert loaded == voices and len(sung) == len(expected), words
+        assert [one[1:] for one in sung] == [one[1:] for one in expected]
+        assert len(answer["files"]) == len(expected) + ("nowhere" in words)
+    for words, told in (
+        (["alice"], "no song was given"),
+        (["alice", "takes", "--voice", "bob=bass"], "does not name a part"),
+        (["alice", "takes", "--key-semitones", "40"], "key_semitones must be at most 12"),
+        (["alice", "takes", "--vocals-db", "loud"], "vocals_db must be auto or a number of dB"),
+        (["alice", "takes", "--output", "set.zip"], "cannot be a folder"),
+    ):
+        assert main(["song", *words, "--json", "--quiet"]) == 1
+        answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert told in answer["error"] and answer["hint"], words
+
+
+def test_what_was_made_of_songs_is_no_song(tmp_path: Path) -> None:
+    for name in ("a.wav", "a_v/01 vocals.flac", "a_v/song.json", "separated/a/vocals/vocals.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "separated/a/vocals/separation.json").touch()
+    assert songs_in([tmp_path], tmp_path) == [tmp_path / "a.wav"]
+    with pytest.raises(SettingsError, match="no songs found"):
+        songs_in([tmp_path / "a_v"], tmp_path / "out")

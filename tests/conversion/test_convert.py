@@ -408,6 +408,26 @@ def test_an_output_that_is_not_what_was_made_is_removed(
     assert not (tmp_path / "out.wav").exists()
 
 
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "m4a"])
+def test_a_result_never_takes_the_place_of_another(suffix: str, make: Callable[..., Converter], tmp_path: Path) -> None:
+    output, source = tmp_path / f"song_v.{suffix}", tmp_path / "song.wav"
+    _speech().save(source)
+    voice = Voice(tmp_path / "v.pth", make(), "", [])
+    first = voice.convert(source, _settings(), output=output)
+    again = voice.convert(source, _settings(), output=output)
+    assert first.output == again.output == str(output) and not again.warnings
+    before = output.read_bytes()
+    other = voice.convert(source, _settings(transpose=5), output=output)
+    assert Path(other.output).name == f"song_v (2).{suffix}" and output.read_bytes() == before
+    assert "was kept" in other.warnings[0] and Path(other.output).is_file()
+    _speech(seed=2).save(source)  # another song of this name
+    [third] = voice.convert_all([source], tmp_path, _settings(output_format=suffix))
+    assert Path(third.output).name == f"song_v (3).{suffix}" and output.read_bytes() == before
+    output.write_text("notes")  # of the user
+    assert Path(voice.convert(source, _settings(), output=output).output).name != output.name
+    assert output.read_text() == "notes"
+
+
 @pytest.mark.slow
 def test_recordings_of_many_lengths_do_not_fill_the_memory(tmp_path: Path) -> None:
     """In a process of its own: after the first twenty, memory stays."""

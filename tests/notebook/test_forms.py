@@ -14,6 +14,7 @@ import pytest
 from sayings import is_english
 
 from rvc_core import settings as declared
+from rvc_core import song_settings
 from rvc_core.errors import SettingsError
 from rvc_core.notebook import Form
 from rvc_core.notebook.forms import joined
@@ -24,7 +25,7 @@ from rvc_core.settings import ConvertSettings, PrepareSettings, Settings, TrainS
 ROOT = Path(__file__).parents[2]
 CLASSES = [
     one
-    for one in vars(declared).values()
+    for one in (vars(declared) | vars(song_settings)).values()
     if isinstance(one, type) and issubclass(one, Settings) and one is not Settings
 ]
 LIMITS = tomllib.loads((ROOT / "notebooks" / "source" / "limits.toml").read_text("utf-8"))

@@ -1,0 +1,79 @@
+"""The command that separates songs."""
+
+import argparse
+from pathlib import Path
+
+from ..errors import RVCError
+from ..settings import RuntimeSettings, SeparateSettings
+from ..system.files import numbered
+from ..system.platforms import in_words
+from ..voice import FailedFile
+from .arguments import (
+    RECORDINGS,
+    Result,
+    complain,
+    ensure_folder,
+    named,
+    progress_of,
+    recordings_of,
+    settings_of,
+)
+
+
+def _separate(arguments: argparse.Namespace) -> Result:
+    from ..separation.models import chosen, parsed_kinds
+    from ..separation.separate import SeparationReport, separate_file
+
+    settings, runtime = settings_of(SeparateSettings, arguments), settings_of(RuntimeSettings, arguments)
+    kinds, output, progress = parsed_kinds(arguments.kinds), Path(arguments.output), progress_of(arguments)
+    for kind in kinds:  # what is missing is told before anything is fetched or written
+        chosen(kind, settings.model)
+    ensure_folder(output)
+    taken: set[Path] = set()
+    results: list[SeparationReport | FailedFile] = []
+    for song in recordings_of(arguments.songs, progress, "to separate"):
+        folder = numbered(output / song.stem, taken.__contains__)
+        taken.add(folder)
+        try:
+            made = separate_file(song, folder, kinds, settings, runtime=runtime, progress=progress)
+            progress.say(f"{song.name}: separated by {', '.join(made.models.values())} into {folder}")
+            results.append(made)
+        except RVCError as error:
+            results.append(FailedFile(str(song), str(error), error.hint))
+        except OSError as error:
+            results.append(FailedFile(str(song), *in_words(error)))
+    failures = [result for result in results if isinstance(result, FailedFile)]
+    for failure in failures if len(results) > 1 else ():
+        complain(f"{failure.source}: {failure.error}", failure.hint)
+    summary: Result = {"songs": [result.as_json() for result in results], "failed": len(failures)}
+    if failures:
+        summary |= {
+            "error": f"{len(failures)} of {len(results)} songs failed: {failures[0].error}"
+            if len(results) > 1
+            else f"{failures[0].source}: {failures[0].error}",
+            "hint": failures[0].hint,
+            "failed_command": True,
+        }
+    return summary
+
+
+COMMANDS = {
+    "separate": (
+        _separate,
+        "Separate songs into vocals and accompaniment, and the vocals further.",
+        named("songs", f"Songs: each {RECORDINGS}.", metavar="SONG", nargs="+"),
+        named(
+            "--output",
+            "Folder for the results, one folder for each song. Default: stems.",
+            default="stems",
+            metavar="DIR",
+        ),
+        named(
+            "--kinds",
+            "What to separate, in this order, with commas: vocals, lead, dereverb, denoise. Each works on the result "
+            "of the one before. Default: vocals.",
+            default="vocals",
+            metavar="KINDS",
+        ),
+    ),
+}

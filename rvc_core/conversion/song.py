@@ -1,0 +1,356 @@
+"""A song in, the song sung by a voice out: separate, convert the vocals, mix. Every stem is kept."""
+
+import itertools
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from ..audio.mixing import (
+    Stem,
+    excerpt,
+    gated,
+    lag_seconds,
+    loudest_seconds,
+    loudness_lufs,
+    placed,
+    read_stem,
+    reverberated,
+    rms_db,
+    room_between,
+    shifted,
+    transposed,
+    true_peak_db,
+)
+from ..audio.waveform import subtype_of
+from ..errors import AudioError, StorageError
+from ..progress import Progress, Report, Silent
+from ..settings import ConvertSettings, SeparateSettings
+from ..song_settings import SongSettings
+from ..system.documents import read_or
+from ..system.files import ensure_room, folder_atomically, readable, sha256_of, signature, write_json
+from ..system.platforms import MOUNT_AGAIN, is_reachable
+from .convert import Converter
+from .outputs import made_of, tag_of
+from .song_stems import SongStems, separated
+
+PREVIEW_SECONDS = 30.0
+_VERSION = 1  # of what is written: another one makes songs anew
+_REPORT, _SEPARATED = "song.json", "separated"
+_SMALLEST_LAG, _LARGEST_LAG = 0.001, 0.005  # seconds: within the measurement's error; too much to leave unsaid
+_MOST_GAIN_DB = 40.0
+_CODEC_SECONDS, _CODEC_DB = 0.2, 0.1  # what a lossy codec may add
+_STEM_BYTES = 3 * 6  # of a sample in the stems of a song
+
+
+@dataclass(frozen=True)
+class Singer:
+    """A voice and its name."""
+
+    name: str
+    converter: Converter
+
+
+@dataclass(frozen=True)
+class Singers:
+    """Who sings what; without a voice of their own the backing vocals stay as they are."""
+
+    lead: Singer
+    backing: Singer | None = None
+
+    @property
+    def all(self) -> dict[str, Singer]:
+        """By part."""
+        return {"lead": self.lead} | ({"backing": self.backing} if self.backing else {})
+
+    @property
+    def name(self) -> str:
+        """Of the song's result."""
+        return "+".join(dict.fromkeys(readable(singer.name) for singer in self.all.values()))
+
+
+@dataclass(frozen=True)
+class SongReport(Report):
+    """What was made of a song.
+
+    Attributes
+    ----------
+    output : str
+        The mix. Its folder holds the stems and this report.
+    stems : list of dict
+        Of each: ``file``, ``part``, ``converted``, ``in_mix``, ``loudness_lufs``.
+    voices, transpose, alignment_ms : dict
+        By part: name of the voice, semitones, by how much it is later than the original (None: cannot be told).
+    levels : dict
+        Loudness in LUFS: ``original_vocals``, ``vocals``, ``accompaniment``, ``mix``; ``true_peak_db`` of the mix;
+        ``vocals_gain_db`` and ``stems_gain_db``, which the stems have already.
+    made_of : str
+        Of the song, voices and settings: an equal one makes an equal song.
+    skipped : bool
+        Whether an earlier run had made all of it.
+    """
+
+    song: str
+    output: str
+    seconds: float
+    sample_rate_hz: int
+    stems: list[dict[str, Any]]
+    voices: dict[str, str]
+    transpose: dict[str, float]
+    alignment_ms: dict[str, float | None]
+    levels: dict[str, float]
+    models: dict[str, str]
+    settings: dict[str, Any]
+    warnings: list[str]
+    made_of: str
+    skipped: bool = False
+
+
+class _Converted(TypedDict):
+    transpose: float
+    warnings: list[str]
+
+
+@dataclass
+class _Mix:
+    """A mix while it is made: stems by their titles, and what is told of them."""
+
+    stems: dict[str, Stem] = field(default_factory=dict)
+    converted: set[str] = field(default_factory=set)
+    transpose: dict[str, float] = field(default_factory=dict)
+    alignment_ms: dict[str, float | None] = field(default_factory=dict)
+    levels: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def make_song(
+    song: Path,
+    output: Path,
+    singers: Singers,
+    settings: SongSettings = SongSettings(),
+    convert: ConvertSettings = ConvertSettings(),
+    separate: SeparateSettings = SeparateSettings(),
+    *,
+    progress: Progress = Silent(),
+) -> SongReport:
+    """Let a voice sing a song. What an earlier run has done is not done again.
+
+    Parameters
+    ----------
+    output : Path
+        Folder. Each song gets a folder in it; ``separated`` keeps the stems for other voices.
+    convert : ConvertSettings
+        ``transpose`` ``auto`` moves the vocals by whole octaves; format, depth and rate are the mix's.
+
+    Raises
+    ------
+    AudioError
+        When the song cannot be read, or has no vocals.
+    """
+    if not is_reachable(output):
+        raise StorageError(f"{output} cannot be reached: its storage went away", hint=MOUNT_AGAIN)
+    subtype_of(Path(f"a.{convert.output_format}"), convert.output_depth)  # refused before the work
+    title = readable(song.stem) + ("_preview" if settings.preview else "")
+    digest = sha256_of(song) if song.is_file() else ""
+    work = output / _SEPARATED / f"{title}-{digest[:8]}"
+    stems = separated(
+        _excerpt(song, work) if settings.preview else song,
+        work,
+        (separate, singers.lead.converter.runtime),
+        backing=settings.vocals == "lead" or singers.backing is not None,
+        dereverb=settings.dereverb,
+        progress=progress,
+    )
+    chosen = {name: one.stamp() for name, one in (("song", settings), ("convert", convert), ("separate", separate))}
+    voices = {part: singer.converter.identity for part, singer in singers.all.items()}
+    stamp, name = signature([_VERSION, digest, stems.models, chosen, voices]), f"{title}_{singers.name}"
+    folder, known = _place(output, name, stamp)
+    if known:
+        return known
+    mix = _sung(stems, work, singers, settings, convert, progress)
+    _levelled(mix, stems, settings)
+    mix.warnings[:0] = stems.notes + ([f"{name} holds something else, and was kept"] if folder.name != name else [])
+    report = SongReport(
+        str(song), "", 0.0, 0, [], {part: singer.name for part, singer in singers.all.items()}, mix.transpose,
+        mix.alignment_ms, mix.levels, stems.models, chosen, mix.warnings, stamp,
+    )  # fmt: skip
+    report = _written(mix, folder, report, settings.peak_db, convert)
+    for leftover in work.glob("converted-*"):
+        leftover.unlink()
+    return report
+
+
+def _excerpt(song: Path, work: Path) -> Path:
+    """The loudest half minute of a song, as a file of its own."""
+    file = work / f"excerpt of {readable(song.stem)}.flac"
+    if not file.is_file():
+        whole = read_stem(song)
+        excerpt(whole, loudest_seconds(whole.mono, PREVIEW_SECONDS), PREVIEW_SECONDS).save(file)
+    return file
+
+
+def _place(output: Path, name: str, stamp: str) -> tuple[Path, SongReport | None]:
+    """The folder of a result, and its report if it is there already; other results keep their folders."""
+    for number in itertools.count(1):
+        folder = output / (name if number == 1 else f"{name} ({number})")
+        if not os.path.lexists(folder):
+            return folder, None
+        known = read_or(folder / _REPORT, SongReport, None)
+        if known and known.made_of == stamp:
+            files = [Path(known.output).name, *(stem["file"] for stem in known.stems)]
+            if all((folder / file).is_file() for file in files):
+                return folder, replace(known, output=str(folder / files[0]), skipped=True)
+    raise AssertionError("count ends")
+
+
+# -- convert -------------------------------------------------------------------------------------------------------
+def _sung(
+    stems: SongStems,
+    work: Path,
+    singers: Singers,
+    settings: SongSettings,
+    convert: ConvertSettings,
+    progress: Progress,
+) -> _Mix:
+    """All parts of the vocals, converted or as they are, each as loud as it was."""
+    mix, key = _Mix(), settings.key_semitones
+    title = "vocals lead" if stems.backing else "vocals"
+    lead = read_stem(stems.lead)
+    mix.stems[title] = _converted(mix, "lead", lead, singers.lead, work, (convert, key, progress))
+    mix.converted.add(title)
+    if stems.reverb and settings.reverb:
+        reverb = read_stem(stems.reverb)
+        level_db = rms_db(reverb) - rms_db(lead)
+        mix.stems["vocals reverb"] = reverberated(mix.stems[title], room_between(lead, reverb), level_db)
+        mix.converted.add("vocals reverb")
+    if stems.backing:
+        backing = read_stem(stems.backing)
+        if singer := singers.backing or (singers.lead if settings.vocals == "all" else None):
+            backing = _converted(mix, "backing", backing, singer, work, (convert, key, progress))
+            mix.converted.add("vocals backing")
+        else:
+            backing = transposed(backing, key)
+        mix.stems["vocals backing"] = backing
+    return mix
+
+
+def _converted(
+    mix: _Mix, part: str, stem: Stem, singer: Singer, work: Path, how: tuple[ConvertSettings, int, Progress]
+) -> Stem:
+    """A part in another voice: in time, silent where the part is, in its place between the speakers, as loud."""
+    convert, key, progress = how
+    source = stem.mono
+    rated = convert.model_copy(update={"output_rate_hz": stem.sample_rate})
+    kept = work / f"converted-{signature([made_of(singer.converter.identity, source, rated), key])}.flac"
+    told = read_or(kept.with_suffix(".json"), _Converted, None)
+    if told is None or not kept.is_file():
+        made = singer.converter.convert(source, rated, key_semitones=key, progress=progress)
+        made.audio.save(kept)
+        told = _Converted(transpose=made.transpose, warnings=made.warnings)
+        write_json(kept.with_suffix(".json"), told)
+    audio, length = read_stem(kept).mono, len(source.samples)
+    lag = lag_seconds(audio, source)
+    audio = shifted(audio, lag if lag and abs(lag) >= _SMALLEST_LAG else 0.0, length)
+    left = lag_seconds(audio, source)
+    mix.alignment_ms[part] = None if left is None else round(1000 * left, 2)
+    mix.transpose[part] = told["transpose"]
+    mix.warnings += told["warnings"]
+    if left is None or abs(left) >= _LARGEST_LAG:
+        mix.warnings.append(f"the converted {part} may be out of time: listen to it beside the original")
+    placed_ = placed(gated(audio, source), stem)
+    return placed_.gained(_gain_db(loudness_lufs(stem), placed_))
+
+
+def _gain_db(target_lufs: float, stem: Stem) -> float:
+    return max(-_MOST_GAIN_DB, min(_MOST_GAIN_DB, target_lufs - loudness_lufs(stem)))
+
+
+# -- mix -----------------------------------------------------------------------------------------------------------
+def _levelled(mix: _Mix, stems: SongStems, settings: SongSettings) -> None:
+    """Add accompaniment and original; set the vocals' level, and that of all stems so that nothing clips."""
+    original = read_stem(stems.vocals)
+    music = transposed(read_stem(stems.accompaniment), settings.key_semitones) if stems.accompaniment else None
+    levels = {"original_vocals": loudness_lufs(original)} | ({"accompaniment": loudness_lufs(music)} if music else {})
+    target = levels["original_vocals"]
+    if settings.vocals_db != "auto" and music:
+        target = levels["accompaniment"] + settings.vocals_db
+    gain = _gain_db(target, _sum(mix.stems.values()))
+    mix.stems = {title: stem.gained(gain) for title, stem in mix.stems.items()}
+    levels["vocals"] = loudness_lufs(_sum(mix.stems.values()))
+    if music:
+        mix.stems["accompaniment"] = music
+    peaks = [20 * _log10(float(abs(stem.samples).max())) for stem in mix.stems.values()]
+    lower = min(0.0, settings.peak_db - true_peak_db(_sum(mix.stems.values())), -max(peaks))
+    mix.stems = {title: stem.gained(lower) for title, stem in (mix.stems | {"original vocals": original}).items()}
+    mix.levels = {name: value + lower for name, value in levels.items()}
+    mix.levels |= {"vocals_gain_db": gain, "stems_gain_db": lower}
+
+
+def _log10(value: float) -> float:
+    import math
+
+    return math.log10(max(value, 1e-9))
+
+
+def _sum(stems: Any) -> Stem:
+    first, *others = stems
+    for stem in others:
+        first = first + stem
+    return first
+
+
+def _written(mix: _Mix, folder: Path, report: SongReport, peak_db: float, convert: ConvertSettings) -> SongReport:
+    """Write stems, mix and report into a folder that appears when all are there and were read again."""
+    whole = _sum(stem for title, stem in mix.stems.items() if title != "original vocals")
+    length, channels = whole.samples.shape
+    ensure_room(folder.parent, length * channels * _STEM_BYTES, is_output=True)
+    tag, name = tag_of("+".join(report.voices.values()), report.made_of), f"{folder.name}.{convert.output_format}"
+    rows = []
+    with folder_atomically(folder) as hidden:
+        for number, (title, stem) in enumerate(mix.stems.items(), start=1):
+            is_converted = title in mix.converted
+            file = f"{number:02} {title}{' converted' if is_converted else ''}.flac"
+            stem.save(hidden / file, comment=tag if is_converted else "")
+            rows.append(
+                {
+                    "file": file,
+                    "part": title,
+                    "converted": is_converted,
+                    "in_mix": title != "original vocals",
+                    "loudness_lufs": round(loudness_lufs(stem), 2),
+                }
+            )
+            if read_stem(hidden / file).samples.shape != (length, channels):
+                raise AudioError(f"{file} was not written as a whole", hint="run the same command again")
+        levels = _write_mix(whole, hidden / name, tag, peak_db, convert)
+        report = replace(
+            report,
+            output=name,
+            seconds=round(whole.seconds, 3),
+            sample_rate_hz=whole.sample_rate,
+            stems=rows,
+            levels={key: round(value, 2) for key, value in (report.levels | levels).items()},
+        )
+        write_json(hidden / _REPORT, report.as_json())
+    return replace(report, output=str(folder / name))
+
+
+def _write_mix(mix: Stem, file: Path, tag: str, peak_db: float, convert: ConvertSettings) -> dict[str, float]:
+    """Write the mix and measure what was written; a codec that raises the peak gets less."""
+    if convert.output_rate_hz:
+        import soxr
+
+        rate = convert.output_rate_hz
+        mix = Stem(soxr.resample(mix.samples, mix.sample_rate, rate, quality="HQ"), rate)
+    for _ in range(3):
+        mix.save(file, comment=tag, depth=convert.output_depth)
+        read = read_stem(file)
+        peak = true_peak_db(read)
+        if peak <= peak_db + _CODEC_DB:
+            break
+        mix = mix.gained(peak_db - peak)
+    if abs(read.seconds - mix.seconds) > _CODEC_SECONDS:
+        raise AudioError(f"{file.name} was not written as a whole", hint="set output_format to wav")
+    return {"mix": loudness_lufs(read), "true_peak_db": peak}

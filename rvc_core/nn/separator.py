@@ -1,0 +1,194 @@
+"""The small separator inside the package: masks that keep the vocals of a song, from its spectrogram up to 8 kHz.
+
+A U-Net over frequency with a stack of dilated convolutions over time at its bottom. It works at any sample rate: frames
+of 64 ms every 16 ms have bins of 15.6 Hz, so the lowest 512 bins are the same at every rate. What is above 8 kHz
+follows the mask of the bins below (`widened`).
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import WeightsError
+from ..system.files import replace_atomically
+
+BINS = 512  # up to 8 kHz
+FOLD = 4  # neighbouring bins become channels
+WIDTHS = (16, 24, 40)  # channels where there are 128, 64 and 32 bands
+HIDDEN, INNER = 256, 384
+DILATIONS = (1, 2, 4, 8, 16, 32)
+FLOOR_RMS = 1e-4  # quieter sound is not made louder
+_EDGE_BIN, _TOP_BINS = 480, (288, 480)  # 7.5 kHz; and 4.5 to 7.5 kHz, which lead the bins above
+_FALL = 2.0  # how fast the voice is expected to fall above 7.5 kHz: amplitude ~ frequency ** -_FALL
+
+
+def hop_of(rate_hz: int) -> int:
+    """Samples between frames; a frame has four times as many.
+
+    Examples
+    --------
+    >>> hop_of(16000), hop_of(44100), hop_of(48000)
+    (256, 704, 768)
+    """
+    return 16 * max(1, round(rate_hz / 1000))
+
+
+def spectrum(samples: Tensor, rate_hz: int) -> Tensor:
+    """Complex spectrogram (…, bins, frames) of samples (…, N); frame t is centred at sample t * hop."""
+    hop = hop_of(rate_hz)
+    window = torch.hann_window(4 * hop, device=samples.device)
+    flat = samples.reshape(-1, samples.shape[-1])
+    made = torch.stft(flat, 4 * hop, hop, window=window, return_complex=True, pad_mode="constant")
+    return made.reshape(*samples.shape[:-1], *made.shape[-2:])
+
+
+def sound(frames: Tensor, rate_hz: int, length: int) -> Tensor:
+    """Samples (…, length) of a spectrogram: the inverse of `spectrum`."""
+    hop = hop_of(rate_hz)
+    window = torch.hann_window(4 * hop, device=frames.device)
+    made = torch.istft(frames.reshape(-1, *frames.shape[-2:]), 4 * hop, hop, window=window, length=length)
+    return made.reshape(*frames.shape[:-2], length)
+
+
+def widened(mask: Tensor, frames: Tensor) -> Tensor:
+    """Masks (B, C, bins, T) for all bins of `frames`, from those (B, C, BINS, T) of the lowest.
+
+    Training knows nothing above 8 kHz. There the mask is that of 4.5 to 7.5 kHz, and lower where the mix is louder than
+    a voice would be, whose amplitude falls with frequency.
+    """
+    bins = frames.shape[2]
+    if bins <= _EDGE_BIN:
+        return mask[:, :, :bins]
+    size, lead = frames.abs(), slice(*_TOP_BINS)
+    energy = size[:, :, lead].square().sum(2, keepdim=True)
+    voice = (size * _cut(mask, bins))[:, :, lead].square().sum(2, keepdim=True)
+    share = (voice / energy.clamp(min=1e-12)).sqrt()
+    mean = (voice / (_TOP_BINS[1] - _TOP_BINS[0])).sqrt()
+    falls = (torch.arange(_EDGE_BIN, bins, device=mask.device) / _EDGE_BIN).pow(-_FALL)[:, None]
+    near = F.avg_pool2d(size[:, :, _EDGE_BIN:], (9, 3), 1, (4, 1), count_include_pad=False)
+    above = torch.minimum(share, 1.5 * mean * falls / near.clamp(min=1e-9)).clamp(max=1.0)
+    return torch.cat([mask[:, :, :_EDGE_BIN], above], 2)
+
+
+def _cut(mask: Tensor, bins: int) -> Tensor:
+    return F.pad(mask[:, :, :bins], (0, 0, 0, max(0, bins - BINS)))
+
+
+class Mixed(nn.Module):
+    """Residual block on (B, C, F, T): a convolution over neighbours, then each band sees all bands of its frame."""
+
+    def __init__(self, width: int, bands: int) -> None:
+        super().__init__()
+        self.near = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.near_norm = nn.BatchNorm2d(width)
+        self.squeeze = nn.Linear(bands, bands // 4)
+        self.spread = nn.Linear(bands // 4, bands)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (B, C, F, T) to the same shape."""
+        hidden = hidden + F.relu(self.near_norm(self.near(hidden)))
+        across = self.spread(F.relu(self.squeeze(hidden.transpose(2, 3))))
+        return hidden + across.transpose(2, 3)
+
+
+class Dilated(nn.Module):
+    """Residual block on (B, HIDDEN, T): a depthwise convolution over time, then a mix within each frame."""
+
+    def __init__(self, dilation: int) -> None:
+        super().__init__()
+        self.time = nn.Conv1d(HIDDEN, HIDDEN, 5, padding=2 * dilation, dilation=dilation, groups=HIDDEN)
+        self.norm = nn.BatchNorm1d(HIDDEN)
+        self.widen, self.narrow = nn.Conv1d(HIDDEN, INNER, 1), nn.Conv1d(INNER, HIDDEN, 1)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (B, HIDDEN, T) to the same shape."""
+        return hidden + self.narrow(F.relu(self.widen(self.norm(self.time(hidden)))))
+
+
+def _folded(tensor: Tensor, by: int) -> Tensor:
+    """(B, C, F, T) to (B, C * by, F / by, T)."""
+    batch, width, bands, frames = tensor.shape
+    split = tensor.reshape(batch, width, bands // by, by, frames)
+    return split.transpose(2, 3).reshape(batch, width * by, bands // by, frames)
+
+
+def _unfolded(tensor: Tensor, by: int) -> Tensor:
+    """The inverse of `_folded`."""
+    batch, width, bands, frames = tensor.shape
+    split = tensor.reshape(batch, width // by, by, bands, frames)
+    return split.transpose(2, 3).reshape(batch, width // by, bands * by, frames)
+
+
+class SeparatorNetwork(nn.Module):
+    """Masks for the middle and the sides of a stereo mix.
+
+    Examples
+    --------
+    >>> network = SeparatorNetwork().eval()
+    >>> network(torch.zeros(1, 2, 512, 9, dtype=torch.complex64)).shape
+    torch.Size([1, 2, 512, 9])
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        bands = [BINS // FOLD // 2**level for level in range(len(WIDTHS))]
+        self.enter = nn.Conv2d(4 * FOLD, WIDTHS[0], 3, padding=1)
+        self.down = nn.ModuleList(Mixed(width, count) for width, count in zip(WIDTHS, bands, strict=True))
+        self.shrink = nn.ModuleList(nn.Conv2d(2 * a, b, 1) for a, b in zip(WIDTHS, WIDTHS[1:], strict=False))
+        self.sink = nn.Conv1d(WIDTHS[-1] * bands[-1], HIDDEN, 1)
+        self.over_time = nn.Sequential(*(Dilated(dilation) for dilation in DILATIONS))
+        self.rise = nn.Conv1d(HIDDEN, WIDTHS[-1] * bands[-1], 1)
+        self.grow = nn.ModuleList(nn.Conv2d(b, 2 * a, 1) for a, b in zip(WIDTHS, WIDTHS[1:], strict=False))
+        self.up = nn.ModuleList(Mixed(width, count) for width, count in zip(WIDTHS, bands, strict=True))
+        self.leave = nn.Conv2d(2 * WIDTHS[0], 2 * FOLD, 3, padding=1)
+
+    def forward(self, mix: Tensor) -> Tensor:
+        """Masks (B, 2, BINS, T) between 0 and 1.
+
+        Parameters
+        ----------
+        mix : Tensor (B, 2, BINS, T), complex
+            Middle ``(L + R) / 2`` and sides ``(L - R) / 2``.
+        """
+        middle, sides = mix.unbind(1)
+        power = torch.stack([middle, sides, middle + sides, middle - sides], 1).abs().square()
+        mean = power[:, :2].sum(1).mean((1, 2))[:, None, None, None]
+        hidden = _folded((power / mean.clamp(min=FLOOR_RMS**2) + 1e-7) ** 0.15, FOLD)
+        hidden = first = F.relu(self.enter(hidden))
+        kept = []
+        for level, block in enumerate(self.down):
+            hidden = block(F.relu(self.shrink[level - 1](_folded(hidden, 2))) if level else hidden)
+            kept.append(hidden)
+        flat = self.over_time(F.relu(self.sink(hidden.flatten(1, 2))))
+        hidden = F.relu(self.rise(flat)).unflatten(1, hidden.shape[1:3])
+        for level in reversed(range(len(self.up))):
+            hidden = self.up[level](hidden + kept[level])
+            if level:
+                hidden = _unfolded(F.relu(self.grow[level - 1](hidden)), 2)
+        return torch.sigmoid(_unfolded(self.leave(torch.cat([hidden, first], 1)), FOLD).float())
+
+    @classmethod
+    def from_file(cls, path: Path) -> "SeparatorNetwork":
+        """Load weights as float32, in evaluation mode."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        network = cls()
+        try:
+            network.load_state_dict({key: value.float() for key, value in load_file(path).items()})
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise WeightsError(
+                f"{path.name} is not the embedded separator: {str(error).splitlines()[0]}",
+                hint="reinstall rvc_core, which carries the file",
+            ) from error
+        return network.eval()
+
+    def save(self, path: Path) -> None:
+        """Write the weights as float16, atomically."""
+        from safetensors.torch import save_file
+
+        state = {key: value.detach() for key, value in self.state_dict().items() if not key.endswith("tracked")}
+        with replace_atomically(path) as temporary:
+            save_file({key: value.half().contiguous() for key, value in state.items()}, temporary)

@@ -1,0 +1,103 @@
+"""Which model separates which kind, which of them are on this machine, and what to fetch for those that are not."""
+
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import NamedTuple
+
+from ..assets import registry
+from ..embedded import SEPARATOR_FILE
+from ..errors import SettingsError, WeightsError
+from ..system.files import sha256_of
+from .chunks import Separator
+
+EMBEDDED = "embedded"
+
+
+class Kind(NamedTuple):
+    """The stem that a kind of separation wants, the rest, and its models in the registry, the best first."""
+
+    stems: tuple[str, str]
+    files: tuple[str, ...] = ()
+
+
+KINDS = {
+    "vocals": Kind(("vocals", "instrumental"), registry.SEPARATION["vocals"]),
+    "lead": Kind(("lead", "backing"), registry.SEPARATION["lead"]),
+    "dereverb": Kind(("dry", "reverb"), registry.SEPARATION["dereverb"]),
+    "denoise": Kind(("clean", "noise")),
+}
+
+
+class Model(NamedTuple):
+    """A model on this machine: its name in reports, and what tells it from another with that name."""
+
+    name: str
+    identity: str
+
+
+def parsed_kinds(kinds: Sequence[str]) -> list[str]:
+    """The kinds, each once and known.
+
+    Raises
+    ------
+    SettingsError
+        When one is unknown, there is none, or one is named twice.
+
+    Examples
+    --------
+    >>> parsed_kinds(["vocals", "lead"])
+    ['vocals', 'lead']
+    """
+    if isinstance(kinds, str):
+        kinds = kinds.split(",")
+    found = [kind.strip() for kind in kinds if kind.strip()]
+    if unknown := [kind for kind in found if kind not in KINDS]:
+        raise SettingsError(f"unknown kind {', '.join(unknown)}", hint=f"choose from: {', '.join(KINDS)}")
+    if not found or len(set(found)) < len(found):
+        raise SettingsError("each kind must be named once", hint=f"choose from: {', '.join(KINDS)}")
+    return found
+
+
+def chosen(kind: str, wanted: str = "auto") -> Model:
+    """The model for a kind. `wanted` names that of the vocals; the other kinds take their best.
+
+    Raises
+    ------
+    SettingsError
+        When no model of the vocals has this name.
+    WeightsError
+        When the model is not on this machine; the hint says how to fetch it.
+
+    Examples
+    --------
+    >>> chosen("vocals", "embedded").name
+    'embedded'
+    """
+    files, wanted = KINDS[kind].files, wanted if kind == "vocals" else "auto"
+    if wanted not in ("auto", EMBEDDED):
+        files = tuple(file for file in files if wanted in (file, PurePath(file).name, PurePath(file).stem))
+        if not files:
+            names = ", ".join(["auto", EMBEDDED, *(PurePath(file).name for file in KINDS[kind].files)])
+            raise SettingsError(f"no model for {kind} has the name {wanted!r}", hint=f"choose from: {names}")
+    if wanted != EMBEDDED and (there := next(filter(registry.find, files), None)):
+        return Model(PurePath(there).name, registry.assets()[there].sha256)
+    if kind == "vocals" and wanted in ("auto", EMBEDDED):
+        return Model(EMBEDDED, sha256_of(SEPARATOR_FILE))
+    if not files:
+        raise WeightsError(f"no model for {kind} is known", hint=f"leave out {kind}")
+    fetched = kind if wanted == "auto" else PurePath(files[0]).name
+    raise WeightsError(
+        f"the model for {kind} is not at {registry.places(files[0])[0]}",
+        hint=f"get it with: rvc weights fetch {fetched}; or leave out {kind}",
+    )
+
+
+def load(model: Model, device: str) -> Separator:
+    """The separator of a model, on a device."""
+    if model.name == EMBEDDED:
+        from .embedded import EmbeddedSeparator
+
+        return EmbeddedSeparator(device)
+    from .roformer import RoformerSeparator
+
+    return RoformerSeparator(model.name, device)
