@@ -18,7 +18,7 @@
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-extras_base="faiss,world,evaluate"
+extras_base="faiss,world,evaluate,espeak"
 extras_test="$extras_base,onnx,test"
 cpu_index="https://download.pytorch.org/whl/cpu"
 bundle="" wheels=""   # --offline: the bundle, and the folder into which its wheels are unpacked

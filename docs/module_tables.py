@@ -14,7 +14,7 @@ BEGIN, END = "<!-- modules: made by docs/module_tables.py -->\n", "<!-- end of m
 
 # What everything uses, then folders in the order of imports, then the API: each imports what stands before it.
 ORDER = (
-    ("errors", "presets", "settings", "song_settings", "progress"),
+    ("errors", "presets", "settings_base", "settings", "song_settings", "progress"),
     "system",
     "audio",
     "nn",

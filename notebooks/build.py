@@ -21,6 +21,7 @@ from urllib.parse import quote
 import jupytext
 import nbformat
 
+from rvc_core import SpeakSettings
 from rvc_core.batch import CONVERT_SETTINGS, SONG_SETTINGS, TRAIN_SETTINGS, parameters_cell
 from rvc_core.notebook.texts import LANGUAGES, texts
 
@@ -28,7 +29,7 @@ HERE = Path(__file__).parent
 LIMITS = tomllib.loads((HERE / "source" / "limits.toml").read_text("utf-8"))
 SETTINGS = {
     "batch_train": TRAIN_SETTINGS,
-    "batch_convert": (*CONVERT_SETTINGS, *SONG_SETTINGS),
+    "batch_convert": (SpeakSettings, *CONVERT_SETTINGS, *SONG_SETTINGS),
     "compare_checkpoints": CONVERT_SETTINGS,
 }
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}

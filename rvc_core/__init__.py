@@ -22,6 +22,7 @@ _PUBLIC = {
     "TrainSettings": "settings",
     "IndexSettings": "settings",
     "ConvertSettings": "settings",
+    "SpeakSettings": "settings",
     "SongSettings": "song_settings",
     "RepairSettings": "song_settings",
     "SeparateSettings": "settings",

@@ -29,6 +29,7 @@ from .settings import (
     RuntimeSettings,
     SeparateSettings,
     Settings,
+    SpeakSettings,
     TrainSettings,
     refuse_unknown,
     text_of,
@@ -101,7 +102,7 @@ def convert_folder(
     parameters: Mapping[str, Any],
     index: str | float | None = "auto",
 ) -> dict[str, Any]:
-    """Convert recordings, or sing songs, and write the reports to the file `result`.
+    """Convert recordings, sing songs, or speak the parameters' text; write the reports to the file `result`.
 
     Parameters
     ----------
@@ -118,7 +119,7 @@ def convert_folder(
     Raises
     ------
     RVCError
-        When a file failed. The others are converted; `result` lists both.
+        When a file or a sentence failed. The others are converted; `result` lists both.
     """
     progress = Terminal(sys.stderr, _LINE_EVERY_SECONDS)
     loaded = Voice.load(
@@ -126,6 +127,9 @@ def convert_folder(
         None if index in ("none", None) else text_of(index),
         runtime=settings_from(RuntimeSettings, parameters),
     )
+    settings, speech = settings_from(ConvertSettings, parameters), settings_from(SpeakSettings, parameters)
+    if speech.text:
+        return _spoken(loaded, speech, settings, Path(text_of(output)), Path(text_of(result)))
     files = sources(text_of(inputs), "to convert", progress)
     folder, results = text_of(output), list[Any]()
     if parameters.get("song") in (True, "True", "true"):
@@ -134,13 +138,27 @@ def convert_folder(
         chosen = (settings_from(one, parameters) for one in SONG_SETTINGS)
         results += loaded.sing_all(files, folder, *chosen, backing=second, progress=progress)
     else:
-        results += loaded.convert_all(files, folder, settings_from(ConvertSettings, parameters), progress=progress)
+        results += loaded.convert_all(files, folder, settings, progress=progress)
     reports = {"files": [item.as_json() for item in results]}
     write_json(Path(text_of(result)), reports)
     if failed := [item for item in results if isinstance(item, FailedFile)]:
         raise RVCError(
             f"{len(failed)} of {len(results)} files failed: {failed[0].source}: {failed[0].error}", hint=failed[0].hint
         )
+    return reports
+
+
+def _spoken(
+    voice: Voice, speech: SpeakSettings, settings: ConvertSettings, output: Path, result: Path
+) -> dict[str, Any]:
+    """Speak the text, and write the report."""
+    progress = Terminal(sys.stderr, _LINE_EVERY_SECONDS)
+    made = voice.speak(speech.text, speech, settings, output=output, progress=progress)
+    reports = {"files": [made.as_json()]}
+    write_json(result, reports)
+    if made.failed:
+        first = made.failed[0]
+        raise RVCError(f"{len(made.failed)} sentences failed: {first['text']}: {first['error']}", hint=first["hint"])
     return reports
 
 

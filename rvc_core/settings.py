@@ -4,65 +4,28 @@ Stage settings change results, so they are recorded in the stamps of those resul
 results and is not recorded. Architectures are in presets.py.
 """
 
-import datetime
-import difflib
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    WrapValidator,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from .errors import SettingsError
 from .presets import PRESETS
+from .settings_base import S as S
+from .settings_base import Settings as Settings
+from .settings_base import or_auto
+from .settings_base import refuse_unknown as refuse_unknown
+from .settings_base import text_of as text_of
 
 F0Method = Literal["auto", "rmvpe", "fcpe", "crepe", "harvest", "dio", "pm"]
 ContentName = Literal["auto", "embedded", "contentvec"]
 PresetName = Literal[*PRESETS]  # type: ignore[valid-type]
-S = TypeVar("S", bound="Settings")
+NOTES = tuple("C C# D D# E F F# G G# A A# B".split())
+KeyName = Literal["auto", "chromatic", *NOTES, *(f"{note}m" for note in NOTES)]  # type: ignore[valid-type]
+_FLATS = {"Db": "C#", "Eb": "D#", "Gb": "F#", "Ab": "G#", "Bb": "A#"}
 
 
-def text_of(value: Any) -> Any:
-    """Text that was written as a number, a truth value, a date, a path or nothing; what cannot be text stays as it is.
-
-    Examples
-    --------
-    >>> text_of(2024), text_of(True), text_of(None), text_of(datetime.date(2024, 5, 1)), text_of([1])
-    ('2024', 'True', '', '2024-05-01', [1])
-    """
-    if value is None:
-        return ""
-    return str(value) if isinstance(value, int | float | datetime.date | Path) else value
-
-
-def _is_text(annotation: Any) -> bool:
-    """Whether a field holds text: any, or one of some words."""
-    choices = get_args(annotation)
-    return annotation is str or (bool(choices) and all(isinstance(choice, str) for choice in choices))
-
-
-def or_auto(number: str) -> WrapValidator:
-    """Take a number, also as text, or the word auto; one sentence says so of anything else."""
-
-    def checked(value: Any, check: Callable[[Any], Any]) -> Any:
-        try:
-            value = float(value) if isinstance(value, str) else value  # command lines and notebooks pass "12" for 12
-        except ValueError:
-            pass
-        try:
-            return check(value)
-        except ValidationError:
-            raise PydanticCustomError("or_auto", "{expected}", {"expected": f"auto or {number}"}) from None
-
-    return WrapValidator(checked)
+def _sharp(key: object) -> object:
+    """A key with a flat under its other name."""
+    return _FLATS[key[:2]] + key[2:] if isinstance(key, str) and key[:2] in _FLATS else key
 
 
 def _zero_or_rate(value: int) -> int:
@@ -78,111 +41,7 @@ LearningRate = Annotated[
     Annotated[float, Field(gt=0, le=1e-2)] | Literal["auto"], or_auto("a number above 0 and at most 0.01")
 ]
 BatchSize = Annotated[Annotated[int, Field(ge=1, le=64)] | Literal["auto"], or_auto("a whole number from 1 to 64")]
-_MUST_BE = {  # by the start of pydantic's name for what is wrong
-    "greater_than_equal": "at least {ge:g}",
-    "less_than_equal": "at most {le:g}",
-    "greater_than": "more than {gt:g}",
-    "less_than": "less than {lt:g}",
-    "float_": "a number",
-    "finite_": "a number",
-    "int_": "a whole number",
-    "bool_": "true or false",
-    "string_": "text",
-    "value_": "{error}",
-    "literal_": "{expected}",
-    "or_auto": "{expected}",
-}
 _SEED_MEANING = "Random seed of all stages: held-out recordings, training and order of the index."
-
-
-class Settings(BaseModel):
-    """Base class of all settings: immutable, refuses unknown names, reports errors in one line."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _text_as_written(cls, values: Any) -> Any:
-        """Papermill, YAML and Python hand over ``2023`` where the text "2023" is meant, and None for the default."""
-        if not isinstance(values, Mapping):
-            return values
-        texts = {name: field.default for name, field in cls.model_fields.items() if _is_text(field.annotation)}
-        return {
-            name: (texts[name] if value is None else text_of(value)) if name in texts else value
-            for name, value in values.items()
-        }
-
-    @classmethod
-    def of(cls: type[S], **values: Any) -> S:
-        """Build and check settings.
-
-        Raises
-        ------
-        SettingsError
-            When a value is invalid; the message lists every invalid field, the hint what it accepts.
-
-        Examples
-        --------
-        >>> TrainSettings.of(epochs=3).epochs
-        3
-        >>> TrainSettings.of(epochs=0)
-        Traceback (most recent call last):
-        rvc_core.errors.SettingsError: epochs must be at least 1, not 0
-        → epochs: Train for this many passes over the clips, earlier training included.
-        """
-        refuse_unknown(values, cls)
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            problems = error.errors()
-            fields = dict.fromkeys(str(problem["loc"][0]) for problem in problems if problem["loc"])
-            hints = [_meant(cls, name, values.get(name)) for name in fields if name in cls.model_fields]
-            raise SettingsError("; ".join(map(_in_words, problems)), hint=" ".join(hints)) from error
-
-    def stamp(self) -> dict[str, Any]:
-        """The values recorded with a result, to detect whether it is still up to date."""
-        return self.model_dump(mode="json")
-
-
-def _in_words(problem: Any) -> str:
-    """A problem that pydantic found, in one sentence."""
-    name, given = problem["loc"][0] if problem["loc"] else "settings", f"{problem['input']!r:.80}"
-    limits = problem.get("ctx", {})
-    if "expected" in limits:
-        limits = {"expected": limits["expected"].replace("'", "")}
-    for start, must_be in _MUST_BE.items():
-        if problem["type"].startswith(start):
-            return f"{name} must be {must_be.format(**limits)}, not {given}"
-    return f"{name}: {problem['msg']} (got {given})"
-
-
-def _meant(settings: type[Settings], name: str, given: Any) -> str:
-    """The word that was probably meant; else what the setting does."""
-    field = settings.model_fields[name]
-    words = [word for word in get_args(field.annotation) if isinstance(word, str)]
-    near = difflib.get_close_matches(str(given).lower(), words, 1)
-    return f"did you mean {near[0]}?" if near else f"{name}: {field.description}"
-
-
-def refuse_unknown(names: Iterable[Any], *classes: type[Settings]) -> None:
-    """Refuse names that none of these classes has as a setting.
-
-    Raises
-    ------
-    SettingsError
-        The hint says which setting was probably meant.
-
-    Examples
-    --------
-    >>> try: refuse_unknown(["epoch"], TrainSettings)
-    ... except SettingsError as error: print(error, "→", error.hint)
-    unknown setting epoch → did you mean epochs?
-    """
-    known = [field for one in classes for field in one.model_fields]
-    if unknown := sorted({str(text_of(name)) for name in names} - set(known)):
-        near = [close[0] for name in unknown if (close := difflib.get_close_matches(name.lower(), known, 1))]
-        hint = f"did you mean {' and '.join(near)}?" if near else f"choose from: {', '.join(sorted(set(known)))}"
-        raise SettingsError(f"unknown setting {', '.join(unknown)}", hint=hint)
 
 
 class PrepareSettings(Settings):
@@ -332,6 +191,32 @@ class ConvertSettings(Settings):
         0.33, ge=0, le=0.5, description="Protect consonants and breaths: lower is stronger. 0.5: off."
     )
     rms_mix_rate: float = Field(0.25, ge=0, le=1, description="Volume mix: 0 follows the source, 1 the voice.")
+    formant_semitones: float = Field(
+        0,
+        ge=-12,
+        le=12,
+        description="Shift the source's formants by this many semitones first; pitch and length stay. 0: off.",
+    )
+    autotune: float = Field(
+        0, ge=0, le=1, description="Pull the pitch to the notes of the key: 1 puts it on them. 0: off."
+    )
+    key: Annotated[KeyName, BeforeValidator(_sharp)] = Field(  # type: ignore[valid-type]
+        "auto",
+        description="Key of the source for autotune, as C or F#m. auto: found in its pitch. chromatic: all notes.",
+    )
+    gate_db: float | None = Field(
+        None, ge=-90, le=-10, description="Silence the result where the source is below this level (dBFS). Empty: off."
+    )
+    loudness_lufs: float | None = Field(
+        None, ge=-60, le=-5, description="Bring the result to this loudness in LUFS, for example -16. Empty: off."
+    )
+    blend_with: str = Field(
+        "", description="Blend in this second voice: an experiment, or a .pth of the same kind. Empty: none."
+    )
+    blend_share: float = Field(0.5, ge=0, le=1, description="Share of the second voice in the blend.")
+    channels: Literal["mix", "each"] = Field(
+        "mix", description="mix: convert the middle of a stereo recording. each: convert left and right separately."
+    )
     f0_method: F0Method = Field("auto", description="Find pitch with this method. auto: rmvpe if installed, else fcpe.")
     f0_curve: str = Field(
         "",
@@ -353,6 +238,22 @@ class ConvertSettings(Settings):
         description="Bits per sample: 16, 24, or 32 for float. auto: 16 in wav, 24 in flac. Other formats have none.",
     )
     seed: int = Field(0, ge=0, description="Random seed: the same seed gives the same audio.")
+
+
+class SpeakSettings(Settings):
+    """How a text is spoken before it is converted."""
+
+    text: str = Field("", description="Say this text, or the .txt or .srt whose path it is.")
+    language: str = Field("en", description="Language of the text, as en, pt-br or fr.")
+    engine: Literal["auto", "espeak-ng", "pocket-tts", "gsv-tts-lite"] = Field(
+        "auto",
+        description="Speak with this engine. auto: pocket-tts if it is installed and has the language, else espeak-ng.",
+    )
+    engine_voice: str = Field(
+        "",
+        description="Voice of the engine, as en-gb or +f3; for gsv-tts-lite a folder. Empty: its own.",
+    )
+    speed: float = Field(1.0, ge=0.5, le=2, description="Speed of speech. Subtitles are fitted to their times instead.")
 
 
 class SeparateSettings(Settings):

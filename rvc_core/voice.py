@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import RVCError, SettingsError
 from .progress import Beside, Progress, Report, Silent
-from .settings import ConvertSettings, RuntimeSettings, SeparateSettings
+from .settings import ConvertSettings, RuntimeSettings, SeparateSettings, SpeakSettings
 from .song_settings import SongSettings
 from .system.files import readable
 from .system.platforms import in_words
@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # importing these loads torch
     from .audio.waveform import Audio
     from .conversion.convert import Converter, ConvertResult
     from .conversion.song import SongReport
+    from .conversion.speak import SpeakResult
     from .evaluation.evaluate import EvaluateReport
 
 R = TypeVar("R")
@@ -165,6 +166,34 @@ class Voice:
             for song in songs_in([Path(item) for item in songs], Path(folder))
         ]
 
+    def speak(
+        self,
+        text: str,
+        speech: SpeakSettings = SpeakSettings(),
+        settings: ConvertSettings = ConvertSettings(),
+        *,
+        output: str | Path | None = None,
+        progress: Progress = Silent(),
+    ) -> "SpeakResult":
+        """Speak a text, or the .txt or .srt with this name. With `output`, write the result to that file or folder.
+
+        Raises
+        ------
+        SettingsError
+            When there is nothing to say, a cue's time is wrong, or the engine lacks the language.
+        ResourceError
+            When no engine is installed; the hint has the command.
+        AudioError
+            When no sentence could be spoken.
+        """
+        from .conversion.speak import speak
+
+        file = None if output is None else spoken_to(Path(output), text, self.name, settings)
+        told = speech.model_copy(update={"text": text})
+        result = speak(self.converter, told, settings, output=file, progress=progress)
+        own = self.warnings if settings.index_rate else []
+        return replace(result, warnings=[*result.warnings, *own])
+
     def evaluate(
         self,
         sources: Iterable[str | Path],
@@ -307,6 +336,26 @@ def outputs_for(
         taken.add(output)
         pairs.append((file, output))
     return pairs
+
+
+def spoken_to(output: Path, text: str, voice_name: str, settings: ConvertSettings) -> Path:
+    """The file for a text: `output` itself, or in that folder a name from the text's file and the voice.
+
+    Examples
+    --------
+    >>> spoken_to(Path("out"), "news.txt", "alice", ConvertSettings()).name
+    'news_alice.wav'
+    >>> spoken_to(Path("out"), "Hello there.", "alice", ConvertSettings()).name
+    'speech_alice.wav'
+    """
+    if is_file_name(output):
+        refuse_output(output, settings)
+        return output
+    name = text.strip()
+    stem = Path(name).stem if len(name) < _LONGEST_NAME and name.lower().endswith((".txt", ".srt")) else "speech"
+    file = output / f"{stem}_{readable(voice_name)}.{settings.output_format}"
+    refuse_output(file, settings)
+    return file
 
 
 def is_file_name(output: Path) -> bool:

@@ -74,6 +74,7 @@ def test_conda_has_the_same_set():
         *extras["faiss"],
         *extras["world"],
         *extras["evaluate"],
+        *extras["espeak"],
         *extras["onnx"],
         *extras["test"],
     ]
@@ -88,7 +89,8 @@ def test_conda_has_the_same_set():
 def test_the_script_installs_the_extras_that_exist():
     lines = dict(re.findall(r'^(extras_\w+)="(.+)"$', SCRIPT.read_text("utf-8"), re.MULTILINE))
     names = lines["extras_test"].replace("$extras_base", lines["extras_base"]).split(",")
-    assert set(names) == set(PROJECT["optional-dependencies"]) - {"gpu", "praat"}  # one GPL, one beside another faiss
+    unasked = {"gpu", "praat", "pocket", "gsv"}  # beside another faiss, GPL, and engines that download gigabytes
+    assert set(names) == set(PROJECT["optional-dependencies"]) - unasked
     assert not any("parselmouth" in requirement for requirement in PROJECT["dependencies"])
 
 
@@ -298,9 +300,9 @@ def test_a_second_run_does_nothing_until_something_changes(python, tmp_path):
         return result.stdout
 
     first = run("base")
-    assert f"torch>=2.8 --editable {home}[faiss,world,evaluate]" in first and "set aside" in first
+    assert f"torch>=2.8 --editable {home}[faiss,world,evaluate,espeak]" in first and "set aside" in first
     assert run("base") == ""
-    assert "[faiss,world,evaluate,onnx,test]" in run("test")
+    assert "[faiss,world,evaluate,espeak,onnx,test]" in run("test")
     assert run("base") == run("test") == ""
     library.write_bytes(b"ELF")  # somebody reinstalled torchaudio
     assert "set aside" in run("base")
@@ -308,7 +310,7 @@ def test_a_second_run_does_nothing_until_something_changes(python, tmp_path):
     assert "pip " in run("base")
     pretend_installed(python, **{"faiss_gpu": "1.15.1"})
     (home / "pyproject.toml").open("a").write("\n# changed again\n")
-    assert f"{home}[world,evaluate]" in run("base")  # never a second faiss
+    assert f"{home}[world,evaluate,espeak]" in run("base")  # never a second faiss
 
 
 def test_notebooks_run_on_the_python_that_runs_papermill(tmp_path, monkeypatch):

@@ -2,7 +2,8 @@
 # # Convert recordings, unattended
 #
 # `papermill batch_convert.ipynb out.ipynb -p voice alice -p inputs songs/ -p output converted/` converts each
-# recording; with `-p song True`, the voice sings each song. The voice must be of a person who agreed.
+# recording; with `-p song True`, the voice sings each song; with `-p text news.txt`, it speaks a text instead. The
+# voice must be of a person who agreed.
 
 # %% tags=["parameters"]
 voice = "my voice"   # name of an experiment, or a .pth file

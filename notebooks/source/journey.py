@@ -164,6 +164,22 @@ from rvc_core import notebook
 notebook.sing();
 
 # %% [markdown]
+# {speak_form}
+
+# %%
+from rvc_core import SpeakSettings, notebook
+
+notebook.form(SpeakSettings);
+
+# %% [markdown]
+# {speak}
+
+# %%
+from rvc_core import notebook
+
+notebook.speak();
+
+# %% [markdown]
 # {export}
 
 # %%

@@ -25,7 +25,7 @@ from ..system.files import ensure_room, replace_atomically, sha256_of
 from . import registry
 from .archive import BESIDE, open_archive, verified
 
-EXTRAS = "faiss,world,evaluate"  # as setup_env.sh installs them
+EXTRAS = "faiss,world,evaluate,espeak"  # as setup_env.sh installs them
 WITHOUT_DEPENDENCIES = ("Resemblyzer>=0.1.4", "speechmos>=0.0.1.1")
 _BUILD_BACKEND = "flit_core>=3.11"  # a clone is installed in place, which needs a build
 _TORCH = ("torch", "torchaudio")

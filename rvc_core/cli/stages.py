@@ -6,6 +6,7 @@ from argparse import SUPPRESS
 from pathlib import Path
 from typing import Any
 
+from ..conversion.script import read_script
 from ..errors import DatasetError, SettingsError, UnsafeFileError
 from ..experiment import Experiment
 from ..preparation.incoming import brought, sources
@@ -19,6 +20,7 @@ from ..settings import (
     RuntimeSettings,
     SeparateSettings,
     Settings,
+    SpeakSettings,
     TrainSettings,
 )
 from ..song_settings import SongSettings
@@ -38,14 +40,16 @@ from .arguments import (
     voice_of,
 )
 
+_MOST_SHOWN = 20  # sentences on a terminal
 SETTINGS_OF: dict[str, tuple[type[Settings], ...]] = {
     "prepare": (PrepareSettings,),
     "extract": (ExtractSettings,),
     "train": (TrainSettings, MirrorSettings),
     "index": (IndexSettings,),
     "convert": (ConvertSettings,),
+    "speak": (SpeakSettings, ConvertSettings),
     "separate": (SeparateSettings,),
-    "repair": (SeparateSettings,),
+    "clean": (SeparateSettings,),
     "song": (SongSettings, ConvertSettings, SeparateSettings),
     "f0": (),
     "evaluate": (ConvertSettings,),
@@ -136,14 +140,38 @@ def _run(arguments: argparse.Namespace) -> Result:
     return _or_interrupted(report["train"], report)
 
 
-def _convert(arguments: argparse.Namespace) -> Result:
-    settings = settings_of(ConvertSettings, arguments)
+def _place_of_results(arguments: argparse.Namespace, settings: ConvertSettings) -> Path:
+    """Where the results go; fails before any work if that cannot be."""
     output = Path(arguments.output)
     if is_file_name(output):
         refuse_output(output, settings)
         ensure_folder(output.parent)
     else:
         ensure_folder(output)
+    return output
+
+
+def _speak(arguments: argparse.Namespace) -> Result:
+    settings, speech = settings_of(ConvertSettings, arguments), settings_of(SpeakSettings, arguments)
+    output, text = _place_of_results(arguments, settings), arguments.said or speech.text
+    read_script(text)  # fail before the voice is loaded
+    result = voice_of(arguments.voice, arguments).speak(
+        text, speech, settings, output=output, progress=progress_of(arguments)
+    )
+    for one in result.failed:
+        complain(f"{one['text']}: {one['error']}", one["hint"])
+    report = result.as_json()
+    if result.failed:
+        count = f"{len(result.failed)} of {len(result.failed) + len(result.spoken)} sentences failed"
+        report |= {"error": count, "hint": "the others are in the result", "failed_command": True}
+    if not arguments.json and len(report["spoken"]) > _MOST_SHOWN:
+        report["spoken"] = f"{len(report['spoken'])} sentences"
+    return report
+
+
+def _convert(arguments: argparse.Namespace) -> Result:
+    settings = settings_of(ConvertSettings, arguments)
+    output = _place_of_results(arguments, settings)
     voice = voice_of(arguments.voice, arguments)
     inputs = _inputs(arguments.inputs, output, progress_of(arguments))
     files = [one for one in inputs if isinstance(one, Path)]
@@ -210,7 +238,7 @@ def _inputs(texts: list[str], output: Path, progress: Silent | Terminal) -> list
     return found
 
 
-def _repair(arguments: argparse.Namespace) -> Result:
+def _clean(arguments: argparse.Namespace) -> Result:
     from ..preparation.repair import repair
 
     separation, runtime = settings_of(SeparateSettings, arguments), settings_of(RuntimeSettings, arguments)
@@ -302,11 +330,24 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
         ),
         INDEX,
     ),
-    "repair": (
-        _repair,
+    "clean": (
+        _clean,
         "Write repaired copies of recordings: without accompaniment, reverb, noise, hum and offset, where measured.",
         named("dataset", RECORDINGS, metavar="PLACE"),
         named("--output", "Folder for the copies. Default: repaired.", default="repaired", metavar="DIR"),
+    ),
+    "speak": (
+        _speak,
+        "Speak a text in a voice.",
+        named("voice", "A .pth, or the name of an experiment.", metavar="VOICE"),
+        named("said", "The text in quotes, or a .txt or .srt with it.", metavar="TEXT", nargs="?"),
+        named(
+            "--output",
+            "Folder for the result, or a file, as news.mp3. Default: converted.",
+            default="converted",
+            metavar="PLACE",
+        ),
+        INDEX,
     ),
     "song": (
         _song,

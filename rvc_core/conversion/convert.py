@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..audio.quality import beyond_full_scale
-from ..audio.waveform import Audio, highpass, read_audio, rms_envelope, subtype_of
+from ..audio.waveform import Audio, highpass, read_audio, subtype_of
 from ..errors import AudioError, MismatchError, RVCError, SettingsError, StorageError
 from ..features.content import ENCODERS, ContentEncoder, content_encoder, repeat_to_100fps
 from ..features.high_pitch import folded
@@ -28,8 +28,10 @@ from ..settings import ConvertSettings, RuntimeSettings
 from ..system.devices import choose_device
 from ..system.platforms import MOUNT_AGAIN, is_reachable
 from ..system.threads import set_threads
-from ..workspace.voice_file import VoiceFile, synthesizer_of
-from .outputs import identity_of, made_of, place_for, tag_of
+from ..workspace.layout import voice_path
+from ..workspace.voice_file import VoiceFile, load_voice, synthesizer_of
+from .outputs import CODEC_SECONDS, SILENT_RMS, check_sanity, identity_of, made_of, place_for, tag_of
+from .shaping import autotuned, gate_of, gated, key_of, levelled, mix_loudness, protect_consonants, shift_formants
 from .windows import (
     CONTEXT_FRAMES,
     FADE_FRAMES,
@@ -44,10 +46,7 @@ from .windows import (
 # oneDNN keeps 1024 compiled kernels: 130 recordings of different lengths took 110 MB more than the first twenty.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 SOURCE_RATE_HZ = 16000
-_PEAK = 0.99
-_SILENT_RMS, _QUIET_RMS = 1e-4, 1e-3
 _LOUD_QUANTILE, _LOUD = 0.95, 0.1  # pitch is estimated where the louder samples are at least that
-_CODEC_SECONDS = {".mp3": 0.15, ".m4a": 0.15}  # these codecs add frames at both ends
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,8 @@ class ConvertResult:
         Semitones added to the pitch.
     f0_method : str
         Pitch estimator, or ``curve``; empty for a voice without pitch.
+    key : str
+        Key that autotune used; empty without autotune.
     real_time_factor : float
         Seconds of computation per second of audio; below 1 is faster than real time.
     sanity : dict
@@ -80,6 +81,7 @@ class ConvertResult:
     output: str = ""
     index: str = ""
     f0_method: str = ""
+    key: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``: everything except the samples."""
@@ -102,6 +104,7 @@ class Converter:
         self.runtime = runtime
         self.voice, self.index = voice, index.on(str(self.device)) if index else None
         self._encoder = self._matching_encoder(voice)
+        self._blend: tuple[Any, Converter | None] = (None, None)
         if index is not None:
             index.refuse_other_encoder(self._encoder.identity)
         self._synthesizer = synthesizer_of(voice).to(self.device)
@@ -142,20 +145,30 @@ class Converter:
         `key_semitones`: it is sung over an accompaniment that was moved by so many semitones, so that ``auto``
         transposes by whole octaves besides.
         """
+        if settings.blend_with:
+            alone = settings.model_copy(update={"blend_with": ""})
+            return self._blended(settings).convert(
+                source, alone, key_semitones=key_semitones, progress=progress, stop=stop
+            )
         started = time.monotonic()
         about_speaker = self._speaker_warnings(settings.speaker)
         samples = _prepared(source)
+        gate = gate_of(samples, settings.gate_db)
         padded = _padded(samples)
-        pitch, transpose, warnings = self._pitch(padded, settings, key_semitones)
+        pitch, transpose, key, warnings = self._pitch(padded, settings, key_semitones)
+        padded = shift_formants(padded, pitch.transposed(-transpose), settings.formant_semitones)
         windows = plan_windows(len(samples))
         progress.start("converting", len(windows))
-        pieces = []
+        pieces, hop = [], self.voice.spec.hop_samples
         for window in windows:
             if stop is not None and stop.requested:
                 raise RVCError("conversion was stopped", hint="nothing was written")
-            pieces.append(self._window(padded, pitch, window, settings))
+            begin, end = (frame - CONTEXT_FRAMES for frame in window.gives)
+            if gate is not None and not gate[begin : end + 1].any():
+                pieces.append(np.zeros((end - begin) * hop, np.float32))
+            else:
+                pieces.append(self._window(padded, pitch, window, settings))
             progress.advance()
-        hop = self.voice.spec.hop_samples
         joined = join_pieces(pieces, FADE_FRAMES * hop)
         rate = self.voice.spec.sample_rate
         joined = _fitted(joined, round(len(samples) * rate / SOURCE_RATE_HZ))
@@ -164,7 +177,8 @@ class Converter:
                 "the voice produced NaN or infinite samples", hint="the voice is damaged: use another checkpoint"
             )
         mixed = mix_loudness(Audio(joined, rate), Audio(samples, SOURCE_RATE_HZ), settings.rms_mix_rate)
-        audio = _finished(mixed, settings.output_rate_hz)
+        shaped = gated(_finished(mixed, settings.output_rate_hz), gate)
+        audio, unreached = levelled(shaped, settings.loudness_lufs)
         seconds = time.monotonic() - started
         method = "curve" if settings.f0_curve else pitch_method(settings.f0_method)
         return ConvertResult(
@@ -173,8 +187,9 @@ class Converter:
             round(audio.seconds, 3),
             round(seconds / source.seconds, 4),
             check_sanity(audio, source),
-            [*filter(None, [beyond_full_scale(source)]), *about_speaker, *warnings],
+            [*filter(None, [beyond_full_scale(source)]), *about_speaker, *warnings, *unreached],
             f0_method=method if self.voice.spec.uses_f0 else "",
+            key=key,
         )
 
     def _speaker_warnings(self, speaker: int) -> list[str]:
@@ -190,17 +205,29 @@ class Converter:
         told = bool(trained) or not speaker
         return [] if told else [f"the voice file does not tell how many speakers it has: {speaker} may be untrained"]
 
+    def _blended(self, settings: ConvertSettings) -> "Converter":
+        """The converter of this voice and a second one, kept while these stay the same."""
+        from ..voices.merge import mixed
+
+        other = voice_path(settings.blend_with)
+        what = other, other.stat().st_mtime_ns, settings.blend_share
+        if self._blend[1] is None or self._blend[0] != what:
+            voice = mixed(self.voice, load_voice(other), 1 - settings.blend_share, self.voice.info.name)
+            self._blend = what, Converter(voice, self.index, self.runtime)
+        assert self._blend[1] is not None
+        return self._blend[1]
+
     def _pitch(
         self, padded: np.ndarray, settings: ConvertSettings, key_semitones: float | None = None
-    ) -> tuple[PitchTrack, float, list[str]]:
-        """Transposed pitch of the padded source, the semitones added, and warnings."""
+    ) -> tuple[PitchTrack, float, str, list[str]]:
+        """Transposed pitch of the padded source, the semitones added, the key of autotune, and warnings."""
         if not self.voice.spec.uses_f0:
-            if settings.f0_curve:
+            if unused := next((name for name in ("f0_curve", "autotune") if getattr(settings, name)), ""):
                 raise SettingsError(
-                    "this voice does not use pitch, so an f0 curve has no effect", hint="leave out f0_curve"
+                    f"this voice does not use pitch, so {unused} has no effect", hint=f"leave out {unused}"
                 )
             empty = np.zeros(len(padded) // FRAME_SAMPLES, np.float32)
-            return PitchTrack(empty, empty > 0), 0.0, []
+            return PitchTrack(empty, empty > 0), 0.0, "", []
         if settings.f0_curve:
             track, warnings = _drawn_pitch(Path(settings.f0_curve).expanduser(), len(padded) // FRAME_SAMPLES)
         else:
@@ -208,20 +235,30 @@ class Converter:
             seconds = high[CONTEXT_FRAMES : -CONTEXT_FRAMES - 4].sum() / 100
             line = f"{seconds:.1f} s are above {F0_MAX_HZ:.0f} Hz, and are sung an octave lower"
             warnings = [line] if seconds >= 0.1 else []
+        key = ""
         if not track.voiced.any():
             warnings.append("no voiced sound was found: the result sounds like a whisper")
-        if settings.transpose != "auto" or settings.f0_curve:  # a curve is sung as drawn
-            semitones = (0.0 if settings.transpose == "auto" else float(settings.transpose)) + (key_semitones or 0.0)
-            return track.transposed(semitones), semitones, warnings
+        elif settings.autotune:
+            key = key_of(track.f0_hz) if settings.key == "auto" else settings.key
+            track = autotuned(track, settings.autotune, key)
+        semitones, unknown = self._transposition(track, settings, key_semitones)
+        return track.transposed(semitones), semitones, key, warnings + unknown
+
+    def _transposition(
+        self, track: PitchTrack, settings: ConvertSettings, key_semitones: float | None
+    ) -> tuple[float, list[str]]:
+        """Semitones to add to the source's pitch, and a warning if they are unknown."""
+        if settings.transpose != "auto":
+            return float(settings.transpose) + (key_semitones or 0.0), []
+        if settings.f0_curve:  # it is sung as drawn
+            return key_semitones or 0.0, []
         info = self.voice.info
         median_hz = [*info.speakers.values()][settings.speaker] if info.speakers else info.f0_median_hz
         if not median_hz:
-            warnings.append("this voice file records no median pitch, so nothing was transposed. Set `transpose`.")
-            return track.transposed(key_semitones or 0.0), key_semitones or 0.0, warnings
+            unknown = "this voice file records no median pitch, so nothing was transposed. Set `transpose`."
+            return key_semitones or 0.0, [unknown]
         semitones = auto_transpose(track, median_hz)
-        if key_semitones is not None:
-            semitones = 12.0 * round(semitones / 12) + key_semitones
-        return track.transposed(semitones), semitones, warnings
+        return (semitones if key_semitones is None else 12.0 * round(semitones / 12) + key_semitones), []
 
     @torch.inference_mode()
     def _window(self, padded: np.ndarray, pitch: PitchTrack, window: Window, settings: ConvertSettings) -> np.ndarray:
@@ -278,7 +315,7 @@ def convert_to_file(
         result = replace(result, warnings=[line, *result.warnings])
     result.audio.save(output, comment=tag, depth=settings.output_depth)
     try:
-        tolerance = _CODEC_SECONDS.get(output.suffix.lower(), 0.02)
+        tolerance = CODEC_SECONDS.get(output.suffix.lower(), 0.02)
         sanity = check_sanity(read_audio(output), source, tolerance_seconds=tolerance)
     except AudioError:
         output.unlink(missing_ok=True)
@@ -286,43 +323,13 @@ def convert_to_file(
     return replace(result, output=str(output), sanity=sanity)
 
 
-# -- arithmetic on features and samples ----------------------------------------------------------------------------
-def protect_consonants(mixed: np.ndarray, original: np.ndarray, voiced: np.ndarray, protect: float) -> np.ndarray:
-    """Mix the source's own features back into unvoiced frames: (T, D), (T, D), (T,) bool; 0.5 changes nothing.
-
-    Examples
-    --------
-    >>> protect_consonants(np.ones((2, 1)), np.zeros((2, 1)), np.array([True, False]), 0.25).ravel().tolist()
-    [1.0, 0.25]
-    """
-    if protect >= 0.5:
-        return mixed
-    share = np.where(voiced, 1.0, protect).astype(mixed.dtype)[:, None]
-    return mixed * share + original * (1 - share)
-
-
-def mix_loudness(made: Audio, source: Audio, rms_mix_rate: float) -> Audio:
-    """Adjust the volume of the result: 0 follows the source, 1 keeps the voice's own.
-
-    RVC's formula: ``y *= rms_source ** (1 - r) * rms_made ** (r - 1)`` with RMS over 1 s every 0.5 s, interpolated.
-    """
-    if rms_mix_rate >= 1:
-        return made
-
-    def envelope_of(audio: Audio) -> np.ndarray:
-        values = rms_envelope(audio)
-        return np.interp(np.linspace(0, 1, len(made.samples)), np.linspace(0, 1, len(values)), values)
-
-    gain = (envelope_of(source) / np.maximum(envelope_of(made), 1e-6)) ** (1 - rms_mix_rate)
-    return Audio((made.samples * gain).astype(np.float32), made.sample_rate)
-
-
+# -- samples and pitch ---------------------------------------------------------------------------------------------
 def _prepared(source: Audio) -> np.ndarray:
     """The source as 16 kHz mono, high-passed and scaled to peaks of at most 0.95.
 
     It is extended by a second of its reflection, so that an offset or a hum makes no click where the sound begins.
     """
-    if source.seconds == 0 or np.sqrt(np.mean(np.square(source.samples))) < _SILENT_RMS:
+    if source.seconds == 0 or np.sqrt(np.mean(np.square(source.samples))) < SILENT_RMS:
         raise AudioError("the recording is silent", hint="choose a recording with a voice in it")
     second = source.sample_rate
     extended = np.pad(source.samples, second, mode="reflect", reflect_type="odd")
@@ -370,29 +377,5 @@ def _fitted(samples: np.ndarray, length: int) -> np.ndarray:
 
 
 def _finished(audio: Audio, output_rate_hz: int) -> Audio:
-    """Resample to the requested rate, high-pass, and reduce peaks that would clip."""
-    audio = highpass(audio, zero_phase=True).resample(output_rate_hz or audio.sample_rate)
-    peak = float(np.abs(audio.samples).max())
-    return audio if peak <= _PEAK else Audio(audio.samples * np.float32(_PEAK / peak), audio.sample_rate)
-
-
-def check_sanity(made: Audio, source: Audio, *, tolerance_seconds: float = 0.02) -> dict[str, float]:
-    """Measure a result; raises an AudioError if it is silent or does not have the length of its source."""
-    rms = float(np.sqrt(np.mean(np.square(made.samples, dtype=np.float64)))) if len(made.samples) else 0.0
-    difference = made.seconds - source.seconds
-    source_rms = float(np.sqrt(np.mean(np.square(source.samples, dtype=np.float64))))
-    if rms < _SILENT_RMS and source_rms < _QUIET_RMS:
-        raise AudioError(
-            f"the recording is too quiet: {20 * np.log10(source_rms):.0f} dB", hint="raise its level, then convert it"
-        )
-    if rms < _SILENT_RMS:
-        raise AudioError("the result is silent", hint="the voice is damaged or untrained: use another checkpoint")
-    if abs(difference) > tolerance_seconds:
-        raise AudioError(
-            f"the result's length differs from the source's by {difference:+.2f} s", hint="set output_format to wav"
-        )
-    return {
-        "rms_db": round(20 * np.log10(rms), 2),
-        "peak_db": round(20 * float(np.log10(np.abs(made.samples).max())), 2),
-        "seconds_difference": round(difference, 4),
-    }
+    """High-pass, and resample to the requested rate."""
+    return highpass(audio, zero_phase=True).resample(output_rate_hz or audio.sample_rate)

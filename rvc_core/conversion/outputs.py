@@ -1,7 +1,9 @@
-"""Names of results: tagged with what they were made of, so that another result never replaces one silently."""
+"""Results: measured, and tagged with what they were made of, so that another one never replaces one silently."""
 
 import hashlib
 from pathlib import Path
+
+import numpy as np
 
 from ..audio.tracks import comment_of
 from ..audio.waveform import Audio
@@ -9,8 +11,11 @@ from ..errors import AudioError
 from ..features.retrieval import FeatureIndex
 from ..settings import ConvertSettings
 from ..system.files import numbered, sha256_of, signature
+from ..workspace.layout import voice_path
 from ..workspace.voice_file import VoiceFile
 
+SILENT_RMS, _QUIET_RMS = 1e-4, 1e-3
+CODEC_SECONDS = {".mp3": 0.15, ".m4a": 0.15}  # these codecs add frames at both ends
 _TAG = "voice converted by rvc_core with {name} ({made_of})"
 
 
@@ -27,6 +32,7 @@ def made_of(identity: str, source: Audio, settings: ConvertSettings) -> str:
     """Sixteen hex digits for a voice, the samples of a source, and the settings that change the sound."""
     values = settings.model_dump(mode="json", exclude={"output_format", "output_depth"})
     curve = sha256_of(Path(settings.f0_curve).expanduser()) if settings.f0_curve else ""
+    curve += sha256_of(voice_path(settings.blend_with)) if settings.blend_with else ""
     samples = hashlib.sha256(source.samples.tobytes()).hexdigest()
     return signature([identity, source.sample_rate, samples, values, curve])
 
@@ -52,3 +58,25 @@ def place_for(output: Path, tag: str) -> Path:
             return True
 
     return numbered(output, is_taken)
+
+
+def check_sanity(made: Audio, source: Audio, *, tolerance_seconds: float = 0.02) -> dict[str, float]:
+    """Measure a result; raises an AudioError if it is silent or does not have the length of its source."""
+    rms = float(np.sqrt(np.mean(np.square(made.samples, dtype=np.float64)))) if len(made.samples) else 0.0
+    difference = made.seconds - source.seconds
+    source_rms = float(np.sqrt(np.mean(np.square(source.samples, dtype=np.float64))))
+    if rms < SILENT_RMS and source_rms < _QUIET_RMS:
+        raise AudioError(
+            f"the recording is too quiet: {20 * np.log10(source_rms):.0f} dB", hint="raise its level, then convert it"
+        )
+    if rms < SILENT_RMS:
+        raise AudioError("the result is silent", hint="the voice is damaged or untrained: use another checkpoint")
+    if abs(difference) > tolerance_seconds:
+        raise AudioError(
+            f"the result's length differs from the source's by {difference:+.2f} s", hint="set output_format to wav"
+        )
+    return {
+        "rms_db": round(20 * np.log10(rms), 2),
+        "peak_db": round(20 * float(np.log10(np.abs(made.samples).max())), 2),
+        "seconds_difference": round(difference, 4),
+    }

@@ -26,7 +26,7 @@ _PUBLIC = {
     ),
     "parameters": "unattended",
     "sing": "songs",
-    **dict.fromkeys(("listen", "choose", "convert", "export", "clean_up", "job"), "results"),
+    **dict.fromkeys(("listen", "choose", "convert", "speak", "export", "clean_up", "job"), "results"),
 }
 __all__ = list(_PUBLIC)
 

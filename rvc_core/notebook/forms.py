@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 # What most people change; everything else is folded away.
 _PLAIN = {"preset", "epochs", "batch_size", "max_minutes", "transpose", "index_rate", "protect", "output_format"}
-_PLAIN |= {"repair", "preview", "vocals", "vocals_db", "key_semitones"}
+_PLAIN |= {"repair", "preview", "vocals", "vocals_db", "key_semitones", "text", "language", "engine", "speed"}
 _UNITS = {"hz": "Hz", "db": "dB", "ms": "ms", "minutes": "min", "seconds": "s", "transpose": "st", "semitones": "st"}
+_UNITS |= {"lufs": "LUFS"}
 _LABEL_WIDTH, _COLUMN_WIDTH, _FORM_WIDTH = "13em", "34em", "40em"
 
 # JupyterLab may deliver changes of two controls on two threads: without turns the older reading could be kept.
@@ -162,7 +163,8 @@ def control_for(name: str, field: Mapping[str, Any], value: Any) -> Any:
         return ipywidgets.IntText(**common)
     if kind == "number" and low is not None and high is not None:
         return ipywidgets.FloatText(step=0.05 if high - low <= 2 else 0.5, **common)
-    return ipywidgets.Text(
+    kind_of_line = ipywidgets.Textarea if name == "text" else ipywidgets.Text
+    return kind_of_line(
         placeholder=expectation(field),
         continuous_update=False,
         **common | {"value": "" if value is None else str(value)},

@@ -14,8 +14,8 @@ from ..embedded import voice_folder
 from ..errors import SettingsError, StageOrderError, StorageError
 from ..preparation.incoming import brought, sources
 from ..preparation.leftovers import bytes_of, leftovers, remove
-from ..settings import ConvertSettings, PrepareSettings, RuntimeSettings
-from ..system.files import readable, slug_of
+from ..settings import ConvertSettings, PrepareSettings, RuntimeSettings, SpeakSettings
+from ..system.files import readable, slug_of, write_text
 from ..system.platforms import detect, home, is_reachable
 from ..training import detached
 from ..workspace.layout import Layout
@@ -111,6 +111,49 @@ def convert() -> list[dict[str, Any]]:
     if unheard := done[_MOST_PLAYED:]:  # what is shown is saved in the notebook
         print(say("unplayed", count=len(unheard), folder=shown_path(Path(unheard[0]["output"]).parent)))
     return made
+
+
+def speak() -> dict[str, Any]:
+    """Speak the text in the chosen voice, and play it. Without an engine or a text file this says so, and goes on."""
+    session = Session.load()
+    print(say("consent"))
+    speech, voice = session.settings(SpeakSettings), chosen_voice(session)
+    print(say("uses", voice=called(voice, session.lab.layout)))
+    text = speech.text.strip() or say("sample_text")
+    if not text.lower().endswith((".txt", ".srt")):  # a process takes no text of any length
+        write_text(file := home() / "speak" / "speech.txt", text)
+        text = str(file)
+    made = run_command(
+        "speak",
+        str(voice),
+        "--output",
+        str(home() / "spoken" / readable(session.voice_name)),
+        failing=False,
+        settings=(
+            speech.model_copy(update={"text": text}),
+            session.settings(ConvertSettings),
+            session.settings(RuntimeSettings),
+        ),
+    )
+    for one in made.get("failed", []):
+        warn(one["error"], one["hint"], f"{one['text']}: ")
+    if "output" not in made:
+        warn(made["error"], made["hint"])
+        return made
+    for warning in made["warnings"]:
+        print(f"! {translated(warning)}")
+    print(say("spoken", engine=made["engine"], seconds=f"{made['seconds']:.0f}", path=shown_path(Path(made["output"]))))
+    if words := made["words"]:
+        print(say("heard", share=f"{100 * words['error_rate']:.0f}", own=f"{100 * words['engine_error_rate']:.0f}"))
+    _show(say("after"), Path(made["output"]))
+    return made
+
+
+def _show(title: str, file: Path) -> None:
+    from IPython.display import display
+
+    page = player(title, file.absolute(), preview(file), linked=detect().name != "colab")
+    display({"text/html": page, "text/plain": str(file)}, raw=True)
 
 
 def _songs(session: Session) -> list[Path]:

@@ -22,6 +22,7 @@ from ..settings import (
     PrepareSettings,
     RuntimeSettings,
     S,
+    SpeakSettings,
     refuse_unknown,
     text_of,
 )
@@ -36,7 +37,7 @@ from .forms import Form, in_turn
 from .recommended import batch_for, epochs_for, gpu_gigabytes
 from .texts import language, say, translated
 
-_CLASSES = (*TRAIN_SETTINGS, *SONG_SETTINGS, MirrorSettings, RepairSettings)
+_CLASSES = (*TRAIN_SETTINGS, *SONG_SETTINGS, SpeakSettings, MirrorSettings, RepairSettings)
 _LINE_EVERY_SECONDS = 15.0
 _NEWEST = "notebook.json"
 DEMO = "demo"  # the recordings inside the package, and the voice that is made of them
@@ -163,6 +164,8 @@ class Session:
         if settings is PrepareSettings:
             start |= {"holdout_minutes": _DEMO_HOLDOUT_MINUTES} if self.is_demo else {}
             start |= {} if count_gpus() and not self.is_demo else {"preset": "nano" if self.is_demo else "nano-24k"}
+        if settings is SpeakSettings:
+            start |= {"language": say("spoken_language")}
         given = {name: value for name, value in self.given.items() if name in settings.model_fields}
         return settings.of(**start | given | self.chosen.get(settings.__name__, {}))
 

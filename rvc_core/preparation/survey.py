@@ -107,12 +107,12 @@ def grade(quality: Quality, sample_rate: int) -> tuple[Grade, list[str]]:
         (
             quality.hum_hz > 0 and quality.hum_db > quality.level_db - HUM_BELOW_DB,
             "usable",
-            f"hums at {quality.hum_hz:.0f} Hz: rvc repair removes it",
+            f"hums at {quality.hum_hz:.0f} Hz: rvc clean removes it",
         ),
         (
             quality.pause_flatness < ACCOMPANIED_FLATNESS and snr_db < 35,
             "usable",
-            "music or voices in its pauses: rvc repair separates the voice",
+            "music or voices in its pauses: rvc clean separates the voice",
         ),
     ]
     found = [(verdict, problem) for applies, verdict, problem in findings if applies]

@@ -15,6 +15,7 @@ import pytest
 import soundfile
 import torch
 
+from converters import Bands, Spy, Whistler
 from rvc_core.audio import waveform
 from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.conversion import convert as module
@@ -24,74 +25,10 @@ from rvc_core.conversion.windows import join_pieces, plan_windows
 from rvc_core.errors import AudioError, MismatchError, SettingsError, StorageError
 from rvc_core.features.pitch import pitch_estimator, write_curve
 from rvc_core.features.retrieval import FeatureIndex
-from rvc_core.nn.generator import sine
-from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.settings import ConvertSettings, IndexSettings
 from rvc_core.voice import Voice
-from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo
 from synth import phrase
 from tiny import TINY
-
-
-class Bands:
-    """A content encoder that anybody can compute by hand: eight band energies."""
-
-    name, width, identity = "embedded", 8, "bands"
-
-    def __call__(self, samples: np.ndarray) -> np.ndarray:
-        frames = np.lib.stride_tricks.sliding_window_view(samples, 400)[::320]
-        return np.log(np.abs(np.fft.rfft(frames, 16))[:, 1:] + 1e-3).astype(np.float32)
-
-
-class Whistler:
-    """A synthesizer that whistles the pitch it is given, 0.02 of noise where there is none."""
-
-    def infer(
-        self,
-        content: torch.Tensor,
-        coarse: torch.Tensor,
-        f0_hz: torch.Tensor,
-        speaker: torch.Tensor,
-        noise_scale: float,
-        *,
-        noise: object,
-    ) -> torch.Tensor:
-        whistle = sine(f0_hz, 160, 16000, noise.phase)
-        return whistle * 5 + 0.02 * noise.source * (f0_hz == 0).repeat_interleave(160, dim=1).unsqueeze(1)
-
-
-class Spy:
-    """A synthesizer that remembers the content it is given, and speaks like the one inside."""
-
-    def __init__(self, inside: Synthesizer) -> None:
-        self.inside, self.content = inside, np.empty(0)
-
-    def infer(self, content: torch.Tensor, *arguments: object, **options: object) -> torch.Tensor:
-        self.content = content[0].numpy()
-        return self.inside.infer(content, *arguments, **options)
-
-
-@pytest.fixture
-def make(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Converter]:
-    monkeypatch.setattr(module, "content_encoder", lambda name, width, device: Bands())
-
-    def converter(
-        *,
-        local: bool = False,
-        index: FeatureIndex | None = None,
-        spec=TINY,
-        same_speakers: tuple[int, int] = (0, 0),
-        **info: object,
-    ) -> Converter:
-        torch.manual_seed(1)
-        weights = Synthesizer(spec).state_dict()
-        if local:  # attention hears a whole window; without it the network is local, and windows must not show at all
-            weights = {key: value * 0 if ".conv_o." in key else value for key, value in weights.items()}
-        first, second = same_speakers
-        weights["emb_g.weight"][second] = weights["emb_g.weight"][first]
-        return Converter(VoiceFile(spec, weights, VoiceInfo("v", **{"content_name": "embedded", **info})), index)
-
-    return converter
 
 
 def _speech(seconds: float = 2.0, seed: int = 1) -> Audio:

@@ -42,7 +42,14 @@ COLAB = (
     "psutil",
     "widgetsnbextension==3.6.10",
 )
-SPECIAL = {"output_rate_hz": 8000, "learning_rate_decay": "0.95", "learning_rate": "0,005", "device": "cpu"}
+SPECIAL = {
+    "gate_db": "-50",
+    "loudness_lufs": "-16",
+    "output_rate_hz": 8000,
+    "learning_rate_decay": "0.95",
+    "learning_rate": "0,005",
+    "device": "cpu",
+}
 
 
 @pytest.mark.parametrize("settings", CLASSES)

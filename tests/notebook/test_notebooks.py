@@ -1,5 +1,6 @@
 """The unattended notebooks, executed whole by papermill; and that their failure is a failure."""
 
+import importlib.util
 import io
 import json
 import shutil
@@ -61,6 +62,10 @@ def test_the_notebooks_make_a_voice_a_file_and_a_comparison(tmp_path: Path, monk
     song = {"inputs": str(sorted(voice_folder("source").glob("*.flac"))[0]), "output": str(tmp_path / "songs")}
     [sung] = batch.execute("batch_convert", tmp_path / "batch_song", song | chosen | {"song": True})["files"]
     assert Path(sung["output"]).suffix == ".flac" and sung["stems"] and sung["voices"] == {"lead": "Алиса"}
+    if importlib.util.find_spec("espeakng_loader"):
+        said = {"voice": "Алиса", "text": "Bom dia!", "language": "pt-br", "output": str(tmp_path / "out")}
+        [file] = batch.execute("batch_convert", tmp_path / "batch_speak", said)["files"]
+        assert file["engine"] == "espeak-ng" and read_audio(Path(file["output"])).seconds > 0.4
     heard = _execute(
         "compare_checkpoints",
         tmp_path,
