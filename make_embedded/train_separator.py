@@ -213,6 +213,8 @@ def gain(network: SeparatorNetwork, mixer: Mixer) -> dict[str, float]:
         kind = ("spoken", "sung")[number % 2]
         source = mixer.lines if kind == "sung" else mixer.speech[number % len(mixer.speech)][None]
         vocals, music = mixer.cut(source, length)[0], mixer.music(length)[0]
+        while rms(vocals) < 0.02:  # a pause
+            vocals = mixer.cut(source, length)[0]
         mix = vocals + music * (rms(vocals) / max(1e-6, rms(music)))
         frames = spectrum(torch.from_numpy(np.stack([mix, np.zeros_like(mix)])), RATE_HZ)
         mask = network(frames[None, :, :BINS])[0, 0]
