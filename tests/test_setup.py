@@ -88,7 +88,11 @@ def test_conda_has_the_same_set():
 def test_the_script_installs_the_extras_that_exist():
     lines = dict(re.findall(r'^(extras_\w+)="(.+)"$', SCRIPT.read_text("utf-8"), re.MULTILINE))
     names = lines["extras_test"].replace("$extras_base", lines["extras_base"]).split(",")
-    assert set(names) == set(PROJECT["optional-dependencies"]) - {"gpu", "praat"}  # one GPL, one beside another faiss
+    assert set(names) == set(PROJECT["optional-dependencies"]) - {
+        "gpu",
+        "praat",
+        "spleeter",
+    }  # another faiss; GPL; 89 MB
     assert not any("parselmouth" in requirement for requirement in PROJECT["dependencies"])
 
 
