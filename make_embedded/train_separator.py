@@ -152,6 +152,36 @@ def rooms(random: Random, count: int = 64) -> list[np.ndarray]:
     return made
 
 
+class Muon(torch.optim.Optimizer):
+    """Momentum whose steps have all singular values near 1 (K. Jordan and others, 2024): fewer steps for matrices."""
+
+    def __init__(self, parameters: list[nn.Parameter], lr: float) -> None:
+        super().__init__(parameters, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        """Move each matrix, or kernel read as a matrix, along its orthogonalised momentum."""
+        shapes: dict[tuple[int, ...], list[tuple[nn.Parameter, Tensor]]] = {}
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+                momentum.lerp_(parameter.grad, 0.05)
+                wanted = parameter.grad.lerp(momentum, 0.95).flatten(1)
+                wanted = wanted if wanted.shape[0] <= wanted.shape[1] else wanted.T
+                shapes.setdefault(tuple(wanted.shape), []).append((parameter, wanted))
+        for shape, pairs in shapes.items():
+            matrix = torch.stack([wanted for _, wanted in pairs]).bfloat16()
+            matrix = matrix / (matrix.norm(dim=(1, 2), keepdim=True) + 1e-7)
+            for _ in range(5):  # Newton and Schulz
+                square = matrix @ matrix.mT
+                matrix = 3.4445 * matrix + (-4.775 * square + 2.0315 * square @ square) @ matrix
+            for (parameter, _), update in zip(pairs, matrix.float(), strict=True):
+                flat = parameter.flatten(1)
+                update = update if flat.shape == shape else update.T
+                factor = max(1.0, flat.shape[0] / flat.shape[1]) ** 0.5
+                parameter.add_(update.reshape(parameter.shape), alpha=-self.param_groups[0]["lr"] * factor)
+
+
 def loss_of(mask: Tensor, vocals: Tensor, mix: Tensor) -> Tensor:
     """Energy of the error in dB below the mix, and the distance of compressed magnitudes.
 
@@ -183,6 +213,8 @@ def gain(network: SeparatorNetwork, mixer: Mixer) -> dict[str, float]:
         kind = ("spoken", "sung")[number % 2]
         source = mixer.lines if kind == "sung" else mixer.speech[number % len(mixer.speech)][None]
         vocals, music = mixer.cut(source, length)[0], mixer.music(length)[0]
+        while rms(vocals) < 0.02:  # a pause
+            vocals = mixer.cut(source, length)[0]
         mix = vocals + music * (rms(vocals) / max(1e-6, rms(music)))
         frames = spectrum(torch.from_numpy(np.stack([mix, np.zeros_like(mix)])), RATE_HZ)
         mask = network(frames[None, :, :BINS])[0, 0]
@@ -219,6 +251,7 @@ def wishes() -> argparse.Namespace:
     parser.add_argument("--clock", choices=["processor", "wall"], default="processor", help="whose minutes")
     parser.add_argument("--batch-size", type=int, default=6)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--matrix-rate", type=float, default=0.02, help="learning rate of the matrices")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--export", type=Path, help="write the weights here after each checkpoint")
     parser.add_argument("--bf16", action="store_true", help="multiply at 16 bits")
@@ -231,13 +264,22 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     mixer, heldout = load(arguments, held_out=False), load(arguments, held_out=True)
     network, step, spent_before = SeparatorNetwork().train(), 0, 0.0
-    optimizer = torch.optim.AdamW(network.parameters(), lr=arguments.learning_rate, weight_decay=0.01)
+    named = dict(network.named_parameters())
+    square = [name for name, one in named.items() if one.ndim > 1 and not name.startswith(("enter", "leave"))]
+    square = [name for name in square if ".time." not in name]  # one small kernel for each channel
+    others = [one for name, one in named.items() if name not in square]
+    rates = {"matrices": arguments.matrix_rate, "others": arguments.learning_rate}
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        "matrices": Muon([named[name] for name in square], rates["matrices"]),
+        "others": torch.optim.AdamW(others, lr=rates["others"], weight_decay=0.01),
+    }
     mean = copy.deepcopy(network).eval()
     if arguments.checkpoint.exists():
         state = torch.load(arguments.checkpoint, weights_only=True)
         network.load_state_dict(state["latest"])
         mean.load_state_dict(state["mean"])
-        optimizer.load_state_dict(state["optimizer"])
+        for name, optimizer in optimizers.items():
+            optimizer.load_state_dict(state[name])
         step, spent_before = state["step"], state["minutes"]
     mixer.random = np.random.default_rng(step + 1)
     torch.manual_seed(step)
@@ -245,17 +287,18 @@ def main() -> None:
     started, saved, losses = clock(), clock() - 60.0, []
     spent = spent_before
     while spent < arguments.minutes:
-        for group in optimizer.param_groups:  # warm up, then fall to nothing over all minutes
-            fall = 0.5 * (1.0 + math.cos(math.pi * spent / arguments.minutes))
-            group["lr"] = arguments.learning_rate * min(1.0, (step + 1) / 100) * max(fall, 0.005)
+        fall = 0.5 * (1.0 + math.cos(math.pi * spent / arguments.minutes))  # to nothing over all minutes
+        for name, optimizer in optimizers.items():
+            optimizer.param_groups[0]["lr"] = rates[name] * min(1.0, (step + 1) / 50) * max(fall, 0.005)
         vocals, mix = mixer.batch(arguments.batch_size)
         with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bf16):
             mask = network(mix)
         loss = loss_of(mask, vocals, mix)
-        optimizer.zero_grad()
+        network.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
+        for optimizer in optimizers.values():
+            optimizer.step()
         step, spent = step + 1, spent_before + (clock() - started) / 60.0
         losses.append(loss.item())
         keep = min(MEAN_DECAY, 1.0 - 1.0 / (1.0 + step / 10))
@@ -264,7 +307,7 @@ def main() -> None:
                 kept.lerp_(now, 1.0 - keep) if kept.is_floating_point() else kept.copy_(now)
         if spent >= arguments.minutes or clock() - saved > 120.0:
             saved = clock()
-            parts = {"latest": network, "mean": mean, "optimizer": optimizer}
+            parts = {"latest": network, "mean": mean, **optimizers}
             content = {name: part.state_dict() for name, part in parts.items()}
             fresh = arguments.checkpoint.with_suffix(".new")
             torch.save(content | {"step": step, "minutes": spent}, fresh)

@@ -77,7 +77,7 @@ def separated(song: Path, work: Path, how: How, *, backing: bool, dereverb: bool
         try:
             kept, rest = _stage(found, work, kind, how, progress).values()
         except WeightsError as error:
-            found.notes.append(f"skipped {kind}: {error.hint}")
+            found.notes.append(f"skipped {kind}: {error.hint.partition(';')[0]}")
             continue
         if not _is_heard(read_stem(rest), read_stem(kept)):
             found.notes.append(none)

@@ -74,6 +74,7 @@ class _Record(TypedDict):
     """What `RECORD` holds."""
 
     signature: str
+    source: str
     sample_rate_hz: int
     channels: int
     frames: int
@@ -236,18 +237,28 @@ def separate_file(
     sign = signature({"song": sha256_of(song), **run.stamp})
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / RECORD).is_file())):
         raise SettingsError(f"{folder} holds other files", hint="choose another folder for the stems")
-    record: Any = read_or(folder / RECORD, _Record, None) if folder.is_dir() else None
+    record = _record(folder)
     if record and record["signature"] == sign and _is_whole(folder, record):
         notes = [*record["notes"], "it was separated before with these settings; the stems are unchanged"]
         return _report(song, folder, record, notes)
     with _replaced(folder) as hidden:
-        record = _written(run, song, hidden) | {"signature": sign}
+        record = _written(run, song, hidden) | {"signature": sign, "source": str(song.absolute())}
         write_json(hidden / RECORD, record)
         if not _is_whole(hidden, record):
             raise AudioError(
                 f"the stems of {song.name!r} could not be read again", hint="check the disk, and try again"
             )
     return _report(song, folder, record, record["notes"])
+
+
+def is_of_another(folder: Path, song: Path) -> bool:
+    """Whether a folder holds the stems of another song, or anything else."""
+    record = _record(folder)
+    return record["source"] != str(song.absolute()) if record else folder.exists()
+
+
+def _record(folder: Path) -> Any:
+    return read_or(folder / RECORD, _Record, None) if folder.is_dir() else None
 
 
 def _written(run: _Run, song: Path, hidden: Path) -> dict[str, Any]:

@@ -152,9 +152,9 @@ def test_places_that_would_harm_are_refused(takes: Path, capsys: pytest.CaptureF
         with pytest.raises(SettingsError) as error:
             repair(takes, output)
         assert error.value.hint
-    assert main(["repair", str(takes), "--output", str(takes / "copies"), "--json", "--quiet"]) == 1
+    assert main(["clean", str(takes), "--output", str(takes / "copies"), "--json", "--quiet"]) == 1
     assert "lies in the dataset" in json.loads(capsys.readouterr().out.splitlines()[-1])["error"]
-    assert main(["repair", str(takes), "--output", str(takes.parent / "copies"), "--quiet"]) == 0
+    assert main(["clean", str(takes), "--output", str(takes.parent / "copies"), "--quiet"]) == 0
     assert "0 of 1 recording repaired" in capsys.readouterr().out
 
 

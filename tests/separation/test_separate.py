@@ -13,6 +13,7 @@ import soundfile
 import soxr
 
 from rvc_core.audio.waveform import read_audio
+from rvc_core.cli import main
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import AudioError, RVCError, SettingsError, WeightsError
 from rvc_core.progress import Stop
@@ -285,3 +286,33 @@ def test_resampling_a_voice_does_not_move_it():
     low = separate(mix, 22_050).samples["vocals"][0]
     high = separate(soxr.resample(mix.T, 22_050, 44_100).T.astype(np.float32), 44_100).samples["vocals"][0]
     assert si_sdr(soxr.resample(high, 44_100, 22_050)[: len(low)], low[: len(high) // 2]) > 12
+
+
+def test_the_command_separates_all_songs_into_folders_of_their_own(tmp_path, quick, capsys):
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        written(tmp_path / place / "a song.wav", song()[0])
+    (tmp_path / "two" / "broken.wav").write_bytes(b"no sound at all" * 99)
+    words = ["separate", str(tmp_path / "one"), str(tmp_path / "two"), "--output", str(tmp_path / "stems"), "--json"]
+    assert main(words) == 1
+    told = capsys.readouterr()
+    report = json.loads(told.out.splitlines()[-1])
+    assert report["failed"] == 1 and "broken.wav" in told.err and "cannot be decoded" in report["error"]
+    assert sorted(os.listdir(tmp_path / "stems")) == ["a song", "a song (2)"]
+    made = [song["stems"] for song in report["songs"] if "stems" in song]
+    assert len(made) == 2 and all(Path(path).is_file() for stems in made for path in stems.values())
+    calls = quick.calls
+    (tmp_path / "two" / "broken.wav").unlink()
+    assert main(words) == 0 and quick.calls == calls, "what was separated stays as it is"
+    (tmp_path / "two" / "a song.wav").rename(tmp_path / "a song.wav")
+    assert main(["separate", str(tmp_path / "a song.wav"), "--output", str(tmp_path / "stems")]) == 0
+    assert sorted(os.listdir(tmp_path / "stems")) == ["a song", "a song (2)", "a song (3)"], "no other's is replaced"
+
+
+@pytest.mark.parametrize(
+    ("words", "status"), [(["--kinds", "vocal"], "unknown kind vocal"), (["--kinds", "lead"], "fetch lead")]
+)
+def test_the_command_refuses_before_it_writes(tmp_path, words, status, capsys):
+    path = written(tmp_path / "a.wav", song()[0])
+    assert main(["separate", str(path), "--output", str(tmp_path / "stems"), *words]) == 1
+    assert status in capsys.readouterr().err and sorted(os.listdir(tmp_path)) == ["a.wav"]
