@@ -11,7 +11,6 @@ Restartable: the checkpoint is written every two minutes of processor time, with
 import argparse
 import copy
 import json
-import math
 import os
 import time
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 from rvc_core.nn.separator import BINS, SeparatorNetwork, sound, spectrum
 
 RATE_HZ = 16_000
-SECONDS = 2.56
+SECONDS = 2.544  # 160 frames
 HELDOUT_SHARE = 0.04  # of each part's end
 MEAN_DECAY = 0.998
 FLOOR = 0.02  # of the mix's energy
@@ -287,7 +286,7 @@ def main() -> None:
     started, saved, losses = clock(), clock() - 60.0, []
     spent = spent_before
     while spent < arguments.minutes:
-        fall = 0.5 * (1.0 + math.cos(math.pi * spent / arguments.minutes))  # to nothing over all minutes
+        fall = min(1.0, 1.6 * (1.0 - spent / arguments.minutes))  # constant, then to nothing
         for name, optimizer in optimizers.items():
             optimizer.param_groups[0]["lr"] = rates[name] * min(1.0, (step + 1) / 50) * max(fall, 0.005)
         vocals, mix = mixer.batch(arguments.batch_size)

@@ -310,6 +310,11 @@ def _written(mix: _Mix, folder: Path, report: SongReport, peak_db: float, conver
     length, channels = whole.samples.shape
     ensure_room(folder.parent, length * channels * _STEM_BYTES, is_output=True)
     tag, name = tag_of("+".join(report.voices.values()), report.made_of), f"{folder.name}.{convert.output_format}"
+    told = {
+        title: mix.levels[title.replace(" ", "_")]
+        for title in ("accompaniment", "original vocals")
+        if title in mix.stems
+    }
     rows = []
     with folder_atomically(folder) as hidden:
         for number, (title, stem) in enumerate(mix.stems.items(), start=1):
@@ -322,7 +327,7 @@ def _written(mix: _Mix, folder: Path, report: SongReport, peak_db: float, conver
                     "part": title,
                     "converted": is_converted,
                     "in_mix": title != "original vocals",
-                    "loudness_lufs": round(loudness_lufs(stem), 2),
+                    "loudness_lufs": round(told[title] if title in told else loudness_lufs(stem), 2),
                 }
             )
             if read_stem(hidden / file).samples.shape != (length, channels):

@@ -11,7 +11,7 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from ..audio.blocks import BLOCK_FRAMES, open_blocks
-from ..errors import AudioError, RVCError, SettingsError
+from ..errors import AudioError, ResourceError, RVCError, SettingsError
 from ..progress import Progress, Report, Silent, Stop
 from ..settings import RuntimeSettings, SeparateSettings
 from ..system.devices import choose_device
@@ -277,7 +277,7 @@ def _written(run: _Run, song: Path, hidden: Path) -> dict[str, Any]:
                 files = [closing.enter_context(_wav(hidden / f"{name}.wav", reader, size)) for name in names]
                 for pair in pairs:
                     for file, level, block in zip(files, made, pair, strict=True):
-                        file.write(level.add(block).T)
+                        _append(file, level.add(block))
             frames = made[0].count // reader.channels
             facts = facts or {"sample_rate_hz": reader.sample_rate_hz, "channels": reader.channels, "frames": frames}
             notes += reader.notes
@@ -293,6 +293,18 @@ def _wav(path: Path, reader: Any, size_bytes: float) -> Any:
 
     kind = "RF64" if size_bytes > _WAV_BYTES else "WAV"
     return soundfile.SoundFile(str(path), "w", reader.sample_rate_hz, reader.channels, "FLOAT", format=kind)
+
+
+def _append(file: Any, block: np.ndarray) -> None:
+    import soundfile
+
+    try:
+        file.write(block.T)
+    except soundfile.LibsndfileError as error:  # it does not say which error of the system it met
+        raise ResourceError(
+            "the disk, a quota or a size limit refused to take the stems",
+            hint="free some space there, or name another disk with --output",
+        ) from error
 
 
 def _is_whole(folder: Path, record: dict[str, Any]) -> bool:

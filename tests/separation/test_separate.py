@@ -202,6 +202,17 @@ def test_a_stop_a_failure_and_silence_leave_nothing(tmp_path, quick, monkeypatch
     assert sorted(os.listdir(tmp_path)) == ["a.wav", "quiet.wav"]
 
 
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, quick, monkeypatch, capsys):
+    path = written(tmp_path / "a.wav", song()[0])
+
+    def refuses(*_: object) -> None:
+        raise soundfile.LibsndfileError(2)
+
+    monkeypatch.setattr(soundfile.SoundFile, "write", refuses)
+    assert main(["separate", str(path), "--output", str(tmp_path / "stems"), "--quiet"]) == 1
+    assert "refused to take the stems" in capsys.readouterr().err and not any((tmp_path / "stems").iterdir())
+
+
 @pytest.mark.parametrize(
     ("content", "why"), [(b"", "empty"), (b"no sound at all" * 99, "cannot be decoded"), (None, "does not exist")]
 )
