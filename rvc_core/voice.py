@@ -89,10 +89,19 @@ class Voice:
         output: str | Path | None = None,
         progress: Progress = Silent(),
     ) -> "ConvertResult":
-        """Convert a recording. With `output`, write the result to that file, tagged as converted, and check it."""
-        from .audio.waveform import Audio, Recording, read_recording
-        from .conversion.convert import convert_to_file
+        """Convert a recording. With `output`, write the result to that file, tagged as converted, and check it.
 
+        A file that is long, or whose channels are converted separately, is converted in parts; the result's `audio` is
+        empty then.
+        """
+        from .audio.waveform import Audio, Recording, header_seconds, read_recording
+        from .conversion.convert import convert_to_file
+        from .conversion.in_parts import LONG_SECONDS, convert_in_parts
+
+        if output is not None and not isinstance(source, Audio) and not settings.f0_curve:
+            if settings.channels == "each" or header_seconds(Path(source)) > LONG_SECONDS:
+                made = convert_in_parts(self.converter, Path(source), Path(output), settings, progress=progress)
+                return replace(made, index=self.index if settings.index_rate else "")
         read = Recording(source) if isinstance(source, Audio) else read_recording(Path(source))
         if output is None:
             result = self.converter.convert(read.audio, settings, progress=progress)

@@ -63,7 +63,7 @@ def _inspect(arguments: argparse.Namespace) -> Result:
 
 def _f0(arguments: argparse.Namespace) -> Result:
     from ..audio.waveform import read_audio
-    from ..conversion.convert import source_pitch
+    from ..conversion.source import source_pitch
     from ..features.pitch import pitch_method, write_curve
 
     method, output = pitch_method(arguments.f0_method), Path(arguments.output)

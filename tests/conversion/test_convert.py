@@ -21,6 +21,7 @@ from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.conversion import convert as module
 from rvc_core.conversion import windows as windowing
 from rvc_core.conversion.convert import Converter, ConvertResult, convert_to_file, mix_loudness
+from rvc_core.conversion.source import source_pitch
 from rvc_core.conversion.windows import join_pieces, plan_windows
 from rvc_core.errors import AudioError, MismatchError, SettingsError, StorageError
 from rvc_core.features.pitch import pitch_estimator, write_curve
@@ -68,12 +69,12 @@ def test_windows_equal_the_whole(make: Callable[..., Converter], monkeypatch: py
 
 def test_a_curve_stands_in_for_the_estimate(make: Callable[..., Converter], tmp_path: Path) -> None:
     converter, source, file = make(), _speech(3.0), tmp_path / "curve.csv"
-    track = module.source_pitch(source, "dio")
+    track = source_pitch(source, "dio")
     write_curve(file, track)
     estimated = converter.convert(source, _settings(transpose="auto"))
     drawn = converter.convert(source, _settings(transpose="auto", f0_curve=str(file)))
     assert (estimated.f0_method, drawn.f0_method, drawn.warnings) == ("dio", "curve", [])
-    padded = module._padded(module._prepared(source))
+    padded = module.padded_with_context(module.prepared(source))
     heard, read = (converter._pitch(padded, _settings(f0_curve=curve))[0] for curve in ("", str(file)))
     assert len(heard.f0_hz) == len(read.f0_hz) and (heard.voiced != read.voiced).mean() < 0.02
     both = heard.voiced & read.voiced
@@ -119,21 +120,21 @@ def test_an_offset_or_a_hum_makes_no_click(rate_hz: int, kind: str) -> None:
     pause = 3e-5 * np.random.default_rng(0).standard_normal(len(time))
     speech = 0.2 * np.sin(2 * np.pi * 300 * time) * ((time > 1.0) & (time < 1.5))
     unwanted = 0.05 * (kind != "hum") + 0.03 * np.sin(2 * np.pi * 12 * time + 1) * (kind != "offset")
-    made = module._prepared(Audio((pause + speech + unwanted).astype(np.float32), rate_hz))
+    made = module.prepared(Audio((pause + speech + unwanted).astype(np.float32), rate_hz))
     assert len(made) == 40000
     rest = np.abs(made[8000:14000]).max()
     assert max(np.abs(made[:1600]).max(), np.abs(made[-1600:]).max()) < max(3 * rest, 5e-4)
-    clean = module._prepared(Audio((pause + speech).astype(np.float32), rate_hz))
+    clean = module.prepared(Audio((pause + speech).astype(np.float32), rate_hz))
     assert np.abs(made - clean)[1600:-1600].max() < 2e-3
 
 
 def test_quiet_sources_keep_their_voicing_and_hiss_is_the_sources_fault(make: Callable[..., Converter]) -> None:
     loud = _speech(3.0)
-    voiced = module.source_pitch(loud, "dio").voiced
+    voiced = source_pitch(loud, "dio").voiced
     for level_db in (-36, -46, -56):
         gain = 10 ** (level_db / 20) / np.sqrt(np.mean(loud.samples**2))
         quiet = Audio((gain * loud.samples).astype(np.float32), 16000)
-        assert (module.source_pitch(quiet, "dio").voiced != voiced).mean() < 0.01
+        assert (source_pitch(quiet, "dio").voiced != voiced).mean() < 0.01
     hiss = Audio((1.8e-4 * np.random.default_rng(0).standard_normal(32000)).astype(np.float32), 16000)
     assert abs(make().convert(hiss, _settings(rms_mix_rate=0)).seconds - 2) < 0.01
     with pytest.raises(AudioError, match="the recording is too quiet: -75 dB"):
@@ -250,7 +251,7 @@ def test_index_rate_moves_content_to_the_index_and_protect_keeps_it_where_nothin
         _content(converter, source, index_rate=rate, protect=protect)
         for rate, protect in ((0.0, 0.5), (0.5, 0.5), (1.0, 0.5), (1.0, 0.0))
     )
-    padded = module._padded(module._prepared(source))
+    padded = module.padded_with_context(module.prepared(source))
     voiced = pitch_estimator("dio")(padded).voiced[: len(own)]
     assert 20 < voiced.sum() < len(own) - 20
     hand = np.repeat(Bands()(padded), 2, axis=0)
