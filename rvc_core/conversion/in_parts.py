@@ -1,6 +1,6 @@
 """Convert a recording to a file in parts: memory does not depend on its length, and each channel can be converted.
 
-The parts are two minutes long and overlap. Noise and the phase of the sine continue from part to part, so a crossfade
+The parts are a minute long and overlap. Noise and the phase of the sine continue from part to part, so a crossfade
 joins them without a trace. What belongs to the whole (peak, transposition, key, loudness) is measured before and after.
 """
 
@@ -25,10 +25,10 @@ from .outputs import CODEC_SECONDS, SILENT_RMS, check_figures, made_of, place_fo
 from .shaping import gain_of
 from .windows import CONTEXT_FRAMES, join_pieces
 
-LONG_SECONDS = 360.0  # longer recordings are converted in parts
-_PART_SECONDS, _EDGE_SECONDS, _FADE_SECONDS = 120, 2, 0.1
+LONG_SECONDS = 240.0  # longer recordings are converted in parts
+_PART_SECONDS, _EDGE_SECONDS, _FADE_SECONDS = 60, 2, 0.1
 _LOUDNESS_SECONDS = 3
-_SAMPLED, _SAMPLED_SECONDS = 8, 15.0  # parts from which transposition and key are found
+_SAMPLED, _SAMPLED_SECONDS = 8, 7.5  # parts from which transposition and key are found
 _CANCELLED_SHARE = 0.1  # as in tracks.mono
 
 
