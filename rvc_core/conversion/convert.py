@@ -44,6 +44,7 @@ from .windows import (
 
 # oneDNN keeps 1024 compiled kernels: 130 recordings of different lengths took 110 MB more than the first twenty.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+_DECODER_FRAMES = 16  # RVC's decoder hears 11 frames on each side
 
 
 @dataclass(frozen=True)
@@ -307,29 +308,39 @@ class Converter:
         frames, uses_f0 = min(len(mixed), len(voiced)), self.voice.spec.uses_f0
         if uses_f0:
             mixed = protect_consonants(mixed[:frames], content[:frames], voiced[:frames], settings.protect)
+        hop = self.voice.spec.hop_samples
+        begin, end = (frame - start for frame in window.gives)
+        first, last = max(0, begin - self._margin), min(frames, end + self._margin)
         audio = self._synthesizer.infer(
             self._tensor(mixed[:frames]),
             self._tensor(pitch.coarse()[start : start + frames]) if uses_f0 else None,
             self._tensor(pitch.f0_hz[start : start + frames]) if uses_f0 else None,
             torch.tensor([settings.speaker], device=self.device),
             settings.noise_scale,
-            noise=self._noise(pitch, (start, start + frames), settings.seed, at),
+            noise=self._noise(pitch, (start, start + frames), (first, last), settings.seed, at),
         )
-        hop = self.voice.spec.hop_samples
-        begin, end = (frame - start for frame in window.gives)
-        return audio[0, 0, begin * hop : end * hop].float().cpu().numpy()
+        return audio[0, 0, (begin - first) * hop : (end - first) * hop].float().cpu().numpy()
 
-    def _noise(self, pitch: PitchTrack, frames: tuple[int, int], seed: int, at: Part) -> SynthesisNoise:
-        """All noise of these frames, equal in every window and part."""
+    @property
+    def _margin(self) -> int:
+        """Frames around a window's output that its decoder hears: less than the rest of the network."""
+        return CONTEXT_FRAMES if self.voice.spec.source_filter_channels else _DECODER_FRAMES
+
+    def _noise(
+        self, pitch: PitchTrack, frames: tuple[int, int], decoded: tuple[int, int], seed: int, at: Part
+    ) -> SynthesisNoise:
+        """All noise of these frames, of which only some are decoded; equal in every window and part."""
         start, stop = frames
         channels, hop = self.voice.spec.inter_channels, self.voice.spec.hop_samples
         noise = frame_noise(start + at.frame, stop + at.frame, channels + (hop if self.voice.spec.uses_f0 else 0), seed)
         latent = self._tensor(noise[:, :channels].T)
         if not self.voice.spec.uses_f0:
-            return SynthesisNoise(latent)
+            return SynthesisNoise(latent, decoded=decoded)
         begun = 0.0 if at.cycles is None else at.cycles - phase_at(pitch.f0_hz, at.anchor)
-        phase = torch.tensor([(begun + phase_at(pitch.f0_hz, start)) % 1.0], device=self.device, dtype=torch.float64)
-        return SynthesisNoise(latent, self._tensor(noise[:, channels:].reshape(1, -1)), phase)
+        cycles = (begun + phase_at(pitch.f0_hz, start + decoded[0])) % 1.0
+        phase = torch.tensor([cycles], device=self.device, dtype=torch.float64)
+        source = self._tensor(noise[slice(*decoded), channels:].reshape(1, -1))
+        return SynthesisNoise(latent, source, phase, decoded=decoded)
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)[None]

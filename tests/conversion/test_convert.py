@@ -16,6 +16,7 @@ import soundfile
 import torch
 
 from converters import Bands, Spy, Whistler
+from rvc_core import presets
 from rvc_core.audio import waveform
 from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.conversion import convert as module
@@ -26,6 +27,7 @@ from rvc_core.conversion.windows import join_pieces, plan_windows
 from rvc_core.errors import AudioError, MismatchError, SettingsError, StorageError
 from rvc_core.features.pitch import pitch_estimator, write_curve
 from rvc_core.features.retrieval import FeatureIndex
+from rvc_core.nn.synthesizer import SynthesisNoise, Synthesizer
 from rvc_core.settings import ConvertSettings, IndexSettings
 from rvc_core.voice import Voice
 from synth import phrase
@@ -65,6 +67,29 @@ def test_windows_equal_the_whole(make: Callable[..., Converter], monkeypatch: py
     assert len(plan_windows(len(source.samples))) == 1
     whole = converter.convert(source, settings).audio.samples
     assert np.mean((pieces - whole) ** 2) < 1e-6 * np.mean(whole**2)  # -60 dB; on some machines there is no difference
+
+
+@pytest.mark.parametrize("name", ["v2-32k", "v2-40k", "v2-48k"])
+def test_the_decoder_hears_no_more_than_the_frames_that_it_is_given(name: str) -> None:
+    """What is not decoded changes nothing: RVC's architectures with narrow layers."""
+    narrow = {"upsample_channels": 64, "inter_channels": 16, "hidden_channels": 16, "filter_channels": 32, "layers": 1}
+    spec = replace(presets.PRESETS[name], content_width=8, **narrow)
+    torch.manual_seed(1)
+    network, frames, first, last = Synthesizer(spec, with_posterior=False).eval(), 80, 20, 60
+    content, coarse = torch.randn(1, frames, 8), torch.full((1, frames), 80)
+    f0_hz, noise = torch.full((1, frames), 180.0), SynthesisNoise.draw(spec, frames)
+    phase = torch.zeros(1, dtype=torch.float64)
+    speaker, hop, margin = torch.tensor([0]), spec.hop_samples, module._DECODER_FRAMES
+    noise = replace(noise, phase=phase)
+    whole = network.infer(content, coarse, f0_hz, speaker, noise=noise)
+    begin, end = first - margin, last + margin
+    part = replace(
+        noise, source=noise.source[..., begin * hop : end * hop], phase=phase + begin * 1.8 % 1, decoded=(begin, end)
+    )
+    made = network.infer(content, coarse, f0_hz, speaker, noise=part)
+    expected = whole[..., first * hop : last * hop]
+    difference = (made[..., margin * hop : -margin * hop] - expected).abs().max()
+    assert difference < 1e-4 * expected.abs().max()
 
 
 def test_a_curve_stands_in_for_the_estimate(make: Callable[..., Converter], tmp_path: Path) -> None:
@@ -437,7 +462,7 @@ import sys
 import numpy as np, torch
 from pathlib import Path
 from rvc_core.audio.waveform import Audio
-from rvc_core.nn.synthesizer import Synthesizer
+from rvc_core.nn.synthesizer import SynthesisNoise, Synthesizer
 from rvc_core.presets import preset
 from rvc_core.settings import ConvertSettings, RuntimeSettings
 from rvc_core.voice import Voice
