@@ -98,8 +98,9 @@ class Voice:
         from .conversion.convert import convert_to_file
         from .conversion.in_parts import LONG_SECONDS, convert_in_parts
 
-        if output is not None and not isinstance(source, Audio) and not settings.f0_curve:
-            if settings.channels == "each" or header_seconds(Path(source)) > LONG_SECONDS:
+        if output is not None and not isinstance(source, Audio):
+            is_long = not settings.f0_curve and header_seconds(Path(source)) > LONG_SECONDS
+            if is_long or settings.channels == "each":
                 made = convert_in_parts(self.converter, Path(source), Path(output), settings, progress=progress)
                 return replace(made, index=self.index if settings.index_rate else "")
         read = Recording(source) if isinstance(source, Audio) else read_recording(Path(source))

@@ -16,7 +16,7 @@ import numpy as np
 from ..audio.blocks import open_blocks
 from ..audio.mixing import SILENT_LUFS, Stem, loudness_lufs
 from ..audio.waveform import Audio, encoder_rate_hz, save_channels
-from ..errors import AudioError
+from ..errors import AudioError, SettingsError
 from ..progress import Progress, Silent
 from ..settings import ConvertSettings
 from ..system.files import ensure_room
@@ -52,10 +52,14 @@ def convert_in_parts(
 
     Raises
     ------
+    SettingsError
+        When there is an f0 curve: it is of one channel, and of the whole.
     AudioError
         When the recording is silent or cannot be read, or the file is not what was made.
     """
     started = time.monotonic()
+    if settings.f0_curve:
+        raise SettingsError("an f0 curve is of one channel", hint="leave out channels, or the curve")
     survey = _surveyed(path, settings)
     seconds = survey.frames / survey.sample_rate
     tag = tag_of(converter.voice.info.name, made_of(converter.identity, path, settings))

@@ -16,7 +16,7 @@ from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.conversion import in_parts
 from rvc_core.conversion.convert import Converter, convert_to_file
 from rvc_core.conversion.in_parts import convert_in_parts
-from rvc_core.errors import AudioError
+from rvc_core.errors import AudioError, SettingsError
 from rvc_core.settings import ConvertSettings
 from rvc_core.voice import Voice
 from synth import phrase
@@ -95,6 +95,13 @@ def test_a_silent_channel_and_a_mono_file_are_no_special_case(make: Make, tmp_pa
         both = read_stem(Path(made.output)).samples
         assert both.shape == (48_000, len(channels)) and both[:, 0].std() > 1e-3
         assert name == "mono" or not both[:, 1].any()
+
+
+def test_a_curve_is_not_cut_into_parts(make: Make, tmp_path: Path) -> None:
+    Audio(phrase(1, seconds=1.0).samples, 16_000).save(tmp_path / "a.wav")
+    voice, settings = Voice(tmp_path / "v.pth", make(), "", []), _settings(channels="each", f0_curve="a.csv")
+    with pytest.raises(SettingsError, match="of one channel"):
+        voice.convert(tmp_path / "a.wav", settings, output=tmp_path / "b.wav")
 
 
 def test_channels_that_cancel_out_are_heard(make: Make, tmp_path: Path) -> None:
