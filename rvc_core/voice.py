@@ -91,8 +91,7 @@ class Voice:
     ) -> "ConvertResult":
         """Convert a recording. With `output`, write the result to that file, tagged as converted, and check it.
 
-        A file that is long, or whose channels are converted separately, is converted in parts; the result's `audio` is
-        empty then.
+        A file that is long, or of which each channel is converted, is done in parts, and the result's `audio` is empty.
         """
         from .audio.waveform import Audio, Recording, header_seconds, read_recording
         from .conversion.convert import convert_to_file
