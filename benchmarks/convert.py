@@ -6,7 +6,8 @@
 DIR is a checkout of RVC WebUI (tried with commit 4338f12). Nothing of it is copied: its `Pipeline` is imported and run.
 Both sides have the same random weights of v2-40k and of HuBERT, FCPE, and one index of random vectors. What is loaded
 once is loaded before; RVC WebUI reads its index in each conversion, which is part of its pipeline. The real-time factor
-is seconds of work per second of sound. `ratio` is the reference's time by ours.
+is seconds of work per second of sound. `ratio` is the reference's time by ours, `processor_ratio` the same of the
+processors' time, which other programs on the machine disturb less.
 """
 
 import argparse
@@ -95,7 +96,7 @@ class Ours:
         self.converter._synthesizer.infer = timed("synthesis", self.converter._synthesizer.infer)  # type: ignore
         assert self.converter.index is not None
         object.__setattr__(self.converter.index, "mix", timed("index", self.converter.index.mix))
-        ours._estimated_pitch = timed("pitch", ours._estimated_pitch)  # type: ignore[assignment]
+        ours.estimated_pitch = timed("pitch", ours.estimated_pitch)  # type: ignore[assignment]
 
     def __call__(self, source: Audio) -> np.ndarray:
         """Convert."""
@@ -170,12 +171,13 @@ class Reference:
 def measured(side: "Ours | Reference", source: Audio) -> dict[str, float]:
     """Real-time factors of one conversion, per stage and whole."""
     side.clock.seconds.clear()
-    began = time.perf_counter()
+    began, processor = time.perf_counter(), time.process_time()
     made = side(source)
-    whole = time.perf_counter() - began
+    whole, processor = time.perf_counter() - began, time.process_time() - processor
     assert abs(len(made) / 40_000 - source.seconds) < 0.1 and np.abs(made).max() > 0
     stages = {stage: seconds / source.seconds for stage, seconds in side.clock.seconds.items()}
-    return {**stages, "rest": whole / source.seconds - sum(stages.values()), "whole": whole / source.seconds}
+    rest = whole / source.seconds - sum(stages.values())
+    return {**stages, "rest": rest, "whole": whole / source.seconds, "processor": processor / source.seconds}
 
 
 def compared(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -206,8 +208,9 @@ def compared(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     stage: round(statistics.median(pair[name][stage] for pair in pairs), 4) for stage in pairs[0][name]
                 }
             if options.reference:
-                ratios = sorted(pair["reference"]["whole"] / pair["ours"]["whole"] for pair in pairs)
-                row |= {"ratio": round(statistics.median(ratios), 3), "ratios": [round(one, 3) for one in ratios]}
+                for name, kind in (("ratio", "whole"), ("processor_ratio", "processor")):
+                    ratios = sorted(round(pair["reference"][kind] / pair["ours"][kind], 3) for pair in pairs)
+                    row |= {name: statistics.median(ratios), f"{name}s": ratios}
             yield row
 
 

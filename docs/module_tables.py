@@ -30,7 +30,7 @@ ORDER = (
     "voices",
     "conversion",
     "evaluation",
-    ("voice", "experiment", "batch"),
+    ("voice", "experiment", "sweep", "batch"),
     "notebook",
     "cli",
 )

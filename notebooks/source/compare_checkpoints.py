@@ -9,6 +9,7 @@
 # %% tags=["parameters"]
 name = "my voice"   # the experiment
 clips = ""   # a recording of somebody else, or a folder of them; empty: three sentences of the package
+sweep = {}   # values to try on the first clip, as {"index_rate": [0, 0.5, 0.75], "protect": [0.2, 0.33]}
 choice = "auto"   # epoch to export; auto: the one preferred most, before that the recommended one
 export_to = "exported"   # folder for the chosen voice
 export_layout = "zip"   # zip, or rvc or applio: the folder of that program
@@ -37,6 +38,15 @@ display(Markdown(heard.table()))
 from rvc_core.notebook import listening
 
 listening.ab(heard)
+
+# %% [markdown]
+# With `sweep`: every combination of checkpoint and settings on the first clip, measured, then heard blind.
+
+# %%
+if sweep:
+    table, trials = compare.swept(lab, clips, sweep, batch.settings_from(rvc.ConvertSettings, globals()), Terminal())
+    display(Markdown(table.table()), *table.notes)
+    display(listening.ab(trials))
 
 # %% [markdown]
 # The voice that you preferred most (or the epoch that you set as `choice`), for this and other programs.

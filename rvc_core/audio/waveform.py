@@ -149,6 +149,18 @@ def save_channels(path: Path, samples: np.ndarray, rate_hz: int, *, comment: str
         write(samples, rate_hz, temporary, comment=comment)
 
 
+def encoder_rate_hz(path: Path, rate_hz: int) -> int:
+    """The rate at which a file of this suffix is written: MP3 and M4A support only some.
+
+    Examples
+    --------
+    >>> encoder_rate_hz(Path("a.mp3"), 40000), encoder_rate_hz(Path("a.wav"), 40000)
+    (44100, 40000)
+    """
+    _, rates_hz = _ENCODERS.get(path.suffix.lower(), ("", (rate_hz,)))
+    return next((rate for rate in rates_hz if rate >= rate_hz), rates_hz[-1])
+
+
 def subtype_of(path: Path, depth: str = "auto") -> str:
     """libsndfile's name of the format that a path and a depth mean; empty for formats that FFmpeg writes.
 
@@ -321,8 +333,8 @@ def _write_with_av(samples: np.ndarray, rate_hz: int, path: Path, *, comment: st
     import av
     import soxr
 
-    codec, rates_hz = _ENCODERS[path.suffix.lower()]
-    rate = next((rate for rate in rates_hz if rate >= rate_hz), rates_hz[-1])
+    codec, _ = _ENCODERS[path.suffix.lower()]
+    rate = encoder_rate_hz(path, rate_hz)
     if rate != rate_hz:
         samples = soxr.resample(samples, rate_hz, rate, quality="HQ")
     layout = "mono" if samples.shape[1] == 1 else "stereo"

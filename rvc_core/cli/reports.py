@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def _inspect(arguments: argparse.Namespace) -> Result:
 
 def _f0(arguments: argparse.Namespace) -> Result:
     from ..audio.waveform import read_audio
-    from ..conversion.convert import source_pitch
+    from ..conversion.source import source_pitch
     from ..features.pitch import pitch_method, write_curve
 
     method, output = pitch_method(arguments.f0_method), Path(arguments.output)
@@ -108,6 +109,31 @@ def _evaluate(arguments: argparse.Namespace) -> Result:
     if arguments.json:
         return report.as_json()
     print(report)
+    return {}
+
+
+def _sweep(arguments: argparse.Namespace) -> Result:
+    from ..sweep import SWEPT, Tried, sweep
+    from ..workspace.layout import Layout, voice_path
+
+    progress, saved = progress_of(arguments), Layout.of(arguments.voice).voices()
+    files = recordings_of([arguments.source], progress)
+    if len(files) > 1:
+        raise SettingsError(f"{arguments.source!r} holds {len(files)} recordings", hint="a sweep takes one clip")
+    chosen = [voice_path(arguments.voice)]
+    if arguments.epochs:
+        known = {match[1]: path for path in saved if (match := re.search(r"_e(\d+)_s\d+$", path.stem))}
+        wanted = [*known] if arguments.epochs == ["all"] else arguments.epochs
+        if missing := [epoch for epoch in wanted if epoch not in known]:
+            raise SettingsError(f"no voice of epoch {missing[0]}", hint=f"there are all, {', '.join(known)}")
+        chosen = [known[epoch] for epoch in wanted]
+    grid = {name: values for name in SWEPT if (values := getattr(arguments, name))}
+    ensure_folder(Path(arguments.output))
+    tried = Tried(files[0], arguments.text, recordings_of(arguments.target, progress))
+    report = sweep(chosen, tried, grid, output=Path(arguments.output), progress=progress)
+    if arguments.json:
+        return report.as_json()
+    print("\n".join([report.table(), *report.notes]))
     return {}
 
 
@@ -183,7 +209,21 @@ _EVALUATED: tuple[Option, ...] = (
     ),
     named("--output", "Folder for the converted files. Default: they are not kept.", metavar="DIR"),
 )
+_SWEPT: tuple[Option, ...] = (
+    named("voice", "An experiment, or a .pth.", metavar="VOICE"),
+    named("--source", "One clip of somebody else.", required=True, metavar="FILE"),
+    named("--epochs", "Saved voices of the experiment by epoch, or all. Default: the newest.", nargs="+", default=[]),
+    *(
+        named(f"--{name.replace('_', '-')}", f"Values to try. {ConvertSettings.model_fields[name].description}", **more)
+        for name in ("index_rate", "protect", "transpose")
+        for more in [{"nargs": "+", "default": [], "metavar": "VALUE", "dest": name}]
+    ),
+    named("--text", "Words of the clip.", metavar="TEXT"),
+    named("--target", f"Recordings of the target: each {RECORDINGS}.", default=[], nargs="+", metavar="FILE"),
+    named("--output", "Folder for the files. Default: sweep.", default="sweep", metavar="DIR"),
+)
 COMMANDS: dict[str, tuple[Any, ...]] = {
+    "sweep": (_sweep, "Convert one clip with many settings and checkpoints, and compare the figures.", *_SWEPT),
     "check": (
         _check,
         "Report versions, device and problems.",

@@ -18,11 +18,9 @@ from ..audio.quality import beyond_full_scale
 from ..audio.waveform import Audio, highpass, read_audio, subtype_of
 from ..errors import AudioError, MismatchError, RVCError, SettingsError, StorageError
 from ..features.content import ENCODERS, ContentEncoder, content_encoder, repeat_to_100fps
-from ..features.high_pitch import folded
-from ..features.pitch import F0_MAX_HZ, PitchTrack, auto_transpose, pitch_estimator, pitch_method, read_curve
+from ..features.pitch import F0_MAX_HZ, PitchTrack, auto_transpose, pitch_method
 from ..features.retrieval import FeatureIndex
 from ..nn.synthesizer import SynthesisNoise
-from ..presets import Voicing
 from ..progress import Progress, Silent, Stop, counted
 from ..settings import ConvertSettings, RuntimeSettings
 from ..system.devices import choose_device
@@ -30,8 +28,9 @@ from ..system.platforms import MOUNT_AGAIN, is_reachable
 from ..system.threads import set_threads
 from ..workspace.layout import voice_path
 from ..workspace.voice_file import VoiceFile, load_voice, synthesizer_of
-from .outputs import CODEC_SECONDS, SILENT_RMS, check_sanity, identity_of, made_of, place_for, tag_of
+from .outputs import CODEC_SECONDS, check_sanity, identity_of, made_of, place_for, tag_of
 from .shaping import autotuned, gate_of, gated, key_of, levelled, mix_loudness, protect_consonants, shift_formants
+from .source import SOURCE_RATE_HZ, drawn_pitch, estimated_pitch, padded_with_context, prepared
 from .windows import (
     CONTEXT_FRAMES,
     FADE_FRAMES,
@@ -45,8 +44,7 @@ from .windows import (
 
 # oneDNN keeps 1024 compiled kernels: 130 recordings of different lengths took 110 MB more than the first twenty.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-SOURCE_RATE_HZ = 16000
-_LOUD_QUANTILE, _LOUD = 0.95, 0.1  # pitch is estimated where the louder samples are at least that
+_DECODER_FRAMES = 16  # RVC's decoder hears 11 frames on each side
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,8 @@ class ConvertResult:
         Pitch estimator, or ``curve``; empty for a voice without pitch.
     key : str
         Key that autotune used; empty without autotune.
+    f0_hz : ndarray or None
+        The pitch that was synthesised, with a second of context before and after.
     real_time_factor : float
         Seconds of computation per second of audio; below 1 is faster than real time.
     sanity : dict
@@ -82,10 +82,28 @@ class ConvertResult:
     index: str = ""
     f0_method: str = ""
     key: str = ""
+    f0_hz: np.ndarray | None = field(default=None, repr=False)
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``: everything except the samples."""
-        return {key: value for key, value in asdict(self).items() if key != "audio"}
+        return {key: value for key, value in asdict(self).items() if key not in ("audio", "f0_hz")}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where a part stands in its recording, so that noise and sine go on.
+
+    Attributes
+    ----------
+    frame : int
+        Its first frame.
+    anchor : int
+        A frame of the part with its context, and the sine's cycles before it; None: this is the first part.
+    """
+
+    frame: int = 0
+    anchor: int = 0
+    cycles: float | None = None
 
 
 class Converter:
@@ -137,24 +155,25 @@ class Converter:
         settings: ConvertSettings = ConvertSettings(),
         *,
         key_semitones: float | None = None,
+        at: Part | None = None,
         progress: Progress = Silent(),
         stop: Stop | None = None,
     ) -> ConvertResult:
         """Convert one recording. The result has exactly the length of the source.
 
         `key_semitones`: it is sung over an accompaniment that was moved by so many semitones, so that ``auto``
-        transposes by whole octaves besides.
+        transposes by whole octaves besides. `at`: it is a part of a longer recording.
         """
         if settings.blend_with:
             alone = settings.model_copy(update={"blend_with": ""})
             return self._blended(settings).convert(
-                source, alone, key_semitones=key_semitones, progress=progress, stop=stop
+                source, alone, key_semitones=key_semitones, at=at, progress=progress, stop=stop
             )
         started = time.monotonic()
         about_speaker = self._speaker_warnings(settings.speaker)
-        samples = _prepared(source)
-        gate = gate_of(samples, settings.gate_db)
-        padded = _padded(samples)
+        samples = prepared(source)
+        gate = gate_of(samples, settings.gate_db, is_whole=at is None)
+        padded = padded_with_context(samples)
         pitch, transpose, key, warnings = self._pitch(padded, settings, key_semitones)
         padded = shift_formants(padded, pitch.transposed(-transpose), settings.formant_semitones)
         windows = plan_windows(len(samples))
@@ -167,7 +186,7 @@ class Converter:
             if gate is not None and not gate[begin : end + 1].any():
                 pieces.append(np.zeros((end - begin) * hop, np.float32))
             else:
-                pieces.append(self._window(padded, pitch, window, settings))
+                pieces.append(self._window(padded, pitch, window, settings, at or Part()))
             progress.advance()
         joined = join_pieces(pieces, FADE_FRAMES * hop)
         rate = self.voice.spec.sample_rate
@@ -178,7 +197,7 @@ class Converter:
             )
         mixed = mix_loudness(Audio(joined, rate), Audio(samples, SOURCE_RATE_HZ), settings.rms_mix_rate)
         shaped = gated(_finished(mixed, settings.output_rate_hz), gate)
-        audio, unreached = levelled(shaped, settings.loudness_lufs)
+        audio, unreached = levelled(shaped, settings.loudness_lufs) if at is None else (shaped, [])
         seconds = time.monotonic() - started
         method = "curve" if settings.f0_curve else pitch_method(settings.f0_method)
         return ConvertResult(
@@ -186,11 +205,22 @@ class Converter:
             transpose,
             round(audio.seconds, 3),
             round(seconds / source.seconds, 4),
-            check_sanity(audio, source),
+            check_sanity(audio, source) if at is None else {},
             [*filter(None, [beyond_full_scale(source)]), *about_speaker, *warnings, *unreached],
             f0_method=method if self.voice.spec.uses_f0 else "",
             key=key,
+            f0_hz=pitch.f0_hz,
         )
+
+    def planned(self, source: Audio, settings: ConvertSettings) -> ConvertResult:
+        """What a conversion would choose: transposition, pitch method, key, warnings; without sound."""
+        if settings.blend_with:
+            return self._blended(settings).planned(source, settings.model_copy(update={"blend_with": ""}))
+        about_speaker = self._speaker_warnings(settings.speaker)
+        _, transpose, key, warnings = self._pitch(padded_with_context(prepared(source)), settings)
+        method = pitch_method(settings.f0_method) if self.voice.spec.uses_f0 else ""
+        nothing = Audio(np.zeros(0, np.float32), self.voice.spec.sample_rate)
+        return ConvertResult(nothing, transpose, 0.0, 0.0, {}, [*about_speaker, *warnings], f0_method=method, key=key)
 
     def _speaker_warnings(self, speaker: int) -> list[str]:
         """Refuse a speaker that was not trained; say so where the voice file does not tell who was."""
@@ -229,9 +259,9 @@ class Converter:
             empty = np.zeros(len(padded) // FRAME_SAMPLES, np.float32)
             return PitchTrack(empty, empty > 0), 0.0, "", []
         if settings.f0_curve:
-            track, warnings = _drawn_pitch(Path(settings.f0_curve).expanduser(), len(padded) // FRAME_SAMPLES)
+            track, warnings = drawn_pitch(Path(settings.f0_curve).expanduser(), len(padded) // FRAME_SAMPLES)
         else:
-            track, high = _estimated_pitch(padded, settings.f0_method, str(self.device), self.voice.spec.voicing)
+            track, high = estimated_pitch(padded, settings.f0_method, str(self.device), self.voice.spec.voicing)
             seconds = high[CONTEXT_FRAMES : -CONTEXT_FRAMES - 4].sum() / 100
             line = f"{seconds:.1f} s are above {F0_MAX_HZ:.0f} Hz, and are sung an octave lower"
             warnings = [line] if seconds >= 0.1 else []
@@ -261,7 +291,14 @@ class Converter:
         return (semitones if key_semitones is None else 12.0 * round(semitones / 12) + key_semitones), []
 
     @torch.inference_mode()
-    def _window(self, padded: np.ndarray, pitch: PitchTrack, window: Window, settings: ConvertSettings) -> np.ndarray:
+    def _window(
+        self,
+        padded: np.ndarray,
+        pitch: PitchTrack,
+        window: Window,
+        settings: ConvertSettings,
+        at: Part,
+    ) -> np.ndarray:
         """Synthesise one window; returns the samples of `window.gives`."""
         start, stop = window.reads
         content = self._encoder(padded[start * FRAME_SAMPLES : stop * FRAME_SAMPLES])
@@ -271,27 +308,39 @@ class Converter:
         frames, uses_f0 = min(len(mixed), len(voiced)), self.voice.spec.uses_f0
         if uses_f0:
             mixed = protect_consonants(mixed[:frames], content[:frames], voiced[:frames], settings.protect)
+        hop = self.voice.spec.hop_samples
+        begin, end = (frame - start for frame in window.gives)
+        first, last = max(0, begin - self._margin), min(frames, end + self._margin)
         audio = self._synthesizer.infer(
             self._tensor(mixed[:frames]),
             self._tensor(pitch.coarse()[start : start + frames]) if uses_f0 else None,
             self._tensor(pitch.f0_hz[start : start + frames]) if uses_f0 else None,
             torch.tensor([settings.speaker], device=self.device),
             settings.noise_scale,
-            noise=self._noise(pitch, start, start + frames, settings.seed),
+            noise=self._noise(pitch, (start, start + frames), (first, last), settings.seed, at),
         )
-        hop = self.voice.spec.hop_samples
-        begin, end = (frame - start for frame in window.gives)
-        return audio[0, 0, begin * hop : end * hop].float().cpu().numpy()
+        return audio[0, 0, (begin - first) * hop : (end - first) * hop].float().cpu().numpy()
 
-    def _noise(self, pitch: PitchTrack, start: int, stop: int, seed: int) -> SynthesisNoise:
-        """All noise of frames start..stop, equal in every window."""
+    @property
+    def _margin(self) -> int:
+        """Frames around a window's output that its decoder hears: less than the rest of the network."""
+        return CONTEXT_FRAMES if self.voice.spec.source_filter_channels else _DECODER_FRAMES
+
+    def _noise(
+        self, pitch: PitchTrack, frames: tuple[int, int], decoded: tuple[int, int], seed: int, at: Part
+    ) -> SynthesisNoise:
+        """All noise of these frames, of which only some are decoded; equal in every window and part."""
+        start, stop = frames
         channels, hop = self.voice.spec.inter_channels, self.voice.spec.hop_samples
-        noise = frame_noise(start, stop, channels + (hop if self.voice.spec.uses_f0 else 0), seed)
+        noise = frame_noise(start + at.frame, stop + at.frame, channels + (hop if self.voice.spec.uses_f0 else 0), seed)
         latent = self._tensor(noise[:, :channels].T)
         if not self.voice.spec.uses_f0:
-            return SynthesisNoise(latent)
-        phase = torch.tensor([phase_at(pitch.f0_hz, start)], device=self.device, dtype=torch.float64)
-        return SynthesisNoise(latent, self._tensor(noise[:, channels:].reshape(1, -1)), phase)
+            return SynthesisNoise(latent, decoded=decoded)
+        begun = 0.0 if at.cycles is None else at.cycles - phase_at(pitch.f0_hz, at.anchor)
+        cycles = (begun + phase_at(pitch.f0_hz, start + decoded[0])) % 1.0
+        phase = torch.tensor([cycles], device=self.device, dtype=torch.float64)
+        source = self._tensor(noise[slice(*decoded), channels:].reshape(1, -1))
+        return SynthesisNoise(latent, source, phase, decoded=decoded)
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)[None]
@@ -321,55 +370,6 @@ def convert_to_file(
         output.unlink(missing_ok=True)
         raise
     return replace(result, output=str(output), sanity=sanity)
-
-
-# -- samples and pitch ---------------------------------------------------------------------------------------------
-def _prepared(source: Audio) -> np.ndarray:
-    """The source as 16 kHz mono, high-passed and scaled to peaks of at most 0.95.
-
-    It is extended by a second of its reflection, so that an offset or a hum makes no click where the sound begins.
-    """
-    if source.seconds == 0 or np.sqrt(np.mean(np.square(source.samples))) < SILENT_RMS:
-        raise AudioError("the recording is silent", hint="choose a recording with a voice in it")
-    second = source.sample_rate
-    extended = np.pad(source.samples, second, mode="reflect", reflect_type="odd")
-    wide = highpass(Audio(extended, second).resample(SOURCE_RATE_HZ), zero_phase=True).samples
-    samples = wide[SOURCE_RATE_HZ:-SOURCE_RATE_HZ]
-    return samples / max(1.0, float(np.abs(samples).max()) / 0.95)
-
-
-def _estimated_pitch(
-    samples: np.ndarray, method: str, device: str, voicing: Voicing = "periodicity"
-) -> tuple[PitchTrack, np.ndarray]:
-    """Pitch of prepared samples, at a level that estimators are made for, and which frames were too high for them."""
-    loudest = float(np.quantile(np.abs(samples), _LOUD_QUANTILE))
-    samples = samples * np.float32(max(1.0, min(_LOUD / max(loudest, 1e-9), 1 / max(np.abs(samples).max(), 1e-9))))
-    return folded(samples, pitch_estimator(pitch_method(method), device, voicing)(samples))
-
-
-def source_pitch(source: Audio, method: str, runtime: RuntimeSettings = RuntimeSettings()) -> PitchTrack:
-    """Pitch of a recording, estimated as in conversion."""
-    set_threads(runtime.threads)
-    return _estimated_pitch(_prepared(source), method, choose_device(runtime.device).name)[0]
-
-
-def _drawn_pitch(path: Path, frames: int) -> tuple[PitchTrack, list[str]]:
-    """The pitch in a file, padded to `frames` like the source in `_padded`, and warnings."""
-    curve, wanted = read_curve(path), frames - 2 * CONTEXT_FRAMES - 4
-    f0_hz = np.pad(
-        curve.fitted(max(1, wanted)).f0_hz,
-        (CONTEXT_FRAMES, CONTEXT_FRAMES + 4),
-        mode="reflect" if wanted > 1 else "edge",
-    )
-    lengths = f"{path.name} is {len(curve.f0_hz) / 100:.1f} s long, the recording {wanted / 100:.1f} s"
-    warnings = [lengths] if abs(len(curve.f0_hz) - wanted) > 100 else []
-    return PitchTrack(f0_hz, f0_hz > 0).fitted(frames), warnings
-
-
-def _padded(samples: np.ndarray) -> np.ndarray:
-    """The source with reflected context on both sides, and space for the last content frame."""
-    context = CONTEXT_FRAMES * FRAME_SAMPLES
-    return np.pad(samples, (context, context + 4 * FRAME_SAMPLES), mode="reflect" if len(samples) > 1 else "edge")
 
 
 def _fitted(samples: np.ndarray, length: int) -> np.ndarray:

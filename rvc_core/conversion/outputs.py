@@ -28,11 +28,13 @@ def identity_of(voice: VoiceFile, index: FeatureIndex | None) -> str:
     return signature([digest.hexdigest(), [index.vectors, index.note] if index else None])
 
 
-def made_of(identity: str, source: Audio, settings: ConvertSettings) -> str:
-    """Sixteen hex digits for a voice, the samples of a source, and the settings that change the sound."""
+def made_of(identity: str, source: Audio | Path, settings: ConvertSettings) -> str:
+    """Sixteen hex digits for a voice, a source (its samples, or its file), and the settings that change the sound."""
     values = settings.model_dump(mode="json", exclude={"output_format", "output_depth"})
     curve = sha256_of(Path(settings.f0_curve).expanduser()) if settings.f0_curve else ""
     curve += sha256_of(voice_path(settings.blend_with)) if settings.blend_with else ""
+    if isinstance(source, Path):
+        return signature([identity, sha256_of(source), values, curve])
     samples = hashlib.sha256(source.samples.tobytes()).hexdigest()
     return signature([identity, source.sample_rate, samples, values, curve])
 
@@ -62,21 +64,32 @@ def place_for(output: Path, tag: str) -> Path:
 
 def check_sanity(made: Audio, source: Audio, *, tolerance_seconds: float = 0.02) -> dict[str, float]:
     """Measure a result; raises an AudioError if it is silent or does not have the length of its source."""
-    rms = float(np.sqrt(np.mean(np.square(made.samples, dtype=np.float64)))) if len(made.samples) else 0.0
-    difference = made.seconds - source.seconds
-    source_rms = float(np.sqrt(np.mean(np.square(source.samples, dtype=np.float64))))
+    rms, source_rms = (_rms(audio.samples) for audio in (made, source))
+    peak = float(np.abs(made.samples).max(initial=0))
+    return check_figures(rms, peak, made.seconds - source.seconds, source_rms, tolerance_seconds=tolerance_seconds)
+
+
+def _rms(samples: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) if len(samples) else 0.0
+
+
+def check_figures(
+    rms: float, peak: float, difference_seconds: float, source_rms: float, *, tolerance_seconds: float
+) -> dict[str, float]:
+    """As `check_sanity`, of what was measured already."""
     if rms < SILENT_RMS and source_rms < _QUIET_RMS:
         raise AudioError(
             f"the recording is too quiet: {20 * np.log10(source_rms):.0f} dB", hint="raise its level, then convert it"
         )
     if rms < SILENT_RMS:
         raise AudioError("the result is silent", hint="the voice is damaged or untrained: use another checkpoint")
-    if abs(difference) > tolerance_seconds:
+    if abs(difference_seconds) > tolerance_seconds:
         raise AudioError(
-            f"the result's length differs from the source's by {difference:+.2f} s", hint="set output_format to wav"
+            f"the result's length differs from the source's by {difference_seconds:+.2f} s",
+            hint="set output_format to wav",
         )
     return {
         "rms_db": round(20 * np.log10(rms), 2),
-        "peak_db": round(20 * float(np.log10(np.abs(made.samples).max())), 2),
-        "seconds_difference": round(difference, 4),
+        "peak_db": round(20 * float(np.log10(peak)), 2),
+        "seconds_difference": round(difference_seconds, 4),
     }

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..audio.mixing import SILENT_LUFS, Stem
+from ..audio.mixing import loudness_lufs as measured_lufs
 from ..audio.waveform import Audio, frame_rms, rms_envelope
 from ..errors import AudioError
 from ..features.pitch import PitchTrack
@@ -23,7 +25,6 @@ _PROFILES = {
     "m": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
 }
 _AHEAD_FRAMES, _HOLD_FRAMES, _RAMP_FRAMES = 5, 15, 3  # the gate opens before a sound, and closes after its end
-_SHORTEST_SECONDS = 0.4  # a block of BS.1770
 
 
 # -- before synthesis ----------------------------------------------------------------------------------------------
@@ -177,7 +178,7 @@ def mix_loudness(made: Audio, source: Audio, rms_mix_rate: float) -> Audio:
     return Audio((made.samples * gain).astype(np.float32), made.sample_rate)
 
 
-def gate_of(samples_16k: np.ndarray, level_db: float | None) -> np.ndarray | None:
+def gate_of(samples_16k: np.ndarray, level_db: float | None, *, is_whole: bool = True) -> np.ndarray | None:
     """Gains (T,) from 0 to 1, one every 10 ms: 0 in pauses, where the source stays below `level_db`.
 
     The gate opens 50 ms before a sound and closes 150 ms after it, so it cuts no consonant.
@@ -185,12 +186,12 @@ def gate_of(samples_16k: np.ndarray, level_db: float | None) -> np.ndarray | Non
     Raises
     ------
     AudioError
-        When the whole source is below the level.
+        When the source is below the level, and it is a whole recording, not a part.
     """
     if level_db is None:
         return None
     is_loud = frame_rms(samples_16k, FRAME_SAMPLES, 4) > 10 ** (level_db / 20)
-    if not is_loud.any():
+    if is_whole and not is_loud.any():
         raise AudioError(f"the whole recording is below gate_db, {level_db:g} dB", hint="set gate_db lower")
     reach = np.ones(_AHEAD_FRAMES + 1 + _HOLD_FRAMES)
     is_open = np.convolve(is_loud, reach)[_AHEAD_FRAMES : _AHEAD_FRAMES + len(is_loud)] > 0.5
@@ -211,19 +212,22 @@ def levelled(audio: Audio, loudness_lufs: float | None) -> tuple[Audio, list[str
 
     Without a loudness, only peaks that would clip are reduced.
     """
-    gain, warnings = 1.0, []
-    if loudness_lufs is not None and audio.seconds < _SHORTEST_SECONDS:
-        warnings.append(f"loudness needs {_SHORTEST_SECONDS:g} s of sound or more: it was left as it is")
-    elif loudness_lufs is not None:
-        import pyloudnorm
-
-        own = pyloudnorm.Meter(audio.sample_rate).integrated_loudness(audio.samples.astype(np.float64))
-        if np.isfinite(own):
-            gain = float(10 ** ((loudness_lufs - own) / 20))
-    peak = float(np.abs(audio.samples).max())
-    if peak * gain > PEAK:
-        if gain > 1:
-            reached = loudness_lufs - 20 * np.log10(peak * gain / PEAK)
-            warnings.append(f"peaks allow {reached:.1f} LUFS, not {loudness_lufs:g}")
-        gain = PEAK / peak
+    own = None if loudness_lufs is None else measured_lufs(Stem(audio.samples[:, None], audio.sample_rate))
+    gain, warnings = gain_of(float(np.abs(audio.samples).max()), loudness_lufs, own)
     return (audio if gain == 1 else replace(audio, samples=audio.samples * np.float32(gain))), warnings
+
+
+def gain_of(peak: float, wanted_lufs: float | None, own_lufs: float | None) -> tuple[float, list[str]]:
+    """The gain that brings a sound of this peak and loudness to the wanted loudness, and what peaks do not allow.
+
+    Examples
+    --------
+    >>> gain_of(0.1, -17.0, -23.0)[0].__round__(2), gain_of(1.98, None, None), gain_of(0.5, -16.0, -23.0)[1]
+    (2.0, (0.5, []), ['peaks allow -17.1 LUFS, not -16'])
+    """
+    has_both = wanted_lufs is not None and own_lufs is not None and own_lufs > SILENT_LUFS
+    gain = 10 ** ((wanted_lufs - own_lufs) / 20) if has_both else 1.0  # type: ignore[operator]
+    if peak * gain <= PEAK:
+        return gain, []
+    reached = f"peaks allow {wanted_lufs - 20 * np.log10(peak * gain / PEAK):.1f} LUFS" if has_both else ""
+    return PEAK / peak, [f"{reached}, not {wanted_lufs:g}"] if has_both and gain > 1 else []

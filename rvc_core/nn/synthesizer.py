@@ -62,12 +62,15 @@ class SynthesisNoise:
         (B,) phase of the sine at the first frame (see `generator.frame_phase`); None starts at 0.
     starts : Tensor or None
         (B,) first frames of the segments, in training.
+    decoded : tuple of int or None
+        In conversion, the frames that become sound: `source` and `phase` are of these. None: all.
     """
 
     latent: Tensor
     source: Tensor | None = None
     phase: Tensor | None = None
     starts: Tensor | None = None
+    decoded: tuple[int, int] | None = None
 
     @classmethod
     def draw(
@@ -188,7 +191,10 @@ class Synthesizer(nn.Module):
         mean, log_deviation = self.enc_p(content, coarse, mask)
         z_p = mean + log_deviation.exp() * noise.latent.to(mean.dtype) * noise_scale
         z = self.flow(z_p, mask, identity, reverse=True)
-        return self.dec(z, identity, f0_hz, noise.source, noise.phase)
+        first, last = noise.decoded or (0, frames)
+        return self.dec(
+            z[:, :, first:last], identity, None if f0_hz is None else f0_hz[:, first:last], noise.source, noise.phase
+        )
 
     def fuse(self) -> "Synthesizer":
         """Store the weight-normalised kernels, for faster conversion; prevents training and saving. Returns self."""

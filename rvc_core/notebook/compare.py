@@ -4,8 +4,8 @@ Everything stands beside the metrics: the clips in ``listening/``, each choice a
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..errors import StageOrderError, WeightsError
 from ..experiment import Experiment
 from ..progress import Progress, Silent
 from ..settings import ConvertSettings, text_of
+from ..sweep import SweepReport, Tried, sweep
 from ..system.documents import Count, read_jsonl
 from ..system.files import signature, write_json
 from ..system.inside import open_inside
@@ -46,6 +47,8 @@ class Comparison:
     ----------
     files : dict
         (epoch, clip) to the converted file; all files of a clip are equally loud.
+    labels : dict
+        Of a sweep: what each number stands for.
     recommended : int or None
         The epoch that the verdict recommends, or where it cannot tell the one to listen to first.
     """
@@ -55,6 +58,11 @@ class Comparison:
     clips: list[Path]
     files: dict[tuple[int, Path], Path]
     recommended: int | None
+    labels: dict[int, str] = field(default_factory=dict)
+
+    def name_of(self, epoch: int) -> str:
+        """How a voice is called once everything was heard."""
+        return self.labels.get(epoch, f"epoch {epoch}")
 
     def table(self) -> str:
         """Voices with their scores and the choices so far, in Markdown."""
@@ -135,6 +143,33 @@ def compare(
             files[one.epoch, clip] = made[one.epoch]
             progress.advance(f"epoch {one.epoch}, {clip.name}")
     return Comparison(layout, voices, sources, files, verdict.best.epoch if verdict.best else None)
+
+
+def swept(
+    experiment: Experiment,
+    clips: str | float,
+    grid: Mapping[str, Sequence[Any]],
+    settings: ConvertSettings = ConvertSettings(),
+    progress: Progress = Silent(),
+) -> tuple[SweepReport, Comparison]:
+    """Sweep the first clip over the verdict's candidates and these values: the figures, and a blind comparison.
+
+    Parameters
+    ----------
+    grid : mapping
+        Lists of values: `index_rate`, `protect`, `transpose`.
+    """
+    layout, verdict = experiment.layout, experiment.verdict()
+    saved = [Path(one.path) for one in verdict.candidates if one.path] or layout.voices()[-1:]
+    if not saved:
+        raise StageOrderError(f"{layout.name!r} has no saved voice to hear", hint="train until one is saved")
+    clip = recordings_in([text_of(clips) or voice_folder("source")])[0]
+    folder = layout.listening / "sweep"
+    report = sweep(saved, Tried(clip), grid, settings, output=folder, runtime=experiment.runtime, progress=progress)
+    voices = [Candidate(one.number, 0, one.output, (), {}) for one in report.trials]
+    files = {(one.number, clip): Path(one.output) for one in report.trials}
+    labels = {one.number: one.label for one in report.trials}
+    return report, Comparison(Layout(folder, layout.name), voices, [clip], files, None, labels)
 
 
 def _file_of(layout: Layout, voice: Candidate, clip: Path, settings: ConvertSettings) -> Path:

@@ -128,7 +128,8 @@ def outcome(comparison: Comparison) -> str:
     if not counted:
         return "There is one voice only: nothing to compare."
     rows = "".join(
-        f"<tr><td>epoch {epoch}{' (recommended)' if comparison.is_recommended(epoch) else ''}</td>"
+        f"<tr><td>{html.escape(comparison.name_of(epoch))}"
+        f"{' (recommended)' if comparison.is_recommended(epoch) else ''}</td>"
         f"<td style='text-align:right'>{won:g} of {heard}</td></tr>"
         for epoch, (won, heard) in counted.items()
     )

@@ -141,7 +141,7 @@ def test_f0_and_evaluate_read_paths_as_people_type_them(
     takes = _dataset(here / "my takes", 2)
     with zipfile.ZipFile(here / "one.zip", "w") as archive:
         archive.write(takes / "take 0.wav", "take 0.wav")
-    monkeypatch.setattr("rvc_core.conversion.convert.source_pitch", lambda audio, *_: truth(audio))
+    monkeypatch.setattr("rvc_core.conversion.source.source_pitch", lambda audio, *_: truth(audio))
     places = (f'"{takes}/take 0.wav"', f"file://{takes}/take%200.wav", f"{takes}/*0.wav", str(here / "one.zip"))
     for number, typed in enumerate(places):
         assert main(["f0", typed, "--output", str(here / f"{number}.csv"), "--f0-method", "dio", "--json"]) == 0, typed

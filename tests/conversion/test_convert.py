@@ -16,15 +16,18 @@ import soundfile
 import torch
 
 from converters import Bands, Spy, Whistler
+from rvc_core import presets
 from rvc_core.audio import waveform
 from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.conversion import convert as module
 from rvc_core.conversion import windows as windowing
 from rvc_core.conversion.convert import Converter, ConvertResult, convert_to_file, mix_loudness
+from rvc_core.conversion.source import source_pitch
 from rvc_core.conversion.windows import join_pieces, plan_windows
 from rvc_core.errors import AudioError, MismatchError, SettingsError, StorageError
 from rvc_core.features.pitch import pitch_estimator, write_curve
 from rvc_core.features.retrieval import FeatureIndex
+from rvc_core.nn.synthesizer import SynthesisNoise, Synthesizer
 from rvc_core.settings import ConvertSettings, IndexSettings
 from rvc_core.voice import Voice
 from synth import phrase
@@ -66,14 +69,37 @@ def test_windows_equal_the_whole(make: Callable[..., Converter], monkeypatch: py
     assert np.mean((pieces - whole) ** 2) < 1e-6 * np.mean(whole**2)  # -60 dB; on some machines there is no difference
 
 
+@pytest.mark.parametrize("name", ["v2-32k", "v2-40k", "v2-48k"])
+def test_the_decoder_hears_no_more_than_the_frames_that_it_is_given(name: str) -> None:
+    """What is not decoded changes nothing: RVC's architectures with narrow layers."""
+    narrow = {"upsample_channels": 64, "inter_channels": 16, "hidden_channels": 16, "filter_channels": 32, "layers": 1}
+    spec = replace(presets.PRESETS[name], content_width=8, **narrow)
+    torch.manual_seed(1)
+    network, frames, first, last = Synthesizer(spec, with_posterior=False).eval(), 80, 20, 60
+    content, coarse = torch.randn(1, frames, 8), torch.full((1, frames), 80)
+    f0_hz, noise = torch.full((1, frames), 180.0), SynthesisNoise.draw(spec, frames)
+    phase = torch.zeros(1, dtype=torch.float64)
+    speaker, hop, margin = torch.tensor([0]), spec.hop_samples, module._DECODER_FRAMES
+    noise = replace(noise, phase=phase)
+    whole = network.infer(content, coarse, f0_hz, speaker, noise=noise)
+    begin, end = first - margin, last + margin
+    part = replace(
+        noise, source=noise.source[..., begin * hop : end * hop], phase=phase + begin * 1.8 % 1, decoded=(begin, end)
+    )
+    made = network.infer(content, coarse, f0_hz, speaker, noise=part)
+    expected = whole[..., first * hop : last * hop]
+    difference = (made[..., margin * hop : -margin * hop] - expected).abs().max()
+    assert difference < 1e-4 * expected.abs().max()
+
+
 def test_a_curve_stands_in_for_the_estimate(make: Callable[..., Converter], tmp_path: Path) -> None:
     converter, source, file = make(), _speech(3.0), tmp_path / "curve.csv"
-    track = module.source_pitch(source, "dio")
+    track = source_pitch(source, "dio")
     write_curve(file, track)
     estimated = converter.convert(source, _settings(transpose="auto"))
     drawn = converter.convert(source, _settings(transpose="auto", f0_curve=str(file)))
     assert (estimated.f0_method, drawn.f0_method, drawn.warnings) == ("dio", "curve", [])
-    padded = module._padded(module._prepared(source))
+    padded = module.padded_with_context(module.prepared(source))
     heard, read = (converter._pitch(padded, _settings(f0_curve=curve))[0] for curve in ("", str(file)))
     assert len(heard.f0_hz) == len(read.f0_hz) and (heard.voiced != read.voiced).mean() < 0.02
     both = heard.voiced & read.voiced
@@ -119,21 +145,21 @@ def test_an_offset_or_a_hum_makes_no_click(rate_hz: int, kind: str) -> None:
     pause = 3e-5 * np.random.default_rng(0).standard_normal(len(time))
     speech = 0.2 * np.sin(2 * np.pi * 300 * time) * ((time > 1.0) & (time < 1.5))
     unwanted = 0.05 * (kind != "hum") + 0.03 * np.sin(2 * np.pi * 12 * time + 1) * (kind != "offset")
-    made = module._prepared(Audio((pause + speech + unwanted).astype(np.float32), rate_hz))
+    made = module.prepared(Audio((pause + speech + unwanted).astype(np.float32), rate_hz))
     assert len(made) == 40000
     rest = np.abs(made[8000:14000]).max()
     assert max(np.abs(made[:1600]).max(), np.abs(made[-1600:]).max()) < max(3 * rest, 5e-4)
-    clean = module._prepared(Audio((pause + speech).astype(np.float32), rate_hz))
+    clean = module.prepared(Audio((pause + speech).astype(np.float32), rate_hz))
     assert np.abs(made - clean)[1600:-1600].max() < 2e-3
 
 
 def test_quiet_sources_keep_their_voicing_and_hiss_is_the_sources_fault(make: Callable[..., Converter]) -> None:
     loud = _speech(3.0)
-    voiced = module.source_pitch(loud, "dio").voiced
+    voiced = source_pitch(loud, "dio").voiced
     for level_db in (-36, -46, -56):
         gain = 10 ** (level_db / 20) / np.sqrt(np.mean(loud.samples**2))
         quiet = Audio((gain * loud.samples).astype(np.float32), 16000)
-        assert (module.source_pitch(quiet, "dio").voiced != voiced).mean() < 0.01
+        assert (source_pitch(quiet, "dio").voiced != voiced).mean() < 0.01
     hiss = Audio((1.8e-4 * np.random.default_rng(0).standard_normal(32000)).astype(np.float32), 16000)
     assert abs(make().convert(hiss, _settings(rms_mix_rate=0)).seconds - 2) < 0.01
     with pytest.raises(AudioError, match="the recording is too quiet: -75 dB"):
@@ -250,7 +276,7 @@ def test_index_rate_moves_content_to_the_index_and_protect_keeps_it_where_nothin
         _content(converter, source, index_rate=rate, protect=protect)
         for rate, protect in ((0.0, 0.5), (0.5, 0.5), (1.0, 0.5), (1.0, 0.0))
     )
-    padded = module._padded(module._prepared(source))
+    padded = module.padded_with_context(module.prepared(source))
     voiced = pitch_estimator("dio")(padded).voiced[: len(own)]
     assert 20 < voiced.sum() < len(own) - 20
     hand = np.repeat(Bands()(padded), 2, axis=0)
@@ -436,7 +462,7 @@ import sys
 import numpy as np, torch
 from pathlib import Path
 from rvc_core.audio.waveform import Audio
-from rvc_core.nn.synthesizer import Synthesizer
+from rvc_core.nn.synthesizer import SynthesisNoise, Synthesizer
 from rvc_core.presets import preset
 from rvc_core.settings import ConvertSettings, RuntimeSettings
 from rvc_core.voice import Voice

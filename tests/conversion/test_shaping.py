@@ -181,8 +181,6 @@ def test_loudness_that_peaks_forbid_is_named_and_never_clips() -> None:
     clicks[::2000] = 0.5
     made, warnings = shaping.levelled(Audio(clicks, RATE), -8.0)
     assert np.abs(made.samples).max() == pytest.approx(shaping.PEAK) and "not -8" in warnings[0]
-    short, warnings = shaping.levelled(Audio(clicks[:2000], RATE), -8.0)
-    assert np.array_equal(short.samples, clicks[:2000]) and "0.4 s" in warnings[0]
     silent, warnings = shaping.levelled(Audio(0 * clicks, RATE), -8.0)
     assert not silent.samples.any() and not warnings
 

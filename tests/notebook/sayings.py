@@ -16,8 +16,8 @@ PACKAGE = Path(errors.__file__).parent
 # scorers, of whose absence only the log of a training tells.
 UNREACHED = (
     "assets/archive.py assets/bundle.py batch.py cli/ evaluation/ features/fairseq_file.py notebook/compare.py "
-    "notebook/listening.py preparation/foreign.py preparation/foreign_folder.py scoring/ training/distributed.py "
-    "verdict/learning_curve.py voices/describe.py voices/merge.py voices/onnx_export.py"
+    "notebook/listening.py preparation/foreign.py preparation/foreign_folder.py scoring/ sweep.py "
+    "training/distributed.py verdict/learning_curve.py voices/describe.py voices/merge.py voices/onnx_export.py"
 ).split()
 _ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type)} | {"error"}
 _OWN = {"errors.py", "progress.py", "training/beacon.py"}  # examples and passing on
