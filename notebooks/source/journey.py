@@ -84,7 +84,8 @@ notebook.recordings()
 from rvc_core import ExtractSettings, IndexSettings, MirrorSettings, PrepareSettings, RuntimeSettings, TrainSettings
 from rvc_core import notebook
 
-notebook.report()
+minutes = 0   # {minutes} #@param {type:"number"}
+notebook.plan(minutes)
 notebook.form(PrepareSettings, ExtractSettings, IndexSettings, TrainSettings, MirrorSettings, RuntimeSettings);
 
 # %% [markdown]

@@ -14,7 +14,6 @@ _PUBLIC = {
             "lab",
             "recordings",
             "songs",
-            "report",
             "form",
             "prepare",
             "start",
@@ -24,6 +23,7 @@ _PUBLIC = {
         ),
         "cells",
     ),
+    **dict.fromkeys(("report", "plan"), "planning"),
     "parameters": "unattended",
     **dict.fromkeys(("listen", "choose", "convert", "export", "clean_up", "job"), "results"),
 }
