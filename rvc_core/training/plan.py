@@ -94,8 +94,15 @@ def plan(
     refuse_no_time(minutes)
     if not material.clips or material.minutes <= 0:
         raise DatasetError("there is no sound to learn from", hint="add recordings of one person: 10 minutes or more")
-    preset_line = _preset(material, machine, begun, preset)
-    name: str = preset_line.value
+    return Plan([*_decided(material, machine, minutes, begun, preset), *_material_lines(material), _verdict(material)])
+
+
+def _decided(
+    material: Material, machine: Machine, minutes: float | None, begun: Begun | None, chosen: str
+) -> Iterator[Line]:
+    """The lines on settings and time."""
+    preset = _preset(material, machine, begun, chosen)
+    name: str = preset.value
     epochs = _epochs(material, name, begun)
     left = max(0, epochs.value - (begun.epochs if begun else 0))
     batch = _batch(material, machine, begun, name)
@@ -106,21 +113,14 @@ def plan(
     clips = batch.value if isinstance(batch.value, int) else USUAL_CLIPS
     epoch_steps = math.ceil(material.clips / (clips * max(1, len(machine.gpus))))
     seconds, source = step_of(machine, name, clips, begun)
-    given = [Line("max_minutes", minutes, "You have this time.", f"{_GUIDES}#epochs-and-steps")] if minutes else []
-    return Plan(
-        [
-            preset_line,
-            epochs,
-            batch,
-            *([gpus] if gpus else []),
-            *given,
-            *_time(left * epoch_steps, seconds, source, machine, minutes),
-            _saves(epochs.value, epoch_steps * seconds),
-            *_constants(machine),
-            *_material_lines(material),
-            _verdict(material),
-        ]
-    )
+    yield from (preset, epochs, batch)
+    if gpus:
+        yield gpus
+    if minutes:
+        yield Line("max_minutes", minutes, "You have this time.", f"{_GUIDES}#epochs-and-steps")
+    yield from _time(left * epoch_steps, seconds, source, machine, minutes)
+    yield _saves(epochs.value, epoch_steps * seconds)
+    yield from _constants(machine)
 
 
 def refuse_no_time(minutes: float | None) -> None:
