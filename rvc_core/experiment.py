@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # importing these loads torch
     from .preparation.prepare import PrepareReport
     from .preparation.survey import DatasetReport
     from .storage.listing import Save
+    from .training.plan import Plan
     from .training.train import TrainReport
     from .verdict.overtraining import Verdict
 
@@ -75,6 +76,25 @@ class Experiment:
         from .preparation.survey import inspect
 
         return inspect(self._recordings())
+
+    def plan(self, minutes: float | None = None, preset: str = "") -> "Plan":
+        """Plan a training: settings for these recordings, this machine and these minutes, each with its reason.
+
+        Parameters
+        ----------
+        minutes : float, optional
+            What you have. None: until the session ends, or as long as it takes.
+        preset : str
+            One that you chose yourself; empty: the plan chooses.
+
+        Raises
+        ------
+        StageOrderError
+            When there are no recordings yet.
+        """
+        from .training.plan import plan_of
+
+        return plan_of(self.layout, self.dataset, minutes, preset, runtime=self.runtime, progress=self.progress)[1]
 
     def prepare(self, settings: PrepareSettings = PrepareSettings(), stop: Stop | None = None) -> "PrepareReport":
         """Cut the recordings into clips. Settings that you do not give stay as they were."""

@@ -36,8 +36,9 @@ WITHOUT_TORCH = [
     "storage.mirror",
     "training.beacon",
     "training.detached",
+    "training.plan",
     *ORDER[-3],
-    *(f"notebook.{name}" for name in ("cells", "results", "players", "watching", "tensorboard_server")),
+    *(f"notebook.{name}" for name in ("cells", "results", "players", "watching", "tensorboard_server", "planning")),
     "cli",
 ]
 

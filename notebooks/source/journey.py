@@ -84,7 +84,8 @@ notebook.recordings()
 from rvc_core import ExtractSettings, IndexSettings, MirrorSettings, PrepareSettings, RepairSettings
 from rvc_core import RuntimeSettings, TrainSettings, notebook
 
-notebook.report()
+minutes = 0   # {minutes} #@param {type:"number"}
+notebook.plan(minutes)
 notebook.form(PrepareSettings, RepairSettings, ExtractSettings, IndexSettings, TrainSettings, MirrorSettings,
               RuntimeSettings);
 

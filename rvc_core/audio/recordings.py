@@ -24,13 +24,18 @@ class DatasetFiles:
     not_audio: dict[str, Path]
     ignored_folders: dict[str, str]  # and why
 
-    def fingerprint(self) -> list[tuple[str, int, int]]:
-        """Name, size and modification time of every file: if they change, the clips are out of date.
+    def fingerprint(self, time: str = "st_mtime_ns") -> list[tuple[str, int, int]]:
+        """Name, size and modification time of every file: if they change, look at what is in it.
 
         Linked folders are in it by their names, so that a new one is reported.
+
+        Parameters
+        ----------
+        time : str
+            The time of ``os.stat``. ``st_ctime_ns`` also changes where a modification time was set back.
         """
         return [(name, 0, 0) for name, reason in self.ignored_folders.items() if reason == LINKED] + [
-            (name, (status := path.stat() if path.exists() else path.lstat()).st_size, status.st_mtime_ns)
+            (name, (status := path.stat() if path.exists() else path.lstat()).st_size, getattr(status, time))
             for name, path in {**self.recordings, **self.ignored, **self.not_audio}.items()
         ]
 

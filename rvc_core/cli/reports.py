@@ -42,13 +42,18 @@ def _measured_gpu(name: str) -> dict[str, Any]:
 
     from ..presets import preset
     from ..system.devices import choose_device
+    from ..system.files import write_json
+    from ..system.platforms import home
+    from ..training.capacity import MEASURED
     from ..training.preflight import preflight
 
     chosen = choose_device()
     if not chosen.name.startswith("cuda"):
         raise ResourceError(f"no GPU to measure: {chosen.reason}", hint="leave out --gpu, or choose a runtime with one")
     torch.set_float32_matmul_precision("high")
-    return preflight(name, preset(name), torch.device(chosen.name)).as_json()
+    measured = preflight(name, preset(name), torch.device(chosen.name)).as_json()
+    write_json(home() / MEASURED, measured)  # for rvc plan
+    return measured
 
 
 def _inspect(arguments: argparse.Namespace) -> Result:

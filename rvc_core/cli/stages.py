@@ -10,6 +10,7 @@ from ..conversion.script import read_script
 from ..errors import DatasetError, SettingsError, UnsafeFileError
 from ..experiment import Experiment
 from ..preparation.incoming import brought, sources
+from ..presets import PRESETS
 from ..progress import Silent, Terminal
 from ..settings import (
     ConvertSettings,
@@ -42,6 +43,7 @@ from .arguments import (
 
 _MOST_SHOWN = 20  # sentences on a terminal
 SETTINGS_OF: dict[str, tuple[type[Settings], ...]] = {
+    "plan": (),
     "prepare": (PrepareSettings,),
     "extract": (ExtractSettings,),
     "train": (TrainSettings, MirrorSettings),
@@ -63,6 +65,15 @@ def _begun(arguments: argparse.Namespace) -> Experiment:
     if arguments.begin_again and (aside := lab.begin_again()):
         lab.progress.say(f"the old {lab.layout.name!r} lies in {aside} now")
     return lab
+
+
+def _plan(arguments: argparse.Namespace) -> Result:
+    lab = experiment_of(arguments) if arguments.dataset else existing_experiment(arguments)
+    made = lab.plan(arguments.minutes, arguments.preset)
+    if arguments.json:
+        return made.as_json()
+    print(made)
+    return {}
 
 
 def _prepare(arguments: argparse.Namespace) -> Result:
@@ -299,6 +310,25 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
         _demo,
         "Train a voice and convert with it, using recordings inside the package.",
         named("--output", "Folder for the results. Default: demo.", default="demo", metavar="DIR"),
+    ),
+    "plan": (
+        _plan,
+        "Plan a training: settings for these recordings and this machine, with reasons.",
+        _NAME,
+        _DATASET[0],
+        named(
+            "--minutes",
+            "Time for training. Default: until the session ends, or as long as it takes.",
+            type=float,
+            metavar="MINUTES",
+        ),
+        named(
+            "--preset",
+            "Keep to this preset. Default: the plan chooses.",
+            default="",
+            choices=[*PRESETS],
+            metavar="PRESET",
+        ),
     ),
     "prepare": (_prepare, "Cut recordings into clips.", _NAME, *_DATASET),
     "extract": (_extract, "Compute pitch and content features of every clip.", _NAME),

@@ -261,21 +261,6 @@ def songs() -> RecordingsForm:
     )
 
 
-def report() -> None:
-    """Bring the recordings here, print the tree that was understood, and what they are like."""
-    lab = with_recordings().lab
-    assert lab.dataset is not None
-    print(tree_of(lab.dataset))
-    found = lab.inspect()
-    Session.remember(minutes=found.minutes)
-    print(translated(str(found).splitlines()[0]))
-    for name, reason in found.not_read:
-        print(f"  {name}/: {translated(reason)}")
-    for one in found.recordings:
-        if one.problems:
-            print(f"  {one.recording}: {translated(one.verdict)}: {'; '.join(map(translated, one.problems))}")
-
-
 def with_recordings() -> Session:
     """The session, its recordings on this machine: links are fetched, archives unpacked, faults repaired if wanted."""
     session = Session.load()

@@ -34,7 +34,6 @@ from ..system.platforms import home
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord
 from .forms import Form, in_turn
-from .recommended import batch_for, epochs_for, gpu_gigabytes
 from .texts import language, say, translated
 
 _CLASSES = (*TRAIN_SETTINGS, *SONG_SETTINGS, SpeakSettings, MirrorSettings, RepairSettings)
@@ -70,8 +69,8 @@ class Session:
         Where the recordings to learn from are, once they were fetched and unpacked.
     voice : str
         File name of the voice to listen to; empty: the recommended one.
-    minutes : float
-        Of the recordings to learn from, once they were measured; 0: not yet.
+    planned : dict
+        What the plan says about settings, by field: the value and its reason. Empty before there is a plan.
     given : dict
         Settings of the parameters cell, by field.
     chosen : dict
@@ -85,7 +84,7 @@ class Session:
     songs: str = ""
     arrived: str = ""
     voice: str = ""
-    minutes: float = 0.0
+    planned: dict[str, list[Any]] = field(default_factory=dict)
     given: dict[str, Any] = field(default_factory=dict)
     chosen: dict[str, dict[str, Any]] = field(default_factory=dict)
     language: str = field(default_factory=language)
@@ -116,12 +115,12 @@ class Session:
             write_json(file, asdict(self))
 
     @classmethod
-    def remember(cls, **changes: str | float) -> None:
+    def remember(cls, **changes: Any) -> None:
         """Change what stands there."""
         with in_turn:
             session = cls.load()
             if changes.get("dataset", session.dataset) != session.dataset:
-                session.arrived, session.minutes = "", 0.0
+                session.arrived, session.planned = "", {}
             vars(session).update(changes)
             session.save()
 
@@ -153,7 +152,7 @@ class Session:
         )
 
     def settings(self, settings: type[S]) -> S:
-        """What holds for a stage: the declared defaults, the parameters cell, what was chosen in a form.
+        """What holds for a stage: the declared defaults, the plan, the parameters cell, what was chosen in a form.
 
         Raises
         ------
@@ -166,6 +165,8 @@ class Session:
             start |= {} if count_gpus() and not self.is_demo else {"preset": "nano" if self.is_demo else "nano-24k"}
         if settings is SpeakSettings:
             start |= {"language": say("spoken_language")}
+        planned = {name: value for name, (value, _) in self.planned.items() if value != "auto"}
+        start |= {name: planned[name] for name in settings.model_fields if name in planned}
         given = {name: value for name, value in self.given.items() if name in settings.model_fields}
         return settings.of(**start | given | self.chosen.get(settings.__name__, {}))
 
@@ -188,16 +189,8 @@ class Session:
             }
             session.save()
 
-        return Form(settings, self.settings(settings).model_dump(), remember, self._advice())
-
-    def _advice(self) -> dict[str, str]:
-        """A number to begin with, by field: for these recordings and this GPU."""
-        memory = gpu_gigabytes()
-        minutes, epochs = f"{self.minutes:.0f}", epochs_for(self.minutes)
-        found = {"epochs": say("advice_epochs", minutes=minutes, epochs=epochs)} if self.minutes else {}
-        if memory:
-            found["batch_size"] = say("advice_batch", memory=f"{memory:.0f}", size=batch_for(memory))
-        return found
+        reasons = {name: translated(reason) for name, (_, reason) in self.planned.items()}
+        return Form(settings, self.settings(settings).model_dump(), remember, reasons)
 
 
 def opened(
@@ -230,7 +223,7 @@ def opened(
     elif not before.is_demo and not before.is_in_use:
         session.dataset = session.dataset or before.dataset
     if (before.name, before.dataset) == (session.name, session.dataset):
-        session.arrived, session.minutes = before.arrived, before.minutes
+        session.arrived, session.planned = before.arrived, before.planned
     session.save()
     return session
 

@@ -1,6 +1,7 @@
-"""Whose voice an experiment is: the recordings that it was trained on. Others under its name are refused."""
+"""Whose voice an experiment is: the recordings that it was made of. Others under its name are refused."""
 
 import contextlib
+import functools
 import shlex
 import time
 from collections.abc import Mapping
@@ -14,9 +15,10 @@ from ..system.files import sha256_of
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord
 from ..workspace.stage_locks import at_work
-from ..workspace.stamps import content_of, stamp
+from ..workspace.stamps import content_of, is_current, stamp, stamp_of
 
 SET_ASIDE = ".before-"  # in the name of a folder whose experiment was begun again, or replaced by a save
+_SEEN = "seen"  # a stamp with the times of files whose hashes are known
 _DIGITS = 16  # of a SHA-256: enough to tell recordings apart
 _REMEDY = (
     "choose a new name, or begin again, which moves the old training to a folder beside it: "
@@ -24,17 +26,62 @@ _REMEDY = (
 )
 
 
-def digests_of(files: DatasetFiles) -> list[str]:
-    """Hashes of the bytes of all recordings, in order: what a copy under another name or date has too.
+def digests_of(files: DatasetFiles) -> dict[str, str]:
+    """Hashes of the bytes of all recordings, by name: what a copy with another date has too.
 
     Files that cannot be opened have none: a link to nothing, a pipe, a file without permission. Preparing names them.
     """
-    digests = []
-    for path in files.recordings.values():
+    digests = {}
+    for name, path in files.recordings.items():
         with contextlib.suppress(PermissionError):
             if path.is_file():
-                digests.append(sha256_of(path)[:_DIGITS])
-    return sorted(digests)
+                digests[name] = sha256_of(path)[:_DIGITS]
+    return digests
+
+
+class Identity:
+    """Of which recordings clips are made: names and hashes. Files are read only where a name, size or time differs.
+
+    A size and a modification time do not identify a recording: archives set them, and a recording that replaces another
+    of the same length has both.
+
+    Parameters
+    ----------
+    how : dict
+        What else the clips depend on, for the stamp.
+    """
+
+    def __init__(self, layout: Layout, files: DatasetFiles, how: dict[str, Any]) -> None:
+        self._layout, self._files, self._how = layout, files, how
+        self._seen = {**how, "files": files.fingerprint("st_ctime_ns")}  # now: a file may change while it is decoded
+
+    @functools.cached_property
+    def digests(self) -> dict[str, str]:
+        """Hash of each recording, by name."""
+        return digests_of(self._files)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the clips depend on."""
+        sizes = [(name, size, 0) for name, size, _ in self._files.fingerprint()]
+        return {**self._how, "files": sizes, "recordings": self.digests}
+
+    def is_current(self) -> bool:
+        """Whether the experiment's clips were made of exactly these recordings, in this way."""
+        if not stamp_of(self._layout, "prepare"):
+            return False
+        if is_current(self._layout, _SEEN, self._seen) or is_current(self._layout, "prepare", self.content):
+            return True
+        before = {**self._how, "files": self._files.fingerprint()}  # as earlier versions stamped
+        if not is_current(self._layout, "prepare", before):
+            return False
+        known = ExperimentRecord.load(self._layout).recordings
+        return not known or known == sorted(self.digests.values())
+
+    def note(self) -> None:
+        """Remember that these files, as they were at the beginning, were looked at."""
+        if not is_current(self._layout, _SEEN, self._seen):
+            stamp(self._layout, _SEEN, self._seen)
 
 
 def refuse_other_recordings(layout: Layout, digests: list[str]) -> None:

@@ -27,14 +27,14 @@ from ..system.inside import remove
 from ..workspace.layout import Layout
 from ..workspace.manifest import Clip, ExperimentRecord, Explained, Manifest, speaker_names
 from ..workspace.stage_locks import at_stage, refuse_disturbance
-from ..workspace.stamps import clear, is_current, stamp
+from ..workspace.stamps import clear, stamp
 from .decoding import CONTENT_RATE_HZ, Decoder, Recording
 from .heldout import choose_heldout
-from .identity import digests_of, refuse_other_recordings, refuse_own_clips
+from .identity import Identity, refuse_other_recordings, refuse_own_clips
 
 _NORMAL_PEAK, _OWN_SHARE = 0.675, 0.25  # new peak = 0.675 + 0.25 * old peak
 _FORMAT = 1  # increase it when the same settings give other clips
-_STAGES = ("prepare", "index")  # pitch and content keep theirs: they name the estimator and the encoder
+_STAGES = ("prepare", "seen", "index")  # pitch and content keep theirs: they name the estimator and the encoder
 
 
 @dataclass(frozen=True)
@@ -116,12 +116,14 @@ def prepare(
     refuse_own_clips(layout, dataset := Path(dataset).expanduser().absolute())
     files = find_recordings(dataset)
     record = _record(layout, dataset, files, settings, uses_f0)
-    content = {"format": _FORMAT, "settings": settings.stamp(), "files": files.fingerprint()}
-    if is_current(layout, "prepare", content) and _is_complete(layout):
+    identity = Identity(layout, files, {"format": _FORMAT, "settings": settings.stamp()})
+    if identity.is_current() and _is_complete(layout):
+        identity.note()
         replace(record, recordings=ExperimentRecord.load(layout).recordings).save(layout)
         return PrepareReport.of(Manifest.load(layout), skipped=True)
     refuse_disturbance(layout, "prepare")
-    record = replace(record, recordings=digests_of(files))
+    content = identity.content
+    record = replace(record, recordings=sorted(identity.digests.values()))
     refuse_other_recordings(layout, record.recordings)
     rate_hz = preset(settings.preset).sample_rate
     with _aside(layout) as staging:
@@ -141,6 +143,7 @@ def prepare(
     manifest.save(layout)
     record.save(layout)
     stamp(layout, "prepare", content)
+    identity.note()
     report = PrepareReport.of(manifest, decoder.seconds_in)
     return replace(report, warnings=[*report.warnings, *decoder.notes, *warnings])
 

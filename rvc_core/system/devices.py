@@ -76,6 +76,32 @@ def count_gpus(environment: Mapping[str, str] = os.environ) -> int:
     return sum(line.startswith("GPU ") for line in listed.splitlines())
 
 
+class Gpu(NamedTuple):
+    """An NVIDIA GPU: its name, memory in GiB, and compute capability."""
+
+    name: str
+    memory_gb: float
+    capability: tuple[int, int]
+
+
+def list_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
+    """The GPUs that a new process would see, as the driver describes them: they are not touched, torch is not loaded.
+
+    Examples
+    --------
+    >>> list_gpus({"CUDA_VISIBLE_DEVICES": "-1"})
+    []
+    """
+    if not (count := count_gpus(environment)) or shutil.which("nvidia-smi") is None:
+        return []
+    asked = ["nvidia-smi", "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"]
+    listed = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+    rows = re.findall(r"^(.+), (\d+), (\d+)\.(\d+)$", listed, re.MULTILINE)
+    gpus = [Gpu(name.strip(), int(mib) / 1024, (int(major), int(minor))) for name, mib, major, minor in rows]
+    chosen = [number for number in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if number.strip().isdigit()]
+    return [gpus[int(number)] for number in chosen if int(number) < len(gpus)] or gpus[:count]
+
+
 def device_title(name: str) -> str:
     """A device's name as shown to people: ``NVIDIA T4, 15 GB``."""
     if not name.startswith("cuda"):

@@ -105,7 +105,7 @@ class Validation:
         """Take up what earlier validations of this experiment found, oldest first."""
         newest = rows[-1] if rows else {}
         self.step = newest.get("step", -1)
-        self.figures = {name: value for name, value in newest.items() if name not in ("kind", "step", "epoch")}
+        self.figures = {name: value for name, value in newest.items() if name not in ("kind", "step", "epoch", "data")}
         self.verdict = verdict_of_experiment(self._layout) if rows else None
 
     def is_enough(self, patience_epochs: int) -> bool:

@@ -19,6 +19,7 @@ from ..system.inside import is_regular
 from ..system.locks import holder
 from ..workspace.layout import Layout
 from ..workspace.metrics import history as recorded
+from ..workspace.metrics import on_newest_data
 from .failures import Failure, failure_of, find_failures
 from .guide import SMOOTHING, GuideReading, read_as_the_guide
 from .learning_curve import LEAST_POINTS, History, Series, Trend, fit_trend, running_median
@@ -371,7 +372,8 @@ def verdict_of_file(path: Path) -> Verdict:
 
 def verdict_of_experiment(layout: Layout) -> Verdict:
     """The verdict of an experiment, from its metrics and the voices that still exist."""
-    rows = [row | {"path": str(layout.root / row["path"])} if "path" in row else row for row in recorded(layout)]
+    rows = on_newest_data(recorded(layout))
+    rows = [row | {"path": str(layout.root / row["path"])} if "path" in row else row for row in rows]
     rows = [row for row in rows if row["kind"] != "voice" or is_regular(Path(row.get("path", "")))]
     if not rows:
         raise StageOrderError(

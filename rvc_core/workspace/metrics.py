@@ -22,9 +22,11 @@ from ..system.documents import Count, Leaf, read_jsonl
 from ..system.files import write_jsonl
 from ..system.inside import open_inside
 from .layout import Layout
+from .stamps import stamp_of
 
 PICTURE_INTERVAL_STEPS = 200  # RVC's interval; drawing takes as long as a small step
 _AUDIO_INTERVAL_SECONDS = 300  # each takes 0.5 MB
+_DIGITS = 16  # of the stamp of the clips: enough to tell data sets apart
 _LONGEST_INTERVAL_STEPS = 200  # of the curves; small datasets get a point every epoch
 SAVED_SOUND = "heldout/saved"  # a recording that training never heard, as each saved voice says it
 _CAPS = {"loss/g/mel": 75.0, "loss/g/kl": 9.0}  # RVC's display limits, so that the first steps do not hide the rest
@@ -52,7 +54,7 @@ class MetricsLog:
     Attributes
     ----------
     voices, validations : list of dict
-        Rows of saved voices and of validations so far.
+        Rows of saved voices and of validations so far; of validations on these recordings only.
     """
 
     def __init__(self, layout: Layout, *, steps_per_epoch: int, resumed_step: int) -> None:
@@ -64,9 +66,11 @@ class MetricsLog:
     def _open(self, rows: list[dict[str, Any]], resumed_step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow import
 
+        self._data = {"data": stamp[:_DIGITS]} if (stamp := stamp_of(self._layout, "prepare")) else {}
         kept = [row for row in rows if row["step"] <= resumed_step]
         self.voices = [row for row in kept if row["kind"] == "voice"]
-        self.validations = [row for row in kept if row["kind"] == "validation"]
+        known = (None, self._data.get("data"))  # what others were measured on cannot be compared
+        self.validations = [row for row in kept if row["kind"] == "validation" and row.get("data") in known]
         write_jsonl(self._layout.metrics, kept)
         self._file = open_inside(self._layout.metrics, "ab")
         purge_step = resumed_step + 1 if resumed_step else None
@@ -104,7 +108,7 @@ class MetricsLog:
 
     def validation(self, step: int, epoch: int, values: dict[str, float], sounds: dict[str, Audio]) -> None:
         """Record a validation's values, and its audio at most every 5 min."""
-        self.validations.append({"kind": "validation", "step": step, "epoch": epoch, **values})
+        self.validations.append({"kind": "validation", "step": step, "epoch": epoch, **self._data, **values})
         self._line(self.validations[-1])
         for tag, value in values.items():
             self._eval.add_scalar(tag, value, step)
@@ -119,7 +123,7 @@ class MetricsLog:
 
     def voice(self, step: int, epoch: int, path: str, values: dict[str, float]) -> None:
         """Record a saved voice with its last validation values."""
-        self.voices.append({"kind": "voice", "step": step, "epoch": epoch, "path": path, **values})
+        self.voices.append({"kind": "voice", "step": step, "epoch": epoch, "path": path, **self._data, **values})
         self._line(self.voices[-1])
 
     def mel(self, tag: str, mel: np.ndarray, step: int) -> None:
@@ -167,6 +171,26 @@ class NoLog(MetricsLog):
 def history(layout: Layout) -> list[dict[str, Any]]:
     """All rows of ``metrics.jsonl``, oldest first; empty before training."""
     return read_jsonl(layout.metrics, _Row) if layout.metrics.exists() else []
+
+
+def on_newest_data(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of a history without figures that were measured on earlier recordings; the voices themselves stay.
+
+    Examples
+    --------
+    >>> rows = [{"kind": "voice", "step": 1, "epoch": 1, "path": "a.pth", "data": "x", "heldout/mel": 0.1}]
+    >>> on_newest_data([*rows, {"kind": "validation", "step": 2, "epoch": 2, "data": "y", "heldout/mel": 0.5}])[0]
+    {'kind': 'voice', 'step': 1, 'epoch': 1, 'path': 'a.pth'}
+    """
+    newest = next((row["data"] for row in reversed(rows) if row["kind"] == "validation" and "data" in row), None)
+    kept = []
+    for row in rows:
+        is_other = newest is not None and row.get("data", newest) != newest
+        if is_other and row["kind"] == "voice":
+            row = {name: row[name] for name in ("kind", "step", "epoch", "path") if name in row}
+        if not (is_other and row["kind"] == "validation"):
+            kept.append(row)
+    return kept
 
 
 def picture_of(mel: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ class _Content(TypedDict, total=False):
     identity: str
     settings: dict[str, Any]
     files: list[tuple[str, int, int]]
+    recordings: dict[str, str]
 
 
 class _Stamp(TypedDict):

@@ -46,6 +46,8 @@ def sayings() -> Iterator[tuple[str, str]]:
 def _said(call: ast.Call) -> list[ast.expr]:
     """The arguments that a person will read."""
     function = call.func
+    if isinstance(function, ast.Name) and function.id == "Line":  # of a plan
+        return call.args[2:3]
     if isinstance(function, ast.Name) and function.id in _ERRORS:
         return [*call.args[:2], *(word.value for word in call.keywords if word.arg == "hint")]
     if isinstance(function, ast.Attribute) and function.attr in ("say", "start", "append"):

@@ -28,9 +28,7 @@ from rvc_core.audio.recordings import find_recordings
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import DatasetError, ResourceError, SettingsError, StageOrderError, StorageError
 from rvc_core.notebook import cells, tensorboard_server
-from rvc_core.notebook.recommended import BATCH, EPOCHS, LEAST_BATCH, MORE_EPOCHS, epochs_for
 from rvc_core.notebook.session import DEMO, Session
-from rvc_core.notebook.texts import texts
 from rvc_core.preparation.incoming import brought, save_set, sources
 from rvc_core.preparation.prepare import prepare
 from rvc_core.storage import places
@@ -123,18 +121,33 @@ def test_an_error_speaks_portuguese_first_and_its_english_can_be_searched_for(
     assert error._render_traceback_() == [message, hint, "", *english]
 
 
-def test_a_number_to_begin_with_stands_beside_the_knob(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for code, words in (("en", "epochs to begin with"), ("pt", "épocas para começar")):
-        table = texts(code)["prose"]["settings_form"]
-        rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
-        assert words in table and [int(row[1]) for row in rows] == [*dict(EPOCHS).values(), MORE_EPOCHS]
-        assert [int(row[3]) for row in rows] == [LEAST_BATCH, *dict(BATCH).values()]
-    notebook.begin("alice")
-    notebook.report()
+def test_the_plan_fills_the_form(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its numbers stand in the form with their reasons; what somebody chose goes before it, other recordings end it."""
+    monkeypatch.setenv("RVC_LANG", "pt")
+    notebook.begin("alice", settings={"save_every_epochs": 7})
+    notebook.plan(30)
+    told = capsys.readouterr().out
+    assert "O plano" in told and not [line for line in told.splitlines() if is_english(line)]
     [form] = notebook.form(TrainSettings)
-    assert Session.load().minutes > 0 and f": {epochs_for(Session.load().minutes)}.</b>" in form._notes["epochs"].value
+    planned = {name: value for name, (value, _) in Session.load().planned.items()}
+    assert form.value.epochs == planned["epochs"] != TrainSettings().epochs
+    assert form.value.save_every_epochs == 7 and form.value.max_minutes == 30
+    assert form.value.learning_rate == "auto" and "<b>Um orçamento de " in form._notes["epochs"].value
+    form.controls["epochs"].value = 77
+    notebook.plan()
+    assert Session.load().settings(TrainSettings).epochs == 77 and "max_minutes" not in Session.load().planned
     Session.remember(dataset=str(home))
-    assert "<b>" not in notebook.form(TrainSettings)[0]._notes["epochs"].value
+    assert not Session.load().planned and "<b>" not in notebook.form(TrainSettings)[0]._notes["epochs"].value
+
+
+def test_the_plan_of_the_demo_keeps_its_preset(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    notebook.begin("alice")
+    notebook.plan()
+    session = Session.load()
+    assert session.is_demo and session.settings(PrepareSettings).preset == "nano"
+    assert session.settings(PrepareSettings).holdout_minutes == 0.2
 
 
 def test_kaggle_saves_and_runs_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

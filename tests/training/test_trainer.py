@@ -49,7 +49,7 @@ from rvc_core.workspace import checkpoint as checkpoint_module
 from rvc_core.workspace import stamps
 from rvc_core.workspace.checkpoint import Checkpoint, load_newest
 from rvc_core.workspace.layout import Layout
-from rvc_core.workspace.metrics import history
+from rvc_core.workspace.metrics import MetricsLog, history
 from rvc_core.workspace.voice_file import load_voice
 from tiny import TINY, AfterSteps, experiment
 
@@ -195,6 +195,27 @@ def test_changed_recordings_begin_the_epoch_again_and_say_so(tiny: None, tmp_pat
 
     report = train(layout, _settings(epochs=2), progress=Listening())
     assert report.steps == 7 and "recordings have changed" in said[0]
+
+
+def test_what_was_measured_on_earlier_recordings_does_not_judge_the_new_ones(tmp_path: Path) -> None:
+    """Nine validations on easy recordings, then nine on harder ones, where the voice gets better all the time."""
+    layout = Layout.of("alice", tmp_path)
+    for number, level in enumerate((0.2, 0.9)):
+        stamps.stamp(layout, "prepare", {"set": number})
+        log = MetricsLog(layout, steps_per_epoch=1, resumed_step=100 * number)
+        assert log.validations == []
+        for at in range(100 * number + 1, 100 * number + 100):
+            log.step(at, at, {"loss/g/mel": 20.0, "loss/g/total": 30.0})
+            if at % 10 == 0:
+                figures = {"heldout/mel": level - 0.05 * (at % 100) / 10}
+                log.validation(at, at, figures, {})
+                layout.voice(at, at).write_bytes(b"voice")
+                log.voice(at, at, layout.voice(at, at).name, figures)
+        log.close()
+    verdict = verdict_of_experiment(layout)
+    assert verdict.state == "undertrained" and verdict.best.epoch > 150, verdict.sentence
+    old = next(row for row in history(layout) if row["kind"] == "voice")
+    assert old["heldout/mel"] == pytest.approx(0.15), "the log keeps what was measured"
 
 
 def test_a_folder_of_rvc_webui_is_continued_and_never_begun_anew(tiny: None, tmp_path: Path) -> None:

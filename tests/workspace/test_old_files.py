@@ -94,7 +94,7 @@ def test_every_stage_finds_its_work_done_but_the_pitch(home: Path) -> None:
     pitch = {
         name for name in changed if name.startswith(("2a_f0/", "2b-f0nsf/", "heldout/2")) or name == "stamps/f0.json"
     }
-    assert pitch and changed - pitch == {"experiment.json", "filelist.txt"}  # where recordings and clips are now
+    assert pitch and changed - pitch == {"experiment.json", "filelist.txt", "stamps/seen.json"}  # where they are now
     index = FeatureIndex.load(Path(indexed.path))
     assert {"vectors": index.vectors, "lists": index.lists, "note": index.note} == EXPECTED["index"]
     assert np.array_equal(index.features[0], ARRAYS["index_first"])

@@ -1,0 +1,62 @@
+"""The cell Settings: what the recordings are like, and the plan that fills the form below."""
+
+from ..batch import TRAIN_SETTINGS
+from ..preparation.survey import DatasetReport
+from ..settings import PrepareSettings, RuntimeSettings
+from ..training.plan import plan_of
+from .cells import with_recordings, with_recordings_or_clips
+from .recordings_form import tree_of
+from .session import Session
+from .texts import label_of, say, translated
+
+_BESIDE = ("training_minutes", "sessions", "recordings", "verdict")  # what a plan says beside settings
+
+
+def report() -> None:
+    """Bring the recordings here, print the tree that was understood, and what they are like."""
+    lab = with_recordings().lab
+    assert lab.dataset is not None
+    print(tree_of(lab.dataset))
+    _told(lab.inspect())
+
+
+def plan(minutes: float = 0) -> None:
+    """Say what the recordings are like and how to train them here, and fill the form with it.
+
+    Parameters
+    ----------
+    minutes : float
+        The time that you have. 0: until the session ends.
+    """
+    session, are_here = with_recordings_or_clips()
+    lab = session.lab
+    if are_here and lab.dataset is not None:
+        print(tree_of(lab.dataset))
+    chosen = session.settings(PrepareSettings).preset if session.is_demo else session.given.get("preset", "")
+    time = minutes or session.given.get("max_minutes")
+    survey, made = plan_of(
+        lab.layout,
+        lab.dataset if are_here else None,
+        time,
+        chosen,
+        runtime=session.settings(RuntimeSettings),
+        progress=lab.progress,
+    )
+    if survey:
+        _told(survey)
+    print(f"\n{say('plan')}")
+    for line in made.lines:
+        name = say(f"plan_{line.setting}") if line.setting in _BESIDE else label_of(line.setting)
+        print(f"  {name}: {line.value} · {translated(line.reason)} ({line.source})")
+    known = {name for settings in TRAIN_SETTINGS for name in settings.model_fields}
+    Session.remember(planned={one.setting: [one.value, one.reason] for one in made.lines if one.setting in known})
+
+
+def _told(found: DatasetReport) -> None:
+    """Print a survey."""
+    print(translated(str(found).splitlines()[0]))
+    for name, reason in found.not_read:
+        print(f"  {name}/: {translated(reason)}")
+    for one in found.recordings:
+        if one.problems:
+            print(f"  {one.recording}: {translated(one.verdict)}: {'; '.join(map(translated, one.problems))}")
