@@ -11,7 +11,6 @@ Restartable: the checkpoint is written every two minutes of processor time, with
 import argparse
 import copy
 import json
-import math
 import os
 import time
 from dataclasses import dataclass
@@ -26,9 +25,10 @@ from torch import Tensor, nn
 from rvc_core.nn.separator import BINS, SeparatorNetwork, sound, spectrum
 
 RATE_HZ = 16_000
-SECONDS = 2.56
+SECONDS = 2.544  # 160 frames
 HELDOUT_SHARE = 0.04  # of each part's end
 MEAN_DECAY = 0.998
+FLOOR = 0.02  # of the mix's energy
 PARTS = ("chords", "pads", "bass", "lead", "drums", "generated")
 USED = {"chords": 0.7, "pads": 0.4, "bass": 0.6, "lead": 0.4, "drums": 0.65, "generated": 0.4}
 Random = np.random.Generator
@@ -114,10 +114,10 @@ class Mixer:
         vocals, music = self.vocals(length), self.music(length)
         if self.often(0.35):  # mono
             vocals[1], music[1] = 0.0, 0.0
-        level = 10 ** (self.random.uniform(-12, 12) / 20)
+        level = 10 ** (np.clip(self.random.normal(0, 5), -12, 12) / 20)
         vocals = vocals * level * rms(music) / max(1e-5, rms(vocals))
         silent = self.random.random()
-        vocals, music = (vocals * (silent > 0.07)), (music * (silent < 0.96))
+        vocals, music = (vocals * (silent > 0.05)), (music * (silent < 0.97))
         both = np.stack([vocals, music])
         loudness = 10 ** (self.random.uniform(-40, -8) / 20)
         return (both * loudness / max(1e-6, rms(both.sum(0)))).astype(np.float32)
@@ -151,15 +151,49 @@ def rooms(random: Random, count: int = 64) -> list[np.ndarray]:
     return made
 
 
+class Muon(torch.optim.Optimizer):
+    """Momentum whose steps have all singular values near 1 (K. Jordan and others, 2024): fewer steps for matrices."""
+
+    def __init__(self, parameters: list[nn.Parameter], lr: float) -> None:
+        super().__init__(parameters, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        """Move each matrix, or kernel read as a matrix, along its orthogonalised momentum."""
+        shapes: dict[tuple[int, ...], list[tuple[nn.Parameter, Tensor]]] = {}
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                momentum = self.state[parameter].setdefault("momentum", torch.zeros_like(parameter))
+                momentum.lerp_(parameter.grad, 0.05)
+                wanted = parameter.grad.lerp(momentum, 0.95).flatten(1)
+                wanted = wanted if wanted.shape[0] <= wanted.shape[1] else wanted.T
+                shapes.setdefault(tuple(wanted.shape), []).append((parameter, wanted))
+        for shape, pairs in shapes.items():
+            matrix = torch.stack([wanted for _, wanted in pairs]).bfloat16()
+            matrix = matrix / (matrix.norm(dim=(1, 2), keepdim=True) + 1e-7)
+            for _ in range(5):  # Newton and Schulz
+                square = matrix @ matrix.mT
+                matrix = 3.4445 * matrix + (-4.775 * square + 2.0315 * square @ square) @ matrix
+            for (parameter, _), update in zip(pairs, matrix.float(), strict=True):
+                flat = parameter.flatten(1)
+                update = update if flat.shape == shape else update.T
+                factor = max(1.0, flat.shape[0] / flat.shape[1]) ** 0.5
+                parameter.add_(update.reshape(parameter.shape), alpha=-self.param_groups[0]["lr"] * factor)
+
+
 def loss_of(mask: Tensor, vocals: Tensor, mix: Tensor) -> Tensor:
-    """Error energy on a logarithmic scale, and distance of compressed magnitudes."""
+    """Energy of the error in dB below the mix, and the distance of compressed magnitudes.
+
+    The floor keeps mixes of nearly nothing but music from ruling the mean: with one at -30 dB, and absolute differences
+    of magnitudes, the masks shrank towards 0.
+    """
     made = mask * mix
     whole = mix.abs().square().sum((1, 2, 3))
     error = (made - vocals).abs().square().sum((1, 2, 3))
-    decibels = 10 * torch.log10((error + 1e-3 * whole) / (whole + 1e-9) + 1e-9)
+    decibels = 10 * torch.log10((error + FLOOR * whole) / (whole + 1e-9) + 1e-9)
     scale = (whole / mix[0].numel()).sqrt().clamp(min=1e-6)[:, None, None, None]
-    near = ((made.abs() / scale + 1e-4) ** 0.4 - (vocals.abs() / scale + 1e-4) ** 0.4).abs().mean()
-    return decibels.mean() + 10 * near
+    near = ((made.abs() / scale + 1e-4) ** 0.4 - (vocals.abs() / scale + 1e-4) ** 0.4).square().mean()
+    return decibels.mean() + 4 * near
 
 
 def si_sdr(made: np.ndarray, true: np.ndarray) -> float:
@@ -178,6 +212,8 @@ def gain(network: SeparatorNetwork, mixer: Mixer) -> dict[str, float]:
         kind = ("spoken", "sung")[number % 2]
         source = mixer.lines if kind == "sung" else mixer.speech[number % len(mixer.speech)][None]
         vocals, music = mixer.cut(source, length)[0], mixer.music(length)[0]
+        while rms(vocals) < 0.02:  # a pause
+            vocals = mixer.cut(source, length)[0]
         mix = vocals + music * (rms(vocals) / max(1e-6, rms(music)))
         frames = spectrum(torch.from_numpy(np.stack([mix, np.zeros_like(mix)])), RATE_HZ)
         mask = network(frames[None, :, :BINS])[0, 0]
@@ -214,6 +250,7 @@ def wishes() -> argparse.Namespace:
     parser.add_argument("--clock", choices=["processor", "wall"], default="processor", help="whose minutes")
     parser.add_argument("--batch-size", type=int, default=6)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--matrix-rate", type=float, default=0.02, help="learning rate of the matrices")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--export", type=Path, help="write the weights here after each checkpoint")
     parser.add_argument("--bf16", action="store_true", help="multiply at 16 bits")
@@ -226,13 +263,22 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     mixer, heldout = load(arguments, held_out=False), load(arguments, held_out=True)
     network, step, spent_before = SeparatorNetwork().train(), 0, 0.0
-    optimizer = torch.optim.AdamW(network.parameters(), lr=arguments.learning_rate, weight_decay=0.01)
+    named = dict(network.named_parameters())
+    square = [name for name, one in named.items() if one.ndim > 1 and not name.startswith(("enter", "leave"))]
+    square = [name for name in square if ".time." not in name]  # one small kernel for each channel
+    others = [one for name, one in named.items() if name not in square]
+    rates = {"matrices": arguments.matrix_rate, "others": arguments.learning_rate}
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        "matrices": Muon([named[name] for name in square], rates["matrices"]),
+        "others": torch.optim.AdamW(others, lr=rates["others"], weight_decay=0.01),
+    }
     mean = copy.deepcopy(network).eval()
     if arguments.checkpoint.exists():
         state = torch.load(arguments.checkpoint, weights_only=True)
         network.load_state_dict(state["latest"])
         mean.load_state_dict(state["mean"])
-        optimizer.load_state_dict(state["optimizer"])
+        for name, optimizer in optimizers.items():
+            optimizer.load_state_dict(state[name])
         step, spent_before = state["step"], state["minutes"]
     mixer.random = np.random.default_rng(step + 1)
     torch.manual_seed(step)
@@ -240,17 +286,18 @@ def main() -> None:
     started, saved, losses = clock(), clock() - 60.0, []
     spent = spent_before
     while spent < arguments.minutes:
-        for group in optimizer.param_groups:  # warm up, then fall to nothing over all minutes
-            fall = 0.5 * (1.0 + math.cos(math.pi * spent / arguments.minutes))
-            group["lr"] = arguments.learning_rate * min(1.0, (step + 1) / 100) * max(fall, 0.005)
+        fall = min(1.0, 1.6 * (1.0 - spent / arguments.minutes))  # constant, then to nothing
+        for name, optimizer in optimizers.items():
+            optimizer.param_groups[0]["lr"] = rates[name] * min(1.0, (step + 1) / 50) * max(fall, 0.005)
         vocals, mix = mixer.batch(arguments.batch_size)
         with torch.autocast("cpu", torch.bfloat16, enabled=arguments.bf16):
             mask = network(mix)
         loss = loss_of(mask, vocals, mix)
-        optimizer.zero_grad()
+        network.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
+        for optimizer in optimizers.values():
+            optimizer.step()
         step, spent = step + 1, spent_before + (clock() - started) / 60.0
         losses.append(loss.item())
         keep = min(MEAN_DECAY, 1.0 - 1.0 / (1.0 + step / 10))
@@ -259,7 +306,7 @@ def main() -> None:
                 kept.lerp_(now, 1.0 - keep) if kept.is_floating_point() else kept.copy_(now)
         if spent >= arguments.minutes or clock() - saved > 120.0:
             saved = clock()
-            parts = {"latest": network, "mean": mean, "optimizer": optimizer}
+            parts = {"latest": network, "mean": mean, **optimizers}
             content = {name: part.state_dict() for name, part in parts.items()}
             fresh = arguments.checkpoint.with_suffix(".new")
             torch.save(content | {"step": step, "minutes": spent}, fresh)

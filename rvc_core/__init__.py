@@ -24,6 +24,7 @@ _PUBLIC = {
     "ConvertSettings": "settings",
     "SpeakSettings": "settings",
     "SongSettings": "song_settings",
+    "RepairSettings": "song_settings",
     "SeparateSettings": "settings",
     "RuntimeSettings": "settings",
     "MirrorSettings": "settings",

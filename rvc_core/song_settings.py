@@ -1,4 +1,4 @@
-"""The settings of a song: which vocals are converted, in which key, and how loud they are in the mix."""
+"""The settings of songs (which vocals, in which key, how loud), and of repairs to recordings."""
 
 from typing import Annotated, Literal
 
@@ -42,4 +42,16 @@ class SongSettings(Settings):
     preview: bool = Field(False, description="Make the loudest 30 s only, to hear whether key and levels are right.")
     peak_db: float = Field(
         -1.0, ge=-20, le=0, description="Lower the whole mix until its true peak is at most this (dBTP)."
+    )
+
+
+class RepairSettings(Settings):
+    """Whether recordings are repaired before they are cut into clips."""
+
+    repair: bool = Field(
+        False,
+        description=(
+            "Repair copies of the recordings first: without music, hum and offset, equally loud, where a measurement "
+            "asks for it."
+        ),
     )

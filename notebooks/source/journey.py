@@ -81,11 +81,12 @@ notebook.recordings()
 # {settings_form}
 
 # %%
-from rvc_core import ExtractSettings, IndexSettings, MirrorSettings, PrepareSettings, RuntimeSettings, TrainSettings
-from rvc_core import notebook
+from rvc_core import ExtractSettings, IndexSettings, MirrorSettings, PrepareSettings, RepairSettings
+from rvc_core import RuntimeSettings, TrainSettings, notebook
 
 notebook.report()
-notebook.form(PrepareSettings, ExtractSettings, IndexSettings, TrainSettings, MirrorSettings, RuntimeSettings);
+notebook.form(PrepareSettings, RepairSettings, ExtractSettings, IndexSettings, TrainSettings, MirrorSettings,
+              RuntimeSettings);
 
 # %% [markdown]
 # {start}

@@ -1,8 +1,9 @@
 """Read a recording block by block with its channels, so that memory does not depend on its length."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import numpy as np
 
 from ..errors import AudioError
 from ..system.platforms import DEAD, reaching
-from .tracks import opened
-from .waveform import dead_link, header_seconds
+from .decode import is_plain
+from .tracks import HOLE_SECONDS, LONGEST_HOLE_SECONDS, RAW, frames_of, opened
+from .waveform import header_seconds, read_recording
 
 BLOCK_FRAMES = 1 << 16
-_HOLE_SECONDS, _LONGEST_HOLE_SECONDS = 0.1, 300.0  # as in tracks.py
+_CHUNKED = {"WAV", "WAVEX", "W64", "AIFF", "CAF", "RF64"}
 
 
 @dataclass
@@ -39,14 +41,18 @@ class BlockReader:
     _decoded: Iterator[np.ndarray] = field(default_factory=lambda: iter(()), repr=False)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Blocks (channels, n), float32; NaN and infinity are refused."""
+        """Blocks (channels, n), float32; NaN and infinity are refused, and a file without any."""
+        come = 0
         for block in self._decoded:
+            come += block.shape[1]
             if not np.isfinite(block).all():
                 raise AudioError(
                     f"{self.path.name!r} holds NaN or infinite samples",
                     hint="export the recording again from its source",
                 )
             yield block
+        if not come:
+            raise AudioError(f"{self.path.name!r} has no sound (0 samples)", hint="export the recording again")
 
 
 @contextlib.contextmanager
@@ -61,22 +67,14 @@ def open_blocks(path: Path) -> Iterator[BlockReader]:
         When the storage of the file went away.
     """
     import av
-    import soundfile
 
     with reaching(path):
-        if not path.is_file():
-            kind = "is a folder" if path.is_dir() else "is a pipe or a device" if path.exists() else "does not exist"
-            raise AudioError(f"{str(path)!r} {dead_link(path) or kind}", hint="give the path of one audio file")
-        if not path.stat().st_size:
-            raise AudioError(f"{path.name!r} is empty (0 bytes)", hint="copy or download the recording again")
-        seconds = header_seconds(path)
+        if not path.is_file() or not path.stat().st_size or not is_plain(path):
+            yield _whole(path)  # refuses what is no file
+            return
         with contextlib.ExitStack() as closing:
             try:
-                reader = _with_soundfile(path, seconds, closing)
-            except (soundfile.LibsndfileError, ValueError):
-                reader = None
-            try:
-                yield reader or _with_av(path, seconds, closing)
+                yield _with_soundfile(path, closing) or _with_av(path, closing)
             except (av.FFmpegError, IndexError) as error:
                 if getattr(error, "errno", None) in DEAD:
                     raise
@@ -86,74 +84,90 @@ def open_blocks(path: Path) -> Iterator[BlockReader]:
                 ) from error
 
 
-def _with_soundfile(path: Path, seconds: float, closing: contextlib.ExitStack) -> BlockReader | None:
-    """Files that libsndfile reads whole: mono or stereo, with a header that agrees with their bytes."""
+def _whole(path: Path) -> BlockReader:
+    """Files that are joined, or claim wrong sizes, are read at once, and mono."""
+    read = read_recording(path)
+    samples, notes = read.audio.samples, ["it was read as mono: it is several files in one, or its header is wrong"]
+    blocks = (samples[None, at : at + BLOCK_FRAMES] for at in range(0, len(samples), BLOCK_FRAMES))
+    return BlockReader(path, read.audio.sample_rate, 1, read.audio.seconds, [*notes, *read.warnings], blocks)
+
+
+def _with_soundfile(path: Path, closing: contextlib.ExitStack) -> BlockReader | None:
+    """What libsndfile reads best; None for the rest, and for more channels than two, whose places FFmpeg knows."""
     import soundfile
 
-    file = closing.enter_context(soundfile.SoundFile(str(path)))
-    claimed = file.frames * file.channels * {"PCM_U8": 1, "PCM_S8": 1, "PCM_16": 2, "PCM_24": 3}.get(file.subtype, 4)
-    is_plain = file.format in ("WAV", "WAVEX", "W64", "AIFF", "CAF", "RF64") and file.subtype.startswith(
-        ("PCM", "FLOAT")
-    )
-    if file.channels > 2 or not (is_plain and 0 < claimed <= path.stat().st_size <= claimed + 65536):
-        if file.channels > 2 or not (file.format == "OGG" and file.subtype == "VORBIS" and file.frames > 0):
-            return None  # FFmpeg knows the places of the channels, and reads to the end of the bytes
+    try:
+        file = closing.enter_context(soundfile.SoundFile(str(path)))
+    except (soundfile.LibsndfileError, ValueError):
+        return None
+    if file.channels > 2 or not (file.format in _CHUNKED or file.subtype == "VORBIS"):
+        return None
 
     def blocks() -> Iterator[np.ndarray]:
         while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
             yield np.ascontiguousarray(block.T)
 
-    return BlockReader(path, file.samplerate, file.channels, seconds, [], blocks())
+    return BlockReader(path, file.samplerate, file.channels, file.frames / file.samplerate, [], blocks())
 
 
-def _with_av(path: Path, seconds: float, closing: contextlib.ExitStack) -> BlockReader:
+def _with_av(path: Path, closing: contextlib.ExitStack) -> BlockReader:
     container = closing.enter_context(opened(str(path)))
     if not container.streams.audio:
         raise AudioError(f"{path.name!r} has no sound track", hint="choose a file with sound")
-    stream = container.streams.audio[0]
-    channels = stream.codec_context.layout.nb_channels or stream.codec_context.channels
+    stream, lost = container.streams.audio[0], list[int]()
+    frames = _sounding(container, stream, lost)
+    first = next(frames, None)
+    if first is None:
+        raise AudioError(f"{path.name!r} has no sound (0 samples)", hint="export the recording again")
+    channels = first.layout.nb_channels
     notes = [f"its {channels} channels were folded to stereo"] if channels > 2 else []
-    if len(container.streams.audio) > 1:
-        notes.append(f"sound track 1 of {len(container.streams.audio)} was read")
-    reader = BlockReader(path, stream.rate, min(2, channels), seconds, notes)
-    reader._decoded = _decoded(container, stream, reader)
+    if (tracks := len(container.streams.audio)) > 1:
+        notes.append(f"sound track 1 of {tracks} was read")
+    reader = BlockReader(path, first.sample_rate, min(2, channels), header_seconds(path), notes)
+    alone = len(container.streams) == 1 or container.start_time is None
+    origin = None if alone else container.start_time / 1e6
+    reader._decoded = _blocks(reader, chain([first], frames), container.format.name not in RAW, origin, lost)
     return reader
 
 
-def _decoded(container: Any, stream: Any, reader: BlockReader) -> Iterator[np.ndarray]:
-    """Blocks of one track; damaged packets are skipped, as players do; pauses in the timestamps are silence."""
+def _sounding(container: Any, stream: Any, lost: list[int]) -> Iterator[Any]:
+    """Frames of one track; damaged packets are skipped, as players do, and counted."""
+    for packet, frames in frames_of(container, stream):
+        if packet is None or frames is None:
+            lost.append(1)
+        yield from frames or ()
+
+
+def _blocks(
+    reader: BlockReader, frames: Iterable[Any], has_times: bool, origin: float | None, lost: list[int]
+) -> Iterator[np.ndarray]:
+    """Frames at one rate, with the channels of the first; pauses in the timestamps are silence."""
     import av
 
-    rate_hz, layout = reader.sample_rate_hz, "stereo" if reader.channels == 2 else "mono"
-    resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate_hz)
-    done, origin, damaged = 0, None, 0
-    for packet in container.demux(stream):
-        try:
-            frames = packet.decode()
-        except av.FFmpegError as error:
-            if error.errno in DEAD:
-                raise
-            damaged += 1
-            continue
-        for frame in frames:
-            if frame.time is not None and "matroska mp4 mov avi mpegts".find(container.format.name[:3]) >= 0:
-                origin = frame.time - done / rate_hz if origin is None else origin
-                ahead = frame.time - origin - done / rate_hz
-                if _HOLE_SECONDS < ahead < _LONGEST_HOLE_SECONDS:
-                    hole = round(ahead * rate_hz)
-                    done += hole
-                    reader.notes.append(f"{ahead:.1f} s without sound were kept as silence")
-                    for start in range(0, hole, BLOCK_FRAMES):
-                        yield np.zeros((reader.channels, min(BLOCK_FRAMES, hole - start)), np.float32)
-                elif abs(ahead) > _HOLE_SECONDS:
-                    origin = frame.time - done / rate_hz
-            for made in resampler.resample(frame):
-                done += made.samples
-                yield made.to_ndarray()
-    for made in resampler.resample(None):
-        done += made.samples
-        yield made.to_ndarray()
-    if damaged:
-        reader.notes.append(f"{damaged} damaged pieces of the file were skipped")
-    if not done:
-        raise AudioError(f"{reader.path.name!r} has no sound (0 samples)", hint="export the recording again")
+    rate_hz, layout, shape, done = reader.sample_rate_hz, "stereo" if reader.channels == 2 else "mono", None, 0
+    resampler: Any = None
+    for frame in frames:
+        fresh = frame.sample_rate, frame.layout.name, frame.format.name
+        made = resampler.resample(None) if resampler and fresh != shape else []
+        if fresh != shape:
+            shape, resampler = fresh, av.AudioResampler(format="fltp", layout=layout, rate=rate_hz)
+        for piece in made:
+            done += piece.samples
+            yield piece.to_ndarray()
+        if has_times and frame.time is not None:
+            origin = frame.time - done / rate_hz if origin is None else origin
+            ahead = frame.time - origin - done / rate_hz
+            if HOLE_SECONDS < ahead < LONGEST_HOLE_SECONDS:
+                done += (hole := round(ahead * rate_hz))
+                reader.notes.append(f"{ahead:.1f} s without sound were kept as silence")
+                for start in range(0, hole, BLOCK_FRAMES):
+                    yield np.zeros((reader.channels, min(BLOCK_FRAMES, hole - start)), np.float32)
+            elif abs(ahead) > HOLE_SECONDS:
+                origin = frame.time - done / rate_hz
+        for piece in resampler.resample(frame):
+            done += piece.samples
+            yield piece.to_ndarray()
+    for piece in resampler.resample(None):
+        yield piece.to_ndarray()
+    if lost:
+        reader.notes.append(f"{len(lost)} damaged pieces of the file were skipped")

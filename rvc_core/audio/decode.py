@@ -112,6 +112,15 @@ def header_seconds(path: Path) -> float:
         return 0.0
 
 
+def is_plain(path: Path) -> bool:
+    """Whether a file is one recording, and none of its sizes is wrong: it can be read block by block."""
+    with path.open("rb") as file:
+        kind = _kind(file.read(_MARK_BYTES))
+        return not kind or (
+            len([*_starts(file, kind)]) == 1 and not _wrong_size(_Part(file, 0, path.stat().st_size), kind)
+        )
+
+
 def _kind(start: bytes) -> bytes:
     """The key in `_JOINTS`; empty for other files."""
     return next((kind for kind, mark in _JOINTS.items() if re.match(mark, start, re.DOTALL)), b"")

@@ -12,13 +12,13 @@ import numpy as np
 from ..errors import AudioError
 from ..system.platforms import DEAD
 
-_HOLE_SECONDS = 0.1  # smaller jumps of the timestamps are jitter, as for FFmpeg's resampler
-_LONGEST_HOLE_SECONDS = 300.0  # a clock that jumps further was set, or files were joined
+HOLE_SECONDS = 0.1  # smaller jumps of the timestamps are jitter, as for FFmpeg's resampler
+LONGEST_HOLE_SECONDS = 300.0  # a clock that jumps further was set, or files were joined
 _MOST_LACK_SECONDS = 4 * 3600.0  # a header that claims more is wrong
 _CANCELLED_SHARE = 0.1  # of the loudest channel's energy: below it, the channels' mean has cancelled out
 _SILENT_RMS, _QUIETER = 1e-4, 0.1  # a later track is taken if the first is silent, or 20 dB quieter
 # These files have no timestamps: FFmpeg computes them from the first frame's rate. Lengths by header are estimates.
-_RAW = frozenset("mp3 aac ac3 eac3 amr amrnb amrwb flac dts dtshd truehd mlp loas gsm g722".split())
+RAW = frozenset("mp3 aac ac3 eac3 amr amrnb amrwb flac dts dtshd truehd mlp loas gsm g722".split())
 _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS", b"3DI")
 _XING = re.compile(rb"(?:Xing|Info)\x00\x00\x00[\x01\x03\x05\x07\x09\x0b\x0d\x0f](.{4})", re.DOTALL)
 
@@ -199,12 +199,12 @@ class _Track:
         if self.origin_seconds is None:
             self.origin_seconds = time_seconds - self.seconds
         ahead = time_seconds - self.origin_seconds - self.seconds
-        if _HOLE_SECONDS < ahead < _LONGEST_HOLE_SECONDS:
+        if HOLE_SECONDS < ahead < LONGEST_HOLE_SECONDS:
             self.holes.append((self.seconds, ahead))
             rate, channels, _ = self._shape
             self._runs[-1][1].append(np.zeros((channels, round(ahead * rate)), np.float32))
             self.seconds += ahead
-        elif abs(ahead) > _HOLE_SECONDS:  # the timestamps begin again
+        elif abs(ahead) > HOLE_SECONDS:  # the timestamps begin again
             self.origin_seconds = time_seconds - self.seconds
 
     def _take(self, frames: list[Any]) -> None:
@@ -224,12 +224,12 @@ def _decode_track(source: Any, number: int) -> Decoded:
     with opened(source) as container:
         stream = container.streams.audio[number]
         kind = container.format.name
-        is_raw = kind in _RAW
+        is_raw = kind in RAW
         is_alone = len(container.streams) == 1 or container.start_time is None
         track = _Track(None if is_alone else container.start_time / 1e6)
         sound: list[tuple[int, int]] = []  # position and size of the packets that were decoded
         is_cut = is_broken = False
-        for packet, frames in _frames(container, stream):
+        for packet, frames in frames_of(container, stream):
             for frame in frames or ():
                 track.add(frame, None if is_raw else frame.time)
             if packet is None:
@@ -246,23 +246,23 @@ def _decode_track(source: Any, number: int) -> Decoded:
     missing, notes = [], []
     if is_raw or is_broken:
         damaged = _damaged(source, sound if is_raw else [(sound[0][0], sound[-1][1])], decoded.seconds)
-        missing = [replace(damaged, seconds=min(damaged.seconds, lack)) if lack > _HOLE_SECONDS else damaged]
+        missing = [replace(damaged, seconds=min(damaged.seconds, lack)) if lack > HOLE_SECONDS else damaged]
         lack -= missing[0].seconds if lack > 0 else 0.0
-    if -_HOLE_SECONDS < lack < 0 and stream.codec_context.name == "aac":  # the encoder filled up its last frame
+    if -HOLE_SECONDS < lack < 0 and stream.codec_context.name == "aac":  # the encoder filled up its last frame
         decoded = replace(decoded, samples=decoded.samples[: round(claimed * decoded.sample_rate)])
-    elif lack > _HOLE_SECONDS and kind == "avi":
+    elif lack > HOLE_SECONDS and kind == "avi":
         notes = [f"its header claims {lack:.1f} s more: AVI does not tell whether sound pauses, ends early or is lost"]
-    elif lack > _HOLE_SECONDS and ((kind == "flac" and not is_cut) or lack > _MOST_LACK_SECONDS):
+    elif lack > HOLE_SECONDS and ((kind == "flac" and not is_cut) or lack > _MOST_LACK_SECONDS):
         notes = [f"its header claims {lack:.1f} s more than the file holds"]
-    elif lack > _HOLE_SECONDS:
+    elif lack > HOLE_SECONDS:
         missing.append(Missing(decoded.seconds, lack, "its end is missing"))
     if track.holes:
         seconds = sum(length for _, length in track.holes)
         notes.append(f"{seconds:.1f} s without sound were kept as silence, the first at {track.holes[0][0]:.1f} s")
-    return replace(decoded, missing=[one for one in missing if one.seconds > _HOLE_SECONDS], notes=notes)
+    return replace(decoded, missing=[one for one in missing if one.seconds > HOLE_SECONDS], notes=notes)
 
 
-def _frames(container: Any, stream: Any) -> Iterator[tuple[Any, list[Any] | None]]:
+def frames_of(container: Any, stream: Any) -> Iterator[tuple[Any, list[Any] | None]]:
     """Packets and what they decode to; None of a damaged one, which is skipped, as players do.
 
     If the container is damaged and no more packets are found, the last packet is None.

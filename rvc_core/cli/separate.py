@@ -1,6 +1,7 @@
 """The command that separates songs."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 from ..errors import RVCError
@@ -22,18 +23,21 @@ from .arguments import (
 
 def _separate(arguments: argparse.Namespace) -> Result:
     from ..separation.models import chosen, parsed_kinds
-    from ..separation.separate import SeparationReport, separate_file
+    from ..separation.separate import SeparationReport, is_of_another, separate_file
 
     settings, runtime = settings_of(SeparateSettings, arguments), settings_of(RuntimeSettings, arguments)
     kinds, output, progress = parsed_kinds(arguments.kinds), Path(arguments.output), progress_of(arguments)
     for kind in kinds:  # what is missing is told before anything is fetched or written
         chosen(kind, settings.model)
     ensure_folder(output)
-    taken: set[Path] = set()
+    taken: list[Path] = []
+
+    def is_taken(place: Path, song: Path) -> bool:
+        return place in taken or is_of_another(place, song)
+
     results: list[SeparationReport | FailedFile] = []
     for song in recordings_of(arguments.songs, progress, "to separate"):
-        folder = numbered(output / song.stem, taken.__contains__)
-        taken.add(folder)
+        taken.append(folder := numbered(output / song.stem, partial(is_taken, song=song)))
         try:
             made = separate_file(song, folder, kinds, settings, runtime=runtime, progress=progress)
             progress.say(f"{song.name}: separated by {', '.join(made.models.values())} into {folder}")

@@ -9,7 +9,7 @@ from typing import Any
 from ..conversion.script import read_script
 from ..errors import DatasetError, SettingsError, UnsafeFileError
 from ..experiment import Experiment
-from ..preparation.incoming import sources
+from ..preparation.incoming import brought, sources
 from ..progress import Silent, Terminal
 from ..settings import (
     ConvertSettings,
@@ -49,6 +49,7 @@ SETTINGS_OF: dict[str, tuple[type[Settings], ...]] = {
     "convert": (ConvertSettings,),
     "speak": (SpeakSettings, ConvertSettings),
     "separate": (SeparateSettings,),
+    "repair": (SeparateSettings,),
     "song": (SongSettings, ConvertSettings, SeparateSettings),
     "f0": (),
     "evaluate": (ConvertSettings,),
@@ -237,6 +238,29 @@ def _inputs(texts: list[str], output: Path, progress: Silent | Terminal) -> list
     return found
 
 
+def _repair(arguments: argparse.Namespace) -> Result:
+    from ..preparation.repair import repair
+
+    separation, runtime = settings_of(SeparateSettings, arguments), settings_of(RuntimeSettings, arguments)
+    ensure_folder(Path(arguments.output))
+    progress = progress_of(arguments)
+    dataset = brought(arguments.dataset, "repair", progress)
+    report = repair(dataset, arguments.output, separation, runtime=runtime, progress=progress)
+    failure = (
+        {
+            "error": f"{len(report.failed)} recordings could not be read: {report.failed[0]['error']}",
+            "hint": report.failed[0]["hint"],
+            "failed_command": True,
+        }
+        if report.failed
+        else {}
+    )
+    if arguments.json:
+        return report.as_json() | failure
+    print(report)
+    return failure
+
+
 def _demo(arguments: argparse.Namespace) -> Result:
     from .demo import demo
 
@@ -318,6 +342,12 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
             metavar="PLACE",
         ),
         INDEX,
+    ),
+    "repair": (
+        _repair,
+        "Write repaired copies of recordings: without accompaniment, reverb, noise, hum and offset, where measured.",
+        named("dataset", RECORDINGS, metavar="PLACE"),
+        named("--output", "Folder for the copies. Default: repaired.", default="repaired", metavar="DIR"),
     ),
     "song": (
         _song,

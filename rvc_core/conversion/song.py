@@ -77,6 +77,8 @@ class SongReport(Report):
 
     Attributes
     ----------
+    song : str
+        What was sung; of a preview, the excerpt.
     output : str
         The mix. Its folder holds the stems and this report.
     stems : list of dict
@@ -155,8 +157,9 @@ def make_song(
     title = readable(song.stem) + ("_preview" if settings.preview else "")
     digest = sha256_of(song) if song.is_file() else ""
     work = output / _SEPARATED / f"{title}-{digest[:8]}"
+    source = _excerpt(song, work) if settings.preview else song
     stems = separated(
-        _excerpt(song, work) if settings.preview else song,
+        source,
         work,
         (separate, singers.lead.converter.runtime),
         backing=settings.vocals == "lead" or singers.backing is not None,
@@ -173,7 +176,7 @@ def make_song(
     _levelled(mix, stems, settings)
     mix.warnings[:0] = stems.notes + ([f"{name} holds something else, and was kept"] if folder.name != name else [])
     report = SongReport(
-        str(song), "", 0.0, 0, [], {part: singer.name for part, singer in singers.all.items()}, mix.transpose,
+        str(source), "", 0.0, 0, [], {part: singer.name for part, singer in singers.all.items()}, mix.transpose,
         mix.alignment_ms, mix.levels, stems.models, chosen, mix.warnings, stamp,
     )  # fmt: skip
     report = _written(mix, folder, report, settings.peak_db, convert)
@@ -307,6 +310,11 @@ def _written(mix: _Mix, folder: Path, report: SongReport, peak_db: float, conver
     length, channels = whole.samples.shape
     ensure_room(folder.parent, length * channels * _STEM_BYTES, is_output=True)
     tag, name = tag_of("+".join(report.voices.values()), report.made_of), f"{folder.name}.{convert.output_format}"
+    told = {
+        title: mix.levels[title.replace(" ", "_")]
+        for title in ("accompaniment", "original vocals")
+        if title in mix.stems
+    }
     rows = []
     with folder_atomically(folder) as hidden:
         for number, (title, stem) in enumerate(mix.stems.items(), start=1):
@@ -319,7 +327,7 @@ def _written(mix: _Mix, folder: Path, report: SongReport, peak_db: float, conver
                     "part": title,
                     "converted": is_converted,
                     "in_mix": title != "original vocals",
-                    "loudness_lufs": round(loudness_lufs(stem), 2),
+                    "loudness_lufs": round(told[title] if title in told else loudness_lufs(stem), 2),
                 }
             )
             if read_stem(hidden / file).samples.shape != (length, channels):

@@ -3,13 +3,14 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..audio.mixing import Stem, loudness_lufs, read_stem
+from ..audio.mixing import loudness_lufs, read_stem
 from ..errors import AudioError, WeightsError
 from ..progress import Progress
 from ..separation.separate import separate_file
 from ..settings import RuntimeSettings, SeparateSettings
 
 _SILENT_LUFS, _UNHEARD_DB = -60.0, 35.0  # a stem that is quieter, or so far below its neighbour, is silent
+_FAINTEST_DB = 20.0  # vocals that are further below the accompaniment are what leaks of an instrumental
 How = tuple[SeparateSettings, RuntimeSettings]
 
 
@@ -57,8 +58,8 @@ def separated(song: Path, work: Path, how: How, *, backing: bool, dereverb: bool
     found = SongStems(song, song)
     whole = _stage(found, work, "vocals", how, progress)
     found.vocals = found.lead = whole["vocals"]
-    vocals, music = (read_stem(whole[name]) for name in ("vocals", "instrumental"))
-    if not _is_heard(vocals, music):
+    vocals, music = (loudness_lufs(read_stem(whole[name])) for name in ("vocals", "instrumental"))
+    if not _is_heard(vocals, music, _FAINTEST_DB):
         raise AudioError(
             f"no vocals were found in {song.name!r}",
             hint="choose a song with vocals; a quiet recording of a voice alone needs rvc convert",
@@ -67,7 +68,6 @@ def separated(song: Path, work: Path, how: How, *, backing: bool, dereverb: bool
         found.accompaniment = whole["instrumental"]
     else:
         found.notes.append("no accompaniment was found: the result is the vocals alone")
-    del vocals, music
     for kind, is_wanted, none in (
         ("lead", backing, "no backing vocals were found: all vocals are the lead"),
         ("dereverb", dereverb, "no reverb was found in the vocals"),
@@ -77,9 +77,9 @@ def separated(song: Path, work: Path, how: How, *, backing: bool, dereverb: bool
         try:
             kept, rest = _stage(found, work, kind, how, progress).values()
         except WeightsError as error:
-            found.notes.append(f"skipped {kind}: {error.hint}")
+            found.notes.append(f"skipped {kind}: {error.hint.partition(';')[0]}")
             continue
-        if not _is_heard(read_stem(rest), read_stem(kept)):
+        if not _is_heard(*(loudness_lufs(read_stem(path)) for path in (rest, kept))):
             found.notes.append(none)
             continue
         found.lead = kept
@@ -99,6 +99,6 @@ def _stage(found: SongStems, work: Path, kind: str, how: How, progress: Progress
     return made.stems
 
 
-def _is_heard(stem: Stem, beside: Stem) -> bool:
+def _is_heard(own_lufs: float, beside_lufs: float, below_db: float = _UNHEARD_DB) -> bool:
     """Whether a stem is more than silence and what leaks of its neighbour."""
-    return loudness_lufs(stem) > max(_SILENT_LUFS, loudness_lufs(beside) - _UNHEARD_DB)
+    return own_lufs > max(_SILENT_LUFS, beside_lufs - below_db)

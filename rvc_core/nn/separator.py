@@ -16,9 +16,10 @@ from ..system.files import replace_atomically
 
 BINS = 512  # up to 8 kHz
 FOLD = 4  # neighbouring bins become channels
-WIDTHS = (16, 24, 40)  # channels where there are 128, 64 and 32 bands
+WIDTHS = (32, 48, 64, 96)  # channels where there are 128, 64, 32 and 16 bands
+LASTING_FRAMES = (9, 33)
 HIDDEN, INNER = 256, 384
-DILATIONS = (1, 2, 4, 8, 16, 32)
+DILATIONS = (1, 2, 4, 8)
 FLOOR_RMS = 1e-4  # quieter sound is not made louder
 _EDGE_BIN, _TOP_BINS = 480, (288, 480)  # 7.5 kHz; and 4.5 to 7.5 kHz, which lead the bins above
 _FALL = 2.0  # how fast the voice is expected to fall above 7.5 kHz: amplitude ~ frequency ** -_FALL
@@ -63,7 +64,7 @@ def widened(mask: Tensor, frames: Tensor) -> Tensor:
         return mask[:, :, :bins]
     size, lead = frames.abs(), slice(*_TOP_BINS)
     energy = size[:, :, lead].square().sum(2, keepdim=True)
-    voice = (size * _cut(mask, bins))[:, :, lead].square().sum(2, keepdim=True)
+    voice = (size[:, :, lead] * mask[:, :, lead]).square().sum(2, keepdim=True)
     share = (voice / energy.clamp(min=1e-12)).sqrt()
     mean = (voice / (_TOP_BINS[1] - _TOP_BINS[0])).sqrt()
     falls = (torch.arange(_EDGE_BIN, bins, device=mask.device) / _EDGE_BIN).pow(-_FALL)[:, None]
@@ -72,23 +73,20 @@ def widened(mask: Tensor, frames: Tensor) -> Tensor:
     return torch.cat([mask[:, :, :_EDGE_BIN], above], 2)
 
 
-def _cut(mask: Tensor, bins: int) -> Tensor:
-    return F.pad(mask[:, :, :bins], (0, 0, 0, max(0, bins - BINS)))
-
-
 class Mixed(nn.Module):
-    """Residual block on (B, C, F, T): a convolution over neighbours, then each band sees all bands of its frame."""
+    """Residual block on (B, C, F, T): two convolutions over neighbours, then each band sees all bands of its frame."""
 
     def __init__(self, width: int, bands: int) -> None:
         super().__init__()
-        self.near = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.near_norm = nn.BatchNorm2d(width)
+        self.near = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(2))
+        self.norm = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(2))
         self.squeeze = nn.Linear(bands, bands // 4)
         self.spread = nn.Linear(bands // 4, bands)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (B, C, F, T) to the same shape."""
-        hidden = hidden + F.relu(self.near_norm(self.near(hidden)))
+        for near, norm in zip(self.near, self.norm, strict=True):
+            hidden = hidden + F.relu(norm(near(hidden)))
         across = self.spread(F.relu(self.squeeze(hidden.transpose(2, 3))))
         return hidden + across.transpose(2, 3)
 
@@ -107,18 +105,18 @@ class Dilated(nn.Module):
         return hidden + self.narrow(F.relu(self.widen(self.norm(self.time(hidden)))))
 
 
-def _folded(tensor: Tensor, by: int) -> Tensor:
-    """(B, C, F, T) to (B, C * by, F / by, T)."""
+def _folded(tensor: Tensor, bins: int) -> Tensor:
+    """(B, C, F, T) to (B, C * bins * 2, F / bins, T / 2)."""
     batch, width, bands, frames = tensor.shape
-    split = tensor.reshape(batch, width, bands // by, by, frames)
-    return split.transpose(2, 3).reshape(batch, width * by, bands // by, frames)
+    split = tensor.reshape(batch, width, bands // bins, bins, frames // 2, 2)
+    return split.permute(0, 1, 3, 5, 2, 4).reshape(batch, width * bins * 2, bands // bins, frames // 2)
 
 
-def _unfolded(tensor: Tensor, by: int) -> Tensor:
+def _unfolded(tensor: Tensor, bins: int) -> Tensor:
     """The inverse of `_folded`."""
     batch, width, bands, frames = tensor.shape
-    split = tensor.reshape(batch, width // by, by, bands, frames)
-    return split.transpose(2, 3).reshape(batch, width // by, bands * by, frames)
+    split = tensor.reshape(batch, width // bins // 2, bins, 2, bands, frames)
+    return split.permute(0, 1, 4, 2, 5, 3).reshape(batch, width // bins // 2, bands * bins, frames * 2)
 
 
 class SeparatorNetwork(nn.Module):
@@ -134,15 +132,16 @@ class SeparatorNetwork(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         bands = [BINS // FOLD // 2**level for level in range(len(WIDTHS))]
-        self.enter = nn.Conv2d(4 * FOLD, WIDTHS[0], 3, padding=1)
+        steps = list(zip(WIDTHS, WIDTHS[1:], strict=False))
+        self.enter = nn.Conv2d(4 * FOLD * 2, WIDTHS[0], 3, padding=1)
         self.down = nn.ModuleList(Mixed(width, count) for width, count in zip(WIDTHS, bands, strict=True))
-        self.shrink = nn.ModuleList(nn.Conv2d(2 * a, b, 1) for a, b in zip(WIDTHS, WIDTHS[1:], strict=False))
+        self.shrink = nn.ModuleList(nn.Conv2d(4 * before, after, 1) for before, after in steps)
         self.sink = nn.Conv1d(WIDTHS[-1] * bands[-1], HIDDEN, 1)
         self.over_time = nn.Sequential(*(Dilated(dilation) for dilation in DILATIONS))
         self.rise = nn.Conv1d(HIDDEN, WIDTHS[-1] * bands[-1], 1)
-        self.grow = nn.ModuleList(nn.Conv2d(b, 2 * a, 1) for a, b in zip(WIDTHS, WIDTHS[1:], strict=False))
+        self.grow = nn.ModuleList(nn.Conv2d(after, 4 * before, 1) for before, after in steps)
         self.up = nn.ModuleList(Mixed(width, count) for width, count in zip(WIDTHS, bands, strict=True))
-        self.leave = nn.Conv2d(2 * WIDTHS[0], 2 * FOLD, 3, padding=1)
+        self.leave = nn.Conv2d(2 * WIDTHS[0], 2 * FOLD * 2, 3, padding=1)
 
     def forward(self, mix: Tensor) -> Tensor:
         """Masks (B, 2, BINS, T) between 0 and 1.
@@ -152,11 +151,14 @@ class SeparatorNetwork(nn.Module):
         mix : Tensor (B, 2, BINS, T), complex
             Middle ``(L + R) / 2`` and sides ``(L - R) / 2``.
         """
-        middle, sides = mix.unbind(1)
-        power = torch.stack([middle, sides, middle + sides, middle - sides], 1).abs().square()
-        mean = power[:, :2].sum(1).mean((1, 2))[:, None, None, None]
-        hidden = _folded((power / mean.clamp(min=FLOOR_RMS**2) + 1e-7) ** 0.15, FOLD)
-        hidden = first = F.relu(self.enter(hidden))
+        power = mix.abs().square()
+        mean = power.sum(1).mean((1, 2))[:, None, None, None]
+        sizes = (power / mean.clamp(min=FLOOR_RMS**2) + 1e-7) ** 0.15
+        # What lasts: instruments hold still over half a second, voices do not.
+        lasting = [F.avg_pool2d(sizes[:, :1], (1, n), 1, (0, n // 2), count_include_pad=False) for n in LASTING_FRAMES]
+        frames = mix.shape[-1]
+        hidden = F.pad(torch.cat([sizes, *lasting], 1), (0, -frames % 2 ** len(WIDTHS)))
+        hidden = first = F.relu(self.enter(_folded(hidden, FOLD)))
         kept = []
         for level, block in enumerate(self.down):
             hidden = block(F.relu(self.shrink[level - 1](_folded(hidden, 2))) if level else hidden)
@@ -167,7 +169,8 @@ class SeparatorNetwork(nn.Module):
             hidden = self.up[level](hidden + kept[level])
             if level:
                 hidden = _unfolded(F.relu(self.grow[level - 1](hidden)), 2)
-        return torch.sigmoid(_unfolded(self.leave(torch.cat([hidden, first], 1)), FOLD).float())
+        masks = _unfolded(self.leave(torch.cat([hidden, first], 1)), FOLD)
+        return torch.sigmoid(masks[..., :frames].float())
 
     @classmethod
     def from_file(cls, path: Path) -> "SeparatorNetwork":

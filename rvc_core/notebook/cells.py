@@ -20,11 +20,13 @@ from ..settings import (
     MirrorSettings,
     PrepareSettings,
     RuntimeSettings,
+    SeparateSettings,
     Settings,
     TrainSettings,
 )
+from ..song_settings import RepairSettings
 from ..storage import places
-from ..system.files import slug_of
+from ..system.files import signature, slug_of
 from ..system.installation import gpu_report
 from ..system.platforms import DRIVE, detect, home, in_drive, is_reachable, session_minutes_left
 from ..training import detached
@@ -275,12 +277,31 @@ def report() -> None:
 
 
 def with_recordings() -> Session:
-    """The session, its recordings on this machine: links are fetched, archives unpacked."""
+    """The session, its recordings on this machine: links are fetched, archives unpacked, faults repaired if wanted."""
     session = Session.load()
     mount_drive(session.dataset)
     if not session.is_demo:
-        Session.remember(arrived=str(brought(session.dataset, session.name, session.lab.progress)))
+        arrived = brought(session.dataset, session.name, session.lab.progress)
+        if session.settings(RepairSettings).repair:
+            arrived = _repaired(session, arrived)
+        Session.remember(arrived=str(arrived))
     return Session.load()
+
+
+def _repaired(session: Session, recordings: Path) -> Path:
+    """Repaired copies of recordings; says what was repaired."""
+    output = home() / "recordings" / slug_of(session.name) / "repaired" / signature(str(recordings))
+    chosen = (session.settings(SeparateSettings), session.settings(RuntimeSettings))
+    made = run_command("repair", str(recordings), "--output", str(output), settings=chosen, failing=False)
+    rows = made["recordings"]
+    print(say("repaired", done=sum(bool(row["repairs"]) for row in rows), of=len(rows)))
+    for row in rows:
+        told = [", ".join(map(translated, row["repairs"])), *map(translated, row["warnings"])]
+        if any(told):
+            print(f"  {row['recording']}: {'; '.join(filter(None, told))}")
+    for one in made["failed"]:
+        warn(one["error"], one["hint"], f"{one['recording']}: ")
+    return output
 
 
 def with_recordings_or_clips() -> tuple[Session, bool]:

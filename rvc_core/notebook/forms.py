@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # What most people change; everything else is folded away.
 _PLAIN = {"preset", "epochs", "batch_size", "max_minutes", "transpose", "index_rate", "protect", "output_format"}
-_PLAIN |= {"preview", "vocals", "vocals_db", "key_semitones", "text", "language", "engine", "speed"}
+_PLAIN |= {"repair", "preview", "vocals", "vocals_db", "key_semitones", "text", "language", "engine", "speed"}
 _UNITS = {"hz": "Hz", "db": "dB", "ms": "ms", "minutes": "min", "seconds": "s", "transpose": "st", "semitones": "st"}
 _UNITS |= {"lufs": "LUFS"}
 _LABEL_WIDTH, _COLUMN_WIDTH, _FORM_WIDTH = "13em", "34em", "40em"

@@ -26,6 +26,7 @@ from ..settings import (
     refuse_unknown,
     text_of,
 )
+from ..song_settings import RepairSettings
 from ..system.devices import count_gpus
 from ..system.documents import read_json, read_or
 from ..system.files import signature, slug_of, write_json
@@ -36,7 +37,7 @@ from .forms import Form, in_turn
 from .recommended import batch_for, epochs_for, gpu_gigabytes
 from .texts import language, say, translated
 
-_CLASSES = (*TRAIN_SETTINGS, *SONG_SETTINGS, SpeakSettings, MirrorSettings)
+_CLASSES = (*TRAIN_SETTINGS, *SONG_SETTINGS, SpeakSettings, MirrorSettings, RepairSettings)
 _LINE_EVERY_SECONDS = 15.0
 _NEWEST = "notebook.json"
 DEMO = "demo"  # the recordings inside the package, and the voice that is made of them

@@ -12,6 +12,9 @@ from ..progress import Progress, Report, Silent, counted
 
 Grade = Literal["good", "usable", "poor"]
 _RANK: dict[Grade, int] = {"good": 0, "usable": 1, "poor": 2}
+NOISY_SNR_DB, OFFSET = 22.0, 0.02
+HUM_BELOW_DB = 45.0  # a hum that is further below the voice is not heard
+ACCOMPANIED_FLATNESS = 0.46  # in the pauses; see docs/decisions.md
 _FEW_MINUTES, _ENOUGH_MINUTES = 1.0, 10.0
 
 
@@ -88,7 +91,7 @@ def grade(quality: Quality, sample_rate: int) -> tuple[Grade, list[str]]:
         (0.01 < clipped_percent <= 1, "usable", "clipped in places: lower the recording level"),
         (snr_db < 12, "poor", f"very noisy or without pauses ({snr_db:.0f} dB above its quietest part): listen to it"),
         (
-            12 <= snr_db < 22,
+            12 <= snr_db < NOISY_SNR_DB,
             "usable",
             f"noisy ({snr_db:.0f} dB above its noise): record closer to the microphone or remove the noise",
         ),
@@ -100,7 +103,17 @@ def grade(quality: Quality, sample_rate: int) -> tuple[Grade, list[str]]:
             f"nothing above {bandwidth_khz:.1f} kHz in a {rate_khz:g} kHz file: look for the original",
         ),
         (quality.silent_share > 0.6, "usable", f"{100 * quality.silent_share:.0f} % silence, which is cut out"),
-        (abs(quality.offset) > 0.02, "usable", "has a DC offset, which will be filtered out: check the recorder"),
+        (abs(quality.offset) > OFFSET, "usable", "has a DC offset, which will be filtered out: check the recorder"),
+        (
+            quality.hum_hz > 0 and quality.hum_db > quality.level_db - HUM_BELOW_DB,
+            "usable",
+            f"hums at {quality.hum_hz:.0f} Hz: rvc repair removes it",
+        ),
+        (
+            quality.pause_flatness < ACCOMPANIED_FLATNESS and snr_db < 35,
+            "usable",
+            "music or voices in its pauses: rvc repair separates the voice",
+        ),
     ]
     found = [(verdict, problem) for applies, verdict, problem in findings if applies]
     worst: Grade = max((verdict for verdict, _ in found), key=_RANK.__getitem__, default="good")

@@ -101,11 +101,11 @@ class Chunks:
                     pieces.append(block)
                     have, come = have + block.shape[1], come + block.shape[1]
             waiting = np.concatenate(pieces, axis=1)
-            if not come:
+            if gone == come:
                 return
-            left = come - gone
-            count = min(self._batch, max(1, -(-left // step))) if ended else self._batch
-            padded = np.pad(waiting, ((0, 0), (0, max(0, length + (count - 1) * step - have))))
+            count = min(self._batch, -(-(come - gone) // step)) if ended else self._batch
+            lacking = max(0, length + (count - 1) * step - have)
+            padded = np.pad(waiting, ((0, 0), (0, lacking)), mode="symmetric")  # as loud as the end, unlike silence
             made = self._computed(np.stack([padded[:, k * step : k * step + length] for k in range(count)]))
             for piece in made:
                 total += piece * window

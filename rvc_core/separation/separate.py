@@ -11,7 +11,7 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from ..audio.blocks import BLOCK_FRAMES, open_blocks
-from ..errors import AudioError, RVCError, SettingsError
+from ..errors import AudioError, ResourceError, RVCError, SettingsError
 from ..progress import Progress, Report, Silent, Stop
 from ..settings import RuntimeSettings, SeparateSettings
 from ..system.devices import choose_device
@@ -74,6 +74,7 @@ class _Record(TypedDict):
     """What `RECORD` holds."""
 
     signature: str
+    source: str
     sample_rate_hz: int
     channels: int
     frames: int
@@ -236,18 +237,28 @@ def separate_file(
     sign = signature({"song": sha256_of(song), **run.stamp})
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / RECORD).is_file())):
         raise SettingsError(f"{folder} holds other files", hint="choose another folder for the stems")
-    record: Any = read_or(folder / RECORD, _Record, None) if folder.is_dir() else None
+    record = _record(folder)
     if record and record["signature"] == sign and _is_whole(folder, record):
         notes = [*record["notes"], "it was separated before with these settings; the stems are unchanged"]
         return _report(song, folder, record, notes)
     with _replaced(folder) as hidden:
-        record = _written(run, song, hidden) | {"signature": sign}
+        record = _written(run, song, hidden) | {"signature": sign, "source": str(song.absolute())}
         write_json(hidden / RECORD, record)
         if not _is_whole(hidden, record):
             raise AudioError(
                 f"the stems of {song.name!r} could not be read again", hint="check the disk, and try again"
             )
     return _report(song, folder, record, record["notes"])
+
+
+def is_of_another(folder: Path, song: Path) -> bool:
+    """Whether a folder holds the stems of another song, or anything else."""
+    record = _record(folder)
+    return record["source"] != str(song.absolute()) if record else folder.exists()
+
+
+def _record(folder: Path) -> Any:
+    return read_or(folder / RECORD, _Record, None) if folder.is_dir() else None
 
 
 def _written(run: _Run, song: Path, hidden: Path) -> dict[str, Any]:
@@ -266,7 +277,7 @@ def _written(run: _Run, song: Path, hidden: Path) -> dict[str, Any]:
                 files = [closing.enter_context(_wav(hidden / f"{name}.wav", reader, size)) for name in names]
                 for pair in pairs:
                     for file, level, block in zip(files, made, pair, strict=True):
-                        file.write(level.add(block).T)
+                        _append(file, level.add(block))
             frames = made[0].count // reader.channels
             facts = facts or {"sample_rate_hz": reader.sample_rate_hz, "channels": reader.channels, "frames": frames}
             notes += reader.notes
@@ -282,6 +293,18 @@ def _wav(path: Path, reader: Any, size_bytes: float) -> Any:
 
     kind = "RF64" if size_bytes > _WAV_BYTES else "WAV"
     return soundfile.SoundFile(str(path), "w", reader.sample_rate_hz, reader.channels, "FLOAT", format=kind)
+
+
+def _append(file: Any, block: np.ndarray) -> None:
+    import soundfile
+
+    try:
+        file.write(block.T)
+    except soundfile.LibsndfileError as error:  # it does not say which error of the system it met
+        raise ResourceError(
+            "the disk, a quota or a size limit refused to take the stems",
+            hint="free some space there, or name another disk with --output",
+        ) from error
 
 
 def _is_whole(folder: Path, record: dict[str, Any]) -> bool:

@@ -260,7 +260,7 @@ def test_a_preview_is_of_the_loudest_part(
     [
         (np.zeros((RATE, 2), np.float32), _music(1.0), "no vocals"),  # an instrumental
         (1e-5 * _vocals(1.0), 0 * _music(1.0), "no vocals"),  # silence
-        (0.003 * _vocals(1.0), _music(1.0), "no vocals"),  # what leaks
+        (0.02 * _vocals(1.0), _music(1.0), "no vocals"),  # what leaks
     ],
 )
 def test_songs_without_vocals_are_refused_in_one_line(

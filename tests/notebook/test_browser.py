@@ -12,15 +12,19 @@ import nbformat
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import browser
 from rvc_core.audio.recordings import find_recordings
 from rvc_core.embedded import voice_folder
+from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.notebook import tensorboard_server
+from rvc_core.presets import preset
 from rvc_core.system.files import write_jsonl
 from rvc_core.training import detached
 from rvc_core.voice import Voice
 from rvc_core.workspace.layout import Layout
+from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, save_voice
 from tiny import experiment
 
 ROOT = Path(__file__).parents[2]
@@ -144,6 +148,55 @@ def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
         notebook.page.wait_for_timeout(1000)
         _picture(notebook, tmp_path, "journey_400")
         assert not ill(notebook)
+
+
+def test_a_song_is_made_and_every_stem_has_a_player(tmp_path: Path) -> None:
+    browser.need_browser()
+    home, studio = tmp_path / "home", tmp_path / "studio"
+    studio.mkdir()
+    shutil.copy(ROOT / "notebooks" / "rvc_lightning.ipynb", studio)
+    spec, layout = preset("nano"), Layout.of("demo", home)
+    layout.root.mkdir(parents=True)
+    torch.manual_seed(0)
+    info = VoiceInfo("demo", 1, 2, "embedded", f0_median_hz=150.0)
+    save_voice(layout.voice(1, 2), VoiceFile(spec, Synthesizer(spec).state_dict(), info))
+    write_jsonl(layout.metrics, [{"kind": "voice", "step": 2, "epoch": 1, "path": layout.voice(1, 2).name}])
+    with (
+        browser.jupyter_lab(studio, {**os.environ, **LIGHTNING, "RVC_HOME": str(home)}) as lab,
+        browser.chromium() as chromium,
+    ):
+        notebook = browser.Notebook(chromium, lab, "rvc_lightning.ipynb")
+        for cell in ("notebook.check(", "name = ", "notebook.begin("):
+            notebook.run(cell)
+        form = notebook.run("notebook.form(SongSettings")
+        form.get_by_label("Preview only").click()
+        form.get_by_label("Key (st)").fill("2")
+        notebook.page.keyboard.press("Tab")
+        _until(lambda: _chosen(home) == {"preview": True, "key_semitones": 2}, 20)
+        form.get_by_label("Key (st)").fill("20")
+        notebook.page.keyboard.press("Tab")
+        form.get_by_role("alert").filter(has_text="a whole number from -12 to 12").wait_for()
+        shown = notebook.run("notebook.sing()", seconds=240)
+        assert shown.locator(FAILED).count() == 0, shown.inner_text()
+        shown.get_by_text("Highest peak of the mix").wait_for()
+        players = shown.locator("audio")
+        assert players.count() == 5 and not players.nth(2).is_visible(), "stems are folded away"
+        shown.locator("summary").click()
+        _until(lambda: players.nth(4).is_visible(), 20)
+        players.nth(2).click(position={"x": 27, "y": players.nth(2).bounding_box()["height"] / 2})
+        _until(lambda: players.nth(2).evaluate("audio => audio.currentTime") > 0.2, 20)
+        assert not ill(notebook)
+        if target := os.environ.get("RVC_SCREENSHOTS"):
+            for number, code in enumerate(("form(SongSettings", "sing()")):
+                notebook.cell(code).evaluate("cell => cell.previousElementSibling.scrollIntoView()")
+                notebook.page.wait_for_timeout(300)
+                notebook.page.screenshot(path=Path(target) / f"song_{number}.png")
+    [made] = (home / "songs").glob("*_preview_*/song.json")
+    assert json.loads(made.read_text("utf-8"))["transpose"]["lead"] % 12 == 2
+
+
+def _chosen(home: Path) -> dict[str, object]:
+    return json.loads((home / "notebook.json").read_text("utf-8"))["chosen"].get("SongSettings", {})
 
 
 @pytest.mark.slow

@@ -225,6 +225,9 @@ def check_journey(ran: list[dict], folder: Path, name: str) -> None:
     assert "torch" in said(ran, "notebook.check") and "28" in said(ran, "notebook.prepare()")
     assert layout.final_voice.exists() and json.loads(layout.run.read_text("utf-8"))["state"] == "done"
     assert len(list((folder / "home" / "converted" / layout.slug).glob("*.wav"))) == 3
+    [song] = (folder / "home" / "songs").glob("*/song.json")
+    assert len(list(song.parent.glob("0*.flac"))) == 3 and (song.parent / f"{song.parent.name}.wav").is_file()
+    assert "ms" in said(ran, "notebook.sing()")
     [exported] = (folder / "home" / "exported").glob("*.zip")
     assert exported.stat().st_size > 1e6
     assert not list(folder.glob("*.wav"))  # nothing beside the notebook

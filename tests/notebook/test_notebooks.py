@@ -63,6 +63,9 @@ def test_the_notebooks_make_a_voice_a_file_and_a_comparison(tmp_path: Path, monk
         said = {"voice": "Алиса", "text": "Bom dia!", "language": "pt-br", "output": str(tmp_path / "out")}
         [file] = batch.execute("batch_convert", tmp_path / "batch_speak", said)["files"]
         assert file["engine"] == "espeak-ng" and read_audio(Path(file["output"])).seconds > 0.4
+    song = {"inputs": str(sorted(voice_folder("source").glob("*.flac"))[0]), "output": str(tmp_path / "songs")}
+    [sung] = batch.execute("batch_convert", tmp_path / "batch_song", song | chosen | {"song": True})["files"]
+    assert Path(sung["output"]).suffix == ".flac" and sung["stems"] and sung["voices"] == {"lead": "Алиса"}
     heard = _execute(
         "compare_checkpoints",
         tmp_path,
@@ -120,6 +123,8 @@ def runs_file(folder: Path, text: str) -> Path:
         ("runs: [{name: [1], dataset: d}]", "run 1 needs a name"),
         ("runs: [{name: a, dataset: d, convert: [b]}]", "a: convert is not one path"),
         ("runs: [{name: a, dataset: d, 3: 4, ~: 5}]", "a: unknown setting , 3"),
+        ("runs: [{name: a, dataset: d, convert: b, song: maybe}]", "a: song must be true or false"),
+        ("runs: [{name: a, dataset: d, convert: b, song: true, vocals: some}]", "a: vocals must be lead or all"),
         ("runs: [{name: a, dataset: d, epochs: many}]", "a: epochs must be a whole number, not 'many'"),
         ("runs: [{name: a, dataset: d, epoch: 3}]", "a: unknown setting epoch"),
         ("runs: [{name: a, dataset: d, epochs: 0}]", "a: epochs must be at least 1, not"),
@@ -144,7 +149,7 @@ defaults: {epochs: 1_000, uses_f0: no, mel_epsilons: 2023}
 runs:
 - {name: 007, dataset: 2024, convert: 12, transpose: -2, learning_rate: 1e-4, holdout_minutes: ~, base_generator: }
 - {name: 2024-05-01, dataset: 1.50}
-- {name: no, dataset: d, epochs: 3}
+- {name: no, dataset: d, epochs: 3, convert: e, song: true, key_semitones: -2}
 """
     bond, dated, no = batch.read_plans(runs_file(tmp_path, text))
     assert (bond.name, bond.dataset, bond.inputs) == ("007", str(tmp_path / "2024"), str(tmp_path / "12"))
@@ -152,6 +157,7 @@ runs:
     given = {"transpose": -2.0, "learning_rate": 1e-4, "holdout_minutes": None, "base_generator": "auto"}
     assert bond.settings == common | given
     assert (dated.name, dated.dataset, no.name) == ("2024-05-01", str(tmp_path / "1.50"), "no")
+    assert (bond.song, dated.song, no.song) == (False, False, True) and no.settings.pop("key_semitones") == -2
     assert no.settings == common | {"epochs": 3} and isinstance(no.settings["epochs"], int)
 
 

@@ -1,0 +1,186 @@
+"""Repaired copies: each fault is measured, mended and measured again; what is fine stays byte for byte."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from rvc_core.audio.mixing import Stem, loudness_lufs
+from rvc_core.audio.quality import hum, measure, reverb_seconds
+from rvc_core.audio.waveform import Audio
+from rvc_core.cli import main
+from rvc_core.errors import SettingsError, WeightsError
+from rvc_core.preparation import repair as module
+from rvc_core.preparation.repair import repair
+from rvc_core.preparation.survey import grade
+from synth import phrase
+
+RATE = 16_000
+
+
+def _speech(seconds: float = 4.0, seed: int = 1, noise_db: float = -50.0) -> np.ndarray:
+    return 0.3 * phrase(seed, seconds=seconds, noise_db=noise_db).samples
+
+
+def _time(samples: np.ndarray) -> np.ndarray:
+    return np.arange(len(samples)) / RATE
+
+
+def _hum(samples: np.ndarray, hz: float, level: float) -> np.ndarray:
+    return level * sum(np.sin(2 * np.pi * hz * order * _time(samples) + order) / order for order in (1, 2, 3, 5))
+
+
+def _music(samples: np.ndarray) -> np.ndarray:
+    tones = (220.0, 277.2, 329.6, 440.0, 554.4, 659.3, 880.0, 1318.5, 1760.0, 2637.0, 3322.4)
+    return 0.02 * sum(np.sin(2 * np.pi * hz * _time(samples)) for hz in tones)
+
+
+def _in_a_room(samples: np.ndarray, seconds: float) -> np.ndarray:
+    length = round(1.2 * seconds * RATE)
+    room = np.random.default_rng(0).standard_normal(length) * 10 ** (-3 * np.arange(length) / RATE / seconds)
+    room *= 0.8 / np.sqrt((room**2).sum())
+    room[0] += 1
+    return np.convolve(samples, room)[: len(samples)]
+
+
+@pytest.fixture
+def takes(tmp_path: Path) -> Path:
+    (tmp_path / "takes" / "day 2").mkdir(parents=True)
+    return tmp_path / "takes"
+
+
+@pytest.fixture
+def separations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was asked of the separator, which takes away what `_music` plays; it has no model for other kinds."""
+    asked: list[str] = []
+
+    def separate(samples: np.ndarray, rate: int, kinds: tuple[str], settings: Any, **_: Any) -> Any:
+        asked.append(kinds[0])
+        if kinds[0] != "vocals":
+            raise WeightsError("there is no model", hint=f"fetch the model for {kinds[0]}")
+        music = np.repeat(_music(samples[0])[None], len(samples), axis=0).astype(np.float32)
+        share = max(0.0, float(np.vdot(samples, music) / np.vdot(music, music)))
+        return type("Stems", (), {"samples": {"vocals": samples - share * music, "instrumental": share * music}})
+
+    monkeypatch.setattr(module, "separate", separate)
+    return asked
+
+
+def _write(path: Path, samples: np.ndarray) -> Path:
+    soundfile.write(path, samples.astype(np.float32), RATE, subtype="FLOAT")
+    return path
+
+
+def test_each_fault_is_mended_where_it_is_measured_and_nowhere_else(takes: Path, separations: list[str]) -> None:
+    speech = {name: _speech(seed=number) for number, name in enumerate(("fine", "hums", "offset", "music", "quiet"))}
+    _write(takes / "fine.wav", speech["fine"])
+    _write(takes / "day 2" / "hums.wav", speech["hums"] + _hum(speech["hums"], 50, 0.01))
+    _write(takes / "offset.wav", speech["offset"] + 0.05)
+    _write(takes / "music.wav", speech["music"] + _music(speech["music"]))
+    _write(takes / "quiet.wav", 0.05 * speech["quiet"])
+    before = {path: path.read_bytes() for path in takes.rglob("*.wav")}
+    output = takes.parent / "copies"
+    report = repair(takes, output)
+    rows = {Path(one.recording).stem: one for one in report.recordings}
+    assert {name: one.repairs for name, one in rows.items()} == {
+        "fine": [],
+        "hums": ["hum"],
+        "offset": ["offset"],
+        "music": ["accompaniment"],
+        "quiet": ["loudness"],
+    }
+    assert all(path.read_bytes() == content for path, content in before.items()), "the originals are as they were"
+    assert (output / "fine.wav").read_bytes() == before[takes / "fine.wav"]
+    assert (output / "day 2" / "hums.flac").is_file() and separations.count("vocals") == 1
+    assert rows["hums"].before.hum_db == pytest.approx(-42, abs=2) and rows["hums"].after.hum_db is None
+    assert rows["offset"].after.offset == pytest.approx(0, abs=1e-4)
+    assert 0 < rows["music"].before.accompaniment_db < 10  # the tones are louder than this speech
+    assert rows["music"].after.snr_db > rows["music"].before.snr_db + 10
+    assert abs(rows["quiet"].after.loudness_lufs - rows["fine"].after.loudness_lufs) < 3
+    for name, fault in (("hums", 0), ("offset", 0), ("music", 0)):
+        made, _ = soundfile.read(output / rows[name].output)
+        assert np.corrcoef(made, speech[name])[0, 1] > 0.99, (name, fault)
+    table = str(report)
+    assert "4 of 5 recordings repaired" in table and "accompaniment" in table and "→" in table
+    assert len(json.loads((output / "repair.json").read_text())["recordings"]) == 5
+
+
+def test_what_is_done_is_not_done_again(takes: Path, separations: list[str]) -> None:
+    _write(takes / "a.wav", _speech() + _music(_speech()))
+    _write(takes / "b.wav", _speech(seed=2))
+    first = repair(takes, takes.parent / "copies")
+    made = {path: path.stat().st_mtime_ns for path in (takes.parent / "copies").rglob("*.*[!n]")}
+    again = repair(takes, takes.parent / "copies")
+    assert again.recordings == first.recordings and separations.count("vocals") == 1
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    _write(takes / "a.wav", _speech(seed=3) + _music(_speech()))
+    assert repair(takes, takes.parent / "copies").recordings[0].sha256 != first.recordings[0].sha256
+    assert separations.count("vocals") == 2
+
+
+def test_without_a_model_the_fault_stays_and_is_told(takes: Path, separations: list[str]) -> None:
+    _write(takes / "room.wav", _in_a_room(_speech(8.0), 1.6))
+    _write(takes / "noisy.wav", _speech(8.0, noise_db=-15.0))
+    rows = {one.recording: one for one in repair(takes, takes.parent / "copies").recordings}
+    assert any("reverb stays: fetch the model for dereverb" in line for line in rows["room.wav"].warnings)
+    assert any("noise stays" in line for line in rows["noisy.wav"].warnings)
+    assert not rows["noisy.wav"].repairs and "vocals" not in separations
+
+
+def test_broken_silent_and_short_files_do_not_stop_the_others(takes: Path, separations: list[str]) -> None:
+    (takes / "broken.wav").write_bytes(b"RIFF and no more")
+    _write(takes / "silent.wav", np.zeros(RATE))
+    _write(takes / "short.wav", _speech(2.0)[: RATE // 2])
+    soundfile.write(takes / "stereo.flac", np.stack([_speech(), 0.5 * _speech()], axis=1) + 0.05, RATE)
+    _write(takes / "stereo.wav", _speech() + 0.05)  # both become .flac
+    report = repair(takes, takes.parent / "copies")
+    assert [one["recording"] for one in report.failed] == ["broken.wav"] and report.failed[0]["hint"]
+    outputs = {one.recording: one.output for one in report.recordings}
+    assert outputs["stereo.flac"] == "stereo.flac" and outputs["stereo.wav"] == "stereo (2).flac"
+    assert soundfile.info(takes.parent / "copies" / "stereo.flac").channels == 2
+    assert not [path for path in (takes.parent / "copies").rglob("*") if path.name.startswith(".part")]
+
+
+def test_places_that_would_harm_are_refused(takes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _write(takes / "a.wav", _speech())
+    (takes.parent / "full").mkdir()
+    (takes.parent / "full" / "thesis.txt").write_text("mine")
+    for output in (takes, takes / "copies", takes.parent, takes.parent / "full"):
+        with pytest.raises(SettingsError) as error:
+            repair(takes, output)
+        assert error.value.hint
+    assert main(["repair", str(takes), "--output", str(takes / "copies"), "--json", "--quiet"]) == 1
+    assert "lies in the dataset" in json.loads(capsys.readouterr().out.splitlines()[-1])["error"]
+    assert main(["repair", str(takes), "--output", str(takes.parent / "copies"), "--quiet"]) == 0
+    assert "0 of 1 recording repaired" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("hz", [50, 60])
+@pytest.mark.parametrize("level_db", [-50, -35])
+def test_hum_is_found_and_named(hz: float, level_db: float) -> None:
+    speech = _speech(6.0)
+    lines = _hum(speech, hz, 1.0)
+    found = hum(Audio((speech + lines / lines.std() * 10 ** (level_db / 20)).astype(np.float32), RATE))
+    assert found.hz == hz and found.level_db == pytest.approx(level_db, abs=2) and found.harmonics[0] == 1
+    assert not hum(Audio(speech.astype(np.float32), RATE)).hz
+
+
+def test_longer_rooms_read_longer() -> None:
+    speech = _speech(8.0)
+    rooms = [reverb_seconds(Audio(_in_a_room(speech, one).astype(np.float32), RATE)) for one in (0.4, 0.8, 1.6)]
+    assert rooms[0] < rooms[1] - 0.1 < rooms[2] - 0.2
+
+
+def test_the_survey_says_what_can_be_repaired() -> None:
+    speech = _speech(8.0)
+    for samples, word in (
+        (speech + _hum(speech, 60, 0.01), "hums at 60 Hz"),
+        (speech + _music(speech), "music or voices in its pauses"),
+    ):
+        verdict, problems = grade(measure(Audio(samples.astype(np.float32), RATE)), RATE)
+        assert verdict != "good" and any(word in problem for problem in problems), (word, problems)
+    assert grade(measure(Audio(speech.astype(np.float32), RATE)), RATE) == ("good", [])
+    assert loudness_lufs(Stem(speech[:, None].astype(np.float32), RATE)) < -16
