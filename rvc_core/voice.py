@@ -93,13 +93,12 @@ class Voice:
 
         A file that is long, or of which each channel is converted, is done in parts, and the result's `audio` is empty.
         """
-        from .audio.waveform import Audio, Recording, header_seconds, read_recording
+        from .audio.waveform import Audio, Recording, read_recording
         from .conversion.convert import convert_to_file
-        from .conversion.in_parts import LONG_SECONDS, convert_in_parts
+        from .conversion.in_parts import convert_in_parts, is_long
 
         if output is not None and not isinstance(source, Audio):
-            is_long = not settings.f0_curve and header_seconds(Path(source)) > LONG_SECONDS
-            if is_long or settings.channels == "each":
+            if settings.channels == "each" or (not settings.f0_curve and is_long(Path(source))):
                 made = convert_in_parts(self.converter, Path(source), Path(output), settings, progress=progress)
                 return replace(made, index=self.index if settings.index_rate else "")
         read = Recording(source) if isinstance(source, Audio) else read_recording(Path(source))

@@ -87,6 +87,7 @@ MAY_OPEN = {
     "audio/waveform.py": ("what it writes itself", "av.open"),
     "cli/__init__.py": ("/dev/null", "os.open"),
     "conversion/speakers.py": ("checks checkpoints", "zipfile.ZipFile path.read_bytes archive.open"),
+    "conversion/in_parts.py": ("a temporary file of its own", "self._path.open np.fromfile"),
     "conversion/script.py": ("a text that you name", "path.read_bytes"),
     "evaluation/golden.py": ("a folder that you name", "np.load"),
     "features/fairseq_file.py": (

@@ -165,10 +165,8 @@ class Converter:
         transposes by whole octaves besides. `at`: it is a part of a longer recording.
         """
         if settings.blend_with:
-            alone = settings.model_copy(update={"blend_with": ""})
-            return self._blended(settings).convert(
-                source, alone, key_semitones=key_semitones, at=at, progress=progress, stop=stop
-            )
+            other, alone = self._blended(settings)
+            return other.convert(source, alone, key_semitones=key_semitones, at=at, progress=progress, stop=stop)
         started = time.monotonic()
         about_speaker = self._speaker_warnings(settings.speaker)
         samples = prepared(source)
@@ -215,7 +213,8 @@ class Converter:
     def planned(self, source: Audio, settings: ConvertSettings) -> ConvertResult:
         """What a conversion would choose: transposition, pitch method, key, warnings; without sound."""
         if settings.blend_with:
-            return self._blended(settings).planned(source, settings.model_copy(update={"blend_with": ""}))
+            other, alone = self._blended(settings)
+            return other.planned(source, alone)
         about_speaker = self._speaker_warnings(settings.speaker)
         _, transpose, key, warnings = self._pitch(padded_with_context(prepared(source)), settings)
         method = pitch_method(settings.f0_method) if self.voice.spec.uses_f0 else ""
@@ -235,8 +234,8 @@ class Converter:
         told = bool(trained) or not speaker
         return [] if told else [f"the voice file does not tell how many speakers it has: {speaker} may be untrained"]
 
-    def _blended(self, settings: ConvertSettings) -> "Converter":
-        """The converter of this voice and a second one, kept while these stay the same."""
+    def _blended(self, settings: ConvertSettings) -> "tuple[Converter, ConvertSettings]":
+        """The converter of this voice and a second one, kept while these stay the same, and what else was set."""
         from ..voices.merge import mixed
 
         other = voice_path(settings.blend_with)
@@ -245,7 +244,7 @@ class Converter:
             voice = mixed(self.voice, load_voice(other), 1 - settings.blend_share, self.voice.info.name)
             self._blend = what, Converter(voice, self.index, self.runtime)
         assert self._blend[1] is not None
-        return self._blend[1]
+        return self._blend[1], settings.model_copy(update={"blend_with": ""})
 
     def _pitch(
         self, padded: np.ndarray, settings: ConvertSettings, key_semitones: float | None = None

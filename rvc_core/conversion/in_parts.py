@@ -15,11 +15,12 @@ import numpy as np
 
 from ..audio.blocks import open_blocks
 from ..audio.mixing import SILENT_LUFS, Stem, loudness_lufs
-from ..audio.waveform import Audio, encoder_rate_hz, save_channels
+from ..audio.waveform import Audio, encoder_rate_hz, header_seconds, save_channels
 from ..errors import AudioError, SettingsError
 from ..progress import Progress, Silent
 from ..settings import ConvertSettings
 from ..system.files import ensure_room
+from ..system.platforms import reaching
 from .convert import Converter, ConvertResult, Part
 from .outputs import CODEC_SECONDS, SILENT_RMS, check_figures, made_of, place_for, tag_of
 from .shaping import gain_of
@@ -43,6 +44,12 @@ class _Survey:
     rms: float
     sample: Audio
     notes: list[str]
+
+
+def is_long(path: Path) -> bool:
+    """Whether a recording is converted in parts because of its length."""
+    with reaching(path):
+        return header_seconds(path) > LONG_SECONDS
 
 
 def convert_in_parts(
