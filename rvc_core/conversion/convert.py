@@ -19,7 +19,15 @@ from ..audio.waveform import Audio, highpass, read_audio, rms_envelope, subtype_
 from ..errors import AudioError, MismatchError, RVCError, SettingsError, StorageError
 from ..features.content import ENCODERS, ContentEncoder, content_encoder, repeat_to_100fps
 from ..features.high_pitch import folded
-from ..features.pitch import F0_MAX_HZ, PitchTrack, auto_transpose, pitch_estimator, pitch_method, read_curve
+from ..features.pitch import (
+    F0_MAX_HZ,
+    PitchTrack,
+    auto_transpose,
+    octave_transpose,
+    pitch_estimator,
+    pitch_method,
+    read_curve,
+)
 from ..features.retrieval import FeatureIndex
 from ..nn.synthesizer import SynthesisNoise
 from ..presets import Voicing
@@ -29,7 +37,7 @@ from ..system.devices import choose_device
 from ..system.platforms import MOUNT_AGAIN, is_reachable
 from ..system.threads import set_threads
 from ..workspace.voice_file import VoiceFile, synthesizer_of
-from .outputs import identity_of, made_of, place_for, tag_of
+from .outputs import SILENT_RMS, check_sanity, identity_of, made_of, place_for, tag_of
 from .windows import (
     CONTEXT_FRAMES,
     FADE_FRAMES,
@@ -45,7 +53,6 @@ from .windows import (
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 SOURCE_RATE_HZ = 16000
 _PEAK = 0.99
-_SILENT_RMS, _QUIET_RMS = 1e-4, 1e-3
 _LOUD_QUANTILE, _LOUD = 0.95, 0.1  # pitch is estimated where the louder samples are at least that
 _CODEC_SECONDS = {".mp3": 0.15, ".m4a": 0.15}  # these codecs add frames at both ends
 
@@ -220,7 +227,7 @@ class Converter:
             return track.transposed(key_semitones or 0.0), key_semitones or 0.0, warnings
         semitones = auto_transpose(track, median_hz)
         if key_semitones is not None:
-            semitones = 12.0 * round(semitones / 12) + key_semitones
+            semitones = octave_transpose(track, padded, median_hz) + key_semitones
         return track.transposed(semitones), semitones, warnings
 
     @torch.inference_mode()
@@ -322,7 +329,7 @@ def _prepared(source: Audio) -> np.ndarray:
 
     It is extended by a second of its reflection, so that an offset or a hum makes no click where the sound begins.
     """
-    if source.seconds == 0 or np.sqrt(np.mean(np.square(source.samples))) < _SILENT_RMS:
+    if source.seconds == 0 or np.sqrt(np.mean(np.square(source.samples))) < SILENT_RMS:
         raise AudioError("the recording is silent", hint="choose a recording with a voice in it")
     second = source.sample_rate
     extended = np.pad(source.samples, second, mode="reflect", reflect_type="odd")
@@ -374,25 +381,3 @@ def _finished(audio: Audio, output_rate_hz: int) -> Audio:
     audio = highpass(audio, zero_phase=True).resample(output_rate_hz or audio.sample_rate)
     peak = float(np.abs(audio.samples).max())
     return audio if peak <= _PEAK else Audio(audio.samples * np.float32(_PEAK / peak), audio.sample_rate)
-
-
-def check_sanity(made: Audio, source: Audio, *, tolerance_seconds: float = 0.02) -> dict[str, float]:
-    """Measure a result; raises an AudioError if it is silent or does not have the length of its source."""
-    rms = float(np.sqrt(np.mean(np.square(made.samples, dtype=np.float64)))) if len(made.samples) else 0.0
-    difference = made.seconds - source.seconds
-    source_rms = float(np.sqrt(np.mean(np.square(source.samples, dtype=np.float64))))
-    if rms < _SILENT_RMS and source_rms < _QUIET_RMS:
-        raise AudioError(
-            f"the recording is too quiet: {20 * np.log10(source_rms):.0f} dB", hint="raise its level, then convert it"
-        )
-    if rms < _SILENT_RMS:
-        raise AudioError("the result is silent", hint="the voice is damaged or untrained: use another checkpoint")
-    if abs(difference) > tolerance_seconds:
-        raise AudioError(
-            f"the result's length differs from the source's by {difference:+.2f} s", hint="set output_format to wav"
-        )
-    return {
-        "rms_db": round(20 * np.log10(rms), 2),
-        "peak_db": round(20 * float(np.log10(np.abs(made.samples).max())), 2),
-        "seconds_difference": round(difference, 4),
-    }

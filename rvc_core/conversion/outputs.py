@@ -1,7 +1,9 @@
-"""Names of results: tagged with what they were made of, so that another result never replaces one silently."""
+"""Results: measured, tagged with what they were made of, and named so that none replaces another silently."""
 
 import hashlib
 from pathlib import Path
+
+import numpy as np
 
 from ..audio.tracks import comment_of
 from ..audio.waveform import Audio
@@ -11,6 +13,7 @@ from ..settings import ConvertSettings
 from ..system.files import numbered, sha256_of, signature
 from ..workspace.voice_file import VoiceFile
 
+SILENT_RMS, _QUIET_RMS = 1e-4, 1e-3
 _TAG = "voice converted by rvc_core with {name} ({made_of})"
 
 
@@ -52,3 +55,25 @@ def place_for(output: Path, tag: str) -> Path:
             return True
 
     return numbered(output, is_taken)
+
+
+def check_sanity(made: Audio, source: Audio, *, tolerance_seconds: float = 0.02) -> dict[str, float]:
+    """Measure a result; raises an AudioError if it is silent or does not have the length of its source."""
+    rms = float(np.sqrt(np.mean(np.square(made.samples, dtype=np.float64)))) if len(made.samples) else 0.0
+    difference = made.seconds - source.seconds
+    source_rms = float(np.sqrt(np.mean(np.square(source.samples, dtype=np.float64))))
+    if rms < SILENT_RMS and source_rms < _QUIET_RMS:
+        raise AudioError(
+            f"the recording is too quiet: {20 * np.log10(source_rms):.0f} dB", hint="raise its level, then convert it"
+        )
+    if rms < SILENT_RMS:
+        raise AudioError("the result is silent", hint="the voice is damaged or untrained: use another checkpoint")
+    if abs(difference) > tolerance_seconds:
+        raise AudioError(
+            f"the result's length differs from the source's by {difference:+.2f} s", hint="set output_format to wav"
+        )
+    return {
+        "rms_db": round(20 * np.log10(rms), 2),
+        "peak_db": round(20 * float(np.log10(np.abs(made.samples).max())), 2),
+        "seconds_difference": round(difference, 4),
+    }
