@@ -18,7 +18,7 @@ from ..audio.quality import beyond_full_scale
 from ..audio.waveform import Audio, highpass, read_audio, subtype_of
 from ..errors import AudioError, MismatchError, RVCError, SettingsError, StorageError
 from ..features.content import ENCODERS, ContentEncoder, content_encoder, repeat_to_100fps
-from ..features.pitch import F0_MAX_HZ, PitchTrack, auto_transpose, pitch_method
+from ..features.pitch import F0_MAX_HZ, PitchTrack, auto_transpose, octave_transpose, pitch_method
 from ..features.retrieval import FeatureIndex
 from ..nn.synthesizer import SynthesisNoise
 from ..progress import Progress, Silent, Stop, counted
@@ -270,11 +270,11 @@ class Converter:
         elif settings.autotune:
             key = key_of(track.f0_hz) if settings.key == "auto" else settings.key
             track = autotuned(track, settings.autotune, key)
-        semitones, unknown = self._transposition(track, settings, key_semitones)
+        semitones, unknown = self._transposition(track, padded, settings, key_semitones)
         return track.transposed(semitones), semitones, key, warnings + unknown
 
     def _transposition(
-        self, track: PitchTrack, settings: ConvertSettings, key_semitones: float | None
+        self, track: PitchTrack, padded: np.ndarray, settings: ConvertSettings, key_semitones: float | None
     ) -> tuple[float, list[str]]:
         """Semitones to add to the source's pitch, and a warning if they are unknown."""
         if settings.transpose != "auto":
@@ -286,8 +286,9 @@ class Converter:
         if not median_hz:
             unknown = "this voice file records no median pitch, so nothing was transposed. Set `transpose`."
             return key_semitones or 0.0, [unknown]
-        semitones = auto_transpose(track, median_hz)
-        return (semitones if key_semitones is None else 12.0 * round(semitones / 12) + key_semitones), []
+        if key_semitones is None:
+            return auto_transpose(track, median_hz), []
+        return octave_transpose(track, padded, median_hz) + key_semitones, []
 
     @torch.inference_mode()
     def _window(

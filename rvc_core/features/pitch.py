@@ -19,6 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from ..assets.registry import RMVPE, find, missing
+from ..audio.waveform import frame_rms
 from ..errors import ResourceError, SettingsError, WeightsError
 from ..presets import Voicing
 from ..system.files import write_text
@@ -111,6 +112,22 @@ def auto_transpose(source: PitchTrack, target_median_hz: float) -> float:
     if source.median_hz <= 0 or target_median_hz <= 0:
         return 0.0
     return float(round(12 * math.log2(target_median_hz / source.median_hz)))
+
+
+def octave_transpose(source: PitchTrack, samples_16k: np.ndarray, target_median_hz: float) -> float:
+    """As `auto_transpose`, in whole octaves, from the pitch of the frames within 6 dB of the loud ones.
+
+    In a song, what leaks of the accompaniment has a pitch too, but is quieter than the singer.
+
+    Examples
+    --------
+    >>> track = PitchTrack(np.repeat([220.0, 55.0], [40, 60]).astype(np.float32), np.ones(100, bool))
+    >>> octave_transpose(track, np.repeat([0.5, 0.05], [6400, 9600]).astype(np.float32), 240.0)
+    0.0
+    """
+    rms = frame_rms(samples_16k, SAMPLE_RATE // 100, 4)[: len(source.voiced)]
+    loud = source.voiced & (rms > 0.5 * np.quantile(rms, 0.95))
+    return 12.0 * round(auto_transpose(PitchTrack(source.f0_hz, loud), target_median_hz) / 12)
 
 
 def pitch_method(choice: str) -> str:

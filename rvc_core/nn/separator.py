@@ -189,9 +189,12 @@ class SeparatorNetwork(nn.Module):
         return network.eval()
 
     def save(self, path: Path) -> None:
-        """Write the weights as float16, atomically."""
+        """Write the matrices as float16, atomically; variances of the norms would overflow, so vectors stay float32."""
         from safetensors.torch import save_file
 
         state = {key: value.detach() for key, value in self.state_dict().items() if not key.endswith("tracked")}
         with replace_atomically(path) as temporary:
-            save_file({key: value.half().contiguous() for key, value in state.items()}, temporary)
+            save_file(
+                {key: (value.half() if value.ndim > 1 else value).contiguous() for key, value in state.items()},
+                temporary,
+            )

@@ -100,7 +100,7 @@ def test_the_notebook_stays_small_after_the_whole_journey(
     files = [tmp_path / f"{number}.wav" for number in range(12)]
     for file in files:
         file.symlink_to(song)
-    monkeypatch.setattr(results, "_chosen_voice", lambda session: tmp_path / "alice.pth")
+    monkeypatch.setattr(results, "chosen_voice", lambda session: tmp_path / "alice.pth")
     monkeypatch.setattr(results, "voices", lambda layout: [tmp_path / "alice_e2_s2.pth", tmp_path / "alice_e1_s1.pth"])
     made = [{"source": str(song), "output": str(file)} for file in files]
     failed = {"source": "broken.wav", "error": "no sound", "hint": "record it again"}
@@ -179,7 +179,7 @@ def test_a_voice_is_taken_by_its_button_and_nothing_internal_is_shown(
     assert str(tmp_path) not in told and ".pth" not in told and "unlike" not in told
     assert first.description == f"In use: the voice after {best} epochs" and Session.load().voice == ""
     second.click()
-    taken = results._chosen_voice(Session.load())
+    taken = results.chosen_voice(Session.load())
     assert (
         f"_e{next(one.epoch for one in verdict_of(records).candidates[1:])}_" in taken.name
         and second.icon == "check"
@@ -187,6 +187,6 @@ def test_a_voice_is_taken_by_its_button_and_nothing_internal_is_shown(
     )
     assert second.description.startswith("In use: ") and first.description.startswith("Use the voice ")
     results.choose(best)
-    assert results._chosen_voice(Session.load()) == results.voices(layout)[0]
+    assert results.chosen_voice(Session.load()) == results.voices(layout)[0]
     with pytest.raises(SettingsError, match="no voice 7"):
         results.choose(7)

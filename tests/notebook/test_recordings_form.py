@@ -153,7 +153,7 @@ def test_the_second_song_is_converted_alone(home: Path, monkeypatch: pytest.Monk
     notebook.begin("alice")
     sung = (home / "takes" / "0.wav").read_bytes()
     asked: list[list[str]] = []
-    monkeypatch.setattr(results, "_chosen_voice", lambda session: home / "alice.pth")
+    monkeypatch.setattr(results, "chosen_voice", lambda session: home / "alice.pth")
     monkeypatch.setattr(results, "play", lambda *arguments: None)
     monkeypatch.setattr(
         results,
