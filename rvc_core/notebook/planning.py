@@ -53,7 +53,7 @@ def plan(minutes: float = 0) -> None:
     print(f"\n{say('plan')}")
     for line in made.lines:
         name = say(f"plan_{line.setting}") if line.setting in _BESIDE else label_of(line.setting)
-        print(f"  {name}: {line.value} · {translated(line.reason)} ({line.source})")
+        print(f"  {name}: {line.value} · {translated(line.reason)} ({line.source.partition('#')[0]})")
     known = {name for settings in TRAIN_SETTINGS for name in settings.model_fields}
     Session.remember(planned={one.setting: [one.value, one.reason] for one in made.lines if one.setting in known})
 
