@@ -77,15 +77,15 @@ class Experiment:
 
         return inspect(self._recordings())
 
-    def plan(self, minutes: float | None = None, preset: str = "") -> "Plan":
+    def plan(self, minutes: float | None = None, settings: PrepareSettings = PrepareSettings()) -> "Plan":
         """Plan a training: settings for these recordings, this machine and these minutes, each with its reason.
 
         Parameters
         ----------
         minutes : float, optional
             What you have. None: until the session ends, or as long as it takes.
-        preset : str
-            One that you chose yourself; empty: the plan chooses.
+        settings : PrepareSettings
+            What you chose yourself: a preset, speakers, what is held out.
 
         Raises
         ------
@@ -94,7 +94,7 @@ class Experiment:
         """
         from .training.plan import plan_of
 
-        return plan_of(self.layout, self.dataset, minutes, preset, runtime=self.runtime, progress=self.progress)[1]
+        return plan_of(self.layout, self.dataset, minutes, settings, runtime=self.runtime, progress=self.progress)[1]
 
     def prepare(self, settings: PrepareSettings = PrepareSettings(), stop: Stop | None = None) -> "PrepareReport":
         """Cut the recordings into clips. Settings that you do not give stay as they were."""

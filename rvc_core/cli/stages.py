@@ -10,7 +10,6 @@ from ..conversion.script import read_script
 from ..errors import DatasetError, SettingsError, UnsafeFileError
 from ..experiment import Experiment
 from ..preparation.incoming import brought, sources
-from ..presets import PRESETS
 from ..progress import Silent, Terminal
 from ..settings import (
     ConvertSettings,
@@ -43,7 +42,7 @@ from .arguments import (
 
 _MOST_SHOWN = 20  # sentences on a terminal
 SETTINGS_OF: dict[str, tuple[type[Settings], ...]] = {
-    "plan": (),
+    "plan": (PrepareSettings,),
     "prepare": (PrepareSettings,),
     "extract": (ExtractSettings,),
     "train": (TrainSettings, MirrorSettings),
@@ -69,7 +68,7 @@ def _begun(arguments: argparse.Namespace) -> Experiment:
 
 def _plan(arguments: argparse.Namespace) -> Result:
     lab = experiment_of(arguments) if arguments.dataset else existing_experiment(arguments)
-    made = lab.plan(arguments.minutes, arguments.preset)
+    made = lab.plan(arguments.minutes, settings_of(PrepareSettings, arguments))
     if arguments.json:
         return made.as_json()
     print(made)
@@ -313,7 +312,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     ),
     "plan": (
         _plan,
-        "Plan a training: settings for these recordings and this machine, with reasons.",
+        "Plan a training for these recordings and this machine, with reasons. A preset that you give stays.",
         _NAME,
         _DATASET[0],
         named(
@@ -321,13 +320,6 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
             "Time for training. Default: until the session ends, or as long as it takes.",
             type=float,
             metavar="MINUTES",
-        ),
-        named(
-            "--preset",
-            "Keep to this preset. Default: the plan chooses.",
-            default="",
-            choices=[*PRESETS],
-            metavar="PRESET",
         ),
     ),
     "prepare": (_prepare, "Cut recordings into clips.", _NAME, *_DATASET),

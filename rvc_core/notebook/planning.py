@@ -1,8 +1,10 @@
 """The cell Settings: what the recordings are like, and the plan that fills the form below."""
 
+from dataclasses import replace
+
 from ..batch import TRAIN_SETTINGS
 from ..preparation.survey import DatasetReport
-from ..settings import PrepareSettings, RuntimeSettings
+from ..settings import PrepareSettings, RuntimeSettings, TrainSettings
 from ..training.plan import plan_of
 from .cells import with_recordings, with_recordings_or_clips
 from .recordings_form import tree_of
@@ -32,14 +34,18 @@ def plan(minutes: float = 0) -> None:
     lab = session.lab
     if are_here and lab.dataset is not None:
         print(tree_of(lab.dataset))
-    chosen = session.settings(PrepareSettings).preset if session.is_demo else session.given.get("preset", "")
-    time = minutes or session.given.get("max_minutes")
+    fresh = replace(session, planned={})  # without what an earlier plan said
+    own = fresh.settings(PrepareSettings)
+    if not session.is_demo:
+        chosen = {*session.given, *session.chosen.get("PrepareSettings", {})}
+        own = PrepareSettings(**{name: value for name, value in own if name in chosen})
+    time = minutes or fresh.settings(TrainSettings).max_minutes
     survey, made = plan_of(
         lab.layout,
         lab.dataset if are_here else None,
         time,
-        chosen,
-        runtime=session.settings(RuntimeSettings),
+        own,
+        runtime=fresh.settings(RuntimeSettings),
         progress=lab.progress,
     )
     if survey:
@@ -47,7 +53,7 @@ def plan(minutes: float = 0) -> None:
     print(f"\n{say('plan')}")
     for line in made.lines:
         name = say(f"plan_{line.setting}") if line.setting in _BESIDE else label_of(line.setting)
-        print(f"  {name}: {line.value} · {translated(line.reason)} ({line.source})")
+        print(f"  {name}: {line.value} · {translated(line.reason)} ({line.source.partition('#')[0]})")
     known = {name for settings in TRAIN_SETTINGS for name in settings.model_fields}
     Session.remember(planned={one.setting: [one.value, one.reason] for one in made.lines if one.setting in known})
 

@@ -52,7 +52,7 @@ def choose_heldout(
         chosen_of_all |= {own[number]: span for number, span in held_of_own.items()}
     if speakers:
         return chosen_of_all
-    target = _target_seconds(sum(lengths) / rate_hz, minutes) * rate_hz
+    target = heldout_seconds(sum(lengths) / rate_hz, minutes) * rate_hz
     if not target:
         return {}
     limit = max(target, min(2 * target, _LARGEST_SHARE * sum(lengths)))
@@ -72,7 +72,14 @@ def choose_heldout(
     }
 
 
-def _target_seconds(data_seconds: float, minutes: float | None) -> float:
+def heldout_seconds(data_seconds: float, minutes: float | None) -> float:
+    """How much is to be held out of so much data.
+
+    Examples
+    --------
+    >>> heldout_seconds(600, None), heldout_seconds(100, None), heldout_seconds(60, 5)
+    (60.0, 0.0, 20.0)
+    """
     if minutes is None:
         return max(_LEAST_SECONDS, _SHARE * data_seconds) if data_seconds >= _LEAST_DATA_SECONDS else 0.0
     return min(60 * minutes, _LARGEST_SHARE * data_seconds) if data_seconds >= _SHORTEST_DATA_SECONDS else 0.0

@@ -3,11 +3,12 @@
 import math
 from dataclasses import dataclass, replace
 
+from ..settings import PrepareSettings
 from ..workspace.manifest import Manifest, covered_seconds
+from .heldout import heldout_seconds
 from .survey import DatasetReport, Grade
 
 _CLIP_SECONDS = 2.7  # of a usual clip: 2964 s in 1130 clips
-_HOLDOUT_MINUTES, _HOLDOUT_SHARE = 3.0, 0.1
 _SILENT = 0.99
 _MOST_POOR, _MOST_FAULTY, _MOST_BELOW = 0.3, 0.3, 0.25
 
@@ -41,7 +42,9 @@ class Material:
     speakers: int = 1
 
 
-def material_of(report: DatasetReport, manifest: Manifest | None = None, speakers: int = 1) -> Material:
+def material_of(
+    report: DatasetReport, settings: PrepareSettings = PrepareSettings(), manifest: Manifest | None = None
+) -> Material:
     """Sum up a survey; with the clips that were made of these recordings, if there are any."""
     usable = [
         (one, one.quality, one.seconds * (1 - one.quality.silent_share))
@@ -52,15 +55,18 @@ def material_of(report: DatasetReport, manifest: Manifest | None = None, speaker
     poor = sum(seconds for one, _, seconds in usable if one.verdict == "poor")
     good = sum(seconds for one, _, seconds in usable if one.verdict == "good")
     grade: Grade = "poor" if poor > _MOST_POOR * total else "usable" if total - good > _MOST_FAULTY * total else "good"
-    bandwidth_hz = _reached_hz([(quality.bandwidth_hz, seconds) for _, quality, seconds in usable])
     worst = sorted(report.recordings, key=lambda one: (one.verdict != "poor", -one.seconds))
-    to_fix = tuple((one.recording, one.problems[0]) for one in worst if one.problems)
-    if manifest:
-        return replace(of_clips(manifest), grade=grade, bandwidth_hz=bandwidth_hz, to_fix=to_fix, speakers=speakers)
-    has_heldout = total >= 60 * _HOLDOUT_MINUTES
-    minutes = total / 60 * (1 - _HOLDOUT_SHARE if has_heldout else 1)
-    clips = math.ceil(60 * minutes / _CLIP_SECONDS)
-    return Material(minutes, grade, bandwidth_hz, clips, has_heldout, to_fix, speakers)
+    folders = {one.recording.split("/")[0] for one, *_ in usable} if settings.speakers == "folders" else ()
+    held = heldout_seconds(total, settings.holdout_minutes)
+    minutes = (total - held) / 60
+    planned = Material(minutes, None, 0.0, math.ceil(60 * minutes / _CLIP_SECONDS), held > 0)
+    return replace(
+        of_clips(manifest) if manifest else planned,
+        grade=grade,
+        bandwidth_hz=_reached_hz([(quality.bandwidth_hz, seconds) for _, quality, seconds in usable]),
+        to_fix=tuple((one.recording, one.problems[0]) for one in worst if one.problems),
+        speakers=max(1, len(folders)),
+    )
 
 
 def _reached_hz(rows: list[tuple[float, float]]) -> float:

@@ -16,7 +16,7 @@ from ..preparation.material import Material, material_of, of_clips
 from ..preparation.survey import DatasetReport, Grade, inspect
 from ..presets import PRESETS
 from ..progress import Progress, Report, Silent, counted
-from ..settings import RuntimeSettings, S
+from ..settings import PrepareSettings, RuntimeSettings, S
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord, Manifest
 from .capacity import OTHER_CARDS, OVERHEAD, OWN_GPU, OWN_RUN, USUAL_CLIPS, Begun, Machine, guide_batch, step_of
@@ -319,7 +319,7 @@ def _verdict(material: Material) -> Line:
     if material.has_heldout:
         why = "Train, then read the verdict: no plan knows the best epoch. It names the saved voice to take."
         return Line("verdict", "rvc verdict", why, "docs/overtraining.md#how-often-it-is-right")
-    why = "Nothing is held out under three minutes, so nothing can be measured: listen to the saved voices."
+    why = "Nothing is held out, so nothing can be measured: listen to the saved voices."
     return Line("verdict", "rvc verdict", why, "docs/overtraining.md#what-is-measured-and-when")
 
 
@@ -327,12 +327,17 @@ def plan_of(
     layout: Layout,
     dataset: Path | None,
     minutes: float | None = None,
-    preset: str = "",
+    settings: PrepareSettings = PrepareSettings(),
     *,
     runtime: RuntimeSettings = RuntimeSettings(),
     progress: Progress = Silent(),
 ) -> tuple[DatasetReport | None, Plan]:
     """Survey the recordings of an experiment, and plan its training; the survey is None if they are gone.
+
+    Parameters
+    ----------
+    settings : PrepareSettings
+        Those that you chose yourself: a preset, speakers, what is held out.
 
     Raises
     ------
@@ -349,7 +354,7 @@ def plan_of(
         raise StageOrderError(f"{layout.name!r} has no recordings yet", hint="name them: rvc plan NAME --dataset PLACE")
     is_same = record is not None and Path(record.dataset) == place.absolute()
     manifest = Manifest.load(layout) if is_same else None
-    speakers = len(record.speaker_names) if record and is_same else 0
     survey = None if manifest and not place.exists() else inspect(place, progress=progress)
-    material = material_of(survey, manifest, max(1, speakers)) if survey else of_clips(manifest or Manifest())
-    return survey, plan(material, Machine.here(runtime), minutes, Begun.of(layout), preset)
+    material = material_of(survey, settings, manifest) if survey else of_clips(manifest or Manifest())
+    chosen = settings.preset if "preset" in settings.model_fields_set else ""
+    return survey, plan(material, Machine.here(runtime), minutes, Begun.of(layout), chosen)

@@ -273,8 +273,8 @@ def _type_folder(notebook: browser.Notebook, folder: Path) -> None:
 
 
 def _train(notebook: browser.Notebook, home: Path, name: str) -> bool:
-    """Run the cells from Report to Watch, one by one; whether there is a voice then."""
-    for cell in ("report()", "start()", "watch_training()"):
+    """Run the cells from Settings to Watch, one by one; whether there is a voice then."""
+    for cell in ("plan(minutes)", "start()", "watch_training()"):
         shown = notebook.run(f"notebook.{cell}", seconds=600)
         assert shown.locator(FAILED).count() == 0, shown.inner_text()
     return Layout.of(name, home).final_voice.exists()

@@ -199,9 +199,14 @@ def test_a_survey_is_summed_up_by_time() -> None:
     silent = one("s", 600, 0, "poor", "silent", silent=1.0)
     assert material_of(DatasetReport(10, "poor", "", [silent])).clips == 0
     kept = material_of(
-        DatasetReport(17.0, "good", "", rows), Manifest([Clip("0_0", "a", 0, 3), Clip("0_1", "a", 3, 3)]), 2
+        DatasetReport(17.0, "good", "", rows), manifest=Manifest([Clip("0_0", "a", 0, 3), Clip("0_1", "a", 3, 3)])
     )
-    assert (kept.minutes, kept.clips, kept.has_heldout, kept.speakers) == (0.1, 2, False, 2)
+    assert (kept.minutes, kept.clips, kept.has_heldout, kept.grade) == (0.1, 2, False, "poor")
+    choir = DatasetReport(4, "good", "", [one(f"{who}/a", 100, 20_000, "good") for who in ("ann", "ben")])
+    asked = PrepareSettings(speakers="folders", holdout_minutes=0)
+    assert (material_of(choir).speakers, material_of(choir, asked).speakers) == (1, 2)
+    assert material_of(choir).has_heldout and not material_of(choir, asked).has_heldout
+    assert material_of(choir, asked).minutes == pytest.approx(200 / 60)
 
 
 def test_the_driver_is_asked_about_gpus(monkeypatch: pytest.MonkeyPatch) -> None:

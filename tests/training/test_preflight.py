@@ -89,3 +89,18 @@ def test_the_large_sections_of_the_gpu_benchmark_run_on_a_cpu(tmp_path: Path) ->
     done = subprocess.run([sys.executable, str(BENCHMARKS / "gpu.py"), *names, *options], check=False)
     report = json.loads(output.read_text())
     assert done.returncode == 0 and report["failed"] == [] and set(names) <= report.keys()
+
+
+def test_what_was_measured_is_kept_for_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rvc_core.cli import main
+    from rvc_core.system import devices
+    from rvc_core.training.capacity import Machine
+
+    told = preflight_module.GpuReport("Tesla T4", "2.11", "v2-40k", "fp16", "", 7, 0.31, 1 << 30, True, 1.0)
+    monkeypatch.setenv("RVC_HOME", str(tmp_path))
+    monkeypatch.setattr(devices, "choose_device", lambda: devices.Device("cuda:0", "pretended"))
+    monkeypatch.setattr(preflight_module, "preflight", lambda *arguments: told)
+    main(["check", "--gpu", "--json"])
+    monkeypatch.setattr("rvc_core.training.capacity.list_gpus", lambda: [devices.Gpu("Tesla T4", 15.0, (7, 5))])
+    measured = Machine.here().measured
+    assert measured is not None and (measured["clips_per_step"], measured["step_seconds"]) == (7, 0.31)
