@@ -89,7 +89,7 @@ def test_conda_has_the_same_set():
 def test_the_script_installs_the_extras_that_exist():
     lines = dict(re.findall(r'^(extras_\w+)="(.+)"$', SCRIPT.read_text("utf-8"), re.MULTILINE))
     names = lines["extras_test"].replace("$extras_base", lines["extras_base"]).split(",")
-    unasked = {"gpu", "praat", "pocket", "gsv", "spleeter"}  # another faiss, GPL, and large downloads
+    unasked = {"gpu", "praat", "pocket", "gsv", "spleeter", "denoise"}  # another faiss, GPL, and large downloads
     assert set(names) == set(PROJECT["optional-dependencies"]) - unasked
     assert not any("parselmouth" in requirement for requirement in PROJECT["dependencies"])
 

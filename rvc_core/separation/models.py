@@ -8,6 +8,7 @@ from ..assets import registry
 from ..embedded import SEPARATOR_FILE
 from ..errors import SettingsError, WeightsError
 from ..system.files import sha256_of
+from . import deepfilter
 from .chunks import Separator
 from .spleeter import FILES as SPLEETER_FILES
 from .spleeter import INSTALL
@@ -92,7 +93,11 @@ def chosen(kind: str, wanted: str = "auto") -> Model:
     if kind == "vocals" and wanted in ("auto", EMBEDDED):
         return Model(EMBEDDED, sha256_of(SEPARATOR_FILE))
     if not files:
-        raise WeightsError(f"no model for {kind} is known", hint=f"leave out {kind}")
+        if deepfilter.folder():
+            return Model(deepfilter.NAME, deepfilter.MODEL_SHA256)
+        raise WeightsError(
+            f"no model for {kind} is installed", hint=f"install one: {deepfilter.INSTALL}; or leave out {kind}"
+        )
     fetched = kind if wanted == "auto" else PurePath(files[0]).name
     raise WeightsError(
         f"the model for {kind} is not at {registry.places(files[0])[0]}",
@@ -106,6 +111,8 @@ def load(model: Model, device: str) -> Separator:
         from .spleeter import SpleeterSeparator
 
         return SpleeterSeparator(place, device)
+    if model.name == deepfilter.NAME and (place := deepfilter.folder()):
+        return deepfilter.DeepFilterSeparator(place)
     if not model.asset:
         from .embedded import EmbeddedSeparator
 
