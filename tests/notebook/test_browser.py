@@ -150,6 +150,7 @@ def test_a_voice_is_made_by_mouse_and_keyboard(tmp_path: Path) -> None:
         assert not ill(notebook)
 
 
+@pytest.mark.slow
 def test_a_song_is_made_and_every_stem_has_a_player(tmp_path: Path) -> None:
     browser.need_browser()
     home, studio = tmp_path / "home", tmp_path / "studio"

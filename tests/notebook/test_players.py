@@ -90,6 +90,7 @@ def shown_by(call, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
     return bundles
 
 
+@pytest.mark.slow
 def test_the_notebook_stays_small_after_the_whole_journey(
     song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
