@@ -130,7 +130,8 @@ def _sweep(arguments: argparse.Namespace) -> Result:
         known = {match[1]: path for path in saved if (match := re.search(r"_e(\d+)_s\d+$", path.stem))}
         wanted = [*known] if arguments.epochs == ["all"] else arguments.epochs
         if missing := [epoch for epoch in wanted if epoch not in known]:
-            raise SettingsError(f"no voice of epoch {missing[0]}", hint=f"there are all, {', '.join(known)}")
+            there = f"there are the epochs {', '.join(known)}" if known else "name an experiment, or leave out --epochs"
+            raise SettingsError(f"no voice of epoch {missing[0]}", hint=there)
         chosen = [known[epoch] for epoch in wanted]
     grid = {name: values for name in SWEPT if (values := getattr(arguments, name))}
     ensure_folder(Path(arguments.output))

@@ -89,6 +89,28 @@ def _converted(name: str, result: Result) -> Iterator[str]:
         yield f"{result['failed']} of {len(result['files'])} failed"
 
 
+def _sung(name: str, result: Result) -> Iterator[str]:
+    for song in result["files"]:
+        if "error" in song:
+            continue
+        again = "was made before; nothing changed: " if song["skipped"] else ""
+        yield f"{again}{song['output']}: {_time(song['seconds'])}, and {counted(len(song['stems']), 'stem')} beside it"
+        moved = ", ".join(f"{part} {semitones:+g} semitones" for part, semitones in song["transpose"].items())
+        yield f"  {moved}; true peak {song['levels']['true_peak_db']:.1f} dB"
+        yield from _warned(song)
+
+
+def _separated(name: str, result: Result) -> Iterator[str]:
+    for song in result["songs"]:
+        if "error" in song:
+            continue
+        for stem, place in song["stems"].items():
+            level_db = song["levels_db"][stem]
+            yield f"{place}: {'silent' if level_db is None else f'{level_db:.0f} dB'}"
+        for note in song["notes"]:
+            yield f"  note: {note}"
+
+
 def _warned(result: Result) -> Iterator[str]:
     for warning in result["warnings"]:
         yield f"  note: {warning}"
@@ -109,4 +131,6 @@ _SENTENCES: dict[str, Callable[[str, Result], Iterator[str]]] = {
     "stop": _trained,
     "run": _ran,
     "convert": _converted,
+    "song": _sung,
+    "separate": _separated,
 }

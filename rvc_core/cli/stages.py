@@ -211,8 +211,12 @@ def _summary(results: list[Any]) -> Result:
 
 
 def _song(arguments: argparse.Namespace) -> Result:
-    named_voices = dict(_part_and_voice(text) for text in arguments.voice)
-    songs = list(arguments.songs)
+    parts, songs = [_part_and_voice(text) for text in arguments.voice], list(arguments.songs)
+    named_voices = dict(parts)
+    if len(named_voices) < len(parts):
+        raise SettingsError("a part is named twice", hint="write: --voice NAME=lead --voice NAME=backing")
+    if str(swallowed := getattr(arguments, "preview", True)).lower() not in ("true", "false"):
+        raise SettingsError(f"--preview takes no value, not {swallowed!r}", hint="write --preview after the songs")
     lead = named_voices.get("lead") or songs.pop(0)
     if not songs:
         raise SettingsError("no song was given", hint="write: rvc song VOICE SONG")

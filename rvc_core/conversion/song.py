@@ -25,7 +25,7 @@ from ..audio.mixing import (
     true_peak_db,
 )
 from ..audio.waveform import subtype_of
-from ..errors import AudioError, StorageError
+from ..errors import AudioError, SettingsError, StorageError
 from ..progress import Progress, Report, Silent
 from ..settings import ConvertSettings, SeparateSettings
 from ..song_settings import SongSettings
@@ -150,10 +150,10 @@ def make_song(
     ------
     AudioError
         When the song cannot be read, or has no vocals.
+    WeightsError
+        When a second voice has no model that separates what it is to sing.
     """
-    if not is_reachable(output):
-        raise StorageError(f"{output} cannot be reached: its storage went away", hint=MOUNT_AGAIN)
-    subtype_of(Path(f"a.{convert.output_format}"), convert.output_depth)  # refused before the work
+    _refuse(output, convert)
     title = readable(song.stem) + ("_preview" if settings.preview else "")
     digest = sha256_of(song) if song.is_file() else ""
     work = output / _SEPARATED / f"{title}-{digest[:8]}"
@@ -163,9 +163,12 @@ def make_song(
         work,
         (separate, singers.lead.converter.runtime),
         backing=settings.vocals == "lead" or singers.backing is not None,
+        second=singers.backing.name if singers.backing else "",
         dereverb=settings.dereverb,
         progress=progress,
     )
+    if not stems.backing:
+        singers = Singers(singers.lead)
     chosen = {name: one.stamp() for name, one in (("song", settings), ("convert", convert), ("separate", separate))}
     voices = {part: singer.converter.identity for part, singer in singers.all.items()}
     stamp, name = signature([_VERSION, digest, stems.models, chosen, voices]), f"{title}_{singers.name}"
@@ -183,6 +186,15 @@ def make_song(
     for leftover in work.glob("converted-*"):
         leftover.unlink()
     return report
+
+
+def _refuse(output: Path, convert: ConvertSettings) -> None:
+    """Refuse before the work what cannot be written, or would have no effect."""
+    if not is_reachable(output):
+        raise StorageError(f"{output} cannot be reached: its storage went away", hint=MOUNT_AGAIN)
+    subtype_of(Path(f"a.{convert.output_format}"), convert.output_depth)  # refused before the work
+    if convert.loudness_lufs is not None:
+        raise SettingsError("loudness_lufs has no effect on a song", hint="leave it out; vocals_db sets the vocals")
 
 
 def _excerpt(song: Path, work: Path) -> Path:

@@ -40,7 +40,9 @@ class SongStems:
     notes: list[str] = field(default_factory=list)
 
 
-def separated(song: Path, work: Path, how: How, *, backing: bool, dereverb: bool, progress: Progress) -> SongStems:
+def separated(
+    song: Path, work: Path, how: How, *, backing: bool, second: str = "", dereverb: bool, progress: Progress
+) -> SongStems:
     """Separate a song; stages that are done are not done again.
 
     Parameters
@@ -49,11 +51,15 @@ def separated(song: Path, work: Path, how: How, *, backing: bool, dereverb: bool
         Folder of this song's stages.
     backing, dereverb : bool
         Separate the backing vocals, and the reverb of the lead, where there is a model.
+    second : str
+        Name of the voice that is to sing the backing vocals.
 
     Raises
     ------
     AudioError
         When there are no vocals in it.
+    WeightsError
+        When a second voice is named, and no model separates the backing vocals.
     """
     found = SongStems(song, song)
     whole = _stage(found, work, "vocals", how, progress)
@@ -77,6 +83,11 @@ def separated(song: Path, work: Path, how: How, *, backing: bool, dereverb: bool
         try:
             kept, rest = _stage(found, work, kind, how, progress).values()
         except WeightsError as error:
+            if kind == "lead" and second:
+                raise WeightsError(
+                    f"{second!r} cannot sing: no model here separates the backing vocals",
+                    hint="get it with: rvc weights fetch lead; or leave out the second voice",
+                ) from error
             found.notes.append(f"skipped {kind}: {error.hint.partition(';')[0]}")
             continue
         if not _is_heard(*(loudness_lufs(read_stem(path)) for path in (rest, kept))):

@@ -70,7 +70,8 @@ class RepairReport(Report):
     def __str__(self) -> str:
         repaired = sum(bool(one.repairs) for one in self.recordings)
         lines = [
-            f"{repaired} of {counted(len(self.recordings), 'recording')} repaired, the others copied: {self.output}",
+            f"{repaired} of {counted(len(self.recordings) + len(self.failed), 'recording')} repaired, "
+            f"{len(self.recordings) - repaired} copied, {len(self.failed)} not read: {self.output}",
             f"{'recording':<28} {'loudness LUFS':>17} {'above noise dB':>17} {'reverb s':>15} {'hum dB':>15}  repairs",
         ]
         for one in self.recordings:
@@ -222,7 +223,7 @@ def _repaired(
                 np.ascontiguousarray(stem.samples.T), stem.sample_rate, (kind,), separation, runtime=runtime
             )
         except WeightsError as error:
-            warnings.append(f"{name} stays: {error.hint}")
+            warnings.append(f"{name} stays: {error.hint.partition('; or leave out')[0]}")
             continue
         kept, rest = (Stem(np.ascontiguousarray(part.T), stem.sample_rate) for part in made.samples.values())
         level_db = loudness_lufs(rest) - loudness_lufs(kept)

@@ -148,6 +148,8 @@ def test_song_names_voices_by_part_and_answers_for_every_song(
         assert len(answer["files"]) == len(expected) + ("nowhere" in words)
     for words, told in (
         (["alice"], "no song was given"),
+        (["alice", "--preview", "takes/0.wav"], "--preview takes no value"),
+        (["--voice", "alice=lead", "--voice", "bob=lead", "takes"], "a part is named twice"),
         (["alice", "takes", "--voice", "bob=bass"], "does not name a part"),
         (["alice", "takes", "--key-semitones", "40"], "key_semitones must be at most 12"),
         (["alice", "takes", "--vocals-db", "loud"], "vocals_db must be auto or a number of dB"),

@@ -19,7 +19,7 @@ from rvc_core.conversion import song as module
 from rvc_core.conversion import song_stems
 from rvc_core.conversion.convert import ConvertResult
 from rvc_core.conversion.song import Singer, Singers, SongReport, make_song
-from rvc_core.errors import AudioError, RVCError, WeightsError
+from rvc_core.errors import AudioError, RVCError, SettingsError, WeightsError
 from rvc_core.settings import ConvertSettings, RuntimeSettings
 from rvc_core.song_settings import SongSettings
 from synth import phrase
@@ -160,6 +160,30 @@ def test_two_voices_sing_and_a_backing_without_a_voice_stays(song: Callable[...,
     assert [row["converted"] for row in both.stems] == [True, True, False, False]
     together = _sing(file, tmp_path / "c", one, vocals="all")
     assert [row["part"] for row in together.stems][0] == "vocals" and len(together.stems) == 3
+
+
+def test_a_second_voice_that_cannot_sing_is_refused_and_one_without_a_part_is_not_reported(
+    song: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(WeightsError, match="'Zoë' cannot sing") as unsung:
+        _sing(song(), tmp_path / "a", Parrot(), Parrot("other"))
+    assert "rvc weights fetch lead" in unsung.value.hint and not [*(tmp_path / "a").glob("My_song*")]
+    alone = song("Alone.wav", lead=_vocals(3.0), backing=np.zeros((3 * RATE, 2), np.float32))
+    report = _sing(alone, tmp_path / "b", Parrot(), Parrot("other"))
+    assert report.voices == {"lead": "my friend"} and Path(report.output).name == "Alone_my_friend.wav"
+    assert any("no backing vocals" in line for line in report.warnings)
+
+
+def test_a_loudness_that_would_do_nothing_is_refused(song: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no effect on a song"):
+        make_song(
+            song(),
+            tmp_path / "out",
+            Singers(Singer("my friend", Parrot())),
+            SongSettings(),
+            ConvertSettings(loudness_lufs=-20),
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def test_reverb_comes_back_as_it_was(song: Callable[..., Path], tmp_path: Path) -> None:

@@ -1,0 +1,29 @@
+"""What commands say at a terminal when they are done."""
+
+from rvc_core.cli.sentences import in_sentences
+
+SONG = {
+    "output": "songs/s_alice/s_alice.wav",
+    "seconds": 83.0,
+    "stems": [{}, {}, {}],
+    "transpose": {"lead": 12.0},
+    "levels": {"true_peak_db": -1.04},
+    "warnings": ["skipped dereverb: get it with: rvc weights fetch dereverb"],
+    "skipped": False,
+}
+
+
+def test_a_song_is_told_in_three_lines() -> None:
+    told = in_sentences("song", "", {"files": [SONG, {"source": "b", "error": "no sound", "hint": ""}], "failed": 1})
+    assert told == [
+        "songs/s_alice/s_alice.wav: 1:23 min, and 3 stems beside it",
+        "  lead +12 semitones; true peak -1.0 dB",
+        "  note: skipped dereverb: get it with: rvc weights fetch dereverb",
+    ]
+    assert "nothing changed" in (in_sentences("song", "", {"files": [SONG | {"skipped": True}]}) or [""])[0]
+
+
+def test_stems_are_told_with_their_levels() -> None:
+    song = {"stems": {"vocals": "a/vocals.wav", "instrumental": "a/i.wav"}, "notes": ["it was read as mono"]}
+    told = in_sentences("separate", "", {"songs": [song | {"levels_db": {"vocals": -20.4, "instrumental": None}}]})
+    assert told == ["a/vocals.wav: -20 dB", "a/i.wav: silent", "  note: it was read as mono"]
