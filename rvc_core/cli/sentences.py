@@ -100,6 +100,21 @@ def _sung(name: str, result: Result) -> Iterator[str]:
         yield from _warned(song)
 
 
+def _spoken(name: str, result: Result) -> Iterator[str]:
+    count = counted(len(result["spoken"]), "sentence")
+    yield f"{result['output']}: {_time(result['seconds'])}, {count}, {result['transpose']:+g} semitones"
+    yield f"  {result['engine']} spoke, and the voice said it again"
+    if words := result["words"]:
+        own = f"{words['engine_error_rate']:.0%} of the engine's own speech"
+        yield f"  a recogniser misses {words['error_rate']:.0%} of the words, and {own}"
+    yield from (f"  cue {one['number']} ends {one['late_seconds']:.1f} s late" for one in _late(result["spoken"]))
+    yield from _warned(result)
+
+
+def _late(spoken: list[Result]) -> list[Result]:
+    return [one for one in spoken if one["late_seconds"] > 0]
+
+
 def _separated(name: str, result: Result) -> Iterator[str]:
     for song in result["songs"]:
         if "error" in song:
@@ -133,4 +148,5 @@ _SENTENCES: dict[str, Callable[[str, Result], Iterator[str]]] = {
     "convert": _converted,
     "song": _sung,
     "separate": _separated,
+    "speak": _spoken,
 }

@@ -40,7 +40,6 @@ from .arguments import (
     voice_of,
 )
 
-_MOST_SHOWN = 20  # sentences on a terminal
 SETTINGS_OF: dict[str, tuple[type[Settings], ...]] = {
     "plan": (PrepareSettings,),
     "prepare": (PrepareSettings,),
@@ -174,8 +173,6 @@ def _speak(arguments: argparse.Namespace) -> Result:
     if result.failed:
         count = f"{len(result.failed)} of {len(result.failed) + len(result.spoken)} sentences failed"
         report |= {"error": count, "hint": "the others are in the result", "failed_command": True}
-    if not arguments.json and len(report["spoken"]) > _MOST_SHOWN:
-        report["spoken"] = f"{len(report['spoken'])} sentences"
     return report
 
 

@@ -138,7 +138,8 @@ def repair(
         write_json(output / _REPORT, {"recordings": [asdict(one) for one in rows], "failed": failed})
         progress.advance(name)
     if not rows:
-        raise AudioError("no recording could be read", hint="play them to check that they are recordings")
+        told = failed[0] if failed else {"error": "there is none", "hint": "choose a folder with recordings"}
+        raise AudioError(f"no recording could be read: {told['error']}", hint=told["hint"])
     return RepairReport(str(output), rows, failed)
 
 
