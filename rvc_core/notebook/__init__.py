@@ -25,7 +25,7 @@ _PUBLIC = {
     ),
     **dict.fromkeys(("report", "plan"), "planning"),
     "parameters": "unattended",
-    "sing": "songs",
+    "sing": "singing",
     **dict.fromkeys(("listen", "choose", "convert", "speak", "export", "clean_up", "job"), "results"),
 }
 __all__ = list(_PUBLIC)

@@ -7,6 +7,7 @@ import nbclient
 import nbformat
 import pytest
 
+import rvc_core
 from rvc_core import notebook
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import DatasetError, SettingsError, StageOrderError
@@ -134,3 +135,10 @@ def test_the_next_day_a_name_alone_brings_the_voice_back(home: Path, tiny: None,
     assert notebook.begin("alice", place=kept).layout.generator_steps() == [1]
     assert (Session.load().lab.layout.name, Session.load().dataset) == ("alice", "synthetic")
     assert notebook.begin("bob", place=kept).layout.name == DEMO  # a new name without recordings is the demo
+
+
+def test_no_module_takes_the_name_of_a_cell() -> None:
+    """A module that is imported becomes an attribute of its package, and would stand where its function was."""
+    for package in (rvc_core, notebook):
+        modules = {file.stem for file in Path(package.__file__).parent.glob("*")}
+        assert not modules & {*package.__all__} - {"notebook"}
