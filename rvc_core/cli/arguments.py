@@ -12,7 +12,7 @@ from ..experiment import Experiment
 from ..preparation.incoming import brought, sources
 from ..progress import Silent, Terminal
 from ..settings import RuntimeSettings, Settings
-from ..voice import Voice
+from ..voice import FailedFile, Voice
 from ..workspace.layout import Layout, refuse_unknown
 
 _FILES = {*AUDIO_SUFFIXES, ".zip", ".pth", ".safetensors", ".index", ".onnx", ".json", ".csv", ".ipynb", ".yaml"}
@@ -29,6 +29,19 @@ def complain(error: str, hint: str) -> None:
     """Print an error and its hint on stderr."""
     fresh = "\r\033[K" if sys.stderr.isatty() else ""  # a bar may stand on this line
     print(f"{fresh}rvc: {error}" + (f"\n     {hint}" if hint else ""), file=sys.stderr)
+
+
+def summary_of(results: list[Any], key: str = "files") -> Result:
+    """The reports of files, of which some may have failed; each of several failures is told on stderr."""
+    failures, several = [result for result in results if isinstance(result, FailedFile)], len(results) > 1
+    for failure in failures if several else ():  # the command itself tells of the only one
+        complain(f"{failure.source}: {failure.error}", failure.hint)
+    summary: Result = {key: [result.as_json() for result in results], "failed": len(failures)}
+    if not failures:
+        return summary
+    first = failures[0]
+    told = f"{len(failures)} of {len(results)} {key} failed: " if several else f"{first.source}: "
+    return summary | {"error": told + first.error, "hint": first.hint, "failed_command": True}
 
 
 def settings_of(settings: type[Settings], arguments: argparse.Namespace) -> Any:

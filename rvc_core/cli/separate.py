@@ -12,12 +12,12 @@ from ..voice import FailedFile
 from .arguments import (
     RECORDINGS,
     Result,
-    complain,
     ensure_folder,
     named,
     progress_of,
     recordings_of,
     settings_of,
+    summary_of,
 )
 
 
@@ -46,19 +46,7 @@ def _separate(arguments: argparse.Namespace) -> Result:
             results.append(FailedFile(str(song), str(error), error.hint))
         except OSError as error:
             results.append(FailedFile(str(song), *in_words(error)))
-    failures = [result for result in results if isinstance(result, FailedFile)]
-    for failure in failures if len(results) > 1 else ():
-        complain(f"{failure.source}: {failure.error}", failure.hint)
-    summary: Result = {"songs": [result.as_json() for result in results], "failed": len(failures)}
-    if failures:
-        summary |= {
-            "error": f"{len(failures)} of {len(results)} songs failed: {failures[0].error}"
-            if len(results) > 1
-            else f"{failures[0].source}: {failures[0].error}",
-            "hint": failures[0].hint,
-            "failed_command": True,
-        }
-    return summary
+    return summary_of(results, "songs")
 
 
 COMMANDS = {

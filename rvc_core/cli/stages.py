@@ -37,6 +37,7 @@ from .arguments import (
     named,
     progress_of,
     settings_of,
+    summary_of,
     voice_of,
 )
 
@@ -184,27 +185,7 @@ def _convert(arguments: argparse.Namespace) -> Result:
     files = [one for one in inputs if isinstance(one, Path)]
     made = voice.convert_all(files, arguments.output, settings, progress=progress_of(arguments)) if files else []
     in_turn = iter(made)
-    return _summary([next(in_turn) if isinstance(one, Path) else one for one in inputs])
-
-
-def _summary(results: list[Any]) -> Result:
-    """The reports of files, of which some may have failed."""
-    failures = [result for result in results if isinstance(result, FailedFile)]
-    for failure in failures if len(results) > 1 else ():  # the command itself tells of the only one
-        complain(f"{failure.source}: {failure.error}", failure.hint)
-    summary: Result = {
-        "files": [result.as_json() for result in results],
-        "failed": len(failures),
-        "failed_command": bool(failures),
-    }
-    if failures:
-        summary |= {
-            "error": f"{len(failures)} of {len(results)} files failed: {failures[0].error}"
-            if len(results) > 1
-            else f"{failures[0].source}: {failures[0].error}",
-            "hint": failures[0].hint,
-        }
-    return summary
+    return summary_of([next(in_turn) if isinstance(one, Path) else one for one in inputs])
 
 
 def _song(arguments: argparse.Namespace) -> Result:
@@ -225,7 +206,7 @@ def _song(arguments: argparse.Namespace) -> Result:
     inputs = _inputs(songs, output, progress_of(arguments))
     files = [one for one in inputs if isinstance(one, Path)]
     made = voice.sing_all(files, output, *chosen, backing=second, progress=progress_of(arguments)) if files else []
-    return _summary([*made, *(one for one in inputs if isinstance(one, FailedFile))])
+    return summary_of([*made, *(one for one in inputs if isinstance(one, FailedFile))])
 
 
 def _part_and_voice(text: str) -> tuple[str, str]:
