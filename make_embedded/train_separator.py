@@ -246,6 +246,7 @@ def wishes() -> argparse.Namespace:
     parser.add_argument("recordings", type=Path, help="16 kHz FLAC, one for each reader")
     parser.add_argument("parts", type=Path, help="from make_songs.py")
     parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--start", type=Path, help="weights (.safetensors) to begin with, where there is no checkpoint")
     parser.add_argument("--minutes", type=float, default=40.0, help="until the learning rate is 0")
     parser.add_argument("--clock", choices=["processor", "wall"], default="processor", help="whose minutes")
     parser.add_argument("--batch-size", type=int, default=6)
@@ -272,6 +273,8 @@ def main() -> None:
         "matrices": Muon([named[name] for name in square], rates["matrices"]),
         "others": torch.optim.AdamW(others, lr=rates["others"], weight_decay=0.01),
     }
+    if arguments.start:
+        network.load_state_dict(SeparatorNetwork.from_file(arguments.start).state_dict())
     mean = copy.deepcopy(network).eval()
     if arguments.checkpoint.exists():
         state = torch.load(arguments.checkpoint, weights_only=True)
