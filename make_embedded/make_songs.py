@@ -249,8 +249,11 @@ def generated(
 
 
 # -- sung lines ----------------------------------------------------------------------------------------------------
-def sung(samples: np.ndarray, random: Random, rate_hz: int = RATE_HZ) -> np.ndarray:
-    """A reader's passage, sung: each voiced stretch is held on a note with glide and vibrato, sometimes in harmony."""
+def sung(samples: np.ndarray, random: Random, rate_hz: int = RATE_HZ, pace: float = 1.0) -> np.ndarray:
+    """A reader's passage, sung: each voiced stretch is held on a note with glide and vibrato, sometimes in harmony.
+
+    With a `pace` above 1, notes last so much longer, and mouths are up to a fifth smaller or larger.
+    """
     import pyworld
 
     speech = samples.astype(np.float64)
@@ -258,6 +261,9 @@ def sung(samples: np.ndarray, random: Random, rate_hz: int = RATE_HZ) -> np.ndar
     f0 = pyworld.stonemask(speech, f0, time, rate_hz)
     spectrum = pyworld.cheaptrick(speech, f0, time, rate_hz)
     noise = pyworld.d4c(speech, f0, time, rate_hz)
+    if pace > 1.0:
+        bins = (np.arange(spectrum.shape[1]) * np.exp(random.uniform(-0.2, 0.2))).clip(0, spectrum.shape[1] - 1)
+        spectrum = np.ascontiguousarray(spectrum[:, bins.astype(int)])
     voiced = f0 > 0
     if voiced.sum() < 20:
         return np.zeros(0, np.float32)
@@ -274,7 +280,8 @@ def sung(samples: np.ndarray, random: Random, rate_hz: int = RATE_HZ) -> np.ndar
         degree = int(np.clip(degree + random.integers(-3, 4), -5, 7))
         number = centre + 12 * (degree // 7) + scale[degree % 7]
         length = max(
-            end - begin, int(FRAMES * random.choice([0.15, 0.25, 0.4, 0.8, 1.5], p=[0.25, 0.3, 0.25, 0.15, 0.05]))
+            end - begin,
+            int(pace * FRAMES * random.choice([0.15, 0.25, 0.4, 0.8, 1.5], p=[0.25, 0.3, 0.25, 0.15, 0.05])),
         )
         warp = np.linspace(0, 1, length)
         frames.append(begin + (warp ** random.uniform(0.7, 1.4) * (end - begin - 1)).astype(int))
@@ -323,11 +330,12 @@ def main() -> None:
         for part in PROGRAMS
     }
     jobs["generated"] = lambda: [generated(random) for _ in range(2 * arguments.passages)]
-    jobs["sung"] = lambda: [
-        sung(soundfile.read(path, dtype="float32")[0][: 10 * RATE_HZ], random)
-        for number, path in enumerate(readers)
-        if number % 10
-    ]
+    for name, begin, pace in (("sung", 0, 1.0), ("sung_slowly", 8, 2.2)):
+        jobs[name] = lambda begin=begin, pace=pace: [
+            sung(soundfile.read(path, dtype="float32")[0][begin * RATE_HZ :][: 10 * RATE_HZ], random, pace=pace)
+            for number, path in enumerate(readers)
+            if number % 10
+        ]
     for name, job in jobs.items():
         if not (path := folder / f"{name}.npy").exists():
             stored(path, job())

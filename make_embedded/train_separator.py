@@ -44,7 +44,7 @@ class Mixer:
     """Draws voices and music, as middle and sides (2, N)."""
 
     speech: list[np.ndarray]  # int16 (N,)
-    lines: np.ndarray  # int16 (1, N)
+    lines: list[np.ndarray]  # int16 (1, N) each
     parts: dict[str, list[np.ndarray]]  # int16 (2, N) each
     random: Random
     rooms: list[np.ndarray]
@@ -68,7 +68,8 @@ class Mixer:
     def voice(self, length: int) -> np.ndarray:
         """One singer or speaker (2, length), dry or in a room."""
         is_sung = self.often(0.55)
-        source = self.lines if is_sung else self.speech[self.random.integers(len(self.speech))][None]
+        source = self.lines[self.random.integers(len(self.lines))] if is_sung else None
+        source = self.speech[self.random.integers(len(self.speech))][None] if source is None else source
         line = self.cut(source, length, float(np.exp(self.random.uniform(-0.15, 0.15))) if self.often(0.5) else 1.0)[0]
         if rms(line) < 1e-3:
             return np.zeros((2, length), np.float32)
@@ -210,7 +211,7 @@ def gain(network: SeparatorNetwork, mixer: Mixer) -> dict[str, float]:
     length = 4 * RATE_HZ
     for number in range(24):
         kind = ("spoken", "sung")[number % 2]
-        source = mixer.lines if kind == "sung" else mixer.speech[number % len(mixer.speech)][None]
+        source = mixer.lines[0] if kind == "sung" else mixer.speech[number % len(mixer.speech)][None]
         vocals, music = mixer.cut(source, length)[0], mixer.music(length)[0]
         while rms(vocals) < 0.02:  # a pause
             vocals = mixer.cut(source, length)[0]
@@ -237,7 +238,8 @@ def load(arguments: argparse.Namespace, *, held_out: bool) -> Mixer:
 
     parts = {part: [kept(path.name) for path in sorted(arguments.parts.glob(f"{part}*.npy"))] for part in PARTS}
     random = np.random.default_rng(1)
-    return Mixer(speech, kept("sung.npy"), parts, random, rooms(random))
+    lines = [kept(path.name) for path in sorted(arguments.parts.glob("sung*.npy"))]
+    return Mixer(speech, lines, parts, random, rooms(random))
 
 
 def wishes() -> argparse.Namespace:
