@@ -2,12 +2,13 @@
 
     python benchmarks/long_runs.py NAME --target unheard/ --source others/ --text texts.tsv --scores NAME.jsonl
 
-Converts the target's unheard recordings to itself (`mel`: log-mel distance to the recording, nepers) and other people's
-sentences (`similarity` to the target's unheard recordings, GE2E; `words` misheard, pocketsphinx), without an index.
-Scores are kept in --scores, so that it goes on where it was interrupted. `together` is the mean of the three, each from
-0 (the best voice) to 1 (the worst). A pick's regret is what it is worse by than the best of all; its noise is the
-standard error of that difference over 2000 draws of the recordings. The best of many voices is partly the luckiest, so
-the last column chooses it by one half of the recordings and compares on the other, 2000 times. With --curve FILE, the
+Converts the target's unheard recordings to itself (`mel`: log-mel distance to the recording, nepers; `pitch`: share of
+voiced frames whose pitch is lost) and other people's sentences (`similarity` to the target's unheard recordings, GE2E;
+`words` misheard, pocketsphinx; `clean`: the rating that DNSMOS predicts), without an index. Scores are kept in
+--scores, so that it goes on where it was interrupted. `together` is the mean of all figures, each from 0 (the best
+voice) to 1 (the worst). A pick's regret is what it is worse by than the best of all; its noise is the standard error of
+that difference over 2000 draws of the recordings. The best of many voices is partly the luckiest, so the last column
+chooses it by one half of the recordings and compares on the other, 2000 times. With --curve FILE, the
 record of the training is written there, thinned, with the scores in its rows of voices.
 """
 
@@ -22,8 +23,10 @@ import torch
 from rvc_core.audio.recordings import recordings_in
 from rvc_core.audio.waveform import read_audio
 from rvc_core.conversion import convert
-from rvc_core.features.pitch import pitch_estimator, pitch_method
+from rvc_core.features.pitch import SAMPLE_RATE, pitch_estimator, pitch_method
 from rvc_core.nn.spectrogram import mel_spectrogram
+from rvc_core.scoring.cleanness import NaturalnessScorer
+from rvc_core.scoring.melody import pitch_share
 from rvc_core.scoring.similarity import SpeakerScorer, speaker_similarity
 from rvc_core.scoring.transcripts import texts_of
 from rvc_core.scoring.words import WordRecogniser
@@ -38,6 +41,7 @@ from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.metrics import history
 
 DRAWS, STEPS_KEPT = 2000, 150
+FIGURES = {"mel": 1, "pitch": 1, "similarity": -1, "words": 1, "clean": -1}  # -1: more is better
 LOSSES = ("loss/g/total", "loss/g/mel", "loss/g/kl", "loss/g/fm", "loss/d/total")
 
 
@@ -48,45 +52,44 @@ class Scorer:
         self.target, self.sources = ([(path.name, read_audio(path)) for path in paths] for paths in (target, sources))
         self.texts = texts_of(sources, text)
         self.recogniser, self.speakers = WordRecogniser(self.texts), SpeakerScorer()
+        self.naturalness = NaturalnessScorer()
         self.centre = self.speakers.centre([audio for _, audio in self.target])
         estimate = pitch_estimator(pitch_method("auto"), "cpu")  # half the time, and the same for every voice
         known = cache(lambda samples: estimate(np.frombuffer(samples, np.float32)))
-        convert.pitch_estimator = lambda *_: lambda samples: known(samples.tobytes())
+        self.pitch = lambda samples: known(samples.tobytes())
+        convert.pitch_estimator = lambda *_: self.pitch
 
     def __call__(self, path: Path) -> dict[str, dict[str, Any]]:
         """By figure: by recording."""
         voice = Voice.load(path, None, runtime=RuntimeSettings(threads=1))
         spec, settings = voice.converter.voice.spec, ConvertSettings(index_rate=0)
-        mel: dict[str, Any] = {}
+        found: dict[str, dict[str, Any]] = {name: {} for name in FIGURES}
         for name, audio in self.target:
             made = voice.convert(audio, settings.model_copy(update={"transpose": 0})).audio
             pair = [torch.from_numpy(one.resample(spec.sample_rate).samples)[None] for one in (made, audio)]
             size = min(wave.shape[1] for wave in pair)
             ours, theirs = (mel_spectrogram(wave[:, :size], spec)[0] for wave in pair)
-            mel[name] = round((ours - theirs).abs().mean().item(), 5)
-        similarity: dict[str, Any] = {}
-        words: dict[str, Any] = {}
+            found["mel"][name] = round((ours - theirs).abs().mean().item(), 5)
+            tracks = [self.pitch(one.resample(SAMPLE_RATE).samples) for one in (audio, made)]
+            found["pitch"][name] = round(1 - pitch_share(*tracks), 5)
         for (name, audio), text in zip(self.sources, self.texts, strict=True):
             made = voice.convert(audio, settings).audio
-            similarity[name] = round(speaker_similarity(self.speakers.embed(made), self.centre), 5)
+            found["similarity"][name] = round(speaker_similarity(self.speakers.embed(made), self.centre), 5)
+            found["clean"][name] = round(self.naturalness(made).overall, 4)
             score = self.recogniser.score(text, self.recogniser.transcribe(made))
-            words[name] = [score.errors, score.words]
-        return {"mel": mel, "similarity": similarity, "words": words}
+            found["words"][name] = [score.errors, score.words]
+        return found
 
 
 def figures(rows: list[dict[str, Any]], heard: dict[int, np.ndarray] | None = None) -> dict[str, np.ndarray]:
     """Means of each figure (voices,), less is better; `heard`: which recordings count, by how many there are."""
     found: dict[str, np.ndarray] = {}
-    for name in ("mel", "similarity", "words"):
-        table = np.array([list(row[name].values()) for row in rows], float)
-        table = table[:, heard[table.shape[1]]] if heard else table
-        found[name] = (
-            table[..., 0].sum(1) / table[..., 1].sum(1)
-            if name == "words"
-            else -table.mean(1)
-            if name == "similarity"
-            else table.mean(1)
-        )
+    for name, sign in FIGURES.items():
+        if name in rows[0]:
+            table = np.array([list(row[name].values()) for row in rows], float)
+            table = table[:, heard[table.shape[1]]] if heard else table
+            counted = name == "words"
+            found[name] = table[..., 0].sum(1) / table[..., 1].sum(1) if counted else sign * table.mean(1)
     return found
 
 
