@@ -26,7 +26,7 @@ def headline(verdict: Verdict, minutes_left: float | None = None) -> str:
     elif verdict.best is None or verdict.state == "cannot_tell":
         sentence = say("goes_collapsed" if verdict.state == "collapsed" else "goes_cannot_tell")
     else:
-        sentence = say(f"goes_{verdict.state}", epoch=verdict.best.epoch)
+        sentence = say(f"goes_{verdict.state}", epoch=verdict.best.epoch, since=verdict.level_from)
     if verdict.state in ("cannot_tell", "undertrained") and minutes_left is not None:
         return f"{sentence} {say('time_left', time=in_words(minutes_left))}"
     return sentence
@@ -49,7 +49,9 @@ def ending(verdict: Verdict | None, record: Mapping[str, Any]) -> str:
 
 def advice(verdict: Verdict) -> str:
     """Which voice to take, and why."""
-    return say(f"take_{verdict.state}", epoch=verdict.best.epoch) if verdict.best else say("take_none")
+    if verdict.best is None:
+        return say("take_none")
+    return say(f"take_{verdict.state}", epoch=verdict.best.epoch, since=verdict.level_from)
 
 
 def in_words(minutes: float) -> str:

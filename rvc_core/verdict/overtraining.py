@@ -6,7 +6,7 @@ the training mel loss did not get worse. docs/overtraining.md says how often the
 """
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,8 @@ NOTHING_HELD_OUT = (
 State = Literal["cannot_tell", "undertrained", "good", "overtrained", "collapsed"]
 
 _CANDIDATES = 6
+_LIKENESS = 0.5  # what a growing similarity counts for, beside 1 for everything else; both in units of their fall
+_LEVEL = 0.02  # of the fall: what is nearer to the best than this, or than half a validation's noise, is as good
 _SAME_VOICE = 0.05  # of all steps: what lies nearer to a validation than this has its figures
 METRICS = {  # of held-out recordings: higher is better, name of the axis, description
     "heldout/mel": (False, "held-out mel", "mel distance to held-out recordings"),
@@ -71,6 +73,8 @@ class Verdict:
     best : Candidate or None
         The recommended voice, or where nothing can be told the one to listen to first; its `path` is None if no voice
         was saved there.
+    level_from : int or None
+        The epoch from which on all voices are as good as the recommended one, within noise; None unless `good`.
     sentence, reasons : str, list of str
         The verdict for a beginner, and one line of evidence per metric.
     turning_points : dict
@@ -83,6 +87,7 @@ class Verdict:
     running: bool
     epoch: int
     best: Candidate | None
+    level_from: int | None
     candidates: list[Candidate]
     sentence: str
     reasons: list[str]
@@ -185,10 +190,12 @@ def verdict_of(records: Iterable[dict[str, Any]], *, running: bool = False) -> V
     if whole and whole.turned and not failures and _training_got_worse(history, whole.best_step):
         failures = [failure_of(history, "divergence", int(whole.best_step) + 1)]
     state = _state(trends, whole, failures)
+    worth = _worth(trends, whole)
     failed_at = min((one.step for one in failures), default=None)
     first = "listen first" if state == "cannot_tell" else "recommended"
-    candidates = _candidates(history, trends, whole, guide, failed_at, first)
+    candidates = _candidates(history, trends, worth, guide, failed_at, first)
     best = next((one for one in candidates if first in one.why), None)
+    level_from = _level_from(history, worth, whole) if state == "good" and whole and worth else None
     points = {name: _turning_point(history, trend) for name, trend in trends.items()}
     for name, step in (("loss/g/total", guide.lowest), ("loss/g/mel", next(iter(guide.minima), None))):
         if step is not None:
@@ -202,8 +209,9 @@ def verdict_of(records: Iterable[dict[str, Any]], *, running: bool = False) -> V
         running,
         history.epoch_at(history.last_step),
         best,
+        level_from,
         candidates,
-        _sentence(state, best, failures),
+        _sentence(state, best, level_from, failures),
         _reasons(history, trends, guide),
         points,
         failures,
@@ -235,7 +243,7 @@ def _state(trends: dict[str, Trend], whole: Trend | None, failures: list[Failure
 def _candidates(
     history: History,
     trends: dict[str, Trend],
-    whole: Trend | None,
+    worth: Callable[[float], float] | None,
     guide: GuideReading,
     failed_at: int | None,
     first: str,
@@ -250,7 +258,7 @@ def _candidates(
         return min(steps, key=lambda one: abs(one - step))
 
     why: dict[int, list[str]] = {}
-    if (recommended := _recommended(history, whole, guide, steps)) is not None:
+    if (recommended := _recommended(history, worth, guide, steps)) is not None:
         why.setdefault(recommended, []).append(first)
     axes = {axis: trends[metric] for axis, metric in _AXES.items() if metric in trends}
     for axis, trend in axes.items():
@@ -274,8 +282,35 @@ def _candidates(
     ]
 
 
-def _recommended(history: History, whole: Trend | None, guide: GuideReading, steps: list[int]) -> int | None:
-    """Of the two measured voices around the best step, the one with the better trend; the last if none is measured.
+def _worth(trends: dict[str, Trend], whole: Trend | None) -> Callable[[float], float] | None:
+    """How much worse the voice of a step is than one that is best in everything, in units of the fall.
+
+    Similarity is in `whole` only where it falls; here its growth counts too, by `_LIKENESS`.
+    """
+    if whole is None:
+        return None
+    likeness = trends.get(_AXES["similarity"])
+
+    def worth(step: float) -> float:
+        lost = (likeness.at(step) - likeness.curve.min()) / likeness.moved if likeness and not likeness.turned else 0.0
+        return whole.at(step) + _LIKENESS * lost
+
+    return worth
+
+
+def _level_from(history: History, worth: Callable[[float], float], whole: Trend) -> int:
+    """The epoch from which on the voices are as good as the best, within noise."""
+    values = [worth(step) for step in whole.steps]
+    worse = np.flatnonzero(np.array(values) > min(values) + max(whole.noise / 2, _LEVEL * np.ptp(whole.curve)))
+    level = whole.steps[worse[-1] + 1 if len(worse) else 0]
+    later = [row["epoch"] for step, row in history.voices.items() if step >= level]
+    return later[0] if later else history.epoch_at(level)
+
+
+def _recommended(
+    history: History, worth: Callable[[float], float] | None, guide: GuideReading, steps: list[int]
+) -> int | None:
+    """The measured voice that is worth most; the last if none is measured.
 
     Without any validation the guide's lowest mel decides.
     """
@@ -286,10 +321,8 @@ def _recommended(history: History, whole: Trend | None, guide: GuideReading, ste
     measured = [step for step in steps if min(abs(step - one) for one in validations) <= near]
     if not measured:
         return steps[-1]
-    if whole is not None:
-        before = [step for step in measured if step <= whole.best_step]
-        after = [step for step in measured if step > whole.best_step]
-        return min([*before[-1:], *after[:1]], key=whole.at)
+    if worth is not None:
+        return min(reversed(measured), key=worth)
     validated, values = history.series("heldout/mel")
     if not len(validated):
         return steps[-1]
@@ -325,14 +358,14 @@ def _turning_point(history: History, trend: Trend) -> dict[str, Any]:
     }
 
 
-def _sentence(state: State, best: Candidate | None, failures: list[Failure]) -> str:
+def _sentence(state: State, best: Candidate | None, level_from: int | None, failures: list[Failure]) -> str:
     """The verdict in one or two plain sentences."""
     voice = f"the voice of epoch {best.epoch}" if best else "an earlier voice"
     return {
         "cannot_tell": "there are too few validations on held-out recordings. Listen to the voices below and choose"
         + (f", starting with {voice}." if best else "."),
         "undertrained": f"the voice still improves: train longer. Until then, take {voice}.",
-        "good": f"take {voice}: it no longer improves, and it is not overtrained.",
+        "good": f"take {voice}. From epoch {level_from} on, more training neither helps nor harms.",
         "overtrained": f"take {voice}: after that, training fitted its own recordings and got worse on all others.",
         "collapsed": f"training failed ({', '.join(one.name for one in failures)}): "
         + (f"take {voice}, saved before that." if best else "no voice was saved before that."),
