@@ -1,15 +1,18 @@
 """Was the verdict right? Every saved voice of a training, on recordings that neither training nor validation heard.
 
-    python benchmarks/long_runs.py NAME --target unheard/ --source others/ --text texts.tsv --scores NAME.jsonl
+    python benchmarks/long_runs.py NAME --target unheard/ --source others/ --text texts.tsv --curve NAME.jsonl
+    python benchmarks/long_runs.py --report tests/curves/*.jsonl
 
-Converts the target's unheard recordings to itself (`mel`: log-mel distance to the recording, nepers; `pitch`: share of
-voiced frames whose pitch is lost) and other people's sentences (`similarity` to the target's unheard recordings, GE2E;
-`words` misheard, pocketsphinx; `clean`: the rating that DNSMOS predicts), without an index. Scores are kept in
---scores, so that it goes on where it was interrupted. `together` is the mean of all figures, each from 0 (the best
-voice) to 1 (the worst). A pick's regret is what it is worse by than the best of all; its noise is the standard error of
-that difference over 2000 draws of the recordings. The best of many voices is partly the luckiest, so the last column
-chooses it by one half of the recordings and compares on the other, 2000 times. With --curve FILE, the
-record of the training is written there, thinned, with the scores in its rows of voices.
+The first scores the voices of a training, without an index, and writes its record: the target's unheard recordings,
+converted to itself (`mel`: log-mel distance to the recording, nepers; `pitch`: share of voiced frames whose pitch is
+lost), and other people's sentences (`similarity` to the target's unheard recordings, GE2E; `words` misheard,
+pocketsphinx; `clean`: the rating that DNSMOS predicts). Scores so far are kept beside the record.
+
+The second compares ways to choose a voice. `together` is the mean of all figures, each from 0 (the best voice) to 1
+(the worst). A pick's regret is what it is worse by than the best of all; its noise is the standard error of that
+difference over 2000 draws of the recordings, unknown where a record has only their means. The best of many voices is
+partly the luckiest, so `crossed` chooses it by one half of the recordings and compares on the other. Records are named
+PERSON-anything.jsonl; intervals are over people.
 """
 
 import argparse
@@ -35,13 +38,14 @@ from rvc_core.system.documents import read_jsonl
 from rvc_core.system.files import write_jsonl
 from rvc_core.verdict.guide import read_as_the_guide
 from rvc_core.verdict.learning_curve import History
-from rvc_core.verdict.overtraining import verdict_of_experiment
+from rvc_core.verdict.overtraining import verdict_of
 from rvc_core.voice import Voice
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.metrics import history
 
 DRAWS, STEPS_KEPT = 2000, 150
 FIGURES = {"mel": 1, "pitch": 1, "similarity": -1, "words": 1, "clean": -1}  # -1: more is better
+Row = dict[str, Any]
 LOSSES = ("loss/g/total", "loss/g/mel", "loss/g/kl", "loss/g/fm", "loss/d/total")
 
 
@@ -81,12 +85,12 @@ class Scorer:
         return found
 
 
-def figures(rows: list[dict[str, Any]], heard: dict[int, np.ndarray] | None = None) -> dict[str, np.ndarray]:
+def figures(voices: list[Row], heard: dict[int, np.ndarray] | None = None) -> dict[str, np.ndarray]:
     """Means of each figure (voices,), less is better; `heard`: which recordings count, by how many there are."""
     found: dict[str, np.ndarray] = {}
     for name, sign in FIGURES.items():
-        if name in rows[0]:
-            table = np.array([list(row[name].values()) for row in rows], float)
+        if name in voices[0]["unheard"]:
+            table = np.array([voice["unheard"][name] for voice in voices], float)
             table = table[:, heard[table.shape[1]]] if heard else table
             counted = name == "words"
             found[name] = table[..., 0].sum(1) / table[..., 1].sum(1) if counted else sign * table.mean(1)
@@ -98,16 +102,13 @@ def with_together(found: dict[str, np.ndarray], of: dict[str, np.ndarray]) -> di
     return {**found, "together": np.mean([(found[name] - of[name].min()) / np.ptp(of[name]) for name in of], axis=0)}
 
 
-def picks(layout: Layout, steps: list[int]) -> dict[str, int]:
+def picks(record: list[Row], steps: list[int]) -> dict[str, int]:
     """Which voice each way of choosing takes: number in `steps`."""
-    record = History.of(history(layout))
-    guide, verdict = read_as_the_guide(record), verdict_of_experiment(layout)
-    heard, values = record.series("heldout/mel")
+    verdict, (heard, values) = verdict_of(record), History.of(record).series("heldout/mel")
     places = {
         "this verdict": verdict.best.step if verdict.best else None,
-        "guide: lowest g/total": guide.lowest,
-        "guide: lowest mel": guide.minima[0] if guide.minima else None,
-        "lowest held-out mel": heard[values.argmin()],
+        **next((row["picks"] for row in record if row["kind"] == "guide"), {}),
+        "lowest held-out mel": heard[values.argmin()] if len(values) else None,
         "the last voice": steps[-1],
         "the first voice": steps[0],
     }
@@ -118,90 +119,112 @@ def picks(layout: Layout, steps: list[int]) -> dict[str, int]:
     }
 
 
-def report(layout: Layout, rows: list[dict[str, Any]]) -> None:
-    """Print what each pick loses."""
-    of, random = figures(rows), np.random.default_rng(0)
-    sizes = {len(rows[0][name]) for name in of}
+def report(name: str, record: list[Row]) -> dict[str, float]:
+    """Print what each pick of a record loses; returns the regrets in all figures together."""
+    voices = [row for row in record if row["kind"] == "voice"]
+    of, random = figures(voices), np.random.default_rng(0)
+    sizes = {len(values) for values in voices[0]["unheard"].values()}
     whole, drawn, halves = with_together(of, of), [], []
-    for _ in range(DRAWS):
-        drawn.append(with_together(figures(rows, {size: random.integers(size, size=size) for size in sizes}), of))
+    for _ in range(DRAWS if min(sizes) > 1 else 0):
+        drawn.append(with_together(figures(voices, {size: random.integers(size, size=size) for size in sizes}), of))
         shuffled = {size: random.permutation(size) for size in sizes}
         halves.append(
             [
-                with_together(figures(rows, half), of)["together"]
+                with_together(figures(voices, half), of)["together"]
                 for half in (
                     {size: order[: size // 2] for size, order in shuffled.items()},
                     {size: order[size // 2 :] for size, order in shuffled.items()},
                 )
             ]
         )
-    verdict = verdict_of_experiment(layout)
-    print(f"{layout.name}: {len(rows)} voices to epoch {rows[-1]['epoch']}; {verdict.state}: {verdict.sentence}")
-    print("| pick | epoch | " + " | ".join(f"regret, {name}" for name in whole) + " | best of one half, on the other |")
+    verdict, regrets = verdict_of(record), {}
+    print(f"\n{name}: {len(voices)} voices to epoch {voices[-1]['epoch']}; {verdict.state}: {verdict.sentence}")
+    print("| pick | epoch | " + " | ".join(whole) + " | crossed |")
     print("|---" * (3 + len(whole)) + "|")
-    for name, number in picks(layout, [row["step"] for row in rows]).items():
+    for way, number in picks(record, [voice["step"] for voice in voices]).items():
         losses = [values[number] - values.min() for values in whole.values()]
-        noises = [
-            np.std([draw[figure][number] - draw[figure][values.argmin()] for draw in drawn])
-            for figure, values in whole.items()
-        ]
-        crossed = [other[number] - other[half.argmin()] for half, other in halves]
-        cells = [
-            ("**{:.3f} ± {:.3f}**" if loss > 2 * noise else "{:.3f} ± {:.3f}").format(loss, noise)
-            for loss, noise in [*zip(losses, noises, strict=True), (np.mean(crossed), np.std(crossed))]
-        ]
-        print(f"| {name} | {rows[number]['epoch']} | " + " | ".join(cells) + " |")
-    for name, values in whole.items():
-        print(
-            f"best {name}: epoch {rows[int(values.argmin())]['epoch']}, {values.min():.4f} to {values.max():.4f}; "
-            f"one voice and the next differ by {np.std(np.diff(values)):.4f}"
-        )
+        cells = [f"{loss:.3f}" for loss in losses]
+        if drawn:
+            noises = [
+                np.std([draw[figure][number] - draw[figure][values.argmin()] for draw in drawn])
+                for figure, values in whole.items()
+            ]
+            crossed = [other[number] - other[half.argmin()] for half, other in halves]
+            cells = [
+                ("**{:.3f} ± {:.3f}**" if loss > 2 * noise else "{:.3f} ± {:.3f}").format(loss, noise)
+                for loss, noise in [*zip(losses, noises, strict=True), (np.mean(crossed), np.std(crossed))]
+            ]
+        print(f"| {way} | {voices[number]['epoch']} | " + " | ".join(cells) + " |")
+        regrets[way] = float(losses[-1])
+    for figure, values in whole.items():
+        print(f"best {figure}: epoch {voices[int(values.argmin())]['epoch']}, {values.min():.4f} to {values.max():.4f}")
+    return regrets
 
 
-def curve(layout: Layout, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The record of a training: 150 of its steps, all validations, and its voices with their scores."""
-    found = figures(rows)
-    scores = {
-        row["step"]: {f"unheard/{name}": round(float(values[number]), 5) for name, values in found.items()}
-        for number, row in enumerate(rows)
-    }
-    kept, every = [], max(1, rows[-1]["step"] // STEPS_KEPT)
-    for row in history(layout):
+def compare(regrets: dict[str, dict[str, float]]) -> None:
+    """Print the mean regret of each way, and how much less the verdict loses: paired, intervals over people."""
+    people = sorted({name.split("-")[0] for name in regrets})
+    random = np.random.default_rng(1)
+    print("\n| way | runs | mean regret | more than this verdict (95 % over people) |")
+    print("|---" * 4 + "|")
+    for way in dict.fromkeys(way for one in regrets.values() for way in one):
+        more = {
+            person: [
+                one[way] - one["this verdict"]
+                for name, one in regrets.items()
+                if way in one and name.split("-")[0] == person
+            ]
+            for person in people
+        }
+        known = [person for person in people if more[person]]
+        draws = [np.mean(np.concatenate([more[one] for one in random.choice(known, len(known))])) for _ in range(DRAWS)]
+        low, high = np.percentile(draws, [2.5, 97.5])
+        told = [one[way] for one in regrets.values() if way in one]
+        mean = np.mean(np.concatenate([more[one] for one in known]))
+        print(f"| {way} | {len(told)} | {np.mean(told):.3f} | {mean:+.3f} ({low:+.3f} to {high:+.3f}) |")
+
+
+def curve(layout: Layout, scores: list[Row]) -> list[Row]:
+    """The record of a training: 150 of its steps, all validations, its voices with their scores, the guide's picks."""
+    by_step = {row["step"]: {name: list(row[name].values()) for name in FIGURES} for row in scores}
+    rows = history(layout)
+    guide = read_as_the_guide(History.of(rows))
+    low = {"guide: lowest g/total": guide.lowest, "guide: lowest mel": next(iter(guide.minima), None)}
+    kept, every = [], max(1, max(by_step) // STEPS_KEPT)
+    for row in rows:
         place = {name: row[name] for name in ("kind", "step", "epoch")}
         if row["kind"] == "step" and row["step"] % every == 0:
             kept.append({**place, **{name: round(row[name], 3) for name in LOSSES}})
         elif row["kind"] == "validation":
             kept.append(row)
-        elif row["kind"] == "voice" and row["step"] in scores:
-            kept.append({**place, "path": row["path"], **scores[row["step"]]})
-    return kept
+        elif row["kind"] == "voice" and row["step"] in by_step:
+            kept.append({**place, "path": row["path"], "unheard": by_step[row["step"]]})
+    return [*kept, {"kind": "guide", "picks": low}]
 
 
 def main() -> None:
-    """Score what is not scored yet, then print the table."""
+    """Score what is not scored yet and write the record; or compare records."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name")
+    parser.add_argument("name", nargs="?")
     for flag in ("--target", "--source"):
-        parser.add_argument(flag, nargs="+", required=True)
-    parser.add_argument("--text", required=True)
-    parser.add_argument("--scores", type=Path, required=True)
+        parser.add_argument(flag, nargs="+")
+    parser.add_argument("--text")
     parser.add_argument("--curve", type=Path)
+    parser.add_argument("--report", type=Path, nargs="+", default=[])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    layout = Layout.of(arguments.name)
-    rows = read_jsonl(arguments.scores, dict) if arguments.scores.exists() else []
-    scorer = Scorer(recordings_in(arguments.target), recordings_in(arguments.source), arguments.text)
-    for path in layout.voices():
-        step = layout.step_of(path)
-        if path == layout.final_voice or step in {row["step"] for row in rows}:
-            continue
-        epoch = int(path.stem.rsplit("_e", 1)[1].split("_")[0])
-        rows.append({"step": step, "epoch": epoch, **scorer(path)})
-        write_jsonl(arguments.scores, rows)
-    rows = sorted(rows, key=lambda row: row["step"])
-    report(layout, rows)
-    if arguments.curve:
+    if arguments.name:
+        layout, kept = Layout.of(arguments.name), arguments.curve.with_suffix(".scores.jsonl")
+        rows = read_jsonl(kept, dict) if kept.exists() else []
+        scorer = Scorer(recordings_in(arguments.target), recordings_in(arguments.source), arguments.text)
+        for path in layout.voices():
+            step = layout.step_of(path)
+            if path != layout.final_voice and step not in {row["step"] for row in rows}:
+                epoch = int(path.stem.rsplit("_e", 1)[1].split("_")[0])
+                rows.append({"step": step, "epoch": epoch, **scorer(path)})
+                write_jsonl(kept, rows)
         write_jsonl(arguments.curve, curve(layout, rows))
+    compare({path.stem: report(path.stem, read_jsonl(path, dict)) for path in arguments.report or [arguments.curve]})
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from ..workspace.manifest import ExperimentRecord, Manifest
 from .capacity import OTHER_CARDS, OVERHEAD, OWN_GPU, OWN_RUN, USUAL_CLIPS, Begun, Machine, guide_batch, step_of
 
 _GUIDES, _RUNS = "docs/guides.md", "docs/overtraining.md#real-trainings"
-_NANO_STEPS, _V_STEPS = 700, 2400  # for a minute: fitted on three real trainings of nano; 6,000 for ten minutes
+_NANO_STEPS, _V_STEPS = 1000, 2400  # for a minute: fitted on real trainings of nano; 6,000 for ten minutes
 _GROWTH = 0.4  # of the steps with the minutes: the exponent of the same three trainings
 _SHARES: dict[Grade | None, float] = {"good": 1.0, "usable": 0.75, None: 0.75, "poor": 0.5}
 _MUCH_MINUTES, _MUCH_SHARE = 60.0, 1.5  # so much clean sound may be passed over more often
@@ -89,7 +89,7 @@ def plan(
     >>> from rvc_core.settings import TrainSettings
     >>> made = plan(Material(10, "good", 11_000, clips=200, has_heldout=True), Machine(), minutes=60)
     >>> made.lines[0].value, made.values(TrainSettings)["epochs"]
-    ('nano-24k', 70)
+    ('nano-24k', 100)
     """
     refuse_no_time(minutes)
     if not material.clips or material.minutes <= 0:
@@ -135,7 +135,7 @@ def budget_steps(minutes: float, grade: Grade | None, name: str) -> int:
     Examples
     --------
     >>> budget_steps(10, "good", "v2-40k"), budget_steps(10, "poor", "v2-40k"), budget_steps(1, "good", "nano")
-    (6028, 3014, 700)
+    (6028, 3014, 1000)
     """
     share = _MUCH_SHARE if grade == "good" and minutes >= _MUCH_MINUTES else _SHARES[grade]
     return max(1, int(share * (_NANO_STEPS if name.startswith("nano") else _V_STEPS) * minutes**_GROWTH))
