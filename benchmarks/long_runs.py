@@ -107,7 +107,7 @@ def picks(layout: Layout, steps: list[int]) -> dict[str, int]:
         "this verdict": verdict.best.step if verdict.best else None,
         "guide: lowest g/total": guide.lowest,
         "guide: lowest mel": guide.minima[0] if guide.minima else None,
-        "lowest held-out mel": heard[values.argmin()],
+        "lowest held-out mel": heard[values.argmin()] if len(values) else None,
         "the last voice": steps[-1],
         "the first voice": steps[0],
     }
