@@ -300,7 +300,9 @@ def main() -> None:
         loss = loss_of(mask, vocals, mix)
         network.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        norm = nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        if not torch.isfinite(norm):
+            continue
         for optimizer in optimizers.values():
             optimizer.step()
         step, spent = step + 1, spent_before + (clock() - started) / 60.0
