@@ -229,19 +229,14 @@ class Recording:
     @property
     def warnings(self) -> list[str]:
         """What is missing, and the notes."""
-        return [*(f"{lost.why} ({lost.seconds:.1f} s not read)" for lost in self.missing), *self.notes]
+        return [*map(str, self.missing), *self.notes]
 
 
 def read_recording(path: Path | str) -> Recording:
     """As `read_audio`, with what is missing in the file, and notes on other tracks, pauses and wrong headers."""
     path = Path(path)
     with reaching(path):
-        if not path.is_file():
-            kind = "is a folder" if path.is_dir() else "is a pipe or a device" if path.exists() else "does not exist"
-            what = dead_link(path) or kind
-            raise AudioError(f"{str(path)!r} {what}", hint="give the path of one audio file")
-        if not path.stat().st_size:
-            raise AudioError(f"{path.name!r} is empty (0 bytes)", hint="copy or download the recording again")
+        refuse_no_file(path)
         decoded = decode(path)
     if not len(decoded.samples):
         raise AudioError(f"{path.name!r} has no sound (0 samples)", hint="export the recording again")
@@ -249,6 +244,22 @@ def read_recording(path: Path | str) -> Recording:
         return Recording(Audio(decoded.samples, decoded.sample_rate), decoded.missing, decoded.notes)
     except NonFiniteError as error:
         raise NonFiniteError(f"{path.name!r}: {error}", error.hint, error.seconds) from None
+
+
+def refuse_no_file(path: Path) -> None:
+    """Refuse what is no file, or is empty.
+
+    Raises
+    ------
+    AudioError
+        With what it is.
+    """
+    if not path.is_file():
+        kind = "is a folder" if path.is_dir() else "is a pipe or a device" if path.exists() else "does not exist"
+        what = dead_link(path) or kind
+        raise AudioError(f"{str(path)!r} {what}", hint="give the path of one audio file")
+    if not path.stat().st_size:
+        raise AudioError(f"{path.name!r} is empty (0 bytes)", hint="copy or download the recording again")
 
 
 def dead_link(path: Path) -> str:
