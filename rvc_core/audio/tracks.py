@@ -264,12 +264,12 @@ def _decode_track(source: Any, number: int) -> Decoded:
     return replace(decoded, missing=[one for one in missing if one.seconds > HOLE_SECONDS], notes=notes)
 
 
-def doubtful(kind: str, lack_seconds: float, *, is_cut: bool) -> str:
+def doubtful(kind: str, lack: float, *, is_cut: bool) -> str:
     """What to say of a lack that may be the header's fault; empty: the end of the file is missing."""
     if kind == "avi":
-        return f"its header claims {lack_seconds:.1f} s more: AVI does not tell whether sound pauses, ends early or is lost"
-    if (kind == "flac" and not is_cut) or lack_seconds > _MOST_LACK_SECONDS:
-        return f"its header claims {lack_seconds:.1f} s more than the file holds"
+        return f"its header claims {lack:.1f} s more: AVI does not tell whether sound pauses, ends early or is lost"
+    if (kind == "flac" and not is_cut) or lack > _MOST_LACK_SECONDS:
+        return f"its header claims {lack:.1f} s more than the file holds"
     return ""
 
 
