@@ -16,7 +16,7 @@ HOLE_SECONDS = 0.1  # smaller jumps of the timestamps are jitter, as for FFmpeg'
 LONGEST_HOLE_SECONDS = 300.0  # a clock that jumps further was set, or files were joined
 END_MISSING = "its end is missing"
 _MOST_LACK_SECONDS = 4 * 3600.0  # a header that claims more is wrong
-_CANCELLED_SHARE = 0.1  # of the loudest channel's energy: below it, the channels' mean has cancelled out
+CANCELLED_SHARE = 0.1  # of the loudest channel's energy: below it, the channels' mean has cancelled out
 _SILENT_RMS, _QUIETER = 1e-4, 0.1  # a later track is taken if the first is silent, or 20 dB quieter
 # These files have no timestamps: FFmpeg computes them from the first frame's rate. Lengths by header are estimates.
 RAW = frozenset("mp3 aac ac3 eac3 amr amrnb amrwb flac dts dtshd truehd mlp loas gsm g722".split())
@@ -83,7 +83,7 @@ def mono(channels: np.ndarray) -> np.ndarray:
         return channels[:, 0]
     mean = channels.mean(axis=1)
     energies = np.einsum("nc,nc->c", channels, channels, dtype=np.float64)
-    if np.einsum("n,n->", mean, mean, dtype=np.float64) < _CANCELLED_SHARE * energies.max():
+    if np.einsum("n,n->", mean, mean, dtype=np.float64) < CANCELLED_SHARE * energies.max():
         return np.ascontiguousarray(channels[:, energies.argmax()])
     return mean
 

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import soxr
 
+from rvc_core.audio.loudness import measured
 from rvc_core.audio.mixing import Stem, lag_seconds, loudness_lufs, read_stem, true_peak_db
 from rvc_core.audio.tracks import comment_of
 from rvc_core.audio.waveform import Audio
@@ -20,6 +21,7 @@ from rvc_core.conversion import song_stems
 from rvc_core.conversion.convert import ConvertResult
 from rvc_core.conversion.song import Singer, Singers, SongReport, make_song
 from rvc_core.errors import AudioError, RVCError, SettingsError, WeightsError
+from rvc_core.separation.heard import empty_stems
 from rvc_core.settings import ConvertSettings, RuntimeSettings
 from rvc_core.song_settings import SongSettings
 from synth import phrase
@@ -59,12 +61,14 @@ class Separator:
         truth = self.truths.get(song.stem, {})
         if not set(names[kinds[0]]) <= truth.keys() and kinds[0] != "vocals":
             raise WeightsError("there is no model", hint="download one")
-        stems = {}
+        stems, meters = {}, []
         for name in names[kinds[0]]:
             stems[name] = folder / f"{name}.wav"
             stem = truth.get(name, samples if name == "vocals" else 0 * samples)[: len(samples)]
             soundfile.write(stems[name], stem, rate, subtype="FLOAT")
-        return type("Report", (), {"stems": stems, "models": {kinds[0]: "truth"}, "notes": []})
+            meters.append(measured(stem, rate))
+        empty, notes = empty_stems(names[kinds[0]], tuple(meters), "truth")
+        return type("Report", (), {"stems": stems, "models": {kinds[0]: "truth"}, "empty": empty, "notes": notes})
 
 
 @pytest.fixture
