@@ -15,7 +15,7 @@ from .loudness import measured
 from .tracks import CANCELLED_SHARE, mono
 from .waveform import Audio, frame_rms, save_channels
 
-_SILENT_PEAK = 1e-6  # -120 dB of full scale: less is rounding
+SILENT_PEAK = 1e-5  # -100 dB of full scale: less is rounding
 _PEAK_EDGE = 512
 _ENVELOPE_HZ, _MOST_LAG_SECONDS = 2000, 0.1
 _SURE_CORRELATION = 0.3  # below it, two envelopes have too little in common to tell a lag
@@ -34,6 +34,8 @@ class Stem:
     samples : ndarray or Lazy (N, C), float32
     sample_rate : int
         Hz.
+    notes : tuple of str
+        What a listener should know of the file it was read from.
 
     Examples
     --------
@@ -44,6 +46,7 @@ class Stem:
 
     samples: Any
     sample_rate: int
+    notes: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -89,7 +92,7 @@ def read_stem(path: Path) -> Stem:
     """
     with open_blocks(path) as reader:
         blocks = list(reader)
-        return Stem(np.concatenate(blocks, axis=1).T, reader.sample_rate_hz)
+        return Stem(np.concatenate(blocks, axis=1).T, reader.sample_rate_hz, tuple(reader.notes))
 
 
 def open_stem(path: Path, gain_db: float = 0.0) -> Stem:
@@ -256,7 +259,7 @@ def pauses_of(source: Stem) -> np.ndarray:
     A converted voice hums or hisses where its source is (nearly) silent.
     """
     levels = frame_rms(source.samples, max(1, round(source.sample_rate / GATE_HZ)), 4)
-    sounding = levels[levels > max(_SILENT_PEAK, 1e-3 * levels.max())]
+    sounding = levels[levels > max(SILENT_PEAK, 1e-3 * levels.max())]
     return gate_of(levels, np.quantile(sounding, 0.95) * 10 ** (_CLOSED_DB / 20) if len(sounding) else 1.0)
 
 
@@ -311,7 +314,8 @@ def room_between(dry: Stem, reverb: Stem) -> np.ndarray:
     size, rate = len(dry.samples), dry.sample_rate
     window = min(size, round(4 * _ROOM_SECONDS * rate))
     channel = int(np.argmax(sum(np.square(block).sum(axis=0) for block in blocks_of(dry.samples))))
-    shape, cross, power = np.hanning(window + 1)[:-1].astype(np.float32), 0j, 0.0
+    shape = np.hanning(window + 1)[:-1].astype(np.float32)
+    cross, power = np.zeros(window // 2 + 1, complex), np.zeros(window // 2 + 1)
     for start in range(0, size - window + 1, max(1, window // 2)):
         ours, theirs = (np.fft.rfft(one.samples[start : start + window][:, channel] * shape) for one in (dry, reverb))
         cross, power = cross + ours.conj() * theirs, power + np.abs(ours) ** 2

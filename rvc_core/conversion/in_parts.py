@@ -218,7 +218,7 @@ class _OnDisk:
     def __init__(self, path: Path, channels: int, rate_hz: int) -> None:
         self._path, self.shape = path, (0, channels)
         self.peak, self.gain = 0.0, 1.0
-        self._loudness = Loudness(rate_hz, channels)
+        self._loudness = Loudness(rate_hz)
 
     def fill(self, pieces: Iterator[np.ndarray]) -> None:
         """Write all pieces."""

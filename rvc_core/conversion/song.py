@@ -15,6 +15,7 @@ from ..audio.blocks import open_blocks
 from ..audio.lazy import at_rate
 from ..audio.loudness import Loudness, measured
 from ..audio.mixing import (
+    SILENT_PEAK,
     Stem,
     lag_seconds,
     loudness_lufs,
@@ -208,7 +209,10 @@ def _excerpt(song: Path, work: Path) -> Path:
     """The loudest half minute of a song, as a file of its own."""
     file = work / f"excerpt of {readable(song.stem)}.flac"
     if not file.is_file():
-        read_loudest(song, PREVIEW_SECONDS).save(file)
+        part = read_loudest(song, PREVIEW_SECONDS)
+        if peak(part) < SILENT_PEAK:
+            raise AudioError(f"{song.name!r} is silent", hint="choose a song with sound in it")
+        part.save(file)
     return file
 
 
@@ -377,7 +381,7 @@ def _write_mix(
     for _ in range(3):
         mix.save(file, comment=tag, depth=convert.output_depth)
         with open_blocks(file) as reader:
-            meter, lengths = Loudness(reader.sample_rate_hz, reader.channels), list[int]()
+            meter, lengths = Loudness(reader.sample_rate_hz), list[int]()
             true_peak = true_peak_of(_metered(reader, meter, lengths))
         if true_peak <= peak_db + _CODEC_DB:
             break

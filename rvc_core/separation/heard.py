@@ -6,10 +6,10 @@ from ..audio.loudness import Loudness
 from .models import EMBEDDED, SPLEETER
 
 _WINDOW = 30  # levels, every 0.1 s: a stem is judged by the three seconds in which it stands out most
-_SILENT_LUFS, _FAR_BELOW = -100.0, 1e-3  # of full scale; of the loudest moment of both, as energy
+_FAR_BELOW = 1e-3  # of the energy of the loudest moment of both
 _LEAK_DB = {EMBEDDED: -13.0, SPLEETER: -13.0}  # what is left of an instrumental in the vocals, by its separator
 _WELL_SEPARATED_DB, _REST_DB = -20.0, -35.0
-_DOUBTFUL_DB = -7.5  # of the embedded separator: nine instrumentals read -20 to -8, songs -8 to +3
+DOUBTFUL_DB = -7.5  # of the embedded separator: nine instrumentals read -20 to -8, songs -8 to +3
 
 
 def balance(kept: Loudness, rest: Loudness) -> tuple[float, float]:
@@ -19,7 +19,7 @@ def balance(kept: Loudness, rest: Loudness) -> tuple[float, float]:
     """
     energies = [10 ** (meter.levels() / 10) for meter in (kept, rest)]
     window = min(_WINDOW, len(energies[0]))
-    if not window or max(one.max() for one in energies) < 10 ** (_SILENT_LUFS / 10):
+    if kept.is_silent and rest.is_silent:
         return -np.inf, -np.inf
     one, two = (np.convolve(energy, np.full(window, 1 / window), "valid") for energy in energies)
     counts, ratios = (one + two).max() * _FAR_BELOW, 10 * np.log10((one + 1e-20) / (two + 1e-20))
@@ -38,6 +38,6 @@ def empty_stems(stems: tuple[str, str], meters: tuple[Loudness, Loudness], model
         return empty, []
     if "vocals" in empty:
         return empty, ["no vocals were found: the stem holds what leaked of the music"]
-    if model == EMBEDDED and kept_db < _DOUBTFUL_DB:
+    if model == EMBEDDED and kept_db < DOUBTFUL_DB:
         return empty, ["hardly any vocals were found: a larger separator can tell whether there are any"]
     return empty, []

@@ -20,7 +20,7 @@ from ..system.documents import read_or
 from ..system.files import ensure_room, folder_atomically, sha256_of, signature, write_json
 from ..system.threads import set_threads
 from .chunks import Chunks, Resampled, Separator, split
-from .heard import balance, empty_stems
+from .heard import empty_stems
 from .models import KINDS, chosen, load, parsed_kinds
 
 RECORD = "separation.json"
@@ -93,8 +93,8 @@ class _Record(TypedDict):
 class _Level:
     """The running RMS and loudness of a stem."""
 
-    def __init__(self, rate_hz: int, channels: int) -> None:
-        self.energy, self.count, self.loudness = 0.0, 0, Loudness(rate_hz, channels)
+    def __init__(self, rate_hz: int) -> None:
+        self.energy, self.count, self.loudness = 0.0, 0, Loudness(rate_hz)
 
     def add(self, block: np.ndarray) -> np.ndarray:
         self.energy += float(np.einsum("cn,cn->", block, block, dtype=np.float64))
@@ -224,7 +224,7 @@ def separate(
         found = []
         for name, pieces in zip(KINDS[kind].stems, zip(*pairs, strict=True), strict=True):
             made[name] = np.concatenate(pieces, axis=1)
-            found.append(_Level(sample_rate_hz, channels))
+            found.append(_Level(sample_rate_hz))
             found[-1].add(made[name])
             levels[name] = found[-1].decibels
         if not run.judged(kind, found):
@@ -296,18 +296,19 @@ def _written(run: _Run, song: Path, hidden: Path) -> dict[str, Any]:
             names = KINDS[kind].stems
             size = max(1.0, reader.seconds) * reader.sample_rate_hz * reader.channels * 4
             ensure_room(hidden, round(2 * size), is_output=True)
-            made = [_Level(reader.sample_rate_hz, reader.channels) for _ in names]
+            whole, made = Loudness(reader.sample_rate_hz), [_Level(reader.sample_rate_hz) for _ in names]
             pairs = run.separated(kind, reader, reader.channels, reader.sample_rate_hz, reader.seconds)
             with contextlib.ExitStack() as closing:
                 files = [closing.enter_context(_wav(hidden / f"{name}.wav", reader, size)) for name in names]
                 for pair in pairs:
+                    whole.add((pair[0] + pair[1]).T)
                     for file, level, block in zip(files, made, pair, strict=True):
                         _append(file, level.add(block))
             frames = made[0].count // reader.channels
             facts = facts or {"sample_rate_hz": reader.sample_rate_hz, "channels": reader.channels, "frames": frames}
             notes += reader.notes
             levels |= {name: level.decibels for name, level in zip(names, made, strict=True)}
-        if source == song and max(balance(made[0].loudness, made[1].loudness)) == -np.inf:
+        if source == song and whole.is_silent:
             raise AudioError(f"{song.name!r} is silent", hint="choose a song with sound in it")
         if not run.judged(kind, made):
             break
