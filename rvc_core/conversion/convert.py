@@ -195,9 +195,7 @@ class Converter:
                 "the voice produced NaN or infinite samples", hint="the voice is damaged: use another checkpoint"
             )
         mixed = mix_loudness(Audio(joined, rate), Audio(samples, SOURCE_RATE_HZ), settings.rms_mix_rate)
-        shaped = _finished(mixed, settings.output_rate_hz)
-        if gate is not None:
-            shaped = replace(shaped, samples=gated(shaped.samples, gate, shaped.sample_rate))
+        shaped = _finished(mixed, settings.output_rate_hz, gate)
         audio, unreached = levelled(shaped, settings.loudness_lufs) if at is None else (shaped, [])
         seconds = time.monotonic() - started
         method = "curve" if settings.f0_curve else pitch_method(settings.f0_method)
@@ -379,6 +377,7 @@ def _fitted(samples: np.ndarray, length: int) -> np.ndarray:
     return np.pad(samples, (0, max(0, length - len(samples))))[:length]
 
 
-def _finished(audio: Audio, output_rate_hz: int) -> Audio:
-    """High-pass, and resample to the requested rate."""
-    return highpass(audio, zero_phase=True).resample(output_rate_hz or audio.sample_rate)
+def _finished(audio: Audio, output_rate_hz: int, gate: np.ndarray | None) -> Audio:
+    """High-pass, resample to the requested rate, and silence the pauses."""
+    made = highpass(audio, zero_phase=True).resample(output_rate_hz or audio.sample_rate)
+    return made if gate is None else replace(made, samples=gated(made.samples, gate, made.sample_rate))

@@ -72,8 +72,7 @@ def separated(
             f"no vocals were found in {song.name!r}",
             hint="choose a song with vocals, or a larger separator: rvc weights fetch vocals",
         )
-    loudest = max(peak(open_stem(path)) for path in whole.stems.values())
-    found.boost_db = 20 * math.log10(_USUAL_PEAK / loudest) if loudest < _QUIET_PEAK else 0.0
+    found.boost_db = _boost_db(max(peak(open_stem(path)) for path in whole.stems.values()))
     if "instrumental" in whole.empty:
         found.notes.append("no accompaniment was found: the result is the vocals alone")
     else:
@@ -104,6 +103,10 @@ def separated(
         else:
             found.reverb = made.stems[rest]
     return found
+
+
+def _boost_db(loudest: float) -> float:
+    return 20 * math.log10(_USUAL_PEAK / loudest) if loudest < _QUIET_PEAK else 0.0
 
 
 def _stage(found: SongStems, work: Path, kind: str, how: How, progress: Progress) -> SeparationReport:
