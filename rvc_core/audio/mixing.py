@@ -17,7 +17,7 @@ from .waveform import Audio, frame_rms, save_channels
 
 SILENT_PEAK = 1e-5  # -100 dB of full scale: less is rounding
 _PEAK_EDGE = 512
-_ENVELOPE_HZ, _MOST_LAG_SECONDS = 2000, 0.1
+_ENVELOPE_HZ, _MOST_LAG_SECONDS, _LAG_SAMPLES = 2000, 0.1, 1 << 17
 _SURE_CORRELATION = 0.3  # below it, two envelopes have too little in common to tell a lag
 _CLOSED_DB = -50.0  # of a source's loud parts
 GATE_HZ = 100  # gains a second
@@ -170,7 +170,10 @@ def lag_seconds(made: Audio | Stem, source: Audio | Stem) -> float | None:
     reach = min(length - 1, round(_MOST_LAG_SECONDS * _ENVELOPE_HZ))
     if energy < 1e-9 or reach < 2:
         return None
-    found = correlate(first, second, "full", "fft")[length - 1 - reach : length + reach] / energy
+    found = np.zeros(2 * reach + 1)
+    for start in range(0, length - reach, _LAG_SAMPLES):  # in parts: at once, half an hour takes half a gigabyte
+        ours, theirs = (one[start : start + _LAG_SAMPLES + reach] for one in (first, second))
+        found += correlate(ours, theirs, "full", "fft")[len(ours) - 1 - reach :][: len(found)] / energy
     best = int(found[1:-1].argmax()) + 1
     if found[best] < _SURE_CORRELATION:
         return None
@@ -181,10 +184,13 @@ def lag_seconds(made: Audio | Stem, source: Audio | Stem) -> float | None:
 def _level(audio: Audio | Stem) -> np.ndarray:
     """Level in dB at 2 kHz, smoothed over 10 ms, nothing below 40 dB under the loudest."""
     hop = max(1, audio.sample_rate // _ENVELOPE_HZ)
-    rms = frame_rms(audio.samples, hop, 20)
-    times = np.arange(0, len(audio.samples) / audio.sample_rate, 1 / _ENVELOPE_HZ)
+    rms = frame_rms(audio.samples, hop, 20).astype(np.float32)
     decibels = 20 * np.log10(np.maximum(rms, 1e-2 * rms.max() + 1e-9))
-    return np.interp(times, np.arange(len(rms)) * hop / audio.sample_rate, decibels)
+    count = -(-len(audio.samples) * _ENVELOPE_HZ // audio.sample_rate)
+    at = np.arange(len(rms)) * (hop / audio.sample_rate)
+    starts = range(0, count, _LAG_SAMPLES)
+    parts = [np.arange(start, min(count, start + _LAG_SAMPLES)) / _ENVELOPE_HZ for start in starts]
+    return np.concatenate([np.interp(part, at, decibels).astype(np.float32) for part in parts])
 
 
 def loudest_seconds(audio: Audio, seconds: float) -> float:
