@@ -632,7 +632,7 @@ def test_the_embedded_recordings_are_the_default(home: Path) -> None:
 
 
 # -- clean ---------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("code", ["en", "pt"])
+@pytest.mark.parametrize("code", ["en", pytest.param("pt", marks=pytest.mark.slow)])
 def test_the_cell_clean_repairs_copies_and_the_next_training_takes_them(
     code: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
