@@ -32,7 +32,14 @@ from rvc_core.features.content import content_encoder
 from rvc_core.features.pitch import pitch_estimator
 from rvc_core.nn.spectrogram import mel_spectrogram
 from rvc_core.presets import preset
-from rvc_core.settings import ConvertSettings, ExtractSettings, PrepareSettings, RuntimeSettings, TrainSettings
+from rvc_core.settings import (
+    ConvertSettings,
+    ExtractSettings,
+    PrepareSettings,
+    RuntimeSettings,
+    SeparateSettings,
+    TrainSettings,
+)
 from rvc_core.system.installation import check
 from rvc_core.training import precision
 from rvc_core.training.distributed import ALONE, Ranks
@@ -282,13 +289,55 @@ def conversion(bench: Bench) -> dict[str, Any]:
     return found
 
 
+def separation(bench: Bench) -> dict[str, Any]:
+    """Seconds for a minute of song: the embedded separator, and a BS-RoFormer with random weights in two precisions."""
+    from rvc_core.nn.roformer import Roformer, RoformerShape
+    from rvc_core.separation.embedded import EmbeddedSeparator
+    from rvc_core.separation.roformer import SHAPES
+
+    torch.manual_seed(0)
+    large, rate = next(iter(SHAPES.values())), 44_100
+    network = Roformer(large if bench.on_gpu else RoformerShape("split", 16, 1, heads=2, head_width=8)).eval()
+    mix = 0.1 * torch.randn(1, 2, 8 * rate if bench.on_gpu else rate)
+    with torch.inference_mode():
+        truth = network(mix[..., :rate])
+    network.to(bench.device)
+
+    def roformer(sound: torch.Tensor, half: bool) -> torch.Tensor:
+        dtype = torch.float16 if bench.on_gpu else torch.bfloat16
+        with torch.inference_mode(), torch.autocast(bench.device.type, dtype, enabled=half):
+            return network(sound.to(bench.device)).float().cpu()
+
+    chunk_s, overlap = mix.shape[-1] / rate, SeparateSettings().overlap
+    found: dict[str, Any] = {}
+    for name, half, most in (("fp32", False, 5e-3), ("fp16", True, 0.05)):
+        if bench.on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        taken = bench.seconds(lambda half=half: roformer(mix, half), 3)
+        difference = float((roformer(mix[..., :rate], half) - truth).norm() / truth.norm())
+        found[name] = {"s_per_minute": round(60 * taken / chunk_s / (1 - overlap), 2), "apart": round(difference, 5)}
+        if bench.on_gpu:
+            found[name]["gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
+        bench.hold(f"a RoFormer in {name} is as on the CPU in float32", difference < most)
+    here, there = (EmbeddedSeparator(device) for device in (str(bench.device), "cpu"))
+    with torch.inference_mode():
+        taken = bench.seconds(lambda: here(mix, rate).cpu(), 3)
+        ours, theirs = here(mix, rate).cpu(), there(mix, rate)
+    difference = float((ours - theirs).norm() / theirs.norm())
+    bench.hold("the embedded separator is as on the CPU", difference < 5e-3)
+    return found | {
+        "embedded": {"s_per_minute": round(60 * taken / chunk_s / (1 - overlap), 3), "apart": round(difference, 5)}
+    }
+
+
 def flight(bench: Bench) -> dict[str, Any]:
     """What ``rvc check --gpu`` reports."""
     return preflight(bench.name, bench.spec, bench.device).as_json()
 
 
 SECTIONS = (
-    environment, equal, waiting, pairs, conversion, formats, scarcity, nccl, training, journey, estimators, flight
+    environment, equal, waiting, pairs, conversion, formats, scarcity, nccl, training, journey, estimators,
+    separation, flight,
 )  # fmt: skip
 
 

@@ -83,6 +83,7 @@ MAY_OPEN = {
     "assets/registry.py": ("the package's own list", "json.loads Path(__file__).with_name('weights.json').read_text"),
     "audio/decode.py": ("recordings that you name", "path.open soundfile.info"),
     "audio/file_kinds.py": ("the first bytes of a recording", "path.open"),
+    "audio/lazy.py": ("stems that it wrote", "soundfile.info soundfile.read"),
     "audio/tracks.py": ("recordings that you name", "av.open open"),
     "audio/waveform.py": ("what it writes itself", "av.open"),
     "cli/__init__.py": ("/dev/null", "os.open"),

@@ -165,6 +165,15 @@ from rvc_core import notebook
 notebook.sing();
 
 # %% [markdown]
+# {clean}
+
+# %%
+repair = False   # {clean_wanted} #@param {type:"boolean"}
+from rvc_core import notebook
+
+notebook.clean(repair)
+
+# %% [markdown]
 # {speak_form}
 
 # %%

@@ -11,9 +11,19 @@ import numpy as np
 
 from ..errors import AudioError
 from ..system.platforms import DEAD, reaching
-from .decode import is_plain
-from .tracks import HOLE_SECONDS, LONGEST_HOLE_SECONDS, RAW, frames_of, opened
-from .waveform import header_seconds, read_recording
+from .decode import DAMAGED_PART, FEWEST_BYTES_PER_SECOND, Part, claims, is_loud, parts_of
+from .tracks import (
+    END_MISSING,
+    HOLE_SECONDS,
+    LONGEST_HOLE_SECONDS,
+    RAW,
+    Missing,
+    claimed_seconds,
+    doubtful,
+    frames_of,
+    opened,
+)
+from .waveform import refuse_no_file
 
 BLOCK_FRAMES = 1 << 16
 _CHUNKED = {"WAV", "WAVEX", "W64", "AIFF", "CAF", "RF64"}
@@ -69,12 +79,11 @@ def open_blocks(path: Path) -> Iterator[BlockReader]:
     import av
 
     with reaching(path):
-        if not path.is_file() or not path.stat().st_size or not is_plain(path):
-            yield _whole(path)  # refuses what is no file
-            return
+        refuse_no_file(path)
         with contextlib.ExitStack() as closing:
             try:
-                yield _with_soundfile(path, closing) or _with_av(path, closing)
+                parts = closing.enter_context(parts_of(path))
+                yield _with_soundfile(parts, closing) or _with_av(parts)
             except (av.FFmpegError, IndexError) as error:
                 if getattr(error, "errno", None) in DEAD:
                     raise
@@ -84,18 +93,13 @@ def open_blocks(path: Path) -> Iterator[BlockReader]:
                 ) from error
 
 
-def _whole(path: Path) -> BlockReader:
-    """Files that are joined, or claim wrong sizes, are read at once, and mono."""
-    read = read_recording(path)
-    samples, notes = read.audio.samples, ["it was read as mono: it is several files in one, or its header is wrong"]
-    blocks = (samples[None, at : at + BLOCK_FRAMES] for at in range(0, len(samples), BLOCK_FRAMES))
-    return BlockReader(path, read.audio.sample_rate, 1, read.audio.seconds, [*notes, *read.warnings], blocks)
-
-
-def _with_soundfile(path: Path, closing: contextlib.ExitStack) -> BlockReader | None:
+def _with_soundfile(parts: list[Part], closing: contextlib.ExitStack) -> BlockReader | None:
     """What libsndfile reads best; None for the rest, and for more channels than two, whose places FFmpeg knows."""
     import soundfile
 
+    path = parts[0].path
+    if len(parts) > 1 or parts[0].is_mended or is_loud(path):
+        return None
     try:
         file = closing.enter_context(soundfile.SoundFile(str(path)))
     except (soundfile.LibsndfileError, ValueError):
@@ -110,37 +114,61 @@ def _with_soundfile(path: Path, closing: contextlib.ExitStack) -> BlockReader | 
     return BlockReader(path, file.samplerate, file.channels, file.frames / file.samplerate, [], blocks())
 
 
-def _with_av(path: Path, closing: contextlib.ExitStack) -> BlockReader:
-    container = closing.enter_context(opened(str(path)))
-    if not container.streams.audio:
-        raise AudioError(f"{path.name!r} has no sound track", hint="choose a file with sound")
-    stream, lost = container.streams.audio[0], list[int]()
-    frames = _sounding(container, stream, lost)
-    first = next(frames, None)
-    if first is None:
-        raise AudioError(f"{path.name!r} has no sound (0 samples)", hint="export the recording again")
-    channels = first.layout.nb_channels
-    notes = [f"its {channels} channels were folded to stereo"] if channels > 2 else []
-    if (tracks := len(container.streams.audio)) > 1:
-        notes.append(f"sound track 1 of {tracks} was read")
-    reader = BlockReader(path, first.sample_rate, min(2, channels), header_seconds(path), notes)
-    alone = len(container.streams) == 1 or container.start_time is None
-    origin = None if alone else container.start_time / 1e6
-    reader._decoded = _blocks(reader, chain([first], frames), container.format.name not in RAW, origin, lost)
+def _with_av(parts: list[Part]) -> BlockReader:
+    path, size = parts[0].path, sum(map(len, parts))
+    with opened(parts[0].source) as container:
+        if not container.streams.audio:
+            raise AudioError(f"{path.name!r} has no sound track", hint="choose a file with sound")
+        first = next(_sounding(container, container.streams.audio[0], []), None)
+        if first is None:
+            raise AudioError(f"{path.name!r} has no sound (0 samples)", hint="export the recording again")
+        channels, seconds = first.layout.nb_channels, (container.duration or 0) / 1e6 * size / len(parts[0])
+        notes = [f"its {channels} channels were folded to stereo"] if channels > 2 else []
+        if (tracks := len(container.streams.audio)) > 1:
+            notes.append(f"sound track 1 of {tracks} was read")
+    reader = BlockReader(path, first.sample_rate, min(2, channels), min(seconds, size / FEWEST_BYTES_PER_SECOND), notes)
+    reader._decoded = chain.from_iterable(_read_part(reader, part) for part in parts)
     return reader
 
 
-def _sounding(container: Any, stream: Any, lost: list[int]) -> Iterator[Any]:
-    """Frames of one track; damaged packets are skipped, as players do, and counted."""
+def _read_part(reader: BlockReader, part: Part) -> Iterator[np.ndarray]:
+    """Blocks of one of the joined files; what it claims besides is noted, and a damaged one after the first."""
+    import av
+
+    try:
+        with opened(part.source) as container:
+            stream, damaged, kind = container.streams.audio[0], list[bool](), container.format.name
+            is_alone = len(container.streams) == 1 or container.start_time is None
+            origin = None if is_alone else container.start_time / 1e6
+            done = 0
+            for block in _blocks(reader, _sounding(container, stream, damaged), kind not in RAW, origin):
+                done += block.shape[1]
+                yield block
+            seconds, count = done / reader.sample_rate_hz, sum(damaged)
+            lack = claimed_seconds(container, stream, part.source, origin or 0.0) - seconds
+            is_cut, ends_early = bool(damaged and damaged[-1]), ""
+            if part.lacking:
+                ends_early = claims(part.lacking * seconds)
+            elif lack > HOLE_SECONDS and (is_cut or not count):
+                ends_early = doubtful(kind, lack, is_cut=is_cut) or str(Missing(seconds, lack, END_MISSING))
+            if count > (inside := is_cut and bool(ends_early)):
+                reader.notes.append(f"{count - inside} damaged pieces of the file were skipped")
+            reader.notes += filter(None, [ends_early])
+    except (av.FFmpegError, IndexError) as error:
+        if not part.start or getattr(error, "errno", None) in DEAD:
+            raise
+        reader.notes.append(DAMAGED_PART)
+
+
+def _sounding(container: Any, stream: Any, damaged: list[bool]) -> Iterator[Any]:
+    """Frames of one track; damaged packets are skipped, as players do, and marked."""
     for packet, frames in frames_of(container, stream):
-        if packet is None or frames is None:
-            lost.append(1)
+        if packet is None or packet.size:
+            damaged.append(packet is None or frames is None)
         yield from frames or ()
 
 
-def _blocks(
-    reader: BlockReader, frames: Iterable[Any], has_times: bool, origin: float | None, lost: list[int]
-) -> Iterator[np.ndarray]:
+def _blocks(reader: BlockReader, frames: Iterable[Any], has_times: bool, origin: float | None) -> Iterator[np.ndarray]:
     """Frames at one rate, with the channels of the first; pauses in the timestamps are silence."""
     import av
 
@@ -167,7 +195,5 @@ def _blocks(
         for piece in resampler.resample(frame):
             done += piece.samples
             yield piece.to_ndarray()
-    for piece in resampler.resample(None):
+    for piece in resampler.resample(None) if resampler else ():
         yield piece.to_ndarray()
-    if lost:
-        reader.notes.append(f"{len(lost)} damaged pieces of the file were skipped")

@@ -7,7 +7,8 @@ import io
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +18,7 @@ from ..errors import AudioError
 from ..system.platforms import DEAD
 from .tracks import Decoded, Missing, decode_tracks, joined, mono, opened
 
-_FEWEST_BYTES_PER_SECOND = 16  # no codec needs less, even for silence
+FEWEST_BYTES_PER_SECOND = 16  # no codec needs less, even for silence
 _JOINTS = {  # by a mark: how a file begins, which is also where a second one was joined to it
     b"RIFF": rb"RIFF.{4}WAVE",
     b"RF64": rb"RF64.{4}WAVE",
@@ -49,6 +50,8 @@ _LARGEST_CLAIM = 0x7FFF0000  # recorders write such a size while they do not kno
 _TRAILING_BYTES = 1024  # of tags behind the last chunk
 _BLOCK_BYTES, _MARK_BYTES, _BLOCK_SAMPLES = 1 << 24, 64, 1 << 22
 _VORBIS = b"\x01vorbis"  # FFmpeg loses the first block
+_MPEG_SUFFIXES = (".mp1", ".mp2", ".mp3", ".mpa", ".mpga")
+DAMAGED_PART = "a file joined to this one is damaged"
 
 
 def decode(path: Path) -> Decoded:
@@ -63,24 +66,24 @@ def decode(path: Path) -> Decoded:
     import soundfile
 
     try:
-        with path.open("rb") as file:
-            kind = _kind(file.read(_MARK_BYTES))
-            edges = [*(_starts(file, kind) if kind else [0]), path.stat().st_size]
-            parts: list[Decoded] = []
-            for start, stop in zip(edges, edges[1:], strict=False):
+        with parts_of(path) as parts:
+            done: list[Decoded] = []
+            for part in parts:
                 try:
-                    parts.append(_decode_part(path, kind, _Part(file, start, stop), is_whole=len(edges) == 2))
+                    done.append(_decode_part(part))
                 except (av.FFmpegError, AudioError, ValueError, IndexError) as error:
-                    if not parts or getattr(error, "errno", None) in DEAD:
+                    if not done or getattr(error, "errno", None) in DEAD:
                         raise
-                    lost = (stop - start) * sum(part.seconds for part in parts) / start
-                    missing = [Missing(0.0, lost, "a file joined to this one is damaged")]
-                    parts.append(Decoded(np.zeros(0, np.float32), parts[0].sample_rate, missing))
-        return joined(parts)
+                    lost = len(part) * sum(one.seconds for one in done) / part.start
+                    missing = [Missing(0.0, lost, DAMAGED_PART)]
+                    done.append(Decoded(np.zeros(0, np.float32), done[0].sample_rate, missing))
+        return joined(done)
     except (av.FFmpegError, OSError, ValueError, IndexError, MemoryError) as error:  # IndexError: PyAV, of lost streams
         if isinstance(error, OSError) and error.errno in DEAD:  # of the storage, not of the recording
             raise OSError(error.errno, error.strerror) from error
         try:
+            if is_loud(path):
+                raise ValueError("libsndfile would print notes")
             return _read_with_soundfile(str(path))  # a few old formats that FFmpeg does not know
         except (soundfile.LibsndfileError, ValueError, MemoryError):
             raise AudioError(
@@ -97,8 +100,8 @@ def header_seconds(path: Path) -> float:
     if not path.is_file():  # opening a pipe would wait for somebody to write into it
         return 0.0
     try:
-        most = path.stat().st_size / _FEWEST_BYTES_PER_SECOND
-        length = soundfile.info(str(path)).duration
+        most = path.stat().st_size / FEWEST_BYTES_PER_SECOND
+        length = 0.0 if is_loud(path) else soundfile.info(str(path)).duration
     except OSError:
         return 0.0
     except (soundfile.LibsndfileError, ValueError):
@@ -112,13 +115,11 @@ def header_seconds(path: Path) -> float:
         return 0.0
 
 
-def is_plain(path: Path) -> bool:
-    """Whether a file is one recording, and none of its sizes is wrong: it can be read block by block."""
+def is_loud(path: Path) -> bool:
+    """Whether libsndfile may take a file for MPEG sound, whose decoder writes to the terminal: FFmpeg does not."""
     with path.open("rb") as file:
-        kind = _kind(file.read(_MARK_BYTES))
-        return not kind or (
-            len([*_starts(file, kind)]) == 1 and not _wrong_size(_Part(file, 0, path.stat().st_size), kind)
-        )
+        start = file.read(_MARK_BYTES)
+    return not _kind(start) and (start[:3] == b"ID3" or start[:1] == b"\xff" or path.suffix.lower() in _MPEG_SUFFIXES)
 
 
 def _kind(start: bytes) -> bytes:
@@ -126,21 +127,88 @@ def _kind(start: bytes) -> bytes:
     return next((kind for kind, mark in _JOINTS.items() if re.match(mark, start, re.DOTALL)), b"")
 
 
-@dataclass(frozen=True)
-class _Part:
-    """The bytes of one of the joined files. They are read, not mapped: a drive that goes away must not kill us."""
+class Part(io.RawIOBase):
+    """The bytes of one of the joined files, with the right sizes in its header: a binary file for FFmpeg.
 
-    file: BinaryIO
-    start: int
-    stop: int
+    They are read, not mapped: a drive that goes away must not kill us.
+
+    Attributes
+    ----------
+    source : str or Part
+        What to decode: the path of a whole file that is as it claims, or this.
+    lacking : float
+        How much longer it claims to be: 0.5 is half of what is there.
+    """
+
+    def __init__(self, path: Path, file: BinaryIO, span: tuple[int, int], kind: bytes, *, is_whole: bool) -> None:
+        self.path, self.kind, self.lacking = path, kind, 0.0
+        (self.start, self._stop), self._file, self._at = span, file, 0
+        self._right: dict[int, bytes] = {}
+        if wrong := _wrong_size(self):
+            self._mend(*wrong)
+        self.source: str | Part = str(path) if is_whole and not wrong else self
+
+    @property
+    def is_mended(self) -> bool:
+        """Whether its sizes were wrong."""
+        return bool(self._right)
 
     def __len__(self) -> int:
-        return self.stop - self.start
+        return self._stop - self.start
 
-    def read(self, at: int = 0, size: int = -1) -> bytes:
-        """Bytes from `at` on."""
-        self.file.seek(self.start + at)
-        return self.file.read(len(self) - at if size < 0 else size)
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    seekable = readable
+
+    def seek(self, at: int, whence: int = 0) -> int:
+        """As for any file."""
+        self._at = max(0, at + (0, self._at, len(self))[whence])
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """As for any file; over the sizes in the header are the right ones."""
+        data = bytearray(self.bytes_at(self._at, min(len(buffer), max(0, len(self) - self._at))))
+        for at, right in self._right.items():
+            first, last = max(at, self._at), min(at + len(right), self._at + len(data))
+            if first < last:
+                data[first - self._at : last - self._at] = right[first - at : last - at]
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def bytes_at(self, at: int, size: int) -> bytes:
+        """What the file holds there."""
+        self._file.seek(self.start + at)
+        return self._file.read(size)
+
+    def _mend(self, begins: int, claimed: int) -> None:
+        """The sound goes on to the end of the bytes, whatever the header claims."""
+        size = len(self) - begins
+        if self.kind == b".snd":
+            self._right[8] = struct.pack(">I", size)
+        else:
+            _, head, counted, _, _ = _CHUNKS[self.kind]
+            number = head[0] + head[-1]
+            most = _MOST_BYTES if head[-1] == "I" else size + counted  # FFmpeg reads to the end then
+            self._right[begins - struct.calcsize(number)] = struct.pack(number, min(most, size + counted))
+            if head[-1] == "I":
+                self._right[4] = struct.pack(number, min(most, len(self) - 8))
+            if self.kind in _WITH_LONG_SIZES:
+                self._right[0] = b"RIFF"
+        if size < claimed < _LARGEST_CLAIM:
+            self.lacking = (claimed - size) / size
+
+
+@contextmanager
+def parts_of(path: Path) -> Iterator[list[Part]]:
+    """The files that are joined in a file, usually one."""
+    with path.open("rb") as file:
+        kind = _kind(file.read(_MARK_BYTES))
+        edges = [*(_starts(file, kind) if kind else [0]), path.stat().st_size]
+        spans = list(zip(edges, edges[1:], strict=False))
+        yield [Part(path, file, span, kind, is_whole=len(spans) == 1) for span in spans]
 
 
 def _starts(file: BinaryIO, kind: bytes) -> Iterator[int]:
@@ -164,35 +232,42 @@ def _starts(file: BinaryIO, kind: bytes) -> Iterator[int]:
             return
 
 
-def _decode_part(path: Path, kind: bytes, part: _Part, *, is_whole: bool) -> Decoded:
+def _decode_part(part: Part) -> Decoded:
     """Decode one of the joined files, or the whole file."""
     import soundfile
 
-    if wrong := _wrong_size(part, kind):
-        return _decode_to_its_end(part, kind, *wrong, path.name)
-    source = str(path) if is_whole else io.BytesIO(part.read())
-    if kind in _CHUNKS or _VORBIS in part.read(0, _MARK_BYTES):
+    if not part.is_mended and (part.kind in _CHUNKS or _VORBIS in part.bytes_at(0, _MARK_BYTES)):
         try:
-            return _read_with_soundfile(source)
+            part.seek(0)
+            return _read_with_soundfile(part.source)
         except (soundfile.LibsndfileError, ValueError):
             pass  # a codec that FFmpeg may know
-    return decode_tracks(source, path.name)
+    decoded = decode_tracks(part.source, part.path.name)
+    if part.lacking:
+        return replace(decoded, notes=[*decoded.notes, claims(part.lacking * decoded.seconds)])
+    return decoded
 
 
-def _wrong_size(part: _Part, kind: bytes) -> tuple[int, int] | None:
+def claims(seconds: float) -> str:
+    """What to say of a header that claims more than there is."""
+    return f"its header claims {seconds:.1f} s more than the file holds: its end is missing, or the header is wrong"
+
+
+def _wrong_size(part: Part) -> tuple[int, int] | None:
     """Where the sound begins and the bytes its chunk claims, if the chunks do not fit the bytes; else None."""
+    kind = part.kind
     if kind == b".snd":
-        begins, claimed = struct.unpack(">II", part.read(4, 8))
+        begins, claimed = struct.unpack(">II", part.bytes_at(4, 8))
         return (begins, claimed) if begins + claimed != len(part) > begins else None
     if kind not in _CHUNKS:
         return None
     at, head, counted, padding, name = _CHUNKS[kind]
     sound: tuple[int, int] | None = None
     while at + struct.calcsize(head) <= len(part):
-        chunk, size = struct.unpack(head, part.read(at, struct.calcsize(head)))
+        chunk, size = struct.unpack(head, part.bytes_at(at, struct.calcsize(head)))
         begins = at + struct.calcsize(head)
         if kind in _WITH_LONG_SIZES and size == _MOST_BYTES:  # the first chunk holds it
-            (size,) = struct.unpack("<Q", part.read(28, 8))
+            (size,) = struct.unpack("<Q", part.bytes_at(28, 8))
         end = begins + size - counted
         if sound is None and chunk.startswith(name):
             sound = begins, size - counted
@@ -202,28 +277,6 @@ def _wrong_size(part: _Part, kind: bytes) -> tuple[int, int] | None:
             return sound if left > _TRAILING_BYTES or left < 0 or (sound and not sound[1]) else None
         at = end + -size % padding
     return None
-
-
-def _decode_to_its_end(part: _Part, kind: bytes, begins: int, claimed: int, name: str) -> Decoded:
-    """Decode a file whose sound goes on to the end of its bytes, whatever its header claims."""
-    mended, size = bytearray(part.read()), len(part) - begins
-    if kind == b".snd":
-        struct.pack_into(">I", mended, 8, size)
-    else:
-        _, head, counted, _, _ = _CHUNKS[kind]
-        number = head[0] + head[-1]
-        most = _MOST_BYTES if head[-1] == "I" else size + counted  # FFmpeg reads to the end then
-        struct.pack_into(number, mended, begins - struct.calcsize(number), min(most, size + counted))
-        if head[-1] == "I":
-            struct.pack_into(number, mended, 4, min(most, len(part) - 8))
-        if kind in _WITH_LONG_SIZES:
-            mended[:4] = b"RIFF"
-    decoded = decode_tracks(io.BytesIO(mended), name)
-    if size < claimed < _LARGEST_CLAIM:
-        seconds = (claimed - size) * decoded.seconds / size
-        note = f"its header claims {seconds:.1f} s more than the file holds: its end is missing, or the header is wrong"
-        return replace(decoded, notes=[*decoded.notes, note])
-    return decoded
 
 
 def _read_with_soundfile(source: Any) -> Decoded:

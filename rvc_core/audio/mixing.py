@@ -1,21 +1,27 @@
 """Mix mono and stereo stems: loudness, true peak, alignment, gate, placing, reverb, key."""
 
+import itertools
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .blocks import open_blocks
-from .tracks import mono
+from .lazy import Lazy, blocks_of, in_file
+from .loudness import measured
+from .tracks import CANCELLED_SHARE, mono
 from .waveform import Audio, frame_rms, save_channels
 
-SILENT_LUFS = -70.0  # BS.1770's absolute gate
-_BLOCK_SECONDS, _LONGEST_SECONDS = 0.4, 300.0  # of one measurement of loudness
-_PEAK_SAMPLES, _PEAK_EDGE = 1 << 18, 512
-_ENVELOPE_HZ, _MOST_LAG_SECONDS = 2000, 0.1
+SILENT_PEAK = 1e-5  # -100 dB of full scale: less is rounding
+_PEAK_EDGE = 512
+_ENVELOPE_HZ, _MOST_LAG_SECONDS, _LAG_SAMPLES = 2000, 0.1, 1 << 17
 _SURE_CORRELATION = 0.3  # below it, two envelopes have too little in common to tell a lag
-_GATE_SECONDS = 0.02
-_CLOSED_DB, _OPEN_DB, _FLOOR_DB = -50.0, -40.0, -70.0  # of the loud parts; of full scale
+_CLOSED_DB = -50.0  # of a source's loud parts
+GATE_HZ = 100  # gains a second
+_AHEAD, _HOLD, _RAMP = 5, 15, 3  # gains: a gate opens before a sound, and closes after its end
 _ROOM_SECONDS, _ROOM_REGULAR = 1.5, 1e-3
 
 
@@ -25,9 +31,11 @@ class Stem:
 
     Attributes
     ----------
-    samples : ndarray (N, C), float32
+    samples : ndarray or Lazy (N, C), float32
     sample_rate : int
         Hz.
+    notes : tuple of str
+        What a listener should know of the file it was read from.
 
     Examples
     --------
@@ -36,8 +44,9 @@ class Stem:
     (1.0, [0.5, 0.5], [2.0, 2.0])
     """
 
-    samples: np.ndarray
+    samples: Any
     sample_rate: int
+    notes: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -47,7 +56,19 @@ class Stem:
     @property
     def mono(self) -> Audio:
         """One channel, mixed as recordings are read."""
-        return Audio(np.ascontiguousarray(mono(self.samples)), self.sample_rate)
+        return Audio(np.ascontiguousarray(mono(self.samples[:])), self.sample_rate)
+
+    @property
+    def folded(self) -> "Stem":
+        """As `mono`, lazily: its samples are (N,)."""
+        energies, mean = np.zeros(self.samples.shape[1]), 0.0
+        for block in blocks_of(self.samples):
+            energies += np.einsum("nc,nc->c", block, block, dtype=np.float64)
+            mean += float(np.square(block.mean(axis=1), dtype=np.float64).sum())
+        share = np.full(len(energies), 1 / len(energies), np.float32)
+        if mean < CANCELLED_SHARE * energies.max():
+            share = np.eye(len(energies), dtype=np.float32)[energies.argmax()]
+        return replace(self, samples=Lazy((len(self.samples),), lambda start, stop: self.samples[start:stop] @ share))
 
     def __add__(self, other: "Stem") -> "Stem":
         return replace(self, samples=self.samples + other.samples)
@@ -71,14 +92,18 @@ def read_stem(path: Path) -> Stem:
     """
     with open_blocks(path) as reader:
         blocks = list(reader)
-        return Stem(np.concatenate(blocks, axis=1).T, reader.sample_rate_hz)
+        return Stem(np.concatenate(blocks, axis=1).T, reader.sample_rate_hz, tuple(reader.notes))
+
+
+def open_stem(path: Path, gain_db: float = 0.0) -> Stem:
+    """A stem in a file that we wrote, read where it is sliced; the file must stay."""
+    stem = Stem(*in_file(path))
+    return stem.gained(gain_db) if gain_db else stem
 
 
 # -- measured ------------------------------------------------------------------------------------------------------
 def loudness_lufs(stem: Stem) -> float:
-    """Integrated loudness by ITU-R BS.1770-4 (pyloudnorm); -70 for silence. Under 0.4 s the sound is repeated.
-
-    What is longer than five minutes is measured in parts of that length, whose energies are averaged.
+    """Integrated loudness by ITU-R BS.1770-4; -70 for silence. Under 0.4 s it is that of all of it.
 
     Examples
     --------
@@ -86,22 +111,12 @@ def loudness_lufs(stem: Stem) -> float:
     >>> round(loudness_lufs(Stem(np.stack([tone, tone], 1), 48000)), 1), loudness_lufs(Stem(tone[:, None] * 0, 48000))
     (-20.0, -70.0)
     """
-    import pyloudnorm
+    return measured(stem.samples, stem.sample_rate).lufs()
 
-    samples, rate = stem.samples, stem.sample_rate
-    if not len(samples) or not np.abs(samples).max():
-        return SILENT_LUFS
-    shortest = round(_BLOCK_SECONDS * rate) + 1
-    if len(samples) < shortest:
-        samples = np.tile(samples, (-(-shortest // len(samples)), 1))
-    parts = np.array_split(samples, max(1, -(-len(samples) // round(_LONGEST_SECONDS * rate))))
-    meter = pyloudnorm.Meter(rate)
-    with np.errstate(divide="ignore", invalid="ignore"):  # of a part in which nothing is above the gate
-        measured = np.array([meter.integrated_loudness(part) for part in parts])
-    weights = np.array([len(part) for part in parts])[audible] if (audible := measured > SILENT_LUFS).any() else None
-    if weights is None:
-        return SILENT_LUFS
-    return float(10 * np.log10(np.average(10 ** (measured[audible] / 10), weights=weights)))
+
+def peak(stem: Stem) -> float:
+    """The largest sample, without its sign."""
+    return max((float(np.abs(block).max()) for block in blocks_of(stem.samples)), default=0.0)
 
 
 def true_peak_db(stem: Stem) -> float:
@@ -113,18 +128,27 @@ def true_peak_db(stem: Stem) -> float:
     >>> round(20 * float(np.log10(tone.max()))), round(true_peak_db(Stem(tone[:, None], 48000)))
     (-3, 0)
     """
+    return true_peak_of(blocks_of(stem.samples))
+
+
+def true_peak_of(blocks: Iterable[np.ndarray]) -> float:
+    """As `true_peak_db`, of blocks (n, C) in a row."""
     import soxr
 
-    peak, total = 0.0, len(stem.samples)
-    for start in range(0, total, _PEAK_SAMPLES):
-        first, last = max(0, start - _PEAK_EDGE), min(total, start + _PEAK_SAMPLES + _PEAK_EDGE)
-        dense = soxr.resample(stem.samples[first:last], 1, 4, quality="HQ")
-        kept = dense[4 * (start - first) : 4 * (min(total, start + _PEAK_SAMPLES) - first)]
-        peak = max(peak, float(np.abs(kept).max(initial=0)))
-    return max(-100.0, 20 * float(np.log10(max(peak, 1e-9))))
+    highest, known, held = 0.0, 0, np.zeros((0, 1), np.float32)
+    for block in itertools.chain(blocks, [None]):
+        whole = held if block is None else np.concatenate([held, block]) if len(held) else block
+        if not len(whole) or (block is not None and len(whole) < 4 * _PEAK_EDGE):
+            held = whole
+            continue
+        stop = len(whole) if block is None else len(whole) - _PEAK_EDGE
+        dense = soxr.resample(whole, 1, 4, quality="HQ")[4 * known : 4 * stop]
+        highest = max(highest, float(np.abs(dense).max(initial=0)))
+        held, known = whole[-2 * _PEAK_EDGE :], _PEAK_EDGE
+    return max(-100.0, 20 * float(np.log10(max(highest, 1e-9))))
 
 
-def lag_seconds(made: Audio, source: Audio) -> float | None:
+def lag_seconds(made: Audio | Stem, source: Audio | Stem) -> float | None:
     """By how much a recording is later than another one of the same words, from the rise and fall of their levels.
 
     Within 0.1 s. None: their levels have too little in common to tell.
@@ -146,7 +170,10 @@ def lag_seconds(made: Audio, source: Audio) -> float | None:
     reach = min(length - 1, round(_MOST_LAG_SECONDS * _ENVELOPE_HZ))
     if energy < 1e-9 or reach < 2:
         return None
-    found = correlate(first, second, "full", "fft")[length - 1 - reach : length + reach] / energy
+    found = np.zeros(2 * reach + 1)
+    for start in range(0, length - reach, _LAG_SAMPLES):  # in parts: at once, half an hour takes half a gigabyte
+        ours, theirs = (one[start : start + _LAG_SAMPLES + reach] for one in (first, second))
+        found += correlate(ours, theirs, "full", "fft")[len(ours) - 1 - reach :][: len(found)] / energy
     best = int(found[1:-1].argmax()) + 1
     if found[best] < _SURE_CORRELATION:
         return None
@@ -154,13 +181,16 @@ def lag_seconds(made: Audio, source: Audio) -> float | None:
     return float(best - reach + 0.5 * (before - after) / min(before - 2 * top + after, -1e-12)) / _ENVELOPE_HZ
 
 
-def _level(audio: Audio) -> np.ndarray:
+def _level(audio: Audio | Stem) -> np.ndarray:
     """Level in dB at 2 kHz, smoothed over 10 ms, nothing below 40 dB under the loudest."""
     hop = max(1, audio.sample_rate // _ENVELOPE_HZ)
-    rms = frame_rms(audio.samples, hop, 20)
-    times = np.arange(0, len(audio.samples) / audio.sample_rate, 1 / _ENVELOPE_HZ)
+    rms = frame_rms(audio.samples, hop, 20).astype(np.float32)
     decibels = 20 * np.log10(np.maximum(rms, 1e-2 * rms.max() + 1e-9))
-    return np.interp(times, np.arange(len(rms)) * hop / audio.sample_rate, decibels)
+    count = -(-len(audio.samples) * _ENVELOPE_HZ // audio.sample_rate)
+    at = np.arange(len(rms)) * (hop / audio.sample_rate)
+    starts = range(0, count, _LAG_SAMPLES)
+    parts = [np.arange(start, min(count, start + _LAG_SAMPLES)) / _ENVELOPE_HZ for start in starts]
+    return np.concatenate([np.interp(part, at, decibels).astype(np.float32) for part in parts])
 
 
 def loudest_seconds(audio: Audio, seconds: float) -> float:
@@ -172,62 +202,107 @@ def loudest_seconds(audio: Audio, seconds: float) -> float:
     >>> loudest_seconds(Audio(song, 8000), 30.0)
     60.0
     """
-    whole, window = int(audio.seconds), int(seconds)
-    if whole <= window:
-        return 0.0
+    whole = int(audio.seconds)
     blocks = audio.samples[: whole * audio.sample_rate].reshape(whole, audio.sample_rate)
-    sums = np.concatenate([[0.0], np.cumsum(np.einsum("ns,ns->n", blocks, blocks, dtype=np.float64))])
+    return _loudest(np.einsum("ns,ns->n", blocks, blocks, dtype=np.float64), int(seconds))
+
+
+def _loudest(energies: np.ndarray, window: int) -> float:
+    """Where the most energy of `window` seconds begins, of energies (K,) of a second each."""
+    if len(energies) <= window:
+        return 0.0
+    sums = np.concatenate([[0.0], np.cumsum(energies)])
     return float(np.argmax(sums[window:] - sums[:-window]))
 
 
+def read_loudest(path: Path, seconds: float) -> Stem:
+    """The loudest part of a recording with this length, faded at both ends; all of it where it fits.
+
+    Raises
+    ------
+    AudioError
+        When the file is missing or damaged.
+    """
+    with open_blocks(path) as reader:
+        rate, done, energies = reader.sample_rate_hz, 0, np.zeros(0)
+        for block in reader:
+            power = np.einsum("cn,cn->n", block, block)
+            sums = np.bincount((done % rate + np.arange(len(power))) // rate, power)
+            held = len(energies) - done // rate  # 1 where the last second goes on
+            energies = np.concatenate(
+                [energies[: done // rate], np.pad(energies[done // rate :], (0, len(sums) - held)) + sums]
+            )
+            done += len(power)
+    first = round(_loudest(energies[: done // rate], int(seconds)) * rate)
+    pieces, done = [], 0
+    with open_blocks(path) as reader:
+        for block in reader:
+            pieces.append(block[:, max(0, first - done) : max(0, first + round(seconds * rate) - done)])
+            done += block.shape[1]
+    return faded(Stem(np.concatenate(pieces, axis=1).T, rate))
+
+
 # -- changed -------------------------------------------------------------------------------------------------------
-def shifted(audio: Audio, lag_seconds: float, length: int) -> Audio:
-    """The recording so much earlier, `length` samples long.
+def gate_of(levels: np.ndarray, threshold: float) -> np.ndarray:
+    """Gains (T,) from 0 to 1, `GATE_HZ` a second: 0 in pauses, where the levels (T,) stay at or below the threshold.
+
+    The gate opens 50 ms before a sound and closes 150 ms after it, so it cuts no consonant.
 
     Examples
     --------
-    >>> shifted(Audio(np.arange(4, dtype=np.float32), 1000), 0.001, 5).samples.tolist()
-    [1.0, 2.0, 3.0, 0.0, 0.0]
+    >>> gate_of(np.array([0.0] * 20 + [1.0] * 20 + [0.0] * 20), 0.5)[[5, 18, 30, 50, 59]].round(1).tolist()
+    [0.0, 1.0, 1.0, 1.0, 0.0]
     """
-    lag = round(lag_seconds * audio.sample_rate)
-    moved = np.pad(audio.samples, (max(0, -lag), 0))[max(0, lag) :]
-    return replace(audio, samples=np.pad(moved, (0, max(0, length - len(moved))))[:length])
+    reach = np.ones(_AHEAD + 1 + _HOLD)
+    is_open = np.convolve(levels > threshold, reach)[_AHEAD : _AHEAD + len(levels)] > 0.5
+    ramp = np.ones(_RAMP) / _RAMP
+    return np.minimum(is_open, np.convolve(np.pad(is_open, _RAMP // 2, mode="edge"), ramp, "valid"))
 
 
-def gated(made: Audio, source: Audio) -> Audio:
-    """Silence a recording where its source is silent: open above -40 dB of the source's loud parts, closed below -50.
+def pauses_of(source: Stem) -> np.ndarray:
+    """Gains (T,) of a gate that closes where a sound (N,) is 50 dB below its loud parts.
 
-    A converted voice hums or hisses where its source is (nearly) silent. Both have the same rate and length.
+    A converted voice hums or hisses where its source is (nearly) silent.
+    """
+    levels = frame_rms(source.samples, max(1, round(source.sample_rate / GATE_HZ)), 4)
+    sounding = levels[levels > max(SILENT_PEAK, 1e-3 * levels.max())]
+    return gate_of(levels, np.quantile(sounding, 0.95) * 10 ** (_CLOSED_DB / 20) if len(sounding) else 1.0)
+
+
+def gated(samples: np.ndarray, gains: np.ndarray, rate_hz: int, start: int = 0) -> np.ndarray:
+    """Apply gains (T,) of a gate to samples (n,) that begin at sample `start`.
 
     Examples
     --------
-    >>> source = Audio(np.repeat([1.0, 0.001, 1.0], 8000).astype(np.float32), 8000)
-    >>> made = gated(Audio(np.ones(24000, np.float32), 8000), source).samples
-    >>> made[[4000, 12000, 20000]].tolist()
-    [1.0, 0.0, 1.0]
+    >>> gated(np.ones(4, np.float32), np.array([1.0, 0.0]), 400).tolist()
+    [1.0, 0.75, 0.5, 0.25]
     """
-    hop = max(1, round(_GATE_SECONDS / 2 * source.sample_rate))
-    decibels = 20 * np.log10(np.maximum(frame_rms(source.samples, hop, 4), 1e-9))
-    loud = np.quantile(decibels[decibels > _FLOOR_DB], 0.95) if (decibels > _FLOOR_DB).any() else 0.0
-    gain = np.clip((decibels - max(loud + _CLOSED_DB, _FLOOR_DB)) / (_OPEN_DB - _CLOSED_DB), 0, 1)
-    held = np.lib.stride_tricks.sliding_window_view(np.pad(gain, 4, mode="edge"), 9).max(axis=1)  # opens 40 ms early
-    smooth = np.convolve(np.pad(held, 1, mode="edge"), [0.25, 0.5, 0.25], "valid")
-    curve = np.interp(np.arange(len(made.samples)), np.arange(len(smooth)) * hop, smooth)
-    return replace(made, samples=(made.samples * curve).astype(np.float32))
+    times = (start + np.arange(len(samples))) * (GATE_HZ / rate_hz)
+    return (samples * np.interp(times, np.arange(len(gains)), gains)).astype(np.float32)
 
 
-def placed(audio: Audio, like: Stem) -> Stem:
-    """Give a recording the channels of a stem, each with the stem's share of the level there.
+def part_of(made: Stem, source: Stem, like: Stem, lag_seconds: float) -> Stem:
+    """A converted voice (N,) as its source is: so much earlier, silent in its pauses, with the channels of `like`.
+
+    Each channel gets its share of the level.
 
     Examples
     --------
-    >>> left = Stem(np.array([[1, 0]] * 100, np.float32), 8000)
-    >>> placed(Audio(np.ones(100, np.float32), 8000), left).samples[0].tolist()
-    [1.0, 0.0]
+    >>> left = Stem(np.array([[1, 0]] * 8000, np.float32), 8000)
+    >>> part_of(Stem(np.ones(8000, np.float32), 8000), left.folded, left, 0.0).samples[4000:4001].tolist()
+    [[1.0, 0.0]]
     """
-    rms = np.sqrt(np.mean(np.square(like.samples, dtype=np.float64), axis=0))
-    shares = rms / rms.max() if rms.max() else np.ones(len(rms))
-    return Stem(audio.samples[:, None] * shares.astype(np.float32), audio.sample_rate)
+    rms = np.sqrt(sum(np.square(block, dtype=np.float64).sum(axis=0) for block in blocks_of(like.samples)))
+    shares = (rms / rms.max() if rms.max() else np.ones(len(rms))).astype(np.float32)
+    gains, rate, lag = pauses_of(source), made.sample_rate, round(lag_seconds * made.sample_rate)
+
+    def part(start: int, stop: int) -> np.ndarray:
+        first = start + lag
+        early = made.samples[max(0, first) : max(0, stop + lag)]
+        early = np.pad(early, (min(stop - start, max(0, -first)), stop - start))[: stop - start]
+        return gated(early, gains, rate, start)[:, None] * shares
+
+    return Stem(Lazy(like.samples.shape, part), rate)
 
 
 def room_between(dry: Stem, reverb: Stem) -> np.ndarray:
@@ -242,15 +317,16 @@ def room_between(dry: Stem, reverb: Stem) -> np.ndarray:
     >>> int(np.abs(room).argmax()), round(float(room[400]), 1)
     (400, 0.5)
     """
-    from scipy import signal
-
-    window = min(len(dry.samples), round(4 * _ROOM_SECONDS * dry.sample_rate))
-    channel = int(np.square(dry.samples).sum(axis=0).argmax())
-    ours, theirs = dry.samples[:, channel], reverb.samples[:, channel]
-    _, cross = signal.csd(ours, theirs, nperseg=window, detrend=False)
-    _, power = signal.welch(ours, nperseg=window, detrend=False)
-    response = np.fft.irfft(cross / (power + _ROOM_REGULAR * power.mean()), window)
-    length = min(window // 2, round(_ROOM_SECONDS * dry.sample_rate))
+    size, rate = len(dry.samples), dry.sample_rate
+    window = min(size, round(4 * _ROOM_SECONDS * rate))
+    channel = int(np.argmax(sum(np.square(block).sum(axis=0) for block in blocks_of(dry.samples))))
+    shape = np.hanning(window + 1)[:-1].astype(np.float32)
+    cross, power = np.zeros(window // 2 + 1, complex), np.zeros(window // 2 + 1)
+    for start in range(0, size - window + 1, max(1, window // 2)):
+        ours, theirs = (np.fft.rfft(one.samples[start : start + window][:, channel] * shape) for one in (dry, reverb))
+        cross, power = cross + ours.conj() * theirs, power + np.abs(ours) ** 2
+    response = np.fft.irfft(cross / (power + _ROOM_REGULAR * np.mean(power)), window)
+    length = min(window // 2, round(_ROOM_SECONDS * rate))
     fade = np.linspace(1, 0, length) ** 0.5
     return (response[:length] * fade).astype(np.float32)
 
@@ -259,15 +335,19 @@ def reverberated(dry: Stem, room: np.ndarray, level_db: float) -> Stem:
     """The reverb of a sound in a room (K,), alone; `level_db` is its RMS against the dry sound's."""
     from scipy import signal
 
-    wet = signal.oaconvolve(dry.samples, room[:, None], axes=0)[: len(dry.samples)]
-    ratio = rms_db(Stem(wet, dry.sample_rate)) - rms_db(dry)
-    return Stem(wet.astype(np.float32), dry.sample_rate).gained(level_db - ratio)
+    def part(start: int, stop: int) -> np.ndarray:
+        first = max(0, start - len(room))
+        wet = signal.oaconvolve(dry.samples[first:stop], room[:, None], axes=0)
+        return wet[start - first : stop - first].astype(np.float32)
+
+    wet = Stem(Lazy(dry.samples.shape, part), dry.sample_rate)
+    return wet.gained(level_db - rms_db(wet) + rms_db(dry))
 
 
 def rms_db(stem: Stem) -> float:
     """RMS of all channels, dB of full scale; at least -120."""
-    power = np.mean(np.square(stem.samples, dtype=np.float64)) if stem.samples.size else 0.0
-    return 10 * float(np.log10(max(power, 1e-12)))
+    energy = sum(float(np.square(block, dtype=np.float64).sum()) for block in blocks_of(stem.samples))
+    return 10 * float(np.log10(max(energy / max(1, math.prod(stem.samples.shape)), 1e-12)))
 
 
 def transposed(stem: Stem, semitones: float) -> Stem:
@@ -279,24 +359,22 @@ def transposed(stem: Stem, semitones: float) -> Stem:
     stretch = Stretch(0)
     stretch.preset(stem.samples.shape[1], stem.sample_rate)
     stretch.setTransposeSemitones(semitones)
-    made = np.asarray(stretch.process(np.ascontiguousarray(stem.samples.T)), np.float32).T
+    made = np.asarray(stretch.process(np.ascontiguousarray(stem.samples[:].T)), np.float32).T
     length = len(stem.samples)
     return replace(stem, samples=np.pad(made, ((0, max(0, length - len(made))), (0, 0)))[:length])
 
 
-def excerpt(stem: Stem, start_seconds: float, seconds: float) -> Stem:
-    """A part of a sound, faded over 20 ms at both ends.
+def faded(stem: Stem) -> Stem:
+    """A sound that rises and falls over 20 ms at its ends.
 
     Examples
     --------
-    >>> part = excerpt(Stem(np.ones((8000, 1), np.float32), 8000), 0.25, 0.5)
-    >>> part.seconds, float(part.samples[0, 0]), float(part.samples[2000, 0])
-    (0.5, 0.0, 1.0)
+    >>> part = faded(Stem(np.ones((4000, 1), np.float32), 8000))
+    >>> float(part.samples[0, 0]), float(part.samples[2000, 0])
+    (0.0, 1.0)
     """
-    first = round(start_seconds * stem.sample_rate)
-    part = stem.samples[first : first + round(seconds * stem.sample_rate)]
-    ramp = min(len(part) // 2, round(0.02 * stem.sample_rate))
-    gain = np.ones((len(part), 1), np.float32)
+    ramp = min(len(stem.samples) // 2, round(0.02 * stem.sample_rate))
+    gain = np.ones((len(stem.samples), 1), np.float32)
     gain[:ramp, 0] = np.linspace(0, 1, ramp, endpoint=False)
-    gain[len(part) - ramp :, 0] = gain[:ramp, 0][::-1]
-    return replace(stem, samples=part * gain)
+    gain[len(gain) - ramp :, 0] = gain[:ramp, 0][::-1]
+    return replace(stem, samples=stem.samples * gain)

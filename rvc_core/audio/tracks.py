@@ -14,8 +14,9 @@ from ..system.platforms import DEAD
 
 HOLE_SECONDS = 0.1  # smaller jumps of the timestamps are jitter, as for FFmpeg's resampler
 LONGEST_HOLE_SECONDS = 300.0  # a clock that jumps further was set, or files were joined
+END_MISSING = "its end is missing"
 _MOST_LACK_SECONDS = 4 * 3600.0  # a header that claims more is wrong
-_CANCELLED_SHARE = 0.1  # of the loudest channel's energy: below it, the channels' mean has cancelled out
+CANCELLED_SHARE = 0.1  # of the loudest channel's energy: below it, the channels' mean has cancelled out
 _SILENT_RMS, _QUIETER = 1e-4, 0.1  # a later track is taken if the first is silent, or 20 dB quieter
 # These files have no timestamps: FFmpeg computes them from the first frame's rate. Lengths by header are estimates.
 RAW = frozenset("mp3 aac ac3 eac3 amr amrnb amrwb flac dts dtshd truehd mlp loas gsm g722".split())
@@ -30,6 +31,9 @@ class Missing:
     start_seconds: float
     seconds: float
     why: str
+
+    def __str__(self) -> str:
+        return f"{self.why} ({self.seconds:.1f} s not read)"
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def mono(channels: np.ndarray) -> np.ndarray:
         return channels[:, 0]
     mean = channels.mean(axis=1)
     energies = np.einsum("nc,nc->c", channels, channels, dtype=np.float64)
-    if np.einsum("n,n->", mean, mean, dtype=np.float64) < _CANCELLED_SHARE * energies.max():
+    if np.einsum("n,n->", mean, mean, dtype=np.float64) < CANCELLED_SHARE * energies.max():
         return np.ascontiguousarray(channels[:, energies.argmax()])
     return mean
 
@@ -239,7 +243,7 @@ def _decode_track(source: Any, number: int) -> Decoded:
                 if packet.pos is not None and not is_cut:
                     sound.append((packet.pos, packet.pos + packet.size))
         track.flush()
-        decoded, claimed = track.decoded(), _claimed_seconds(container, stream, source, track.origin_seconds or 0.0)
+        decoded, claimed = track.decoded(), claimed_seconds(container, stream, source, track.origin_seconds or 0.0)
     if not len(decoded.samples):
         return replace(decoded, missing=[Missing(0.0, 0.0, "it is damaged")] if is_cut else [])
     lack = claimed - decoded.seconds if claimed else 0.0
@@ -250,16 +254,23 @@ def _decode_track(source: Any, number: int) -> Decoded:
         lack -= missing[0].seconds if lack > 0 else 0.0
     if -HOLE_SECONDS < lack < 0 and stream.codec_context.name == "aac":  # the encoder filled up its last frame
         decoded = replace(decoded, samples=decoded.samples[: round(claimed * decoded.sample_rate)])
-    elif lack > HOLE_SECONDS and kind == "avi":
-        notes = [f"its header claims {lack:.1f} s more: AVI does not tell whether sound pauses, ends early or is lost"]
-    elif lack > HOLE_SECONDS and ((kind == "flac" and not is_cut) or lack > _MOST_LACK_SECONDS):
-        notes = [f"its header claims {lack:.1f} s more than the file holds"]
+    elif lack > HOLE_SECONDS and (doubt := doubtful(kind, lack, is_cut=is_cut)):
+        notes = [doubt]
     elif lack > HOLE_SECONDS:
-        missing.append(Missing(decoded.seconds, lack, "its end is missing"))
+        missing.append(Missing(decoded.seconds, lack, END_MISSING))
     if track.holes:
         seconds = sum(length for _, length in track.holes)
         notes.append(f"{seconds:.1f} s without sound were kept as silence, the first at {track.holes[0][0]:.1f} s")
     return replace(decoded, missing=[one for one in missing if one.seconds > HOLE_SECONDS], notes=notes)
+
+
+def doubtful(kind: str, lack: float, *, is_cut: bool) -> str:
+    """What to say of a lack that may be the header's fault; empty: the end of the file is missing."""
+    if kind == "avi":
+        return f"its header claims {lack:.1f} s more: AVI does not tell whether sound pauses, ends early or is lost"
+    if (kind == "flac" and not is_cut) or lack > _MOST_LACK_SECONDS:
+        return f"its header claims {lack:.1f} s more than the file holds"
+    return ""
 
 
 def frames_of(container: Any, stream: Any) -> Iterator[tuple[Any, list[Any] | None]]:
@@ -287,7 +298,7 @@ def frames_of(container: Any, stream: Any) -> Iterator[tuple[Any, list[Any] | No
 def _damaged(source: Any, sound: list[tuple[int, int]], seconds: float) -> Missing:
     """The bytes that no decoded packet holds, as seconds at the file's average rate."""
     read, lost, begins, done = sum(stop - start for start, stop in sound), 0, seconds, 0
-    end, size = sound[0][0], os.path.getsize(source) if isinstance(source, str) else len(source.getbuffer())
+    end, size = sound[0][0], os.path.getsize(source) if isinstance(source, str) else source.seek(0, os.SEEK_END)
     for start, stop in [*sound, (size, size)]:
         gap = _bytes(source, end, start).strip(b"\0") if end < start else b""
         if gap and not gap.startswith(_TAGS) and not _XING.search(gap):
@@ -297,7 +308,7 @@ def _damaged(source: Any, sound: list[tuple[int, int]], seconds: float) -> Missi
     return Missing(begins, lost * seconds / read, "it is damaged")
 
 
-def _claimed_seconds(container: Any, stream: Any, source: Any, origin_seconds: float) -> float:
+def claimed_seconds(container: Any, stream: Any, source: Any, origin_seconds: float) -> float:
     """Where the track ends by an index that counts its frames; 0 without one."""
     kind = container.format.name
     if kind == "mp3":

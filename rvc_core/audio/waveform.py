@@ -17,6 +17,7 @@ from ..system.files import replace_atomically
 from ..system.platforms import reaching
 from .decode import decode
 from .decode import header_seconds as header_seconds
+from .lazy import BLOCK_SAMPLES, at_rate
 from .tracks import Missing
 
 AUDIO_SUFFIXES = frozenset(
@@ -141,8 +142,8 @@ class Audio:
             wavfile.write(temporary, self.sample_rate, self.samples)
 
 
-def save_channels(path: Path, samples: np.ndarray, rate_hz: int, *, comment: str = "", depth: str = "auto") -> None:
-    """As `Audio.save`, for samples (N, 1 or 2)."""
+def save_channels(path: Path, samples: Any, rate_hz: int, *, comment: str = "", depth: str = "auto") -> None:
+    """As `Audio.save`, for samples (N, 1 or 2), lazy or not."""
     subtype = subtype_of(path, depth)
     write = partial(_write_with_soundfile, subtype=subtype) if subtype else _write_with_av
     with reaching(path), replace_atomically(path) as temporary:
@@ -229,19 +230,14 @@ class Recording:
     @property
     def warnings(self) -> list[str]:
         """What is missing, and the notes."""
-        return [*(f"{lost.why} ({lost.seconds:.1f} s not read)" for lost in self.missing), *self.notes]
+        return [*map(str, self.missing), *self.notes]
 
 
 def read_recording(path: Path | str) -> Recording:
     """As `read_audio`, with what is missing in the file, and notes on other tracks, pauses and wrong headers."""
     path = Path(path)
     with reaching(path):
-        if not path.is_file():
-            kind = "is a folder" if path.is_dir() else "is a pipe or a device" if path.exists() else "does not exist"
-            what = dead_link(path) or kind
-            raise AudioError(f"{str(path)!r} {what}", hint="give the path of one audio file")
-        if not path.stat().st_size:
-            raise AudioError(f"{path.name!r} is empty (0 bytes)", hint="copy or download the recording again")
+        refuse_no_file(path)
         decoded = decode(path)
     if not len(decoded.samples):
         raise AudioError(f"{path.name!r} has no sound (0 samples)", hint="export the recording again")
@@ -249,6 +245,22 @@ def read_recording(path: Path | str) -> Recording:
         return Recording(Audio(decoded.samples, decoded.sample_rate), decoded.missing, decoded.notes)
     except NonFiniteError as error:
         raise NonFiniteError(f"{path.name!r}: {error}", error.hint, error.seconds) from None
+
+
+def refuse_no_file(path: Path) -> None:
+    """Refuse what is no file, or is empty.
+
+    Raises
+    ------
+    AudioError
+        With what it is.
+    """
+    if not path.is_file():
+        kind = "is a folder" if path.is_dir() else "is a pipe or a device" if path.exists() else "does not exist"
+        what = dead_link(path) or kind
+        raise AudioError(f"{str(path)!r} {what}", hint="give the path of one audio file")
+    if not path.stat().st_size:
+        raise AudioError(f"{path.name!r} is empty (0 bytes)", hint="copy or download the recording again")
 
 
 def dead_link(path: Path) -> str:
@@ -289,12 +301,12 @@ def highpass(audio: Audio, *, zero_phase: bool) -> Audio:
     return replace(audio, samples=filtered.astype(np.float32))
 
 
-def frame_rms(samples: np.ndarray, hop_samples: int, hops_per_frame: int) -> np.ndarray:
+def frame_rms(samples: Any, hop_samples: int, hops_per_frame: int) -> np.ndarray:
     """Root mean square of centred frames, zeros beyond the ends.
 
     Parameters
     ----------
-    samples : ndarray (N,)
+    samples : ndarray or Lazy (N,)
     hop_samples : int
         Frame k is centred at sample k * hop_samples.
     hops_per_frame : int
@@ -304,9 +316,14 @@ def frame_rms(samples: np.ndarray, hop_samples: int, hops_per_frame: int) -> np.
     -------
     ndarray (1 + N // hop_samples,), float64
     """
-    blocks = len(samples) // hop_samples + hops_per_frame
-    padded = np.pad(samples, hops_per_frame // 2 * hop_samples)[: blocks * hop_samples].reshape(blocks, hop_samples)
-    sums = np.concatenate([[0.0], np.cumsum(np.einsum("bh,bh->b", padded, padded, dtype=np.float64))])
+    before, size = hops_per_frame // 2, hop_samples * max(1, BLOCK_SAMPLES // hop_samples)
+    hops = np.zeros(len(samples) // hop_samples + hops_per_frame)
+    for start in range(0, len(samples), size):
+        block = np.asarray(samples[start : start + size])
+        block = np.pad(block, (0, -len(block) % hop_samples)).reshape(-1, hop_samples)
+        at = before + start // hop_samples
+        hops[at : at + len(block)] = np.einsum("bh,bh->b", block, block, dtype=np.float64)[: len(hops) - at]
+    sums = np.concatenate([[0.0], np.cumsum(hops)])
     energies = sums[hops_per_frame:] - sums[:-hops_per_frame]
     return np.sqrt(np.maximum(energies, 0) / (hops_per_frame * hop_samples))
 
@@ -316,7 +333,7 @@ def rms_envelope(audio: Audio) -> np.ndarray:
     return frame_rms(audio.samples, audio.sample_rate // 2, 2)
 
 
-def _write_with_soundfile(samples: np.ndarray, rate_hz: int, path: Path, *, subtype: str, comment: str) -> None:
+def _write_with_soundfile(samples: Any, rate_hz: int, path: Path, *, subtype: str, comment: str) -> None:
     import soundfile
 
     try:
@@ -329,14 +346,13 @@ def _write_with_soundfile(samples: np.ndarray, rate_hz: int, path: Path, *, subt
         raise OSError(errno.EFBIG, "the disk, a quota or a size limit refused to take the file", str(path)) from error
 
 
-def _write_with_av(samples: np.ndarray, rate_hz: int, path: Path, *, comment: str) -> None:
+def _write_with_av(samples: Any, rate_hz: int, path: Path, *, comment: str) -> None:
     import av
-    import soxr
 
     codec, _ = _ENCODERS[path.suffix.lower()]
     rate = encoder_rate_hz(path, rate_hz)
     if rate != rate_hz:
-        samples = soxr.resample(samples, rate_hz, rate, quality="HQ")
+        samples = at_rate(samples, rate_hz, rate)
     layout = "mono" if samples.shape[1] == 1 else "stereo"
     with av.open(str(path), "w") as container:
         if comment:

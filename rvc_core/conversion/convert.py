@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..audio.mixing import gated
 from ..audio.quality import beyond_full_scale
 from ..audio.waveform import Audio, highpass, read_audio, subtype_of
 from ..errors import AudioError, MismatchError, RVCError, SettingsError, StorageError
@@ -29,7 +30,7 @@ from ..system.threads import set_threads
 from ..workspace.layout import voice_path
 from ..workspace.voice_file import VoiceFile, load_voice, synthesizer_of
 from .outputs import CODEC_SECONDS, check_sanity, identity_of, made_of, place_for, tag_of
-from .shaping import autotuned, gate_of, gated, key_of, levelled, mix_loudness, protect_consonants, shift_formants
+from .shaping import autotuned, gate_at, key_of, levelled, mix_loudness, protect_consonants, shift_formants
 from .source import SOURCE_RATE_HZ, drawn_pitch, estimated_pitch, padded_with_context, prepared
 from .windows import (
     CONTEXT_FRAMES,
@@ -170,7 +171,7 @@ class Converter:
         started = time.monotonic()
         about_speaker = self._speaker_warnings(settings.speaker)
         samples = prepared(source)
-        gate = gate_of(samples, settings.gate_db, is_whole=at is None)
+        gate = gate_at(samples, settings.gate_db, is_whole=at is None)
         padded = padded_with_context(samples)
         pitch, transpose, key, warnings = self._pitch(padded, settings, key_semitones)
         padded = shift_formants(padded, pitch.transposed(-transpose), settings.formant_semitones)
@@ -194,7 +195,7 @@ class Converter:
                 "the voice produced NaN or infinite samples", hint="the voice is damaged: use another checkpoint"
             )
         mixed = mix_loudness(Audio(joined, rate), Audio(samples, SOURCE_RATE_HZ), settings.rms_mix_rate)
-        shaped = gated(_finished(mixed, settings.output_rate_hz), gate)
+        shaped = _finished(mixed, settings.output_rate_hz, gate)
         audio, unreached = levelled(shaped, settings.loudness_lufs) if at is None else (shaped, [])
         seconds = time.monotonic() - started
         method = "curve" if settings.f0_curve else pitch_method(settings.f0_method)
@@ -210,13 +211,13 @@ class Converter:
             f0_hz=pitch.f0_hz,
         )
 
-    def planned(self, source: Audio, settings: ConvertSettings) -> ConvertResult:
+    def planned(self, source: Audio, settings: ConvertSettings, key_semitones: float | None = None) -> ConvertResult:
         """What a conversion would choose: transposition, pitch method, key, warnings; without sound."""
         if settings.blend_with:
             other, alone = self._blended(settings)
-            return other.planned(source, alone)
+            return other.planned(source, alone, key_semitones)
         about_speaker = self._speaker_warnings(settings.speaker)
-        _, transpose, key, warnings = self._pitch(padded_with_context(prepared(source)), settings)
+        _, transpose, key, warnings = self._pitch(padded_with_context(prepared(source)), settings, key_semitones)
         method = pitch_method(settings.f0_method) if self.voice.spec.uses_f0 else ""
         nothing = Audio(np.zeros(0, np.float32), self.voice.spec.sample_rate)
         return ConvertResult(nothing, transpose, 0.0, 0.0, {}, [*about_speaker, *warnings], f0_method=method, key=key)
@@ -376,6 +377,7 @@ def _fitted(samples: np.ndarray, length: int) -> np.ndarray:
     return np.pad(samples, (0, max(0, length - len(samples))))[:length]
 
 
-def _finished(audio: Audio, output_rate_hz: int) -> Audio:
-    """High-pass, and resample to the requested rate."""
-    return highpass(audio, zero_phase=True).resample(output_rate_hz or audio.sample_rate)
+def _finished(audio: Audio, output_rate_hz: int, gate: np.ndarray | None) -> Audio:
+    """High-pass, resample to the requested rate, and silence the pauses."""
+    made = highpass(audio, zero_phase=True).resample(output_rate_hz or audio.sample_rate)
+    return made if gate is None else replace(made, samples=gated(made.samples, gate, made.sample_rate))

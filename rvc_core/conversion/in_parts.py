@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from ..audio.blocks import open_blocks
-from ..audio.mixing import SILENT_LUFS, Stem, loudness_lufs
+from ..audio.loudness import Loudness
+from ..audio.tracks import CANCELLED_SHARE
 from ..audio.waveform import Audio, encoder_rate_hz, header_seconds, save_channels
 from ..errors import AudioError, SettingsError
 from ..progress import Progress, Silent
@@ -28,9 +29,7 @@ from .windows import CONTEXT_FRAMES, join_pieces
 
 LONG_SECONDS = 240.0  # longer recordings are converted in parts
 _PART_SECONDS, _EDGE_SECONDS, _FADE_SECONDS = 60, 2, 0.1
-_LOUDNESS_SECONDS = 3
 _SAMPLED, _SAMPLED_SECONDS = 8, 7.5  # parts from which transposition and key are found
-_CANCELLED_SHARE = 0.1  # as in tracks.mono
 
 
 @dataclass(frozen=True)
@@ -53,9 +52,17 @@ def is_long(path: Path) -> bool:
 
 
 def convert_in_parts(
-    converter: Converter, path: Path, output: Path, settings: ConvertSettings, *, progress: Progress = Silent()
+    converter: Converter,
+    path: Path,
+    output: Path,
+    settings: ConvertSettings,
+    *,
+    key_semitones: float | None = None,
+    progress: Progress = Silent(),
 ) -> ConvertResult:
     """Convert a recording to a tagged file, in parts. The result's `audio` is empty: it may be hours long.
+
+    `key_semitones`: see `Converter.convert`.
 
     Raises
     ------
@@ -72,14 +79,16 @@ def convert_in_parts(
     tag = tag_of(converter.voice.info.name, made_of(converter.identity, path, settings))
     wanted, output = output, place_for(output, tag)
     rate = encoder_rate_hz(output, settings.output_rate_hz or converter.voice.spec.sample_rate)
-    whole, result = _of_the_whole(converter, survey, settings.model_copy(update={"output_rate_hz": rate}))
+    whole, result = _of_the_whole(
+        converter, survey, settings.model_copy(update={"output_rate_hz": rate}), key_semitones
+    )
     ensure_room(output.parent, round(4 * seconds * rate * len(survey.weights)), is_output=True)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".part-{os.getpid()}-", dir=output.parent) as folder:
         made = _OnDisk(Path(folder, "made"), len(survey.weights), rate)
         made.fill(_converted(converter, path, survey, whole, progress))
         made.gain, unreached = gain_of(made.peak, settings.loudness_lufs, made.loudness_lufs)
-        save_channels(output, made, rate, comment=tag, depth=settings.output_depth)  # type: ignore[arg-type]
+        save_channels(output, made, rate, comment=tag, depth=settings.output_depth)
     try:
         sanity = _reopened(output, seconds, survey.rms)
     except AudioError:
@@ -118,7 +127,7 @@ def _surveyed(path: Path, settings: ConvertSettings) -> _Survey:
     count = len(energies)
     if settings.channels == "each":
         weights = np.eye(count)
-    elif mean_energy < _CANCELLED_SHARE * energies.max():  # the channels cancel out
+    elif mean_energy < CANCELLED_SHARE * energies.max():  # the channels cancel out
         weights = np.eye(count)[[energies.argmax()]]
     else:
         weights = np.full((1, count), 1 / count)
@@ -129,10 +138,10 @@ def _surveyed(path: Path, settings: ConvertSettings) -> _Survey:
 
 
 def _of_the_whole(
-    converter: Converter, survey: _Survey, settings: ConvertSettings
+    converter: Converter, survey: _Survey, settings: ConvertSettings, key_semitones: float | None
 ) -> tuple[ConvertSettings, ConvertResult]:
     """Settings in which what belongs to the whole is fixed, and a result with what was fixed."""
-    found = converter.planned(survey.sample, settings)
+    found = converter.planned(survey.sample, settings, key_semitones)
     fixed = {"transpose": found.transpose, "loudness_lufs": None, "key": found.key or settings.key}
     return settings.model_copy(update=fixed), found
 
@@ -207,9 +216,9 @@ class _OnDisk:
     """Samples (N, C) in a file, read where they are needed; times a gain."""
 
     def __init__(self, path: Path, channels: int, rate_hz: int) -> None:
-        self._path, self._rate_hz, self.shape = path, rate_hz, (0, channels)
+        self._path, self.shape = path, (0, channels)
         self.peak, self.gain = 0.0, 1.0
-        self._loudness: list[tuple[float, int]] = []
+        self._loudness = Loudness(rate_hz)
 
     def fill(self, pieces: Iterator[np.ndarray]) -> None:
         """Write all pieces."""
@@ -218,22 +227,12 @@ class _OnDisk:
                 file.write(np.ascontiguousarray(samples, np.float32).tobytes())
                 self.shape = self.shape[0] + len(samples), self.shape[1]
                 self.peak = max(self.peak, float(np.abs(samples).max(initial=0)))
-                size = _LOUDNESS_SECONDS * self._rate_hz
-                for start in range(0, len(samples), size):
-                    piece = samples[start : start + size]
-                    self._loudness.append((loudness_lufs(Stem(piece, self._rate_hz)), len(piece)))
+                self._loudness.add(samples)
 
     @property
     def loudness_lufs(self) -> float:
-        """Of all pieces, their energies averaged without those that are 10 LU quieter, as in BS.1770."""
-        levels, counts = np.array(self._loudness).T
-        heard = levels > SILENT_LUFS
-        for _ in range(2):
-            if not heard.any():
-                return SILENT_LUFS
-            mean = float(10 * np.log10(np.average(10 ** (levels[heard] / 10), weights=counts[heard])))
-            heard = levels > mean - 10
-        return mean
+        """Of all pieces."""
+        return self._loudness.lufs()
 
     def __len__(self) -> int:
         return self.shape[0]

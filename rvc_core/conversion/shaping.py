@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..audio.mixing import SILENT_LUFS, Stem
+from ..audio.loudness import SILENT_LUFS
+from ..audio.mixing import Stem, gate_of
 from ..audio.mixing import loudness_lufs as measured_lufs
 from ..audio.waveform import Audio, frame_rms, rms_envelope
 from ..errors import AudioError
@@ -24,7 +25,6 @@ _PROFILES = {
     "": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
     "m": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
 }
-_AHEAD_FRAMES, _HOLD_FRAMES, _RAMP_FRAMES = 5, 15, 3  # the gate opens before a sound, and closes after its end
 
 
 # -- before synthesis ----------------------------------------------------------------------------------------------
@@ -178,10 +178,8 @@ def mix_loudness(made: Audio, source: Audio, rms_mix_rate: float) -> Audio:
     return Audio((made.samples * gain).astype(np.float32), made.sample_rate)
 
 
-def gate_of(samples_16k: np.ndarray, level_db: float | None, *, is_whole: bool = True) -> np.ndarray | None:
+def gate_at(samples_16k: np.ndarray, level_db: float | None, *, is_whole: bool = True) -> np.ndarray | None:
     """Gains (T,) from 0 to 1, one every 10 ms: 0 in pauses, where the source stays below `level_db`.
-
-    The gate opens 50 ms before a sound and closes 150 ms after it, so it cuts no consonant.
 
     Raises
     ------
@@ -190,21 +188,10 @@ def gate_of(samples_16k: np.ndarray, level_db: float | None, *, is_whole: bool =
     """
     if level_db is None:
         return None
-    is_loud = frame_rms(samples_16k, FRAME_SAMPLES, 4) > 10 ** (level_db / 20)
-    if is_whole and not is_loud.any():
+    levels, threshold = frame_rms(samples_16k, FRAME_SAMPLES, 4), 10 ** (level_db / 20)
+    if is_whole and levels.max() <= threshold:
         raise AudioError(f"the whole recording is below gate_db, {level_db:g} dB", hint="set gate_db lower")
-    reach = np.ones(_AHEAD_FRAMES + 1 + _HOLD_FRAMES)
-    is_open = np.convolve(is_loud, reach)[_AHEAD_FRAMES : _AHEAD_FRAMES + len(is_loud)] > 0.5
-    ramp = np.ones(_RAMP_FRAMES) / _RAMP_FRAMES
-    return np.minimum(is_open, np.convolve(np.pad(is_open, _RAMP_FRAMES // 2, mode="edge"), ramp, "valid"))
-
-
-def gated(audio: Audio, gains: np.ndarray | None) -> Audio:
-    """Apply the gains of `gate_of`."""
-    if gains is None:
-        return audio
-    times = np.arange(len(audio.samples)) * (100 / audio.sample_rate)
-    return replace(audio, samples=(audio.samples * np.interp(times, np.arange(len(gains)), gains)).astype(np.float32))
+    return gate_of(levels, threshold)
 
 
 def levelled(audio: Audio, loudness_lufs: float | None) -> tuple[Audio, list[str]]:

@@ -1,30 +1,36 @@
 """A song in, the song sung by a voice out: separate, convert the vocals, mix. Every stem is kept."""
 
 import itertools
+import math
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from typing_extensions import TypedDict
 
+from ..audio.blocks import open_blocks
+from ..audio.lazy import at_rate
+from ..audio.loudness import Loudness, measured
 from ..audio.mixing import (
+    SILENT_PEAK,
     Stem,
-    excerpt,
-    gated,
     lag_seconds,
-    loudest_seconds,
     loudness_lufs,
-    placed,
-    read_stem,
+    open_stem,
+    part_of,
+    peak,
+    read_loudest,
     reverberated,
     rms_db,
     room_between,
-    shifted,
     transposed,
     true_peak_db,
+    true_peak_of,
 )
-from ..audio.waveform import subtype_of
+from ..audio.waveform import save_channels, subtype_of
 from ..errors import AudioError, SettingsError, StorageError
 from ..progress import Progress, Report, Silent
 from ..settings import ConvertSettings, SeparateSettings
@@ -33,6 +39,7 @@ from ..system.documents import read_or
 from ..system.files import ensure_room, folder_atomically, readable, sha256_of, signature, write_json
 from ..system.platforms import MOUNT_AGAIN, is_reachable
 from .convert import Converter
+from .in_parts import LONG_SECONDS, convert_in_parts
 from .outputs import made_of, tag_of
 from .song_stems import SongStems, separated
 
@@ -117,7 +124,7 @@ class _Converted(TypedDict):
 
 @dataclass
 class _Mix:
-    """A mix while it is made: stems by their titles, and what is told of them."""
+    """A mix while it is made: stems by their titles, louder by `boost_db` than the song, and what is told of them."""
 
     stems: dict[str, Stem] = field(default_factory=dict)
     converted: set[str] = field(default_factory=set)
@@ -125,6 +132,7 @@ class _Mix:
     alignment_ms: dict[str, float | None] = field(default_factory=dict)
     levels: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    boost_db: float = 0.0
 
 
 def make_song(
@@ -201,8 +209,10 @@ def _excerpt(song: Path, work: Path) -> Path:
     """The loudest half minute of a song, as a file of its own."""
     file = work / f"excerpt of {readable(song.stem)}.flac"
     if not file.is_file():
-        whole = read_stem(song)
-        excerpt(whole, loudest_seconds(whole.mono, PREVIEW_SECONDS), PREVIEW_SECONDS).save(file)
+        part = read_loudest(song, PREVIEW_SECONDS)
+        if peak(part) < SILENT_PEAK:
+            raise AudioError(f"{song.name!r} is silent", hint="choose a song with sound in it")
+        part.save(file)
     return file
 
 
@@ -230,52 +240,62 @@ def _sung(
     progress: Progress,
 ) -> _Mix:
     """All parts of the vocals, converted or as they are, each as loud as it was."""
-    mix, key = _Mix(), settings.key_semitones
+    mix, key = _Mix(boost_db=stems.boost_db), settings.key_semitones
     title = "vocals lead" if stems.backing else "vocals"
-    lead = read_stem(stems.lead)
-    mix.stems[title] = _converted(mix, "lead", lead, singers.lead, work, (convert, key, progress))
+    mix.stems[title] = _converted(mix, "lead", stems.lead, singers.lead, work, (convert, key, progress))
     mix.converted.add(title)
     if stems.reverb and settings.reverb:
-        reverb = read_stem(stems.reverb)
+        lead, reverb = (open_stem(path, mix.boost_db) for path in (stems.lead, stems.reverb))
         level_db = rms_db(reverb) - rms_db(lead)
         mix.stems["vocals reverb"] = reverberated(mix.stems[title], room_between(lead, reverb), level_db)
         mix.converted.add("vocals reverb")
     if stems.backing:
-        backing = read_stem(stems.backing)
         if singer := singers.backing or (singers.lead if settings.vocals == "all" else None):
-            backing = _converted(mix, "backing", backing, singer, work, (convert, key, progress))
+            backing = _converted(mix, "backing", stems.backing, singer, work, (convert, key, progress))
             mix.converted.add("vocals backing")
         else:
-            backing = transposed(backing, key)
+            backing = transposed(open_stem(stems.backing, mix.boost_db), key)
         mix.stems["vocals backing"] = backing
     return mix
 
 
 def _converted(
-    mix: _Mix, part: str, stem: Stem, singer: Singer, work: Path, how: tuple[ConvertSettings, int, Progress]
+    mix: _Mix, part: str, path: Path, singer: Singer, work: Path, how: tuple[ConvertSettings, int, Progress]
 ) -> Stem:
     """A part in another voice: in time, silent where the part is, in its place between the speakers, as loud."""
     convert, key, progress = how
-    source = stem.mono
-    rated = convert.model_copy(update={"output_rate_hz": stem.sample_rate})
-    kept = work / f"converted-{signature([made_of(singer.converter.identity, source, rated), key])}.flac"
+    stem = open_stem(path, mix.boost_db)
+    rated = convert.model_copy(update={"output_rate_hz": stem.sample_rate, "output_depth": "auto"})
+    kept = work / f"converted-{signature([made_of(singer.converter.identity, path, rated), key])}.flac"
     told = read_or(kept.with_suffix(".json"), _Converted, None)
     if told is None or not kept.is_file():
-        made = singer.converter.convert(source, rated, key_semitones=key, progress=progress)
-        made.audio.save(kept)
-        told = _Converted(transpose=made.transpose, warnings=made.warnings)
+        kept.unlink(missing_ok=True)
+        told = _convert_to(kept, stem, singer.converter, rated, key, progress)
         write_json(kept.with_suffix(".json"), told)
-    audio, length = read_stem(kept).mono, len(source.samples)
+    source, audio = stem.folded, open_stem(kept).folded
     lag = lag_seconds(audio, source)
-    audio = shifted(audio, lag if lag and abs(lag) >= _SMALLEST_LAG else 0.0, length)
-    left = lag_seconds(audio, source)
+    made = part_of(audio, source, stem, lag if lag and abs(lag) >= _SMALLEST_LAG else 0.0)
+    left = lag_seconds(made.folded, source)
     mix.alignment_ms[part] = None if left is None else round(1000 * left, 2)
     mix.transpose[part] = told["transpose"]
     mix.warnings += told["warnings"]
     if left is None or abs(left) >= _LARGEST_LAG:
         mix.warnings.append(f"the converted {part} may be out of time: listen to it beside the original")
-    placed_ = placed(gated(audio, source), stem)
-    return placed_.gained(_gain_db(loudness_lufs(stem), placed_))
+    return made.gained(_gain_db(loudness_lufs(stem), made))
+
+
+def _convert_to(
+    kept: Path, stem: Stem, converter: Converter, settings: ConvertSettings, key: int, progress: Progress
+) -> _Converted:
+    """Convert a part of the vocals to a file; a long one in parts."""
+    if stem.seconds > LONG_SECONDS:
+        source = kept.with_suffix(".wav")
+        save_channels(source, stem.folded.samples.columns(), stem.sample_rate, depth="32")
+        made = convert_in_parts(converter, source, kept, settings, key_semitones=key, progress=progress)
+    else:
+        made = converter.convert(stem.mono, settings, key_semitones=key, progress=progress)
+        made.audio.save(kept)
+    return _Converted(transpose=made.transpose, warnings=made.warnings)
 
 
 def _gain_db(target_lufs: float, stem: Stem) -> float:
@@ -285,8 +305,9 @@ def _gain_db(target_lufs: float, stem: Stem) -> float:
 # -- mix -----------------------------------------------------------------------------------------------------------
 def _levelled(mix: _Mix, stems: SongStems, settings: SongSettings) -> None:
     """Add accompaniment and original; set the vocals' level, and that of all stems so that nothing clips."""
-    original = read_stem(stems.vocals)
-    music = transposed(read_stem(stems.accompaniment), settings.key_semitones) if stems.accompaniment else None
+    original, music = open_stem(stems.vocals, mix.boost_db), None
+    if stems.accompaniment:
+        music = transposed(open_stem(stems.accompaniment, mix.boost_db), settings.key_semitones)
     levels = {"original_vocals": loudness_lufs(original)} | ({"accompaniment": loudness_lufs(music)} if music else {})
     target = levels["original_vocals"]
     if settings.vocals_db != "auto" and music:
@@ -296,17 +317,14 @@ def _levelled(mix: _Mix, stems: SongStems, settings: SongSettings) -> None:
     levels["vocals"] = loudness_lufs(_sum(mix.stems.values()))
     if music:
         mix.stems["accompaniment"] = music
-    peaks = [20 * _log10(float(abs(stem.samples).max())) for stem in mix.stems.values()]
-    lower = min(0.0, settings.peak_db - true_peak_db(_sum(mix.stems.values())), -max(peaks))
+    peaks = [20 * math.log10(max(peak(stem), 1e-9)) for stem in mix.stems.values()]
+    lower = min(
+        0.0, settings.peak_db - true_peak_db(_sum(mix.stems.values())) + mix.boost_db, mix.boost_db - max(peaks)
+    )
+    lower -= mix.boost_db
     mix.stems = {title: stem.gained(lower) for title, stem in (mix.stems | {"original vocals": original}).items()}
     mix.levels = {name: value + lower for name, value in levels.items()}
-    mix.levels |= {"vocals_gain_db": gain, "stems_gain_db": lower}
-
-
-def _log10(value: float) -> float:
-    import math
-
-    return math.log10(max(value, 1e-9))
+    mix.levels |= {"vocals_gain_db": gain, "stems_gain_db": lower + mix.boost_db}
 
 
 def _sum(stems: Any) -> Stem:
@@ -322,29 +340,25 @@ def _written(mix: _Mix, folder: Path, report: SongReport, peak_db: float, conver
     length, channels = whole.samples.shape
     ensure_room(folder.parent, length * channels * _STEM_BYTES, is_output=True)
     tag, name = tag_of("+".join(report.voices.values()), report.made_of), f"{folder.name}.{convert.output_format}"
-    told = {
-        title: mix.levels[title.replace(" ", "_")]
-        for title in ("accompaniment", "original vocals")
-        if title in mix.stems
-    }
     rows = []
     with folder_atomically(folder) as hidden:
         for number, (title, stem) in enumerate(mix.stems.items(), start=1):
             is_converted = title in mix.converted
             file = f"{number:02} {title}{' converted' if is_converted else ''}.flac"
             stem.save(hidden / file, comment=tag if is_converted else "")
+            written = open_stem(hidden / file)
+            if written.samples.shape != (length, channels):
+                raise AudioError(f"{file} was not written as a whole", hint="run the same command again")
             rows.append(
                 {
                     "file": file,
                     "part": title,
                     "converted": is_converted,
                     "in_mix": title != "original vocals",
-                    "loudness_lufs": round(told[title] if title in told else loudness_lufs(stem), 2),
+                    "loudness_lufs": round(measured(written.samples, written.sample_rate).lufs(-mix.boost_db), 2),
                 }
             )
-            if read_stem(hidden / file).samples.shape != (length, channels):
-                raise AudioError(f"{file} was not written as a whole", hint="run the same command again")
-        levels = _write_mix(whole, hidden / name, tag, peak_db, convert)
+        levels = _write_mix(whole, hidden / name, tag, (peak_db, mix.boost_db), convert)
         report = replace(
             report,
             output=name,
@@ -357,20 +371,29 @@ def _written(mix: _Mix, folder: Path, report: SongReport, peak_db: float, conver
     return replace(report, output=str(folder / name))
 
 
-def _write_mix(mix: Stem, file: Path, tag: str, peak_db: float, convert: ConvertSettings) -> dict[str, float]:
+def _write_mix(
+    mix: Stem, file: Path, tag: str, wanted: tuple[float, float], convert: ConvertSettings
+) -> dict[str, float]:
     """Write the mix and measure what was written; a codec that raises the peak gets less."""
+    peak_db, boost_db = wanted
     if convert.output_rate_hz:
-        import soxr
-
-        rate = convert.output_rate_hz
-        mix = Stem(soxr.resample(mix.samples, mix.sample_rate, rate, quality="HQ"), rate)
+        mix = Stem(at_rate(mix.samples, mix.sample_rate, convert.output_rate_hz), convert.output_rate_hz)
     for _ in range(3):
         mix.save(file, comment=tag, depth=convert.output_depth)
-        read = read_stem(file)
-        peak = true_peak_db(read)
-        if peak <= peak_db + _CODEC_DB:
+        with open_blocks(file) as reader:
+            meter, lengths = Loudness(reader.sample_rate_hz), list[int]()
+            true_peak = true_peak_of(_metered(reader, meter, lengths))
+        if true_peak <= peak_db + _CODEC_DB:
             break
-        mix = mix.gained(peak_db - peak)
-    if abs(read.seconds - mix.seconds) > _CODEC_SECONDS:
+        mix = mix.gained(peak_db - true_peak)
+    if abs(sum(lengths) / reader.sample_rate_hz - mix.seconds) > _CODEC_SECONDS:
         raise AudioError(f"{file.name} was not written as a whole", hint="set output_format to wav")
-    return {"mix": loudness_lufs(read), "true_peak_db": peak}
+    return {"mix": meter.lufs(-boost_db), "true_peak_db": true_peak}
+
+
+def _metered(blocks: Iterable[np.ndarray], meter: Loudness, lengths: list[int]) -> Iterator[np.ndarray]:
+    """Blocks (C, n) as (n, C), counted and their loudness measured on the way."""
+    for block in blocks:
+        meter.add(block.T)
+        lengths.append(block.shape[1])
+        yield block.T

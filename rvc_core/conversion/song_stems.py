@@ -1,16 +1,16 @@
 """What a song is made of: separated once, kept beside the results, found again by the next run."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..audio.mixing import loudness_lufs, read_stem
+from ..audio.mixing import open_stem, peak
 from ..errors import AudioError, WeightsError
 from ..progress import Progress
-from ..separation.separate import separate_file
+from ..separation.separate import SeparationReport, separate_file
 from ..settings import RuntimeSettings, SeparateSettings
 
-_SILENT_LUFS, _UNHEARD_DB = -60.0, 35.0  # a stem that is quieter, or so far below its neighbour, is silent
-_FAINTEST_DB = 20.0  # vocals that are further below the accompaniment are what leaks of an instrumental
+_QUIET_PEAK, _USUAL_PEAK = 0.05, 0.5  # a song below the first is made at the second, and lowered again
 How = tuple[SeparateSettings, RuntimeSettings]
 
 
@@ -29,6 +29,8 @@ class SongStems:
     models : dict
         What separated each kind.
     notes : list of str
+    boost_db : float
+        By how much stems are made louder while the song is made: a very quiet one is made at a usual level.
     """
 
     vocals: Path
@@ -38,6 +40,7 @@ class SongStems:
     accompaniment: Path | None = None
     models: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    boost_db: float = 0.0
 
 
 def separated(
@@ -63,17 +66,17 @@ def separated(
     """
     found = SongStems(song, song)
     whole = _stage(found, work, "vocals", how, progress)
-    found.vocals = found.lead = whole["vocals"]
-    vocals, music = (loudness_lufs(read_stem(whole[name])) for name in ("vocals", "instrumental"))
-    if not _is_heard(vocals, music, _FAINTEST_DB):
+    found.vocals = found.lead = whole.stems["vocals"]
+    if "vocals" in whole.empty:
         raise AudioError(
             f"no vocals were found in {song.name!r}",
-            hint="choose a song with vocals; a quiet recording of a voice alone needs rvc convert",
+            hint="choose a song with vocals, or a larger separator: rvc weights fetch vocals",
         )
-    if _is_heard(music, vocals):
-        found.accompaniment = whole["instrumental"]
-    else:
+    found.boost_db = _boost_db(max(peak(open_stem(path)) for path in whole.stems.values()))
+    if "instrumental" in whole.empty:
         found.notes.append("no accompaniment was found: the result is the vocals alone")
+    else:
+        found.accompaniment = whole.stems["instrumental"]
     for kind, is_wanted, none in (
         ("lead", backing, "no backing vocals were found: all vocals are the lead"),
         ("dereverb", dereverb, "no reverb was found in the vocals"),
@@ -81,7 +84,7 @@ def separated(
         if not is_wanted:
             continue
         try:
-            kept, rest = _stage(found, work, kind, how, progress).values()
+            made = _stage(found, work, kind, how, progress)
         except WeightsError as error:
             if kind == "lead" and second:
                 raise WeightsError(
@@ -90,26 +93,26 @@ def separated(
                 ) from error
             found.notes.append(f"skipped {kind}: {error.hint.partition(';')[0]}")
             continue
-        if not _is_heard(*(loudness_lufs(read_stem(path)) for path in (rest, kept))):
+        kept, rest = made.stems
+        if made.empty:
             found.notes.append(none)
             continue
-        found.lead = kept
+        found.lead = made.stems[kept]
         if kind == "lead":
-            found.backing = rest
+            found.backing = made.stems[rest]
         else:
-            found.reverb = rest
+            found.reverb = made.stems[rest]
     return found
 
 
-def _stage(found: SongStems, work: Path, kind: str, how: How, progress: Progress) -> dict[str, Path]:
-    """Separate the lead further: what is wanted, then the rest."""
+def _boost_db(loudest: float) -> float:
+    return 20 * math.log10(_USUAL_PEAK / loudest) if loudest < _QUIET_PEAK else 0.0
+
+
+def _stage(found: SongStems, work: Path, kind: str, how: How, progress: Progress) -> SeparationReport:
+    """Separate the lead further."""
     settings, runtime = how
     made = separate_file(found.lead, work / kind, (kind,), settings, runtime=runtime, progress=progress)
     found.models |= made.models
-    found.notes += made.notes
-    return made.stems
-
-
-def _is_heard(own_lufs: float, beside_lufs: float, below_db: float = _UNHEARD_DB) -> bool:
-    """Whether a stem is more than silence and what leaks of its neighbour."""
-    return own_lufs > max(_SILENT_LUFS, beside_lufs - below_db)
+    found.notes += [note for note in made.notes if note not in found.notes]
+    return made

@@ -26,7 +26,7 @@ _PUBLIC = {
     **dict.fromkeys(("report", "plan"), "planning"),
     "parameters": "unattended",
     "sing": "singing",
-    **dict.fromkeys(("listen", "choose", "convert", "speak", "export", "clean_up", "job"), "results"),
+    **dict.fromkeys(("listen", "choose", "convert", "speak", "clean", "export", "clean_up", "job"), "results"),
 }
 __all__ = list(_PUBLIC)
 

@@ -20,13 +20,12 @@ from ..settings import (
     MirrorSettings,
     PrepareSettings,
     RuntimeSettings,
-    SeparateSettings,
     Settings,
     TrainSettings,
 )
 from ..song_settings import RepairSettings
 from ..storage import places
-from ..system.files import signature, slug_of
+from ..system.files import slug_of
 from ..system.installation import gpu_report
 from ..system.platforms import DRIVE, detect, home, in_drive, is_reachable, session_minutes_left
 from ..training import detached
@@ -35,6 +34,7 @@ from ..workspace.manifest import ExperimentRecord
 from ..workspace.retention import checkpoint_rows
 from . import tensorboard_server
 from .child import run_command
+from .cleaning import repaired, told
 from .forms import Form, joined
 from .recordings_form import RecordingsForm, tree_of
 from .session import DEMO, Session, opened
@@ -268,25 +268,9 @@ def with_recordings() -> Session:
     if not session.is_demo:
         arrived = brought(session.dataset, session.name, session.lab.progress)
         if session.settings(RepairSettings).repair:
-            arrived = _repaired(session, arrived)
+            arrived = told(repaired(session, arrived))
         Session.remember(arrived=str(arrived))
     return Session.load()
-
-
-def _repaired(session: Session, recordings: Path) -> Path:
-    """Repaired copies of recordings; says what was repaired."""
-    output = home() / "recordings" / slug_of(session.name) / "repaired" / signature(str(recordings))
-    chosen = (session.settings(SeparateSettings), session.settings(RuntimeSettings))
-    made = run_command("repair", str(recordings), "--output", str(output), settings=chosen, failing=False)
-    rows = made["recordings"]
-    print(say("repaired", done=sum(bool(row["repairs"]) for row in rows), of=len(rows)))
-    for row in rows:
-        told = [", ".join(map(translated, row["repairs"])), *map(translated, row["warnings"])]
-        if any(told):
-            print(f"  {row['recording']}: {'; '.join(filter(None, told))}")
-    for one in made["failed"]:
-        warn(one["error"], one["hint"], f"{one['recording']}: ")
-    return output
 
 
 def with_recordings_or_clips() -> tuple[Session, bool]:

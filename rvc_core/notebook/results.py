@@ -15,6 +15,7 @@ from ..errors import SettingsError, StageOrderError, StorageError
 from ..preparation.incoming import brought, sources
 from ..preparation.leftovers import bytes_of, leftovers, remove
 from ..settings import ConvertSettings, PrepareSettings, RuntimeSettings, SpeakSettings
+from ..song_settings import RepairSettings
 from ..system.files import readable, slug_of, write_text
 from ..system.platforms import detect, home, is_reachable
 from ..training import detached
@@ -23,6 +24,7 @@ from . import tensorboard_server
 from .cells import lab, mount_drive
 from .child import run_command
 from .choosing import buttons, called, row
+from .cleaning import repaired, show_figures, told
 from .outcome import advice, failure_line
 from .players import labelled, player, preview, shown_path
 from .session import Session, all_chosen
@@ -221,6 +223,29 @@ def play(title: str, source: Path, output: Path) -> None:
     players += player(say("after"), output.absolute(), converted, linked=linked)
     page = f'<b>{html.escape(title)}</b><div style="display:flex;flex-wrap:wrap;gap:12px">{players}</div>'
     display({"text/html": page, "text/plain": f"{title}: {output.absolute()}"}, raw=True)
+
+
+def clean(repair: bool = False) -> None:
+    """Repair copies of the recordings where a measurement asks for it, show both, and let the next Start take them.
+
+    Without `repair` nothing is done, and nothing where no recording needs it.
+    """
+    session = Session.load()
+    if not repair or session.is_demo:
+        print(say("clean_demo" if repair else "clean_unasked"))
+        return
+    mount_drive(session.dataset)
+    originals = brought(session.dataset, session.name, session.lab.progress)
+    copies = told(made := repaired(session, originals))
+    if not (changed := [one for one in made["recordings"] if one["repairs"]]):
+        print(say("clean_unneeded"))
+        return
+    show_figures(made["recordings"])
+    root = originals if originals.is_dir() else originals.parent
+    for one in changed[:_MOST_PLAYED]:
+        play(one["recording"], root / one["recording"], copies / one["output"])
+    Session.load().choose(RepairSettings(repair=True))
+    print(say("cleaned", folder=shown_path(copies)))
 
 
 # -- the disk, and unattended ----------------------------------------------------------------------------------------

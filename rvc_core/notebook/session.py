@@ -22,6 +22,7 @@ from ..settings import (
     PrepareSettings,
     RuntimeSettings,
     S,
+    Settings,
     SpeakSettings,
     refuse_unknown,
     text_of,
@@ -177,6 +178,11 @@ class Session:
             settings.of(**known)
             self.chosen.setdefault(settings.__name__, known)
             self.save()
+
+    def choose(self, value: Settings) -> None:
+        """Take a choice as if it was made in a form."""
+        self.chosen[type(value).__name__] = value.model_dump(mode="json")
+        self.save()
 
     def form(self, settings: type[S]) -> Form[S]:
         """A form that begins with what holds now, and is remembered with every change."""

@@ -4,18 +4,20 @@ Each repair is made only where a measurement asks for it. The originals stay as 
 """
 
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from typing_extensions import TypedDict
 
-from ..audio.mixing import SILENT_LUFS, Stem, loudness_lufs, read_stem, true_peak_db
+from ..audio.loudness import SILENT_LUFS, measured
+from ..audio.mixing import Stem, loudness_lufs, read_stem, true_peak_db
 from ..audio.quality import Hum, Quality, hum, measure
 from ..audio.recordings import find_recordings
 from ..errors import AudioError, RVCError, SettingsError, WeightsError
 from ..progress import Progress, Report, Silent, counted
+from ..separation.heard import DOUBTFUL_DB, balance
 from ..separation.separate import separate
 from ..settings import RuntimeSettings, SeparateSettings
 from ..system.documents import Digest, read_or
@@ -27,6 +29,8 @@ _REPORT = "repair.json"
 _UNHEARD_DB = 30.0  # an accompaniment so far below the vocals is what leaks
 _LOUDEST_LUFS, _QUIETEST_LUFS, _UNEVEN_DB, _PEAK_DB = -16.0, -30.0, 3.0, -1.0
 _HUM_WIDTH_HZ = 3.0
+_SPEECH_SECONDS = 60.0  # of a recording are enough to tell whether somebody speaks
+_NO_SPEECH = "no speech was found: it was copied as it is"
 _REVERBERANT_SECONDS = 0.75  # of 37 dry recordings none reads more, of rooms of 1 s most do
 
 
@@ -180,9 +184,12 @@ def _copied(name: str, path: Path, output: Path, taken: set[Path], how: tuple[An
     digest, before, target, separation, runtime = how
     stem = read_stem(path)
     quality = measure(stem.mono)
-    made, repairs, warnings, accompaniment = _repaired(stem, quality, separation, runtime)
-    made, levelled = _levelled(made, target)
-    repairs += levelled
+    made, repairs, warnings, accompaniment = stem, list[str](), list[str](), None
+    if needed := _needed(stem, quality, target):
+        made, repairs, warnings, accompaniment = _repaired(stem, quality, needed, separation, runtime)
+    if needed and _NO_SPEECH not in warnings:
+        made, levelled = _levelled(made, target)
+        repairs += levelled
     before = _figures(stem, quality, accompaniment)
     wanted = output / name if not repairs else (output / name).with_suffix(".flac")
     place = numbered(wanted, taken.__contains__)
@@ -196,43 +203,65 @@ def _copied(name: str, path: Path, output: Path, taken: set[Path], how: tuple[An
         with replace_atomically(place) as temporary:
             copy_inside(path.resolve(), temporary)  # a link, where recordings were joined
         after = before
-    return Repaired(name, digest, os.path.relpath(place, output), repairs, before, after, warnings)
+    return Repaired(name, digest, os.path.relpath(place, output), repairs, before, after, [*stem.notes, *warnings])
+
+
+def _needed(stem: Stem, quality: Quality, target_lufs: float) -> list[str]:
+    """The repairs that measurements ask for."""
+    loudness = loudness_lufs(stem)
+    asked = {
+        "offset": abs(quality.offset) > OFFSET,
+        "hum": quality.hum_hz > 0 and quality.hum_db > quality.level_db - HUM_BELOW_DB,
+        "accompaniment": quality.pause_flatness < ACCOMPANIED_FLATNESS,
+        "reverb": quality.reverb_seconds > _REVERBERANT_SECONDS,
+        "noise": quality.snr_db < NOISY_SNR_DB,
+        "loudness": loudness > SILENT_LUFS and abs(target_lufs - loudness) >= _UNEVEN_DB,
+    }
+    return [name for name, is_asked in asked.items() if is_asked]
 
 
 def _repaired(
-    stem: Stem, quality: Quality, separation: SeparateSettings, runtime: RuntimeSettings
+    stem: Stem, quality: Quality, needed: list[str], separation: SeparateSettings, runtime: RuntimeSettings
 ) -> tuple[Stem, list[str], list[str], float | None]:
     """The sound without what disturbs it, what was repaired, what could not be, and the accompaniment's level."""
-    repairs: list[str] = []
-    warnings: list[str] = []
-    accompaniment: float | None = None
-    if abs(quality.offset) > OFFSET:
-        stem = Stem(stem.samples - stem.samples.mean(axis=0, dtype=np.float64).astype(np.float32), stem.sample_rate)
-        repairs.append("offset")
-    if quality.hum_hz and quality.hum_db > quality.level_db - HUM_BELOW_DB:
-        stem = without_hum(stem, hum(stem.mono))
-        repairs.append("hum")
-    for kind, name, is_needed in (
-        ("vocals", "accompaniment", quality.pause_flatness < ACCOMPANIED_FLATNESS),
-        ("dereverb", "reverb", quality.reverb_seconds > _REVERBERANT_SECONDS),
-        ("denoise", "noise", quality.snr_db < NOISY_SNR_DB),
-    ):
-        if not is_needed or (kind == "denoise" and "accompaniment" in repairs):
+
+    def separated(sound: Stem, kind: str) -> list[Stem]:
+        samples = np.ascontiguousarray(sound.samples.T)
+        made = separate(samples, sound.sample_rate, (kind,), separation, runtime=runtime).samples.values()
+        return [Stem(np.ascontiguousarray(part.T), sound.sample_rate) for part in made]
+
+    repairs = [str(one) for one in ("offset", "hum") if one in needed]
+    made, warnings, accompaniment = stem, list[str](), None
+    if "offset" in needed:
+        made = replace(made, samples=made.samples - made.samples.mean(axis=0, dtype=np.float64).astype(np.float32))
+    if "hum" in needed:
+        made = without_hum(made, hum(made.mono))
+    if needed != ["offset"]:
+        is_whole = "accompaniment" in needed
+        kept, rest = separated(made if is_whole else _middle(made), "vocals")
+        if balance(*(measured(one.samples, one.sample_rate) for one in (kept, rest)))[0] < DOUBTFUL_DB:
+            return stem, [], [_NO_SPEECH], None
+        if is_whole:
+            accompaniment = loudness_lufs(rest) - loudness_lufs(kept)
+            if -_UNHEARD_DB < accompaniment < _UNHEARD_DB:
+                made = kept
+                repairs.append("accompaniment")
+    for kind, name in (("dereverb", "reverb"), ("denoise", "noise")):
+        if name not in needed or (kind == "denoise" and "accompaniment" in repairs):
             continue
         try:
-            made = separate(
-                np.ascontiguousarray(stem.samples.T), stem.sample_rate, (kind,), separation, runtime=runtime
-            )
+            made, _ = separated(made, kind)
+            repairs.append(name)
         except WeightsError as error:
             warnings.append(f"{name} stays: {error.hint.partition('; or leave out')[0]}")
-            continue
-        kept, rest = (Stem(np.ascontiguousarray(part.T), stem.sample_rate) for part in made.samples.values())
-        level_db = loudness_lufs(rest) - loudness_lufs(kept)
-        accompaniment = level_db if kind == "vocals" else accompaniment
-        if kind != "vocals" or -_UNHEARD_DB < level_db < _UNHEARD_DB:
-            stem = kept
-            repairs.append(name)
-    return stem, repairs, warnings, accompaniment
+    return made, repairs, warnings, accompaniment
+
+
+def _middle(stem: Stem) -> Stem:
+    """A minute from the middle."""
+    size = round(_SPEECH_SECONDS * stem.sample_rate)
+    start = max(0, len(stem.samples) - size) // 2
+    return replace(stem, samples=stem.samples[start : start + size])
 
 
 def without_hum(stem: Stem, found: Hum) -> Stem:

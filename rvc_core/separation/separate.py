@@ -5,12 +5,13 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 from typing_extensions import TypedDict
 
 from ..audio.blocks import BLOCK_FRAMES, open_blocks
+from ..audio.loudness import Loudness
 from ..errors import AudioError, ResourceError, RVCError, SettingsError
 from ..progress import Progress, Report, Silent, Stop
 from ..settings import RuntimeSettings, SeparateSettings
@@ -19,6 +20,7 @@ from ..system.documents import read_or
 from ..system.files import ensure_room, folder_atomically, sha256_of, signature, write_json
 from ..system.threads import set_threads
 from .chunks import Chunks, Resampled, Separator, split
+from .heard import empty_stems
 from .models import KINDS, chosen, load, parsed_kinds
 
 RECORD = "separation.json"
@@ -40,6 +42,8 @@ class SeparationReport(Report):
         Files (32-bit float WAV) by name, aligned with the source and exactly as long.
     levels_db : dict
         RMS of each stem in dBFS; None: it is silent.
+    empty : list of str
+        Stems in which nothing was found: silence, or what leaks of the other stem.
     notes : list of str
         What a listener should know.
     """
@@ -51,6 +55,7 @@ class SeparationReport(Report):
     models: dict[str, str]
     stems: dict[str, Path]
     levels_db: dict[str, float | None]
+    empty: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -67,6 +72,7 @@ class Stems:
     samples: dict[str, np.ndarray]
     models: dict[str, str]
     levels_db: dict[str, float | None]
+    empty: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -80,19 +86,20 @@ class _Record(TypedDict):
     frames: int
     models: dict[str, str]
     levels_db: dict[str, float | None]
+    empty: NotRequired[list[str]]  # of older records it is unknown
     notes: list[str]
 
 
-@dataclass
 class _Level:
-    """The running RMS of a stem."""
+    """The running RMS and loudness of a stem."""
 
-    energy: float = 0.0
-    count: int = 0
+    def __init__(self, rate_hz: int) -> None:
+        self.energy, self.count, self.loudness = 0.0, 0, Loudness(rate_hz)
 
     def add(self, block: np.ndarray) -> np.ndarray:
         self.energy += float(np.einsum("cn,cn->", block, block, dtype=np.float64))
         self.count += block.size
+        self.loudness.add(block.T)
         return block
 
     @property
@@ -117,6 +124,7 @@ class _Run:
         self.models = {kind: chosen(kind, settings.model) for kind in self.kinds}
         self._runtime, self._progress, self._stop = runtime, progress, stop
         self._loaded: dict[str, Separator] = {}
+        self.empty: list[str] = []
         self.notes: list[str] = []
 
     @property
@@ -128,6 +136,19 @@ class _Run:
     def names(self) -> dict[str, str]:
         """What separates each kind."""
         return {kind: model.name for kind, model in self.models.items()}
+
+    def judged(self, kind: str, levels: Sequence[_Level]) -> bool:
+        """Note what was not found; whether the kinds that follow have something to work on."""
+        stems = KINDS[kind].stems
+        empty, notes = empty_stems(stems, (levels[0].loudness, levels[1].loudness), self.models[kind].name)
+        self.empty += empty
+        self.notes += notes
+        if stems[0] not in empty:
+            return True
+        for skipped in self.kinds[self.kinds.index(kind) + 1 :]:
+            self.notes.append(f"skipped {skipped}: nothing was found for it in {stems[0]}")
+            del self.models[skipped]
+        return False
 
     def separated(
         self, kind: str, blocks: Iterable[np.ndarray], channels: int, rate_hz: int, seconds: float
@@ -200,12 +221,16 @@ def separate(
         blocks = (current[:, at : at + BLOCK_FRAMES] for at in range(0, current.shape[1], BLOCK_FRAMES))
         seconds = current.shape[1] / sample_rate_hz
         pairs = list(run.separated(kind, blocks, channels, sample_rate_hz, seconds))
+        found = []
         for name, pieces in zip(KINDS[kind].stems, zip(*pairs, strict=True), strict=True):
-            made[name], level = np.concatenate(pieces, axis=1), _Level()
-            level.add(made[name])
-            levels[name] = level.decibels
+            made[name] = np.concatenate(pieces, axis=1)
+            found.append(_Level(sample_rate_hz))
+            found[-1].add(made[name])
+            levels[name] = found[-1].decibels
+        if not run.judged(kind, found):
+            break
         current = made[KINDS[kind].stems[0]]
-    return Stems(sample_rate_hz, made, run.names, levels, run.notes)
+    return Stems(sample_rate_hz, made, run.names, levels, run.empty, run.notes)
 
 
 def separate_file(
@@ -271,21 +296,24 @@ def _written(run: _Run, song: Path, hidden: Path) -> dict[str, Any]:
             names = KINDS[kind].stems
             size = max(1.0, reader.seconds) * reader.sample_rate_hz * reader.channels * 4
             ensure_room(hidden, round(2 * size), is_output=True)
-            made = [_Level() for _ in names]
+            whole, made = Loudness(reader.sample_rate_hz), [_Level(reader.sample_rate_hz) for _ in names]
             pairs = run.separated(kind, reader, reader.channels, reader.sample_rate_hz, reader.seconds)
             with contextlib.ExitStack() as closing:
                 files = [closing.enter_context(_wav(hidden / f"{name}.wav", reader, size)) for name in names]
                 for pair in pairs:
+                    whole.add((pair[0] + pair[1]).T)
                     for file, level, block in zip(files, made, pair, strict=True):
                         _append(file, level.add(block))
             frames = made[0].count // reader.channels
             facts = facts or {"sample_rate_hz": reader.sample_rate_hz, "channels": reader.channels, "frames": frames}
             notes += reader.notes
             levels |= {name: level.decibels for name, level in zip(names, made, strict=True)}
-        if source == song and all(level.decibels is None for level in made):
+        if source == song and whole.is_silent:
             raise AudioError(f"{song.name!r} is silent", hint="choose a song with sound in it")
+        if not run.judged(kind, made):
+            break
         source = hidden / f"{names[0]}.wav"
-    return {**facts, "models": run.names, "levels_db": levels, "notes": [*notes, *run.notes]}
+    return {**facts, "models": run.names, "levels_db": levels, "empty": run.empty, "notes": [*notes, *run.notes]}
 
 
 def _wav(path: Path, reader: Any, size_bytes: float) -> Any:
@@ -322,7 +350,6 @@ def _is_whole(folder: Path, record: dict[str, Any]) -> bool:
 @contextlib.contextmanager
 def _replaced(folder: Path) -> Iterator[Path]:
     """A hidden folder that takes the place of `folder`, which holds older stems, or nothing."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with folder_atomically(folder) as hidden:
         yield hidden
         if folder.is_dir():
@@ -339,5 +366,6 @@ def _report(song: Path, folder: Path, record: dict[str, Any], notes: list[str]) 
         record["models"],
         stems,
         record["levels_db"],
+        record.get("empty", []),
         notes,
     )

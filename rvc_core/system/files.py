@@ -69,8 +69,9 @@ def replace_atomically(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def folder_atomically(folder: Path) -> Iterator[Path]:
-    """Yield a hidden, empty folder that becomes `folder` on success and is removed on failure."""
+    """Yield a hidden, empty folder that becomes `folder` on success; on failure it and the folders made for it go."""
     hidden = folder.with_name(f".part-{os.getpid()}-{folder.name}")
+    absent = [parent for parent in folder.parents if not parent.exists()]
     remove(hidden)
     try:
         (hidden / folder.name).mkdir(parents=True)
@@ -78,6 +79,9 @@ def folder_atomically(folder: Path) -> Iterator[Path]:
         (hidden / folder.name).replace(folder)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
+        for parent in absent:
+            if parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()
 
 
 def _is_full(folder: Path, error: Exception) -> bool:

@@ -24,9 +24,9 @@ def test_a_song_is_told_in_three_lines() -> None:
 
 
 def test_stems_are_told_with_their_levels() -> None:
-    song = {"stems": {"vocals": "a/vocals.wav", "instrumental": "a/i.wav"}, "notes": ["it was read as mono"]}
+    song = {"stems": {"vocals": "a/vocals.wav", "instrumental": "a/i.wav"}, "notes": ["it ends early"]}
     told = in_sentences("separate", "", {"songs": [song | {"levels_db": {"vocals": -20.4, "instrumental": None}}]})
-    assert told == ["a/vocals.wav: -20 dB", "a/i.wav: silent", "  note: it was read as mono"]
+    assert told == ["a/vocals.wav: -20 dB", "a/i.wav: silent", "  note: it ends early"]
 
 
 def test_a_spoken_text_is_told_with_what_was_misheard_and_what_is_late() -> None:

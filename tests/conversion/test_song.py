@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import soxr
 
+from rvc_core.audio.loudness import measured
 from rvc_core.audio.mixing import Stem, lag_seconds, loudness_lufs, read_stem, true_peak_db
 from rvc_core.audio.tracks import comment_of
 from rvc_core.audio.waveform import Audio
@@ -20,6 +21,7 @@ from rvc_core.conversion import song_stems
 from rvc_core.conversion.convert import ConvertResult
 from rvc_core.conversion.song import Singer, Singers, SongReport, make_song
 from rvc_core.errors import AudioError, RVCError, SettingsError, WeightsError
+from rvc_core.separation.heard import empty_stems
 from rvc_core.settings import ConvertSettings, RuntimeSettings
 from rvc_core.song_settings import SongSettings
 from synth import phrase
@@ -59,12 +61,14 @@ class Separator:
         truth = self.truths.get(song.stem, {})
         if not set(names[kinds[0]]) <= truth.keys() and kinds[0] != "vocals":
             raise WeightsError("there is no model", hint="download one")
-        stems = {}
+        stems, meters = {}, []
         for name in names[kinds[0]]:
             stems[name] = folder / f"{name}.wav"
             stem = truth.get(name, samples if name == "vocals" else 0 * samples)[: len(samples)]
             soundfile.write(stems[name], stem, rate, subtype="FLOAT")
-        return type("Report", (), {"stems": stems, "models": {kinds[0]: "truth"}, "notes": []})
+            meters.append(measured(stem, rate))
+        empty, notes = empty_stems(names[kinds[0]], tuple(meters), "truth")
+        return type("Report", (), {"stems": stems, "models": {kinds[0]: "truth"}, "empty": empty, "notes": notes})
 
 
 @pytest.fixture
@@ -294,6 +298,51 @@ def test_songs_without_vocals_are_refused_in_one_line(
         _sing(song(seconds=1.0, vocals=vocals, instrumental=music), tmp_path / "out")
     assert error.value.hint and "\n" not in str(error.value)
     assert not [path for path in (tmp_path / "out").iterdir() if path.name != "separated"]
+
+
+def _short_vocals() -> np.ndarray:
+    """Two seconds of a voice in half a minute; before and after it the music leaks."""
+    return np.concatenate([0.05 * _music(14.0), _vocals(2.0), 0.05 * _music(14.0)])
+
+
+@pytest.mark.parametrize(
+    ("vocals", "music"),
+    [
+        (1e-3 * _vocals(3.0), 1e-3 * _music(3.0)),  # 60 dB quieter
+        (1e-3 * _vocals(3.0), 0 * _music(3.0)),
+        (20 * _vocals(3.0), 20 * _music(3.0)),
+        (_vocals(3.0), _music(3.0) + np.float32(0.3)),  # an offset
+        (_short_vocals(), _music(30.0)),
+        (np.concatenate([0.01 * _vocals(3.0, seed=2), _vocals(3.0)]), _music(6.0)),  # a whispered verse
+    ],
+    ids=["quiet", "quiet and alone", "loud", "offset", "two seconds", "whisper"],
+)
+def test_songs_are_judged_by_their_own_level(
+    vocals: np.ndarray,
+    music: np.ndarray,
+    song: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(globals(), "HUM", 0.0)
+    voice = Parrot()
+    report = _sing(song(vocals=vocals, instrumental=music), tmp_path / "out", voice)
+    made, original = (_stem(report, part).samples for part in ("vocals", "original vocals"))
+    assert abs(report.levels["vocals"] - report.levels["original_vocals"]) < 0.2
+    span = slice(500, 2 * RATE) if report.seconds == 6 else slice(None)  # the verse is there, too
+    assert 20 * np.log10(made[span].std() / original[span].std()) == pytest.approx(0, abs=1.5)
+    loud = np.abs(vocals[: len(made)]).max()
+    assert np.abs(original).max() <= 1.01 * loud and report.levels["true_peak_db"] <= -0.9
+
+
+def test_a_silent_song_leaves_nothing(tmp_path: Path) -> None:
+    """With the separator inside the package."""
+    for name, samples in {"silent.wav": np.zeros((2 * RATE, 2)), "offset.wav": np.full((2 * RATE, 2), 0.1)}.items():
+        soundfile.write(tmp_path / name, samples, RATE, subtype="FLOAT")
+        for preview in (False, True) if name == "silent.wav" else (False,):
+            with pytest.raises(AudioError, match="is silent") as error:
+                _sing(tmp_path / name, tmp_path / "out", preview=preview)
+            assert error.value.hint and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("seconds", "channels"), [(0.5, 2), (3.0, 1)])

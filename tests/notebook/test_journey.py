@@ -18,25 +18,32 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import papermill
 import pytest
+import soundfile
 from sayings import is_english
 from test_forms import install_colab_s_widgets
 
 from rvc_core import ConvertSettings, PrepareSettings, RuntimeSettings, TrainSettings, notebook
 from rvc_core.audio.recordings import find_recordings
+from rvc_core.cli import main
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import DatasetError, ResourceError, SettingsError, StageOrderError, StorageError
-from rvc_core.notebook import cells, tensorboard_server
+from rvc_core.notebook import cells, cleaning, tensorboard_server
+from rvc_core.notebook.cells import with_recordings
 from rvc_core.notebook.session import DEMO, Session
+from rvc_core.notebook.texts import say
 from rvc_core.preparation.incoming import brought, save_set, sources
 from rvc_core.preparation.prepare import prepare
+from rvc_core.song_settings import RepairSettings
 from rvc_core.storage import places
 from rvc_core.system import platforms
 from rvc_core.system.files import sha256_of, signature
 from rvc_core.training import detached
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.voice_file import load_voice
+from synth import phrase
 from tiny import experiment
 from trained import trained
 
@@ -622,3 +629,42 @@ def test_files_come_through_colab_s_own_upload(colab: Path) -> None:
 
 def test_the_embedded_recordings_are_the_default(home: Path) -> None:
     assert notebook.begin("alice").dataset == voice_folder("target")
+
+
+# -- clean ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("code", ["en", pytest.param("pt", marks=pytest.mark.slow)])
+def test_the_cell_clean_repairs_copies_and_the_next_training_takes_them(
+    code: str, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def in_process(command: str, *arguments: str, **_: object) -> dict:
+        assert main([command, *arguments, "--quiet", "--json"]) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    monkeypatch.setattr(cleaning, "run_command", in_process)
+    monkeypatch.setenv("RVC_LANG", code)
+    takes = home / "takes"
+    takes.mkdir()
+    fine = 0.3 * phrase(1, seconds=4.0, noise_db=-70.0).samples
+    time = np.arange(len(fine)) / 16_000
+    hum = sum(np.sin(2 * np.pi * hertz * time) for hertz in (50, 100, 150))
+    soundfile.write(takes / "fine.wav", fine, 16_000)
+    notebook.begin("alice", dataset=str(takes))
+    capsys.readouterr()
+    notebook.clean()
+    assert "repair" in capsys.readouterr().out and not Session.load().settings(RepairSettings).repair
+    notebook.clean(True)
+    assert say("clean_unneeded") in capsys.readouterr().out and not Session.load().settings(RepairSettings).repair
+    soundfile.write(takes / "hums.wav", fine + 0.01 * hum, 16_000)
+    before = {path: path.read_bytes() for path in takes.iterdir()}
+    shown: list[dict] = []
+    monkeypatch.setattr("IPython.display.display", lambda page, raw: shown.append(page))
+    notebook.clean(True)
+    assert {path: path.read_bytes() for path in takes.iterdir()} == before
+    table, players = shown
+    assert "<table>" in table["text/html"] and "hums.wav" in table["text/html"] and "→" in table["text/html"]
+    assert players["text/html"].count("<audio") == 2 and "hums" in players["text/html"]
+    session = with_recordings()
+    assert session.settings(RepairSettings).repair and sorted(find_recordings(Path(session.arrived)).recordings) == [
+        "fine.wav",
+        "hums.flac",
+    ]

@@ -76,7 +76,7 @@ def quick(monkeypatch):
 
         def __call__(self, chunks, rate_hz):
             Quick.calls += 1
-            return chunks * 0.25
+            return chunks * 0.5
 
     monkeypatch.setattr("rvc_core.separation.separate.load", lambda model, device: Quick())
     return Quick
@@ -148,7 +148,7 @@ def test_a_later_kind_works_on_the_result_of_the_earlier(tmp_path, quick, monkey
     )
     assert [*report.stems] == ["vocals", "instrumental", "lead", "backing", "dry", "reverb"]
     assert report.models == {kind: f"of {kind}" for kind in ("vocals", "lead", "dereverb")}
-    assert np.allclose(read(report.stems["dry"]), mix / 64, atol=1e-6)
+    assert np.allclose(read(report.stems["dry"]), mix / 8, atol=1e-6)
     assert np.allclose(
         read(report.stems["lead"]) + read(report.stems["backing"]), read(report.stems["vocals"]), atol=1e-6
     )
@@ -210,7 +210,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, quick, monkeypatch, ca
 
     monkeypatch.setattr(soundfile.SoundFile, "write", refuses)
     assert main(["separate", str(path), "--output", str(tmp_path / "stems"), "--quiet"]) == 1
-    assert "refused to take the stems" in capsys.readouterr().err and not any((tmp_path / "stems").iterdir())
+    assert "refused to take the stems" in capsys.readouterr().err and os.listdir(tmp_path) == ["a.wav"]
 
 
 @pytest.mark.parametrize(
@@ -318,6 +318,45 @@ def test_the_command_separates_all_songs_into_folders_of_their_own(tmp_path, qui
     (tmp_path / "two" / "a song.wav").rename(tmp_path / "a song.wav")
     assert main(["separate", str(tmp_path / "a song.wav"), "--output", str(tmp_path / "stems")]) == 0
     assert sorted(os.listdir(tmp_path / "stems")) == ["a song", "a song (2)", "a song (3)"], "no other's is replaced"
+
+
+def test_an_instrumental_is_named_and_later_kinds_are_skipped(tmp_path, quick, monkeypatch, capsys):
+    monkeypatch.setattr(quick, "__call__", lambda self, chunks, rate_hz: chunks * 0.05)
+    for name in ("rvc_core.separation.separate.chosen", "rvc_core.separation.models.chosen"):
+        monkeypatch.setattr(name, lambda kind, wanted: models.Model(f"of {kind}", "1"))
+    path = written(tmp_path / "a.wav", song()[0])
+    words = ["separate", str(path), "--kinds", "vocals,lead,denoise", "--output", str(tmp_path / "stems")]
+    for _ in range(2):  # the second time it was separated before
+        assert main([*words, "--json"]) == 0
+        report = json.loads(capsys.readouterr().out.splitlines()[-1])["songs"][0]
+        assert report["empty"] == ["vocals"] and sorted(report["stems"]) == ["instrumental", "vocals"]
+        assert report["models"] == {"vocals": "of vocals"} and Path(report["stems"]["vocals"]).is_file()
+        assert "no vocals were found" in report["notes"][0]
+        assert [note for note in report["notes"] if note.startswith("skipped")] == [
+            "skipped lead: nothing was found for it in vocals",
+            "skipped denoise: nothing was found for it in vocals",
+        ]
+    assert main(words) == 0 and "note: no vocals were found" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("level", [1.0, 1e-3])
+def test_the_embedded_network_tells_songs_from_instrumentals_at_any_level(level):
+    mix, vocals = song()
+    short = mix - vocals
+    short[:, 2 * RATE_HZ : 4 * RATE_HZ] += vocals[:, 2 * RATE_HZ : 4 * RATE_HZ]
+    for samples, empty in ((mix, []), (short, []), (vocals, [])):
+        assert separate((level * samples).astype(np.float32), RATE_HZ).empty == empty
+    rhythm = (mix - vocals) * (np.sin(np.arange(mix.shape[1]) / 4000) > 0)
+    noise = np.random.default_rng(0).standard_normal(mix.shape)
+    for samples in (mix - vocals, rhythm, noise):
+        told = separate((0.1 * level * samples).astype(np.float32), RATE_HZ)
+        assert told.empty == ["vocals"] or "hardly any vocals" in told.notes[0], told.levels_db
+
+
+def test_a_silent_song_leaves_nothing(tmp_path, quick, capsys):
+    path = written(tmp_path / "a.wav", np.zeros((2, RATE_HZ)))
+    assert main(["separate", str(path), "--output", str(tmp_path / "new" / "stems")]) == 1
+    assert "is silent" in capsys.readouterr().err and os.listdir(tmp_path) == ["a.wav"]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ import measured  # noqa: E402
 
 FRAMES = 60
 
-SMALL = ("environment", "equal", "waiting", "conversion", "formats", "scarcity", "nccl", "pairs", "flight")
+SMALL = ("environment", "equal", "waiting", "conversion", "formats", "scarcity", "nccl", "pairs", "flight", "separation")
 
 
 @pytest.fixture
@@ -68,6 +68,17 @@ def test_the_gpu_benchmark_notices_a_step_that_is_another(short: None, monkeypat
     bench = gpu.Bench("cpu", "nano", None)
     gpu.run(bench, ["equal"], budget_seconds=60)
     assert "a float32 step has the CPU's losses" in bench.failed
+
+
+def test_the_gpu_benchmark_notices_a_separator_that_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rvc_core.separation.embedded import EmbeddedSeparator
+
+    real, calls = EmbeddedSeparator.__call__, iter(range(100))
+    monkeypatch.setattr(EmbeddedSeparator, "__call__", lambda *words: real(*words) * (1 + 0.01 * next(calls)))
+    bench = gpu.Bench("cpu", "nano", None)
+    report = gpu.run(bench, ["separation"], budget_seconds=60)
+    assert bench.failed == ["the embedded separator is as on the CPU"]
+    assert report["separation"]["fp16"]["s_per_minute"] > 0
 
 
 def test_a_section_that_raises_is_noted_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
