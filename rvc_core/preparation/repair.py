@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 from ..audio.mixing import SILENT_LUFS, Stem, loudness_lufs, read_stem, true_peak_db
 from ..audio.quality import Hum, Quality, hum, measure
 from ..audio.recordings import find_recordings
+from ..audio.tracks import opposed_db
 from ..errors import AudioError, RVCError, SettingsError, WeightsError
 from ..progress import Progress, Report, Silent, counted
 from ..separation.separate import separate
@@ -21,13 +22,12 @@ from ..settings import RuntimeSettings, SeparateSettings
 from ..system.documents import Digest, read_or
 from ..system.files import numbered, replace_atomically, sha256_of, write_json
 from ..system.inside import copy_inside
-from .survey import ACCOMPANIED_FLATNESS, HUM_BELOW_DB, NOISY_SNR_DB, OFFSET
+from .findings import UNEVEN_DB, findings_of
 
 _REPORT = "repair.json"
 _UNHEARD_DB = 30.0  # an accompaniment so far below the vocals is what leaks
-_LOUDEST_LUFS, _QUIETEST_LUFS, _UNEVEN_DB, _PEAK_DB = -16.0, -30.0, 3.0, -1.0
+_LOUDEST_LUFS, _QUIETEST_LUFS, _PEAK_DB = -16.0, -30.0, -1.0
 _HUM_WIDTH_HZ = 3.0
-_REVERBERANT_SECONDS = 0.75  # of 37 dry recordings none reads more, of rooms of 1 s most do
 
 
 @dataclass(frozen=True)
@@ -157,16 +157,16 @@ def _measured(
                 measured[name] = digest, row.before
             else:
                 stem = read_stem(path)
-                measured[name] = digest, _figures(stem, measure(stem.mono))
+                measured[name] = digest, _figures(measure(stem.mono))
         except RVCError as error:
             failed.append({"recording": name, "error": str(error), "hint": error.hint})
         progress.advance(name)
     return measured, failed
 
 
-def _figures(stem: Stem, quality: Quality, accompaniment_db: float | None = None) -> Figures:
+def _figures(quality: Quality, accompaniment_db: float | None = None) -> Figures:
     return Figures(
-        round(loudness_lufs(stem), 2),
+        round(quality.loudness_lufs, 2),
         round(quality.snr_db, 2),
         round(quality.reverb_seconds, 2),
         round(quality.hum_db, 2) if quality.hum_hz else None,
@@ -183,7 +183,7 @@ def _copied(name: str, path: Path, output: Path, taken: set[Path], how: tuple[An
     made, repairs, warnings, accompaniment = _repaired(stem, quality, separation, runtime)
     made, levelled = _levelled(made, target)
     repairs += levelled
-    before = _figures(stem, quality, accompaniment)
+    before = _figures(quality, accompaniment)
     wanted = output / name if not repairs else (output / name).with_suffix(".flac")
     place = numbered(wanted, taken.__contains__)
     if repairs:
@@ -191,7 +191,7 @@ def _copied(name: str, path: Path, output: Path, taken: set[Path], how: tuple[An
         written = read_stem(place)
         if written.samples.shape != stem.samples.shape:
             raise AudioError(f"{place.name} was not written as a whole", hint="run the same command again")
-        after = _figures(written, measure(written.mono))
+        after = _figures(measure(written.mono))
     else:
         with replace_atomically(place) as temporary:
             copy_inside(path.resolve(), temporary)  # a link, where recordings were joined
@@ -206,18 +206,19 @@ def _repaired(
     repairs: list[str] = []
     warnings: list[str] = []
     accompaniment: float | None = None
-    if abs(quality.offset) > OFFSET:
+    opposed = opposed_db(stem.samples)
+    found = {one.measure for one in findings_of(quality, stem.sample_rate, opposed) if one.colour != "green"}
+    if "phase" in found:
+        stem = Stem(stem.samples * np.array([1, -1], np.float32), stem.sample_rate)
+        repairs.append("phase")
+    if "offset" in found:
         stem = Stem(stem.samples - stem.samples.mean(axis=0, dtype=np.float64).astype(np.float32), stem.sample_rate)
         repairs.append("offset")
-    if quality.hum_hz and quality.hum_db > quality.level_db - HUM_BELOW_DB:
+    if "hum" in found:
         stem = without_hum(stem, hum(stem.mono))
         repairs.append("hum")
-    for kind, name, is_needed in (
-        ("vocals", "accompaniment", quality.pause_flatness < ACCOMPANIED_FLATNESS),
-        ("dereverb", "reverb", quality.reverb_seconds > _REVERBERANT_SECONDS),
-        ("denoise", "noise", quality.snr_db < NOISY_SNR_DB),
-    ):
-        if not is_needed or (kind == "denoise" and "accompaniment" in repairs):
+    for kind, name in (("vocals", "accompaniment"), ("dereverb", "reverb"), ("denoise", "noise")):
+        if name not in found or (kind == "denoise" and "accompaniment" in repairs):
             continue
         try:
             made = separate(
@@ -249,9 +250,9 @@ def without_hum(stem: Stem, found: Hum) -> Stem:
 
 
 def _levelled(stem: Stem, target_lufs: float) -> tuple[Stem, list[str]]:
-    """As loud as the others, but for 3 dB, as far as its peaks allow."""
-    loudness = loudness_lufs(stem)
+    """As loud as the others, as far as its peaks allow."""
+    loudness = loudness_lufs(Stem(stem.mono.samples[:, None], stem.sample_rate))
     gain = min(target_lufs - loudness, _PEAK_DB - true_peak_db(stem))
-    if loudness <= SILENT_LUFS or abs(target_lufs - loudness) < _UNEVEN_DB or abs(gain) < 1:
+    if loudness <= SILENT_LUFS or abs(target_lufs - loudness) < UNEVEN_DB or abs(gain) < 1:
         return stem, []
     return stem.gained(gain), ["loudness"]
