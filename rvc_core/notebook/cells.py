@@ -277,7 +277,7 @@ def _repaired(session: Session, recordings: Path) -> Path:
     """Repaired copies of recordings; says what was repaired."""
     output = home() / "recordings" / slug_of(session.name) / "repaired" / signature(str(recordings))
     chosen = (session.settings(SeparateSettings), session.settings(RuntimeSettings))
-    made = run_command("repair", str(recordings), "--output", str(output), settings=chosen, failing=False)
+    made = run_command("clean", str(recordings), "--output", str(output), settings=chosen, failing=False)
     rows = made["recordings"]
     print(say("repaired", done=sum(bool(row["repairs"]) for row in rows), of=len(rows)))
     for row in rows:
