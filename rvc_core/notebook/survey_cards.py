@@ -58,8 +58,9 @@ def _card(file: Path, name: str, problem: Finding) -> str:
     drawn = picture(Drawing(title, f"{name[-40:]} · {when}", "", lambda axes: draw(axes, part, start)))
     words = f"{_DOTS[problem.colour]} {name}: {translated(str(problem))}"
     return (
-        f'<div style="width:{WIDTH_PIXELS}px;max-width:100%"><img alt="{html.escape(words)}" src="data:image/png;base64,'
-        f'{base64.b64encode(drawn.png).decode()}" style="width:100%;height:auto;border-radius:6px">'
+        f'<div style="width:{WIDTH_PIXELS}px;max-width:100%"><img alt="{html.escape(words)}" '
+        f'src="data:image/png;base64,{base64.b64encode(drawn.png).decode()}" '
+        f'style="width:100%;height:auto;border-radius:6px">'
         f"<div>{html.escape(words)}</div>{labelled(say('from_second', time=when), compressed(part))}</div>"
     )
 
