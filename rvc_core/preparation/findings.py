@@ -179,5 +179,8 @@ def places_of(measure: str, audio: Audio, quality: Quality) -> Places:
     else:
         return []
     begins = np.clip(at - _PLACE_SECONDS / 2, 0, max(0.0, total - _PLACE_SECONDS))
-    apart = begins[np.diff(begins, prepend=-_PLACE_SECONDS) >= _PLACE_SECONDS] if len(begins) > 1 else begins
-    return [(round(float(one), 2), round(float(min(total, one + _PLACE_SECONDS)), 2)) for one in apart[:_MOST_PLACES]]
+    _, first = np.unique(begins // _PLACE_SECONDS, return_index=True)
+    return [
+        (round(float(one), 2), round(float(min(total, one + _PLACE_SECONDS)), 2))
+        for one in begins[first][:_MOST_PLACES]
+    ]
