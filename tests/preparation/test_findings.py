@@ -136,7 +136,8 @@ def test_the_notebook_shows_a_picture_and_a_player_in_both_languages(
     for language, word in (("en", "clipped"), ("pt", "estourada")):
         monkeypatch.setenv("RVC_LANG", language)
         shown = cards(tmp_path, report)
-        assert shown.count("<img") == shown.count("<audio") == 1 and f"a.wav: {word}" in shown and "🔴" in shown
+        assert 1 <= shown.count("<img") == shown.count("<audio") <= 6
+        assert f"a.wav: {word}" in shown and "🔴" in shown
         assert any(word in line for line in lines_of(report))
     assert isinstance(report.recordings[0], RecordingReport) and len(shown) < 400_000
 
