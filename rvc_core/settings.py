@@ -97,6 +97,10 @@ class TrainSettings(Settings):
     epochs: int = Field(
         200, ge=1, le=100_000, description="Train for this many passes over the clips, earlier training included."
     )
+    groups: str = Field(
+        "",
+        description="Train on these groups of clips only: their names, parted by commas. Empty: all clips.",
+    )
     batch_size: BatchSize = Field(
         8,
         description="Train on this many clips per step; two GPUs take twice as many. auto: as many as fit, at most 16.",

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import AudioError
 from ..system.platforms import DEAD
-from .tracks import Decoded, Missing, decode_tracks, joined, mono, opened
+from .tracks import Decoded, Missing, decode_tracks, joined, opened
 
 FEWEST_BYTES_PER_SECOND = 16  # no codec needs less, even for silence
 _JOINTS = {  # by a mark: how a file begins, which is also where a second one was joined to it
@@ -287,4 +287,4 @@ def _read_with_soundfile(source: Any) -> Decoded:
         blocks = [file.read(_BLOCK_SAMPLES, dtype="float32", always_2d=True)]
         while len(blocks[-1]):
             blocks.append(file.read(_BLOCK_SAMPLES, dtype="float32", always_2d=True))
-        return Decoded(mono(np.concatenate(blocks)), file.samplerate)
+        return Decoded.of(np.concatenate(blocks), file.samplerate)

@@ -221,11 +221,12 @@ def read_audio(path: Path | str, sample_rate: int | None = None) -> Audio:
 
 @dataclass(frozen=True)
 class Recording:
-    """A file that was read: its sound, what is missing in it, and what else to know about it."""
+    """A file that was read: its sound, what is missing in it, what else to know, and `tracks.opposed_db`."""
 
     audio: Audio
     missing: list[Missing] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    opposed_db: float = 0.0
 
     @property
     def warnings(self) -> list[str]:
@@ -242,7 +243,8 @@ def read_recording(path: Path | str) -> Recording:
     if not len(decoded.samples):
         raise AudioError(f"{path.name!r} has no sound (0 samples)", hint="export the recording again")
     try:
-        return Recording(Audio(decoded.samples, decoded.sample_rate), decoded.missing, decoded.notes)
+        audio = Audio(decoded.samples, decoded.sample_rate)
+        return Recording(audio, decoded.missing, decoded.notes, decoded.opposed_db)
     except NonFiniteError as error:
         raise NonFiniteError(f"{path.name!r}: {error}", error.hint, error.seconds) from None
 

@@ -1,6 +1,7 @@
 """The cell Settings: what the recordings are like, and the plan that fills the form below."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from ..batch import TRAIN_SETTINGS
 from ..preparation.survey import DatasetReport
@@ -9,6 +10,7 @@ from ..training.plan import plan_of
 from .cells import with_recordings, with_recordings_or_clips
 from .recordings_form import tree_of
 from .session import Session
+from .survey_cards import cards, lines_of
 from .texts import label_of, say, translated
 
 _BESIDE = ("training_minutes", "sessions", "recordings", "verdict")  # what a plan says beside settings
@@ -19,7 +21,7 @@ def report() -> None:
     lab = with_recordings().lab
     assert lab.dataset is not None
     print(tree_of(lab.dataset))
-    _told(lab.inspect())
+    _told(lab.inspect(), lab.dataset)
 
 
 def plan(minutes: float = 0) -> None:
@@ -48,8 +50,8 @@ def plan(minutes: float = 0) -> None:
         runtime=fresh.settings(RuntimeSettings),
         progress=lab.progress,
     )
-    if survey:
-        _told(survey)
+    if survey and lab.dataset is not None:
+        _told(survey, lab.dataset)
     print(f"\n{say('plan')}")
     for line in made.lines:
         name = say(f"plan_{line.setting}") if line.setting in _BESIDE else label_of(line.setting)
@@ -58,11 +60,10 @@ def plan(minutes: float = 0) -> None:
     Session.remember(planned={one.setting: [one.value, one.reason] for one in made.lines if one.setting in known})
 
 
-def _told(found: DatasetReport) -> None:
-    """Print a survey."""
-    print(translated(str(found).splitlines()[0]))
-    for name, reason in found.not_read:
-        print(f"  {name}/: {translated(reason)}")
-    for one in found.recordings:
-        if one.problems:
-            print(f"  {one.recording}: {translated(one.verdict)}: {'; '.join(map(translated, one.problems))}")
+def _told(found: DatasetReport, dataset: Path) -> None:
+    """Show a survey: its lines, then pictures and players of the worst problems."""
+    from IPython.display import HTML, display
+
+    print("\n".join(lines_of(found)))
+    if shown := cards(dataset, found):
+        display(HTML(shown))

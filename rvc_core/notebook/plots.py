@@ -71,7 +71,7 @@ def pictures(history: History, verdict: Verdict, mels: Mapping[str, bytes]) -> l
     drawn = [drawings[name] for name in order]
     if mels:
         drawn.append(Drawing(say("mels"), " · ".join(MEL_TAGS), say("mels_told"), lambda axes: _mels(axes, mels)))
-    return [_picture(one) for one in drawn]
+    return [picture(one) for one in drawn]
 
 
 class Drawing(NamedTuple):
@@ -83,7 +83,8 @@ class Drawing(NamedTuple):
     draw: Callable[["Axes"], None]
 
 
-def _picture(drawing: Drawing) -> Picture:
+def picture(drawing: Drawing) -> Picture:
+    """Draw a card."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

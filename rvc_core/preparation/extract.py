@@ -15,7 +15,7 @@ import numpy as np
 from ..audio.waveform import Audio, read_audio
 from ..errors import AudioError, DatasetError
 from ..features.content import content_encoder, content_identity, content_name
-from ..features.pitch import SAMPLE_RATE, pitch_estimator, pitch_method
+from ..features.pitch import SAMPLE_RATE, PitchTrack, pitch_estimator, pitch_method
 from ..presets import VoiceSpec
 from ..progress import Progress, Report, Silent, Stop, counted
 from ..settings import ExtractSettings, RuntimeSettings
@@ -24,9 +24,11 @@ from ..system.files import ensure_room, replace_atomically, write_text
 from ..system.threads import set_threads
 from ..workspace.filelist import filelist_text, listed_text, mute_wave
 from ..workspace.layout import Layout
-from ..workspace.manifest import ExperimentRecord, Manifest
+from ..workspace.manifest import ExperimentRecord, Manifest, covered_seconds
 from ..workspace.stage_locks import at_stage, refuse_disturbance
 from ..workspace.stamps import clear, content_of, is_current, stamp, stamp_of
+from .manner import LEAST_MINUTES, Group, dominating, grouped, manner_of, summed_up
+from .prepare import normal_gain
 
 _MUTE_SECONDS, _MUTE_F0_FRAMES = 3, 301
 _MOST_CLIP_BYTES = 4 * 50 * (768 + 8) * 4  # seconds, frames, values a frame, bytes
@@ -45,6 +47,8 @@ class ExtractReport(Report):
         Reason by clip. Failed clips are not trained on; the next run tries them again.
     stopped : bool
         Stopped early on request; the next run resumes here.
+    groups : list of Group
+        Manners of speaking that were found now; the manifest names the one of each clip.
     """
 
     done: int = 0
@@ -52,6 +56,7 @@ class ExtractReport(Report):
     failed: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     stopped: bool = False
+    groups: list[Group] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,35 @@ def extract(
     report = ExtractReport(len(ours), len(clips) - len(ours))
     if wanted:
         report = _compute_all(layout, wanted, compute, report, progress=progress, stop=stop)
-    return report if report.stopped else _finish(layout, spec, features, clips, report)
+    if report.stopped:
+        return report
+    report = _finish(layout, spec, features, clips, report)
+    return replace(report, groups=_grouped(layout, progress)) if ours and spec.uses_f0 else report
+
+
+def _grouped(layout: Layout, progress: Progress) -> list[Group]:
+    """Write the manner of speaking of each training clip into the manifest, if there is an hour of them."""
+    manifest = Manifest.load(layout)
+    clips = [clip for clip in manifest.training if (layout.f0_hz / f"{clip.id}.wav.npy").exists()]
+    if covered_seconds(clips) < 60 * LEAST_MINUTES:
+        return []
+    manners = []
+    progress.start("grouping", len(clips))
+    for clip in clips:
+        loud = read_audio(layout.clips / f"{clip.id}.wav").samples
+        samples = read_audio(layout.clips_16k / f"{clip.id}.wav", SAMPLE_RATE).samples
+        f0_hz = np.load(layout.f0_hz / f"{clip.id}.wav.npy")
+        manners.append(manner_of(samples / normal_gain(float(np.abs(loud).max())), PitchTrack(f0_hz, f0_hz > 0)))
+        progress.advance(clip.id)
+    names = dict(zip((clip.id for clip in clips), grouped(np.array(manners)), strict=True))
+    named = [clip if clip.heldout else replace(clip, group=names.get(clip.id, "")) for clip in manifest.clips]
+    replace(manifest, clips=named).save(layout)
+    groups = summed_up(list(names.values()), [clip.seconds for clip in clips])
+    for one in groups:
+        progress.say(f"group {one.name}: {one.minutes:.1f} minutes; to train on it alone: --groups {one.name}")
+    if most := dominating(groups):
+        progress.say(f"nearly all clips are of one group ({most}): the voice will know little else")
+    return groups
 
 
 def _features(layout: Layout, settings: ExtractSettings, spec: VoiceSpec) -> list[_Feature]:

@@ -225,6 +225,18 @@ def _write_clip(samples: np.ndarray, rate_hz: int, folder: Layout, name: str) ->
     return True
 
 
+def normal_gain(peak: float) -> float:
+    """What `normalised` multiplied a clip by, from the peak that it has now.
+
+    Examples
+    --------
+    >>> clip = normalised(np.array([0.5, -0.25], np.float32))
+    >>> round(normal_gain(float(clip.max())), 6)
+    1.6
+    """
+    return peak / max((peak - _NORMAL_PEAK) / _OWN_SHARE, 1e-3)
+
+
 @contextlib.contextmanager
 def _aside(layout: Layout) -> Iterator[Layout]:
     """A temporary folder in the experiment's; an empty experiment folder is removed afterwards too."""

@@ -15,6 +15,7 @@ from ..audio.loudness import SILENT_LUFS, measured
 from ..audio.mixing import Stem, loudness_lufs, read_stem, true_peak_db
 from ..audio.quality import Hum, Quality, hum, measure
 from ..audio.recordings import find_recordings
+from ..audio.tracks import opposed_db
 from ..errors import AudioError, RVCError, SettingsError, WeightsError
 from ..progress import Progress, Report, Silent, counted
 from ..separation.heard import DOUBTFUL_DB, balance
@@ -23,15 +24,15 @@ from ..settings import RuntimeSettings, SeparateSettings
 from ..system.documents import Digest, read_or
 from ..system.files import numbered, replace_atomically, sha256_of, write_json
 from ..system.inside import copy_inside
-from .survey import ACCOMPANIED_FLATNESS, HUM_BELOW_DB, NOISY_SNR_DB, OFFSET
+from .findings import UNEVEN_DB, findings_of
 
 _REPORT = "repair.json"
 _UNHEARD_DB = 30.0  # an accompaniment so far below the vocals is what leaks
-_LOUDEST_LUFS, _QUIETEST_LUFS, _UNEVEN_DB, _PEAK_DB = -16.0, -30.0, 3.0, -1.0
+_LOUDEST_LUFS, _QUIETEST_LUFS, _PEAK_DB = -16.0, -30.0, -1.0
 _HUM_WIDTH_HZ = 3.0
 _SPEECH_SECONDS = 60.0  # of a recording are enough to tell whether somebody speaks
+_REPAIRED = ("phase", "offset", "hum", "accompaniment", "reverb", "noise")
 _NO_SPEECH = "no speech was found: it was copied as it is"
-_REVERBERANT_SECONDS = 0.75  # of 37 dry recordings none reads more, of rooms of 1 s most do
 
 
 @dataclass(frozen=True)
@@ -161,16 +162,16 @@ def _measured(
                 measured[name] = digest, row.before
             else:
                 stem = read_stem(path)
-                measured[name] = digest, _figures(stem, measure(stem.mono))
+                measured[name] = digest, _figures(measure(stem.mono))
         except RVCError as error:
             failed.append({"recording": name, "error": str(error), "hint": error.hint})
         progress.advance(name)
     return measured, failed
 
 
-def _figures(stem: Stem, quality: Quality, accompaniment_db: float | None = None) -> Figures:
+def _figures(quality: Quality, accompaniment_db: float | None = None) -> Figures:
     return Figures(
-        round(loudness_lufs(stem), 2),
+        round(quality.loudness_lufs, 2),
         round(quality.snr_db, 2),
         round(quality.reverb_seconds, 2),
         round(quality.hum_db, 2) if quality.hum_hz else None,
@@ -190,7 +191,7 @@ def _copied(name: str, path: Path, output: Path, taken: set[Path], how: tuple[An
     if needed and _NO_SPEECH not in warnings:
         made, levelled = _levelled(made, target)
         repairs += levelled
-    before = _figures(stem, quality, accompaniment)
+    before = _figures(quality, accompaniment)
     wanted = output / name if not repairs else (output / name).with_suffix(".flac")
     place = numbered(wanted, taken.__contains__)
     if repairs:
@@ -198,7 +199,7 @@ def _copied(name: str, path: Path, output: Path, taken: set[Path], how: tuple[An
         written = read_stem(place)
         if written.samples.shape != stem.samples.shape:
             raise AudioError(f"{place.name} was not written as a whole", hint="run the same command again")
-        after = _figures(written, measure(written.mono))
+        after = _figures(measure(written.mono))
     else:
         with replace_atomically(place) as temporary:
             copy_inside(path.resolve(), temporary)  # a link, where recordings were joined
@@ -208,16 +209,11 @@ def _copied(name: str, path: Path, output: Path, taken: set[Path], how: tuple[An
 
 def _needed(stem: Stem, quality: Quality, target_lufs: float) -> list[str]:
     """The repairs that measurements ask for."""
-    loudness = loudness_lufs(stem)
-    asked = {
-        "offset": abs(quality.offset) > OFFSET,
-        "hum": quality.hum_hz > 0 and quality.hum_db > quality.level_db - HUM_BELOW_DB,
-        "accompaniment": quality.pause_flatness < ACCOMPANIED_FLATNESS,
-        "reverb": quality.reverb_seconds > _REVERBERANT_SECONDS,
-        "noise": quality.snr_db < NOISY_SNR_DB,
-        "loudness": loudness > SILENT_LUFS and abs(target_lufs - loudness) >= _UNEVEN_DB,
-    }
-    return [name for name, is_asked in asked.items() if is_asked]
+    found = findings_of(quality, stem.sample_rate, opposed_db(stem.samples))
+    needed = [one.measure for one in found if one.measure in _REPAIRED and one.colour != "green"]
+    loudness = quality.loudness_lufs
+    is_uneven = loudness > SILENT_LUFS and abs(target_lufs - loudness) >= UNEVEN_DB
+    return [*needed, *(["loudness"] if is_uneven else [])]
 
 
 def _repaired(
@@ -230,13 +226,15 @@ def _repaired(
         made = separate(samples, sound.sample_rate, (kind,), separation, runtime=runtime).samples.values()
         return [Stem(np.ascontiguousarray(part.T), sound.sample_rate) for part in made]
 
-    repairs = [str(one) for one in ("offset", "hum") if one in needed]
+    repairs = [str(one) for one in ("phase", "offset", "hum") if one in needed]
     made, warnings, accompaniment = stem, list[str](), None
+    if "phase" in needed:
+        made = replace(made, samples=made.samples * np.array([1, -1], np.float32))
     if "offset" in needed:
         made = replace(made, samples=made.samples - made.samples.mean(axis=0, dtype=np.float64).astype(np.float32))
     if "hum" in needed:
         made = without_hum(made, hum(made.mono))
-    if needed != ["offset"]:
+    if set(needed) - {"offset", "phase"}:
         is_whole = "accompaniment" in needed
         kept, rest = separated(made if is_whole else _middle(made), "vocals")
         if balance(*(measured(one.samples, one.sample_rate) for one in (kept, rest)))[0] < DOUBTFUL_DB:
@@ -278,9 +276,9 @@ def without_hum(stem: Stem, found: Hum) -> Stem:
 
 
 def _levelled(stem: Stem, target_lufs: float) -> tuple[Stem, list[str]]:
-    """As loud as the others, but for 3 dB, as far as its peaks allow."""
-    loudness = loudness_lufs(stem)
+    """As loud as the others, as far as its peaks allow."""
+    loudness = loudness_lufs(Stem(stem.mono.samples[:, None], stem.sample_rate))
     gain = min(target_lufs - loudness, _PEAK_DB - true_peak_db(stem))
-    if loudness <= SILENT_LUFS or abs(target_lufs - loudness) < _UNEVEN_DB or abs(gain) < 1:
+    if loudness <= SILENT_LUFS or abs(target_lufs - loudness) < UNEVEN_DB or abs(gain) < 1:
         return stem, []
     return stem.gained(gain), ["loudness"]

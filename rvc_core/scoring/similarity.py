@@ -9,10 +9,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..audio.waveform import Audio
+from ..audio.slicer import own_silence_db
+from ..audio.waveform import Audio, frame_rms
 from ..errors import AudioError, ResourceError
 
 SPEAKER_RATE_HZ = 16_000  # GE2E's rate: it ignores everything above 8 kHz
+_LEVEL_DB, _WINDOWS_A_SECOND, _BLOCK_SECONDS = -30, 1.3, 60.0
+_WINDOWS, _WINDOW_SECONDS, _SPOKEN = 3, 3.1, 0.5  # three windows of GE2E are one of ours; of which half is speech
 
 
 class SpeakerScorer:
@@ -41,7 +44,7 @@ class SpeakerScorer:
                 f"speaker similarity needs Resemblyzer ({error})",
                 hint="pip install webrtcvad-wheels && pip install --no-deps resemblyzer",
             ) from error
-        self._prepare = resemblyzer.preprocess_wav
+        self._prepare, self._levelled = resemblyzer.preprocess_wav, resemblyzer.normalize_volume
         self._encoder = resemblyzer.VoiceEncoder("cpu", verbose=False)
 
     def embed(self, audio: Audio) -> np.ndarray:
@@ -59,6 +62,34 @@ class SpeakerScorer:
                 f"no speech in {audio.seconds:.1f} s of audio", hint="listen to it and check that somebody speaks"
             )
         return self._encoder.embed_utterance(spoken)
+
+    def windows(self, audio: Audio) -> tuple[np.ndarray, np.ndarray]:
+        """Unit vectors (n, 256) of about 3 s each where somebody speaks, and the seconds (n,) where they begin.
+
+        Under two seconds of speech there are none: a vector of so little differs from its own speaker's.
+        """
+        samples = audio.resample(SPEAKER_RATE_HZ).samples
+        hop = SPEAKER_RATE_HZ // 100
+        rms = frame_rms(samples, hop, 4)
+        spoken = rms > 10 ** (own_silence_db(rms, -42.0) / 20)
+        vectors, begins = [np.zeros((0, 256), np.float32)], [np.zeros(0)]
+        for start in range(0, len(samples), round(_BLOCK_SECONDS * SPEAKER_RATE_HZ)):
+            block = samples[start : start + round(_BLOCK_SECONDS * SPEAKER_RATE_HZ)]
+            if spoken[start // hop : start // hop + len(block) // hop].sum() < 200:
+                continue
+            block = self._levelled(block, _LEVEL_DB, increase_only=True)
+            _, parts, places = self._encoder.embed_utterance(block, return_partials=True, rate=_WINDOWS_A_SECOND)
+            starts = np.array([(place.start + start) / SPEAKER_RATE_HZ for place in places])
+            together = min(_WINDOWS, len(parts))
+            means = np.lib.stride_tricks.sliding_window_view(parts, together, axis=0).mean(axis=-1)
+            vectors.append(means / np.linalg.norm(means, axis=1, keepdims=True))
+            begins.append(starts[: len(means)])
+        at = np.concatenate(begins)
+        totals = np.concatenate([[0], np.cumsum(spoken)])
+        first = (100 * at).astype(int)
+        last = np.minimum(first + round(100 * _WINDOW_SECONDS), len(spoken))
+        kept = totals[last] - totals[first] >= _SPOKEN * (last - first)
+        return np.concatenate(vectors)[kept], at[kept]
 
     def centre(self, recordings: Iterable[Audio]) -> np.ndarray:
         """Unit vector (256,) of a speaker: the mean of the recordings' vectors."""

@@ -354,7 +354,11 @@ def plan_of(
         raise StageOrderError(f"{layout.name!r} has no recordings yet", hint="name them: rvc plan NAME --dataset PLACE")
     is_same = record is not None and Path(record.dataset) == place.absolute()
     manifest = Manifest.load(layout) if is_same else None
-    survey = None if manifest and not place.exists() else inspect(place, progress=progress)
+    survey = (
+        None
+        if manifest and not place.exists()
+        else inspect(place, by_folder=settings.speakers == "folders", progress=progress)
+    )
     material = material_of(survey, settings, manifest) if survey else of_clips(manifest or Manifest())
     chosen = settings.preset if "preset" in settings.model_fields_set else ""
     return survey, plan(material, Machine.here(runtime), minutes, Begun.of(layout), chosen)

@@ -18,9 +18,9 @@ from ..system.files import ensure_room
 from ..workspace import stamps
 from ..workspace.checkpoint import Checkpoint, continue_optimizer, load_base
 from ..workspace.dataset import Batch, ClipStore, ClipTensors
-from ..workspace.filelist import read_filelist
+from ..workspace.filelist import ClipFiles, read_filelist
 from ..workspace.layout import LATEST_ONLY, Layout
-from ..workspace.manifest import ExperimentRecord
+from ..workspace.manifest import ExperimentRecord, Manifest
 from ..workspace.voice_file import VoiceInfo, median_f0_hz, voice_info
 from .memory import MOST_CLIPS, Portions, available_bytes, largest_batch, measured_memory
 from .position import Position
@@ -50,6 +50,8 @@ def load_data(layout: Layout, record: ExperimentRecord, settings: TrainSettings,
         When features were not extracted, or the file list names no clip.
     """
     files, spec = read_filelist(layout.filelist), record.spec
+    if settings.groups:
+        files = _of_groups(layout, files, [name.strip() for name in settings.groups.split(",")])
     if not files:
         raise DatasetError(f"{layout.filelist} names no clip", hint="run: rvc prepare, rvc extract")
     speakers = {
@@ -62,6 +64,18 @@ def load_data(layout: Layout, record: ExperimentRecord, settings: TrainSettings,
         torch.set_float32_matmul_precision("high")  # TF32, which convolutions use anyway
         clips.reside(device, _RESIDENT_SHARE * available_bytes(device))
     return Data(clips, ClipStore(heldout_files(layout, spec), spec, settings.mel_epsilons), info)
+
+
+def _of_groups(layout: Layout, files: list[ClipFiles], wanted: list[str]) -> list[ClipFiles]:
+    """The clips of some groups, and the silent clip."""
+    group_of = {clip.id: clip.group for clip in Manifest.load(layout).training}
+    known = sorted({*group_of.values()} - {""})
+    if unknown := [name for name in wanted if name not in known]:
+        raise DatasetError(
+            f"there is no group {unknown[0]!r}",
+            hint=f"choose from: {', '.join(known)}" if known else "leave out groups: these clips form none",
+        )
+    return [file for file in files if group_of.get(file.wave.stem, wanted[0]) in wanted]
 
 
 # -- batch size ----------------------------------------------------------------------------------------------------

@@ -35,6 +35,8 @@ class Clip:
         Not in training or index, for validation.
     speaker : int
         Row of the voice's speaker table.
+    group : str
+        Manner of speaking, of an hour of training clips or more.
     """
 
     id: Leaf
@@ -43,6 +45,7 @@ class Clip:
     seconds: _Seconds
     heldout: bool = False
     speaker: _Speakers = 0
+    group: Line = ""
 
 
 @dataclass(frozen=True)

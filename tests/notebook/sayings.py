@@ -37,10 +37,20 @@ def sayings() -> Iterator[tuple[str, str]]:
                 found = _sentences(node.value, {})
                 constants.setdefault(node.targets[0].id, set()).update(found)
         for call in ast.walk(tree):
+            if isinstance(call, ast.Tuple) and _is_case(call):
+                for text in call.elts[2:4]:
+                    for sentence in _sentences(text, constants):
+                        yield sentence, f"{name}:{call.lineno}"
             if isinstance(call, ast.Call):
                 for text in _said(call):
                     for sentence in _sentences(text, constants):
                         yield sentence, f"{name}:{call.lineno}"
+
+
+def _is_case(row: ast.Tuple) -> bool:
+    """Of a finding: whether it applies, its colour, the reason and the repair."""
+    colour = row.elts[1] if len(row.elts) > 2 else None
+    return isinstance(colour, ast.Constant) and colour.value in ("amber", "red", "green")
 
 
 def _said(call: ast.Call) -> list[ast.expr]:

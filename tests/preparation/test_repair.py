@@ -14,8 +14,8 @@ from rvc_core.audio.waveform import Audio
 from rvc_core.cli import main
 from rvc_core.errors import SettingsError, WeightsError
 from rvc_core.preparation import repair as module
+from rvc_core.preparation.findings import findings_of
 from rvc_core.preparation.repair import repair
-from rvc_core.preparation.survey import grade
 from synth import phrase
 
 RATE = 16_000
@@ -198,7 +198,7 @@ def test_the_survey_says_what_can_be_repaired() -> None:
         (speech + _hum(speech, 60, 0.01), "hums at 60 Hz"),
         (speech + _music(speech), "music or voices in its pauses"),
     ):
-        verdict, problems = grade(measure(Audio(samples.astype(np.float32), RATE)), RATE)
-        assert verdict != "good" and any(word in problem for problem in problems), (word, problems)
-    assert grade(measure(Audio(speech.astype(np.float32), RATE)), RATE) == ("good", [])
+        found = [str(one) for one in findings_of(measure(Audio(samples.astype(np.float32), RATE)), RATE)]
+        assert any(word in one for one in found), (word, found)
+    assert not [one for one in findings_of(measure(Audio(speech.astype(np.float32), RATE)), RATE) if one.reason]
     assert loudness_lufs(Stem(speech[:, None].astype(np.float32), RATE)) < -16
