@@ -253,7 +253,7 @@ class Converter:
         if not self.voice.spec.uses_f0:
             if unused := next((name for name in ("f0_curve", "autotune") if getattr(settings, name)), ""):
                 raise SettingsError(
-                    f"this voice does not use pitch, so {unused} has no effect", hint=f"leave out {unused}"
+                    f"this voice does not use pitch, so `{unused}` has no effect", hint=f"leave out `{unused}`"
                 )
             empty = np.zeros(len(padded) // FRAME_SAMPLES, np.float32)
             return PitchTrack(empty, empty > 0), 0.0, "", []

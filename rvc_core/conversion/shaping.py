@@ -192,7 +192,7 @@ def gate_of(samples_16k: np.ndarray, level_db: float | None, *, is_whole: bool =
         return None
     is_loud = frame_rms(samples_16k, FRAME_SAMPLES, 4) > 10 ** (level_db / 20)
     if is_whole and not is_loud.any():
-        raise AudioError(f"the whole recording is below gate_db, {level_db:g} dB", hint="set gate_db lower")
+        raise AudioError(f"the whole recording is below `gate_db`, {level_db:g} dB", hint="set `gate_db` lower")
     reach = np.ones(_AHEAD_FRAMES + 1 + _HOLD_FRAMES)
     is_open = np.convolve(is_loud, reach)[_AHEAD_FRAMES : _AHEAD_FRAMES + len(is_loud)] > 0.5
     ramp = np.ones(_RAMP_FRAMES) / _RAMP_FRAMES
