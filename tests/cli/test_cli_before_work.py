@@ -6,14 +6,20 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rvc_core.audio.waveform import Audio
 from rvc_core.cli import main
+from rvc_core.conversion import convert
 from rvc_core.conversion.naming import ensure_folder
+from rvc_core.features import content
+from rvc_core.features.retrieval import FeatureIndex
 from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.presets import preset
+from rvc_core.settings import IndexSettings
 from rvc_core.voice import Voice
+from rvc_core.workspace import voice_file
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.manifest import ExperimentRecord
 from rvc_core.workspace.voice_file import VoiceFile, VoiceInfo, save_voice
@@ -173,3 +179,31 @@ def test_the_same_sentence_names_a_setting_as_each_reader_knows_it(
             assert translated(text).startswith(f"«{label}» {words} 0"), translated(text)
     monkeypatch.delenv("RVC_LANG")
     assert translated("write: rvc run x --preset nano") == "write: rvc run x --preset nano"
+
+
+# -- loaded once -------------------------------------------------------------------------------------------------------
+def test_a_batch_loads_each_model_once(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loads: list[str] = []
+
+    def counted(module: Any, name: str) -> None:
+        work = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given, **named: loads.append(name) or work(*given, **named))
+
+    counted(voice_file, "load_voice")
+    counted(convert, "load_voice")
+    counted(convert, "synthesizer_of")
+    counted(FeatureIndex, "load")
+    counted(content, "_embedded")
+    content.content_encoder.cache_clear()
+    (here / "w.pth").write_bytes((here / "v.pth").read_bytes())
+    vectors = np.random.default_rng(0).standard_normal((100, 256)).astype(np.float32)
+    FeatureIndex.build(vectors, IndexSettings()).save(here / "v.index")
+    loads.clear()
+    plain = ["--index", "v.index", "--f0-method", "dio", "--quiet"]
+    assert main(["convert", "v.pth", "a.wav", "b.wav", "a.wav", *plain]) == 0
+    assert sorted(loads) == ["_embedded", "load", "load_voice", "synthesizer_of"]
+    loads.clear()
+    assert main(["convert", "v.pth", "a.wav", "b.wav", "a.wav", "--blend-with", "w.pth", *plain]) == 0
+    assert sorted(loads) == ["load", "load_voice", "load_voice", "synthesizer_of", "synthesizer_of"]
