@@ -15,6 +15,7 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from .audio.recordings import find_recordings
+from .conversion.naming import ensure_folder, is_file_name, refuse_missing
 from .errors import ResourceError, RVCError, SettingsError, printable
 from .experiment import Experiment
 from .preparation.incoming import brought, sources
@@ -121,21 +122,20 @@ def convert_folder(
     RVCError
         When a file or a sentence failed. The others are converted; `result` lists both.
     """
-    progress = Terminal(sys.stderr, _LINE_EVERY_SECONDS)
-    loaded = Voice.load(
-        text_of(voice),
-        None if index in ("none", None) else text_of(index),
-        runtime=settings_from(RuntimeSettings, parameters),
-    )
+    progress, runtime = Terminal(sys.stderr, _LINE_EVERY_SECONDS), settings_from(RuntimeSettings, parameters)
     settings, speech = settings_from(ConvertSettings, parameters), settings_from(SpeakSettings, parameters)
+    chosen = [settings_from(one, parameters) for one in SONG_SETTINGS]
+    own_index, folder, backing = text_of(index or "none"), text_of(output), text_of(parameters.get("backing_voice"))
+    refuse_missing(settings, text_of(voice), backing, index=own_index)
+    if not is_file_name(folder):
+        ensure_folder(folder)
+    files = [] if speech.text else sources(text_of(inputs), "to convert", progress)
+    loaded = Voice.load(text_of(voice), None if own_index == "none" else own_index, runtime=runtime)
     if speech.text:
-        return _spoken(loaded, speech, settings, Path(text_of(output)), Path(text_of(result)))
-    files = sources(text_of(inputs), "to convert", progress)
-    folder, results = text_of(output), list[Any]()
+        return _spoken(loaded, speech, settings, folder, Path(text_of(result)))
+    results = list[Any]()
     if parameters.get("song") in (True, "True", "true"):
-        backing = text_of(parameters.get("backing_voice"))
-        second = Voice.load(backing, runtime=settings_from(RuntimeSettings, parameters)) if backing else None
-        chosen = (settings_from(one, parameters) for one in SONG_SETTINGS)
+        second = Voice.load(backing, runtime=runtime) if backing else None
         results += loaded.sing_all(files, folder, *chosen, backing=second, progress=progress)
     else:
         results += loaded.convert_all(files, folder, settings, progress=progress)
@@ -149,7 +149,7 @@ def convert_folder(
 
 
 def _spoken(
-    voice: Voice, speech: SpeakSettings, settings: ConvertSettings, output: Path, result: Path
+    voice: Voice, speech: SpeakSettings, settings: ConvertSettings, output: str, result: Path
 ) -> dict[str, Any]:
     """Speak the text, and write the report."""
     progress = Terminal(sys.stderr, _LINE_EVERY_SECONDS)
@@ -306,7 +306,9 @@ def _plan(file: Path, row: dict[str, Any]) -> Plan:
             read = settings_from(one, settings).stamp()
             settings |= {name: read[name] for name in settings.keys() & read.keys()}
     except SettingsError as error:
-        raise SettingsError(f"{file}: {row['name']}: {error}", hint=error.hint) from None
+        raise SettingsError(
+            f"{file}: {row['name']}: {error}".replace("`", ""), hint=error.hint.replace("`", "")
+        ) from None
     return Plan(row["name"], absolute(row["dataset"]), absolute(row.get("convert") or ""), song == "true", settings)
 
 

@@ -1,6 +1,5 @@
 """The public API for training: an Experiment makes a voice. Wiring only; each stage is in its own module."""
 
-import shlex
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from .settings import (
     text_of,
 )
 from .voice import Voice
-from .workspace.layout import Layout
+from .workspace.layout import Layout, typed
 
 if TYPE_CHECKING:  # importing these loads torch
     from .preparation.build_index import IndexReport
@@ -268,7 +267,7 @@ class Experiment:
         saved = self.layout.voices()
         if not saved:
             raise StageOrderError(
-                f"{self.layout.name!r} has no voice yet", hint=f"run: rvc train {shlex.quote(self.layout.name)}"
+                f"{self.layout.name!r} has no voice yet", hint=f"run: rvc train {typed(self.layout.name)}"
             )
         if str(which) == "best":
             best = self.verdict().best

@@ -13,19 +13,29 @@ from .settings_base import S as S
 from .settings_base import Settings as Settings
 from .settings_base import or_auto
 from .settings_base import refuse_unknown as refuse_unknown
+from .settings_base import spelled as spelled
 from .settings_base import text_of as text_of
 
 F0Method = Literal["auto", "rmvpe", "fcpe", "crepe", "harvest", "dio", "pm"]
 ContentName = Literal["auto", "embedded", "contentvec"]
 PresetName = Literal[*PRESETS]  # type: ignore[valid-type]
 NOTES = tuple("C C# D D# E F F# G G# A A# B".split())
-KeyName = Literal["auto", "chromatic", *NOTES, *(f"{note}m" for note in NOTES)]  # type: ignore[valid-type]
 _FLATS = {"Db": "C#", "Eb": "D#", "Gb": "F#", "Ab": "G#", "Bb": "A#"}
+KeyName = Literal[  # type: ignore[valid-type]
+    "auto", "chromatic", *(f"{note}{mode}" for mode in ("", "m") for note in sorted({*NOTES, *_FLATS}))
+]
 
 
-def _sharp(key: object) -> object:
+def _written(key: object) -> object:
+    """A key in the spelling of its list: "b♭m" is "Bbm"."""
+    if not isinstance(key, str) or key.lower() in ("auto", "chromatic"):
+        return key.lower() if isinstance(key, str) else key
+    return (key[:1].upper() + key[1:]).translate({ord("♭"): "b", ord("♯"): "#"})
+
+
+def _sharp(key: str) -> str:
     """A key with a flat under its other name."""
-    return _FLATS[key[:2]] + key[2:] if isinstance(key, str) and key[:2] in _FLATS else key
+    return _FLATS[key[:2]] + key[2:] if key[:2] in _FLATS else key
 
 
 def _zero_or_rate(value: int) -> int:
@@ -204,9 +214,9 @@ class ConvertSettings(Settings):
     autotune: float = Field(
         0, ge=0, le=1, description="Pull the pitch to the notes of the key: 1 puts it on them. 0: off."
     )
-    key: Annotated[KeyName, BeforeValidator(_sharp)] = Field(  # type: ignore[valid-type]
+    key: Annotated[KeyName, BeforeValidator(_written), AfterValidator(_sharp)] = Field(  # type: ignore[valid-type]
         "auto",
-        description="Key of the source for autotune, as C or F#m. auto: found in its pitch. chromatic: all notes.",
+        description="Key of the source for autotune, as C, F#m or Bb. auto: found in its pitch. chromatic: all notes.",
     )
     gate_db: float | None = Field(
         None, ge=-90, le=-10, description="Silence the result where the source is below this level (dBFS). Empty: off."

@@ -2,6 +2,7 @@
 
 import datetime
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -13,6 +14,7 @@ from pydantic import (
     WrapValidator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from .errors import SettingsError
@@ -56,19 +58,20 @@ def or_auto(number: str) -> WrapValidator:
 
 
 _MUST_BE = {  # by the start of pydantic's name for what is wrong
-    "greater_than_equal": "at least {ge:g}",
-    "less_than_equal": "at most {le:g}",
-    "greater_than": "more than {gt:g}",
-    "less_than": "less than {lt:g}",
-    "float_": "a number",
-    "finite_": "a number",
-    "int_": "a whole number",
+    "greater_": "{limits}",
+    "less_": "{limits}",
+    "float_": "a number {limits}",
+    "finite_": "a number {limits}",
+    "int_": "a whole number {limits}",
     "bool_": "true or false",
     "string_": "text",
     "value_": "{error}",
     "literal_": "{expected}",
     "or_auto": "{expected}",
 }
+
+
+_LIMITS = {"gt": "above {:g}", "ge": "at least {:g}", "lt": "below {:g}", "le": "at most {:g}"}
 
 
 class Settings(BaseModel):
@@ -104,8 +107,8 @@ class Settings(BaseModel):
         3
         >>> TrainSettings.of(epochs=0)
         Traceback (most recent call last):
-        rvc_core.errors.SettingsError: epochs must be at least 1, not 0
-        → epochs: Train for this many passes over the clips, earlier training included.
+        rvc_core.errors.SettingsError: `epochs` must be from 1 to 100000, not 0
+        → `epochs`: Train for this many passes over the clips, earlier training included.
         """
         refuse_unknown(values, cls)
         try:
@@ -114,23 +117,44 @@ class Settings(BaseModel):
             problems = error.errors()
             fields = dict.fromkeys(str(problem["loc"][0]) for problem in problems if problem["loc"])
             hints = [_meant(cls, name, values.get(name)) for name in fields if name in cls.model_fields]
-            raise SettingsError("; ".join(map(_in_words, problems)), hint=" ".join(hints)) from error
+            told = [_in_words(problem, cls.model_fields) for problem in problems]
+            raise SettingsError("; ".join(told), hint=" ".join(hints)) from error
 
     def stamp(self) -> dict[str, Any]:
         """The values recorded with a result, to detect whether it is still up to date."""
         return self.model_dump(mode="json")
 
 
-def _in_words(problem: Any) -> str:
+def _in_words(problem: Any, fields: Mapping[str, FieldInfo]) -> str:
     """A problem that pydantic found, in one sentence."""
     name, given = problem["loc"][0] if problem["loc"] else "settings", f"{problem['input']!r:.80}"
-    limits = problem.get("ctx", {})
-    if "expected" in limits:
-        limits = {"expected": limits["expected"].replace("'", "")}
+    words = problem.get("ctx", {}) | {"limits": _limits(fields[name]) if name in fields else ""}
+    if "expected" in words:
+        words["expected"] = words["expected"].replace("'", "")
     for start, must_be in _MUST_BE.items():
         if problem["type"].startswith(start):
-            return f"{name} must be {must_be.format(**limits)}, not {given}"
-    return f"{name}: {problem['msg']} (got {given})"
+            return f"`{name}` must be {must_be.format(**words).strip()}, not {given}"
+    return f"`{name}`: {problem['msg']} (got {given})"
+
+
+def _limits(field: FieldInfo) -> str:
+    """Between which numbers a value must lie."""
+    found = {kind: getattr(limit, kind) for limit in field.metadata for kind in _LIMITS if hasattr(limit, kind)}
+    if found.keys() == {"ge", "le"}:
+        return f"from {found['ge']:g} to {found['le']:g}"
+    return " and ".join(_LIMITS[kind].format(value) for kind, value in found.items())
+
+
+def spelled(text: str, spell: Callable[[str], str]) -> str:
+    """A message in which each setting has the name that its reader knows: messages have settings in backticks.
+
+    Examples
+    --------
+    >>> spelled("`index_rate` and `x`", str.upper)
+    'INDEX_RATE and `x`'
+    """
+    known = {name for one in Settings.__subclasses__() for name in one.model_fields}
+    return re.sub(r"`(\w+)`", lambda found: spell(found[1]) if found[1] in known else found[0], text)
 
 
 def _meant(settings: type[Settings], name: str, given: Any) -> str:
@@ -138,7 +162,7 @@ def _meant(settings: type[Settings], name: str, given: Any) -> str:
     field = settings.model_fields[name]
     words = [word for word in get_args(field.annotation) if isinstance(word, str)]
     near = difflib.get_close_matches(str(given).lower(), words, 1)
-    return f"did you mean {near[0]}?" if near else f"{name}: {field.description}"
+    return f"did you mean {near[0]}?" if near else f"`{name}`: {field.description}"
 
 
 def refuse_unknown(names: Iterable[Any], *classes: type[Settings]) -> None:

@@ -11,7 +11,7 @@ from .errors import ResourceError, SettingsError
 from .evaluation.cases import Case
 from .evaluation.evaluate import evaluate
 from .progress import Progress, Silent
-from .scoring.target_speech import target_speech
+from .scoring.target_speech import TargetSpeech, target_speech
 from .scoring.transcripts import texts_of
 from .settings import ConvertSettings, RuntimeSettings
 from .voice import Voice
@@ -94,7 +94,7 @@ def sweep(
     Raises
     ------
     SettingsError
-        When a name or value does not fit, or there are more than 200 combinations.
+        When a name or value does not fit, there are more than 200 combinations, or there is no recording of the target.
     """
     if unknown := sorted({*grid} - {*SWEPT}):
         raise SettingsError(f"{', '.join(unknown)} cannot be swept", hint=f"choose from {', '.join(SWEPT)}")
@@ -106,6 +106,8 @@ def sweep(
         raise SettingsError(
             f"{len(chosen) * len(checkpoints)} combinations are more than {_MOST}", hint="choose fewer values"
         )
+    made_in = Layout(checkpoints[0].absolute().parent, checkpoints[0].stem)
+    speech = target_speech(tried.target, made_in.clips, made_in.heldout.clips)
     progress.start("converting", len(chosen) * len(checkpoints))
     [words] = texts_of([tried.clip], tried.text)
     source, cases, trials = read_audio(tried.clip), list[Case](), list[Trial]()
@@ -119,7 +121,7 @@ def sweep(
             cases.append(Case(tried.clip, made.audio, made.output, words, {}, []))
             trials.append(Trial(number, checkpoint.stem, row, made.output, made.transpose, {}))
             progress.advance(f"{number}")
-    measured, notes = _measured(checkpoints[0], cases, tried.target, progress)
+    measured, notes = _measured(cases, speech, progress)
     rated = [
         Trial(**vars(one) | {"figures": {name: row.get(name) for name in FIGURES}})
         for one, row in zip(trials, measured, strict=True)
@@ -129,13 +131,12 @@ def sweep(
 
 
 def _measured(
-    checkpoint: Path, cases: Sequence[Case], target: Sequence[Path | str], progress: Progress
+    cases: Sequence[Case], speech: TargetSpeech, progress: Progress
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The figures of each case; without scorers, or without the target's speech, none and the reason."""
-    made_in = Layout(checkpoint.absolute().parent, checkpoint.stem)
+    """The figures of each case; without scorers none, and the reason."""
     try:
-        report = evaluate(cases, target_speech(target, made_in.clips, made_in.heldout.clips), progress=progress)
-    except (ResourceError, SettingsError) as error:
+        report = evaluate(cases, speech, progress=progress)
+    except ResourceError as error:
         return [{} for _ in cases], [f"nothing was measured: {error}. {error.hint}"]
     notes = [*report.notes, *(f"{one['scorer']} is not installed: {one['install']}" for one in report.absent)]
     return report.files, notes

@@ -1,17 +1,16 @@
 """The public API for conversion: a Voice converts recordings."""
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .errors import RVCError, SettingsError
+from .conversion.naming import outputs_for, songs_in, spoken_to
+from .errors import ResourceError, RVCError, SettingsError, WeightsError
 from .progress import Beside, Progress, Report, Silent
-from .settings import ConvertSettings, RuntimeSettings, SeparateSettings, SpeakSettings
+from .settings import ConvertSettings, RuntimeSettings, SeparateSettings, SpeakSettings, text_of
 from .song_settings import SongSettings
-from .system.files import readable
 from .system.platforms import in_words
 from .workspace.layout import Layout, voice_path
 
@@ -23,8 +22,6 @@ if TYPE_CHECKING:  # importing these loads torch
     from .evaluation.evaluate import EvaluateReport
 
 R = TypeVar("R")
-MADE = ("song.json", "separation.json")  # a folder with one of these holds what was made of a song
-_LONGEST_NAME = 160  # bytes of a recording's name in that of its result; file systems allow 255 in all
 
 
 @dataclass
@@ -37,12 +34,18 @@ class Voice:
         File name of the index used in conversions; empty without one.
     warnings : list of str
         Problems with the index; repeated in the result of every conversion that uses an index.
+    name : str
+        As the user called it: the name of the experiment, or of the file. Results are named so.
     """
 
     path: Path
     converter: "Converter"
     index: str = ""
     warnings: list[str] = field(default_factory=list)
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        self.name = self.name or self.path.stem
 
     @classmethod
     def load(
@@ -74,12 +77,9 @@ class Voice:
         voice = load_voice(file)
         chosen, warnings = find_index(file, voice) if index == "auto" else (index, [])
         features = FeatureIndex.load(Path(chosen).expanduser()) if chosen else None
-        return cls(file, Converter(voice, features, runtime), Path(chosen).name if chosen else "", warnings)
-
-    @property
-    def name(self) -> str:
-        """Name of the voice, or of its file."""
-        return self.converter.voice.info.name or self.path.stem
+        used = Path(chosen).name if chosen else ""
+        name = "" if file == Path(text_of(path)).expanduser() else text_of(path)
+        return cls(file, Converter(voice, features, runtime), used, warnings, name)
 
     def convert(
         self,
@@ -120,12 +120,13 @@ class Voice:
         progress: Progress = Silent(),
     ) -> "list[ConvertResult | FailedFile]":
         """Convert recordings into `folder`. If one fails, the others are still converted."""
-        return [
-            _attempted(
-                source, partial(self.convert, source, settings, output=output, progress=_named(progress, source))
-            )
-            for source, output in outputs_for([Path(item) for item in inputs], Path(folder), self.name, settings)
-        ]
+        pairs = outputs_for([Path(item) for item in inputs], folder, self.name, settings)
+        return _each(
+            [
+                (source, partial(self.convert, source, settings, output=output, progress=_named(progress, source)))
+                for source, output in pairs
+            ]
+        )
 
     def sing(
         self,
@@ -166,13 +167,13 @@ class Voice:
         progress: Progress = Silent(),
     ) -> "list[SongReport | FailedFile]":
         """Sing songs, and those in folders, into `folder`. If one fails, the others are still sung."""
-        return [
-            _attempted(
-                song,
-                partial(self.sing, song, *settings, output=folder, backing=backing, progress=_named(progress, song)),
-            )
-            for song in songs_in([Path(item) for item in songs], Path(folder))
-        ]
+        own: dict[str, Any] = {"output": folder, "backing": backing}
+        return _each(
+            [
+                (song, partial(self.sing, song, *settings, **own, progress=_named(progress, song)))
+                for song in songs_in([Path(item) for item in songs], Path(folder))
+            ]
+        )
 
     def speak(
         self,
@@ -196,7 +197,7 @@ class Voice:
         """
         from .conversion.speak import speak
 
-        file = None if output is None else spoken_to(Path(output), text, self.name, settings)
+        file = None if output is None else spoken_to(output, text, self.name, settings)
         told = speech.model_copy(update={"text": text})
         result = speak(self.converter, told, settings, output=file, progress=progress)
         own = self.warnings if settings.index_rate else []
@@ -244,9 +245,7 @@ class Voice:
         speech = target_speech(target, made_in.clips, made_in.heldout.clips)
         progress.start("converting", len(files))
         cases = []
-        for (source, file), words in zip(
-            outputs_for(files, Path(output or ""), self.name, settings), texts, strict=True
-        ):
+        for (source, file), words in zip(outputs_for(files, output or "", self.name, settings), texts, strict=True):
             made = self.convert(source, settings, output=file if output else None)
             cases.append(
                 Case(
@@ -271,129 +270,22 @@ class FailedFile(Report):
     hint: str
 
 
-def _attempted(source: Path, work: Callable[[], R]) -> "R | FailedFile":
-    """What the work returns, or why it failed."""
-    try:
-        return work()
-    except RVCError as error:
-        return FailedFile(str(source), str(error), error.hint)
-    except OSError as error:
-        return FailedFile(str(source), *in_words(error))
+def _each(works: list[tuple[Path, Callable[[], R]]]) -> "list[R | FailedFile]":
+    """What each work returns, or why it failed. What no other file would mend is raised, unless some are done."""
+    made: list[R | FailedFile] = []
+    for source, work in works:
+        try:
+            made.append(work())
+        except RVCError as error:
+            nothing_is_done = all(isinstance(one, FailedFile) for one in made)
+            if nothing_is_done and isinstance(error, SettingsError | WeightsError | ResourceError):
+                raise
+            made.append(FailedFile(str(source), str(error), error.hint))
+        except OSError as error:
+            made.append(FailedFile(str(source), *in_words(error)))
+    return made
 
 
 def _named(progress: Progress, source: Path) -> Progress:
     """Progress that says which recording it is about."""
     return Beside(progress, partial(str, source.name))
-
-
-def songs_in(inputs: list[Path], folder: Path) -> list[Path]:
-    """The songs that are given, and those in folders and their sub-folders; what was made of songs is none.
-
-    Raises
-    ------
-    SettingsError
-        When there is none.
-    """
-    found = [file for item in inputs for file in (recordings_in(item, folder) if item.is_dir() else [item])]
-    songs = [file for file in found if not any((parent / name).exists() for parent in file.parents for name in MADE)]
-    if not songs:
-        raise SettingsError("no songs found", hint="give songs, or a folder with songs")
-    return songs
-
-
-def outputs_for(
-    inputs: list[Path], folder: Path, voice_name: str, settings: ConvertSettings
-) -> list[tuple[Path, Path]]:
-    """Pairs of recording and result file, each file name used once. Folders are searched with their sub-folders.
-
-    If `folder` ends in .wav or another audio suffix and does not exist as a folder, it is the file of the one result.
-    If it is inside an input folder, its files are skipped: they are results of earlier calls.
-
-    Raises
-    ------
-    SettingsError
-        When there are no recordings, or several for one file or f0 curve: convert those one by one. When the format
-        cannot be written.
-    """
-    from .features.pitch import read_curve
-
-    files = [file for item in inputs for file in (recordings_in(item, folder) if item.is_dir() else [item])]
-    if not files:
-        raise SettingsError(
-            "nothing to convert: no recordings found", hint="give recordings, or a folder with recordings"
-        )
-    if settings.f0_curve and len(files) > 1:
-        raise SettingsError(f"one f0 curve for {len(files)} recordings", hint="convert each one with its own curve")
-    if settings.f0_curve:
-        read_curve(Path(settings.f0_curve).expanduser())  # fail before the voice is loaded
-    if is_file_name(folder):
-        refuse_output(folder, settings)
-        if len(files) > 1:
-            raise SettingsError(f"{folder.name} is one file for {len(files)} recordings", hint="give a folder instead")
-        if folder.resolve() == files[0].resolve():
-            raise SettingsError(f"{folder} is the recording itself", hint="give another name for the result")
-        return [(files[0], folder)]
-    refuse_output(folder / f"a.{settings.output_format}", settings)
-    taken: set[Path] = set()
-    pairs = []
-    for file in files:
-        name = file.stem if len(os.fsencode(file.stem)) < _LONGEST_NAME else file.stem[: _LONGEST_NAME // 4]
-        stem = f"{name}_{readable(voice_name)}"
-        names = (stem, *(f"{stem}_{number}" for number in range(2, len(files) + 2)))
-        output = next(path for name in names if (path := folder / f"{name}.{settings.output_format}") not in taken)
-        taken.add(output)
-        pairs.append((file, output))
-    return pairs
-
-
-def spoken_to(output: Path, text: str, voice_name: str, settings: ConvertSettings) -> Path:
-    """The file for a text: `output` itself, or in that folder a name from the text's file and the voice.
-
-    Examples
-    --------
-    >>> spoken_to(Path("out"), "news.txt", "alice", ConvertSettings()).name
-    'news_alice.wav'
-    >>> spoken_to(Path("out"), "Hello there.", "alice", ConvertSettings()).name
-    'speech_alice.wav'
-    """
-    if is_file_name(output):
-        refuse_output(output, settings)
-        return output
-    name = text.strip()
-    stem = Path(name).stem if len(name) < _LONGEST_NAME and name.lower().endswith((".txt", ".srt")) else "speech"
-    file = output / f"{stem}_{readable(voice_name)}.{settings.output_format}"
-    refuse_output(file, settings)
-    return file
-
-
-def is_file_name(output: Path) -> bool:
-    """Whether a place for results is the name of one sound file, not of a folder."""
-    from .audio.waveform import AUDIO_SUFFIXES
-
-    return output.suffix.lower() in AUDIO_SUFFIXES and not output.is_dir()
-
-
-def refuse_output(output: Path, settings: ConvertSettings) -> None:
-    """Refuse the name of a result that cannot be written, or that the settings contradict.
-
-    Raises
-    ------
-    AudioError, SettingsError
-    """
-    from .audio.waveform import subtype_of
-
-    subtype_of(output, settings.output_depth)
-    suffix = output.suffix.lower().removeprefix(".")
-    if "output_format" in settings.model_fields_set and settings.output_format != suffix:
-        raise SettingsError(
-            f"{output.name} is not {settings.output_format}, which output_format says", hint="leave one of them out"
-        )
-
-
-def recordings_in(inputs: Path, results: Path) -> list[Path]:
-    """The recordings of a folder and its sub-folders, without those that lie in the sub-folder of results."""
-    from .audio.recordings import find_recordings
-
-    inputs, results = inputs.absolute(), results.absolute()
-    found = find_recordings(inputs).recordings.values()
-    return [path for path in found if results == inputs or not path.is_relative_to(results)]

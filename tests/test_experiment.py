@@ -13,6 +13,7 @@ import torch
 from rvc_core import batch
 from rvc_core.audio.waveform import Audio
 from rvc_core.cli import main
+from rvc_core.conversion.naming import outputs_for
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import RVCError, SettingsError, StageOrderError, WeightsError
 from rvc_core.experiment import Experiment
@@ -24,7 +25,7 @@ from rvc_core.presets import preset
 from rvc_core.settings import ConvertSettings, ExtractSettings, PrepareSettings, RuntimeSettings, TrainSettings
 from rvc_core.system.files import slug_of, write_jsonl
 from rvc_core.training.train import TrainReport, train
-from rvc_core.voice import Voice, outputs_for
+from rvc_core.voice import Voice
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.manifest import ExperimentRecord, Manifest
 from rvc_core.workspace.stamps import content_of, stamp, stamp_of

@@ -36,8 +36,12 @@ def voices(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
-def test_every_combination_is_made_once_and_equally_loud(voices: list[Path], tmp_path: Path) -> None:
-    tried = Tried(voices[0].parent / "clip.wav")
+def test_every_combination_is_made_once_and_equally_loud(
+    voices: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_measured", lambda cases, *_: ([{} for _ in cases], []))
+    clip = voices[0].parent / "clip.wav"
+    tried = Tried(clip, target=[clip, clip])
     report = sweep(voices, tried, {"protect": [0.1, 0.5], "transpose": [0, "12"]}, PLAIN, output=tmp_path)
     seen = {(one.checkpoint, one.settings["protect"], str(one.settings["transpose"])) for one in report.trials}
     assert len(report.trials) == len(seen) == 8 and all(one.settings["index_rate"] == 0.75 for one in report.trials)
@@ -45,8 +49,10 @@ def test_every_combination_is_made_once_and_equally_loud(voices: list[Path], tmp
     for one in report.trials[:2]:
         audio = read_audio(one.output)
         assert pyloudnorm.Meter(16_000).integrated_loudness(audio.samples.astype(float)) == pytest.approx(-23, abs=0.2)
-    assert "no recording of the target" in report.notes[0] and "| protect |" in report.table()
-    with pytest.raises(SettingsError, match="protect must be at most 0.5"):
+    with pytest.raises(SettingsError, match="no recording of the target"):
+        sweep([tmp_path / "never loaded.pth"], Tried(clip), {}, PLAIN, output=tmp_path)
+    assert "| protect |" in report.table()
+    with pytest.raises(SettingsError, match="`protect` must be from 0 to 0.5"):
         sweep(voices, tried, {"protect": [0.1, 2]}, PLAIN, output=tmp_path)
     with pytest.raises(SettingsError, match="seed cannot be swept"):
         sweep(voices, tried, {"seed": [1]}, PLAIN, output=tmp_path)
@@ -57,7 +63,7 @@ def test_every_combination_is_made_once_and_equally_loud(voices: list[Path], tmp
 def test_the_best_stands_first_and_the_command_takes_epochs(
     voices: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def rated(checkpoint: Path, cases: list, target: object, progress: object) -> tuple[list, list]:
+    def rated(cases: list, speech: object, progress: object) -> tuple[list, list]:
         return [{"similarity_target": float(place)} for place, _ in enumerate(cases)], []
 
     monkeypatch.setattr(module, "_measured", rated)
@@ -66,7 +72,15 @@ def test_the_best_stands_first_and_the_command_takes_epochs(
     for path in voices:
         shutil.copy(path, layout.root / path.name.replace("v_", "swept_"))
     call = ["sweep", "swept", "--source", str(voices[0].parent / "clip.wav"), "--transpose", "0", "--json", "--quiet"]
-    call += ["--protect", "0.1", "0.5", "--output", str(tmp_path / "out")]
+    call += [
+        "--target",
+        *[str(voices[0].parent / "clip.wav")] * 2,
+        "--protect",
+        "0.1",
+        "0.5",
+        "--output",
+        str(tmp_path / "out"),
+    ]
     assert main([*call, "--epochs", "all"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert [one["figures"]["similarity_target"] for one in report["trials"]] == [3, 2, 1, 0]

@@ -36,6 +36,7 @@ _ENCODERS = {
     ".mp3": ("libmp3lame", (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)),
     ".m4a": ("aac", (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)),
 }
+WRITTEN = (*_SUBTYPES, *_ENCODERS)
 _BIT_RATE = 160_000  # of one channel
 _HIGHPASS_HZ, _HIGHPASS_ORDER = 48.0, 5
 
@@ -181,8 +182,7 @@ def subtype_of(path: Path, depth: str = "auto") -> str:
         kind = {"auto": "", "32": " as 32-bit float"}.get(depth, f" with {depth} bits")
         raise AudioError(
             f"cannot write {path.name!r}{kind}",
-            hint=f"use one of {', '.join([*_SUBTYPES, *_ENCODERS])}; 16 or 24 bits in .wav and .flac; "
-            "32-bit float in .wav only",
+            hint=f"use one of {', '.join(WRITTEN)}; 16 or 24 bits in .wav and .flac; 32-bit float in .wav only",
         )
     return next(iter(depths.values())) if depth == "auto" else depths[depth]
 

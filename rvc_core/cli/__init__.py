@@ -9,6 +9,7 @@ import difflib
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
@@ -19,7 +20,7 @@ from .. import __version__
 from ..errors import RVCError
 from ..settings import RuntimeSettings, Settings
 from ..system.platforms import in_words
-from .arguments import Option, Result, complain
+from .arguments import Option, Result, complain, in_flags
 from .reports import COMMANDS as REPORTS
 from .sentences import in_sentences
 from .separate import COMMANDS as SEPARATION
@@ -27,6 +28,8 @@ from .stages import COMMANDS as STAGES
 from .stages import SETTINGS_OF
 from .voices import COMMANDS as VOICES
 from .weights import COMMANDS as WEIGHTS
+
+_MESSAGES = ("error", "hint", "warnings", "notes")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
 def _execute(arguments: argparse.Namespace) -> int:
     """Run a command and print its result or error; returns the exit status."""
     try:
-        result = arguments.run(arguments)
+        result = _in_flags(arguments.run(arguments))
     except RVCError as error:
         return _fail(arguments, str(error), error.hint)
     except BrokenPipeError:
@@ -68,9 +71,18 @@ def _execute(arguments: argparse.Namespace) -> int:
 def _fail(arguments: argparse.Namespace, error: str, hint: str) -> int:
     """Print an error on stderr, with ``--json`` also on stdout."""
     if arguments.json:
-        print(json.dumps({"error": error, "hint": hint}, ensure_ascii=False))
+        print(json.dumps(_in_flags({"error": error, "hint": hint}), ensure_ascii=False))
     complain(error, hint)
     return 1
+
+
+def _in_flags(value: Any, is_message: bool = False) -> Any:
+    """A result in whose messages each setting has the name of its flag."""
+    if isinstance(value, dict):
+        return {key: _in_flags(one, is_message or key in _MESSAGES) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_in_flags(one, is_message) for one in value]
+    return in_flags(value) if is_message and isinstance(value, str) else value
 
 
 class _Parser(argparse.ArgumentParser):
@@ -78,6 +90,7 @@ class _Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuse here what this command does not know; argparse leaves that to ``rvc``, which has no such option."""
+        self._given = [*(sys.argv[1:] if args is None else args)]
         parsed, unknown = super().parse_known_args(args, namespace)
         options = [text.partition("=")[0] for text in unknown if text.startswith("-")]
         if options:
@@ -97,7 +110,25 @@ class _Parser(argparse.ArgumentParser):
         self._refuse(message, f"usage: {' '.join([self.prog, *words])} [options]")
 
     def _refuse(self, message: str, hint: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n     {hint} ({self.prog} --help lists all)\n")
+        words = self._with_dashes_understood()
+        hint = f"write: {self.prog} {shlex.join(words)}" if words else f"{hint} ({self.prog} --help lists all)"
+        self.exit(2, f"{self.prog}: {message}\n     {hint}\n")
+
+    def _with_dashes_understood(self) -> list[str]:
+        """The words of the command if names among them begin with a dash, in an order in which that works."""
+        words, last = list[str](), list[str]()
+        for word in self._given:
+            action = self._option_string_actions.get(words[-1]) if words else None
+            if not re.match("-[^-]", word) or word in self._option_string_actions:
+                words.append(word)
+            elif action and action.nargs != 0:
+                words[-1] += f"={word}"
+            elif os.path.lexists(word):
+                words.append(f"./{word}")
+            else:
+                last.append(word)
+        changed = words != self._given and "--" not in words
+        return [*words, *(["--"] if last else []), *last] if changed else []
 
 
 def _meant(words: list[str], known: Iterable[str]) -> str:

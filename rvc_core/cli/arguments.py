@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from ..audio.recordings import recordings_in
-from ..audio.waveform import AUDIO_SUFFIXES
-from ..errors import SettingsError
 from ..experiment import Experiment
 from ..preparation.incoming import brought, sources
 from ..progress import Silent, Terminal
-from ..settings import RuntimeSettings, Settings
+from ..settings import RuntimeSettings, Settings, spelled
 from ..voice import FailedFile, Voice
 from ..workspace.layout import Layout, refuse_unknown
 
-_FILES = {*AUDIO_SUFFIXES, ".zip", ".pth", ".safetensors", ".index", ".onnx", ".json", ".csv", ".ipynb", ".yaml"}
 Result = dict[str, Any]
 Option = tuple[str, dict[str, Any]]
 
@@ -28,35 +25,40 @@ def named(name: str, text: str | None, **declared: Any) -> Option:
 def complain(error: str, hint: str) -> None:
     """Print an error and its hint on stderr."""
     fresh = "\r\033[K" if sys.stderr.isatty() else ""  # a bar may stand on this line
-    print(f"{fresh}rvc: {error}" + (f"\n     {hint}" if hint else ""), file=sys.stderr)
+    print(in_flags(f"{fresh}rvc: {error}" + (f"\n     {hint}" if hint else "")), file=sys.stderr)
+
+
+def in_flags(text: str) -> str:
+    """A message in which each setting has the name of its flag.
+
+    Examples
+    --------
+    >>> in_flags("`index_rate` must be from 0 to 1, not '2'")
+    "--index-rate must be from 0 to 1, not '2'"
+    """
+    return spelled(text, lambda name: f"--{name.replace('_', '-')}")
 
 
 def summary_of(results: list[Any], key: str = "files") -> Result:
-    """The reports of files, of which some may have failed; each of several failures is told on stderr."""
-    failures, several = [result for result in results if isinstance(result, FailedFile)], len(results) > 1
-    for failure in failures if several else ():  # the command itself tells of the only one
-        complain(f"{failure.source}: {failure.error}", failure.hint)
+    """The reports of files, of which some may have failed: all failures but the last are told on stderr.
+
+    The command itself tells of the last.
+    """
+    failures = [result for result in results if isinstance(result, FailedFile)]
     summary: Result = {key: [result.as_json() for result in results], "failed": len(failures)}
     if not failures:
         return summary
-    first = failures[0]
-    told = f"{len(failures)} of {len(results)} {key} failed: " if several else f"{first.source}: "
-    return summary | {"error": told + first.error, "hint": first.hint, "failed_command": True}
+    *others, last = failures
+    for failure in others:
+        complain(f"{failure.source}: {failure.error}", failure.hint)
+    count = f" ({len(failures)} of {len(results)} {key} failed)" if len(results) > 1 else ""
+    return summary | {"error": f"{last.source}: {last.error}{count}", "hint": last.hint, "failed_command": True}
 
 
 def settings_of(settings: type[Settings], arguments: argparse.Namespace) -> Any:
     """The settings of these flags; absent ones have their default."""
     given = {name: getattr(arguments, name) for name in settings.model_fields if hasattr(arguments, name)}
     return settings.of(**given)
-
-
-def ensure_folder(output: Path) -> None:
-    """Fail before any work is done if `output` cannot be a folder."""
-    existing = next(path for path in (output, *output.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise SettingsError(f"--output {output} cannot be a folder: {existing} is a file", hint="choose another folder")
-    if existing != output and output.suffix.lower() in _FILES:
-        raise SettingsError(f"--output {output} must be a folder", hint=f"write: --output {output.with_suffix('')}")
 
 
 def experiment_of(arguments: argparse.Namespace) -> Experiment:

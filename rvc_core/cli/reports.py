@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ..conversion.naming import ensure_folder, refuse_missing
 from ..errors import ResourceError, SettingsError
 from ..preparation.incoming import brought
 from ..presets import PRESETS
@@ -16,7 +17,6 @@ from .arguments import (
     Option,
     Result,
     complain,
-    ensure_folder,
     named,
     progress_of,
     recordings_of,
@@ -95,17 +95,20 @@ def _evaluate(arguments: argparse.Namespace) -> Result:
     from ..evaluation.evaluate import evaluate_files
 
     settings, progress = settings_of(ConvertSettings, arguments), progress_of(arguments)
+    has_files = len(arguments.outputs) > 1 or _is_recorded(arguments.outputs[0])
+    if not has_files:
+        refuse_missing(settings, arguments.outputs[0], index=arguments.index)
+    if arguments.output:
+        ensure_folder(arguments.output)
     given_sources, target = recordings_of(arguments.source, progress), recordings_of(arguments.target, progress)
-    if len(arguments.outputs) > 1 or _is_recorded(arguments.outputs[0]):
+    if has_files:
         if given := [name for name in ConvertSettings.model_fields if hasattr(arguments, name)]:
             raise SettingsError(
-                f"{given[0]} has no effect on files that are already converted",
+                f"`{given[0]}` has no effect on files that are already converted",
                 hint="leave it out, or give a voice instead of files",
             )
         report = evaluate_files(arguments.outputs, given_sources, target, arguments.text, progress=progress)
     else:
-        if arguments.output:
-            ensure_folder(Path(arguments.output))
         report = voice_of(arguments.outputs[0], arguments).evaluate(
             given_sources, target, arguments.text, settings, output=arguments.output, progress=progress
         )
@@ -134,7 +137,7 @@ def _sweep(arguments: argparse.Namespace) -> Result:
             raise SettingsError(f"no voice of epoch {missing[0]}", hint=there)
         chosen = [known[epoch] for epoch in wanted]
     grid = {name: values for name in SWEPT if (values := getattr(arguments, name))}
-    ensure_folder(Path(arguments.output))
+    ensure_folder(arguments.output)
     tried = Tried(files[0], arguments.text, recordings_of(arguments.target, progress))
     report = sweep(chosen, tried, grid, output=Path(arguments.output), progress=progress)
     if arguments.json:

@@ -1,9 +1,9 @@
 """What a stage did, in sentences: what a reader at a terminal wants to know, and which command comes next."""
 
-import shlex
 from collections.abc import Callable, Iterator
 
 from ..progress import counted
+from ..workspace.layout import typed
 from .arguments import Result
 
 
@@ -53,7 +53,7 @@ def _indexed(name: str, result: Result) -> Iterator[str]:
 
 
 def _trained(name: str, result: Result) -> Iterator[str]:
-    called = shlex.quote(name)
+    called = typed(name)
     if "stopped_by" not in result:  # it goes on, or was not running
         if not result.get("running"):
             yield f"{name!r} is not being trained"
@@ -85,8 +85,6 @@ def _converted(name: str, result: Result) -> Iterator[str]:
         moved = f", {file['transpose']:+g} semitones" if file["transpose"] else ""
         yield f"{file['output']}: {_time(file['seconds'])}{moved}, {file['real_time_factor']:.2f} s per second of sound"
         yield from _warned(file)
-    if result["failed"]:
-        yield f"{result['failed']} of {len(result['files'])} failed"
 
 
 def _sung(name: str, result: Result) -> Iterator[str]:
@@ -107,6 +105,9 @@ def _spoken(name: str, result: Result) -> Iterator[str]:
     if words := result["words"]:
         own = f"{words['engine_error_rate']:.0%} of the engine's own speech"
         yield f"  a recogniser misses {words['error_rate']:.0%} of the words, and {own}"
+        if words["unknown"]:
+            count = f"{words['unknown']} of {words['words'] + words['unknown']} words"
+            yield f"  {count} were not judged: they are not in its dictionary"
     yield from (f"  cue {one['number']} ends {one['late_seconds']:.1f} s late" for one in _late(result["spoken"]))
     yield from _warned(result)
 

@@ -4,6 +4,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from ..conversion.naming import ensure_folder
 from ..errors import RVCError
 from ..settings import RuntimeSettings, SeparateSettings
 from ..system.files import numbered
@@ -12,7 +13,6 @@ from ..voice import FailedFile
 from .arguments import (
     RECORDINGS,
     Result,
-    ensure_folder,
     named,
     progress_of,
     recordings_of,
@@ -29,7 +29,7 @@ def _separate(arguments: argparse.Namespace) -> Result:
     kinds, output, progress = parsed_kinds(arguments.kinds), Path(arguments.output), progress_of(arguments)
     for kind in kinds:  # what is missing is told before anything is fetched or written
         chosen(kind, settings.model)
-    ensure_folder(output)
+    ensure_folder(arguments.output)
     taken: list[Path] = []
 
     def is_taken(place: Path, song: Path) -> bool:

@@ -1,12 +1,21 @@
 """The commands that prepare, train, convert and measure."""
 
 import argparse
-import shlex
 from argparse import SUPPRESS
 from pathlib import Path
 from typing import Any
 
+from ..conversion.naming import (
+    ensure_folder,
+    is_file_name,
+    outputs_for,
+    recordings_in,
+    refuse_missing,
+    refuse_output,
+    refuse_song,
+)
 from ..conversion.script import read_script
+from ..conversion.speakers import refuse_engine
 from ..errors import DatasetError, SettingsError, UnsafeFileError
 from ..experiment import Experiment
 from ..preparation.incoming import brought, sources
@@ -24,14 +33,14 @@ from ..settings import (
     TrainSettings,
 )
 from ..song_settings import SongSettings
-from ..voice import FailedFile, Voice, is_file_name, recordings_in, refuse_output
+from ..voice import FailedFile, Voice
+from ..workspace.layout import typed
 from .arguments import (
     INDEX,
     RECORDINGS,
     Option,
     Result,
     complain,
-    ensure_folder,
     existing_experiment,
     experiment_of,
     named,
@@ -122,8 +131,8 @@ def _watched(lab: Experiment) -> Result:
         return {
             "running": True,
             "log": str(lab.layout.log),
-            "to_see_it": f"rvc train {shlex.quote(lab.layout.name)}",
-            "to_end_it": f"rvc stop {shlex.quote(lab.layout.name)}",
+            "to_see_it": f"rvc train {typed(lab.layout.name)}",
+            "to_end_it": f"rvc stop {typed(lab.layout.name)}",
         }
 
 
@@ -150,23 +159,25 @@ def _run(arguments: argparse.Namespace) -> Result:
     return _or_interrupted(report["train"], report)
 
 
-def _place_of_results(arguments: argparse.Namespace, settings: ConvertSettings) -> Path:
-    """Where the results go; fails before any work if that cannot be."""
-    output = Path(arguments.output)
-    if is_file_name(output):
-        refuse_output(output, settings)
+def _refuse(arguments: argparse.Namespace, settings: ConvertSettings) -> None:
+    """Fail before any work if a file that is named is not there, or the results cannot be written."""
+    if is_file_name(arguments.output):
+        refuse_output(output := Path(arguments.output), settings)
         ensure_folder(output.parent)
     else:
-        ensure_folder(output)
-    return output
+        refuse_output(Path(f"a.{settings.output_format}"), settings)
+        ensure_folder(arguments.output)
+    refuse_missing(settings, arguments.voice, index=arguments.index)
 
 
 def _speak(arguments: argparse.Namespace) -> Result:
     settings, speech = settings_of(ConvertSettings, arguments), settings_of(SpeakSettings, arguments)
-    output, text = _place_of_results(arguments, settings), arguments.said or speech.text
-    read_script(text)  # fail before the voice is loaded
+    _refuse(arguments, settings)
+    text = arguments.said or speech.text
+    read_script(text)
+    refuse_engine(speech)
     result = voice_of(arguments.voice, arguments).speak(
-        text, speech, settings, output=output, progress=progress_of(arguments)
+        text, speech, settings, output=arguments.output, progress=progress_of(arguments)
     )
     for one in result.failed:
         complain(f"{one['text']}: {one['error']}", one["hint"])
@@ -179,11 +190,13 @@ def _speak(arguments: argparse.Namespace) -> Result:
 
 def _convert(arguments: argparse.Namespace) -> Result:
     settings = settings_of(ConvertSettings, arguments)
-    output = _place_of_results(arguments, settings)
-    voice = voice_of(arguments.voice, arguments)
-    inputs = _inputs(arguments.inputs, output, progress_of(arguments))
-    files = [one for one in inputs if isinstance(one, Path)]
-    made = voice.convert_all(files, arguments.output, settings, progress=progress_of(arguments)) if files else []
+    _refuse(arguments, settings)
+    inputs = _inputs(arguments.inputs, Path(arguments.output), progress_of(arguments))
+    made: list[Any] = []
+    if files := [one for one in inputs if isinstance(one, Path)]:
+        outputs_for(files, arguments.output, "", settings)
+        voice = voice_of(arguments.voice, arguments)
+        made = voice.convert_all(files, arguments.output, settings, progress=progress_of(arguments))
     in_turn = iter(made)
     return summary_of([next(in_turn) if isinstance(one, Path) else one for one in inputs])
 
@@ -198,14 +211,15 @@ def _song(arguments: argparse.Namespace) -> Result:
     lead = named_voices.get("lead") or songs.pop(0)
     if not songs:
         raise SettingsError("no song was given", hint="write: rvc song VOICE SONG")
-    ensure_folder(output := Path(arguments.output))
-    chosen = [settings_of(one, arguments) for one in SETTINGS_OF["song"]]
-    voice = voice_of(lead, arguments)
-    backing = named_voices.get("backing")
-    second = Voice.load(backing, runtime=settings_of(RuntimeSettings, arguments)) if backing else None
-    inputs = _inputs(songs, output, progress_of(arguments))
-    files = [one for one in inputs if isinstance(one, Path)]
-    made = voice.sing_all(files, output, *chosen, backing=second, progress=progress_of(arguments)) if files else []
+    song, convert, separate = (settings_of(one, arguments) for one in SETTINGS_OF["song"])
+    refuse_missing(convert, lead, *filter(None, [backing := named_voices.get("backing")]), index=arguments.index)
+    ensure_folder(arguments.output)
+    refuse_song(output := Path(arguments.output), convert)
+    inputs, made = _inputs(songs, output, progress_of(arguments)), list[Any]()
+    if files := [one for one in inputs if isinstance(one, Path)]:
+        voice = voice_of(lead, arguments)
+        second = Voice.load(backing, runtime=settings_of(RuntimeSettings, arguments)) if backing else None
+        made += voice.sing_all(files, output, song, convert, separate, backing=second, progress=progress_of(arguments))
     return summary_of([*made, *(one for one in inputs if isinstance(one, FailedFile))])
 
 
@@ -234,7 +248,7 @@ def _clean(arguments: argparse.Namespace) -> Result:
     from ..preparation.repair import repair
 
     separation, runtime = settings_of(SeparateSettings, arguments), settings_of(RuntimeSettings, arguments)
-    ensure_folder(Path(arguments.output))
+    ensure_folder(arguments.output)
     progress = progress_of(arguments)
     dataset = brought(arguments.dataset, "repair", progress)
     report = repair(dataset, arguments.output, separation, runtime=runtime, progress=progress)
@@ -256,7 +270,7 @@ def _clean(arguments: argparse.Namespace) -> Result:
 def _demo(arguments: argparse.Namespace) -> Result:
     from .demo import demo
 
-    ensure_folder(Path(arguments.output))
+    ensure_folder(arguments.output)
     report = demo(Path(arguments.output), progress=progress_of(arguments))
     failure = {
         "error": "; ".join(report.failures),

@@ -5,9 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..conversion.naming import ensure_folder
 from ..system.files import slug_of
 from ..workspace.layout import Layout, refuse_unknown, voice_path
-from .arguments import ensure_folder, named, progress_of
+from .arguments import named, progress_of
 
 _VOICE = {"metavar": "VOICE", "help": "A voice file, or the name of an experiment."}
 _OUTPUT = {"default": "exported", "metavar": "DIR", "help": "Folder for the results. Default: exported."}
@@ -62,7 +63,7 @@ def _onnx(arguments: argparse.Namespace) -> dict[str, Any]:
 
     path, output = voice_path(arguments.voice), Path(arguments.output)
     if output.suffix.lower() != ".onnx" or output.is_dir():
-        ensure_folder(output)
+        ensure_folder(arguments.output)
         output = output / f"{slug_of(path.stem)}.onnx"
     return asdict(export_onnx(path, output))
 
@@ -92,7 +93,7 @@ _PLACE = {
 def _batch(arguments: argparse.Namespace) -> dict[str, Any]:
     from ..batch import run_all
 
-    ensure_folder(Path(arguments.output))
+    ensure_folder(arguments.output)
     rows = run_all(Path(arguments.file), Path(arguments.output), progress_of(arguments))
     failed = [row for row in rows if row["state"] == "failed"]
     report = {

@@ -25,6 +25,7 @@ from ..nn.synthesizer import SynthesisNoise
 from ..progress import Progress, Silent, Stop, counted
 from ..settings import ConvertSettings, RuntimeSettings
 from ..system.devices import choose_device
+from ..system.memory import is_out_of_memory, release
 from ..system.platforms import MOUNT_AGAIN, is_reachable
 from ..system.threads import set_threads
 from ..workspace.layout import voice_path
@@ -37,6 +38,7 @@ from .windows import (
     FADE_FRAMES,
     FRAME_SAMPLES,
     Window,
+    alike,
     frame_noise,
     join_pieces,
     phase_at,
@@ -46,6 +48,7 @@ from .windows import (
 # oneDNN keeps 1024 compiled kernels: 130 recordings of different lengths took 110 MB more than the first twenty.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 _DECODER_FRAMES = 16  # RVC's decoder hears 11 frames on each side
+_AT_ONCE_ON_GPU = 4  # windows; one after the other is no slower on a CPU
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,7 @@ class Converter:
         self.runtime = runtime
         self.voice, self.index = voice, index.on(str(self.device)) if index else None
         self._encoder = self._matching_encoder(voice)
+        self._at_once = _AT_ONCE_ON_GPU if self.device.type == "cuda" else 1
         self._blend: tuple[Any, Converter | None] = (None, None)
         if index is not None:
             index.refuse_other_encoder(self._encoder.identity)
@@ -177,19 +181,20 @@ class Converter:
         padded = shift_formants(padded, pitch.transposed(-transpose), settings.formant_semitones)
         windows = plan_windows(len(samples))
         progress.start("converting", len(windows))
-        pieces, hop = [], self.voice.spec.hop_samples
-        for window in windows:
+        pieces, hop = list[np.ndarray](), self.voice.spec.hop_samples
+        for is_silent, group in alike(windows, gate, self._at_once):
             if stop is not None and stop.requested:
                 raise RVCError("conversion was stopped", hint="nothing was written")
-            begin, end = (frame - CONTEXT_FRAMES for frame in window.gives)
-            if gate is not None and not gate[begin : end + 1].any():
-                pieces.append(np.zeros((end - begin) * hop, np.float32))
+            if is_silent:
+                pieces += [np.zeros((window.gives[1] - window.gives[0]) * hop, np.float32) for window in group]
             else:
-                pieces.append(self._window(padded, pitch, window, settings, at or Part()))
-            progress.advance()
+                pieces += self._fitting(padded, pitch, group, settings, at or Part())
+            for _ in group:
+                progress.advance()
         joined = join_pieces(pieces, FADE_FRAMES * hop)
         rate = self.voice.spec.sample_rate
-        joined = _fitted(joined, round(len(samples) * rate / SOURCE_RATE_HZ))
+        length = round(len(samples) * rate / SOURCE_RATE_HZ)
+        joined = np.pad(joined, (0, max(0, length - len(joined))))[:length]
         if not np.isfinite(joined).all():
             raise AudioError(
                 "the voice produced NaN or infinite samples", hint="the voice is damaged: use another checkpoint"
@@ -254,7 +259,7 @@ class Converter:
         if not self.voice.spec.uses_f0:
             if unused := next((name for name in ("f0_curve", "autotune") if getattr(settings, name)), ""):
                 raise SettingsError(
-                    f"this voice does not use pitch, so {unused} has no effect", hint=f"leave out {unused}"
+                    f"this voice does not use pitch, so `{unused}` has no effect", hint=f"leave out `{unused}`"
                 )
             empty = np.zeros(len(padded) // FRAME_SAMPLES, np.float32)
             return PitchTrack(empty, empty > 0), 0.0, "", []
@@ -291,36 +296,53 @@ class Converter:
             return auto_transpose(track, median_hz), []
         return octave_transpose(track, padded, median_hz) + key_semitones, []
 
+    def _fitting(
+        self, padded: np.ndarray, pitch: PitchTrack, windows: list[Window], settings: ConvertSettings, at: Part
+    ) -> list[np.ndarray]:
+        """The samples of windows of one kind; fewer are synthesised at once from where memory runs out."""
+        while True:
+            try:
+                return [
+                    piece
+                    for start in range(0, len(windows), self._at_once)
+                    for piece in self._synthesised(padded, pitch, windows[start : start + self._at_once], settings, at)
+                ]
+            except (RuntimeError, MemoryError) as error:
+                if self._at_once == 1 or not is_out_of_memory(error, self._at_once):
+                    raise
+            release()
+            self._at_once //= 2
+
     @torch.inference_mode()
-    def _window(
-        self,
-        padded: np.ndarray,
-        pitch: PitchTrack,
-        window: Window,
-        settings: ConvertSettings,
-        at: Part,
+    def _synthesised(
+        self, padded: np.ndarray, pitch: PitchTrack, windows: list[Window], settings: ConvertSettings, at: Part
     ) -> np.ndarray:
-        """Synthesise one window; returns the samples of `window.gives`."""
-        start, stop = window.reads
-        content = self._encoder(padded[start * FRAME_SAMPLES : stop * FRAME_SAMPLES])
-        voiced = pitch.voiced[start:stop]
-        mixed = self.index.mix(content, settings.index_rate) if self.index and settings.index_rate else content
-        content, mixed = repeat_to_100fps(content), repeat_to_100fps(mixed)
-        frames, uses_f0 = min(len(mixed), len(voiced)), self.voice.spec.uses_f0
-        if uses_f0:
-            mixed = protect_consonants(mixed[:frames], content[:frames], voiced[:frames], settings.protect)
-        hop = self.voice.spec.hop_samples
-        begin, end = (frame - start for frame in window.gives)
+        """Samples (B, N) of `gives` of windows of one kind."""
+        features, uses_f0 = [], self.voice.spec.uses_f0
+        for start, stop in (window.reads for window in windows):
+            content = self._encoder(padded[start * FRAME_SAMPLES : stop * FRAME_SAMPLES])
+            voiced = pitch.voiced[start:stop]
+            mixed = self.index.mix(content, settings.index_rate) if self.index and settings.index_rate else content
+            content, mixed = repeat_to_100fps(content), repeat_to_100fps(mixed)
+            frames = min(len(mixed), len(voiced))
+            if uses_f0:
+                mixed = protect_consonants(mixed[:frames], content[:frames], voiced[:frames], settings.protect)
+            features.append(mixed[:frames])
+        hop, starts = self.voice.spec.hop_samples, [window.reads[0] for window in windows]
+        begin, end = (frame - starts[0] for frame in windows[0].gives)
         first, last = max(0, begin - self._margin), min(frames, end + self._margin)
+        coarse = pitch.coarse() if uses_f0 else None
         audio = self._synthesizer.infer(
-            self._tensor(mixed[:frames]),
-            self._tensor(pitch.coarse()[start : start + frames]) if uses_f0 else None,
-            self._tensor(pitch.f0_hz[start : start + frames]) if uses_f0 else None,
-            torch.tensor([settings.speaker], device=self.device),
+            self._tensor(np.stack(features)),
+            None if coarse is None else self._tensor(np.stack([coarse[start : start + frames] for start in starts])),
+            self._tensor(np.stack([pitch.f0_hz[start : start + frames] for start in starts])) if uses_f0 else None,
+            torch.tensor([settings.speaker] * len(windows), device=self.device),
             settings.noise_scale,
-            noise=self._noise(pitch, (start, start + frames), (first, last), settings.seed, at),
+            noise=SynthesisNoise.joined(
+                [self._noise(pitch, (start, start + frames), (first, last), settings.seed, at) for start in starts]
+            ),
         )
-        return audio[0, 0, (begin - first) * hop : (end - first) * hop].float().cpu().numpy()
+        return audio[:, 0, (begin - first) * hop : (end - first) * hop].float().cpu().numpy()
 
     @property
     def _margin(self) -> int:
@@ -334,17 +356,17 @@ class Converter:
         start, stop = frames
         channels, hop = self.voice.spec.inter_channels, self.voice.spec.hop_samples
         noise = frame_noise(start + at.frame, stop + at.frame, channels + (hop if self.voice.spec.uses_f0 else 0), seed)
-        latent = self._tensor(noise[:, :channels].T)
+        latent = self._tensor(noise[:, :channels].T)[None]
         if not self.voice.spec.uses_f0:
             return SynthesisNoise(latent, decoded=decoded)
         begun = 0.0 if at.cycles is None else at.cycles - phase_at(pitch.f0_hz, at.anchor)
         cycles = (begun + phase_at(pitch.f0_hz, start + decoded[0])) % 1.0
         phase = torch.tensor([cycles], device=self.device, dtype=torch.float64)
-        source = self._tensor(noise[slice(*decoded), channels:].reshape(1, -1))
+        source = self._tensor(noise[slice(*decoded), channels:].reshape(1, 1, -1))
         return SynthesisNoise(latent, source, phase, decoded=decoded)
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)[None]
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
 
 def convert_to_file(
@@ -371,10 +393,6 @@ def convert_to_file(
         output.unlink(missing_ok=True)
         raise
     return replace(result, output=str(output), sanity=sanity)
-
-
-def _fitted(samples: np.ndarray, length: int) -> np.ndarray:
-    return np.pad(samples, (0, max(0, length - len(samples))))[:length]
 
 
 def _finished(audio: Audio, output_rate_hz: int, gate: np.ndarray | None) -> Audio:

@@ -17,12 +17,13 @@ from ..audio.blocks import open_blocks
 from ..audio.loudness import Loudness
 from ..audio.tracks import CANCELLED_SHARE
 from ..audio.waveform import Audio, encoder_rate_hz, header_seconds, save_channels
-from ..errors import AudioError, SettingsError
+from ..errors import AudioError
 from ..progress import Progress, Silent
 from ..settings import ConvertSettings
 from ..system.files import ensure_room
 from ..system.platforms import reaching
 from .convert import Converter, ConvertResult, Part
+from .naming import refuse_missing
 from .outputs import CODEC_SECONDS, SILENT_RMS, check_figures, made_of, place_for, tag_of
 from .shaping import gain_of
 from .windows import CONTEXT_FRAMES, join_pieces
@@ -72,8 +73,7 @@ def convert_in_parts(
         When the recording is silent or cannot be read, or the file is not what was made.
     """
     started = time.monotonic()
-    if settings.f0_curve:
-        raise SettingsError("an f0 curve is of one channel", hint="leave out channels, or the curve")
+    refuse_missing(settings)
     survey = _surveyed(path, settings)
     seconds = survey.frames / survey.sample_rate
     tag = tag_of(converter.voice.info.name, made_of(converter.identity, path, settings))

@@ -86,7 +86,7 @@ def check_figures(
     if abs(difference_seconds) > tolerance_seconds:
         raise AudioError(
             f"the result's length differs from the source's by {difference_seconds:+.2f} s",
-            hint="set output_format to wav",
+            hint="set `output_format` to wav",
         )
     return {
         "rms_db": round(20 * np.log10(rms), 2),

@@ -190,7 +190,7 @@ def gate_at(samples_16k: np.ndarray, level_db: float | None, *, is_whole: bool =
         return None
     levels, threshold = frame_rms(samples_16k, FRAME_SAMPLES, 4), 10 ** (level_db / 20)
     if is_whole and levels.max() <= threshold:
-        raise AudioError(f"the whole recording is below gate_db, {level_db:g} dB", hint="set gate_db lower")
+        raise AudioError(f"the whole recording is below `gate_db`, {level_db:g} dB", hint="set `gate_db` lower")
     return gate_of(levels, threshold)
 
 

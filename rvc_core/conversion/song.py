@@ -30,16 +30,16 @@ from ..audio.mixing import (
     true_peak_db,
     true_peak_of,
 )
-from ..audio.waveform import save_channels, subtype_of
-from ..errors import AudioError, SettingsError, StorageError
+from ..audio.waveform import save_channels
+from ..errors import AudioError
 from ..progress import Progress, Report, Silent
 from ..settings import ConvertSettings, SeparateSettings
 from ..song_settings import SongSettings
 from ..system.documents import read_or
 from ..system.files import ensure_room, folder_atomically, readable, sha256_of, signature, write_json
-from ..system.platforms import MOUNT_AGAIN, is_reachable
 from .convert import Converter
 from .in_parts import LONG_SECONDS, convert_in_parts
+from .naming import refuse_song
 from .outputs import made_of, tag_of
 from .song_stems import SongStems, separated
 
@@ -161,7 +161,7 @@ def make_song(
     WeightsError
         When a second voice has no model that separates what it is to sing.
     """
-    _refuse(output, convert)
+    refuse_song(output, convert)
     title = readable(song.stem) + ("_preview" if settings.preview else "")
     digest = sha256_of(song) if song.is_file() else ""
     work = output / _SEPARATED / f"{title}-{digest[:8]}"
@@ -194,15 +194,6 @@ def make_song(
     for leftover in work.glob("converted-*"):
         leftover.unlink()
     return report
-
-
-def _refuse(output: Path, convert: ConvertSettings) -> None:
-    """Refuse before the work what cannot be written, or would have no effect."""
-    if not is_reachable(output):
-        raise StorageError(f"{output} cannot be reached: its storage went away", hint=MOUNT_AGAIN)
-    subtype_of(Path(f"a.{convert.output_format}"), convert.output_depth)  # refused before the work
-    if convert.loudness_lufs is not None:
-        raise SettingsError("loudness_lufs has no effect on a song", hint="leave it out; vocals_db sets the vocals")
 
 
 def _excerpt(song: Path, work: Path) -> Path:
@@ -387,7 +378,7 @@ def _write_mix(
             break
         mix = mix.gained(peak_db - true_peak)
     if abs(sum(lengths) / reader.sample_rate_hz - mix.seconds) > _CODEC_SECONDS:
-        raise AudioError(f"{file.name} was not written as a whole", hint="set output_format to wav")
+        raise AudioError(f"{file.name} was not written as a whole", hint="set `output_format` to wav")
     return {"mix": meter.lufs(-boost_db), "true_peak_db": true_peak}
 
 

@@ -72,8 +72,9 @@ class SpeakResult:
     failed : list of dict
         ``text``, ``error`` and ``hint`` of each sentence that could not be spoken.
     words : dict or None
-        Word errors of the recogniser: ``error_rate`` of the result, ``engine_error_rate`` of the engine's own speech,
-        ``sentences`` that were heard. None: not English, or pocketsphinx is not installed.
+        Word errors of the recogniser: ``error_rate`` of the result, ``engine_error_rate`` of the engine's own speech;
+        ``words`` and ``sentences`` that were judged, ``unknown`` words that were not. None: not English,
+        or pocketsphinx is not installed.
     """
 
     audio: Audio
@@ -299,4 +300,4 @@ def _heard(said: Sequence[Audio], spoken: Sequence[Spoken], audio: Audio) -> dic
     if not ours.words:
         return None
     rates = {"error_rate": round(ours.rate, 4), "engine_error_rate": round(theirs.rate, 4)}
-    return {**rates, "words": ours.words, "sentences": len(chosen)}
+    return {**rates, "words": ours.words, "unknown": ours.unknown, "sentences": len(chosen)}

@@ -22,6 +22,7 @@ import numpy as np
 
 from ..audio.waveform import Audio
 from ..errors import AudioError, ResourceError, SettingsError, UnsafeFileError
+from ..settings import SpeakSettings
 from ..system.pickle_scan import PickleScan
 
 _WORDS_PER_MINUTE = 175  # espeak-ng's own speed
@@ -141,6 +142,8 @@ class EspeakLibrary:
 def _espeak_voice(language: str, voice: str) -> str:
     """Name for espeak-ng: a voice as ``en-gb``, or a variant of the language's, as ``+f3``."""
     own = _ESPEAK_NAMES.get(language.lower(), language.lower().replace("_", "-"))
+    if not own:  # the program would speak English
+        raise _unknown_voice(language, voice)
     return own + voice if voice.startswith("+") or not voice else voice
 
 
@@ -185,7 +188,7 @@ class PocketSpeaker:
         except (ValueError, OSError) as error:
             raise SettingsError(
                 f"pocket-tts cannot use the voice {voice!r}: {_first_line(error)}",
-                hint="leave engine_voice empty, or name a voice of pocket-tts, as alba or rafael",
+                hint="leave `engine_voice` empty, or name a voice of pocket-tts, as alba or rafael",
             ) from error
         try:
             samples = model.generate_audio(state, text).detach().cpu().numpy().reshape(-1).astype(np.float32)
@@ -245,7 +248,7 @@ def _gsv_voice(folder: Path) -> tuple[Any, dict[str, str]]:
     found = {suffix: sorted(folder.glob(f"*{suffix}")) for suffix in (".ckpt", ".pth")} if folder.is_dir() else {}
     clips = [*find_recordings(folder).recordings.values()] if folder.is_dir() else []
     if not (clips and all(found.values())):
-        raise SettingsError(f"engine_voice {str(folder)!r} is not a voice of GPT-SoVITS", hint=how)
+        raise SettingsError(f"`engine_voice` {str(folder)!r} is not a voice of GPT-SoVITS", hint=how)
     clip, [text] = clips[0], texts_of(clips[:1])
     if not text or not _CLIP_SECONDS[0] <= header_seconds(clip) <= _CLIP_SECONDS[1]:
         raise SettingsError(f"{clip.name} is not a clip of 3 to 10 s with its words in {clip.stem}.txt", hint=how)
@@ -309,6 +312,19 @@ _ENGINES: dict[str, tuple[str, Callable[[], Speaker]]] = {  # by name: the modul
     "pocket-tts": ("pocket_tts", PocketSpeaker),
     "gsv-tts-lite": ("gsv_tts", GsvSpeaker),
 }
+
+
+def refuse_engine(speech: SpeakSettings) -> None:
+    """Fail before a voice is loaded if the engine is not installed, or espeak-ng lacks the language or voice.
+
+    Raises
+    ------
+    ResourceError, SettingsError
+    """
+    if speech.engine != "auto" or not importlib.util.find_spec("pocket_tts"):  # whose weights take a while
+        speaker, _ = speaker_of(speech.engine, speech.language)
+        if isinstance(speaker, EspeakProgram | EspeakLibrary):
+            speaker("a", language=speech.language, voice=speech.engine_voice)
 
 
 def speaker_of(engine: str, language: str) -> tuple[Speaker, list[str]]:

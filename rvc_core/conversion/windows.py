@@ -1,5 +1,7 @@
 """Overlapping windows over a recording: their positions, how to join them, and noise that is equal in overlaps."""
 
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +41,26 @@ def plan_windows(samples: int) -> list[Window]:
         end = CONTEXT_FRAMES + last + (half if last < total else 2)
         windows.append(Window((first, last + 2 * CONTEXT_FRAMES), (begin, end)))
     return windows
+
+
+def alike(windows: Sequence[Window], gate: np.ndarray | None, most: int) -> Iterator[tuple[bool, list[Window]]]:
+    """At most so many neighbours of one size, and whether `gate` (gains every 10 ms) silences all of them.
+
+    Examples
+    --------
+    >>> [len(group) for _, group in alike(plan_windows(16000 * 60), None, 4)]
+    [1, 4, 1]
+    """
+
+    def kind(window: Window) -> tuple[bool, int, int, int]:
+        (start, stop), (begin, end) = window.reads, window.gives
+        is_silent = gate is not None and not gate[begin - CONTEXT_FRAMES : end - CONTEXT_FRAMES + 1].any()
+        return is_silent, stop - start, begin - start, end - start
+
+    for (is_silent, *_), group in itertools.groupby(windows, kind):
+        rows = [*group]
+        for first in range(0, len(rows), most):
+            yield is_silent, rows[first : first + most]
 
 
 def join_pieces(pieces: list[np.ndarray], fade_samples: int) -> np.ndarray:

@@ -63,6 +63,29 @@ class Conv1d(Convolution, nn.Conv1d):
             x.unsqueeze(2), weight.unsqueeze(2), bias, (1, *self.stride), (0, int(self.padding[0])), (1, *self.dilation)
         ).squeeze(2)
 
+    def activated(self, x: Tensor) -> Tensor:
+        """Leaky ReLU of the convolution of x: in one pass over memory where `_in_one_pass`."""
+        if not _in_one_pass(x):
+            return functional.leaky_relu_(self(x), LEAKY_SLOPE)
+        made = torch.ops.mkldnn._convolution_pointwise(
+            x.unsqueeze(2), *self._as_planes(), "leaky_relu", [LEAKY_SLOPE], ""
+        )
+        return made.squeeze(2)
+
+    def added(self, x: Tensor, other: Tensor) -> Tensor:
+        """Another tensor plus the convolution of x: in one pass over memory where `_in_one_pass`."""
+        if not _in_one_pass(x):
+            return other + self(x)
+        made = torch.ops.mkldnn._convolution_pointwise.binary(
+            x.unsqueeze(2), other.unsqueeze(2), *self._as_planes(), "add", 1.0, None, [], None
+        )
+        return made.squeeze(2)
+
+    def _as_planes(self) -> tuple[Any, ...]:
+        weight, bias = self.weights()
+        sizes = [0, int(self.padding[0])], [1, self.stride[0]], [1, self.dilation[0]]
+        return weight.unsqueeze(2), bias, *sizes, self.groups
+
     def _grouped(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Convolve in groups, as one product of many small matrices: cuDNN would start a kernel for each group."""
         groups, kernel_size = self.groups, weight.shape[2]
@@ -73,6 +96,13 @@ class Conv1d(Convolution, nn.Conv1d):
         product = windows @ weight.reshape(groups, -1, windows.shape[2]).transpose(1, 2)  # (g, B * N, O / g)
         out = product.view(groups, clips, frames, -1).permute(1, 0, 3, 2).reshape(clips, -1, frames)
         return out if bias is None else out + bias[:, None]
+
+
+def _in_one_pass(x: Tensor) -> bool:
+    """Whether oneDNN can join a convolution of x and what follows it: conversion on a CPU, in float32."""
+    joins = hasattr(torch.ops.mkldnn, "_convolution_pointwise") and torch.backends.mkldnn.is_available()
+    is_plain = x.stride(1) == 1 and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    return joins and is_plain and not (x.is_cuda or torch.is_grad_enabled() or torch.jit.is_tracing())
 
 
 class WeightNorm(Convolution):
@@ -206,8 +236,8 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, activated: Tensor) -> Tensor:
         """Transform x (B, C, T), of which the caller has computed the leaky ReLU for all blocks that take it."""
         for layer, (dilated, plain) in enumerate(zip(self.convs1, self.convs2, strict=True)):
-            step = dilated(functional.leaky_relu(x, LEAKY_SLOPE) if layer else activated)
-            x = x + plain(functional.leaky_relu_(step, LEAKY_SLOPE))
+            step = dilated.activated(functional.leaky_relu(x, LEAKY_SLOPE) if layer else activated)
+            x = plain.added(step, x)
         return x
 
 

@@ -3,7 +3,8 @@
 Source: VITS (Kim et al. 2021) with RVC's changes: content features instead of text; pitch for prior and decoder.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +90,12 @@ class SynthesisNoise:
 
         latent = normal(batch, spec.inter_channels, frames)
         return cls(latent, normal(batch, 1, frames * spec.hop_samples) if spec.uses_f0 else None)
+
+    @classmethod
+    def joined(cls, noises: "Sequence[SynthesisNoise]") -> "SynthesisNoise":
+        """Noise of several conversions as one batch; all decode the same frames."""
+        kinds = [name for name in ("latent", "source", "phase") if getattr(noises[0], name) is not None]
+        return replace(noises[0], **{name: torch.cat([getattr(one, name) for one in noises]) for name in kinds})
 
     @classmethod
     def zeros(cls, spec: VoiceSpec, frames: int) -> "SynthesisNoise":

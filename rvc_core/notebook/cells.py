@@ -317,7 +317,10 @@ def prepare() -> None:
         if seconds >= 0.1:
             print(f"  {seconds:.1f} s: {translated(reason)}")
     extracted = run_command(
-        "extract", session.voice_name, settings=(session.settings(ExtractSettings), session.settings(RuntimeSettings))
+        "extract",
+        "--",
+        session.voice_name,
+        settings=(session.settings(ExtractSettings), session.settings(RuntimeSettings)),
     )
     index = lab.build_index(session.settings(IndexSettings))
     print(say("extracted", done=extracted["done"], skipped=extracted["skipped"], vectors=index.vectors))

@@ -36,7 +36,7 @@ def run_command(
         for name, value in one.stamp().items()
         if value is not None
     ]
-    call = [sys.executable, "-m", "rvc_core.cli", command, *arguments, *flags, "--json"]
+    call = [sys.executable, "-m", "rvc_core.cli", command, *flags, "--json", *arguments]
     said: deque[str] = deque(maxlen=3)
     with tempfile.TemporaryFile("w+", encoding="utf-8") as answer:
         with subprocess.Popen(

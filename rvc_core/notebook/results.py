@@ -147,6 +147,8 @@ def speak() -> dict[str, Any]:
     print(say("spoken", engine=made["engine"], seconds=f"{made['seconds']:.0f}", path=shown_path(Path(made["output"]))))
     if words := made["words"]:
         print(say("heard", share=f"{100 * words['error_rate']:.0f}", own=f"{100 * words['engine_error_rate']:.0f}"))
+        if words["unknown"]:
+            print(say("unjudged", unknown=words["unknown"], words=words["words"] + words["unknown"]))
     _show(say("after"), Path(made["output"]))
     return made
 

@@ -13,8 +13,11 @@ from typing import Any
 
 from .. import settings, song_settings
 from ..errors import RVCError
+from ..settings import Settings, spelled
 
 LANGUAGES = ("en", "pt")
+_SETTINGS = {name.replace("_", "-") for one in Settings.__subclasses__() for name in one.model_fields}
+_FLAG = re.compile(rf"(?<![\w-])--({'|'.join(_SETTINGS)})(?![\w-])")
 _DEEPEST, _LONGEST = 3, 2000  # levels and letters of a sentence that is translated: errors may quote what others wrote
 
 
@@ -63,6 +66,8 @@ def help_of(settings: str, field: str, english: str) -> str:
 def translated(english: str, depth: int = _DEEPEST) -> str:
     """A sentence of another folder in the reader's language; as it is where its language is English or lacks it.
 
+    A setting, in backticks or as the flag of a command, gets its label.
+
     A key of the table ``sentences`` may have numbered gaps, as ``"{0} is damaged"``; what stands in them is translated
     too, so many levels deep.
 
@@ -71,6 +76,17 @@ def translated(english: str, depth: int = _DEEPEST) -> str:
     >>> translated("training failed: {0}")
     'training failed: {0}'
     """
+    told = _translated(english, depth)
+    if "rvc " not in english:  # a command in a process of its own calls settings by their flags
+        told = _in_backticks(told if told != english else _translated(_in_backticks(english), depth))
+    return spelled(told, lambda name: f"«{label_of(name)}»")
+
+
+def _in_backticks(text: str) -> str:
+    return _FLAG.sub(lambda flag: f"`{flag[1].replace('-', '_')}`", text)
+
+
+def _translated(english: str, depth: int) -> str:
     table = _sentences(language())
     if english in table:
         return table[english]
@@ -78,7 +94,7 @@ def translated(english: str, depth: int = _DEEPEST) -> str:
         for pattern, text in _patterns(language()):
             if found := pattern.fullmatch(english):
                 gaps = sorted(found.groupdict().items())
-                told = text.format(*(translated(value, depth - 1) for _, value in gaps))
+                told = text.format(*(_translated(value, depth - 1) for _, value in gaps))
                 if told != english:  # of a pattern of gaps alone, none was known
                     return told
     return english

@@ -1,6 +1,5 @@
 """Stage: build the index from the training clips' content features."""
 
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from ..progress import Progress, Report, Silent
 from ..settings import IndexSettings
 from ..system.files import ensure_room
 from ..system.untrusted import load_array
-from ..workspace.layout import Layout
+from ..workspace.layout import Layout, typed
 from ..workspace.manifest import ExperimentRecord, Manifest
 from ..workspace.stage_locks import at_stage, refuse_disturbance
 from ..workspace.stamps import clear, content_of, is_current, stamp, stamp_of
@@ -57,9 +56,7 @@ def build_index(
     spec = ExperimentRecord.load(layout).spec
     extracted = stamp_of(layout, "content")
     if extracted is None:
-        raise StageOrderError(
-            f"{layout.name!r} has no content features", hint=f"run: rvc extract {shlex.quote(layout.name)}"
-        )
+        raise StageOrderError(f"{layout.name!r} has no content features", hint=f"run: rvc extract {typed(layout.name)}")
     folder = layout.features(spec.content_width)
     clips = [clip.id for clip in Manifest.load(layout).training if (folder / f"{clip.id}.npy").exists()]
     content = {"settings": settings.stamp(), "content": extracted, "clips": clips}
@@ -67,9 +64,7 @@ def build_index(
     if is_current(layout, "index", content) and len(old) == 1:
         return _report(old[0], FeatureIndex.load(old[0]), skipped=True)
     if not clips:
-        raise DatasetError(
-            f"{layout.name!r} has no features to index", hint=f"run: rvc extract {shlex.quote(layout.name)}"
-        )
+        raise DatasetError(f"{layout.name!r} has no features to index", hint=f"run: rvc extract {typed(layout.name)}")
 
     refuse_disturbance(layout, "index")
     encoder = content_of(layout, "content")

@@ -91,7 +91,7 @@ class Decoder:
         )
         if not phrases:
             peak_db = 20 * np.log10(max(1e-9, np.abs(sound.samples).max()))
-            detail = f"peak {peak_db:.0f} dB: raise its level, or lower silence_db" if peak_db > -70 else ""
+            detail = f"peak {peak_db:.0f} dB: raise its level, or lower `silence_db`" if peak_db > -70 else ""
             self._explain(name, audio.seconds, "silent", detail)
             return
         self.seconds_in += audio.seconds

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from ..audio.recordings import DatasetFiles
 from ..errors import DatasetError, MismatchError, StageOrderError
 from ..settings import ExtractSettings, PrepareSettings, S, TrainSettings
 from ..system.files import sha256_of
-from ..workspace.layout import Layout
+from ..workspace.layout import Layout, typed
 from ..workspace.manifest import ExperimentRecord
 from ..workspace.stage_locks import at_work
 from ..workspace.stamps import content_of, is_current, stamp, stamp_of
@@ -190,7 +189,7 @@ def begin_again(layout: Layout) -> Path | None:
     if not layout.root.exists():
         return None
     if busy := at_work(layout):
-        raise StageOrderError(busy, hint=f"wait for it, or stop a training with: rvc stop {shlex.quote(layout.name)}")
+        raise StageOrderError(busy, hint=f"wait for it, or stop a training with: rvc stop {typed(layout.name)}")
     count, aside = times_begun(layout) + 1, layout.root.with_name(f"{layout.slug}{SET_ASIDE}{time.time():.0f}")
     layout.root.rename(aside)
     stamp(layout, "begun", {"count": count})

@@ -48,7 +48,7 @@ def is_digits(text: str) -> bool:
 
 @dataclass(frozen=True)
 class WordScore:
-    """Word errors (substituted, missing, added) and the number of words.
+    """Word errors (substituted, missing, added), and the numbers of words that were judged, and that were not.
 
     Examples
     --------
@@ -59,9 +59,10 @@ class WordScore:
 
     errors: int = 0
     words: int = 0
+    unknown: int = 0
 
     def __add__(self, other: "WordScore") -> "WordScore":
-        return WordScore(self.errors + other.errors, self.words + other.words)
+        return WordScore(self.errors + other.errors, self.words + other.words, self.unknown + other.unknown)
 
     @property
     def rate(self) -> float:
@@ -147,7 +148,8 @@ class WordRecogniser:
     def score(self, text: str, recognised: Sequence[str]) -> WordScore:
         """Count the errors between a text and the recognised words."""
         words = words_of(text)
-        return WordScore(word_errors(words, recognised, self.unknown), sum(word not in self.unknown for word in words))
+        unknown = sum(word in self.unknown for word in words)
+        return WordScore(word_errors(words, recognised, self.unknown), len(words) - unknown, unknown)
 
 
 def _pronunciations(word: str, lookup: Callable[[str], str | None]) -> list[str]:

@@ -11,7 +11,6 @@ You name a place by text:
 import contextlib
 import logging
 import re
-import shlex
 import subprocess
 import sys
 import tarfile
@@ -24,7 +23,7 @@ from typing import Protocol
 from ..errors import CheckpointError, ResourceError, RVCError, SettingsError, StorageError
 from ..system.files import slug_of
 from ..system.platforms import DRIVE, detect, home, is_reachable
-from ..workspace.layout import Layout, meant
+from ..workspace.layout import Layout, meant, typed
 from ..workspace.stage_locks import at_work
 from .listing import Save, experiment_in, lineage, passing_over, saves_in, storage_errors
 from .snapshot import ARCHIVED, restore_save, unpack, write_save
@@ -249,7 +248,7 @@ def restore(name: str, place: str = "auto", *, root: Path | None = None) -> Save
     """
     layout, problems = Layout.of(name, root), []
     if busy := at_work(layout):
-        raise StorageError(busy, hint=f"wait for it, or stop a training with: rvc stop {shlex.quote(layout.name)}")
+        raise StorageError(busy, hint=f"wait for it, or stop a training with: rvc stop {typed(layout.name)}")
     here = None
     with contextlib.suppress(RVCError, OSError, ValueError):  # a damaged local experiment must not prevent restoring
         here = Save.of_experiment(layout, "this machine")

@@ -13,7 +13,6 @@ import io
 import logging
 import os
 import re
-import shlex
 import shutil
 import tarfile
 import tempfile
@@ -36,7 +35,7 @@ from ..system.files import (
     write_json,
 )
 from ..system.inside import entries_of, is_regular, open_inside
-from ..workspace.layout import PREPARED, RECORD, Layout
+from ..workspace.layout import PREPARED, RECORD, Layout, typed
 from ..workspace.retention import voices_to_save
 from .listing import DATA, FULL, LIST, OLDER, RECORD_PACK, STORED, Row, Save, has, saves_in, storage_errors
 
@@ -85,7 +84,7 @@ def write_save(layout: Layout, folder: Path, place: str) -> Save:
             if save.files[name]["sha256"] != digest:
                 raise CheckpointError(
                     f"{name} is damaged on this machine",
-                    hint=f"run rvc train {shlex.quote(layout.name)}: it resumes from the previous checkpoint",
+                    hint=f"run rvc train {typed(layout.name)}: it resumes from the previous checkpoint",
                 )
         with storage_errors(place):
             _prune([save, newest] if newest else [save, *saves_in(folder, place)])
@@ -113,7 +112,7 @@ def _opened(layout: Layout, place: str, stack: contextlib.ExitStack) -> tuple[Sa
         paths = [*checkpoint, *voices_to_save(layout), *layout.indexes()]
         with contextlib.suppress(FileNotFoundError):  # training has just replaced this checkpoint
             return save, {path.name: stack.enter_context(open_inside(path)) for path in paths}
-    raise StageOrderError(f"{layout.name!r} has no checkpoint yet", hint=f"run: rvc train {shlex.quote(layout.name)}")
+    raise StageOrderError(f"{layout.name!r} has no checkpoint yet", hint=f"run: rvc train {typed(layout.name)}")
 
 
 def _previous(save: Save, slug: str) -> Save | None:

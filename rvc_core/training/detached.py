@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import re
-import shlex
 import socket
 import subprocess
 import sys
@@ -33,7 +32,7 @@ from ..system.files import write_json
 from ..system.inside import open_inside
 from ..system.locks import holder, locked
 from ..system.platforms import child_environment, started_ticks
-from ..workspace.layout import Layout
+from ..workspace.layout import Layout, typed
 from ..workspace.manifest import ExperimentRecord
 from ..workspace.stage_locks import refuse_disturbance
 from .beacon import Beacon, Follower, read_state, stalled
@@ -99,7 +98,7 @@ def start(
         if not free:
             raise ResourceError(
                 f"{layout.name!r} is being trained already",
-                hint=f"wait for it, or end it with: rvc stop {shlex.quote(layout.name)}",
+                hint=f"wait for it, or end it with: rvc stop {typed(layout.name)}",
             )
         keeper, begins = _begin_keeper(layout)
         told = {"log_begins": begins, "settings": settings.stamp(), "state": "running"}
@@ -116,7 +115,7 @@ def _refuse_unready(layout: Layout) -> None:
     if not layout.filelist.is_file():
         raise StageOrderError(
             f"{layout.filelist} is missing: features were not extracted",
-            hint=f"run: rvc extract {shlex.quote(layout.name)}",
+            hint=f"run: rvc extract {typed(layout.name)}",
         )
 
 
@@ -193,9 +192,7 @@ def watch(layout: Layout, progress: Progress = Silent()) -> Any:
         Of the class that training raised, or with the cause that its log and its end tell.
     """
     if not run_record(layout):
-        raise StageOrderError(
-            f"no training of {layout.name!r} was begun", hint=f"run: rvc train {shlex.quote(layout.name)}"
-        )
+        raise StageOrderError(f"no training of {layout.name!r} was begun", hint=f"run: rvc train {typed(layout.name)}")
     follower, known = Follower(layout.beacon, Beside(progress, lambda: told(layout))), ""
     while is_running(layout):
         follower.look()

@@ -5,7 +5,6 @@ reported. The held-out reading decides. A voice is overtrained when the held-out
 the training mel loss did not get worse. docs/overtraining.md says how often the verdict is right.
 """
 
-import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from ..errors import StageOrderError
 from ..system.documents import read_jsonl
 from ..system.inside import is_regular
 from ..system.locks import holder
-from ..workspace.layout import Layout
+from ..workspace.layout import Layout, typed
 from ..workspace.metrics import history as recorded
 from ..workspace.metrics import on_newest_data
 from .failures import Failure, failure_of, find_failures
@@ -409,9 +408,7 @@ def verdict_of_experiment(layout: Layout) -> Verdict:
     rows = [row | {"path": str(layout.root / row["path"])} if "path" in row else row for row in rows]
     rows = [row for row in rows if row["kind"] != "voice" or is_regular(Path(row.get("path", "")))]
     if not rows:
-        raise StageOrderError(
-            f"{layout.name!r} has not been trained yet", hint=f"run: rvc train {shlex.quote(layout.name)}"
-        )
+        raise StageOrderError(f"{layout.name!r} has not been trained yet", hint=f"run: rvc train {typed(layout.name)}")
     verdict = verdict_of(rows, running=bool(holder(layout.lock)))
     if verdict.state != "cannot_tell" or any(layout.heldout.clips.glob("*.wav")):
         return verdict

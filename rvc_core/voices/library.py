@@ -1,7 +1,6 @@
 """Find and publish voices with their indexes. A new voice appears only after it was read back and tested."""
 
 import math
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from ..features.faiss_file import read_note
 from ..features.retrieval import FeatureIndex
 from ..presets import VoiceSpec
 from ..system.files import folder_atomically
-from ..workspace.layout import Layout, voice_names
+from ..workspace.layout import Layout, typed, voice_names
 from ..workspace.stamps import content_of, stamp_of
 from ..workspace.voice_file import VoiceFile, load_voice, synthesizer_of
 
@@ -56,7 +55,7 @@ def find_index(file: Path, voice: VoiceFile) -> tuple[Path | None, list[str]]:
             note = read_note(path)
             recorded = (note.get("name"), note.get("version"))
             if recorded == (voice.info.name, voice.spec.version) if note else path in by_name:
-                again = f"rvc index {shlex.quote(layout.name)}"
+                again = f"rvc index {typed(layout.name)}"
                 stale = f"the index is out of date, the clips or content features changed: run {again}"
                 return path, [stale] if is_stale(layout) else []
     return None, ["no index of this voice was found"]

@@ -5,6 +5,7 @@ The folder is RVC WebUI's ``logs/<name>``, plus our own files (docs/file_formats
 
 import difflib
 import re
+import shlex
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,6 +200,17 @@ def voice_names(path: Path, name: str) -> set[str]:
     """
     stems = [_SUFFIX.sub("", text) for text in (name, path.stem)]
     return {*stems, *map(slug_of, stems)}
+
+
+def typed(name: str) -> str:
+    """A name as the last word of a command that can be pasted.
+
+    Examples
+    --------
+    >>> typed("Anna Maria"), typed("-x")
+    ("'Anna Maria'", '-- -x')
+    """
+    return ("-- " if name.startswith("-") else "") + shlex.quote(name)
 
 
 def refuse_unknown(layout: Layout) -> None:

@@ -12,7 +12,7 @@ from ..errors import DatasetError, StageOrderError
 from ..presets import VoiceSpec, preset
 from ..system.documents import Leaf, Line, read_json, read_jsonl
 from ..system.files import write_json, write_jsonl
-from .layout import Layout
+from .layout import Layout, typed
 
 _DIGITS = 6  # microseconds: shorter than one sample
 _Seconds = Annotated[float, Field(ge=0, le=1e9)]
@@ -235,4 +235,4 @@ def _not_prepared(layout: Layout) -> StageOrderError:
 
 
 def _prepare_command(layout: Layout) -> str:
-    return f"run: rvc prepare {shlex.quote(layout.name)} --dataset FOLDER"
+    return f"run: rvc prepare --dataset FOLDER {typed(layout.name)}"

@@ -1,7 +1,6 @@
 """One process works at a stage of an experiment, and none at a stage whose files it needs."""
 
 import functools
-import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Concatenate, ParamSpec, TypeVar
@@ -9,7 +8,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from ..errors import ResourceError
 from ..system.inside import refuse_links
 from ..system.locks import hold, holder
-from .layout import Layout
+from .layout import Layout, typed
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,7 +34,7 @@ def working(layout: Layout, stage: str) -> Iterator[None]:
         When the experiment holds a link or a device.
     """
     layout.root.parent.mkdir(parents=True, exist_ok=True)
-    hint = f"wait for it, or end it with: rvc stop {shlex.quote(layout.name)}" if stage == "train" else _WAIT
+    hint = f"wait for it, or end it with: rvc stop {typed(layout.name)}" if stage == "train" else _WAIT
     with hold(layout.lock_of(stage), f"{layout.name!r} is being {_STAGES[stage]} already", hint):
         if layout.root.is_dir():
             refuse_links(layout.root)

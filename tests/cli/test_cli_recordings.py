@@ -16,11 +16,12 @@ from rvc_core.audio.recordings import find_recordings
 from rvc_core.audio.waveform import Audio
 from rvc_core.cli import main
 from rvc_core.cli.arguments import Voice
+from rvc_core.conversion.naming import songs_in
 from rvc_core.errors import SettingsError
 from rvc_core.preparation import links
 from rvc_core.song_settings import SongSettings
 from rvc_core.system.download import Patience
-from rvc_core.voice import FailedFile, songs_in
+from rvc_core.voice import FailedFile
 from torture import voice
 
 
@@ -78,6 +79,7 @@ def test_convert_takes_them_too_and_answers_in_the_order_of_the_inputs(
             return [FailedFile(str(one), "made", "") for one in inputs]
 
     monkeypatch.setattr(Voice, "load", lambda *arguments, **options: Double())
+    (here / "alice").touch()
     (here / "page.wav").write_bytes(b"<!DOCTYPE html>")
     inputs = [
         "nobody.wav",
@@ -129,6 +131,8 @@ def test_song_names_voices_by_part_and_answers_for_every_song(
             return [FailedFile(str(one), "made", "") for one in songs]
 
     monkeypatch.setattr(Voice, "load", lambda name, *arguments, **options: Double(name))
+    for name in ("alice", "bob", "a=b.pth"):
+        (here / name).touch()
     for words, voices, expected in (
         (["alice", "takes/0.wav"], ["alice"], [("0.wav", False, False)]),
         (["alice", "takes/0.wav", "--preview"], ["alice"], [("0.wav", False, True)]),
@@ -151,8 +155,8 @@ def test_song_names_voices_by_part_and_answers_for_every_song(
         (["alice", "--preview", "takes/0.wav"], "--preview takes no value"),
         (["--voice", "alice=lead", "--voice", "bob=lead", "takes"], "a part is named twice"),
         (["alice", "takes", "--voice", "bob=bass"], "does not name a part"),
-        (["alice", "takes", "--key-semitones", "40"], "key_semitones must be at most 12"),
-        (["alice", "takes", "--vocals-db", "loud"], "vocals_db must be auto or a number of dB"),
+        (["alice", "takes", "--key-semitones", "40"], "--key-semitones must be from -12 to 12"),
+        (["alice", "takes", "--vocals-db", "loud"], "--vocals-db must be auto or a number of dB"),
         (["alice", "takes", "--output", "set.zip"], "cannot be a folder"),
     ):
         assert main(["song", *words, "--json", "--quiet"]) == 1

@@ -13,6 +13,7 @@ import torch
 
 from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.cli import main
+from rvc_core.conversion.naming import outputs_for
 from rvc_core.errors import AudioError, DatasetError, MismatchError, RVCError, SettingsError
 from rvc_core.experiment import Experiment
 from rvc_core.nn.synthesizer import Synthesizer
@@ -21,7 +22,6 @@ from rvc_core.presets import preset
 from rvc_core.progress import Silent
 from rvc_core.settings import ConvertSettings, ExtractSettings, PrepareSettings, TrainSettings
 from rvc_core.training.train import train
-from rvc_core.voice import outputs_for
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.manifest import ExperimentRecord
 from rvc_core.workspace.stamps import stamp
@@ -121,11 +121,14 @@ def test_an_experiments_own_clips_are_no_recordings(place: str, nano: Experiment
 def test_one_recording_and_a_name_with_an_ending_is_a_file(tmp_path: Path) -> None:
     source = tmp_path / "song.wav"
     source.touch()
-    for name in ("made.mp3", "new folder/made.FLAC", "a.b.ogg"):
+    for name in ("made.mp3", "made.MP3", "new folder/made.FLAC", "a.b.ogg"):
         assert outputs_for([source], tmp_path / name, "v", ConvertSettings()) == [(source, tmp_path / name)]
-    (tmp_path / "folder.mp3").mkdir()
-    [(_, inside)] = outputs_for([source], tmp_path / "folder.mp3", "v", ConvertSettings())
-    assert inside.parent == tmp_path / "folder.mp3"
+    for name in ("folder.mp3", "out.v2"):
+        (tmp_path / name).mkdir()
+        [(_, inside)] = outputs_for([source], tmp_path / name, "v", ConvertSettings())
+        assert inside == tmp_path / name / "song_v.wav"
+    [(_, named)] = outputs_for([source], f"{tmp_path}/new.v2/", "v", ConvertSettings())
+    assert named == tmp_path / "new.v2" / "song_v.wav"
     [(_, plain)] = outputs_for([source], tmp_path / "results v1.2", "v", ConvertSettings())
     assert plain == tmp_path / "results v1.2" / "song_v.wav"
 
@@ -138,6 +141,9 @@ def test_one_recording_and_a_name_with_an_ending_is_a_file(tmp_path: Path) -> No
         (1, "made.mp3", {"output_format": "flac"}, SettingsError, "is not flac"),
         (1, "made.opus", {}, AudioError, "cannot write 'made.opus'"),
         (1, "made.mp4", {}, AudioError, "cannot write 'made.mp4'"),
+        (1, "made.wave", {}, AudioError, "cannot write 'made.wave'"),
+        (1, "made.xyz", {}, AudioError, "cannot write 'made.xyz'"),
+        (2, "out.v2", {}, AudioError, "cannot write 'out.v2'"),
         (1, "made.flac", {"output_depth": 32}, AudioError, "32-bit float"),
         (1, "made.mp3", {"output_depth": 24}, AudioError, "24 bits"),
         (2, "folder", {"output_format": "ogg", "output_depth": 16}, AudioError, "16 bits"),
@@ -152,6 +158,7 @@ def test_names_that_mean_nothing_are_refused(
     with pytest.raises(error, match=word) as caught:
         outputs_for(files, tmp_path / output, "v", ConvertSettings.of(**settings))
     assert caught.value.hint and {*tmp_path.iterdir()} == {*files}
+    assert not output.endswith((".xyz", ".v2")) or ".wav, .flac, .ogg, .mp3, .m4a; for a folder" in caught.value.hint
 
 
 def _voice(path: Path, **info: Any) -> Path:

@@ -30,12 +30,13 @@ def test_stems_are_told_with_their_levels() -> None:
 
 
 def test_a_spoken_text_is_told_with_what_was_misheard_and_what_is_late() -> None:
-    words = {"error_rate": 0.034, "engine_error_rate": 0.02, "sentences": 2}
+    words = {"error_rate": 0.034, "engine_error_rate": 0.02, "sentences": 2, "words": 12, "unknown": 3}
     cues = [{"number": 1, "late_seconds": 0.0}, {"number": 2, "late_seconds": 0.42}]
     made = {"output": "n.wav", "seconds": 5.2, "transpose": -3.0, "engine": "espeak-ng", "warnings": []}
     assert in_sentences("speak", "", made | {"spoken": cues, "words": words}) == [
         "n.wav: 0:05 min, 2 sentences, -3 semitones",
         "  espeak-ng spoke, and the voice said it again",
         "  a recogniser misses 3% of the words, and 2% of the engine's own speech",
+        "  3 of 15 words were not judged: they are not in its dictionary",
         "  cue 2 ends 0.4 s late",
     ]

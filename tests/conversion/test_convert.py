@@ -55,12 +55,26 @@ def test_windows_cover_the_source_once_and_overlap_by_the_fade(seconds: float) -
         assert window.reads[1] - window.reads[0] <= 1.5 * windowing.WINDOW_FRAMES + 2 * windowing.CONTEXT_FRAMES + 2
 
 
-def test_windows_equal_the_whole(make: Callable[..., Converter], monkeypatch: pytest.MonkeyPatch) -> None:
-    source, settings = _speech(9.0), _settings()
+@pytest.mark.parametrize(("at_once", "fitting"), [(1, 1), (2, 2), (4, 4), (4, 1)])
+def test_windows_equal_the_whole(
+    at_once: int, fitting: int, make: Callable[..., Converter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, settings, computed = _speech(13.0), _settings(), list[int]()
     converter = make(local=True)
+    infer = converter._synthesizer.infer
+
+    def limited(content: torch.Tensor, *rest: object, **named: object) -> torch.Tensor:
+        computed.append(len(content))
+        if len(content) > fitting:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return infer(content, *rest, **named)
+
+    monkeypatch.setattr(converter._synthesizer, "infer", limited)
+    monkeypatch.setattr(converter, "_at_once", at_once)
     monkeypatch.setattr(windowing, "WINDOW_FRAMES", 200)
     pieces = converter.convert(source, settings).audio.samples
-    assert len(plan_windows(len(source.samples))) > 3
+    assert len(plan_windows(len(source.samples))) > 5 and max(computed) == at_once
+    assert converter._at_once == fitting, "what did not fit is not tried again"
     noise = module.frame_noise(0, 2000, TINY.inter_channels + 160, settings.seed)
     monkeypatch.setattr(module, "frame_noise", lambda start, stop, channels, seed: noise[start:stop])
     monkeypatch.setattr(windowing, "WINDOW_FRAMES", 2000)

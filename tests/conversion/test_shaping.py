@@ -112,13 +112,15 @@ def test_the_key_is_found_in_a_melody(key: str) -> None:
 
 
 def test_keys_may_be_written_with_flats_and_others_are_refused() -> None:
-    assert (_settings(key="Bb").key, _settings(key="Ebm").key) == ("A#", "D#m")
-    with pytest.raises(SettingsError, match="key must be auto, chromatic, C"):
-        _settings(key="H")
+    written = {"Bb": "A#", "Ebm": "D#m", "bb": "A#", "D♭m": "C#m", "f#m": "F#m", "AUTO": "auto"}
+    assert {key: _settings(key=key).key for key in written} == written
+    for key in ("H", "Hb", "Cmm", ""):
+        with pytest.raises(SettingsError, match=r"`key` must be auto, .*Bb.*Eb.*Dbm"):
+            _settings(key=key)
 
 
 def test_autotune_needs_a_voice_that_follows_pitch(make: Make) -> None:
-    with pytest.raises(SettingsError, match="autotune has no effect"):
+    with pytest.raises(SettingsError, match="`autotune` has no effect"):
         make(spec=replace(TINY, uses_f0=False)).convert(Audio(phrase(1).samples, RATE), _settings(autotune=1))
 
 
@@ -161,7 +163,7 @@ def test_long_pauses_are_not_even_synthesised(make: Make) -> None:
 
 def test_a_gate_above_the_whole_recording_says_so(make: Make) -> None:
     quiet = Audio(phrase(1).samples * np.float32(0.01), RATE)
-    with pytest.raises(AudioError, match="whole recording is below gate_db, -20 dB") as caught:
+    with pytest.raises(AudioError, match="whole recording is below `gate_db`, -20 dB") as caught:
         make().convert(quiet, _settings(gate_db=-20))
     assert "lower" in caught.value.hint
 

@@ -446,6 +446,8 @@ def test_the_command_speaks_and_reports(
     converter = make()
     converter._synthesizer = Whistler()
     monkeypatch.setattr(Voice, "load", lambda *_, **__: Voice(tmp_path / "v.pth", converter, "", []))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "v").touch()
     (tmp_path / "news.txt").write_text("One day the train was late.\n\nTwo cups of tea.")
     options = ["--transpose", "0", "--f0-method", "dio", "--output", str(tmp_path / "out"), "--json", "--quiet"]
     assert main(["speak", "v", str(tmp_path / "news.txt"), "--engine", "espeak-ng", *options]) == 0
@@ -453,6 +455,7 @@ def test_the_command_speaks_and_reports(
     assert report["engine"] == "espeak-ng" and len(report["spoken"]) == 2 and not report["failed"]
     assert report["output"] == str(tmp_path / "out" / "news_v.wav")
     assert read_audio(report["output"]).seconds == pytest.approx(report["seconds"], abs=0.01)
+    assert report["words"]["words"] == 10 and report["words"]["unknown"] == 0
     assert report["words"]["engine_error_rate"] < report["words"]["error_rate"] <= 1.5  # whistling has no words
     for text, told in (("", "nothing to say"), (str(tmp_path / "gone.txt"), "gone.txt does not exist")):
         assert main(["speak", "v", text, *options]) == 1

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import leaky_relu
 
 from rvc_core.errors import RVCError
 from rvc_core.evaluation import golden as golden_module
@@ -22,7 +23,7 @@ from rvc_core.nn.attention import UNSEEN, Band, RelativeAttention
 from rvc_core.nn.copies import CopiedWeights
 from rvc_core.nn.discriminator import Discriminator
 from rvc_core.nn.generator import frame_phase, sine
-from rvc_core.nn.layers import NormedConv1d
+from rvc_core.nn.layers import NormedConv1d, ResBlock, _in_one_pass, channels_last
 from rvc_core.nn.spectrogram import linear_spectrogram, mel_filterbank, mel_spectrogram
 from rvc_core.nn.synthesizer import SynthesisNoise, Synthesizer, draw_starts, take_segments
 from rvc_core.presets import VoiceSpec, preset
@@ -423,3 +424,22 @@ def test_copied_weights_give_autocasts_numbers_and_gradients(dtype: torch.dtype)
         assert other.dtype is torch.float32
         torch.testing.assert_close(other, one, rtol=0.02, atol=0.02 * float(one.abs().max()))
     assert all(layer.copies is None for layer in network.modules() if isinstance(layer, NormedConv1d))
+
+
+@pytest.mark.parametrize("kernel_size", [3, 7, 11])
+def test_a_residual_block_in_one_pass_is_the_same(kernel_size: int) -> None:
+    torch.manual_seed(kernel_size)
+    block, x = ResBlock(16, kernel_size, (1, 3, 5)).eval(), channels_last(torch.randn(1, 16, 60))
+    expected = x
+    for dilated, plain in zip(block.convs1, block.convs2, strict=True):
+        step = torch.conv1d(
+            leaky_relu(expected, 0.1), dilated.kernel(), dilated.bias, 1, dilated.padding, dilated.dilation
+        )
+        expected = expected + torch.conv1d(leaky_relu(step, 0.1), plain.kernel(), plain.bias, 1, plain.padding)
+    with torch.no_grad():
+        assert _in_one_pass(x) == torch.backends.mkldnn.is_available()
+        joined = block(x, leaky_relu(x, 0.1))
+    assert not _in_one_pass(x), "training needs the gradients"
+    apart = block(x, leaky_relu(x, 0.1))
+    for made in (joined, apart):
+        assert (made - expected).abs().max() < 1e-5 * expected.abs().max()

@@ -132,11 +132,14 @@ def test_a_setting_that_does_not_fit_is_explained_with_its_own_help() -> None:
     error = caught(lambda: notebook.begin("alice", settings={"epochs": 0}))
     assert isinstance(error, SettingsError)
     help_text = texts("pt")["help"]["TrainSettings"]["epochs"]
-    assert error_in_words(error)[:2] == ["epochs precisa ser pelo menos 1, não 0", f"→ epochs: {help_text}"]
+    assert error_in_words(error)[:2] == [
+        "«Épocas» precisa estar entre 1 e 100000, não 0",
+        f"→ «Épocas»: {help_text}",
+    ]
     for settings in ({"batch_size": "x"}, {"learning_rate": 2}, {"epochs": "many"}, {"precision": "fp8"}):
         assert "precisa ser" in error_in_words(caught(lambda own=settings: notebook.begin("alice", settings=own)))[0]
     error = caught(lambda: notebook.begin("alice", settings={"preset": "v3"}))
-    assert error_in_words(error)[1] == f"→ preset: {texts('pt')['help']['PrepareSettings']['preset']}"
+    assert error_in_words(error)[1] == f"→ «Tipo de voz»: {texts('pt')['help']['PrepareSettings']['preset']}"
     error = caught(lambda: notebook.begin("alice", settings="epochs=3"))
     assert error_in_words(error)[:2] == ["`settings` não é uma tabela", '→ escreva assim: {"epochs": 300}']
     assert translated(str(TrainSettings.model_fields["epochs"].description)) == help_text

@@ -21,7 +21,18 @@ import measured  # noqa: E402
 
 FRAMES = 60
 
-SMALL = ("environment", "equal", "waiting", "conversion", "formats", "scarcity", "nccl", "pairs", "flight", "separation")
+SMALL = (
+    "environment",
+    "equal",
+    "waiting",
+    "conversion",
+    "formats",
+    "scarcity",
+    "nccl",
+    "pairs",
+    "flight",
+    "separation",
+)
 
 
 @pytest.fixture

@@ -1,0 +1,206 @@
+"""Where results go: which file each recording becomes. What cannot be made is refused before anything is loaded."""
+
+import os
+import re
+import shlex
+import tempfile
+from pathlib import Path
+
+from ..audio.recordings import find_recordings
+from ..audio.waveform import WRITTEN, subtype_of
+from ..errors import AudioError, SettingsError, StorageError
+from ..features.faiss_file import load_arrays
+from ..features.pitch import read_curve
+from ..settings import ConvertSettings
+from ..system.files import readable
+from ..system.platforms import MOUNT_AGAIN, is_reachable
+from ..workspace.layout import voice_path
+
+MADE = ("song.json", "separation.json")  # a folder with one of these holds what was made of a song
+_LONGEST_NAME = 160  # bytes of a recording's name in that of its result; file systems allow 255 in all
+_ENDING = re.compile(r"\.[a-z][a-z0-9]{1,10}")  # of a file; "results v1.2" has none
+
+
+def songs_in(inputs: list[Path], folder: Path) -> list[Path]:
+    """The songs that are given, and those in folders and their sub-folders; what was made of songs is none.
+
+    Raises
+    ------
+    SettingsError
+        When there is none.
+    """
+    found = [file for item in inputs for file in (recordings_in(item, folder) if item.is_dir() else [item])]
+    songs = [file for file in found if not any((parent / name).exists() for parent in file.parents for name in MADE)]
+    if not songs:
+        raise SettingsError("no songs found", hint="give songs, or a folder with songs")
+    return songs
+
+
+def outputs_for(
+    inputs: list[Path], output: str | Path, voice_name: str, settings: ConvertSettings
+) -> list[tuple[Path, Path]]:
+    """Pairs of recording and result file, each file name used once. Folders are searched with their sub-folders.
+
+    `output` is a folder, or the file of the one result: see `is_file_name`. If the folder is inside an input folder,
+    its files are skipped: they are results of earlier calls.
+
+    Raises
+    ------
+    SettingsError
+        When there are no recordings, or several for one file or f0 curve: convert those one by one.
+    AudioError
+        When the format cannot be written.
+    WeightsError
+        When there is no voice to blend with.
+    """
+    folder = Path(output)
+    files = [file for item in inputs for file in (recordings_in(item, folder) if item.is_dir() else [item])]
+    if not files:
+        raise SettingsError(
+            "nothing to convert: no recordings found", hint="give recordings, or a folder with recordings"
+        )
+    if settings.f0_curve and len(files) > 1:
+        raise SettingsError(f"one f0 curve for {len(files)} recordings", hint="convert each one with its own curve")
+    refuse_missing(settings)
+    if is_file_name(output):
+        refuse_output(folder, settings)
+        if len(files) > 1:
+            raise SettingsError(f"{folder.name} is one file for {len(files)} recordings", hint="give a folder instead")
+        if folder.resolve() == files[0].resolve():
+            raise SettingsError(f"{folder} is the recording itself", hint="give another name for the result")
+        return [(files[0], folder)]
+    refuse_output(folder / f"a.{settings.output_format}", settings)
+    taken: set[Path] = set()
+    pairs = []
+    for file in files:
+        name = file.stem if len(os.fsencode(file.stem)) < _LONGEST_NAME else file.stem[: _LONGEST_NAME // 4]
+        stem = f"{name}_{readable(voice_name)}"
+        names = (stem, *(f"{stem}_{number}" for number in range(2, len(files) + 2)))
+        output = next(path for name in names if (path := folder / f"{name}.{settings.output_format}") not in taken)
+        taken.add(output)
+        pairs.append((file, output))
+    return pairs
+
+
+def spoken_to(output: str | Path, text: str, voice_name: str, settings: ConvertSettings) -> Path:
+    """The file for a text: `output` itself, or in that folder a name from the text's file and the voice.
+
+    Examples
+    --------
+    >>> spoken_to(Path("out"), "news.txt", "alice", ConvertSettings()).name
+    'news_alice.wav'
+    >>> spoken_to(Path("out"), "Hello there.", "alice", ConvertSettings()).name
+    'speech_alice.wav'
+    """
+    refuse_missing(settings)
+    if is_file_name(output):
+        refuse_output(Path(output), settings)
+        return Path(output)
+    name = text.strip()
+    stem = Path(name).stem if len(name) < _LONGEST_NAME and name.lower().endswith((".txt", ".srt")) else "speech"
+    file = Path(output) / f"{stem}_{readable(voice_name)}.{settings.output_format}"
+    refuse_output(file, settings)
+    return file
+
+
+def is_file_name(output: str | Path) -> bool:
+    """Whether a place for results is one sound file. A folder exists, ends in ``/``, or has no ending.
+
+    Raises
+    ------
+    AudioError
+        When the ending is of no format that can be written.
+
+    Examples
+    --------
+    >>> is_file_name("song.MP3"), is_file_name("song"), is_file_name("song.mp3/"), is_file_name("results v1.2")
+    (True, False, False, False)
+    """
+    path = Path(output)
+    if not _has_ending(output):
+        return False
+    if path.suffix.lower() not in WRITTEN:
+        raise AudioError(
+            f"cannot write {path.name!r}: its ending is of no format",
+            hint=f"use one of {', '.join(WRITTEN)}; for a folder write {shlex.quote(f'{path}/')}",
+        )
+    return True
+
+
+def _has_ending(output: str | Path) -> bool:
+    path = Path(output)
+    is_folder = os.fspath(output).endswith(("/", os.sep)) or path.is_dir()
+    return not is_folder and bool(_ENDING.fullmatch(path.suffix.lower().strip()))
+
+
+def ensure_folder(output: str | Path) -> None:
+    """Fail before any work if `output` cannot be a folder, or nothing can be written there.
+
+    Raises
+    ------
+    SettingsError, OSError
+    """
+    path = Path(output)
+    existing = next(one for one in (path, *path.absolute().parents) if one.exists())
+    if not existing.is_dir():
+        raise SettingsError(f"--output {path} cannot be a folder: {existing} is a file", hint="choose another folder")
+    if _has_ending(output):
+        raise SettingsError(
+            f"--output {path} must be a folder",
+            hint=f"write: --output {shlex.quote(str(path.with_suffix('')))}, or {shlex.quote(f'{path}/')}",
+        )
+    with tempfile.TemporaryFile(dir=existing):  # only a trial tells on every kind of storage
+        pass
+
+
+def refuse_missing(settings: ConvertSettings, *voices: str, index: str | None = None) -> None:
+    """Fail before anything is loaded if a voice, an index or a pitch file is not there, or settings contradict.
+
+    Raises
+    ------
+    WeightsError, SettingsError
+    """
+    for voice in filter(None, (*voices, settings.blend_with)):
+        voice_path(voice)
+    if index not in ("auto", "none", "", None) and not (file := Path(index).expanduser()).is_file():
+        load_arrays(file)  # says so
+    if settings.f0_curve:
+        if settings.channels == "each":
+            raise SettingsError("a pitch file is of one channel", hint="leave out `channels`, or `f0_curve`")
+        read_curve(Path(settings.f0_curve).expanduser())
+
+
+def refuse_output(output: Path, settings: ConvertSettings) -> None:
+    """Refuse the name of a result that cannot be written, or that the settings contradict.
+
+    Raises
+    ------
+    AudioError, SettingsError
+    """
+    subtype_of(output, settings.output_depth)
+    suffix = output.suffix.lower().removeprefix(".")
+    if "output_format" in settings.model_fields_set and settings.output_format != suffix:
+        raise SettingsError(
+            f"{output.name} is not {settings.output_format}, which `output_format` says", hint="leave one of them out"
+        )
+
+
+def refuse_song(output: Path, convert: ConvertSettings) -> None:
+    """Refuse before the work what cannot be written, or would have no effect.
+
+    Raises
+    ------
+    StorageError, AudioError, SettingsError
+    """
+    if not is_reachable(output):
+        raise StorageError(f"{output} cannot be reached: its storage went away", hint=MOUNT_AGAIN)
+    subtype_of(Path(f"a.{convert.output_format}"), convert.output_depth)
+    if convert.loudness_lufs is not None:
+        raise SettingsError("`loudness_lufs` has no effect on a song", hint="leave it out; `vocals_db` sets the vocals")
+
+
+def recordings_in(inputs: Path, results: Path) -> list[Path]:
+    """The recordings of a folder and its sub-folders, without those that lie in the sub-folder of results."""
+    inputs, results = inputs.absolute(), results.absolute()
+    found = find_recordings(inputs).recordings.values()
+    return [path for path in found if results == inputs or not path.is_relative_to(results)]
