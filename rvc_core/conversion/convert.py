@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..audio.mixing import gated
 from ..audio.quality import beyond_full_scale
-from ..audio.waveform import Audio, highpass, read_audio, subtype_of
+from ..audio.waveform import Audio, read_audio, subtype_of
 from ..errors import AudioError, MismatchError, RVCError, SettingsError, StorageError
 from ..features.content import ENCODERS, ContentEncoder, content_encoder, repeat_to_100fps
 from ..features.pitch import F0_MAX_HZ, PitchTrack, auto_transpose, octave_transpose, pitch_method
@@ -31,7 +30,7 @@ from ..system.threads import set_threads
 from ..workspace.layout import voice_path
 from ..workspace.voice_file import VoiceFile, load_voice, synthesizer_of
 from .outputs import CODEC_SECONDS, check_sanity, identity_of, made_of, place_for, tag_of
-from .shaping import autotuned, gate_at, key_of, levelled, mix_loudness, protect_consonants, shift_formants
+from .shaping import autotuned, finished, gate_at, key_of, levelled, mix_loudness, protect_consonants, shift_formants
 from .source import SOURCE_RATE_HZ, drawn_pitch, estimated_pitch, padded_with_context, prepared
 from .windows import (
     CONTEXT_FRAMES,
@@ -200,7 +199,7 @@ class Converter:
                 "the voice produced NaN or infinite samples", hint="the voice is damaged: use another checkpoint"
             )
         mixed = mix_loudness(Audio(joined, rate), Audio(samples, SOURCE_RATE_HZ), settings.rms_mix_rate)
-        shaped = _finished(mixed, settings.output_rate_hz, gate)
+        shaped = finished(mixed, settings.output_rate_hz, gate)
         audio, unreached = levelled(shaped, settings.loudness_lufs) if at is None else (shaped, [])
         seconds = time.monotonic() - started
         method = "curve" if settings.f0_curve else pitch_method(settings.f0_method)
@@ -393,9 +392,3 @@ def convert_to_file(
         output.unlink(missing_ok=True)
         raise
     return replace(result, output=str(output), sanity=sanity)
-
-
-def _finished(audio: Audio, output_rate_hz: int, gate: np.ndarray | None) -> Audio:
-    """High-pass, resample to the requested rate, and silence the pauses."""
-    made = highpass(audio, zero_phase=True).resample(output_rate_hz or audio.sample_rate)
-    return made if gate is None else replace(made, samples=gated(made.samples, gate, made.sample_rate))

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from ..audio.loudness import SILENT_LUFS
-from ..audio.mixing import Stem, gate_of
+from ..audio.mixing import Stem, gate_of, gated
 from ..audio.mixing import loudness_lufs as measured_lufs
-from ..audio.waveform import Audio, frame_rms, rms_envelope
+from ..audio.waveform import Audio, frame_rms, highpass, rms_envelope
 from ..errors import AudioError
 from ..features.pitch import PitchTrack
 from ..settings import NOTES
@@ -192,6 +192,12 @@ def gate_at(samples_16k: np.ndarray, level_db: float | None, *, is_whole: bool =
     if is_whole and levels.max() <= threshold:
         raise AudioError(f"the whole recording is below `gate_db`, {level_db:g} dB", hint="set `gate_db` lower")
     return gate_of(levels, threshold)
+
+
+def finished(audio: Audio, output_rate_hz: int, gate: np.ndarray | None) -> Audio:
+    """High-pass, resample to the requested rate, and silence the pauses."""
+    made = highpass(audio, zero_phase=True).resample(output_rate_hz or audio.sample_rate)
+    return made if gate is None else replace(made, samples=gated(made.samples, gate, made.sample_rate))
 
 
 def levelled(audio: Audio, loudness_lufs: float | None) -> tuple[Audio, list[str]]:
