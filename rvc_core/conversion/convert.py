@@ -201,13 +201,12 @@ class Converter:
         mixed = mix_loudness(Audio(joined, rate), Audio(samples, SOURCE_RATE_HZ), settings.rms_mix_rate)
         shaped = finished(mixed, settings.output_rate_hz, gate)
         audio, unreached = levelled(shaped, settings.loudness_lufs) if at is None else (shaped, [])
-        seconds = time.monotonic() - started
         method = "curve" if settings.f0_curve else pitch_method(settings.f0_method)
         return ConvertResult(
             audio,
             transpose,
             round(audio.seconds, 3),
-            round(seconds / source.seconds, 4),
+            round((time.monotonic() - started) / source.seconds, 4),
             check_sanity(audio, source) if at is None else {},
             [*filter(None, [beyond_full_scale(source)]), *about_speaker, *warnings, *unreached],
             f0_method=method if self.voice.spec.uses_f0 else "",

@@ -24,7 +24,8 @@ from ..sweep import SweepReport, Tried, sweep
 from ..system.documents import Count, read_jsonl
 from ..system.files import signature, write_json
 from ..system.inside import open_inside
-from ..verdict.overtraining import METRICS, Candidate
+from ..verdict.held_out import METRICS
+from ..verdict.overtraining import Candidate
 from ..voice import Voice
 from ..voices.share import export_voice
 from ..workspace.layout import Layout

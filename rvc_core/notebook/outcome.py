@@ -6,8 +6,9 @@ from typing import Any, cast
 
 from ..training.beacon import BeaconState, stalled
 from ..verdict.failures import Failure
+from ..verdict.held_out import METRICS
 from ..verdict.learning_curve import LEAST_POINTS, History
-from ..verdict.overtraining import METRICS, NOTHING_HELD_OUT, Verdict
+from ..verdict.overtraining import NOTHING_HELD_OUT, Verdict
 from .texts import say, translated
 
 _LEAST_STEPS, _LEAST_SECONDS = 20, 30.0  # before these, a time left would be a guess

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..verdict.guide import SMOOTHING, curve_of, read_as_the_guide
+from ..verdict.held_out import METRICS, trends_of
 from ..verdict.learning_curve import History, Trend
-from ..verdict.overtraining import METRICS, Verdict, trends_of
+from ..verdict.overtraining import Verdict
 from .outcome import course, named
 from .texts import say
 

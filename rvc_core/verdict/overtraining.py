@@ -21,6 +21,7 @@ from ..workspace.metrics import history as recorded
 from ..workspace.metrics import on_newest_data
 from .failures import Failure, failure_of, find_failures
 from .guide import SMOOTHING, GuideReading, read_as_the_guide
+from .held_out import AXES, METRICS, together, trends_of, worth_of
 from .learning_curve import LEAST_POINTS, History, Series, Trend, fit_trend, running_median
 
 NOTHING_HELD_OUT = (
@@ -30,20 +31,8 @@ NOTHING_HELD_OUT = (
 State = Literal["cannot_tell", "undertrained", "good", "overtrained", "collapsed"]
 
 _CANDIDATES = 6
-_LIKENESS = 0.5  # what a growing similarity counts for, beside 1 for everything else; both in units of their fall
 _LEVEL = 0.02  # of the fall: what is nearer to the best than this, or than half a validation's noise, is as good
 _SAME_VOICE = 0.05  # of all steps: what lies nearer to a validation than this has its figures
-METRICS = {  # of held-out recordings: higher is better, name of the axis, description
-    "heldout/mel": (False, "held-out mel", "mel distance to held-out recordings"),
-    "heldout/stft": (False, "", "STFT distance to held-out recordings"),
-    "heldout/f0_cents": (False, "f0", "pitch error"),
-    "heldout/vuv": (True, "", "voiced/unvoiced agreement"),
-    "unlike/similarity": (True, "similarity", "similarity when converting other speakers"),
-    "unlike/content": (False, "content", "content lost when converting other speakers"),
-    "unlike/f0_correlation": (True, "", "pitch correlation when converting other speakers"),
-    "unlike/words": (False, "", "word errors when converting other speakers"),
-}
-_AXES = {axis: metric for metric, (_, axis, _) in METRICS.items() if axis}
 
 
 @dataclass(frozen=True)
@@ -114,39 +103,6 @@ class Verdict:
         )
 
 
-# -- the held-out reading ------------------------------------------------------------------------------------------
-def trends_of(history: History) -> dict[str, Trend]:
-    """The trend of each held-out metric with enough points. Signs are flipped where needed, so lower is better."""
-    return {
-        metric: fit_trend(steps, -values if more else values)
-        for metric, (more, _, _) in METRICS.items()
-        for steps, values in [history.series(metric)]
-        if len(values) >= LEAST_POINTS
-    }
-
-
-def together(history: History, trends: dict[str, Trend]) -> Series | None:
-    """Combine all metrics into one curve: each scaled by its range and weighted by its inverse noise variance.
-
-    Similarity counts only once it falls: it may keep rising while the voice gets worse at everything else.
-    """
-    if not trends:
-        return None
-    counted = [name for name, trend in trends.items() if name != _AXES["similarity"] or trend.turned]
-    total = dict.fromkeys(history.validations, 0.0)
-    weight = dict(total)
-    for name in counted or list(trends):
-        trend, more = trends[name], METRICS[name][0]
-        precision = 1 / max(trend.noise / trend.moved, 0.02) ** 2
-        for step, value in zip(*history.series(name), strict=True):
-            total[int(step)] += precision * ((-value if more else value) - trend.curve.min()) / trend.moved
-            weight[int(step)] += precision
-    steps = [step for step in total if weight[step] >= max(weight.values()) / 2]  # not every validation has all metrics
-    if len(steps) < LEAST_POINTS:
-        return None
-    return np.array(steps, float), np.array([total[step] / weight[step] for step in steps])
-
-
 def _training_got_worse(history: History, since: float) -> bool:
     """Whether the training mel loss rose after a step, beyond its noise and by more than 3 %."""
     steps, mel = history.series("loss/g/mel")
@@ -189,7 +145,7 @@ def verdict_of(records: Iterable[dict[str, Any]], *, running: bool = False) -> V
     if whole and whole.turned and not failures and _training_got_worse(history, whole.best_step):
         failures = [failure_of(history, "divergence", int(whole.best_step) + 1)]
     state = _state(trends, whole, failures)
-    worth = _worth(trends, whole)
+    worth = worth_of(trends, whole)
     failed_at = min((one.step for one in failures), default=None)
     first = "listen first" if state == "cannot_tell" else "recommended"
     candidates = _candidates(history, trends, worth, guide, failed_at, first)
@@ -259,7 +215,7 @@ def _candidates(
     why: dict[int, list[str]] = {}
     if (recommended := _recommended(history, worth, guide, steps)) is not None:
         why.setdefault(recommended, []).append(first)
-    axes = {axis: trends[metric] for axis, metric in _AXES.items() if metric in trends}
+    axes = {axis: trends[metric] for axis, metric in AXES.items() if metric in trends}
     for axis, trend in axes.items():
         why.setdefault(nearest(trend.best_step), []).append(f"best {axis}")
     if guide.minima:
@@ -279,22 +235,6 @@ def _candidates(
         Candidate(places[step]["epoch"], step, places[step].get("path"), tuple(why[step]), scores(step))
         for step in sorted(why, key=lambda one: (first not in why[one], one))
     ]
-
-
-def _worth(trends: dict[str, Trend], whole: Trend | None) -> Callable[[float], float] | None:
-    """How much worse the voice of a step is than one that is best in everything, in units of the fall.
-
-    Similarity is in `whole` only where it falls; here its growth counts too, by `_LIKENESS`.
-    """
-    if whole is None:
-        return None
-    likeness = trends.get(_AXES["similarity"])
-
-    def worth(step: float) -> float:
-        lost = (likeness.at(step) - likeness.curve.min()) / likeness.moved if likeness and not likeness.turned else 0.0
-        return whole.at(step) + _LIKENESS * lost
-
-    return worth
 
 
 def _level_from(history: History, worth: Callable[[float], float], whole: Trend) -> int:
