@@ -297,6 +297,7 @@ REAL = {  # docs/overtraining.md has the whole table; the most that the recommen
     "lj-long": ("overtrained", 0.17),
     "ca-2min": ("good", 0.11),
     "sl-30s": ("cannot_tell", 0.06),
+    "pt-2min-noisy": ("good", 0.14),
 }
 
 
