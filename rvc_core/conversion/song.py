@@ -1,5 +1,6 @@
 """A song in, the song sung by a voice out: separate, convert the vocals, mix. Every stem is kept."""
 
+import hashlib
 import itertools
 import math
 import os
@@ -12,7 +13,7 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from ..audio.blocks import open_blocks
-from ..audio.lazy import at_rate
+from ..audio.lazy import at_rate, blocks_of
 from ..audio.loudness import Loudness, measured
 from ..audio.mixing import (
     SILENT_PEAK,
@@ -30,7 +31,7 @@ from ..audio.mixing import (
     true_peak_db,
     true_peak_of,
 )
-from ..audio.waveform import save_channels, subtype_of
+from ..audio.waveform import Audio, save_channels, subtype_of
 from ..errors import AudioError, SettingsError, StorageError
 from ..progress import Progress, Report, Silent
 from ..settings import ConvertSettings, SeparateSettings
@@ -230,7 +231,6 @@ def _place(output: Path, name: str, stamp: str) -> tuple[Path, SongReport | None
     raise AssertionError("count ends")
 
 
-# -- convert -------------------------------------------------------------------------------------------------------
 def _sung(
     stems: SongStems,
     work: Path,
@@ -266,7 +266,11 @@ def _converted(
     convert, key, progress = how
     stem = open_stem(path, mix.boost_db)
     rated = convert.model_copy(update={"output_rate_hz": stem.sample_rate, "output_depth": "auto"})
-    kept = work / f"converted-{signature([made_of(singer.converter.identity, path, rated), key])}.flac"
+    sound, nothing = hashlib.sha256(), Audio(np.zeros(0, np.float32), stem.sample_rate)
+    for block in blocks_of(stem.samples):  # not of the file, which holds the time of day
+        sound.update(np.ascontiguousarray(block))
+    digits = signature([made_of(singer.converter.identity, nothing, rated), sound.hexdigest(), key])
+    kept = work / f"converted-{digits}.flac"
     told = read_or(kept.with_suffix(".json"), _Converted, None)
     if told is None or not kept.is_file():
         kept.unlink(missing_ok=True)
@@ -302,7 +306,6 @@ def _gain_db(target_lufs: float, stem: Stem) -> float:
     return max(-_MOST_GAIN_DB, min(_MOST_GAIN_DB, target_lufs - loudness_lufs(stem)))
 
 
-# -- mix -----------------------------------------------------------------------------------------------------------
 def _levelled(mix: _Mix, stems: SongStems, settings: SongSettings) -> None:
     """Add accompaniment and original; set the vocals' level, and that of all stems so that nothing clips."""
     original, music = open_stem(stems.vocals, mix.boost_db), None
