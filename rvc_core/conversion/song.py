@@ -179,8 +179,8 @@ def make_song(
     if not stems.backing:
         singers = Singers(singers.lead)
     chosen = {name: one.stamp() for name, one in (("song", settings), ("convert", convert), ("separate", separate))}
-    voices = {part: singer.converter.identity for part, singer in singers.all.items()}
-    stamp, name = signature([_VERSION, digest, stems.models, chosen, voices]), f"{title}_{singers.name}"
+    voices, name = {part: one.converter.identity for part, one in singers.all.items()}, f"{title}_{singers.name}"
+    stamp = signature([_VERSION, digest, stems.models, chosen, voices])
     folder, known = _place(output, name, stamp)
     if known:
         return known
@@ -267,8 +267,7 @@ def _converted(
     stem = open_stem(path, mix.boost_db)
     rated = convert.model_copy(update={"output_rate_hz": stem.sample_rate, "output_depth": "auto"})
     sound, nothing = hashlib.sha256(), Audio(np.zeros(0, np.float32), stem.sample_rate)
-    for block in blocks_of(stem.samples):  # not of the file, which holds the time of day
-        sound.update(np.ascontiguousarray(block))
+    [sound.update(block.tobytes()) for block in blocks_of(stem.samples)]  # the file holds the time of day
     digits = signature([made_of(singer.converter.identity, nothing, rated), sound.hexdigest(), key])
     kept = work / f"converted-{digits}.flac"
     told = read_or(kept.with_suffix(".json"), _Converted, None)
