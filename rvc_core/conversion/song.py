@@ -263,8 +263,7 @@ def _converted(
     mix: _Mix, part: str, path: Path, singer: Singer, work: Path, how: tuple[ConvertSettings, int, Progress]
 ) -> Stem:
     """A part in another voice: in time, silent where the part is, in its place between the speakers, as loud."""
-    convert, key, progress = how
-    stem = open_stem(path, mix.boost_db)
+    (convert, key, progress), stem = how, open_stem(path, mix.boost_db)
     rated = convert.model_copy(update={"output_rate_hz": stem.sample_rate, "output_depth": "auto"})
     sound, nothing = hashlib.sha256(), Audio(np.zeros(0, np.float32), stem.sample_rate)
     [sound.update(block.tobytes()) for block in blocks_of(stem.samples)]  # the file holds the time of day
