@@ -1,5 +1,6 @@
 """A song in, the song sung by a voice out: separate, convert the vocals, mix. Every stem is kept."""
 
+import hashlib
 import itertools
 import math
 import os
@@ -12,7 +13,7 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from ..audio.blocks import open_blocks
-from ..audio.lazy import at_rate
+from ..audio.lazy import at_rate, blocks_of
 from ..audio.loudness import Loudness, measured
 from ..audio.mixing import (
     SILENT_PEAK,
@@ -30,7 +31,7 @@ from ..audio.mixing import (
     true_peak_db,
     true_peak_of,
 )
-from ..audio.waveform import save_channels
+from ..audio.waveform import Audio, save_channels
 from ..errors import AudioError
 from ..progress import Progress, Report, Silent
 from ..settings import ConvertSettings, SeparateSettings
@@ -178,8 +179,8 @@ def make_song(
     if not stems.backing:
         singers = Singers(singers.lead)
     chosen = {name: one.stamp() for name, one in (("song", settings), ("convert", convert), ("separate", separate))}
-    voices = {part: singer.converter.identity for part, singer in singers.all.items()}
-    stamp, name = signature([_VERSION, digest, stems.models, chosen, voices]), f"{title}_{singers.name}"
+    voices, name = {part: one.converter.identity for part, one in singers.all.items()}, f"{title}_{singers.name}"
+    stamp = signature([_VERSION, digest, stems.models, chosen, voices])
     folder, known = _place(output, name, stamp)
     if known:
         return known
@@ -221,7 +222,6 @@ def _place(output: Path, name: str, stamp: str) -> tuple[Path, SongReport | None
     raise AssertionError("count ends")
 
 
-# -- convert -------------------------------------------------------------------------------------------------------
 def _sung(
     stems: SongStems,
     work: Path,
@@ -254,10 +254,12 @@ def _converted(
     mix: _Mix, part: str, path: Path, singer: Singer, work: Path, how: tuple[ConvertSettings, int, Progress]
 ) -> Stem:
     """A part in another voice: in time, silent where the part is, in its place between the speakers, as loud."""
-    convert, key, progress = how
-    stem = open_stem(path, mix.boost_db)
+    (convert, key, progress), stem = how, open_stem(path, mix.boost_db)
     rated = convert.model_copy(update={"output_rate_hz": stem.sample_rate, "output_depth": "auto"})
-    kept = work / f"converted-{signature([made_of(singer.converter.identity, path, rated), key])}.flac"
+    sound, nothing = hashlib.sha256(), Audio(np.zeros(0, np.float32), stem.sample_rate)
+    [sound.update(block.tobytes()) for block in blocks_of(stem.samples)]  # the file holds the time of day
+    digits = signature([made_of(singer.converter.identity, nothing, rated), sound.hexdigest(), key])
+    kept = work / f"converted-{digits}.flac"
     told = read_or(kept.with_suffix(".json"), _Converted, None)
     if told is None or not kept.is_file():
         kept.unlink(missing_ok=True)
@@ -293,7 +295,6 @@ def _gain_db(target_lufs: float, stem: Stem) -> float:
     return max(-_MOST_GAIN_DB, min(_MOST_GAIN_DB, target_lufs - loudness_lufs(stem)))
 
 
-# -- mix -----------------------------------------------------------------------------------------------------------
 def _levelled(mix: _Mix, stems: SongStems, settings: SongSettings) -> None:
     """Add accompaniment and original; set the vocals' level, and that of all stems so that nothing clips."""
     original, music = open_stem(stems.vocals, mix.boost_db), None

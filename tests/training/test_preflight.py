@@ -21,18 +21,7 @@ import measured  # noqa: E402
 
 FRAMES = 60
 
-SMALL = (
-    "environment",
-    "equal",
-    "waiting",
-    "conversion",
-    "formats",
-    "scarcity",
-    "nccl",
-    "pairs",
-    "flight",
-    "separation",
-)
+SMALL = ("environment", "equal", "waiting", "conversion", "formats", "scarcity", "nccl", "pairs", "flight")
 
 
 @pytest.fixture
