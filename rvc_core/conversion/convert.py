@@ -178,9 +178,9 @@ class Converter:
         padded = padded_with_context(samples)
         pitch, transpose, key, warnings = self._pitch(padded, settings, key_semitones)
         padded = shift_formants(padded, pitch.transposed(-transpose), settings.formant_semitones)
-        windows = plan_windows(len(samples))
+        windows, pieces = plan_windows(len(samples)), list[np.ndarray]()
+        rate, hop = self.voice.spec.sample_rate, self.voice.spec.hop_samples
         progress.start("converting", len(windows))
-        pieces, hop = list[np.ndarray](), self.voice.spec.hop_samples
         for is_silent, group in alike(windows, gate, self._at_once):
             if stop is not None and stop.requested:
                 raise RVCError("conversion was stopped", hint="nothing was written")
@@ -191,7 +191,6 @@ class Converter:
             for _ in group:
                 progress.advance()
         joined = join_pieces(pieces, FADE_FRAMES * hop)
-        rate = self.voice.spec.sample_rate
         length = round(len(samples) * rate / SOURCE_RATE_HZ)
         joined = np.pad(joined, (0, max(0, length - len(joined))))[:length]
         if not np.isfinite(joined).all():

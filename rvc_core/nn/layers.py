@@ -235,7 +235,8 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, activated: Tensor) -> Tensor:
         """Transform x (B, C, T), of which the caller has computed the leaky ReLU for all blocks that take it."""
-        for layer, (dilated, plain) in enumerate(zip(self.convs1, self.convs2, strict=True)):
+        pairs: Any = zip(self.convs1, self.convs2, strict=True)
+        for layer, (dilated, plain) in enumerate(pairs):
             step = dilated.activated(functional.leaky_relu(x, LEAKY_SLOPE) if layer else activated)
             x = plain.added(step, x)
         return x

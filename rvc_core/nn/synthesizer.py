@@ -5,6 +5,7 @@ Source: VITS (Kim et al. 2021) with RVC's changes: content features instead of t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +96,8 @@ class SynthesisNoise:
     def joined(cls, noises: "Sequence[SynthesisNoise]") -> "SynthesisNoise":
         """Noise of several conversions as one batch; all decode the same frames."""
         kinds = [name for name in ("latent", "source", "phase") if getattr(noises[0], name) is not None]
-        return replace(noises[0], **{name: torch.cat([getattr(one, name) for one in noises]) for name in kinds})
+        together: dict[str, Any] = {name: torch.cat([getattr(one, name) for one in noises]) for name in kinds}
+        return replace(noises[0], **together)
 
     @classmethod
     def zeros(cls, spec: VoiceSpec, frames: int) -> "SynthesisNoise":

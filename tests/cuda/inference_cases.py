@@ -62,8 +62,8 @@ class _Converter(Converter):
         return content.WindowedEncoder("contentvec", width, "", str(self.device), encode)
 
 
-def conversion(gpu: FakeGpu, *, of: str, seconds: int = 21) -> dict[str, Any]:
-    """A whole conversion of a recording of two windows, with an index, and with pitch from a file."""
+def conversion(gpu: FakeGpu, *, of: str, seconds: int = 51) -> dict[str, Any]:
+    """A whole conversion of a recording of five windows, with an index, and with pitch from a file."""
     spec = SPECS[of]
     voice = VoiceFile(spec, Synthesizer(spec, with_posterior=False).state_dict(), VoiceInfo(content_name="embedded"))
     vectors = np.ones((600, spec.content_width), np.float32)
