@@ -256,8 +256,10 @@ def _converted(
     """A part in another voice: in time, silent where the part is, in its place between the speakers, as loud."""
     (convert, key, progress), stem = how, open_stem(path, mix.boost_db)
     rated = convert.model_copy(update={"output_rate_hz": stem.sample_rate, "output_depth": "auto"})
-    sound, nothing = hashlib.sha256(), Audio(np.zeros(0, np.float32), stem.sample_rate)
-    [sound.update(block.tobytes()) for block in blocks_of(stem.samples)]  # the file holds the time of day
+    sound = hashlib.sha256()
+    for block in blocks_of(stem.samples):  # not the file, which holds the time of day
+        sound.update(block.tobytes())
+    nothing = Audio(np.zeros(0, np.float32), stem.sample_rate)
     digits = signature([made_of(singer.converter.identity, nothing, rated), sound.hexdigest(), key])
     kept = work / f"converted-{digits}.flac"
     told = read_or(kept.with_suffix(".json"), _Converted, None)

@@ -22,6 +22,7 @@ from ..settings import ExtractSettings, RuntimeSettings
 from ..system.devices import choose_device
 from ..system.files import ensure_room, replace_atomically, write_text
 from ..system.threads import set_threads
+from ..system.untrusted import load_array
 from ..workspace.filelist import filelist_text, listed_text, mute_wave
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord, Manifest, covered_seconds
@@ -148,7 +149,7 @@ def _grouped(layout: Layout, progress: Progress) -> list[Group]:
     for clip in clips:
         loud = read_audio(layout.clips / f"{clip.id}.wav").samples
         samples = read_audio(layout.clips_16k / f"{clip.id}.wav", SAMPLE_RATE).samples
-        f0_hz = np.load(layout.f0_hz / f"{clip.id}.wav.npy")
+        f0_hz = load_array(layout.f0_hz / f"{clip.id}.wav.npy")
         manners.append(manner_of(samples / normal_gain(float(np.abs(loud).max())), PitchTrack(f0_hz, f0_hz > 0)))
         progress.advance(clip.id)
     names = dict(zip((clip.id for clip in clips), grouped(np.array(manners)), strict=True))
