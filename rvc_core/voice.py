@@ -11,6 +11,7 @@ from .errors import ResourceError, RVCError, SettingsError, WeightsError
 from .progress import Beside, Progress, Report, Silent
 from .settings import ConvertSettings, RuntimeSettings, SeparateSettings, SpeakSettings, text_of
 from .song_settings import SongSettings
+from .system.files import slug_of
 from .system.platforms import in_words
 from .workspace.layout import Layout, voice_path
 
@@ -78,7 +79,10 @@ class Voice:
         chosen, warnings = find_index(file, voice) if index == "auto" else (index, [])
         features = FeatureIndex.load(Path(chosen).expanduser()) if chosen else None
         used = Path(chosen).name if chosen else ""
-        name = "" if file == Path(text_of(path)).expanduser() else text_of(path)
+        name, own = text_of(path), voice.info.name
+        if file == Path(name).expanduser():  # in a file's name, the experiment's is in ASCII
+            slug = slug_of(own) if own else ""
+            name = own + file.stem.removeprefix(slug) if slug and file.stem.startswith(slug) else file.stem
         return cls(file, Converter(voice, features, runtime), used, warnings, name)
 
     def convert(
