@@ -24,6 +24,14 @@ class Windows:
     seconds: np.ndarray
 
 
+@dataclass(frozen=True)
+class Strange:
+    """Somebody else in a recording: the seconds at which windows begin, and their share of its speech."""
+
+    seconds: np.ndarray
+    share: float
+
+
 @cache
 def _scorer() -> SpeakerScorer | None:
     try:
@@ -38,8 +46,8 @@ def windows_of(audio: Audio) -> Windows | None:
     return None if scorer is None else Windows(*scorer.windows(audio))
 
 
-def strangers(people: Mapping[str, Windows]) -> dict[str, np.ndarray]:
-    """Where somebody else speaks than in most of the recordings: seconds at which windows begin, by recording.
+def strangers(people: Mapping[str, Windows]) -> dict[str, Strange]:
+    """Where somebody else speaks than in most of the recordings, by recording.
 
     Windows are joined to groups by average linkage. The largest group is the speaker; of the others, groups of three
     windows or more are strangers.
@@ -56,4 +64,7 @@ def strangers(people: Mapping[str, Windows]) -> dict[str, np.ndarray]:
     is_strange = (groups != sizes.argmax()) & (sizes[groups] >= _FEWEST_WINDOWS)
     names = np.concatenate([[name] * len(one.seconds[::every]) for name, one in people.items()])
     seconds = np.concatenate([one.seconds[::every] for one in people.values()])
-    return {str(name): seconds[is_strange & (names == name)] for name in np.unique(names[is_strange])}
+    return {
+        str(name): Strange(seconds[is_strange & (names == name)], float(is_strange[names == name].mean()))
+        for name in np.unique(names[is_strange])
+    }

@@ -18,7 +18,7 @@ from ..progress import Progress, Report, Silent, counted
 from .duplicates import Duplicate, Print, duplicates, print_of
 from .findings import RANK, UNEVEN_DB, Finding, finding, findings_of, places_of
 from .manner import LEAST_MINUTES, Group, dominating, grouped, manner_of, summed_up
-from .people import WINDOW_SECONDS, Windows, strangers, windows_of
+from .people import WINDOW_SECONDS, Strange, Windows, strangers, windows_of
 
 Grade = Literal["good", "usable", "poor"]
 _RANK: dict[Grade, int] = {"good": 0, "usable": 1, "poor": 2}
@@ -175,7 +175,7 @@ def _report(name: str, path: Path, traces: _Traces, pitch_share: float) -> Recor
 
 
 # -- recordings against each other ---------------------------------------------------------------------------------
-def _others(people: dict[str, Windows], by_folder: bool) -> dict[str, np.ndarray]:
+def _others(people: dict[str, Windows], by_folder: bool) -> dict[str, Strange]:
     """Where somebody else speaks; with `by_folder` than in most of the recording's folder."""
     folders: dict[str, dict[str, Windows]] = {}
     for name, windows_of_it in people.items():
@@ -187,7 +187,7 @@ def _compared(
     report: RecordingReport,
     usual_lufs: float,
     copies: list[Duplicate],
-    others: dict[str, np.ndarray],
+    others: dict[str, Strange],
     people: dict[str, Windows],
 ) -> Iterator[Finding]:
     """What one recording is beside the others: louder, spoken by somebody else, or there twice."""
@@ -197,10 +197,10 @@ def _compared(
     is_off = abs(off_db) > UNEVEN_DB and report.quality.loudness_lufs > SILENT_LUFS
     yield finding("loudness beside others", off_db, "dB", (is_off, "amber", than, "rvc clean levels it"))
     if name in people:
-        at = others.get(name, np.zeros(0))
-        share = len(at) / max(1, len(people[name].seconds))
-        heard = f"somebody else speaks ({100 * min(1.0, share):.0f} % of it)"
-        case = (len(at) > 0, "red", heard, "remove it, or give each person a folder and use --speakers folders")
+        strange = others.get(name, Strange(np.zeros(0), 0.0))
+        at, share = strange.seconds, strange.share
+        heard = f"somebody else speaks ({100 * share:.0f} % of it)"
+        case = (share > 0, "red", heard, "remove it, or give each person a folder and use --speakers folders")
         made = finding("speaker", share, "of 1", case)
         yield replace(made, places=[(round(float(one), 2), round(float(one) + WINDOW_SECONDS, 2)) for one in at[:5]])
     mine = [one for one in copies if one.other == name]
@@ -212,7 +212,7 @@ def _compared(
 
 
 def _of_all(
-    traces: _Traces, copies: list[Duplicate], others: dict[str, np.ndarray], groups: list[Group]
+    traces: _Traces, copies: list[Duplicate], others: dict[str, Strange], groups: list[Group]
 ) -> Iterator[Finding]:
     """What the recordings are together."""
     f0_hz = np.concatenate(traces.f0_hz or [np.zeros(0)])
@@ -231,7 +231,7 @@ def _of_all(
         yield finding("pitch evenness", min(1.0, even), "of 1")
     if traces.people:
         total = sum(len(one.seconds) for one in traces.people.values())
-        share = sum(map(len, others.values())) / max(1, total)
+        share = sum(one.share * len(traces.people[name].seconds) for name, one in others.items()) / max(1, total)
         heard = f"{100 * share:.0f} % is somebody else's voice"
         repair = "remove it, or give each person a folder and use --speakers folders"
         many = (share >= _MANY_STRANGERS, "red", heard, repair)
