@@ -19,6 +19,7 @@ from ..audio.mixing import (
     SILENT_PEAK,
     Stem,
     lag_seconds,
+    lost_db,
     loudness_lufs,
     open_stem,
     part_of,
@@ -301,7 +302,9 @@ def _levelled(mix: _Mix, stems: SongStems, settings: SongSettings) -> None:
     """Add accompaniment and original; set the vocals' level, and that of all stems so that nothing clips."""
     original, music = open_stem(stems.vocals, mix.boost_db), None
     if stems.accompaniment:
-        music = transposed(open_stem(stems.accompaniment, mix.boost_db), settings.key_semitones)
+        music = open_stem(stems.accompaniment, mix.boost_db)
+        lost = lost_db(original, music), lost_db(music, original)
+        original, music = original.gained(lost[0]), transposed(music, settings.key_semitones).gained(lost[1])
     levels = {"original_vocals": loudness_lufs(original)} | ({"accompaniment": loudness_lufs(music)} if music else {})
     target = levels["original_vocals"]
     if settings.vocals_db != "auto" and music:
