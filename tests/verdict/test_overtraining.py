@@ -298,6 +298,7 @@ REAL = {  # docs/overtraining.md has the whole table; the most that the recommen
     "ca-2min": ("good", 0.11),
     "sl-30s": ("cannot_tell", 0.06),
     "pt-2min-noisy": ("good", 0.14),
+    "fr-6min": ("undertrained", 0.19),
 }
 
 
