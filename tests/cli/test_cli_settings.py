@@ -72,6 +72,7 @@ CHANGES: list[tuple[str, str, Any, str]] = [  # the stage, its setting, another 
     ("index", "reduced_vectors", 200, ""),
     ("index", "seed", 9, ""),
     ("train", "epochs", 4, ""),
+    ("train", "groups", "", ""),  # which there are is known after extraction only
     ("train", "batch_size", 2, ""),
     ("train", "batch_size", "auto", ""),
     ("train", "max_minutes", 0.5, ""),

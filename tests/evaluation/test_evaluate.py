@@ -313,7 +313,7 @@ def test_files_are_measured_against_the_targets_recordings(
         (["silence.wav", *SOURCES, *TARGETS, "--text", "absent.tsv"], "absent.tsv' does not exist"),
         (["silence.wav", *SOURCES, *TARGETS, "--text", "other.tsv"], "no text of 'awb_01.flac'"),
         (["silence.wav", *SOURCES, *TARGETS, "--text", ""], "no text of 'awb_01.flac'"),
-        (["silence.wav", *SOURCES, *TARGETS, "--index-rate", "0.5"], "index_rate has no effect"),
+        (["silence.wav", *SOURCES, *TARGETS, "--index-rate", "0.5"], "--index-rate has no effect"),
         (["notes.wav", *SOURCES, *TARGETS], "notes.wav"),
         pytest.param(["silence.wav", *SOURCES, *TARGETS], "silence.wav: no speech", marks=needs_scorers),
     ],

@@ -90,7 +90,7 @@ def test_a_history_becomes_one_picture_a_question_and_words_that_say_the_same():
 
 @pytest.mark.parametrize("values", [(0.5345, 0.536), (-12345.5, -12300.25), (1.00001, 1.00002), (3.0, 90.0)])
 def test_no_number_beside_a_curve_is_cut_off(values: tuple[float, float]) -> None:
-    drawn = plots._picture(plots.Drawing("title", "term", "words", lambda axes: axes.plot([0, 1], values)))
+    drawn = plots.picture(plots.Drawing("title", "term", "words", lambda axes: axes.plot([0, 1], values)))
     image = imread(io.BytesIO(drawn.png))
     edge = image[image.shape[0] // 5 :, : image.shape[1] // 50]
     assert np.ptp(edge, axis=(0, 1)).max() < 0.01

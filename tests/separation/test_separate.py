@@ -344,7 +344,7 @@ def test_the_embedded_network_tells_songs_from_instrumentals_at_any_level(level)
     mix, vocals = song()
     short = mix - vocals
     short[:, 2 * RATE_HZ : 4 * RATE_HZ] += vocals[:, 2 * RATE_HZ : 4 * RATE_HZ]
-    for samples, empty in ((mix, []), (short, []), (vocals, [])):
+    for samples, empty in ((mix, []), (short, []), (vocals, ["instrumental"])):
         assert separate((level * samples).astype(np.float32), RATE_HZ).empty == empty
     rhythm = (mix - vocals) * (np.sin(np.arange(mix.shape[1]) / 4000) > 0)
     noise = np.random.default_rng(0).standard_normal(mix.shape)
