@@ -22,7 +22,7 @@ def headline(verdict: Verdict, minutes_left: float | None = None) -> str:
     minutes_left : float, optional
         None: not known yet.
     """
-    if verdict.sentence == NOTHING_HELD_OUT:
+    if verdict.sentence.startswith(NOTHING_HELD_OUT):
         sentence = say("goes_unjudged")
     elif verdict.best is None or verdict.state == "cannot_tell":
         sentence = say("goes_collapsed" if verdict.state == "collapsed" else "goes_cannot_tell")

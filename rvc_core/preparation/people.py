@@ -40,6 +40,11 @@ def _scorer() -> SpeakerScorer | None:
         return None
 
 
+def can_embed() -> bool:
+    """Whether Resemblyzer is installed."""
+    return _scorer() is not None
+
+
 def windows_of(audio: Audio) -> Windows | None:
     """Speaker embeddings of a recording; None without Resemblyzer."""
     scorer = _scorer()

@@ -132,12 +132,12 @@ def repair(
     usual = float(np.median([stem[1].loudness_lufs for stem in measured.values()])) if measured else 0.0
     target = min(_LOUDEST_LUFS, max(_QUIETEST_LUFS, usual))
     rows: list[Repaired] = []
-    taken = {output / one.output for one in done.values()}
+    taken, ours = ({output / one.output for one in rows} for rows in (done.values(), known["recordings"]))
     progress.start("repairing", len(measured))
     for name, (digest, before) in measured.items():
         row = done.get((name, digest))
         if row is None:
-            row = _copied(name, files[name], output, taken, (digest, before, target, separation, runtime))
+            row = _copied(name, files[name], output, (taken, ours), (digest, before, target, separation, runtime))
             taken.add(output / row.output)
         rows.append(row)
         write_json(output / _REPORT, {"recordings": [asdict(one) for one in rows], "failed": failed})
@@ -157,7 +157,7 @@ def _measured(
     progress.start("measuring", len(files))
     for name, path in files.items():
         try:
-            digest = sha256_of(path)
+            digest = sha256_of(path) if path.exists() else ""  # a dead link is told when it is read
             if row := done.get((name, digest)):
                 measured[name] = digest, row.before
             else:
@@ -180,8 +180,9 @@ def _figures(quality: Quality, accompaniment_db: float | None = None) -> Figures
     )
 
 
-def _copied(name: str, path: Path, output: Path, taken: set[Path], how: tuple[Any, ...]) -> Repaired:
-    """Repair one recording and write the copy, or copy it as it is."""
+def _copied(name: str, path: Path, output: Path, places: tuple[set[Path], set[Path]], how: tuple[Any, ...]) -> Repaired:
+    """Repair one recording and write the copy, or copy it as it is; what others put there is kept."""
+    taken, ours = places
     digest, before, target, separation, runtime = how
     stem = read_stem(path)
     quality = measure(stem.mono)
@@ -193,7 +194,7 @@ def _copied(name: str, path: Path, output: Path, taken: set[Path], how: tuple[An
         repairs += levelled
     before = _figures(quality, accompaniment)
     wanted = output / name if not repairs else (output / name).with_suffix(".flac")
-    place = numbered(wanted, taken.__contains__)
+    place = numbered(wanted, lambda one: one in taken or (one.exists() and one not in ours))
     if repairs:
         made.save(place)
         written = read_stem(place)

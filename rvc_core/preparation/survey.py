@@ -18,12 +18,13 @@ from ..progress import Progress, Report, Silent, counted
 from .duplicates import Duplicate, Print, duplicates, print_of
 from .findings import RANK, UNEVEN_DB, Finding, finding, findings_of, places_of
 from .manner import LEAST_MINUTES, Group, dominating, grouped, manner_of, summed_up
-from .people import WINDOW_SECONDS, Strange, Windows, strangers, windows_of
+from .people import WINDOW_SECONDS, Strange, Windows, can_embed, strangers, windows_of
 
 Grade = Literal["good", "usable", "poor"]
 _RANK: dict[Grade, int] = {"good": 0, "usable": 1, "poor": 2}
 _FEW_MINUTES, _ENOUGH_MINUTES = 1.0, 10.0
 _PITCH_MINUTES = 10.0  # of all recordings together: FCPE takes two seconds of a CPU for a minute
+_TIMBRE = {"noise", "reverb", "bandwidth", "clipping", "accompaniment"}  # with these, one person sounds like another
 _NARROW_SEMITONES, _MANY_STRANGERS = 6.0, 0.1
 
 
@@ -98,11 +99,11 @@ class _Traces:
     manners: list[np.ndarray] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
-    def take(self, name: str, audio: Audio, pitch_share: float) -> None:
-        """Fingerprint, embeddings, and the pitch of the recording's middle."""
+    def take(self, name: str, audio: Audio, pitch_share: float, is_clear: bool) -> None:
+        """Fingerprint, embeddings where it is clear, and the pitch of the recording's middle."""
         audio = audio.resample(SAMPLE_RATE)
         self.prints[name] = print_of(audio)
-        if (found := windows_of(audio)) is not None:
+        if is_clear and (found := windows_of(audio)) is not None:
             self.people[name] = found
         start = (1 - pitch_share) / 2 * audio.seconds
         part = audio[start : start + max(SHORTEST_SECONDS, pitch_share * audio.seconds)]
@@ -134,7 +135,7 @@ def inspect(dataset: Path | str, *, by_folder: bool = False, progress: Progress 
     files = find_recordings(Path(dataset).expanduser().absolute())
     progress.start("inspecting", len(files.recordings))
     reports, traces = [], _Traces()
-    claimed = sum(map(header_seconds, files.recordings.values()))
+    claimed = sum(header_seconds(path) for path in files.recordings.values() if path.exists())
     pitch_share = min(1.0, 60 * _PITCH_MINUTES / max(claimed, 1.0))
     for name, path in files.recordings.items():
         reports.append(_report(name, path, traces, pitch_share))
@@ -150,7 +151,7 @@ def inspect(dataset: Path | str, *, by_folder: bool = False, progress: Progress 
     groups = summed_up(names, traces.seconds)
     of_all = [*_of_all(traces, copies, others, groups)]
     verdict, advice = _overall(reports, minutes, of_all)
-    without = {} if traces.people or not traces.prints else {"speaker": "install Resemblyzer to find other voices"}
+    without = {} if can_embed() or not traces.prints else {"speaker": "install Resemblyzer to find other voices"}
     unread = unread_folders(files)
     sums = round(minutes, 3), verdict, advice, reports, unread, round(spoken, 3)
     return DatasetReport(*sums, of_all, groups, without)
@@ -166,7 +167,8 @@ def _report(name: str, path: Path, traces: _Traces, pitch_share: float) -> Recor
     if loud := beyond_full_scale(audio):
         findings.insert(0, Finding("level", "red", float(np.abs(audio.samples).max()), "", loud))
     elif len(findings) > 1:  # it is not silent
-        traces.take(name, audio, pitch_share)
+        is_clear = not any(one.colour != "green" and one.measure in _TIMBRE for one in findings)
+        traces.take(name, audio, pitch_share, is_clear)
     findings = [
         replace(one, places=places_of(one.measure, audio, quality)) if one.colour != "green" else one
         for one in findings

@@ -6,7 +6,7 @@ import numpy as np
 
 from .learning_curve import LEAST_POINTS, History, Series, Trend, fit_trend
 
-_LIKENESS = 0.5  # what a growing similarity counts for, beside 1 for everything else; both in units of their fall
+_LIKENESS = 1 / 3  # what a growing similarity counts for, beside 1 for everything else; both in units of their fall
 METRICS = {  # of held-out recordings: higher is better, name of the axis, description
     "heldout/mel": (False, "held-out mel", "mel distance to held-out recordings"),
     "heldout/stft": (False, "", "STFT distance to held-out recordings"),

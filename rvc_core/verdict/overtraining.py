@@ -150,6 +150,7 @@ def verdict_of(records: Iterable[dict[str, Any]], *, running: bool = False) -> V
     first = "listen first" if state == "cannot_tell" else "recommended"
     candidates = _candidates(history, trends, worth, guide, failed_at, first)
     best = next((one for one in candidates if first in one.why), None)
+    unjudged = state == "cannot_tell" and len(history.validations) >= LEAST_POINTS and "heldout/mel" not in trends
     level_from = _level_from(history, worth, whole) if state == "good" and whole and worth else None
     points = {name: _turning_point(history, trend) for name, trend in trends.items()}
     for name, step in (("loss/g/total", guide.lowest), ("loss/g/mel", next(iter(guide.minima), None))):
@@ -166,7 +167,7 @@ def verdict_of(records: Iterable[dict[str, Any]], *, running: bool = False) -> V
         best,
         level_from,
         candidates,
-        _sentence(state, best, level_from, failures),
+        _unjudged(best) if unjudged else _sentence(state, best, level_from, failures),
         _reasons(history, trends, guide),
         points,
         failures,
@@ -305,10 +306,14 @@ def _sentence(state: State, best: Candidate | None, level_from: int | None, fail
         + (f", starting with {voice}." if best else "."),
         "undertrained": f"the voice still improves: train longer. Until then, take {voice}.",
         "good": f"take {voice}. From epoch {level_from} on, more training neither helps nor harms.",
-        "overtrained": f"take {voice}: after that, training fitted its own recordings and got worse on all others.",
+        "overtrained": f"take {voice}: after that it got worse on recordings that it never heard.",
         "collapsed": f"training failed ({', '.join(one.name for one in failures)}): "
         + (f"take {voice}, saved before that." if best else "no voice was saved before that."),
     }[state]
+
+
+def _unjudged(best: Candidate | None) -> str:
+    return NOTHING_HELD_OUT + (f" Begin with the voice of epoch {best.epoch}." if best else "")
 
 
 def _reasons(history: History, trends: dict[str, Trend], guide: GuideReading) -> list[str]:
@@ -352,4 +357,4 @@ def verdict_of_experiment(layout: Layout) -> Verdict:
     verdict = verdict_of(rows, running=bool(holder(layout.lock)))
     if verdict.state != "cannot_tell" or any(layout.heldout.clips.glob("*.wav")):
         return verdict
-    return replace(verdict, sentence=NOTHING_HELD_OUT)
+    return replace(verdict, sentence=_unjudged(verdict.best))

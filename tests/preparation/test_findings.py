@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from scipy import signal
 
 from rvc_core.audio.quality import measure, reverb_seconds
 from rvc_core.audio.waveform import Audio, read_audio
@@ -118,6 +119,11 @@ def test_another_voice_is_found_with_its_share_and_said_to_be_not_measured_witho
     ours, theirs = (sorted(voice_folder(name).glob("*.flac")) for name in ("target", "source"))
     for path in [*ours[:6], theirs[0], theirs[1]]:
         (tmp_path / f"{path.parent.name} {path.name}").write_bytes(path.read_bytes())
+    known = read_audio(ours[6])  # the same person on a telephone
+    narrow = signal.sosfilt(
+        signal.butter(8, (300, 3400), "bandpass", fs=known.sample_rate, output="sos"), known.samples
+    )
+    Audio(narrow.astype(np.float32), known.sample_rate).save(tmp_path / "telephone.flac")
     report = inspect(tmp_path)
     strange = {one.recording for one in report.recordings for each in one.findings if str(each).startswith("somebody")}
     assert strange == {f"source {path.name}" for path in theirs[:2]}

@@ -122,6 +122,21 @@ def test_what_is_done_is_not_done_again(takes: Path, separations: list[str]) -> 
     assert separations.count("vocals") == asked.count("vocals") + 1
 
 
+def test_files_of_others_in_the_folder_stay_and_a_dead_link_is_named(takes: Path, separations: list[str]) -> None:
+    _write(takes / "a.wav", _speech())
+    copies = takes.parent / "copies"
+    repair(takes, copies)
+    (copies / "b.wav").write_text("mine")
+    _write(takes / "b.wav", _speech(seed=2))
+    (takes / "c.wav").symlink_to("nowhere")
+    report = repair(takes, copies)
+    assert (copies / "b.wav").read_text() == "mine" and [row.output for row in report.recordings] == [
+        "a.wav",
+        "b (2).wav",
+    ]
+    assert report.failed[0]["recording"] == "c.wav" and "link to nowhere" in report.failed[0]["error"]
+
+
 def test_without_a_model_the_fault_stays_and_is_told(takes: Path, separations: list[str]) -> None:
     _write(takes / "room.wav", _in_a_room(_speech(8.0), 1.6))
     _write(takes / "noisy.wav", _speech(8.0, noise_db=-15.0))
