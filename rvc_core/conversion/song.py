@@ -32,7 +32,7 @@ from ..audio.mixing import (
     true_peak_db,
     true_peak_of,
 )
-from ..audio.waveform import Audio, save_channels
+from ..audio.waveform import Audio, header_seconds, save_channels
 from ..errors import AudioError
 from ..progress import Progress, Report, Silent
 from ..settings import ConvertSettings, SeparateSettings
@@ -210,7 +210,7 @@ def _excerpt(song: Path, work: Path) -> Path:
 
 
 def _place(output: Path, name: str, stamp: str) -> tuple[Path, SongReport | None]:
-    """The folder of a result, and its report if it is there already; other results keep their folders."""
+    """The folder of a result, and its report if it is there and whole; other results keep their folders."""
     for number in itertools.count(1):
         folder = output / (name if number == 1 else f"{name} ({number})")
         if not os.path.lexists(folder):
@@ -218,7 +218,7 @@ def _place(output: Path, name: str, stamp: str) -> tuple[Path, SongReport | None
         known = read_or(folder / _REPORT, SongReport, None)
         if known and known.made_of == stamp:
             files = [Path(known.output).name, *(stem["file"] for stem in known.stems)]
-            if all((folder / file).is_file() for file in files):
+            if all(header_seconds(folder / file) > 0.9 * known.seconds for file in files):  # there, and whole
                 return folder, replace(known, output=str(folder / files[0]), skipped=True)
     raise AssertionError("count ends")
 

@@ -248,6 +248,17 @@ def test_a_second_run_separates_and_converts_nothing_again(
     assert _sing(file, tmp_path / "out", voice).skipped
 
 
+@pytest.mark.parametrize("harm", [lambda whole: b"x" * 100, lambda whole: whole[: len(whole) // 2]])
+def test_a_damaged_result_is_made_again(
+    harm: Callable[[bytes], bytes], song: Callable[..., Path], tmp_path: Path
+) -> None:
+    file, voice = song(), Parrot()
+    first = Path(_sing(file, tmp_path / "out", voice).output)
+    first.write_bytes(harm(first.read_bytes()))
+    again = _sing(file, tmp_path / "out", voice)
+    assert not again.skipped and read_stem(Path(again.output)).seconds == pytest.approx(3.0, abs=0.1)
+
+
 def test_a_killed_run_leaves_nothing_half_written_and_goes_on(
     song: Callable[..., Path], tmp_path: Path, separator: Separator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
