@@ -26,6 +26,8 @@ from .models import KINDS, chosen, load, parsed_kinds
 RECORD = "separation.json"
 _SILENT_RMS = 1e-5  # -100 dBFS
 _WAV_BYTES = 4_000_000_000  # a plain WAV cannot be larger
+_OPPOSED = 2.0  # a correlation of -0.5
+_OPPOSED_TOLD = "its channels cancel each other, so voices are missed: turn one channel over in an editor first"
 
 
 @dataclass(frozen=True)
@@ -297,11 +299,14 @@ def _written(run: _Run, song: Path, hidden: Path) -> dict[str, Any]:
             size = max(1.0, reader.seconds) * reader.sample_rate_hz * reader.channels * 4
             ensure_room(hidden, round(2 * size), is_output=True)
             whole, made = Loudness(reader.sample_rate_hz), [_Level(reader.sample_rate_hz) for _ in names]
+            energies = np.zeros(2)  # of channels that have nothing in common, and of their mean
             pairs = run.separated(kind, reader, reader.channels, reader.sample_rate_hz, reader.seconds)
             with contextlib.ExitStack() as closing:
                 files = [closing.enter_context(_wav(hidden / f"{name}.wav", reader, size)) for name in names]
                 for pair in pairs:
-                    whole.add((pair[0] + pair[1]).T)
+                    both = (pair[0] + pair[1]).T
+                    whole.add(both)
+                    energies += np.vdot(both, both) / both.shape[1] ** 2, np.square(both.mean(1)).sum()
                     for file, level, block in zip(files, made, pair, strict=True):
                         _append(file, level.add(block))
             frames = made[0].count // reader.channels
@@ -310,6 +315,8 @@ def _written(run: _Run, song: Path, hidden: Path) -> dict[str, Any]:
             levels |= {name: level.decibels for name, level in zip(names, made, strict=True)}
         if source == song and whole.is_silent:
             raise AudioError(f"{song.name!r} is silent", hint="choose a song with sound in it")
+        if source == song and reader.channels > 1 and energies[0] > _OPPOSED * energies[1]:
+            notes.append(_OPPOSED_TOLD)
         if not run.judged(kind, made):
             break
         source = hidden / f"{names[0]}.wav"

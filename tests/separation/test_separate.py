@@ -366,3 +366,11 @@ def test_the_command_refuses_before_it_writes(tmp_path, words, status, capsys):
     path = written(tmp_path / "a.wav", song()[0])
     assert main(["separate", str(path), "--output", str(tmp_path / "stems"), *words]) == 1
     assert status in capsys.readouterr().err and sorted(os.listdir(tmp_path)) == ["a.wav"]
+
+
+def test_channels_that_cancel_are_told(tmp_path, capsys):
+    mix, _ = song()
+    for name, channels, told in (("same", [mix[0], mix[0]], False), ("opposed", [mix[0], -0.9 * mix[0]], True)):
+        path = written(tmp_path / f"{name}.wav", np.stack(channels))
+        assert main(["separate", str(path), "--output", str(tmp_path / "stems")]) == 0
+        assert ("channels cancel each other" in capsys.readouterr().out) == told
