@@ -5,7 +5,6 @@ Music is that of `benchmarks/separation.py`; espeak-ng adds a synthesised speake
 
     python benchmarks/survey.py VOICES                    # figures, findings and false alarms
     python benchmarks/survey.py VOICES --hour             # time and memory of an hour in files of five minutes
-    python benchmarks/survey.py VOICES --train OUTPUT     # what four defects cost a voice: twelve nano trainings
 """
 
 import argparse
@@ -13,7 +12,6 @@ import io
 import json
 import resource
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -335,7 +333,7 @@ def _mp3(audio: Audio) -> Audio:
     return Audio(samples, rate)
 
 
-# -- time, memory, harm --------------------------------------------------------------------------------------------
+# -- time and memory --------------------------------------------------------------------------------------------------
 def hour(voices: Path) -> None:
     """Print the processor time and the memory of an hour, in twelve files of five minutes."""
     from rvc_core.preparation.survey import inspect
@@ -358,40 +356,15 @@ def hour(voices: Path) -> None:
         print(report)
 
 
-def trainings(voices: Path, output: Path) -> None:
-    """Train a nano for five minutes on each of four defects at three levels, and print what it costs likeness."""
-    planned = {"noise": (25, 15, 5), "clipping": (0.1, 1, 5), "room": (0.3, 0.7, 1.5), "music": (-25, -15, -5)}
-    for name, level in [("clean", 0.0), *((name, level) for name, levels in planned.items() for level in levels)]:
-        dataset, voice = output / f"{name} {level:g}", f"survey {name} {level:g}"
-        dataset.mkdir(parents=True, exist_ok=True)
-        for number, path in enumerate(sentences(voices, "lj")):
-            audio = read_audio(path)
-            made = audio.samples
-            if name != "clean":
-                made = DEFECTS[name].plant(audio, level, np.random.default_rng(number))
-            soundfile.write(dataset / f"{path.stem}.wav", made / max(1.0, np.abs(made).max()), audio.sample_rate)
-        command = [sys.executable, "-m", "rvc_core.cli"]
-        chosen = ["--dataset", str(dataset), "--preset", "nano-24k", "--max-minutes", "5", "--foreground"]
-        subprocess.run([*command, "run", voice, *chosen], check=True)
-        unlike, target = voices / "sources/vctk", voices / "heldout/lj"
-        made = output / f"{dataset.name} converted"
-        subprocess.run([*command, "convert", voice, str(unlike), "--output", str(made)], check=True)
-        asked = ["evaluate", str(unlike), str(made), "--target", str(target), "--json"]
-        print(name, level, subprocess.run([*command, *asked], check=True, capture_output=True, text=True).stdout)
-
-
 def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description="Compare the survey's figures with defects of known size.")
     parser.add_argument("voices", type=Path)
     parser.add_argument("--hour", action="store_true")
-    parser.add_argument("--train", type=Path)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if arguments.hour:
         hour(arguments.voices)
-    elif arguments.train:
-        trainings(arguments.voices, arguments.train)
     else:
         made = tables(arguments.voices)
         for person, found in made["alarms"].items():
