@@ -168,7 +168,7 @@ def verdict_of(records: Iterable[dict[str, Any]], *, running: bool = False) -> V
         level_from,
         candidates,
         _unjudged(best) if unjudged else _sentence(state, best, level_from, failures),
-        _reasons(history, trends, guide),
+        _reasons(history, trends, whole, guide),
         points,
         failures,
         _ranking(history, curve, best),
@@ -316,27 +316,29 @@ def _unjudged(best: Candidate | None) -> str:
     return NOTHING_HELD_OUT + (f" Begin with the voice of epoch {best.epoch}." if best else "")
 
 
-def _reasons(history: History, trends: dict[str, Trend], guide: GuideReading) -> list[str]:
-    """The evidence, one line per metric, and what is missing."""
-    lines = []
-    for name, trend in trends.items():
+def _reasons(history: History, trends: dict[str, Trend], whole: Trend | None, guide: GuideReading) -> list[str]:
+    """The evidence: all metrics as one, each metric, and what is missing."""
+
+    def course(trend: Trend) -> str:
         best, low, high = map(history.epoch_at, (trend.best_step, trend.earliest_step, trend.latest_step))
-        course = "still improving" if trend.improving else "level within its noise"
         if trend.turned:
-            course = (
-                f"best at epoch {best} (likely {low} to {high}), then worse by {trend.rise / trend.noise:.1f} × noise"
-            )
-        lines.append(f"{METRICS[name][2]} ({name}): {course}")
-    if not any(name.startswith("heldout/") for name in trends):
+            rise = f"by {trend.rise / trend.noise:.1f} × noise"
+            return f"best at epoch {best} (likely {low} to {high}), then worse {rise}" if best else f"worse {rise}"
+        return "still gets better" if trend.improving else "no longer changes beyond its noise"
+
+    lines = [f"{METRICS[name][2]} ({name}): {course(trend)}" for name, trend in trends.items()]
+    if any(name.startswith("heldout/") for name in trends):
+        lines[:0] = [f"all of these together, which decides: {course(whole)}"] if whole else []
+    else:
         lines.append(
             f"{len(history.series('heldout/mel')[0])} of the {LEAST_POINTS} validations on held-out recordings that a "
             "verdict needs"
         )
     if guide.lowest is not None:
-        since = "flat or rising since: the guide would call it overtrained" if guide.turned else "no clear turn"
+        since = "flat or rising since: guides would call it overtrained" if guide.turned else "no clear turn"
         lines.append(
-            f"g/total, smoothed {SMOOTHING}: lowest at epoch {history.epoch_at(guide.lowest)}, {since} "
-            "(for information: training losses do not decide the verdict)"
+            f"training loss g/total, which guides read (smoothed {SMOOTHING}): lowest at epoch "
+            f"{history.epoch_at(guide.lowest)}, {since}; it does not decide here"
         )
     return lines
 
