@@ -42,6 +42,7 @@ from rvc_core.verdict.overtraining import verdict_of
 from rvc_core.voice import Voice
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.metrics import history
+from rvc_core.workspace.voice_file import load_voice
 
 DRAWS, STEPS_KEPT = 2000, 150
 FIGURES = {"mel": 1, "pitch": 1, "similarity": -1, "words": 1, "clean": -1}  # -1: more is better
@@ -102,26 +103,35 @@ def with_together(found: dict[str, np.ndarray], of: dict[str, np.ndarray]) -> di
     return {**found, "together": np.mean([(found[name] - of[name].min()) / np.ptp(of[name]) for name in of], axis=0)}
 
 
-def picks(record: list[Row], steps: list[int]) -> dict[str, int]:
-    """Which voice each way of choosing takes: number in `steps`."""
-    verdict, (heard, values) = verdict_of(record), History.of(record).series("heldout/mel")
+def picks(record: list[Row], voices: list[Row]) -> dict[str, int]:
+    """Which of `voices` each way of choosing takes; only the verdict can take an average."""
+    best, (heard, values) = verdict_of(record).best, History.of(record).series("heldout/mel")
+    steps, ours = [row["step"] for row in voices], {}
+    if best is not None:
+        paths = [row.get("path") for row in voices]
+        ours = {"this verdict": paths.index(best.path) if best.path else steps.index(best.step)}
     places = {
-        "this verdict": verdict.best.step if verdict.best else None,
+        "this verdict, no average": next((one.step for one in verdict_of(singles(record)).candidates), None),
         **next((row["picks"] for row in record if row["kind"] == "guide"), {}),
         "lowest held-out mel": heard[values.argmin()] if len(values) else None,
         "the last voice": steps[-1],
         "the first voice": steps[0],
     }
-    return {
+    return ours | {
         name: int(np.argmin([abs(step - place) for step in steps]))
         for name, place in places.items()
         if place is not None
     }
 
 
+def singles(record: list[Row]) -> list[Row]:
+    """A record as if no average had been made."""
+    return [row for row in record if row["kind"] != "average"]
+
+
 def report(name: str, record: list[Row]) -> dict[str, float]:
     """Print what each pick of a record loses; returns the regrets in all figures together."""
-    voices = [row for row in record if row["kind"] == "voice"]
+    voices = [row for row in record if "unheard" in row]
     of, random = figures(voices), np.random.default_rng(0)
     sizes = {len(values) for values in voices[0]["unheard"].values()}
     whole, drawn, halves = with_together(of, of), [], []
@@ -141,7 +151,7 @@ def report(name: str, record: list[Row]) -> dict[str, float]:
     print(f"\n{name}: {len(voices)} voices to epoch {voices[-1]['epoch']}; {verdict.state}: {verdict.sentence}")
     print("| pick | epoch | " + " | ".join(whole) + " | crossed |")
     print("|---" * (3 + len(whole)) + "|")
-    for way, number in picks(record, [voice["step"] for voice in voices]).items():
+    for way, number in picks(record, voices).items():
         losses = [values[number] - values.min() for values in whole.values()]
         cells = [f"{loss:.3f}" for loss in losses]
         if drawn:
@@ -154,11 +164,16 @@ def report(name: str, record: list[Row]) -> dict[str, float]:
                 ("**{:.3f} ± {:.3f}**" if loss > 2 * noise else "{:.3f} ± {:.3f}").format(loss, noise)
                 for loss, noise in [*zip(losses, noises, strict=True), (np.mean(crossed), np.std(crossed))]
             ]
-        print(f"| {way} | {voices[number]['epoch']} | " + " | ".join(cells) + " |")
+        print(f"| {way} | {called(voices[number])} | " + " | ".join(cells) + " |")
         regrets[way] = float(losses[-1])
     for figure, values in whole.items():
-        print(f"best {figure}: epoch {voices[int(values.argmin())]['epoch']}, {values.min():.4f} to {values.max():.4f}")
+        print(f"best {figure}: epoch {called(voices[int(values.argmin())])}, {values.min():.4f} to {values.max():.4f}")
     return regrets
+
+
+def called(voice: Row) -> str:
+    """The epoch of a voice, or those of an average."""
+    return f"{voice['from_epoch']} to {voice['epoch']}" if voice["kind"] == "average" else str(voice["epoch"])
 
 
 def compare(regrets: dict[str, dict[str, float]]) -> None:
@@ -186,19 +201,20 @@ def compare(regrets: dict[str, dict[str, float]]) -> None:
 
 def curve(layout: Layout, scores: list[Row]) -> list[Row]:
     """The record of a training: 150 of its steps, all validations, its voices with their scores, the guide's picks."""
-    by_step = {row["step"]: {name: list(row[name].values()) for name in FIGURES} for row in scores}
+    by_path = {row["path"]: {name: list(row[name].values()) for name in FIGURES} for row in scores}
     rows = history(layout)
     guide = read_as_the_guide(History.of(rows))
     low = {"guide: lowest g/total": guide.lowest, "guide: lowest mel": next(iter(guide.minima), None)}
-    kept, every = [], max(1, max(by_step) // STEPS_KEPT)
+    kept, every = [], max(1, rows[-1]["step"] // STEPS_KEPT)
     for row in rows:
         place = {name: row[name] for name in ("kind", "step", "epoch")}
         if row["kind"] == "step" and row["step"] % every == 0:
             kept.append({**place, **{name: round(row[name], 3) for name in LOSSES}})
         elif row["kind"] == "validation":
             kept.append(row)
-        elif row["kind"] == "voice" and row["step"] in by_step:
-            kept.append({**place, "path": row["path"], "unheard": by_step[row["step"]]})
+        elif row.get("path") in by_path:
+            measured = row if row["kind"] == "average" else place | {"path": row["path"]}
+            kept.append({**measured, "unheard": by_path[row["path"]]})
     return [*kept, {"kind": "guide", "picks": low}]
 
 
@@ -218,10 +234,9 @@ def main() -> None:
         rows = read_jsonl(kept, dict) if kept.exists() else []
         scorer = Scorer(recordings_in(arguments.target), recordings_in(arguments.source), arguments.text)
         for path in layout.voices():
-            step = layout.step_of(path)
-            if path != layout.final_voice and step not in {row["step"] for row in rows}:
-                epoch = int(path.stem.rsplit("_e", 1)[1].split("_")[0])
-                rows.append({"step": step, "epoch": epoch, **scorer(path)})
+            is_average = bool(load_voice(path).info.note)
+            if (path != layout.final_voice or is_average) and path.name not in {row["path"] for row in rows}:
+                rows.append({"path": path.name, **scorer(path)})
                 write_jsonl(kept, rows)
         write_jsonl(arguments.curve, curve(layout, rows))
     compare({path.stem: report(path.stem, read_jsonl(path, dict)) for path in arguments.report or [arguments.curve]})

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..errors import CheckpointError, DivergedError, ResourceError
+from ..errors import DivergedError, ResourceError
 from ..nn.spectrogram import mel_spectrogram
 from ..presets import VoiceSpec
 from ..progress import Progress, Stop
@@ -27,9 +27,10 @@ from ..workspace.dataset import Batch
 from ..workspace.layout import Layout
 from ..workspace.metrics import PICTURE_INTERVAL_STEPS, SAVED_SOUND, MetricsLog
 from ..workspace.retention import prune_voices
-from ..workspace.voice_file import load_voice, synthesizer_of
+from ..workspace.voice_file import save_voice
 from . import start
 from .distributed import Ranks
+from .final_voice import better_average, refuse_broken
 from .graphs import StepGraphs
 from .memory import Portions
 from .pace import Pace
@@ -37,10 +38,8 @@ from .position import NAN_STEPS, Caution, Position
 from .precision import DTYPES
 from .saves import Saves
 from .step import Networks, StepResult
-from .validate import speak
 from .validation import Validation
 
-_SILENT = 1e-6  # of full scale: a voice that is quieter makes no sound
 _ENDINGS = ("", "time", "stop", "interrupt")  # where processes differ, the last of them counts
 
 
@@ -147,7 +146,7 @@ class Trainer:
         if asked:
             wish = "interrupt" if asked[0] == "interrupt" else "stop"
         else:
-            wish = "" if self.pace.has_time(self.validation.seconds) else "time"
+            wish = "" if self.pace.has_time(2 * self.validation.seconds) else "time"
         return _ENDINGS[self.ranks.most(_ENDINGS.index(wish))]
 
     def step(self, batch: Batch) -> bool:
@@ -362,8 +361,12 @@ class Trainer:
                 f"step {step} could not be saved: there is no room in {layout.root}",
                 hint=f"free some space; the same command continues from step {max(0, saves.saved_step)}",
             )
-        saves.write_voice(layout.final_voice, checkpoint)
-        self._refuse_broken_voice()
+        if voice := better_average(layout, self.validation, self.log, self.networks.device):
+            save_voice(layout.final_voice, voice)
+        else:
+            saves.write_voice(layout.final_voice, checkpoint)
+        clips = self.validation.clips if len(self.validation.clips) else self.clips
+        refuse_broken(layout.final_voice, step, clips[0], self.networks.device)
         self.assess(running=False)
 
     def _end_at_checkpoint(self) -> None:
@@ -375,17 +378,6 @@ class Trainer:
             )
         self.return_to_checkpoint()
         self.log.rewind(self.position.step)
-
-    def _refuse_broken_voice(self) -> None:
-        """Synthesise three seconds of a clip with the voice that was written."""
-        path, clips = self.layout.final_voice, self.validation.clips
-        voice, clip = load_voice(path), (clips if len(clips) else self.clips)[0]
-        audio = speak(synthesizer_of(voice).to(self.networks.device), clip.excerpt(0, 300))
-        if voice.info.step != self.position.step or not audio.isfinite().all() or audio.std() < _SILENT:
-            raise CheckpointError(
-                f"{path.name} does not sound as it should after it was written",
-                hint="check the disk, then run the same command: the checkpoint is there",
-            )
 
     def _log_mels(self) -> None:
         if self.newest is not None:

@@ -86,6 +86,10 @@ class Validation:
         self.figures, self.step = findings.values, step
         return findings
 
+    def figures_of(self, generator: Synthesizer) -> dict[str, float]:
+        """What is measured of a voice that is not the one in training; nothing is noted."""
+        return self.examiner(generator).values if self.examiner else {}
+
     def heldout(self, generator: Synthesizer) -> Audio | None:
         """What the voice makes of the first held-out clip; None where there is none."""
         return self.examiner.heldout(generator) if self.examiner else None

@@ -1,10 +1,10 @@
 """The held-out reading: trends of what was measured on unheard recordings, and what a voice is worth by them."""
 
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from .learning_curve import LEAST_POINTS, History, Series, Trend, fit_trend
+from .learning_curve import LEAST_POINTS, History, Trend, finite, fit_trend
 
 _LIKENESS = 1 / 3  # what a growing similarity counts for, beside 1 for everything else; both in units of their fall
 METRICS = {  # of held-out recordings: higher is better, name of the axis, description
@@ -30,39 +30,47 @@ def trends_of(history: History) -> dict[str, Trend]:
     }
 
 
-def together(history: History, trends: dict[str, Trend]) -> Series | None:
-    """Combine all metrics into one curve: each scaled by its range and weighted by its inverse noise variance.
+class Worth:
+    """How much worse voices are than one that is best in everything, in units of what training moved each metric.
 
-    Similarity counts only once it falls: it may keep rising while the voice gets worse at everything else.
+    Metrics are weighted by their inverse noise variance. Similarity counts fully only where it falls, as it may keep
+    rising while the voice gets worse at everything else; its growth counts by `_LIKENESS` for which voice to take.
+
+    Attributes
+    ----------
+    curve : (array, array) or None
+        Steps of the validations that have enough metrics, and all metrics as one.
+    whole : Trend or None
+        Its trend; None with too few points.
     """
-    if not trends:
-        return None
-    counted = [name for name, trend in trends.items() if name != AXES["similarity"] or trend.turned]
-    total = dict.fromkeys(history.validations, 0.0)
-    weight = dict(total)
-    for name in counted or list(trends):
-        trend, more = trends[name], METRICS[name][0]
-        precision = 1 / max(trend.noise / trend.moved, 0.02) ** 2
-        for step, value in zip(*history.series(name), strict=True):
-            total[int(step)] += precision * ((-value if more else value) - trend.curve.min()) / trend.moved
-            weight[int(step)] += precision
-    steps = [step for step in total if weight[step] >= max(weight.values()) / 2]  # not every validation has all metrics
-    if len(steps) < LEAST_POINTS:
-        return None
-    return np.array(steps, float), np.array([total[step] / weight[step] for step in steps])
+
+    def __init__(self, history: History, trends: dict[str, Trend]) -> None:
+        likeness = AXES["similarity"]
+        self._counted = {name: one for name, one in trends.items() if name != likeness or one.turned} or trends
+        self._growing = {name: one for name, one in trends.items() if name == likeness and not one.turned}
+        rows = {step: _together(row, self._counted) for step, row in history.validations.items()}
+        most = max((weight for _, weight in rows.values()), default=0.0)
+        known = {step: value for step, (value, weight) in rows.items() if weight and weight >= most / 2}
+        self.curve = (np.array([*known], float), np.array([*known.values()])) if len(known) >= LEAST_POINTS else None
+        self.whole = fit_trend(*self.curve) if self.curve else None
+
+    def at(self, step: float) -> float:
+        """Of the voice of a step, by the trends."""
+        assert self.whole is not None
+        lost = [(one.at(step) - one.curve.min()) / one.moved for one in self._growing.values()]
+        return self.whole.at(step) + _LIKENESS * sum(lost)
+
+    def of(self, row: dict[str, Any]) -> float:
+        """Of a voice by its own figures."""
+        return _together(row, self._counted)[0] + _LIKENESS * _together(row, self._growing)[0]
 
 
-def worth_of(trends: dict[str, Trend], whole: Trend | None) -> Callable[[float], float] | None:
-    """How much worse the voice of a step is than one that is best in everything, in units of the fall.
-
-    Similarity is in `whole` only where it falls; here its growth counts too, by `_LIKENESS`.
-    """
-    if whole is None:
-        return None
-    likeness = trends.get(AXES["similarity"])
-
-    def worth(step: float) -> float:
-        lost = (likeness.at(step) - likeness.curve.min()) / likeness.moved if likeness and not likeness.turned else 0.0
-        return whole.at(step) + _LIKENESS * lost
-
-    return worth
+def _together(row: dict[str, Any], trends: dict[str, Trend]) -> tuple[float, float]:
+    """How far the metrics of a row are from the best of their trends, weighted; and the weight."""
+    total = weight = 0.0
+    for name, trend in trends.items():
+        if (value := finite(row, name)) is not None:
+            precision = 1 / max(trend.noise / trend.moved, 0.02) ** 2
+            total += precision * ((-value if METRICS[name][0] else value) - trend.curve.min()) / trend.moved
+            weight += precision
+    return total / (weight or 1.0), weight

@@ -34,18 +34,19 @@ class History:
 
     Attributes
     ----------
-    steps, validations, voices : dict of int to dict
-        Step → row.
+    steps, validations, voices, averages : dict of int to dict
+        Step → row; an average is of saved voices, made at that step.
     """
 
     steps: Rows
     validations: Rows
     voices: Rows
+    averages: Rows
 
     @classmethod
     def of(cls, records: Iterable[dict[str, Any]]) -> "History":
         """Sort records by kind. When a step number repeats or goes back, the rows from there on are replaced."""
-        kinds: dict[str, Rows] = {"step": {}, "validation": {}, "voice": {}}
+        kinds: dict[str, Rows] = {"step": {}, "validation": {}, "voice": {}, "average": {}}
         for number, row in enumerate(records, 1):
             rows = kinds.get(str(row.get("kind")))
             if rows is None:
@@ -65,7 +66,7 @@ class History:
                 "the history has no step, validation or voice records",
                 hint='choose a metrics.jsonl with lines like {"kind": "step", "step": 1, "epoch": 1, …}',
             )
-        return cls(kinds["step"], kinds["validation"], kinds["voice"])
+        return cls(*kinds.values())
 
     @cached_property
     def last_step(self) -> int:
@@ -89,11 +90,7 @@ class History:
     def series(self, metric: str) -> Series:
         """Steps and finite values of a metric. Losses come from step rows, other metrics from validations."""
         rows = self.steps if metric.startswith("loss/") else self.validations
-        found = [
-            (step, row[metric])
-            for step, row in rows.items()
-            if _is_number(row.get(metric)) and abs(row[metric]) < _LARGEST
-        ]
+        found = [(step, value) for step, row in rows.items() if (value := finite(row, metric)) is not None]
         steps, values = zip(*found, strict=True) if found else ((), ())
         return np.array(steps, float), np.array(values, float)
 
@@ -106,6 +103,12 @@ class History:
                     break
                 begun.append(step)
         return min(begun, default=None)
+
+
+def finite(row: dict[str, Any], metric: str) -> float | None:
+    """A metric in a row; None where there is none, or none that is finite."""
+    value: Any = row.get(metric)
+    return value if _is_number(value) and abs(value) < _LARGEST else None
 
 
 def _is_number(value: object) -> bool:

@@ -5,7 +5,7 @@ reported. The held-out reading decides. A voice is overtrained when the held-out
 the training mel loss did not get worse. docs/overtraining.md says how often the verdict is right.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +21,8 @@ from ..workspace.metrics import history as recorded
 from ..workspace.metrics import on_newest_data
 from .failures import Failure, failure_of, find_failures
 from .guide import SMOOTHING, GuideReading, read_as_the_guide
-from .held_out import AXES, METRICS, together, trends_of, worth_of
-from .learning_curve import LEAST_POINTS, History, Series, Trend, fit_trend, running_median
+from .held_out import AXES, METRICS, Worth, trends_of
+from .learning_curve import LEAST_POINTS, History, Series, Trend, finite, running_median
 
 NOTHING_HELD_OUT = (
     "no recordings are held out, so there is nothing to judge voices by, however long training runs. Listen to the "
@@ -140,18 +140,20 @@ def verdict_of(records: Iterable[dict[str, Any]], *, running: bool = False) -> V
     """
     history = History.of(records)
     guide, trends = read_as_the_guide(history), trends_of(history)
-    whole = fit_trend(*curve) if (curve := together(history, trends)) else None
+    worth = Worth(history, trends)
+    whole = worth.whole
     failures = find_failures(history)
     if whole and whole.turned and not failures and _training_got_worse(history, whole.best_step):
         failures = [failure_of(history, "divergence", int(whole.best_step) + 1)]
     state = _state(trends, whole, failures)
-    worth = worth_of(trends, whole)
     failed_at = min((one.step for one in failures), default=None)
     first = "listen first" if state == "cannot_tell" else "recommended"
     candidates = _candidates(history, trends, worth, guide, failed_at, first)
+    if state in ("cannot_tell", "undertrained", "good"):
+        candidates = _with_average(candidates, history, worth, first)
     best = next((one for one in candidates if first in one.why), None)
     unjudged = state == "cannot_tell" and len(history.validations) >= LEAST_POINTS and "heldout/mel" not in trends
-    level_from = _level_from(history, worth, whole) if state == "good" and whole and worth else None
+    level_from = _level_from(history, worth) if state == "good" else None
     points = {name: _turning_point(history, trend) for name, trend in trends.items()}
     for name, step in (("loss/g/total", guide.lowest), ("loss/g/mel", next(iter(guide.minima), None))):
         if step is not None:
@@ -171,7 +173,7 @@ def verdict_of(records: Iterable[dict[str, Any]], *, running: bool = False) -> V
         _reasons(history, trends, whole, guide),
         points,
         failures,
-        _ranking(history, curve, best),
+        _ranking(history, worth.curve, best),
     )
 
 
@@ -199,7 +201,7 @@ def _state(trends: dict[str, Trend], whole: Trend | None, failures: list[Failure
 def _candidates(
     history: History,
     trends: dict[str, Trend],
-    worth: Callable[[float], float] | None,
+    worth: Worth,
     guide: GuideReading,
     failed_at: int | None,
     first: str,
@@ -238,18 +240,34 @@ def _candidates(
     ]
 
 
-def _level_from(history: History, worth: Callable[[float], float], whole: Trend) -> int:
+def _with_average(candidates: list[Candidate], history: History, worth: Worth, first: str) -> list[Candidate]:
+    """The average that was made at the newest step, in the place of that step's voice: if it measures better than the
+    first candidate.
+    """
+    average = history.averages.get(history.last_step)
+    if average is None or worth.whole is None or not candidates or worth.of(average) >= worth.at(candidates[0].step):
+        return candidates
+    scores = {name: value for name in METRICS if (value := finite(average, name)) is not None}
+    why = (first, f"average of epochs {average['from_epoch']} to {average['epoch']}")
+    made = Candidate(average["epoch"], average["step"], average.get("path"), why, scores)
+    others = [one for one in candidates if one.step != made.step]
+    return [
+        made,
+        *(replace(one, why=tuple(why for why in one.why if why != first) or ("best single",)) for one in others),
+    ]
+
+
+def _level_from(history: History, worth: Worth) -> int:
     """The epoch from which on the voices are as good as the best, within noise."""
-    values = [worth(step) for step in whole.steps]
+    assert (whole := worth.whole) is not None, "or nothing could be told"
+    values = [worth.at(step) for step in whole.steps]
     worse = np.flatnonzero(np.array(values) > min(values) + max(whole.noise / 2, _LEVEL * np.ptp(whole.curve)))
     level = whole.steps[worse[-1] + 1 if len(worse) else 0]
     later = [row["epoch"] for step, row in history.voices.items() if step >= level]
     return later[0] if later else history.epoch_at(level)
 
 
-def _recommended(
-    history: History, worth: Callable[[float], float] | None, guide: GuideReading, steps: list[int]
-) -> int | None:
+def _recommended(history: History, worth: Worth, guide: GuideReading, steps: list[int]) -> int | None:
     """The measured voice that is worth most; the last if none is measured.
 
     Without any validation the guide's lowest mel decides.
@@ -261,8 +279,8 @@ def _recommended(
     measured = [step for step in steps if min(abs(step - one) for one in validations) <= near]
     if not measured:
         return steps[-1]
-    if worth is not None:
-        return min(reversed(measured), key=worth)
+    if worth.whole is not None:
+        return min(reversed(measured), key=worth.at)
     validated, values = history.series("heldout/mel")
     if not len(validated):
         return steps[-1]
@@ -353,7 +371,7 @@ def verdict_of_experiment(layout: Layout) -> Verdict:
     """The verdict of an experiment, from its metrics and the voices that still exist."""
     rows = on_newest_data(recorded(layout))
     rows = [row | {"path": str(layout.root / row["path"])} if "path" in row else row for row in rows]
-    rows = [row for row in rows if row["kind"] != "voice" or is_regular(Path(row.get("path", "")))]
+    rows = [row for row in rows if row["kind"] not in ("voice", "average") or is_regular(Path(row.get("path", "")))]
     if not rows:
         raise StageOrderError(f"{layout.name!r} has not been trained yet", hint=f"run: rvc train {typed(layout.name)}")
     verdict = verdict_of(rows, running=bool(holder(layout.lock)))

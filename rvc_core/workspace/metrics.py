@@ -126,6 +126,11 @@ class MetricsLog:
         self.voices.append({"kind": "voice", "step": step, "epoch": epoch, "path": path, **self._data, **values})
         self._line(self.voices[-1])
 
+    def average(self, step: int, epoch: int, path: str, from_epoch: int, values: dict[str, float]) -> None:
+        """Record the average of the voices from an epoch to this one, with its own validation values."""
+        place = {"step": step, "epoch": epoch, "path": path, "from_epoch": from_epoch}
+        self._line({"kind": "average", **place, **self._data, **values})
+
     def mel(self, tag: str, mel: np.ndarray, step: int) -> None:
         """Record a log-mel spectrogram (M, T) as a picture, low frequencies at the bottom."""
         self._board.add_image(tag, picture_of(mel), step, dataformats="HWC")
@@ -164,7 +169,7 @@ class NoLog(MetricsLog):
     def _ignore(self, *values: Any) -> None:
         """Do nothing."""
 
-    step = skipped = rewind = epoch = validation = _ignore  # type: ignore[assignment]
+    step = skipped = rewind = epoch = validation = average = _ignore  # type: ignore[assignment]
     sound = voice = mel = flush = close = _ignore  # type: ignore[assignment]
 
 
@@ -188,7 +193,7 @@ def on_newest_data(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         is_other = newest is not None and row.get("data", newest) != newest
         if is_other and row["kind"] == "voice":
             row = {name: row[name] for name in ("kind", "step", "epoch", "path") if name in row}
-        if not (is_other and row["kind"] == "validation"):
+        if not (is_other and row["kind"] in ("validation", "average")):
             kept.append(row)
     return kept
 

@@ -9,7 +9,8 @@ import datetime
 import json
 import math
 import re
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,16 @@ def _description_of(voice: VoiceFile) -> dict[str, Any]:
             "speakers": info.speakers,
         },
     }
+
+
+def average(paths: Sequence[Path]) -> VoiceFile:
+    """The mean of the weights of voices from one training, in float32, described as the last of them."""
+    weights: dict[str, torch.Tensor] = {}
+    for path in paths:  # one at a time: together they could fill the memory
+        voice = load_voice(path)
+        for key, value in voice.weights.items():
+            weights[key] = weights.get(key, 0) + value.float() / len(paths)
+    return replace(voice, weights=weights)
 
 
 def load_voice(path: Path) -> VoiceFile:

@@ -534,7 +534,7 @@ def _train_through_kills(home: Path, kills: list[dict[str, object]], epochs: int
     assert [row["step"] for row in history(killed) if row["kind"] == "step"] == [*range(1, 3 * epochs + 1)]
     records, verdicts = (
         [
-            getattr(one, record).read_text().replace(f"logs/{one.name}/", "").replace(f"{one.name}_e", "")
+            re.sub(f"logs/{one.name}/|{one.name}(?=_e|[.]pth)", "", getattr(one, record).read_text())
             for one in (whole, killed)
         ]
         for record in ("metrics", "verdict")
