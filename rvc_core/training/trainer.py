@@ -361,10 +361,9 @@ class Trainer:
                 f"step {step} could not be saved: there is no room in {layout.root}",
                 hint=f"free some space; the same command continues from step {max(0, saves.saved_step)}",
             )
-        if voice := better_average(layout, self.validation, self.log, self.networks.device):
-            save_voice(layout.final_voice, voice)
-        else:
-            saves.write_voice(layout.final_voice, checkpoint)
+        saves.write_voice(layout.final_voice, checkpoint)
+        if average := better_average(layout, self.validation, self.log, self.networks.device):
+            save_voice(layout.final_voice, average)
         clips = self.validation.clips if len(self.validation.clips) else self.clips
         refuse_broken(layout.final_voice, step, clips[0], self.networks.device)
         self.assess(running=False)
