@@ -3,14 +3,13 @@
 import functools
 import html
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..audio.waveform import read_audio
 from ..errors import ResourceError
 from ..workspace.layout import Layout
-from ..workspace.metrics import history
+from ..workspace.metrics import row_of
 from .players import audio_tag, preview
 from .session import Session
 from .texts import say
@@ -20,17 +19,19 @@ _RATED_SECONDS = 10.0  # two windows of DNSMOS: all of a song would take a minut
 
 
 def called(voice: Path, layout: Layout) -> str:
-    """What a voice is called: by its epochs; the final one is that of the newest checkpoint."""
+    """What a voice is called: by its epochs; the final one is that of the newest checkpoint, or an average."""
     if found := re.search(r"_e(\d+)_s\d+\.pth$", voice.name):
         return say("after_epochs", count=int(found[1]))
-    return say("final_voice") if voice == layout.final_voice else voice.stem
+    if voice != layout.final_voice:
+        return voice.stem
+    if "from_epoch" in (average := row_of(layout, voice)):
+        return say("the_average", first=average["from_epoch"], last=average["epoch"])
+    return say("final_voice")
 
 
 def figures(voice: Path, output: Path, layout: Layout) -> dict[str, float]:
     """What is known of a voice, each from 0 to 1, the more the better; by the names of `say`."""
-    step = layout.step_of(voice)
-    rows = [row for row in (history(layout) if layout.metrics.exists() else []) if row["kind"] == "voice"]
-    row: Mapping[str, Any] = next((one for one in rows[::-1] if one["step"] == step), {})
+    row = row_of(layout, voice)
     found = {name: row[metric] for name, metric in _MEASURED.items() if metric in row}
     if "words_kept" in found:  # it is the share of those that were lost
         found["words_kept"] = 1 - found["words_kept"]

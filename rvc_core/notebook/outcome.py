@@ -8,7 +8,7 @@ from ..training.beacon import BeaconState, stalled
 from ..verdict.failures import Failure
 from ..verdict.held_out import METRICS
 from ..verdict.learning_curve import LEAST_POINTS, History
-from ..verdict.overtraining import NOTHING_HELD_OUT, Verdict
+from ..verdict.overtraining import NOTHING_HELD_OUT, Candidate, Verdict
 from .texts import say, translated
 
 _LEAST_STEPS, _LEAST_SECONDS = 20, 30.0  # before these, a time left would be a guess
@@ -52,7 +52,14 @@ def advice(verdict: Verdict) -> str:
     """Which voice to take, and why."""
     if verdict.best is None:
         return say("take_none")
-    return say(f"take_{verdict.state}", epoch=verdict.best.epoch, since=verdict.level_from)
+    return say(f"take_{verdict.state}", voice=named_voice(verdict.best), since=verdict.level_from)
+
+
+def named_voice(voice: Candidate) -> str:
+    """A voice within a sentence."""
+    if voice.from_epoch is None:
+        return say("the_epoch", epoch=voice.epoch)
+    return say("the_average", first=voice.from_epoch, last=voice.epoch)
 
 
 def in_words(minutes: float) -> str:

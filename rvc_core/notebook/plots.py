@@ -14,7 +14,7 @@ from ..verdict.guide import SMOOTHING, curve_of, read_as_the_guide
 from ..verdict.held_out import METRICS, trends_of
 from ..verdict.learning_curve import History, Trend
 from ..verdict.overtraining import Verdict
-from .outcome import course, named
+from .outcome import course, named, named_voice
 from .texts import say
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _candidates_in_words(verdict: Verdict) -> str:
     if verdict.state == "cannot_tell":
         return say("lower_better")
     others = ", ".join(str(epoch) for epoch in epochs if epoch != verdict.best.epoch)
-    return say("take_epoch", epoch=verdict.best.epoch) + (f"; {say('worth_hearing', epochs=others)}" if others else "")
+    return say("take", voice=named_voice(verdict.best)) + (f"; {say('worth_hearing', epochs=others)}" if others else "")
 
 
 # -- recordings that training never heard --------------------------------------------------------------------------

@@ -63,7 +63,7 @@ def listen(most: int = 3) -> None:
         print(failure_line(failure))
     source = sorted(find_recordings(_songs(session)[0]).recordings.values())[0]
     places = {Path(one.path).name: place for place, one in enumerate(verdict.candidates) if one.path}
-    dated = [path for path in found if path != layout.final_voice]  # one of them is the final voice too
+    dated = [path for path in found if path != layout.final_voice or path.name in places]  # else it is one of them
     dated.sort(key=lambda path: places.get(path.name, len(found)))
     shown, taken = (dated or found)[:most], chosen_voice(session)
     if taken not in shown:

@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 
 from ..errors import CheckpointError
+from ..verdict.overtraining import verdict_of_experiment
 from ..workspace.dataset import ClipTensors
 from ..workspace.layout import Layout
 from ..workspace.metrics import MetricsLog
 from ..workspace.retention import dated_voices
-from ..workspace.voice_file import VoiceFile, average, load_voice, synthesizer_of
+from ..workspace.voice_file import average, load_voice, save_voice, synthesizer_of
 from .validate import speak
 from .validation import Validation
 
@@ -22,26 +23,23 @@ _LEAST = 3  # voices that are averaged
 _SILENT = 1e-6  # of full scale: a voice that is quieter makes no sound
 
 
-def better_average(
-    layout: Layout, validation: Validation, log: MetricsLog, device: torch.device | str
-) -> VoiceFile | None:
-    """The average of the saved voices of the second half of training, in float32, if it measures better than the best.
+def average_if_better(layout: Layout, validation: Validation, log: MetricsLog, device: torch.device) -> None:
+    """Write the average of the saved voices of the second half of training, if it measures better than the best.
 
-    It is measured like every voice, and its figures are logged. None if it is not better, or nothing tells.
+    It is measured like every voice. Without enough validations the last voice stays.
     """
     voices = sorted(dated_voices(layout).items())
     chosen = [path for step, path in voices if 2 * step >= voices[-1][0]]
     if len(chosen) < _LEAST:
-        return None
+        return
     made, first = average(chosen), load_voice(chosen[0]).info.epoch
-    if not (figures := validation.figures_of(synthesizer_of(made).to(device))):
-        return None
-    log.average(made.info.step, made.info.epoch, layout.final_voice.name, first, figures)
-    validation.assess(running=False)
-    best = validation.verdict.best if validation.verdict else None
-    if best is None or best.path != str(layout.final_voice):
-        return None
-    return replace(made, info=replace(made.info, note=f"average of epochs {first} to {made.info.epoch}"))
+    place = {"step": made.info.step, "epoch": made.info.epoch, "path": layout.final_voice.name, "from_epoch": first}
+    row = {"kind": "average", **place, **validation.figures_of(synthesizer_of(made).to(device))}
+    best = verdict_of_experiment(layout, [row]).best
+    if best and best.from_epoch is not None:
+        note = f"average of epochs {first} to {made.info.epoch}"
+        save_voice(layout.final_voice, replace(made, info=replace(made.info, note=note)))
+        log.average(row)
 
 
 def refuse_broken(path: Path, step: int, clip: ClipTensors, device: torch.device) -> None:

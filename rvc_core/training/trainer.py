@@ -27,10 +27,9 @@ from ..workspace.dataset import Batch
 from ..workspace.layout import Layout
 from ..workspace.metrics import PICTURE_INTERVAL_STEPS, SAVED_SOUND, MetricsLog
 from ..workspace.retention import prune_voices
-from ..workspace.voice_file import save_voice
 from . import start
 from .distributed import Ranks
-from .final_voice import better_average, refuse_broken
+from .final_voice import average_if_better, refuse_broken
 from .graphs import StepGraphs
 from .memory import Portions
 from .pace import Pace
@@ -362,8 +361,7 @@ class Trainer:
                 hint=f"free some space; the same command continues from step {max(0, saves.saved_step)}",
             )
         saves.write_voice(layout.final_voice, checkpoint)
-        if average := better_average(layout, self.validation, self.log, self.networks.device):
-            save_voice(layout.final_voice, average)
+        average_if_better(layout, self.validation, self.log, self.networks.device)
         clips = self.validation.clips if len(self.validation.clips) else self.clips
         refuse_broken(layout.final_voice, step, clips[0], self.networks.device)
         self.assess(running=False)

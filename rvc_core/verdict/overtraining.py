@@ -5,7 +5,7 @@ reported. The held-out reading decides. A voice is overtrained when the held-out
 the training mel loss did not get worse. docs/overtraining.md says how often the verdict is right.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -37,13 +37,23 @@ _SAME_VOICE = 0.05  # of all steps: what lies nearer to a validation than this h
 
 @dataclass(frozen=True)
 class Candidate:
-    """A voice worth listening to: the reasons, and the trend of each metric at its step."""
+    """A voice worth listening to: the reasons, and the trend of each metric at its step.
+
+    An average of saved voices has its own figures, and `from_epoch`, where the first of them was saved.
+    """
 
     epoch: int
     step: int
     path: str | None
     why: tuple[str, ...]
     scores: dict[str, float]
+    from_epoch: int | None = None
+
+    def __str__(self) -> str:
+        if self.from_epoch is None:
+            return f"the voice of epoch {self.epoch}"
+        named = f"{Path(self.path).name}, " if self.path else ""
+        return f"{named}the average of epochs {self.from_epoch} to {self.epoch}"
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,9 @@ class Verdict:
 
     def __str__(self) -> str:
         voices = [
-            f"  epoch {one.epoch}{f', {one.path}' if one.path else ''}: {', '.join(one.why)}" for one in self.candidates
+            f"  {'' if one.from_epoch is None else f'average of {one.from_epoch} to '}epoch {one.epoch}"
+            f"{f', {one.path}' if one.path else ''}: {', '.join(one.why)}"
+            for one in self.candidates
         ]
         failures = [f"  {one.name} since epoch {one.epoch}: {one.look}\n    {one.remedy}" for one in self.failures]
         return "\n".join(
@@ -248,8 +260,8 @@ def _with_average(candidates: list[Candidate], history: History, worth: Worth, f
     if average is None or worth.whole is None or not candidates or worth.of(average) >= worth.at(candidates[0].step):
         return candidates
     scores = {name: value for name in METRICS if (value := finite(average, name)) is not None}
-    why = (first, f"average of epochs {average['from_epoch']} to {average['epoch']}")
-    made = Candidate(average["epoch"], average["step"], average.get("path"), why, scores)
+    place = average["epoch"], average["step"], average.get("path")
+    made = Candidate(*place, (first,), scores, average["from_epoch"])
     others = [one for one in candidates if one.step != made.step]
     return [
         made,
@@ -318,7 +330,7 @@ def _turning_point(history: History, trend: Trend) -> dict[str, Any]:
 
 def _sentence(state: State, best: Candidate | None, level_from: int | None, failures: list[Failure]) -> str:
     """The verdict in one or two plain sentences."""
-    voice = f"the voice of epoch {best.epoch}" if best else "an earlier voice"
+    voice = str(best) if best else "an earlier voice"
     return {
         "cannot_tell": "there are too few validations on held-out recordings. Listen to the voices below and choose"
         + (f", starting with {voice}." if best else "."),
@@ -331,7 +343,7 @@ def _sentence(state: State, best: Candidate | None, level_from: int | None, fail
 
 
 def _unjudged(best: Candidate | None) -> str:
-    return NOTHING_HELD_OUT + (f" Begin with the voice of epoch {best.epoch}." if best else "")
+    return NOTHING_HELD_OUT + (f" Begin with {best}." if best else "")
 
 
 def _reasons(history: History, trends: dict[str, Trend], whole: Trend | None, guide: GuideReading) -> list[str]:
@@ -367,9 +379,9 @@ def verdict_of_file(path: Path) -> Verdict:
     return verdict_of(read_jsonl(path, dict[str, Any], "choose a metrics.jsonl with one JSON object per line"))
 
 
-def verdict_of_experiment(layout: Layout) -> Verdict:
-    """The verdict of an experiment, from its metrics and the voices that still exist."""
-    rows = on_newest_data(recorded(layout))
+def verdict_of_experiment(layout: Layout, and_rows: Sequence[dict[str, Any]] = ()) -> Verdict:
+    """The verdict of an experiment, from its metrics, rows not written yet, and the voices that still exist."""
+    rows = on_newest_data([*recorded(layout), *and_rows])
     rows = [row | {"path": str(layout.root / row["path"])} if "path" in row else row for row in rows]
     rows = [row for row in rows if row["kind"] not in ("voice", "average") or is_regular(Path(row.get("path", "")))]
     if not rows:

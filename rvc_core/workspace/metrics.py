@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections import defaultdict
+from pathlib import Path
 from typing import Any, NotRequired
 
 import numpy as np
@@ -126,10 +127,9 @@ class MetricsLog:
         self.voices.append({"kind": "voice", "step": step, "epoch": epoch, "path": path, **self._data, **values})
         self._line(self.voices[-1])
 
-    def average(self, step: int, epoch: int, path: str, from_epoch: int, values: dict[str, float]) -> None:
-        """Record the average of the voices from an epoch to this one, with its own validation values."""
-        place = {"step": step, "epoch": epoch, "path": path, "from_epoch": from_epoch}
-        self._line({"kind": "average", **place, **self._data, **values})
+    def average(self, row: dict[str, Any]) -> None:
+        """Record the average of saved voices that became the final voice."""
+        self._line(row | self._data)
 
     def mel(self, tag: str, mel: np.ndarray, step: int) -> None:
         """Record a log-mel spectrogram (M, T) as a picture, low frequencies at the bottom."""
@@ -176,6 +176,19 @@ class NoLog(MetricsLog):
 def history(layout: Layout) -> list[dict[str, Any]]:
     """All rows of ``metrics.jsonl``, oldest first; empty before training."""
     return read_jsonl(layout.metrics, _Row) if layout.metrics.exists() else []
+
+
+def row_of(layout: Layout, voice: Path) -> dict[str, Any]:
+    """The row of a saved voice, or of the average that the final one is; empty if there is none."""
+    rows = history(layout)
+    return next(
+        (
+            row
+            for row in reversed(rows)
+            if row.get("path") == voice.name and (row["kind"] == "voice" or row["step"] == rows[-1]["step"])
+        ),
+        {},
+    )
 
 
 def on_newest_data(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
