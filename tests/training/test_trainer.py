@@ -43,6 +43,7 @@ from rvc_core.training.step import train_step
 from rvc_core.training.train import train
 from rvc_core.training.trainer import Trainer
 from rvc_core.training.validate import Findings
+from rvc_core.training.validation import Validation
 from rvc_core.verdict.overtraining import verdict_of_experiment
 from rvc_core.voice import Voice
 from rvc_core.workspace import checkpoint as checkpoint_module
@@ -50,6 +51,7 @@ from rvc_core.workspace import stamps
 from rvc_core.workspace.checkpoint import Checkpoint, load_newest
 from rvc_core.workspace.layout import Layout
 from rvc_core.workspace.metrics import MetricsLog, history
+from rvc_core.workspace.retention import dated_voices
 from rvc_core.workspace.voice_file import load_voice
 from tiny import TINY, AfterSteps, experiment
 
@@ -569,6 +571,30 @@ def test_a_voice_that_is_written_late_keeps_its_own_judgement(
 
 def test_a_killed_training_ends_with_the_weights_of_an_uninterrupted_one(tiny: None, tmp_path: Path) -> None:
     _train_through_kills(tmp_path, [{"seconds": 0.1}, {"write": 4}, {"seconds": 0.2}], epochs=16)
+
+
+def test_the_final_voice_is_the_average_of_the_second_half_where_that_measures_better(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def weights(path: Path) -> dict[str, np.ndarray]:
+        return {key: value.numpy() for key, value in torch.load(path, weights_only=True)["weight"].items()}
+
+    layout = experiment(tmp_path)
+    often = {"save_every_epochs": 1, "validate_every_epochs": 1}
+    monkeypatch.setattr(Validation, "figures_of", lambda *_: {"heldout/mel": 0.1})
+    train(layout, _settings(epochs=8, **often))
+    best, voices = verdict_of_experiment(layout).best, dated_voices(layout)
+    assert best and (best.path, best.from_epoch, best.epoch) == (str(layout.final_voice), 4, 8)
+    assert load_voice(layout.final_voice).info.note == "average of epochs 4 to 8"
+    halves = [weights(path) for step, path in voices.items() if step >= max(voices) / 2]
+    for key, weight in weights(layout.final_voice).items():
+        exact = np.mean([one[key].astype(np.float64) for one in halves], axis=0)
+        np.testing.assert_allclose(weight.astype(np.float64), exact, rtol=2e-3, atol=1e-6)
+    monkeypatch.setattr(Validation, "figures_of", lambda *_: {"heldout/mel": 9.0})
+    train(layout, _settings(epochs=9, **often))
+    last, best = weights(dated_voices(layout)[max(dated_voices(layout))]), verdict_of_experiment(layout).best
+    assert best and best.from_epoch is None
+    assert all((weights(layout.final_voice)[key] == value).all() for key, value in last.items())
 
 
 @pytest.mark.slow

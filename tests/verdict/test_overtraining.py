@@ -335,6 +335,24 @@ def test_after_far_too_long_a_training_the_recommended_voice_is_better_than_the_
     assert verdict.best is not None and mel[verdict.best.step] < mel[max(mel)] - 0.005
 
 
+def test_an_average_is_recommended_where_it_measures_better_and_training_did_not_go_past_its_best() -> None:
+    def average(mel: float, **place: object) -> Row:
+        end = {"kind": "average", "step": EPOCHS * EPOCH_STEPS, "epoch": EPOCHS, "path": "a.pth", "from_epoch": 50}
+        return {**end, "heldout/mel": mel, **place}
+
+    rows = history(heldout__mel=FALLING)
+    best = verdict_of([*rows, average(0.48)]).best
+    assert best is not None and (best.path, best.from_epoch, best.epoch) == ("a.pth", 50, EPOCHS)
+    assert "a.pth, the average of epochs 50 to 100" in verdict_of([*rows, average(0.48)]).sentence
+    for others in (
+        [*rows, average(0.52)],  # worse than the best
+        [*rows, average(0.48, step=400, epoch=80)],  # of a training that went on since
+        [*history(heldout__mel=TURNING), average(0.48)],  # overtrained: half of what is averaged is past the best
+    ):
+        best = verdict_of(others).best
+        assert best is not None and best.from_epoch is None
+
+
 def test_likeness_that_still_grows_moves_the_recommended_voice_later_and_the_state_not_at_all() -> None:
     small = FALLING + 0.001 * np.maximum(0, EPOCH - 40)
     growing = 0.9 - 0.4 * np.exp(-EPOCH / 60)
