@@ -161,7 +161,7 @@ def verdict_of(records: Iterable[dict[str, Any]], *, running: bool = False) -> V
     failed_at = min((one.step for one in failures), default=None)
     first = "listen first" if state == "cannot_tell" else "recommended"
     candidates = _candidates(history, trends, worth, guide, failed_at, first)
-    if state in ("cannot_tell", "undertrained", "good"):
+    if state in ("undertrained", "good"):
         candidates = _with_average(candidates, history, worth, first)
     best = next((one for one in candidates if first in one.why), None)
     unjudged = state == "cannot_tell" and len(history.validations) >= LEAST_POINTS and "heldout/mel" not in trends
