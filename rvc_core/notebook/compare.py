@@ -143,7 +143,8 @@ def compare(
         for one in voices:
             files[one.epoch, clip] = made[one.epoch]
             progress.advance(f"epoch {one.epoch}, {clip.name}")
-    return Comparison(layout, voices, sources, files, verdict.best.epoch if verdict.best else None)
+    averages = {one.epoch: f"average of epochs {one.from_epoch} to {one.epoch}" for one in voices if one.from_epoch}
+    return Comparison(layout, voices, sources, files, verdict.best.epoch if verdict.best else None, averages)
 
 
 def swept(

@@ -12,7 +12,7 @@ from test_cells import _comparison
 
 from histories import simulate
 from rvc_core.errors import AudioError, SettingsError
-from rvc_core.notebook import listening, players, plots, results
+from rvc_core.notebook import choosing, listening, players, plots, results
 from rvc_core.notebook.session import Session
 from rvc_core.system.files import write_jsonl
 from rvc_core.system.platforms import detect
@@ -150,6 +150,19 @@ def test_a_player_says_where_the_whole_file_is(
     assert links[1:] == ([] if platform == "colab" else ["../converted/my%20song%20%231%20%3Cb%3E.wav"])
     for data in re.findall(r"data:audio/mpeg;base64,([^\"]+)", text):
         assert decoded(b64decode(data))[0].size
+
+
+def test_the_final_voice_is_called_what_it_is(tmp_path: Path) -> None:
+    layout = Layout.of("averaged", tmp_path)
+    layout.root.mkdir(parents=True)
+    end = {"step": 40, "epoch": 8}
+    average = {"kind": "average", **end, "path": layout.final_voice.name, "from_epoch": 4, "unlike/similarity": 0.75}
+    write_jsonl(layout.metrics, [{"kind": "voice", **end, "path": "averaged_e8_s40.pth"}])
+    assert choosing.called(layout.final_voice, layout) == "of the last epoch"
+    write_jsonl(layout.metrics, [{"kind": "voice", **end, "path": "averaged_e8_s40.pth"}, average])
+    assert choosing.called(layout.final_voice, layout) == "the average of epochs 4 to 8"
+    write_jsonl(layout.metrics, [average, {"kind": "step", "step": 50, "epoch": 9}])  # training went on since
+    assert choosing.called(layout.final_voice, layout) == "of the last epoch"
 
 
 def test_a_voice_is_taken_by_its_button_and_nothing_internal_is_shown(
