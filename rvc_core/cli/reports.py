@@ -100,11 +100,14 @@ def _evaluate(arguments: argparse.Namespace) -> Result:
         refuse_missing(settings, arguments.outputs[0], index=arguments.index)
     if arguments.output:
         ensure_folder(arguments.output)
+    elif given := [name for name in ("output_format", "output_depth") if hasattr(arguments, name)]:
+        raise SettingsError(f"`{given[0]}` has no effect without --output", hint=f"leave out `{given[0]}`")
     given_sources, target = recordings_of(arguments.source, progress), recordings_of(arguments.target, progress)
     if has_files:
-        if given := [name for name in ConvertSettings.model_fields if hasattr(arguments, name)]:
+        names = (*ConvertSettings.model_fields, "index", "output")
+        if given := [name for name in names if getattr(arguments, name, None) not in (None, INDEX[1]["default"])]:
             raise SettingsError(
-                f"`{given[0]}` has no effect on files that are already converted",
+                f"--{given[0].replace('_', '-')} has no effect on files that are already converted",
                 hint="leave it out, or give a voice instead of files",
             )
         report = evaluate_files(arguments.outputs, given_sources, target, arguments.text, progress=progress)

@@ -13,6 +13,7 @@ from ..conversion.naming import (
     refuse_missing,
     refuse_output,
     refuse_song,
+    refuse_speech,
 )
 from ..conversion.script import read_script
 from ..conversion.speakers import refuse_engine
@@ -173,8 +174,10 @@ def _refuse(arguments: argparse.Namespace, settings: ConvertSettings) -> None:
 def _speak(arguments: argparse.Namespace) -> Result:
     settings, speech = settings_of(ConvertSettings, arguments), settings_of(SpeakSettings, arguments)
     _refuse(arguments, settings)
+    if arguments.said and speech.text:
+        raise SettingsError("`text` has no effect: the text was given before it", hint="leave out one of them")
     text = arguments.said or speech.text
-    read_script(text)
+    refuse_speech(read_script(text), speech, settings)
     refuse_engine(speech)
     result = voice_of(arguments.voice, arguments).speak(
         text, speech, settings, output=arguments.output, progress=progress_of(arguments)
@@ -214,7 +217,7 @@ def _song(arguments: argparse.Namespace) -> Result:
     song, convert, separate = (settings_of(one, arguments) for one in SETTINGS_OF["song"])
     refuse_missing(convert, lead, *filter(None, [backing := named_voices.get("backing")]), index=arguments.index)
     ensure_folder(arguments.output)
-    refuse_song(output := Path(arguments.output), convert)
+    refuse_song(output := Path(arguments.output), convert, song, has_backing=bool(backing))
     inputs, made = _inputs(songs, output, progress_of(arguments)), list[Any]()
     if files := [one for one in inputs if isinstance(one, Path)]:
         voice = voice_of(lead, arguments)

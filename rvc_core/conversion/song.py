@@ -163,7 +163,7 @@ def make_song(
     WeightsError
         When a second voice has no model that separates what it is to sing.
     """
-    refuse_song(output, convert)
+    refuse_song(output, convert, settings, has_backing=singers.backing is not None)
     title = readable(song.stem) + ("_preview" if settings.preview else "")
     digest = sha256_of(song) if song.is_file() else ""
     work = output / _SEPARATED / f"{title}-{digest[:8]}"
