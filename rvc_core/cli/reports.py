@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from .arguments import (
     named,
     progress_of,
     recordings_of,
+    refuse_swapped,
     settings_of,
     voice_of,
 )
@@ -73,6 +75,9 @@ def _f0(arguments: argparse.Namespace) -> Result:
     from ..features.pitch import pitch_method, write_curve
 
     method, output = pitch_method(arguments.f0_method), Path(arguments.output)
+    if output.is_dir() or arguments.output.endswith(("/", os.sep)):
+        inside = shlex.quote(str(output / "f0.csv"))
+        raise SettingsError(f"--output {output} is a folder", hint=f"write: --output {inside}")
     if os.path.lexists(output):  # it may have been edited by hand
         raise SettingsError(f"{output} exists", hint="choose another name with --output, or remove it first")
     files = recordings_of([arguments.input], progress_of(arguments))
@@ -94,6 +99,7 @@ def _f0(arguments: argparse.Namespace) -> Result:
 def _evaluate(arguments: argparse.Namespace) -> Result:
     from ..evaluation.evaluate import evaluate_files
 
+    refuse_swapped(arguments, arguments.outputs[0], arguments.source)
     settings, progress = settings_of(ConvertSettings, arguments), progress_of(arguments)
     has_files = len(arguments.outputs) > 1 or _is_recorded(arguments.outputs[0])
     if not has_files:
@@ -127,6 +133,7 @@ def _sweep(arguments: argparse.Namespace) -> Result:
     from ..sweep import SWEPT, Tried, sweep
     from ..workspace.layout import Layout, voice_path
 
+    refuse_swapped(arguments, arguments.voice, [arguments.source])
     progress, saved = progress_of(arguments), Layout.of(arguments.voice).voices()
     files = recordings_of([arguments.source], progress)
     if len(files) > 1:

@@ -13,9 +13,9 @@ from ..voice import FailedFile
 from .arguments import (
     RECORDINGS,
     Result,
+    inputs_of,
     named,
     progress_of,
-    recordings_of,
     settings_of,
     summary_of,
 )
@@ -38,7 +38,10 @@ def _separate(arguments: argparse.Namespace) -> Result:
         return place in taken or is_of_another(place, song)
 
     results: list[SeparationReport | FailedFile] = []
-    for song in recordings_of(arguments.songs, progress, "to separate"):
+    for song in inputs_of(arguments.songs, output, progress, "to separate"):
+        if isinstance(song, FailedFile):
+            results.append(song)
+            continue
         taken.append(folder := numbered(output / song.stem, partial(is_taken, song=song)))
         try:
             made = separate_file(song, folder, kinds, settings, runtime=runtime, progress=progress)

@@ -44,7 +44,7 @@ def songs_in(inputs: list[Path], folder: Path) -> list[Path]:
     SettingsError
         When there is none.
     """
-    found = [file for item in inputs for file in (recordings_in(item, folder) if item.is_dir() else [item])]
+    found = [file for item in inputs for file in (recordings_outside(folder, item) if item.is_dir() else [item])]
     songs = [file for file in found if not any((parent / name).exists() for parent in file.parents for name in MADE)]
     if not songs:
         raise SettingsError("no songs found", hint="give songs, or a folder with songs")
@@ -67,7 +67,7 @@ def outputs_for(
         When the format cannot be written.
     """
     folder = Path(output)
-    files = [file for item in inputs for file in (recordings_in(item, folder) if item.is_dir() else [item])]
+    files = [file for item in inputs for file in (recordings_outside(folder, item) if item.is_dir() else [item])]
     if not files:
         raise SettingsError(
             "nothing to convert: no recordings found", hint="give recordings, or a folder with recordings"
@@ -144,8 +144,10 @@ def _has_ending(output: str | Path) -> bool:
     return not is_folder and bool(_ENDING.fullmatch(path.suffix.lower().strip()))
 
 
-def ensure_folder(output: str | Path) -> None:
+def ensure_folder(output: str | Path, *, writes_formats: bool = False) -> None:
     """Fail before any work if `output` cannot be a folder, or nothing can be written there.
+
+    `writes_formats`: a format of sound may have been meant by its ending, and can be chosen.
 
     Raises
     ------
@@ -156,9 +158,11 @@ def ensure_folder(output: str | Path) -> None:
     if not existing.is_dir():
         raise SettingsError(f"--output {path} cannot be a folder: {existing} is a file", hint="choose another folder")
     if _has_ending(output):
+        kind = path.suffix.lower().removeprefix(".")
+        chosen = f" --output-format {kind}" if writes_formats and path.suffix.lower() in WRITTEN else ""
         raise SettingsError(
             f"--output {path} must be a folder",
-            hint=f"write: --output {shlex.quote(str(path.with_suffix('')))}, or {shlex.quote(f'{path}/')}",
+            hint=f"write: --output {shlex.quote(str(path.with_suffix('')))}{chosen}, or {shlex.quote(f'{path}/')}",
         )
     with tempfile.TemporaryFile(dir=existing):  # only a trial tells on every kind of storage
         pass
@@ -262,7 +266,7 @@ def refuse_speech(script: list[Utterance], speech: SpeakSettings, convert: Conve
     refuse_idle(convert, "speech")
 
 
-def recordings_in(inputs: Path, results: Path) -> list[Path]:
+def recordings_outside(results: Path, inputs: Path) -> list[Path]:
     """The recordings of a folder and its sub-folders, without those that lie in the sub-folder of results."""
     inputs, results = inputs.absolute(), results.absolute()
     found = find_recordings(inputs).recordings.values()
