@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .audio.waveform import read_audio
+from .audio.waveform import read_recording
 from .errors import ResourceError, SettingsError
 from .evaluation.cases import Case
 from .evaluation.evaluate import evaluate
@@ -115,14 +115,15 @@ def sweep(
     speech = target_speech(tried.target, made_in.clips, made_in.heldout.clips)
     progress.start("converting", len(chosen) * len(checkpoints))
     [words] = texts_of([tried.clip], tried.text)
-    source, cases, trials, told = read_audio(tried.clip), list[Case](), list[Trial](), list[str]()
+    source, cases, trials = read_recording(tried.clip), list[Case](), list[Trial]()
+    told = [*source.warnings]
     for checkpoint in checkpoints:
         voice = Voice.load(checkpoint, runtime=runtime)
         for one, row in chosen.items():
             number = len(trials) + 1
             file = output / f"{number:03}_{checkpoint.stem}.{one.output_format}"
             file.unlink(missing_ok=True)  # of an earlier sweep
-            made = voice.convert(source, one, output=file)
+            made = voice.convert(source.audio, one, output=file)
             cases.append(Case(tried.clip, made.audio, made.output, words, {}, []))
             told += made.warnings
             trials.append(Trial(number, checkpoint.stem, row, made.output, made.transpose, {}))

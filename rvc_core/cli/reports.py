@@ -70,7 +70,7 @@ def _inspect(arguments: argparse.Namespace) -> Result:
 
 
 def _f0(arguments: argparse.Namespace) -> Result:
-    from ..audio.waveform import read_audio
+    from ..audio.waveform import read_recording
     from ..conversion.source import source_pitch
     from ..features.pitch import pitch_method, write_curve
 
@@ -85,7 +85,8 @@ def _f0(arguments: argparse.Namespace) -> Result:
         raise SettingsError(
             f"{arguments.input!r} holds {len(files)} recordings", hint="give one: a pitch file is of one"
         )
-    track = source_pitch(read_audio(files[0]), method, settings_of(RuntimeSettings, arguments))
+    read = read_recording(files[0])
+    track = source_pitch(read.audio, method, settings_of(RuntimeSettings, arguments))
     write_curve(output, track)
     return {
         "path": str(output),
@@ -93,6 +94,7 @@ def _f0(arguments: argparse.Namespace) -> Result:
         "frames": len(track.f0_hz),
         "voiced": int(track.voiced.sum()),
         "median_hz": round(track.median_hz, 2),
+        "warnings": read.warnings,
     }
 
 

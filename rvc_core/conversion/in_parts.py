@@ -20,7 +20,7 @@ from ..audio.waveform import Audio, encoder_rate_hz, header_seconds, save_channe
 from ..errors import AudioError
 from ..progress import Progress, Silent
 from ..settings import ConvertSettings
-from ..system.files import ensure_room
+from ..system.files import ensure_room, remove_leftovers
 from ..system.platforms import reaching
 from .convert import Converter, ConvertResult, Part
 from .outputs import CODEC_SECONDS, SILENT_RMS, check_figures, made_of, place_for, tag_of
@@ -82,6 +82,7 @@ def convert_in_parts(
     )
     ensure_room(output.parent, round(4 * seconds * rate * len(survey.weights)), is_output=True)
     output.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(output.parent, progress)
     with tempfile.TemporaryDirectory(prefix=f".part-{os.getpid()}-", dir=output.parent) as folder:
         made = _OnDisk(Path(folder, "made"), len(survey.weights), rate)
         made.fill(_converted(converter, path, survey, whole, progress))
