@@ -96,17 +96,7 @@ def sweep(
     SettingsError
         When a name or value does not fit, there are more than 200 combinations, or there is no recording of the target.
     """
-    if unknown := sorted({*grid} - {*SWEPT}):
-        raise SettingsError(f"{', '.join(unknown)} cannot be swept", hint=f"choose from {', '.join(SWEPT)}")
-    values = [list(grid.get(name) or [getattr(settings, name)]) for name in SWEPT]
-    own = settings.stamp() | ({"loudness_lufs": _LOUDNESS_LUFS} if settings.loudness_lufs is None else {})
-    chosen: dict[ConvertSettings, dict[str, Any]] = {}
-    for combination in itertools.product(*values):  # checked before any work
-        row = dict(zip(SWEPT, combination, strict=True))
-        one = ConvertSettings.of(**own | row)
-        if not one.index_rate:  # there is nothing to protect from
-            one, row["protect"] = one.model_copy(update={"protect": 0.5}), 0.5
-        chosen.setdefault(one, row)
+    chosen = _combinations(grid, settings)  # checked before any work
     if len(chosen) * len(checkpoints) > _MOST:
         raise SettingsError(
             f"{len(chosen) * len(checkpoints)} combinations are more than {_MOST}", hint="choose fewer values"
@@ -135,6 +125,24 @@ def sweep(
     ]
     rated.sort(key=lambda one: -(one.figures["similarity_target"] or 0.0))
     return SweepReport(str(tried.clip), rated, [*dict.fromkeys(told), *notes])
+
+
+def _combinations(
+    grid: Mapping[str, Sequence[Any]], settings: ConvertSettings
+) -> dict[ConvertSettings, dict[str, Any]]:
+    """The settings of each combination that differs from the others, and its values as they were given."""
+    if unknown := sorted({*grid} - {*SWEPT}):
+        raise SettingsError(f"{', '.join(unknown)} cannot be swept", hint=f"choose from {', '.join(SWEPT)}")
+    values = [list(grid.get(name) or [getattr(settings, name)]) for name in SWEPT]
+    own = settings.stamp() | ({"loudness_lufs": _LOUDNESS_LUFS} if settings.loudness_lufs is None else {})
+    chosen: dict[ConvertSettings, dict[str, Any]] = {}
+    for combination in itertools.product(*values):
+        row = dict(zip(SWEPT, combination, strict=True))
+        one = ConvertSettings.of(**own | row)
+        if not one.index_rate:  # there is nothing to protect from
+            one, row["protect"] = one.model_copy(update={"protect": 0.5}), 0.5
+        chosen.setdefault(one, row)
+    return chosen
 
 
 def _measured(

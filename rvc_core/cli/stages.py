@@ -213,7 +213,7 @@ def _song(arguments: argparse.Namespace) -> Result:
     if len(named_voices) < len(parts):
         raise SettingsError("a part is named twice", hint="write: --voice NAME=lead --voice NAME=backing")
     if str(swallowed := getattr(arguments, "preview", True)).lower() not in ("true", "false"):
-        left = {"--preview", f"--preview={swallowed}"} | (set() if Path(swallowed).exists() else {swallowed})
+        left = {"--preview", f"--preview={swallowed}"} | (set() if Path(str(swallowed)).exists() else {swallowed})
         words = [*(word for word in arguments.typed if word not in left), "--preview"]
         raise SettingsError(f"--preview takes no value, not {swallowed!r}", hint=f"write: rvc {shlex.join(words)}")
     lead = named_voices.get("lead") or songs.pop(0)
