@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .audio.waveform import read_audio
+from .audio.waveform import read_recording
 from .errors import ResourceError, SettingsError
 from .evaluation.cases import Case
 from .evaluation.evaluate import evaluate
@@ -96,12 +96,7 @@ def sweep(
     SettingsError
         When a name or value does not fit, there are more than 200 combinations, or there is no recording of the target.
     """
-    if unknown := sorted({*grid} - {*SWEPT}):
-        raise SettingsError(f"{', '.join(unknown)} cannot be swept", hint=f"choose from {', '.join(SWEPT)}")
-    values = [list(grid.get(name) or [getattr(settings, name)]) for name in SWEPT]
-    own = settings.stamp() | ({"loudness_lufs": _LOUDNESS_LUFS} if settings.loudness_lufs is None else {})
-    combinations = [dict(zip(SWEPT, row, strict=True)) for row in itertools.product(*values)]
-    chosen = [ConvertSettings.of(**own | one) for one in combinations]  # checked before any work
+    chosen = _combinations(grid, settings)  # checked before any work
     if len(chosen) * len(checkpoints) > _MOST:
         raise SettingsError(
             f"{len(chosen) * len(checkpoints)} combinations are more than {_MOST}", hint="choose fewer values"
@@ -110,15 +105,17 @@ def sweep(
     speech = target_speech(tried.target, made_in.clips, made_in.heldout.clips)
     progress.start("converting", len(chosen) * len(checkpoints))
     [words] = texts_of([tried.clip], tried.text)
-    source, cases, trials = read_audio(tried.clip), list[Case](), list[Trial]()
+    source, cases, trials = read_recording(tried.clip), list[Case](), list[Trial]()
+    told = [*source.warnings]
     for checkpoint in checkpoints:
         voice = Voice.load(checkpoint, runtime=runtime)
-        for row, one in zip(combinations, chosen, strict=True):
+        for one, row in chosen.items():
             number = len(trials) + 1
             file = output / f"{number:03}_{checkpoint.stem}.{one.output_format}"
             file.unlink(missing_ok=True)  # of an earlier sweep
-            made = voice.convert(source, one, output=file)
+            made = voice.convert(source.audio, one, output=file)
             cases.append(Case(tried.clip, made.audio, made.output, words, {}, []))
+            told += made.warnings
             trials.append(Trial(number, checkpoint.stem, row, made.output, made.transpose, {}))
             progress.advance(f"{number}")
     measured, notes = _measured(cases, speech, progress)
@@ -127,7 +124,25 @@ def sweep(
         for one, row in zip(trials, measured, strict=True)
     ]
     rated.sort(key=lambda one: -(one.figures["similarity_target"] or 0.0))
-    return SweepReport(str(tried.clip), rated, notes)
+    return SweepReport(str(tried.clip), rated, [*dict.fromkeys(told), *notes])
+
+
+def _combinations(
+    grid: Mapping[str, Sequence[Any]], settings: ConvertSettings
+) -> dict[ConvertSettings, dict[str, Any]]:
+    """The settings of each combination that differs from the others, and its values as they were given."""
+    if unknown := sorted({*grid} - {*SWEPT}):
+        raise SettingsError(f"{', '.join(unknown)} cannot be swept", hint=f"choose from {', '.join(SWEPT)}")
+    values = [list(grid.get(name) or [getattr(settings, name)]) for name in SWEPT]
+    own = settings.stamp() | ({"loudness_lufs": _LOUDNESS_LUFS} if settings.loudness_lufs is None else {})
+    chosen: dict[ConvertSettings, dict[str, Any]] = {}
+    for combination in itertools.product(*values):
+        row = dict(zip(SWEPT, combination, strict=True))
+        one = ConvertSettings.of(**own | row)
+        if not one.index_rate:  # there is nothing to protect from
+            one, row["protect"] = one.model_copy(update={"protect": 0.5}), 0.5
+        chosen.setdefault(one, row)
+    return chosen
 
 
 def _measured(

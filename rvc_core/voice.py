@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .conversion.naming import outputs_for, songs_in, spoken_to
+from .conversion.naming import outputs_for, refuse_missing, songs_in, spoken_to
 from .errors import ResourceError, RVCError, SettingsError, WeightsError
 from .progress import Beside, Progress, Report, Silent
 from .settings import ConvertSettings, RuntimeSettings, SeparateSettings, SpeakSettings, text_of
@@ -101,6 +101,7 @@ class Voice:
         from .conversion.convert import convert_to_file
         from .conversion.in_parts import convert_in_parts, is_long
 
+        refuse_missing(settings)
         if output is not None and not isinstance(source, Audio):
             if settings.channels == "each" or (not settings.f0_curve and is_long(Path(source))):
                 made = convert_in_parts(self.converter, Path(source), Path(output), settings, progress=progress)

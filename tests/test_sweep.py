@@ -51,7 +51,13 @@ def test_every_combination_is_made_once_and_equally_loud(
         assert pyloudnorm.Meter(16_000).integrated_loudness(audio.samples.astype(float)) == pytest.approx(-23, abs=0.2)
     with pytest.raises(SettingsError, match="no recording of the target"):
         sweep([tmp_path / "never loaded.pth"], Tried(clip), {}, PLAIN, output=tmp_path)
-    assert "| protect |" in report.table()
+    assert "| protect |" in report.table() and "no index of this voice was found" in report.notes
+    rated = sweep(voices[:1], tried, {"index_rate": [0, 0.0, 1], "protect": [0.1, 0.2]}, PLAIN, output=tmp_path).trials
+    assert [(float(one.settings["index_rate"]), one.settings["protect"]) for one in rated] == [
+        (0, 0.5),
+        (1, 0.1),
+        (1, 0.2),
+    ]
     with pytest.raises(SettingsError, match="`protect` must be from 0 to 0.5"):
         sweep(voices, tried, {"protect": [0.1, 2]}, PLAIN, output=tmp_path)
     with pytest.raises(SettingsError, match="seed cannot be swept"):

@@ -1,6 +1,7 @@
 """Read a recording block by block with its channels, so that memory does not depend on its length."""
 
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
@@ -13,15 +14,20 @@ from ..errors import AudioError
 from ..system.platforms import DEAD, reaching
 from .decode import DAMAGED_PART, FEWEST_BYTES_PER_SECOND, Part, claims, is_loud, parts_of
 from .tracks import (
+    CANCELLED_SHARE,
     END_MISSING,
     HOLE_SECONDS,
     LONGEST_HOLE_SECONDS,
+    NO_SOUND,
     RAW,
     Missing,
+    chosen_track,
     claimed_seconds,
     doubtful,
     frames_of,
     opened,
+    track_labels,
+    track_notes,
 )
 from .waveform import refuse_no_file
 
@@ -41,6 +47,8 @@ class BlockReader:
         By the header; 0 if it tells nothing. What is read counts.
     notes : list of str
         What a listener should know; complete when all blocks were read.
+    track : int
+        Which of the file's sound tracks is read, from 0.
     """
 
     path: Path
@@ -48,6 +56,7 @@ class BlockReader:
     channels: int
     seconds: float
     notes: list[str] = field(default_factory=list)
+    track: int = 0
     _decoded: Iterator[np.ndarray] = field(default_factory=lambda: iter(()), repr=False)
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -111,24 +120,50 @@ def _with_soundfile(parts: list[Part], closing: contextlib.ExitStack) -> BlockRe
         while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
             yield np.ascontiguousarray(block.T)
 
-    return BlockReader(path, file.samplerate, file.channels, file.frames / file.samplerate, [], blocks())
+    return BlockReader(path, file.samplerate, file.channels, file.frames / file.samplerate, _decoded=blocks())
 
 
 def _with_av(parts: list[Part]) -> BlockReader:
-    path, size = parts[0].path, sum(map(len, parts))
+    path = parts[0].path
+    labels = track_labels(parts[0].source, path.name)
+    levels = _levels(path, path.stat().st_mtime_ns, len(labels)) if len(labels) > 1 else [0.0]
+    reader = _of_track(parts, chosen_track(levels))
+    if reader is None:
+        raise AudioError(f"{path.name!r} has no sound (0 samples)", hint="export the recording again")
+    reader.notes += track_notes(labels, levels)
+    return reader
+
+
+def _of_track(parts: list[Part], number: int) -> BlockReader | None:
+    """One track; None if nothing in it can be decoded."""
+    size = sum(map(len, parts))
     with opened(parts[0].source) as container:
-        if not container.streams.audio:
-            raise AudioError(f"{path.name!r} has no sound track", hint="choose a file with sound")
-        first = next(_sounding(container, container.streams.audio[0], []), None)
+        first = next(_sounding(container, container.streams.audio[number], []), None)
         if first is None:
-            raise AudioError(f"{path.name!r} has no sound (0 samples)", hint="export the recording again")
+            return None
         channels, seconds = first.layout.nb_channels, (container.duration or 0) / 1e6 * size / len(parts[0])
-        notes = [f"its {channels} channels were folded to stereo"] if channels > 2 else []
-        if (tracks := len(container.streams.audio)) > 1:
-            notes.append(f"sound track 1 of {tracks} was read")
-    reader = BlockReader(path, first.sample_rate, min(2, channels), min(seconds, size / FEWEST_BYTES_PER_SECOND), notes)
+    notes = [f"its {channels} channels were folded to stereo"] if channels > 2 else []
+    seconds = min(seconds, size / FEWEST_BYTES_PER_SECOND)
+    reader = BlockReader(parts[0].path, first.sample_rate, min(2, channels), seconds, notes, track=number)
     reader._decoded = chain.from_iterable(_read_part(reader, part) for part in parts)
     return reader
+
+
+@functools.lru_cache(maxsize=64)
+def _levels(path: Path, time_ns: int, count: int) -> list[float]:
+    """Of all tracks, which are decoded for it once: a recording is read several times."""
+    with parts_of(path) as parts:
+        return [_level(_of_track(parts[:1], number)) for number in range(count)]
+
+
+def _level(reader: BlockReader | None) -> float:
+    """RMS of a track, mixed as `mono` does."""
+    energies, mean, count = np.zeros(2), 0.0, 0
+    for block in reader._decoded if reader else ():
+        energies[: len(block)] += np.einsum("cn,cn->c", block, block, dtype=np.float64)
+        mean, count = mean + float(np.square(block.mean(axis=0), dtype=np.float64).sum()), count + block.shape[1]
+    heard = mean if mean >= CANCELLED_SHARE * energies.max() else float(energies.max())
+    return (heard / count) ** 0.5 if count else NO_SOUND
 
 
 def _read_part(reader: BlockReader, part: Part) -> Iterator[np.ndarray]:
@@ -137,7 +172,7 @@ def _read_part(reader: BlockReader, part: Part) -> Iterator[np.ndarray]:
 
     try:
         with opened(part.source) as container:
-            stream, damaged, kind = container.streams.audio[0], list[bool](), container.format.name
+            stream, damaged, kind = container.streams.audio[reader.track], list[bool](), container.format.name
             is_alone = len(container.streams) == 1 or container.start_time is None
             origin = None if is_alone else container.start_time / 1e6
             done = 0

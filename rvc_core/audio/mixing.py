@@ -215,8 +215,8 @@ def _loudest(energies: np.ndarray, window: int) -> float:
     return float(np.argmax(sums[window:] - sums[:-window]))
 
 
-def read_loudest(path: Path, seconds: float) -> Stem:
-    """The loudest part of a recording with this length, faded at both ends; all of it where it fits.
+def read_loudest(path: Path, seconds: float) -> tuple[Stem, list[str]]:
+    """The loudest part of a recording with this length, faded at both ends, and what is to know of the whole.
 
     Raises
     ------
@@ -239,7 +239,7 @@ def read_loudest(path: Path, seconds: float) -> Stem:
         for block in reader:
             pieces.append(block[:, max(0, first - done) : max(0, first + round(seconds * rate) - done)])
             done += block.shape[1]
-    return faded(Stem(np.concatenate(pieces, axis=1).T, rate))
+    return faded(Stem(np.concatenate(pieces, axis=1).T, rate)), reader.notes
 
 
 # -- changed -------------------------------------------------------------------------------------------------------

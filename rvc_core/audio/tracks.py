@@ -17,6 +17,7 @@ LONGEST_HOLE_SECONDS = 300.0  # a clock that jumps further was set, or files wer
 END_MISSING = "its end is missing"
 _MOST_LACK_SECONDS = 4 * 3600.0  # a header that claims more is wrong
 CANCELLED_SHARE = 0.1  # of the loudest channel's energy: below it, the channels' mean has cancelled out
+NO_SOUND = -1.0  # level of a track of which nothing can be decoded
 _SILENT_RMS, _QUIETER = 1e-4, 0.1  # a later track is taken if the first is silent, or 20 dB quieter
 # These files have no timestamps: FFmpeg computes them from the first frame's rate. Lengths by header are estimates.
 RAW = frozenset("mp3 aac ac3 eac3 amr amrnb amrwb flac dts dtshd truehd mlp loas gsm g722".split())
@@ -173,27 +174,53 @@ def decode_tracks(source: Any, name: str) -> Decoded:
     AudioError
         When there is no sound track, or every frame is damaged.
     """
+    labels = track_labels(source, name)
+    best, levels = None, list[float]()
+    for number in range(len(labels)):
+        decoded = _decode_track(source, number)
+        samples = decoded.samples
+        levels.append(float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) if len(samples) else NO_SOUND)
+        if chosen_track(levels) == number:
+            best = decoded
+    if best is None or not len(best.samples):
+        why = "every frame is damaged" if best and best.missing else "it holds no sound"
+        raise AudioError(f"{name!r} cannot be decoded as audio: {why}", hint="copy or download the recording again")
+    return replace(best, notes=[*track_notes(labels, levels), *best.notes])
+
+
+def track_labels(source: Any, name: str) -> list[str]:
+    """The titles or languages of a file's sound tracks; a file without one is refused."""
     with opened(source) as container:
         labels = [track.metadata.get("title", track.metadata.get("language", "")) for track in container.streams.audio]
     if not labels:
         raise AudioError(f"{name!r} has no sound track", hint="choose a file with sound")
-    best, chosen, levels = None, 0, []
-    for number in range(len(labels)):
-        decoded = _decode_track(source, number)
-        samples = decoded.samples
-        levels.append(float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) if len(samples) else -1.0)
-        if best is None or levels[chosen] < max(_SILENT_RMS, _QUIETER * levels[number]) < levels[number]:
-            best, chosen = decoded, number
-    if best is None or not len(best.samples):
-        why = "every frame is damaged" if best and best.missing else "it holds no sound"
-        raise AudioError(f"{name!r} cannot be decoded as audio: {why}", hint="copy or download the recording again")
+    return labels
+
+
+def chosen_track(levels: list[float]) -> int:
+    """Which of a file's tracks is read, by their RMS: the first, or a later one if that is silent or much quieter.
+
+    Examples
+    --------
+    >>> chosen_track([0.1, 0.2]), chosen_track([0.0, 0.2]), chosen_track([0.001, 0.2]), chosen_track([NO_SOUND])
+    (0, 1, 1, 0)
+    """
+    chosen = 0
+    for number, level in enumerate(levels):
+        if levels[chosen] < max(_SILENT_RMS, _QUIETER * level) < level:
+            chosen = number
+    return chosen
+
+
+def track_notes(labels: list[str], levels: list[float]) -> list[str]:
+    """Which track was read, and which were not; nothing where there is one."""
+    chosen = chosen_track(levels)
     others = [
         f"{number + 1}{f' ({label})' if label else ''}{' (silent)' if levels[number] < _SILENT_RMS else ''}"
         for number, label in enumerate(labels)
         if number != chosen
     ]
-    notes = [f"sound track {chosen + 1} of {len(labels)} was read, not {', '.join(others)}"] if others else []
-    return replace(best, notes=[*notes, *best.notes])
+    return [f"sound track {chosen + 1} of {len(labels)} was read, not {', '.join(others)}"] if others else []
 
 
 class _Track:

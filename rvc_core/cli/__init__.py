@@ -35,6 +35,7 @@ _MESSAGES = ("error", "hint", "warnings", "notes")
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     arguments = _parser().parse_args(argv)
+    arguments.typed = [*(sys.argv[1:] if argv is None else argv)]
     try:
         status = _execute(arguments)
         sys.stdout.flush()
@@ -95,9 +96,12 @@ class _Parser(argparse.ArgumentParser):
         options = [text.partition("=")[0] for text in unknown if text.startswith("-")]
         if options:
             self._refuse(f"unknown option {', '.join(options)}", _meant(options, self._option_string_actions))
-        if unknown:
+        last = self._get_positional_actions()[-1:]
+        if unknown and last and last[0].nargs == "+":  # names after the options
+            getattr(parsed, last[0].dest).extend(unknown)
+        elif unknown:
             self._refuse(f"unexpected {' '.join(unknown)!r}", "put a name or path that contains spaces in quotes")
-        return parsed, unknown
+        return parsed, []
 
     def error(self, message: str) -> NoReturn:
         """What argparse found, with the words that would have fitted."""

@@ -1,11 +1,15 @@
 """From parsed arguments to settings, experiments and progress."""
 
 import argparse
+import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from ..audio.recordings import recordings_in
+from ..conversion.naming import recordings_outside
+from ..errors import DatasetError, SettingsError, UnsafeFileError
 from ..experiment import Experiment
 from ..preparation.incoming import brought, sources
 from ..progress import Silent, Terminal
@@ -78,9 +82,46 @@ def existing_experiment(arguments: argparse.Namespace) -> Experiment:
     return experiment_of(arguments)
 
 
+def inputs_of(
+    texts: list[str], output: Path, progress: Silent | Terminal, name: str = "to convert"
+) -> list[Path | FailedFile]:
+    """The recordings that texts name, without results of earlier calls; one that names none stops no other."""
+    found: list[Path | FailedFile] = []
+    for at, text in enumerate(texts):
+        try:
+            for path in sources(text, name, progress):
+                found += recordings_outside(output, path) if path.is_dir() else [path]
+        except (DatasetError, UnsafeFileError) as error:
+            joined = [" ".join(texts[at:end]) for end in range(at + 2, len(texts) + 1)]
+            whole = next(filter(os.path.exists, joined), "")
+            hint = f"put a name with spaces in quotes: {shlex.quote(whole)}" if whole else error.hint
+            found.append(FailedFile(text, str(error), hint))
+    return found
+
+
 def recordings_of(texts: list[str], progress: Silent | Terminal, name: str = "to convert") -> list[Path]:
     """All recordings that texts name, brought here: folders with their sub-folders, zips, patterns and links."""
     return recordings_in(path for text in texts for path in sources(text, name, progress))
+
+
+def refuse_swapped(arguments: argparse.Namespace, first: str, others: list[str]) -> None:
+    """Refuse a command whose voice stands where its recordings belong, with the command that was meant.
+
+    Raises
+    ------
+    SettingsError
+    """
+    if not _is_voice(first) and (voice := next(filter(_is_voice, others), None)):
+        words = [{first: voice, voice: first}.get(word, word) for word in arguments.typed]
+        raise SettingsError(f"the voice comes first: {voice!r}", hint=f"write: rvc {shlex.join(words)}")
+
+
+def _is_voice(text: str) -> bool:
+    """Whether a text names a voice file that is there, or an experiment with a voice."""
+    path = Path(text).expanduser()
+    if path.suffix.lower() in (".pth", ".safetensors"):
+        return path.is_file()
+    return not path.is_file() and bool(text.strip(". /")) and bool(Layout.of(text).voices())
 
 
 def progress_of(arguments: argparse.Namespace) -> Silent | Terminal:

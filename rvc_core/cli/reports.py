@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from .arguments import (
     named,
     progress_of,
     recordings_of,
+    refuse_swapped,
     settings_of,
     voice_of,
 )
@@ -68,11 +70,14 @@ def _inspect(arguments: argparse.Namespace) -> Result:
 
 
 def _f0(arguments: argparse.Namespace) -> Result:
-    from ..audio.waveform import read_audio
+    from ..audio.waveform import read_recording
     from ..conversion.source import source_pitch
     from ..features.pitch import pitch_method, write_curve
 
     method, output = pitch_method(arguments.f0_method), Path(arguments.output)
+    if output.is_dir() or arguments.output.endswith(("/", os.sep)):
+        inside = shlex.quote(str(output / "f0.csv"))
+        raise SettingsError(f"--output {output} is a folder", hint=f"write: --output {inside}")
     if os.path.lexists(output):  # it may have been edited by hand
         raise SettingsError(f"{output} exists", hint="choose another name with --output, or remove it first")
     files = recordings_of([arguments.input], progress_of(arguments))
@@ -80,7 +85,8 @@ def _f0(arguments: argparse.Namespace) -> Result:
         raise SettingsError(
             f"{arguments.input!r} holds {len(files)} recordings", hint="give one: a pitch file is of one"
         )
-    track = source_pitch(read_audio(files[0]), method, settings_of(RuntimeSettings, arguments))
+    read = read_recording(files[0])
+    track = source_pitch(read.audio, method, settings_of(RuntimeSettings, arguments))
     write_curve(output, track)
     return {
         "path": str(output),
@@ -88,23 +94,28 @@ def _f0(arguments: argparse.Namespace) -> Result:
         "frames": len(track.f0_hz),
         "voiced": int(track.voiced.sum()),
         "median_hz": round(track.median_hz, 2),
+        "warnings": read.warnings,
     }
 
 
 def _evaluate(arguments: argparse.Namespace) -> Result:
     from ..evaluation.evaluate import evaluate_files
 
+    refuse_swapped(arguments, arguments.outputs[0], arguments.source)
     settings, progress = settings_of(ConvertSettings, arguments), progress_of(arguments)
     has_files = len(arguments.outputs) > 1 or _is_recorded(arguments.outputs[0])
     if not has_files:
         refuse_missing(settings, arguments.outputs[0], index=arguments.index)
     if arguments.output:
         ensure_folder(arguments.output)
+    elif given := [name for name in ("output_format", "output_depth") if hasattr(arguments, name)]:
+        raise SettingsError(f"`{given[0]}` has no effect without --output", hint=f"leave out `{given[0]}`")
     given_sources, target = recordings_of(arguments.source, progress), recordings_of(arguments.target, progress)
     if has_files:
-        if given := [name for name in ConvertSettings.model_fields if hasattr(arguments, name)]:
+        names = (*ConvertSettings.model_fields, "index", "output")
+        if given := [name for name in names if getattr(arguments, name, None) not in (None, INDEX[1]["default"])]:
             raise SettingsError(
-                f"`{given[0]}` has no effect on files that are already converted",
+                f"--{given[0].replace('_', '-')} has no effect on files that are already converted",
                 hint="leave it out, or give a voice instead of files",
             )
         report = evaluate_files(arguments.outputs, given_sources, target, arguments.text, progress=progress)
@@ -124,6 +135,7 @@ def _sweep(arguments: argparse.Namespace) -> Result:
     from ..sweep import SWEPT, Tried, sweep
     from ..workspace.layout import Layout, voice_path
 
+    refuse_swapped(arguments, arguments.voice, [arguments.source])
     progress, saved = progress_of(arguments), Layout.of(arguments.voice).voices()
     files = recordings_of([arguments.source], progress)
     if len(files) > 1:

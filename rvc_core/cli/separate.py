@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from ..conversion.naming import ensure_folder
-from ..errors import RVCError
+from ..errors import RVCError, SettingsError
 from ..settings import RuntimeSettings, SeparateSettings
 from ..system.files import numbered
 from ..system.platforms import in_words
@@ -13,9 +13,9 @@ from ..voice import FailedFile
 from .arguments import (
     RECORDINGS,
     Result,
+    inputs_of,
     named,
     progress_of,
-    recordings_of,
     settings_of,
     summary_of,
 )
@@ -27,6 +27,8 @@ def _separate(arguments: argparse.Namespace) -> Result:
 
     settings, runtime = settings_of(SeparateSettings, arguments), settings_of(RuntimeSettings, arguments)
     kinds, output, progress = parsed_kinds(arguments.kinds), Path(arguments.output), progress_of(arguments)
+    if "vocals" not in kinds and settings.model != "auto":
+        raise SettingsError("`model` has no effect without vocals", hint="leave out `model`, or add vocals to --kinds")
     for kind in kinds:  # what is missing is told before anything is fetched or written
         chosen(kind, settings.model)
     ensure_folder(arguments.output)
@@ -36,7 +38,10 @@ def _separate(arguments: argparse.Namespace) -> Result:
         return place in taken or is_of_another(place, song)
 
     results: list[SeparationReport | FailedFile] = []
-    for song in recordings_of(arguments.songs, progress, "to separate"):
+    for song in inputs_of(arguments.songs, output, progress, "to separate"):
+        if isinstance(song, FailedFile):
+            results.append(song)
+            continue
         taken.append(folder := numbered(output / song.stem, partial(is_taken, song=song)))
         try:
             made = separate_file(song, folder, kinds, settings, runtime=runtime, progress=progress)

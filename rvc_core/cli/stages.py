@@ -1,6 +1,7 @@
 """The commands that prepare, train, convert and measure."""
 
 import argparse
+import shlex
 from argparse import SUPPRESS
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,16 @@ from ..conversion.naming import (
     ensure_folder,
     is_file_name,
     outputs_for,
-    recordings_in,
     refuse_missing,
     refuse_output,
     refuse_song,
+    refuse_speech,
 )
 from ..conversion.script import read_script
 from ..conversion.speakers import refuse_engine
-from ..errors import DatasetError, SettingsError, UnsafeFileError
+from ..errors import SettingsError
 from ..experiment import Experiment
-from ..preparation.incoming import brought, sources
-from ..progress import Silent, Terminal
+from ..preparation.incoming import brought
 from ..settings import (
     ConvertSettings,
     ExtractSettings,
@@ -43,8 +43,10 @@ from .arguments import (
     complain,
     existing_experiment,
     experiment_of,
+    inputs_of,
     named,
     progress_of,
+    refuse_swapped,
     settings_of,
     summary_of,
     voice_of,
@@ -172,9 +174,12 @@ def _refuse(arguments: argparse.Namespace, settings: ConvertSettings) -> None:
 
 def _speak(arguments: argparse.Namespace) -> Result:
     settings, speech = settings_of(ConvertSettings, arguments), settings_of(SpeakSettings, arguments)
+    refuse_swapped(arguments, arguments.voice, [arguments.said or ""])
     _refuse(arguments, settings)
+    if arguments.said and speech.text:
+        raise SettingsError("`text` has no effect: the text was given before it", hint="leave out one of them")
     text = arguments.said or speech.text
-    read_script(text)
+    refuse_speech(read_script(text), speech, settings)
     refuse_engine(speech)
     result = voice_of(arguments.voice, arguments).speak(
         text, speech, settings, output=arguments.output, progress=progress_of(arguments)
@@ -190,8 +195,9 @@ def _speak(arguments: argparse.Namespace) -> Result:
 
 def _convert(arguments: argparse.Namespace) -> Result:
     settings = settings_of(ConvertSettings, arguments)
+    refuse_swapped(arguments, arguments.voice, arguments.inputs)
     _refuse(arguments, settings)
-    inputs = _inputs(arguments.inputs, Path(arguments.output), progress_of(arguments))
+    inputs = inputs_of(arguments.inputs, Path(arguments.output), progress_of(arguments))
     made: list[Any] = []
     if files := [one for one in inputs if isinstance(one, Path)]:
         outputs_for(files, arguments.output, "", settings)
@@ -207,15 +213,19 @@ def _song(arguments: argparse.Namespace) -> Result:
     if len(named_voices) < len(parts):
         raise SettingsError("a part is named twice", hint="write: --voice NAME=lead --voice NAME=backing")
     if str(swallowed := getattr(arguments, "preview", True)).lower() not in ("true", "false"):
-        raise SettingsError(f"--preview takes no value, not {swallowed!r}", hint="write --preview after the songs")
+        left = {"--preview", f"--preview={swallowed}"} | (set() if Path(str(swallowed)).exists() else {swallowed})
+        words = [*(word for word in arguments.typed if word not in left), "--preview"]
+        raise SettingsError(f"--preview takes no value, not {swallowed!r}", hint=f"write: rvc {shlex.join(words)}")
     lead = named_voices.get("lead") or songs.pop(0)
     if not songs:
         raise SettingsError("no song was given", hint="write: rvc song VOICE SONG")
+    if "lead" not in named_voices:
+        refuse_swapped(arguments, lead, songs)
     song, convert, separate = (settings_of(one, arguments) for one in SETTINGS_OF["song"])
     refuse_missing(convert, lead, *filter(None, [backing := named_voices.get("backing")]), index=arguments.index)
-    ensure_folder(arguments.output)
-    refuse_song(output := Path(arguments.output), convert)
-    inputs, made = _inputs(songs, output, progress_of(arguments)), list[Any]()
+    ensure_folder(arguments.output, writes_formats=True)
+    refuse_song(output := Path(arguments.output), convert, song, has_backing=bool(backing))
+    inputs, made = inputs_of(songs, output, progress_of(arguments)), list[Any]()
     if files := [one for one in inputs if isinstance(one, Path)]:
         voice = voice_of(lead, arguments)
         second = Voice.load(backing, runtime=settings_of(RuntimeSettings, arguments)) if backing else None
@@ -230,18 +240,6 @@ def _part_and_voice(text: str) -> tuple[str, str]:
             f"--voice {text} does not name a part", hint="write: --voice NAME=lead --voice NAME=backing"
         )
     return part, voice
-
-
-def _inputs(texts: list[str], output: Path, progress: Silent | Terminal) -> list[Path | FailedFile]:
-    """The recordings that texts name; a text that names none does not stop the others."""
-    found: list[Path | FailedFile] = []
-    for text in texts:
-        try:
-            for path in sources(text, "to convert", progress):
-                found += recordings_in(path, output) if path.is_dir() else [path]
-        except (DatasetError, UnsafeFileError) as error:
-            found.append(FailedFile(text, str(error), error.hint))
-    return found
 
 
 def _clean(arguments: argparse.Namespace) -> Result:

@@ -29,6 +29,7 @@ from ..system.platforms import MOUNT_AGAIN, is_reachable
 from ..system.threads import set_threads
 from ..workspace.layout import voice_path
 from ..workspace.voice_file import VoiceFile, load_voice, synthesizer_of
+from .naming import is_changed
 from .outputs import CODEC_SECONDS, check_sanity, identity_of, made_of, place_for, tag_of
 from .shaping import autotuned, finished, gate_at, key_of, levelled, mix_loudness, protect_consonants, shift_formants
 from .source import SOURCE_RATE_HZ, drawn_pitch, estimated_pitch, padded_with_context, prepared
@@ -259,7 +260,9 @@ class Converter:
                     f"this voice does not use pitch, so `{unused}` has no effect", hint=f"leave out `{unused}`"
                 )
             empty = np.zeros(len(padded) // FRAME_SAMPLES, np.float32)
-            return PitchTrack(empty, empty > 0), 0.0, "", []
+            idle = [name for name in ("transpose", "f0_method", "protect") if is_changed(settings, name)]
+            warnings = [f"this voice does not use pitch, so `{name}` has no effect" for name in idle]
+            return PitchTrack(empty, empty > 0), 0.0, "", warnings
         if settings.f0_curve:
             track, warnings = drawn_pitch(Path(settings.f0_curve).expanduser(), len(padded) // FRAME_SAMPLES)
         else:

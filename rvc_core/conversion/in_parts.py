@@ -20,10 +20,9 @@ from ..audio.waveform import Audio, encoder_rate_hz, header_seconds, save_channe
 from ..errors import AudioError
 from ..progress import Progress, Silent
 from ..settings import ConvertSettings
-from ..system.files import ensure_room
+from ..system.files import ensure_room, remove_leftovers
 from ..system.platforms import reaching
 from .convert import Converter, ConvertResult, Part
-from .naming import refuse_missing
 from .outputs import CODEC_SECONDS, SILENT_RMS, check_figures, made_of, place_for, tag_of
 from .shaping import gain_of
 from .windows import CONTEXT_FRAMES, join_pieces
@@ -63,17 +62,16 @@ def convert_in_parts(
 ) -> ConvertResult:
     """Convert a recording to a tagged file, in parts. The result's `audio` is empty: it may be hours long.
 
+    There must be no f0 curve: one is of one channel, and of the whole.
+
     `key_semitones`: see `Converter.convert`.
 
     Raises
     ------
-    SettingsError
-        When there is an f0 curve: it is of one channel, and of the whole.
     AudioError
         When the recording is silent or cannot be read, or the file is not what was made.
     """
     started = time.monotonic()
-    refuse_missing(settings)
     survey = _surveyed(path, settings)
     seconds = survey.frames / survey.sample_rate
     tag = tag_of(converter.voice.info.name, made_of(converter.identity, path, settings))
@@ -84,6 +82,7 @@ def convert_in_parts(
     )
     ensure_room(output.parent, round(4 * seconds * rate * len(survey.weights)), is_output=True)
     output.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(output.parent, progress)
     with tempfile.TemporaryDirectory(prefix=f".part-{os.getpid()}-", dir=output.parent) as folder:
         made = _OnDisk(Path(folder, "made"), len(survey.weights), rate)
         made.fill(_converted(converter, path, survey, whole, progress))

@@ -11,13 +11,28 @@ from ..audio.waveform import WRITTEN, subtype_of
 from ..errors import AudioError, SettingsError, StorageError
 from ..features.faiss_file import load_arrays
 from ..features.pitch import read_curve
-from ..settings import ConvertSettings
+from ..settings import ConvertSettings, Settings, SpeakSettings
 from ..system.files import readable
 from ..system.platforms import MOUNT_AGAIN, is_reachable
 from ..workspace.layout import voice_path
+from .script import Utterance
 
 MADE = ("song.json", "separation.json")  # a folder with one of these holds what was made of a song
 _LONGEST_NAME = 160  # bytes of a recording's name in that of its result; file systems allow 255 in all
+_NEEDS = {  # settings that have no effect without another one
+    "key": "autotune",
+    "blend_share": "blend_with",
+    "blend_with": "blend_share",
+    "protect": "index_rate",
+    "reverb": "dereverb",
+}
+_OFF = {"transpose": 0, "index_rate": 0, "protect": 0.5}  # values that ask for nothing
+_IDLE_ON = {
+    "a song": ("loudness_lufs", "channels", "f0_curve"),
+    "a song of two voices": ("vocals",),
+    "speech": ("channels", "f0_curve"),
+    "subtitles": ("speed",),
+}
 _ENDING = re.compile(r"\.[a-z][a-z0-9]{1,10}")  # of a file; "results v1.2" has none
 
 
@@ -29,7 +44,7 @@ def songs_in(inputs: list[Path], folder: Path) -> list[Path]:
     SettingsError
         When there is none.
     """
-    found = [file for item in inputs for file in (recordings_in(item, folder) if item.is_dir() else [item])]
+    found = [file for item in inputs for file in (recordings_outside(folder, item) if item.is_dir() else [item])]
     songs = [file for file in found if not any((parent / name).exists() for parent in file.parents for name in MADE)]
     if not songs:
         raise SettingsError("no songs found", hint="give songs, or a folder with songs")
@@ -50,18 +65,15 @@ def outputs_for(
         When there are no recordings, or several for one file or f0 curve: convert those one by one.
     AudioError
         When the format cannot be written.
-    WeightsError
-        When there is no voice to blend with.
     """
     folder = Path(output)
-    files = [file for item in inputs for file in (recordings_in(item, folder) if item.is_dir() else [item])]
+    files = [file for item in inputs for file in (recordings_outside(folder, item) if item.is_dir() else [item])]
     if not files:
         raise SettingsError(
             "nothing to convert: no recordings found", hint="give recordings, or a folder with recordings"
         )
     if settings.f0_curve and len(files) > 1:
         raise SettingsError(f"one f0 curve for {len(files)} recordings", hint="convert each one with its own curve")
-    refuse_missing(settings)
     if is_file_name(output):
         refuse_output(folder, settings)
         if len(files) > 1:
@@ -92,7 +104,6 @@ def spoken_to(output: str | Path, text: str, voice_name: str, settings: ConvertS
     >>> spoken_to(Path("out"), "Hello there.", "alice", ConvertSettings()).name
     'speech_alice.wav'
     """
-    refuse_missing(settings)
     if is_file_name(output):
         refuse_output(Path(output), settings)
         return Path(output)
@@ -133,8 +144,10 @@ def _has_ending(output: str | Path) -> bool:
     return not is_folder and bool(_ENDING.fullmatch(path.suffix.lower().strip()))
 
 
-def ensure_folder(output: str | Path) -> None:
+def ensure_folder(output: str | Path, *, writes_formats: bool = False) -> None:
     """Fail before any work if `output` cannot be a folder, or nothing can be written there.
+
+    `writes_formats`: a format of sound may have been meant by its ending, and can be chosen.
 
     Raises
     ------
@@ -145,9 +158,11 @@ def ensure_folder(output: str | Path) -> None:
     if not existing.is_dir():
         raise SettingsError(f"--output {path} cannot be a folder: {existing} is a file", hint="choose another folder")
     if _has_ending(output):
+        kind = path.suffix.lower().removeprefix(".")
+        chosen = f" --output-format {kind}" if writes_formats and path.suffix.lower() in WRITTEN else ""
         raise SettingsError(
             f"--output {path} must be a folder",
-            hint=f"write: --output {shlex.quote(str(path.with_suffix('')))}, or {shlex.quote(f'{path}/')}",
+            hint=f"write: --output {shlex.quote(str(path.with_suffix('')))}{chosen}, or {shlex.quote(f'{path}/')}",
         )
     with tempfile.TemporaryFile(dir=existing):  # only a trial tells on every kind of storage
         pass
@@ -160,14 +175,55 @@ def refuse_missing(settings: ConvertSettings, *voices: str, index: str | None = 
     ------
     WeightsError, SettingsError
     """
-    for voice in filter(None, (*voices, settings.blend_with)):
-        voice_path(voice)
-    if index not in ("auto", "none", "", None) and not (file := Path(index).expanduser()).is_file():
-        load_arrays(file)  # says so
+    files = [voice_path(voice) for voice in filter(None, voices)]
+    refuse_idle(settings)
+    if settings.blend_with and {*files} == {voice_path(settings.blend_with)}:
+        raise SettingsError("`blend_with` is the voice itself", hint="name another voice, or leave out `blend_with`")
+    if index == "none":
+        for name in ("index_rate", "protect"):
+            if is_changed(settings, name):
+                raise SettingsError(f"`{name}` has no effect without an index", hint=f"leave out `{name}`")
+    elif index not in ("auto", "", None):
+        if not settings.index_rate:
+            raise SettingsError("an index has no effect where `index_rate` is 0", hint="leave out one of them")
+        if not (file := Path(index).expanduser()).is_file():
+            load_arrays(file)  # says so
     if settings.f0_curve:
         if settings.channels == "each":
             raise SettingsError("a pitch file is of one channel", hint="leave out `channels`, or `f0_curve`")
         read_curve(Path(settings.f0_curve).expanduser())
+
+
+def refuse_idle(settings: Settings, on: str = "") -> None:
+    """Refuse a setting that was changed but has no effect: beside the others, or `on` what the work is about.
+
+    Raises
+    ------
+    SettingsError
+
+    Examples
+    --------
+    >>> refuse_idle(ConvertSettings(key="C"))
+    Traceback (most recent call last):
+    rvc_core.errors.SettingsError: `key` has no effect without `autotune`
+    → set `autotune` too, or leave out `key`
+    """
+    for name in _IDLE_ON.get(on, ()):
+        if is_changed(settings, name):
+            raise SettingsError(f"`{name}` has no effect on {on}", hint=f"leave out `{name}`")
+    for name, other in _NEEDS.items():
+        if is_changed(settings, name) and not getattr(settings, other):
+            raise SettingsError(
+                f"`{name}` has no effect without `{other}`", hint=f"set `{other}` too, or leave out `{name}`"
+            )
+    if is_changed(settings, "f0_method") and is_changed(settings, "f0_curve"):
+        raise SettingsError("`f0_method` has no effect beside `f0_curve`", hint="leave out one of them")
+
+
+def is_changed(settings: Settings, name: str) -> bool:
+    """Whether a setting asks for something that its default does not."""
+    field = type(settings).model_fields.get(name)
+    return field is not None and getattr(settings, name) not in (field.default, _OFF.get(name))
 
 
 def refuse_output(output: Path, settings: ConvertSettings) -> None:
@@ -185,7 +241,7 @@ def refuse_output(output: Path, settings: ConvertSettings) -> None:
         )
 
 
-def refuse_song(output: Path, convert: ConvertSettings) -> None:
+def refuse_song(output: Path, convert: ConvertSettings, song: Settings, *, has_backing: bool) -> None:
     """Refuse before the work what cannot be written, or would have no effect.
 
     Raises
@@ -195,11 +251,22 @@ def refuse_song(output: Path, convert: ConvertSettings) -> None:
     if not is_reachable(output):
         raise StorageError(f"{output} cannot be reached: its storage went away", hint=MOUNT_AGAIN)
     subtype_of(Path(f"a.{convert.output_format}"), convert.output_depth)
-    if convert.loudness_lufs is not None:
-        raise SettingsError("`loudness_lufs` has no effect on a song", hint="leave it out; `vocals_db` sets the vocals")
+    refuse_idle(convert, "a song")
+    refuse_idle(song, "a song of two voices" if has_backing else "")
 
 
-def recordings_in(inputs: Path, results: Path) -> list[Path]:
+def refuse_speech(script: list[Utterance], speech: SpeakSettings, convert: ConvertSettings) -> None:
+    """Refuse before the work what would have no effect.
+
+    Raises
+    ------
+    SettingsError
+    """
+    refuse_idle(speech, "subtitles" if script[0].cue else "")
+    refuse_idle(convert, "speech")
+
+
+def recordings_outside(results: Path, inputs: Path) -> list[Path]:
     """The recordings of a folder and its sub-folders, without those that lie in the sub-folder of results."""
     inputs, results = inputs.absolute(), results.absolute()
     found = find_recordings(inputs).recordings.values()

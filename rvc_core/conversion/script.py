@@ -55,7 +55,7 @@ class Utterance:
 
 
 def read_script(given: str) -> list[Utterance]:
-    """What to say: the text itself, or the content of the .txt or .srt that it names.
+    """What to say: the text itself, or the content of the .txt, .srt or other file with an ending that it names.
 
     Raises
     ------
@@ -63,7 +63,8 @@ def read_script(given: str) -> list[Utterance]:
         When the file is missing or not text, a cue's time is wrong, or there is nothing to say.
     """
     name = given.strip()
-    is_file = len(name) < 1000 and "\n" not in name and name.lower().endswith((".txt", ".srt"))
+    suffix = Path(name).suffix if len(name) < 1000 and "\n" not in name else ""
+    is_file = suffix.lower() in (".txt", ".srt") or (bool(suffix) and Path(name).is_file())
     text = _read(Path(name).expanduser()) if is_file else given
     found = cues(text, Path(name).name) if is_file and name.lower().endswith(".srt") else sentences(text)
     if not found:

@@ -32,13 +32,14 @@ from ..audio.mixing import (
     true_peak_db,
     true_peak_of,
 )
+from ..audio.tracks import comment_of
 from ..audio.waveform import Audio, header_seconds, save_channels
 from ..errors import AudioError
 from ..progress import Progress, Report, Silent
 from ..settings import ConvertSettings, SeparateSettings
 from ..song_settings import SongSettings
 from ..system.documents import read_or
-from ..system.files import ensure_room, folder_atomically, readable, sha256_of, signature, write_json
+from ..system.files import ensure_room, folder_atomically, readable, remove_leftovers, sha256_of, signature, write_json
 from .convert import Converter
 from .in_parts import LONG_SECONDS, convert_in_parts
 from .naming import refuse_song
@@ -51,6 +52,7 @@ _REPORT, _SEPARATED = "song.json", "separated"
 _SMALLEST_LAG, _LARGEST_LAG = 0.001, 0.005  # seconds: within the measurement's error; too much to leave unsaid
 _MOST_GAIN_DB = 40.0
 _CODEC_SECONDS, _CODEC_DB = 0.2, 0.1  # what a lossy codec may add
+_PARTED = " | "  # between notes in a comment
 _STEM_BYTES = 3 * 6  # of a sample in the stems of a song
 
 
@@ -158,16 +160,15 @@ def make_song(
 
     Raises
     ------
-    AudioError
-        When the song cannot be read, or has no vocals.
-    WeightsError
-        When a second voice has no model that separates what it is to sing.
+    AudioError, WeightsError
+        When the song cannot be read, or has no vocals; when no model separates what a second voice is to sing.
     """
-    refuse_song(output, convert)
+    refuse_song(output, convert, settings, has_backing=singers.backing is not None)
     title = readable(song.stem) + ("_preview" if settings.preview else "")
     digest = sha256_of(song) if song.is_file() else ""
     work = output / _SEPARATED / f"{title}-{digest[:8]}"
-    source = _excerpt(song, work) if settings.preview else song
+    remove_leftovers(output, progress)  # those of its stems go with them
+    source, notes = _excerpt(song, work) if settings.preview else (song, [])
     stems = separated(
         source,
         work,
@@ -187,7 +188,8 @@ def make_song(
         return known
     mix = _sung(stems, work, singers, settings, convert, progress)
     _levelled(mix, stems, settings)
-    mix.warnings[:0] = stems.notes + ([f"{name} holds something else, and was kept"] if folder.name != name else [])
+    told = [f"{name} holds something else, and was kept"] if folder.name != name else []
+    mix.warnings[:0] = notes + stems.notes + told
     report = SongReport(
         str(source), "", 0.0, 0, [], {part: singer.name for part, singer in singers.all.items()}, mix.transpose,
         mix.alignment_ms, mix.levels, stems.models, chosen, mix.warnings, stamp,
@@ -198,15 +200,15 @@ def make_song(
     return report
 
 
-def _excerpt(song: Path, work: Path) -> Path:
-    """The loudest half minute of a song, as a file of its own."""
+def _excerpt(song: Path, work: Path) -> tuple[Path, list[str]]:
+    """The loudest half minute of a song, as a file of its own, and what is to know of the whole song."""
     file = work / f"excerpt of {readable(song.stem)}.flac"
     if not file.is_file():
-        part = read_loudest(song, PREVIEW_SECONDS)
+        part, notes = read_loudest(song, PREVIEW_SECONDS)
         if peak(part) < SILENT_PEAK:
             raise AudioError(f"{song.name!r} is silent", hint="choose a song with sound in it")
-        part.save(file)
-    return file
+        part.save(file, comment=_PARTED.join(notes))
+    return file, [note for note in comment_of(file).split(_PARTED) if note]
 
 
 def _place(output: Path, name: str, stamp: str) -> tuple[Path, SongReport | None]:

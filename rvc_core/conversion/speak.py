@@ -19,6 +19,7 @@ from ..scoring.words import WordRecogniser, WordScore
 from ..settings import ConvertSettings, SpeakSettings
 from ..system.files import signature
 from .convert import Converter
+from .naming import refuse_speech
 from .outputs import CODEC_SECONDS, check_sanity, place_for, tag_of
 from .script import Utterance, read_script
 from .shaping import levelled
@@ -125,6 +126,7 @@ def speak(
     if output is not None:
         subtype_of(output, settings.output_depth)
     script = read_script(speech.text)
+    refuse_speech(script, speech, settings)
     speaker, warnings = (speaker, []) if speaker else speaker_of(speech.engine, speech.language)
     said, spoken, failed = _said(script, speech, speaker, progress)
     own = settings.model_copy(update={"gate_db": _GATE_DB if settings.gate_db is None else settings.gate_db})
@@ -185,7 +187,7 @@ def _said(
 
 def _utter(one: Utterance, speech: SpeakSettings, speaker: Speaker) -> tuple[Audio, float]:
     """Speech of one sentence without silence around it, and its speed: of a cue, the speed that fills its time."""
-    speed = speech.speed if one.cue is None else min(max(speech.speed, _SLOWEST), _FASTEST)
+    speed = speech.speed  # 1 of a cue
 
     def at(speed: float) -> Audio:
         return _trimmed(speaker(one.text, language=speech.language, voice=speech.engine_voice, speed=speed))

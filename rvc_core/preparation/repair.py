@@ -3,7 +3,9 @@
 Each repair is made only where a measurement asks for it. The originals stay as they are.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,16 @@ from ..audio.mixing import Stem, loudness_lufs, read_stem, true_peak_db
 from ..audio.quality import Hum, Quality, hum, measure
 from ..audio.recordings import find_recordings
 from ..audio.tracks import opposed_db
+from ..audio.waveform import read_recording
 from ..errors import AudioError, RVCError, SettingsError, WeightsError
 from ..progress import Progress, Report, Silent, counted
 from ..separation.heard import DOUBTFUL_DB, balance
+from ..separation.models import chosen
 from ..separation.separate import separate
 from ..settings import RuntimeSettings, SeparateSettings
 from ..system.documents import Digest, read_or
-from ..system.files import numbered, replace_atomically, sha256_of, write_json
-from ..system.inside import copy_inside
+from ..system.files import numbered, remove_leftovers, replace_atomically, sha256_of, signature, write_json
+from ..system.inside import copy_inside, is_regular
 from .findings import UNEVEN_DB, findings_of
 
 _REPORT = "repair.json"
@@ -49,7 +53,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Repaired:
-    """One recording: its copy, what was repaired, figures before and after, and what could not be done."""
+    """One recording: its copy with its hash, what was repaired, figures before and after, what could not be done."""
 
     recording: str
     sha256: Digest
@@ -58,6 +62,8 @@ class Repaired:
     before: Figures
     after: Figures
     warnings: list[str] = field(default_factory=list)
+    output_sha256: str = ""  # of older copies this and the models and settings are unknown
+    made_by: str = ""
 
 
 class _Known(TypedDict):
@@ -66,11 +72,12 @@ class _Known(TypedDict):
 
 @dataclass(frozen=True)
 class RepairReport(Report):
-    """A dataset, repaired; `failed` are the recordings that could not be read, and why."""
+    """A dataset, repaired; `failed`: recordings that could not be read, and why; `removed`: copies of older ones."""
 
     output: str
     recordings: list[Repaired]
     failed: list[dict[str, str]]
+    removed: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         repaired = sum(bool(one.repairs) for one in self.recordings)
@@ -84,7 +91,8 @@ class RepairReport(Report):
             cells = " ".join(f"{pair:>{width}}" for pair, width in zip(pairs, (17, 17, 15, 15), strict=True))
             lines.append(f"{one.recording[-28:]:<28} {cells}  {', '.join(one.repairs) or 'none'}")
             lines += [f"    {warning}" for warning in one.warnings]
-        return "\n".join([*lines, *(f"{one['recording']}: {one['error']}" for one in self.failed)])
+        lines += [f"{one['recording']}: {one['error']}" for one in self.failed]
+        return "\n".join([*lines, *(f"removed {name}: its recording is gone or changed" for name in self.removed)])
 
 
 def _pairs(one: Repaired) -> list[tuple[float | None, float | None]]:
@@ -106,6 +114,8 @@ def repair(
 ) -> RepairReport:
     """Write repaired copies of recordings. A recording that needs nothing is copied; done ones are not done again.
 
+    Copies whose recording is gone or changed are removed, unless somebody changed them too. Damaged ones are made anew.
+
     Parameters
     ----------
     dataset : path
@@ -125,27 +135,75 @@ def repair(
         raise SettingsError(f"{output} lies in the dataset, or around it", hint="choose another folder for the copies")
     if not (output / _REPORT).is_file() and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise SettingsError(f"{output} holds other files", hint="choose another folder for the copies")
-    files = find_recordings(dataset).recordings
-    known = read_or(output / _REPORT, _Known, {"recordings": []}) if files else {"recordings": []}
-    done = {(one.recording, one.sha256): one for one in known["recordings"] if (output / one.output).is_file()}
+    remove_leftovers(output, progress)
+    files, made_by = find_recordings(dataset).recordings, signature([separation.stamp(), *_models(separation)])
+    record = read_or(output / _REPORT, _Known, {"recordings": []}) if files else {"recordings": []}
+    known = [one for one in record["recordings"] if is_regular(_inside(output, one))]
+    alike = [one for one in known if one.made_by in (made_by, "")]
+    done = {(one.recording, one.sha256): one for one in alike if _is_whole(_inside(output, one), one)}
     measured, failed = _measured(files, done, progress)
     usual = float(np.median([stem[1].loudness_lufs for stem in measured.values()])) if measured else 0.0
     target = min(_LOUDEST_LUFS, max(_QUIETEST_LUFS, usual))
     rows: list[Repaired] = []
-    taken, ours = ({output / one.output for one in rows} for rows in (done.values(), known["recordings"]))
+    taken, ours = ({output / one.output for one in some} for some in (done.values(), known))
     progress.start("repairing", len(measured))
     for name, (digest, before) in measured.items():
         row = done.get((name, digest))
         if row is None:
             row = _copied(name, files[name], output, (taken, ours), (digest, before, target, separation, runtime))
+            row = replace(row, made_by=made_by)
             taken.add(output / row.output)
         rows.append(row)
-        write_json(output / _REPORT, {"recordings": [asdict(one) for one in rows], "failed": failed})
+        known = [one for one in known if one.output != row.output]
+        _write_record(output, [*rows, *known], failed)
         progress.advance(name)
     if not rows:
         told = failed[0] if failed else {"error": "there is none", "hint": "choose a folder with recordings"}
         raise AudioError(f"no recording could be read: {told['error']}", hint=told["hint"])
-    return RepairReport(str(output), rows, failed)
+    unread = {one["recording"] for one in failed}
+    removed = [one.output for one in known if one.recording not in unread and _removed(output, one)]
+    _write_record(output, [*rows, *(one for one in known if one.recording in unread)], failed)
+    return RepairReport(str(output), rows, failed, removed)
+
+
+def _write_record(output: Path, rows: list[Repaired], failed: list[dict[str, str]]) -> None:
+    write_json(output / _REPORT, {"recordings": [asdict(one) for one in rows], "failed": failed})
+
+
+def _models(separation: SeparateSettings) -> Iterator[str]:
+    """What separates each kind here: a model that was fetched meanwhile repairs more."""
+    for kind in ("vocals", "dereverb", "denoise"):
+        with contextlib.suppress(WeightsError):
+            yield chosen(kind, separation.model).identity
+
+
+def _inside(output: Path, row: Repaired) -> Path:
+    """Where a copy lies: in its folder, whatever the record says."""
+    place = output / row.output
+    return place if place.resolve().is_relative_to(output.resolve()) else output / "outside"
+
+
+def _is_whole(copy: Path, row: Repaired) -> bool:
+    """Whether a copy is as it was written, or as somebody changed it since: not cut off or damaged."""
+    if sha256_of(copy) == row.output_sha256:
+        return True
+    try:
+        return not read_recording(copy).warnings
+    except AudioError:
+        return False
+
+
+def _removed(output: Path, row: Repaired) -> bool:
+    """Remove a copy of an older recording, if nobody changed it, and its folder if that is empty then."""
+    copy = _inside(output, row)
+    if sha256_of(copy) != row.output_sha256:
+        return False
+    copy.unlink()
+    for folder in copy.parents:
+        if folder == output or any(folder.iterdir()):
+            break
+        folder.rmdir()
+    return True
 
 
 def _measured(
@@ -205,7 +263,8 @@ def _copied(name: str, path: Path, output: Path, places: tuple[set[Path], set[Pa
         with replace_atomically(place) as temporary:
             copy_inside(path.resolve(), temporary)  # a link, where recordings were joined
         after = before
-    return Repaired(name, digest, os.path.relpath(place, output), repairs, before, after, [*stem.notes, *warnings])
+    where, told = os.path.relpath(place, output), [*stem.notes, *warnings]
+    return Repaired(name, digest, where, repairs, before, after, told, sha256_of(place))
 
 
 def _needed(stem: Stem, quality: Quality, target_lufs: float) -> list[str]:

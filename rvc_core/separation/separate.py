@@ -17,7 +17,7 @@ from ..progress import Progress, Report, Silent, Stop
 from ..settings import RuntimeSettings, SeparateSettings
 from ..system.devices import choose_device
 from ..system.documents import read_or
-from ..system.files import ensure_room, folder_atomically, sha256_of, signature, write_json
+from ..system.files import ensure_room, folder_atomically, remove_leftovers, sha256_of, signature, write_json
 from ..system.threads import set_threads
 from .chunks import Chunks, Resampled, Separator, split
 from .heard import empty_stems
@@ -264,6 +264,7 @@ def separate_file(
     sign = signature({"song": sha256_of(song), **run.stamp})
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / RECORD).is_file())):
         raise SettingsError(f"{folder} holds other files", hint="choose another folder for the stems")
+    remove_leftovers(folder.parent, progress)
     record = _record(folder)
     if record and record["signature"] == sign and _is_whole(folder, record):
         notes = [*record["notes"], "it was separated before with these settings; the stems are unchanged"]

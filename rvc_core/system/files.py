@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ..errors import ResourceError
+from ..progress import Progress, Silent
 from .inside import remove
 
 _MARGIN_BYTES = 32 << 20  # stays free for logs and the system
@@ -90,13 +91,14 @@ def _is_full(folder: Path, error: Exception) -> bool:
     return folder.is_dir() and (room := shutil.disk_usage(folder)).free < _FULL_BYTES and room.total > 0
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files and folders of killed processes; those of running processes stay."""
+def remove_leftovers(folder: Path, progress: Progress = Silent()) -> None:
+    """Delete the temporary files and folders of killed processes, and say so; those of running processes stay."""
     import psutil  # here, because set-up uses this module before it installs packages
 
     for path in folder.glob(".part-*"):
         if (match := _LEFTOVER.fullmatch(path.name)) and not psutil.pid_exists(int(match[1])):
             remove(path)
+            progress.say(f"removed {path}: a run that was ended had left it")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from odd_files import odd_files
+from odd_files import in_time, odd_files
 
 from rvc_core.audio.blocks import BLOCK_FRAMES, open_blocks
 from rvc_core.audio.mixing import Stem
@@ -35,12 +35,24 @@ def test_odd_files_are_as_long_as_when_they_are_read_at_once_and_cut_ones_are_sa
             continue
         samples, rate_hz, notes = read(path)
         says = {word for word in ("its end is missing", "its header claims") if word in " ".join(whole.warnings)}
+        says |= {note for note in whole.notes if note.startswith("sound track")}
         if abs(samples.shape[1] / rate_hz - whole.audio.seconds) > 0.1 or not all(
             one in " ".join(notes) for one in says
         ):
             different.append((odd.name, whole.audio.seconds, samples.shape[1] / rate_hz, notes, whole.warnings))
     assert number > 150 and not different
     assert capfd.readouterr() == ("", ""), "no decoder writes to the terminal"
+
+
+def test_the_track_with_the_sound_is_read(tmp_path):
+    videos = [odd for odd in in_time(tmp_path) if odd.says == "track"]
+    for number, odd in enumerate(videos):
+        path = tmp_path / f"{number}.{odd.name.rpartition('.')[2]}"
+        path.write_bytes(odd.content)
+        samples, rate_hz, notes = read(path)
+        heard_hz = np.abs(np.fft.rfft(samples[0])).argmax() * rate_hz / samples.shape[1]
+        assert heard_hz == pytest.approx(odd.tones[0][1], abs=5), (odd.name, notes)
+    assert len(videos) >= 8
 
 
 def _sized(content: bytes, size: int) -> bytes:

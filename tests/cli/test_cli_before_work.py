@@ -3,6 +3,8 @@
 import json
 import os
 import shlex
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from rvc_core.features import content
 from rvc_core.features.retrieval import FeatureIndex
 from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.presets import preset
-from rvc_core.settings import IndexSettings
+from rvc_core.settings import ConvertSettings, IndexSettings
 from rvc_core.voice import Voice
 from rvc_core.workspace import voice_file
 from rvc_core.workspace.layout import Layout
@@ -31,12 +33,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with two recordings and a `nano` voice whose name inside is "inner"."""
     monkeypatch.setenv("RVC_HOME", str(tmp_path / "root"))
     monkeypatch.chdir(tmp_path)
-    spec = preset("nano")
-    info = VoiceInfo("inner", 1, 2, "embedded", f0_median_hz=120.0)
-    save_voice(tmp_path / "v.pth", VoiceFile(spec, Synthesizer(spec, with_posterior=False).state_dict(), info))
+    _save("v.pth")
     for name in ("a.wav", "b.wav"):
         Audio(phrase(1, seconds=1.0).samples, 16000).save(tmp_path / name)
     return tmp_path
+
+
+def _save(name: str, **spec: Any) -> None:
+    made = replace(preset("nano"), **spec)
+    info = VoiceInfo("inner", 1, 2, "embedded", f0_median_hz=120.0)
+    save_voice(Path(name), VoiceFile(made, Synthesizer(made, with_posterior=False).state_dict(), info))
 
 
 def _never(*arguments: Any, **options: Any) -> None:
@@ -63,15 +69,49 @@ def _never(*arguments: Any, **options: Any) -> None:
         ("speak v.pth Hi. --output song.xyz", "cannot write 'song.xyz'"),
         ("speak v.pth Hi. --blend-with nobody", "'nobody' is neither"),
         ("speak v.pth gone.txt", "gone.txt does not exist"),
+        ("speak v.pth a.wav", "a.wav is not a text file"),
         ("speak v.pth Hi. --engine gsv-tts-lite", "gsv-tts-lite is not installed"),
         ("song v.pth gone.wav", "gone.wav"),
         ("song v.pth a.wav --output song.xyz", "must be a folder"),
+        ("song v.pth a.wav --output new.mp3", "write: --output new --output-format mp3, or new.mp3/"),
+        ("clean a.wav --output new.mp3", "write: --output new, or new.mp3/"),
+        ("convert a.wav b.wav v.pth --seed 1", "write: rvc convert v.pth b.wav a.wav --seed 1 "),
+        ("song a.wav v.pth", "write: rvc song v.pth a.wav "),
+        ("speak Hi. v.pth", "write: rvc speak v.pth Hi. "),
+        ("sweep a.wav --source v.pth", "write: rvc sweep v.pth --source a.wav "),
+        ("evaluate a.wav --source v.pth", "write: rvc evaluate v.pth --source a.wav "),
+        ("song v.pth --preview a.wav", "write: rvc song v.pth a.wav --quiet --preview"),
+        ("song v.pth a.wav --preview 10", "write: rvc song v.pth a.wav --quiet --preview"),
+        ("song v.pth a.wav --preview=10", "write: rvc song v.pth a.wav --quiet --preview"),
         ("song v.pth a.wav --loudness-lufs -16", "--loudness-lufs has no effect on a song"),
         ("song --voice v.pth=lead --voice nobody=backing a.wav", "'nobody' is neither"),
+        ("convert v.pth a.wav --key C", "--key has no effect without --autotune"),
+        ("convert v.pth a.wav --blend-share 0.2", "--blend-share has no effect without --blend-with"),
+        ("convert v.pth a.wav --blend-with w.pth --blend-share 0", "--blend-with has no effect without --blend-share"),
+        ("convert v.pth a.wav --blend-with ./v.pth", "--blend-with is the voice itself"),
+        ("convert v.pth a.wav --protect 0.1 --index-rate 0", "--protect has no effect without --index-rate"),
+        ("convert v.pth a.wav --protect 0.1 --index none", "--protect has no effect without an index"),
+        ("convert v.pth a.wav --index-rate 1 --index none", "--index-rate has no effect without an index"),
+        ("convert v.pth a.wav --index-rate 0 --index x.index", "an index has no effect where --index-rate is 0"),
+        ("convert v.pth a.wav --f0-curve curve.csv --f0-method dio", "--f0-method has no effect beside --f0-curve"),
+        ("speak v.pth Hi. --f0-curve curve.csv", "--f0-curve has no effect on speech"),
+        ("speak v.pth Hi. --channels each", "--channels has no effect on speech"),
+        ("speak v.pth cues.srt --speed 1.2", "--speed has no effect on subtitles"),
+        ("speak v.pth Hi. --text Ho.", "--text has no effect: the text was given before it"),
+        ("song v.pth a.wav --f0-curve curve.csv", "--f0-curve has no effect on a song"),
+        ("song v.pth a.wav --channels each", "--channels has no effect on a song"),
+        ("song v.pth a.wav --dereverb false --reverb false", "--reverb has no effect without --dereverb"),
+        ("song --voice v.pth=lead --voice w.pth=backing a.wav --vocals all", "no effect on a song of two voices"),
+        ("separate a.wav --kinds denoise --model embedded", "--model has no effect without vocals"),
+        ("evaluate v.pth --source a.wav --output-format mp3", "--output-format has no effect without --output"),
+        ("evaluate a.wav --source b.wav --index x.index", "--index has no effect on files that are already converted"),
+        ("evaluate a.wav --source b.wav --output new", "--output has no effect on files that are already converted"),
         ("sweep v.pth --source a.wav --target gone", "gone"),
         ("sweep v.pth --source a.wav", "no recording of the target"),
         ("sweep v.pth --source a.wav --protect 2", "--protect must be from 0 to 0.5"),
         ("sweep v.pth --source a.wav --output a.wav", "is a file"),
+        ("f0 a.wav --output .", "is a folder"),
+        ("f0 a.wav --output new/", "write: --output new/f0.csv"),
         ("evaluate nobody --source a.wav", "'nobody' is neither"),
         ("evaluate v.pth --source a.wav --output a.wav", "is a file"),
     ],
@@ -80,12 +120,34 @@ def test_what_cannot_be_is_refused_before_a_voice_is_loaded(
     command: str, told: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "curve.csv").write_text("0,200\n1,200\n")
+    (here / "cues.srt").write_text("1\n00:00:00,000 --> 00:00:02,000\nHi.\n")
+    shutil.copy("v.pth", "w.pth")
     monkeypatch.setattr(Voice, "load", _never)
     before = sorted(here.rglob("*"))
     assert main([*command.split(), "--quiet"]) == 1
     said = capsys.readouterr()
     assert told in said.err and len(said.err.splitlines()) == 2 and not said.out.strip(), said
     assert sorted(here.rglob("*")) == before
+
+
+def test_what_a_voice_without_pitch_ignores_is_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _save("flat.pth", uses_f0=False)
+    assert main(["convert", "flat.pth", "a.wav", "--quiet", "--transpose", "12", "--protect", "0.1"]) == 0
+    told = capsys.readouterr().out
+    assert [told.count(f"this voice does not use pitch, so --{name} has") for name in ("transpose", "protect")] == [
+        1,
+        1,
+    ]
+
+
+def test_settings_as_they_were_ask_for_nothing(here: Path) -> None:
+    """A notebook hands over all of them."""
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in ConvertSettings().stamp().items() if value]
+    given.append("--f0-method=dio")
+    assert main(["convert", "v.pth", "a.wav", "--quiet", "--index", "none", *given]) == 0
+    assert (
+        main(["convert", "v.pth", "b.wav", "--quiet", "--index", "none", "--index-rate", "0", "--protect", ".5"]) == 0
+    )
 
 
 def test_a_folder_that_takes_no_files_is_told_with_its_name() -> None:
@@ -197,7 +259,7 @@ def test_a_batch_loads_each_model_once(
     counted(FeatureIndex, "load")
     counted(content, "_embedded")
     content.content_encoder.cache_clear()
-    (here / "w.pth").write_bytes((here / "v.pth").read_bytes())
+    _save("w.pth")
     vectors = np.random.default_rng(0).standard_normal((100, 256)).astype(np.float32)
     FeatureIndex.build(vectors, IndexSettings()).save(here / "v.index")
     loads.clear()

@@ -99,7 +99,10 @@ def test_a_silent_channel_and_a_mono_file_are_no_special_case(make: Make, tmp_pa
 
 def test_a_curve_is_not_cut_into_parts(make: Make, tmp_path: Path) -> None:
     Audio(phrase(1, seconds=1.0).samples, 16_000).save(tmp_path / "a.wav")
-    voice, settings = Voice(tmp_path / "v.pth", make(), "", []), _settings(channels="each", f0_curve="a.csv")
+    voice, settings = (
+        Voice(tmp_path / "v.pth", make(), "", []),
+        _settings(channels="each", f0_method="auto", f0_curve="a.csv"),
+    )
     with pytest.raises(SettingsError, match="of one channel"):
         voice.convert(tmp_path / "a.wav", settings, output=tmp_path / "b.wav")
 

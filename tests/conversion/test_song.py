@@ -1,6 +1,7 @@
 """A song in, the song sung by a voice out: levels, timing, keys, stems, and what goes on after a kill."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from rvc_core.conversion import song_stems
 from rvc_core.conversion.convert import ConvertResult
 from rvc_core.conversion.song import Singer, Singers, SongReport, make_song
 from rvc_core.errors import AudioError, RVCError, SettingsError, WeightsError
+from rvc_core.progress import Silent
 from rvc_core.separation.heard import empty_stems
 from rvc_core.settings import ConvertSettings, RuntimeSettings
 from rvc_core.song_settings import SongSettings
@@ -278,6 +280,29 @@ def test_a_killed_run_leaves_nothing_half_written_and_goes_on(
     assert not _sing(file, out, voice).skipped
     assert len(voice.asked) == 1
     assert not [*out.rglob("converted-*"), *out.rglob(".part-*")]
+
+
+def test_what_a_killed_song_left_is_removed_and_named(
+    song: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[str]()
+    monkeypatch.setattr(Silent, "say", lambda self, line: told.append(line))
+    left, running = (tmp_path / "out" / f".part-{pid}-My_song_my_friend" for pid in (999_999_999, os.getpid()))
+    for folder in (left, running):
+        (folder / "inside").mkdir(parents=True)
+    _sing(song(), tmp_path / "out")
+    assert told == [f"removed {left}: a run that was ended had left it"]
+    assert not left.exists() and (tmp_path / "out" / "My_song_my_friend").is_dir()
+
+
+def test_a_preview_tells_twice_that_the_song_is_cut_off(song: Callable[..., Path], tmp_path: Path) -> None:
+    file = song()
+    soundfile.write(whole := tmp_path / "whole.flac", *soundfile.read(file))
+    content = whole.read_bytes()
+    (cut := tmp_path / "cut.flac").write_bytes(content[: len(content) * 2 // 3])
+    for _ in range(2):
+        assert any("its end is missing" in one for one in _sing(cut, tmp_path / "out", preview=True).warnings)
+    assert not any("missing" in one for one in _sing(whole, tmp_path / "out", preview=True).warnings)
 
 
 def test_a_preview_is_of_the_loudest_part(

@@ -16,6 +16,8 @@ from rvc_core.errors import SettingsError, WeightsError
 from rvc_core.preparation import repair as module
 from rvc_core.preparation.findings import findings_of
 from rvc_core.preparation.repair import repair
+from rvc_core.settings import SeparateSettings
+from rvc_core.system.files import sha256_of
 from synth import phrase
 
 RATE = 16_000
@@ -135,6 +137,53 @@ def test_files_of_others_in_the_folder_stay_and_a_dead_link_is_named(takes: Path
         "b (2).wav",
     ]
     assert report.failed[0]["recording"] == "c.wav" and "link to nowhere" in report.failed[0]["error"]
+
+
+def test_copies_of_gone_recordings_go_and_damaged_ones_are_made_anew(takes: Path, separations: list[str]) -> None:
+    copies = takes.parent / "copies"
+    for number, name in enumerate(("a", "b", "day 2/c", "d")):
+        _write(takes / f"{name}.wav", _speech(seed=number) + (_music(_speech()) if name in "ab" else 0))
+    first = {one.recording: copies / one.output for one in repair(takes, copies).recordings}
+    (copies / "mine.wav").write_text("mine")
+    content = first["a.wav"].read_bytes()
+    first["a.wav"].write_bytes(content[: len(content) // 2])  # as of a disk that was full
+    first["d.wav"].write_bytes(edited := first["b.wav"].read_bytes())  # somebody's own work
+    for name in ("b.wav", "day 2/c.wav", "d.wav"):
+        (takes / name).unlink()
+    _write(takes / "b.wav", _speech(seed=7))  # needs no repair now: its copy has another ending
+    again = repair(takes, copies)
+    assert sorted(again.removed) == ["b.flac", "day 2/c.wav"] and "removed b.flac" in str(again)
+    found = {str(path.relative_to(copies)) for path in copies.rglob("*")}
+    assert found == {"a.flac", "b.wav", "d.wav", "mine.wav", "repair.json"}
+    assert first["d.wav"].read_bytes() == edited and soundfile.info(copies / "a.flac").frames == 4 * RATE
+    assert not repair(takes, copies).removed
+
+
+def test_a_record_of_somebody_else_leads_to_no_other_file(takes: Path, separations: list[str]) -> None:
+    _write(takes / "a.wav", _speech())
+    copies, other = takes.parent / "copies", _write(takes.parent / "other.wav", _speech())
+    repair(takes, copies)
+    record = (copies / "repair.json").read_text()
+    (copies / "repair.json").write_text(record.replace('"recording": "a.wav"', '"recording": "gone.wav"'))
+    record = json.loads((copies / "repair.json").read_text())
+    record["recordings"][0] |= {"output": "../other.wav", "output_sha256": sha256_of(other)}
+    (copies / "repair.json").write_text(json.dumps(record))
+    assert not repair(takes, copies).removed and other.is_file()
+
+
+def test_a_run_that_was_ended_loses_no_copy_and_other_settings_repair_again(
+    takes: Path, separations: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, name in enumerate("abc"):
+        _write(takes / f"{name}.wav", _speech(seed=number) + _music(_speech()))
+    repair(takes, copies := takes.parent / "copies")
+    separations.clear()
+    work, other = module._copied, SeparateSettings.of(overlap=0.5)
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(module, "_copied", lambda name, *rest: work(name, *rest) if name == "a.wav" else 1 / 0)
+        repair(takes, copies, other)
+    assert separations.count("vocals") == 1 and repair(takes, copies, other) and separations.count("vocals") == 3
+    assert sorted(path.name for path in copies.iterdir()) == ["a.flac", "b.flac", "c.flac", "repair.json"]
 
 
 def test_without_a_model_the_fault_stays_and_is_told(takes: Path, separations: list[str]) -> None:

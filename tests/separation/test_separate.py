@@ -299,16 +299,18 @@ def test_resampling_a_voice_does_not_move_it():
     assert si_sdr(soxr.resample(high, 44_100, 22_050)[: len(low)], low[: len(high) // 2]) > 12
 
 
-def test_the_command_separates_all_songs_into_folders_of_their_own(tmp_path, quick, capsys):
+def test_the_command_separates_all_songs_into_folders_of_their_own(tmp_path, quick, monkeypatch, capsys):
     for place in ("one", "two"):
         (tmp_path / place).mkdir()
         written(tmp_path / place / "a song.wav", song()[0])
     (tmp_path / "two" / "broken.wav").write_bytes(b"no sound at all" * 99)
     words = ["separate", str(tmp_path / "one"), str(tmp_path / "two"), "--output", str(tmp_path / "stems"), "--json"]
-    assert main(words) == 1
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "gone.wav", "two/a", "song.wav"]) == 1
     told = capsys.readouterr()
     report = json.loads(told.out.splitlines()[-1])
-    assert report["failed"] == 1 and "broken.wav" in told.err and "cannot be decoded" in report["error"]
+    assert report["failed"] == 4 and "broken.wav: 'broken.wav' cannot be decoded" in told.err
+    assert "rvc: gone.wav: there is no 'gone.wav'" in told.err and "in quotes: 'two/a song.wav'" in told.err
     assert sorted(os.listdir(tmp_path / "stems")) == ["a song", "a song (2)"]
     made = [song["stems"] for song in report["songs"] if "stems" in song]
     assert len(made) == 2 and all(Path(path).is_file() for stems in made for path in stems.values())
