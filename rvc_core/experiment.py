@@ -70,11 +70,11 @@ class Experiment:
         folder = Path(text_of(dataset)).expanduser() if dataset is not None else None
         return cls(Layout.of(name, home), folder, runtime, progress)
 
-    def inspect(self) -> "DatasetReport":
-        """Report the quality of the recordings, and what to do about problems."""
+    def inspect(self, *, by_folder: bool = False) -> "DatasetReport":
+        """Report the quality of the recordings, and what to do about problems; each folder may be a speaker."""
         from .preparation.survey import inspect
 
-        return inspect(self._recordings())
+        return inspect(self._recordings(), by_folder=by_folder)
 
     def plan(self, minutes: float | None = None, settings: PrepareSettings = PrepareSettings()) -> "Plan":
         """Plan a training: settings for these recordings, this machine and these minutes, each with its reason.

@@ -1,5 +1,6 @@
 """Measure a recording: level, noise, clipping, bandwidth, reverb, music, hum. Pure: reads and writes no files."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,18 +12,18 @@ from .waveform import Audio, frame_rms
 
 _FLOOR_DB = -100.0
 _SILENCE_DB = -42.0  # of full scale: the slicer's silence threshold
-_NOISE_SHARE = 0.02
+_NOISE_SHARE, _STRETCH_SECONDS, _NOISY_QUANTILE, _LEAST_AUDIBLE = 0.02, 10.0, 0.75, 30
 _FLAT, _FLAT_SAMPLES = 1e-4, 4  # four samples in a row this close to the peak count as clipped
 _SPECTRUM_SAMPLES = 2048
 _EMPTY_DB = -75.0  # of the strongest bin: a weaker band counts as empty
 TOO_LOUD = 2.5  # of full scale: RVC's limit; a clip with a higher peak is not used
 _EXCERPT_SECONDS = 60.0  # of a recording are enough to tell hum, reverb and music
 _RATE_HZ, _FEWEST_FRAMES = 16_000, 5
-_HUM_RATE_HZ, _HUM_SAMPLES, _HUM_SHARE, _LINE_DB = 2000, 800, 0.15, 10.0
+_HUM_RATE_HZ, _HUM_SAMPLES, _HUM_SHARE, _HUM_QUANTILE, _LINE_DB = 2000, 800, 0.3, 0.1, 8.0
 _FALL_FRAMES, _FALL_SHARE, _FALLS_FROM_DB = 12, 0.03, 15.0  # frames of 10 ms; see docs/survey.md
 _FALL_TO_RT60 = 2.6
 _PAUSE_SHARE, _PAUSE_SAMPLES, _PAUSE_QUANTILE = 0.1, 2048, 0.25
-_STEP_SECONDS = 3.0
+_STEP_SECONDS, _STEP_BLOCKS, _STEP_SHARE, _SURE_STEP = 1.0, 2, 0.2, 6.0
 _EDGE_HZ, _LEAST_EDGE_HZ, _EDGE_DB = 400.0, 3500.0, 30.0
 _FULL_SCALES = (32768, 8388608, 2147483648)  # of whole numbers in a file of floats
 
@@ -36,7 +37,8 @@ class Quality:
     level_db : float
         RMS of the frames above silence, dB of full scale.
     noise_db : float
-        RMS of the quietest 2 % of the 30 ms frames, without digital silence; dB of full scale, at least -100.
+        RMS of the quietest 2 % of the 30 ms frames, without digital silence; dB of full scale, at least -100. Of the
+        stretches of 10 s, a quarter or one is as noisy or noisier.
     snr_db : float
         Level without the noise, minus noise; at least 0. Sound without pauses, such as music, reads too low.
     clipped_share : float
@@ -56,7 +58,8 @@ class Quality:
     loudness_lufs : float
         Integrated loudness of the one channel that training gets, BS.1770.
     step_db : float
-        How much louder the speech is on one side of `step_seconds` than on the other, at the time where that is most.
+        How much louder the speech is on one side of `step_seconds` than on the other, at the time where that is
+        surest. 0: nowhere sure. A fifth of the speech and two seconds at least are on each side.
     edge_hz : float
         Where a lossy codec or a lower sample rate cut the sound off: 30 dB within 800 Hz. 0: nowhere.
     """
@@ -93,9 +96,8 @@ def measure(audio: Audio) -> Quality:
     hop = max(1, round(0.015 * audio.sample_rate))
     rms = frame_rms(samples, hop, 4)
     silent = rms < 10 ** (own_silence_db(rms, _SILENCE_DB) / 20)
-    short = frame_rms(samples, hop, 2)[1:-1]  # the first and last frame reach beyond the ends
-    audible = np.sort(short[short > 10 ** (_FLOOR_DB / 20)])
-    noise_db = _decibels(audible[: 1 + round(_NOISE_SHARE * len(audible))])
+    _, noises_db = noises(samples, audio.sample_rate)
+    noise_db = float(np.quantile(noises_db, _NOISY_QUANTILE, method="higher"))
     level_db = _decibels(rms if silent.all() else rms[~silent])
     middle = middle_of(audio)
     mains, spectrum = hum(middle), _spectrum(audio)
@@ -117,6 +119,20 @@ def measure(audio: Audio) -> Quality:
     )
 
 
+def noises(samples: np.ndarray, rate_hz: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where stretches of about 10 s begin, in seconds, and the noise of each (dB of full scale)."""
+    hop = max(1, round(0.015 * rate_hz))
+    short = frame_rms(samples, hop, 2)[1:-1]  # the first and last frame reach beyond the ends
+    edges = np.linspace(0, len(short), max(1, round(len(short) * hop / rate_hz / _STRETCH_SECONDS)) + 1).astype(int)
+    rows = []
+    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        audible = np.sort(short[start:stop][short[start:stop] > 10 ** (_FLOOR_DB / 20)])
+        if len(audible) >= _LEAST_AUDIBLE or len(edges) == 2:
+            rows.append((start * hop / rate_hz, _decibels(audible[: 1 + round(_NOISE_SHARE * len(audible))])))
+    starts, levels_db = np.array(rows or [(0.0, _FLOOR_DB)]).T
+    return starts, levels_db
+
+
 def middle_of(audio: Audio) -> Audio:
     """The minute in the middle: enough to tell hum, reverb and music."""
     start = max(0.0, audio.seconds - _EXCERPT_SECONDS) / 2
@@ -133,7 +149,9 @@ class Hum:
 
 
 def hum(audio: Audio) -> Hum:
-    """Find the hum of the mains in the quietest moments: two or more lines 10 dB above their neighbours.
+    """Find the hum of the mains in the quieter moments: two or more lines 8 dB above their neighbours.
+
+    A hum never stops, so each frequency counts in its own quietest tenth of them: speech needs no pauses.
 
     Examples
     --------
@@ -146,16 +164,16 @@ def hum(audio: Audio) -> Hum:
     power, window, step_hz = _quietest(audio, _HUM_RATE_HZ, _HUM_SAMPLES, _HUM_SHARE)
     if len(power) < _FEWEST_FRAMES:
         return Hum()
-    median, near, far = np.median(power, axis=0) + 1e-20, round(6 / step_hz) + 1, round(16 / step_hz)
+    floor, near, far = np.quantile(power, _HUM_QUANTILE, axis=0) + 1e-20, round(6 / step_hz) + 1, round(16 / step_hz)
     best, most = Hum(), 0.0
     for mains_hz in (50.0, 60.0):
         bins = np.round(np.arange(1, 9) * mains_hz / step_hz).astype(int)
         sides = np.array([[*range(one - far, one - near + 1), *range(one + near, one + far + 1)] for one in bins])
-        tops = np.array([median[one - 1 : one + 2].max() for one in bins])
-        above_db = 10 * np.log10(tops / np.median(median[sides], axis=1))
+        tops = np.array([floor[one - 1 : one + 2].max() for one in bins])
+        above_db = 10 * np.log10(tops / np.median(floor[sides], axis=1))
         strong = np.flatnonzero(above_db > _LINE_DB)
         if len(strong) >= 2 and above_db[strong].sum() > most:
-            lines = sum(median[bins[one] - 2 : bins[one] + 3].sum() for one in strong)
+            lines = sum(floor[bins[one] - 2 : bins[one] + 3].sum() for one in strong)
             level_db = 10 * float(np.log10(2 * lines / (len(window) * (window @ window))))
             best, most = Hum(mains_hz, level_db, tuple(int(one) + 1 for one in strong)), above_db[strong].sum()
     return best
@@ -290,18 +308,22 @@ def _edge_hz(power: np.ndarray, rate_hz: int) -> float:
 
 
 def _step(rms: np.ndarray, spoken: np.ndarray, hop_seconds: float) -> tuple[float, float]:
-    """The largest difference in level, dB, between what is before and after a time, and that time in seconds."""
+    """The surest difference in level, dB, between what is before and after a time, and that time in seconds."""
     size = round(_STEP_SECONDS / hop_seconds)
     counts = np.add.reduceat(spoken, np.arange(0, len(spoken), size))
     sums = np.add.reduceat(rms**2 * spoken, np.arange(0, len(spoken), size))
     full = np.flatnonzero(counts > size / 3)
-    levels = 10 * np.log10(sums[full] / counts[full])
-    before = np.arange(2, len(full) - 1)  # blocks, two at least on each side
+    totals = np.cumsum([0, *(10 * np.log10(sums[full] / counts[full]))])
+    least = max(_STEP_BLOCKS, math.ceil(_STEP_SHARE * len(full)))
+    before = np.arange(least, len(full) - least)  # blocks; the one in between may hold the step
     if not len(before):
         return 0.0, 0.0
-    totals = np.cumsum(levels)
-    steps = np.abs(totals[before - 1] / before - (totals[-1] - totals[before - 1]) / (len(full) - before))
-    return float(steps.max()), float(full[before[steps.argmax()]] * _STEP_SECONDS)
+    after = len(full) - 1 - before
+    steps = np.abs(totals[before] / before - (totals[-1] - totals[before + 1]) / after)
+    sure = steps * np.sqrt(before * after / (before + after))
+    best = sure.argmax()
+    at = float((full[before[best]] + 0.5) * _STEP_SECONDS)
+    return (float(steps[best]), at) if sure[best] > _SURE_STEP else (0.0, 0.0)
 
 
 def _decibels(rms: np.ndarray) -> float:

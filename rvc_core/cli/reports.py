@@ -5,13 +5,13 @@ import os
 import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ..conversion.naming import ensure_folder, refuse_missing
 from ..errors import ResourceError, SettingsError
 from ..preparation.incoming import brought
 from ..presets import PRESETS
-from ..settings import ConvertSettings, RuntimeSettings
+from ..settings import ConvertSettings, PrepareSettings, RuntimeSettings
 from .arguments import (
     INDEX,
     RECORDINGS,
@@ -62,10 +62,16 @@ def _inspect(arguments: argparse.Namespace) -> Result:
     from ..preparation.survey import inspect
 
     progress = progress_of(arguments)
-    report = inspect(brought(arguments.dataset, "inspect", progress), progress=progress)
+    place = brought(arguments.dataset, "inspect", progress)
+    report = inspect(place, by_folder=arguments.speakers == "folders", progress=progress)
     if arguments.json:
         return report.as_json()
     print(report)
+    path = shlex.quote(str(place))
+    if any("rvc clean" in finding.repair for one in report.recordings for finding in one.findings):
+        print(f"repair: rvc clean {path}")
+    speakers = " --speakers folders" if arguments.speakers == "folders" else ""
+    print(f"plan: rvc plan {shlex.quote(place.stem)} --dataset {path}{speakers}")
     return {}
 
 
@@ -243,6 +249,7 @@ _SWEPT: tuple[Option, ...] = (
     named("--target", f"Recordings of the target: each {RECORDINGS}.", default=[], nargs="+", metavar="FILE"),
     named("--output", "Folder for the files. Default: sweep.", default="sweep", metavar="DIR"),
 )
+_SPEAKERS = PrepareSettings.model_fields["speakers"]
 COMMANDS: dict[str, tuple[Any, ...]] = {
     "sweep": (_sweep, "Convert one clip with many settings and checkpoints, and compare the figures.", *_SWEPT),
     "check": (
@@ -253,7 +260,12 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
             "--preset", "What --gpu trains. Default: v2-40k.", default="v2-40k", choices=[*PRESETS], metavar="PRESET"
         ),
     ),
-    "inspect": (_inspect, "Report the quality of recordings.", named("dataset", RECORDINGS, metavar="PLACE")),
+    "inspect": (
+        _inspect,
+        "Report the quality of recordings.",
+        named("dataset", RECORDINGS, metavar="PLACE"),
+        named("--speakers", _SPEAKERS.description, default="one", choices=get_args(_SPEAKERS.annotation)),
+    ),
     "f0": (
         _f0,
         "Write the pitch of a recording to a file. Edit it, then use it with rvc convert --f0-curve.",

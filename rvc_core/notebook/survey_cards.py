@@ -32,7 +32,8 @@ def lines_of(found: DatasetReport) -> list[str]:
     lines += [f"  {say('group_of', name=one.name, minutes=f'{one.minutes:.1f}')}" for one in found.groups]
     for one in found.recordings:
         if one.problems:
-            lines.append(f"  {one.recording}: {translated(one.verdict)}: {'; '.join(map(translated, one.problems))}")
+            told = "; ".join(f"{translated(problem)}{where}" for problem, where in one.told)
+            lines.append(f"  {one.recording}: {translated(one.verdict)}: {told}")
     return [*lines, *(f"  {translated(why)}" for why in found.not_measured.values())]
 
 

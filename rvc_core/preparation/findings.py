@@ -4,27 +4,28 @@ The survey shows the findings, and `repair` mends what they name, so both decide
 limits come from, and how often the findings are right.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
 import numpy as np
 
-from ..audio.quality import Quality, flat_tops
+from ..audio.quality import Quality, flat_tops, noises
 from ..audio.waveform import Audio, frame_rms
 
 Colour = Literal["green", "amber", "red"]
 Places = list[tuple[float, float]]
 RANK: dict[Colour, int] = {"green": 0, "amber": 1, "red": 2}
-UNEVEN_DB = 4.5
+UNEVEN_DB, _STEP_DB = 4.5, 4.1
 _SILENT_SHARE, _MUCH_SILENCE, _QUIET_DB = 0.99, 0.6, -35.0
-_NOISY_DB, _VERY_NOISY_DB, _HEARD_DB = 24.0, 12.0, 35.0
+_NOISY_DB, _VERY_NOISY_DB, _HEARD_DB = 24.0, 12.0, 40.0
 _HUM_BELOW_DB, _OFFSET = 45.0, 0.02  # a hum that is further below the voice is not heard
 _TONAL, _TONAL_IN_A_ROOM, _ROOM_SECONDS = 0.42, 0.34, 0.21  # a room too makes pauses less flat
 _REVERBERANT_SECONDS, _VERY_REVERBERANT_SECONDS, _NOISE_HIDES_DB = 0.36, 1.0, 15.0
 _CLIPPED_SHARE, _MUCH_CLIPPED_SHARE = 0.0002, 0.01
 _TELEPHONE_HZ, _NARROW_HZ, _HIGH_RATE_HZ = 5000.0, 13_000.0, 32_000
 _OPPOSED_DB = 3.0  # a correlation of -0.5
-_MOST_PLACES, _PLACE_SECONDS = 5, 4.0
+_MOST_PLACES, _PLACE_SECONDS, _APART_SECONDS = 5, 4.0, 2.0
 _Case = tuple[bool, str, str, str]
 
 
@@ -51,6 +52,39 @@ class Finding:
     def __str__(self) -> str:
         return f"{self.reason}: {self.repair}" if self.repair else self.reason
 
+    @property
+    def where(self) -> str:
+        """Minutes and seconds of its places; empty where it is all over the recording.
+
+        Examples
+        --------
+        >>> Finding("noise", "red", 9, "dB", places=[(10.0, 20.0), (61.5, 65.5)]).where
+        ' (0:10–0:20, 1:01–1:06)'
+        """
+        times = [f"{_clock(math.floor(start))}–{_clock(math.ceil(stop))}" for start, stop in self.places]
+        return f" ({', '.join(times)})" if times else ""
+
+
+def _clock(seconds: int) -> str:
+    return f"{seconds // 60}:{seconds % 60:02d}"
+
+
+def merged(places: Places) -> Places:
+    """Places less than two seconds apart as one; the five longest, in order.
+
+    Examples
+    --------
+    >>> merged([(0.0, 3.0), (1.5, 4.5), (9.0, 12.0)])
+    [(0.0, 4.5), (9.0, 12.0)]
+    """
+    made: Places = []
+    for start, stop in sorted(places):
+        if made and start < made[-1][1] + _APART_SECONDS:
+            made[-1] = (made[-1][0], max(stop, made[-1][1]))
+        else:
+            made.append((start, stop))
+    return sorted(sorted(made, key=lambda place: place[0] - place[1])[:_MOST_PLACES])
+
 
 def finding(measure: str, value: float, unit: str, *cases: _Case) -> Finding:
     """A finding by the first case that applies: (applies, colour, reason, repair); green if none does."""
@@ -64,7 +98,7 @@ def findings_of(quality: Quality, sample_rate: int, opposed_db: float = 0.0) -> 
     Examples
     --------
     >>> [str(one) for one in findings_of(Quality(-20, -40, 20, 0, 10_000, 0.1, 0), 24_000) if one.reason]
-    ['noisy (20 dB above its noise): record closer to the microphone or remove the noise']
+    ['noisy (20 dB above its noise): record closer to the microphone, or rvc clean removes noise']
     """
     level_db, silent = quality.level_db, quality.silent_share
     if silent > _SILENT_SHARE:
@@ -76,7 +110,7 @@ def findings_of(quality: Quality, sample_rate: int, opposed_db: float = 0.0) -> 
     music = (is_tonal and quality.snr_db < _HEARD_DB, "amber", "music or voices in its pauses")
     offset = (abs(quality.offset) > _OFFSET, "amber", "has a DC offset, which will be filtered out")
     phase = (opposed_db > _OPPOSED_DB, "amber", "its channels cancel each other")
-    uneven = (quality.step_db > UNEVEN_DB, "amber", f"its level changes by {step} in the middle")
+    uneven = (quality.step_db > _STEP_DB, "amber", f"its level changes by {step} in the middle")
     return [
         _clipping(100 * quality.clipped_share),
         _noise(quality.snr_db),
@@ -124,7 +158,7 @@ def _noise(snr_db: float) -> Finding:
             snr_db < _NOISY_DB,
             "amber",
             f"noisy ({snr_db:.0f} dB above its noise)",
-            "record closer to the microphone or remove the noise",
+            "record closer to the microphone, or rvc clean removes noise",
         ),
     )
 
@@ -165,6 +199,11 @@ def _reverb(quality: Quality) -> Finding:
 def places_of(measure: str, audio: Audio, quality: Quality) -> Places:
     """The seconds to listen to for a problem, at most five; none where it is all over the recording."""
     rate, total = audio.sample_rate, audio.seconds
+    starts, noises_db = noises(audio.samples, rate) if measure == "noise" else (np.zeros(0), np.zeros(0))
+    noisy = np.flatnonzero(noises_db > quality.level_db - _NOISY_DB)
+    if 0 < len(noisy) < len(starts):
+        ends = np.append(starts[1:], total)
+        return merged([(round(float(starts[one]), 2), round(float(ends[one]), 2)) for one in noisy])
     if measure == "clipping":
         starts, _ = flat_tops(audio.samples)
         at = np.unique(np.floor(starts / rate))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from ..settings import PrepareSettings
 from ..workspace.manifest import Manifest, covered_seconds
 from .heldout import heldout_seconds
-from .survey import DatasetReport, Grade
+from .survey import DatasetReport, Grade, RecordingReport
 
 _CLIP_SECONDS = 2.7  # of a usual clip: 2964 s in 1130 clips
 _SILENT = 0.99
@@ -30,7 +30,7 @@ class Material:
     has_heldout : bool
         Whether recordings are held out for validation.
     to_fix : tuple
-        Names of recordings and the first problem of each, the worst and longest first.
+        Recordings with a problem, and the problem as the first of them has it: one row for each kind, the worst first.
     """
 
     minutes: float
@@ -55,7 +55,6 @@ def material_of(
     poor = sum(seconds for one, _, seconds in usable if one.verdict == "poor")
     good = sum(seconds for one, _, seconds in usable if one.verdict == "good")
     grade: Grade = "poor" if poor > _MOST_POOR * total else "usable" if total - good > _MOST_FAULTY * total else "good"
-    worst = sorted(report.recordings, key=lambda one: (one.verdict != "poor", -one.seconds))
     folders = {one.recording.split("/")[0] for one, *_ in usable} if settings.speakers == "folders" else ()
     held = heldout_seconds(total, settings.holdout_minutes)
     minutes = (total - held) / 60
@@ -64,9 +63,31 @@ def material_of(
         of_clips(manifest) if manifest else planned,
         grade=grade,
         bandwidth_hz=_reached_hz([(quality.bandwidth_hz, seconds) for _, quality, seconds in usable]),
-        to_fix=tuple((one.recording, one.problems[0]) for one in worst if one.problems),
+        to_fix=_kinds_of(report.recordings),
         speakers=max(1, len(folders)),
     )
+
+
+def _kinds_of(recordings: list[RecordingReport]) -> tuple[tuple[str, str], ...]:
+    """Each kind of problem with the recordings that have it: red before amber, then by the seconds of those."""
+    kinds: dict[str, list[tuple[bool, float, str, str]]] = {}
+    for one in recordings:
+        rows = [(each.measure, each.colour != "red", str(each)) for each in one.findings if each.repair]
+        for kind, is_mild, problem in rows or [(why, one.verdict != "poor", why) for why in one.problems[:1]]:
+            kinds.setdefault(kind, []).append((is_mild, -one.seconds, one.recording, problem))
+    order = sorted(map(sorted, kinds.values()), key=lambda rows: (rows[0][0], sum(row[1] for row in rows)))
+    return tuple((_named([row[2] for row in rows]), rows[0][3]) for rows in order)
+
+
+def _named(names: list[str]) -> str:
+    """The first two, and how many there are.
+
+    Examples
+    --------
+    >>> _named(["a.wav"]), _named(["a.wav", "b.wav", "c.wav"])
+    ('a.wav', 'a.wav, b.wav, … (3)')
+    """
+    return ", ".join(names[:2]) + (f", … ({len(names)})" if len(names) > 2 else "")
 
 
 def _reached_hz(rows: list[tuple[float, float]]) -> float:

@@ -16,7 +16,7 @@ from ..errors import AudioError
 from ..features.pitch import SAMPLE_RATE, pitch_estimator
 from ..progress import Progress, Report, Silent, counted
 from .duplicates import Duplicate, Print, duplicates, print_of
-from .findings import RANK, UNEVEN_DB, Finding, finding, findings_of, places_of
+from .findings import RANK, UNEVEN_DB, Finding, finding, findings_of, merged, places_of
 from .manner import LEAST_MINUTES, Group, dominating, grouped, manner_of, summed_up
 from .people import WINDOW_SECONDS, Strange, Windows, can_embed, strangers, windows_of
 
@@ -39,6 +39,12 @@ class RecordingReport:
     verdict: Grade
     problems: list[str]
     findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        """Each problem, and where it is."""
+        where = {str(one): one.where for one in self.findings}
+        return [(problem, where.get(problem, "")) for problem in self.problems]
 
     def graded(self, extra: Iterable[Finding]) -> "RecordingReport":
         """With more findings, graded by the worst one; the problems are theirs and what it had before."""
@@ -80,7 +86,9 @@ class DatasetReport(Report):
 
     def __str__(self) -> str:
         faulty = [
-            f"  {one.recording}: {one.verdict}: {'; '.join(one.problems)}" for one in self.recordings if one.problems
+            f"  {one.recording}: {one.verdict}: {'; '.join(map(''.join, one.told))}"
+            for one in self.recordings
+            if one.problems
         ]
         of_all = [f"  all: {one}" for one in self.findings if one.reason]
         groups = [f"  group {one.name}: {one.minutes:.1f} minutes" for one in self.groups]
@@ -204,7 +212,7 @@ def _compared(
         heard = f"somebody else speaks ({100 * share:.0f} % of it)"
         case = (share > 0, "red", heard, "remove it, or give each person a folder and use --speakers folders")
         made = finding("speaker", share, "of 1", case)
-        yield replace(made, places=[(round(float(one), 2), round(float(one) + WINDOW_SECONDS, 2)) for one in at[:5]])
+        yield replace(made, places=merged([(round(float(one), 2), round(float(one) + WINDOW_SECONDS, 2)) for one in at]))
     mine = [one for one in copies if one.other == name]
     told = "".join(f"{one.seconds:.1f} s of it are in {one.one} too" for one in mine[:1])
     twice = sum(one.seconds for one in mine)

@@ -113,15 +113,15 @@ class Begun:
         )
 
 
-def guide_batch(gigabytes: float) -> int:
-    """The batch size of a guide's table for so much memory and slices of 10 s.
+def guide_batch(gigabytes: float) -> tuple[int, int]:
+    """The card of a guide's table that has so much memory (its GB), and its batch size for slices of 10 s.
 
     Examples
     --------
     >>> guide_batch(15.0), guide_batch(2), guide_batch(22.5)
-    (8, 1, 14)
+    ((16, 8), (6, 1), (24, 14))
     """
-    return max((size for least, size in _BATCH_OF_GB.items() if gigabytes >= 0.9 * least), default=1)
+    return max((row for row in _BATCH_OF_GB.items() if gigabytes >= 0.9 * row[0]), default=(6, 1))
 
 
 def card_of(name: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DatasetError, SettingsError, StageOrderError
+from ..preparation.manner import LEAST_MINUTES
 from ..preparation.material import Material, material_of, of_clips
 from ..preparation.survey import DatasetReport, Grade, inspect
 from ..presets import PRESETS
@@ -118,7 +119,7 @@ def _decided(
         yield gpus
     if minutes:
         yield Line("max_minutes", minutes, "You have this time.", f"{_GUIDES}#epochs-and-steps")
-    yield from _time(left * epoch_steps, seconds, source, machine, minutes)
+    yield from _time(left * epoch_steps, clips * max(1, len(machine.gpus)), (seconds, source), machine, minutes)
     yield _saves(epochs.value, epoch_steps * seconds)
     yield from _constants(machine)
 
@@ -137,8 +138,13 @@ def budget_steps(minutes: float, grade: Grade | None, name: str) -> int:
     >>> budget_steps(10, "good", "v2-40k"), budget_steps(10, "poor", "v2-40k"), budget_steps(1, "good", "nano")
     (6028, 3014, 1000)
     """
-    share = _MUCH_SHARE if grade == "good" and minutes >= _MUCH_MINUTES else _SHARES[grade]
-    return max(1, int(share * (_NANO_STEPS if name.startswith("nano") else _V_STEPS) * minutes**_GROWTH))
+    usual = (_NANO_STEPS if name.startswith("nano") else _V_STEPS) * minutes**_GROWTH
+    return max(1, int(_share(minutes, grade) * usual))
+
+
+def _share(minutes: float, grade: Grade | None) -> float:
+    """Of the usual steps, by the quality of the recordings."""
+    return _MUCH_SHARE if grade == "good" and minutes >= _MUCH_MINUTES else _SHARES[grade]
 
 
 # -- the decisions -------------------------------------------------------------------------------------------------
@@ -148,7 +154,7 @@ def _preset(material: Material, machine: Machine, begun: Begun | None, chosen: s
         return Line("preset", begun.preset, "This training has this preset, and can only go on with it.", source)
     if chosen:
         return Line("preset", chosen, "You chose it.", source)
-    kind = "v2-" if machine.memory_gb >= _LEAST_GB else "nano"
+    kind, device = ("v2-", "GPU") if machine.memory_gb >= _LEAST_GB else ("nano", "CPU")
     reached = material.bandwidth_hz or _NEEDS_HZ["v2-40k"]
     name = next(one for one, least in _NEEDS_HZ.items() if one.startswith(kind) and reached >= least)
     half_khz = PRESETS[name].sample_rate / 2000
@@ -157,10 +163,14 @@ def _preset(material: Material, machine: Machine, begun: Begun | None, chosen: s
         return Line("preset", name, why, "docs/gpu.md#measured")
     if not khz:
         why = "The recordings were not measured, so this is the usual preset for this device."
-    elif PRESETS[name].sample_rate > 1.25 * 2 * material.bandwidth_hz:
-        why = f"The recordings reach {khz:.1f} kHz only. No preset for this device has a rate so low."
-    else:
+    elif half_khz > 1.25 * khz:
+        why = f"The recordings reach {khz:.1f} kHz only. Of the presets for a {device} this one has the lowest rate."
+    elif half_khz >= khz:
         why = f"The recordings reach {khz:.1f} kHz, this preset {half_khz:g} kHz. A higher rate has nothing to learn."
+    elif name in ("v2-48k", "nano-24k"):
+        why = f"The recordings reach {khz:.1f} kHz, this preset {half_khz:g} kHz. No preset for a {device} reaches higher."
+    else:
+        why = f"The recordings reach {khz:.1f} kHz, this preset {half_khz:g} kHz. The next higher one goes beyond them."
     return Line("preset", name, why, source)
 
 
@@ -180,20 +190,17 @@ def _epochs(material: Material, name: str, begun: Begun | None) -> Line:
     if passes > _MOST_PASSES:
         why = f"{size:.1f} minutes are so few that more than {_MOST_PASSES} passes teach nothing new. Record more."
         return Line("epochs", _MOST_PASSES, why, f"{_GUIDES}#rounds-by-quality-and-minutes")
-    if material.grade == "good" and material.minutes >= _MUCH_MINUTES:
-        why = f"A budget of {steps} steps of 8 clips: an hour or more of clean sound bears more passes."
-        source = f"{_GUIDES}#rounds-by-quality-and-minutes"
-    elif material.grade == "good":
+    percent = f"{100 * _share(size, material.grade):.0f} %"
+    if percent == "100 %":
         why = f"A budget of {steps} steps of 8 clips for {size:.1f} minutes. The best epoch is not known before."
+        return Line("epochs", passes, why, source)
+    if material.grade == "good":
+        why = f"A budget of {steps} steps of 8 clips, {percent} of the usual: an hour of clean sound bears more passes."
     elif material.grade:
-        why = (
-            f"A budget of {steps} steps of 8 clips: fewer passes, as a voice learns faults of its recordings by heart."
-        )
-        source = f"{_GUIDES}#rounds-by-quality-and-minutes"
+        why = f"A budget of {steps} steps of 8 clips, {percent} of the usual: a voice learns the recordings' faults too."
     else:
-        why = f"A budget of {steps} steps of 8 clips, with fewer passes, as the recordings are not here to be measured."
-        source = f"{_GUIDES}#rounds-by-quality-and-minutes"
-    return Line("epochs", passes, why, source)
+        why = f"A budget of {steps} steps of 8 clips, {percent} of the usual: the recordings are not here to be measured."
+    return Line("epochs", passes, why, f"{_GUIDES}#rounds-by-quality-and-minutes")
 
 
 def _batch(material: Material, machine: Machine, begun: Begun | None, name: str) -> Line:
@@ -203,19 +210,20 @@ def _batch(material: Material, machine: Machine, begun: Begun | None, name: str)
         why = "This training has this batch size. Another one begins its epoch again."
         return Line("batch_size", begun.batch_size, why, source)
     together = min(material.clips, _MOST_CLIPS if material.clips >= _MANY_CLIPS else USUAL_CLIPS)
-    one = max(1, -(-together // max(1, len(machine.gpus))))
+    count = len(machine.gpus)
+    one = max(1, -(-together // max(1, count)))
+    suits = f"{together} a step suit {material.clips} clips"
+    if count > 1:
+        suits = f"{suits}, shared by {count} GPUs"
     if machine.measured:
         fit = machine.measured["clips_per_step"]
-        why = f"rvc check --gpu measured that {fit} clips fit. {together} a step suit {material.clips} clips."
+        why = f"rvc check --gpu measured that {fit} clips fit. {suits}."
         return Line("batch_size", max(1, min(one, fit)), why, OWN_GPU)
     if machine.gpus and not name.startswith("nano"):
-        limit = guide_batch(machine.memory_gb)
-        why = (
-            f"A guide has {limit} for {machine.memory_gb:.0f} GB, and {together} a step suit {material.clips} clips. "
-            "auto measures."
-        )
+        card_gb, limit = guide_batch(machine.memory_gb)
+        why = f"A guide allows {limit} on a card of {card_gb} GB. {suits}. The value auto would measure what fits."
         return Line("batch_size", min(one, limit), why, source)
-    why = f"{together} a step suit {material.clips} clips: larger batches make fewer steps and learn no better."
+    why = f"{suits}: larger batches make fewer steps and learn no better."
     return Line("batch_size", one, why, source)
 
 
@@ -226,18 +234,22 @@ def _gpus(material: Material, machine: Machine, name: str, batch: Any, epochs: i
         return None
     alone = machine.with_one_gpu()
     whole = min(count * batch, _batch(material, alone, None, name).value)
-    one = epochs * math.ceil(material.clips / whole) * step_of(alone, name, whole)[0] / 60
-    all_of_them = epochs * math.ceil(material.clips / (count * batch)) * step_of(machine, name, batch)[0] / 60
+    minute = epochs * OVERHEAD / 60
+    one = minute * math.ceil(material.clips / whole) * step_of(alone, name, whole)[0]
+    all_of_them = minute * math.ceil(material.clips / (count * batch)) * step_of(machine, name, batch)[0]
     if not one:
-        return Line("gpus", 0, "All GPUs: how fast they are is not known. batch_size is of one GPU.", source)
+        return Line("gpus", 0, "All GPUs: how fast they are is not known. batch_size counts for each.", source)
     if one < _SECOND_GPU_MINUTES:
         return Line("gpus", 1, f"One GPU takes {one:.0f} minutes, so a second is not worth its exchange.", OTHER_CARDS)
-    why = f"All GPUs: {all_of_them:.0f} minutes instead of {one:.0f} with one, by estimate. batch_size is of one GPU."
+    why = f"All GPUs: {all_of_them:.0f} minutes instead of {one:.0f} with one, by estimate. batch_size counts for each."
     return Line("gpus", 0 if all_of_them < one else 1, why, OTHER_CARDS)
 
 
-def _time(steps: int, seconds: float, source: str, machine: Machine, minutes: float | None) -> Iterator[Line]:
+def _time(
+    steps: int, clips: int, step: tuple[float, str], machine: Machine, minutes: float | None
+) -> Iterator[Line]:
     """How long it takes, and in how many sessions."""
+    seconds, source = step
     if not steps:
         yield Line("sessions", 0, "Nothing is left to train.", "docs/overtraining.md#states")
         return
@@ -245,15 +257,15 @@ def _time(steps: int, seconds: float, source: str, machine: Machine, minutes: fl
         why = "No step of this GPU is known. rvc check --gpu measures one in under a minute; training tells it too."
         yield Line("training_minutes", "?", why, source)
         return
-    needed = steps * seconds * OVERHEAD / 60
+    needed, sizes = steps * seconds * OVERHEAD / 60, f"{steps} steps of {clips} clips, {seconds:.2f} s each"
     if source == OWN_RUN:
-        why = f"{steps} steps of {seconds:.2f} s, as this training took on this machine."
+        why = f"{sizes}, as this training took on this machine."
     elif source == OWN_GPU:
-        why = f"{steps} steps of {seconds:.2f} s, as rvc check --gpu measured."
+        why = f"{sizes}, as rvc check --gpu measured."
     elif source == OTHER_CARDS:
-        why = f"{steps} steps of {seconds:.2f} s, estimated for this card: a step on it was not measured."
+        why = f"{sizes}, estimated for this card: a step on it was not measured."
     else:
-        why = f"{steps} steps of {seconds:.2f} s, as measured on one core of another CPU."
+        why = f"{sizes}, as measured on one core of another CPU."
     yield Line("training_minutes", round(needed, 1), why, source)
     limits = [limit for limit in (minutes, machine.session_minutes) if limit is not None]
     if not limits:
@@ -265,7 +277,7 @@ def _time(steps: int, seconds: float, source: str, machine: Machine, minutes: fl
         why = f"This session has {now:.0f} minutes on {machine.platform}. Each one goes on where the last one ended."
         yield Line("sessions", count, why, where)
     elif now > _AMPLE * needed:
-        why = f"The time is enough for {now / needed:.0f} times as much. More passes help less than more recordings."
+        why = f"The time is enough for {now / needed:.0f} times as much. More passes would help little."
         yield Line("sessions", 1, why, _RUNS)
     else:
         yield Line("sessions", 1, f"It fits into the {now:.0f} minutes that there are.", where)
@@ -289,7 +301,7 @@ def _constants(machine: Machine) -> Iterator[Line]:
     yield Line("precision", "auto", why, "docs/training.md#number-format")
     why = f"auto takes {'rmvpe' if machine.has_rmvpe else 'fcpe'} here. Clips keep the method that they have."
     yield Line("f0_method", "auto", why, "docs/benchmarks.md#pitch-estimators")
-    why = "Start from the base model: a voice from random weights gained 0.56 in likeness instead of 0.80."
+    why = "Start from the base model: from random weights a voice reached a likeness of 0.56 instead of 0.80."
     yield Line(
         "base_generator", "auto", why, "docs/benchmarks.md#real-people-two-minutes-of-a-voice-ten-minutes-of-training"
     )
@@ -299,17 +311,22 @@ def _constants(machine: Machine) -> Iterator[Line]:
 
 def _material_lines(material: Material) -> Iterator[Line]:
     """What to do about the recordings before training."""
-    source = f"{_GUIDES}#recordings"
-    for name, problem in material.to_fix[:_MOST_FIXES]:
-        yield Line("recordings", name, problem, source)
+    for names, problem in material.to_fix[:_MOST_FIXES]:
+        yield Line("recordings", names, problem, f"{_GUIDES}#recordings")
+    source, left = f"{_GUIDES}#minutes-of-recordings", f"{material.minutes:.1f} min"
     if material.minutes < _FEW_MINUTES:
-        why = "Ten minutes or more make a better voice: record more before you train longer."
-        yield Line("recordings", f"{material.minutes:.1f} min", why, f"{_GUIDES}#minutes-of-recordings")
+        why = "Without silence and held-out recordings. Ten minutes or more make a better voice: record more first."
+        yield Line("recordings", left, why, source)
     elif material.minutes > _TOO_MANY_MINUTES or material.minutes > _SATURATED_MINUTES and material.grade != "good":
         why = (
             "Beyond half an hour quality counts more than length: keep the cleanest recordings, and remove the others."
         )
-        yield Line("recordings", f"{material.minutes:.0f} min", why, f"{_GUIDES}#minutes-of-recordings")
+        yield Line("recordings", left, why, source)
+    elif material.minutes > _SATURATED_MINUTES:
+        yield Line("recordings", left, "Enough: beyond half an hour more minutes help little, and do no harm.", source)
+    if material.minutes >= LEAST_MINUTES:
+        why = "An hour or more: it groups clips by manner of speaking, and --groups trains on those that you choose."
+        yield Line("recordings", "rvc extract", why, "docs/survey.md#groups")
     if material.speakers > 1:
         why = f"{material.speakers} speakers share the steps, and each learns from its own recordings."
         yield Line("speakers", "folders", why, "docs/training.md#several-speakers-no-pitch-other-weights")

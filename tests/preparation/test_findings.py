@@ -1,6 +1,7 @@
 """What the survey finds, against defects of known size planted in synthetic speech and in the package's voices."""
 
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,13 +9,14 @@ import pytest
 import soundfile
 from scipy import signal
 
-from rvc_core.audio.quality import measure, reverb_seconds
+from rvc_core.audio.quality import hum, measure, reverb_seconds
 from rvc_core.audio.waveform import Audio, read_audio
+from rvc_core.cli import main
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import DatasetError
 from rvc_core.notebook.survey_cards import cards, lines_of
 from rvc_core.preparation import extract as extract_module
-from rvc_core.preparation import people
+from rvc_core.preparation import people, survey
 from rvc_core.preparation.extract import extract
 from rvc_core.preparation.findings import Finding, findings_of
 from rvc_core.preparation.repair import repair
@@ -65,6 +67,47 @@ def test_a_step_of_the_level_is_found_where_it_is(tmp_path: Path) -> None:
     [found] = _surveyed(tmp_path).values()
     [(start, stop)] = found["evenness"].places
     assert start < 15.5 and stop > 14.5 and found["evenness"].value == pytest.approx(9, abs=2.5)
+
+
+def test_a_step_is_found_in_six_seconds_too_and_none_where_there_is_none() -> None:
+    samples = _speech(6.0)
+    assert "evenness" not in _findings(samples)
+    samples[3 * RATE :] *= 10 ** (-9 / 20)
+    assert _findings(samples)["evenness"].value == pytest.approx(9, abs=2.5)
+
+
+def test_noise_in_one_half_is_found_and_its_seconds_are_told_in_both_languages(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "_PITCH_MINUTES", 0.02)
+    monkeypatch.setattr(survey, "windows_of", lambda audio: None)
+    folder = tmp_path / "my takes"
+    folder.mkdir()
+    samples = _speech(24.0)
+    level = np.sqrt(np.mean(samples[np.abs(samples) > 0.01] ** 2))
+    samples[12 * RATE :] += level * 10 ** (-14 / 20) * np.random.default_rng(0).standard_normal(12 * RATE)
+    soundfile.write(folder / "a.wav", samples, RATE)
+    assert main(["inspect", str(folder), "--speakers", "folders", "--quiet"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"a\.wav: usable: noisy \(1[2-7] dB above its noise\): .* \(0:1[12]–0:24\)\n", said)
+    assert said.endswith(
+        f"repair: rvc clean '{folder}'\nplan: rvc plan 'my takes' --dataset '{folder}' --speakers folders\n"
+    )
+    monkeypatch.setenv("RVC_LANG", "pt")
+    assert any("ruído" in line and "–0:24)" in line for line in lines_of(inspect(folder)))
+
+
+def test_a_hum_is_found_in_pauses_shorter_than_its_own_measurement() -> None:
+    """Each pause has 0.3 s, a frame 0.4 s."""
+    samples, random = _speech(24.0), np.random.default_rng(0)
+    for start in range(0, len(samples), 2 * RATE):
+        samples[start : start + round(0.3 * RATE)] = 1e-3 * random.standard_normal(round(0.3 * RATE))
+    time = np.arange(len(samples)) / RATE
+    lines = sum(np.sin(2 * np.pi * 50 * order * time + order) / order for order in (1, 2, 3, 5))
+    lines *= samples.std() / np.std(lines) * 10 ** (-30 / 20)
+    found = hum(Audio((samples + lines).astype(np.float32), RATE))
+    assert found.hz == 50 and found.level_db == pytest.approx(20 * np.log10(lines.std()), abs=2)
+    assert not hum(Audio(samples.astype(np.float32), RATE)).hz
 
 
 def test_the_clipped_seconds_are_named() -> None:

@@ -18,6 +18,7 @@ from rvc_core.cli import main
 from rvc_core.errors import DatasetError, SettingsError
 from rvc_core.experiment import Experiment
 from rvc_core.notebook.texts import translated
+from rvc_core.preparation.findings import Finding
 from rvc_core.preparation.material import Material, material_of, of_clips
 from rvc_core.preparation.survey import DatasetReport, RecordingReport
 from rvc_core.settings import ExtractSettings, PrepareSettings, RuntimeSettings, TrainSettings
@@ -107,9 +108,83 @@ def test_three_clean_hours_bear_more_passes_and_a_larger_batch() -> None:
     assert (of(made, "preset").value, of(made, "batch_size").value) == ("v2-48k", 14)
     assert budget_steps(180, "good", "v2-48k") == pytest.approx(3 * budget_steps(180, "poor", "v2-48k"), rel=0.01)
     assert "27549 steps" in of(made, "epochs").reason and of(made, "sessions") is None
+
+
+ADVICE = {  # each title of the guide: the plan's line, its value, and a word of its reason
+    "GPT-SoVITS-V2 Training Guidelines": ("epochs", 61, "of the usual"),
+    "High Training Rounds Considerations": ("epochs", 61, "150 % of the usual"),
+    "Epoch vs. Step Definition": ("epochs", 61, "27549 steps of 8 clips"),
+    "GPT-SoVITS-V2 Training Unpredictability": ("verdict", "rvc verdict", "no plan knows"),
+    "Evaluating Model Training Difficulty": ("verdict", "rvc verdict", "It names the saved voice"),
+    "Evaluating GPT-SoVITS-V2 Training Quality": ("verdict", "rvc verdict", "read the verdict"),
+    "GPT-SoVITS-V2 Round Comparison Video": ("save_every_epochs", 3, "20 voices to choose from"),
+    "Learning Rate Weights Recommendation": ("learning_rate", "auto", "raising it gains nothing"),
+    "GSV Batch Size Recommendation Table": ("batch_size", 14, "A guide allows 14 on a card of 24 GB"),
+    "GSV Fine-tuning Batch Size Optimization": ("batch_size", 14, "16 a step suit 3600 clips"),
+    "GPT-SoVITS Dataset Length Recommendation": ("recordings", "162.0 min", "Enough"),
+    "Emotion Classification for GPT-SoVITS Datasets": ("recordings", "rvc extract", "manner of speaking"),
+    "GSV Training and Inference Flexibility": ("base_generator", "auto", "base model"),
+    "GSV Training Hardware Requirements": ("preset", "v2-48k", "24 kHz"),
+    **dict.fromkeys(
+        ("DPO Training Details", "DPO Training Prerequisites", "DPO Batch Size Table", "Monitor CUDA Occupancy")
+        + ("GPT-SoVITS Dataset Processing Guidelines", "GPT-SoVITS Audio Quality Requirements")
+        + ("GSV CPU Training for Short Audio", "Training a Second GPT-SoVITS-V2 Model")
+        + ("Troubleshoot Win11 CUDA Interface", "Troubleshoot GSV Training Freeze")
+        + ("GSV Training Completion Indicators", "GSV Training Safety Precautions")
+    ),
+}
+
+
+def test_the_plan_of_three_hours_answers_each_advice_of_the_guide_by_its_title() -> None:
+    made = plan(*CASES["3 hours of high quality, 24 GB"])
     table = (ROOT / "docs" / "guides.md").read_text("utf-8").partition("## Held against it")[2]
-    assert f"`epochs` {of(made, 'epochs').value} at v2-48k: 27,549 steps" in table
+    rows = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", table, re.MULTILINE)[1:])
+    assert set(rows) == set(ADVICE)
+    for title, line in ADVICE.items():
+        if line is None:
+            assert not re.search(rf"`({'|'.join(one.setting for one in made.lines)})`", rows[title]), title
+            continue
+        setting, value, words = line
+        assert any((one.setting, one.value) == (setting, value) and words in one.reason for one in made.lines), title
+        assert rows[title].startswith(f"`{setting}`") and (setting == "verdict" or f"` {value}" in rows[title]), title
+    assert "27,549 steps of 8 clips, 150 %" in rows["High Training Rounds Considerations"]
+    assert not [one.value for one in made.lines if one.source.endswith("#recordings")], "nothing to fix"
     assert f"`training_minutes` is {of(made, 'training_minutes').value:.0f}" in table
+
+
+def test_the_machine_is_named_where_it_is_the_reason() -> None:
+    for gpus, hz, words in (
+        ((), 20_000, "this preset 12 kHz. No preset for a CPU reaches higher"),
+        ((), 11_000, "A higher rate has nothing to learn"),
+        ((), 3_900, "only. Of the presets for a CPU this one has the lowest rate"),
+        ((T4,), 40_000, "this preset 24 kHz. No preset for a GPU reaches higher"),
+        ((T4,), 22_050, "this preset 20 kHz. The next higher one goes beyond them"),
+    ):
+        assert words in of(plan(material(10, hz=hz), Machine(gpus)), "preset").reason
+
+
+def test_lines_do_not_contradict_each_other() -> None:
+    made = plan(*CASES["45 clean minutes, two T4"])
+    both, alone = map(int, re.findall(r"(\d+) minutes instead of (\d+)", of(made, "gpus").reason)[0])
+    assert both == round(of(made, "training_minutes").value)
+    assert alone == round(of(plan(CLEAN, Machine((T4,), **COLAB)), "training_minutes").value)
+    assert "8 a step suit 900 clips, shared by 2 GPUs" in of(made, "batch_size").reason
+    studio = plan(*CASES["3 hours of high quality, 24 GB"])
+    assert "15738 steps of 14 clips" in of(studio, "training_minutes").reason, "epochs are counted in steps of 8"
+
+
+def test_each_kind_of_problem_is_named_once_with_the_recordings_that_have_it() -> None:
+    def one(name: str, seconds: float, *found: tuple[str, str]) -> RecordingReport:
+        rows = [Finding(measure, colour, 0, "", f"{measure} in {name}", "mend it") for measure, colour in found]
+        return RecordingReport(name, seconds, 8_000, Quality(-20, -80, 60, 0, 3_900, 0, 0), "good", []).graded(rows)
+
+    phone = [one(f"call{n}", 10 + n, ("noise", "red"), ("bandwidth", "red")) for n in range(4)]
+    phone += [one("long", 300, ("hum", "amber")), one("short", 2, ("noise", "amber"))]
+    assert material_of(DatasetReport(6, "poor", "", phone)).to_fix == (
+        ("call3, call2, … (5)", "noise in call3: mend it"),
+        ("call3, call2, … (4)", "bandwidth in call3: mend it"),
+        ("long", "hum in long: mend it"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -158,7 +233,7 @@ def test_a_training_that_has_begun_is_planned_to_its_end(begun: Begun, epochs: i
     left = of(made, "training_minutes")
     assert (left is None) == (sessions == 0)
     own = plan(CLEAN, Machine((T4,), **COLAB), None, Begun("v2-40k", 20, 6, step_seconds=2.2))
-    assert "2.00 s, as this training took" in of(own, "training_minutes").reason
+    assert "2.00 s each, as this training took" in of(own, "training_minutes").reason
 
 
 @pytest.mark.parametrize("minutes", [0, -5, math.inf, math.nan])
