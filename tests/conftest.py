@@ -1,5 +1,6 @@
 """What all tests share: the option --slow, few threads, and a home of their own."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -27,6 +28,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="slow: runs with --slow"))
+
+
+def pytest_collection_finish() -> None:
+    """Spare every later collection the half million objects of imported modules, which would cost 0.2 s each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

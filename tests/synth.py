@@ -5,7 +5,8 @@ cascade of formant resonances, so there is no filter state that could shift the 
 tremble, and are parted by pauses and by fricative noise, which has no pitch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -74,9 +75,15 @@ def phrase(
     noise_db : float, optional
         White noise at this level, relative to the whole phrase: -20 is 20 dB signal to noise.
     """
+    spoken = _spoken(seed, f0_hz or SPEAKERS[speaker].f0_hz, seconds, speaker, sample_rate, noise_db)
+    return replace(spoken, **{name: getattr(spoken, name).copy() for name in ("samples", "f0_hz", "voiced")})
+
+
+@cache  # many tests need the same phrases, and a second of speech takes 20 ms
+def _spoken(seed: int, f0_hz: float, seconds: float, speaker: int, sample_rate: int, noise_db: float | None) -> Phrase:
     random, voice = np.random.default_rng(seed), SPEAKERS[speaker]
     time = np.arange(round(seconds * sample_rate)) / sample_rate
-    contour_hz = _contour(time, f0_hz or voice.f0_hz, random)
+    contour_hz = _contour(time, f0_hz, random)
     phase = 2 * np.pi * np.cumsum(contour_hz) / sample_rate
     samples, loudness = np.zeros(len(time)), np.zeros(len(time))
     for start, stop, kind in _syllables(seconds, random):
@@ -109,13 +116,17 @@ def vowel(
     mix = np.linspace(0, 1, len(f0_hz))
     moving = [voice.formant_scale * (first + (last - first) * mix) for first, last in formants_hz.T]
     resonances = moving + [np.full(len(f0_hz), voice.formant_scale * higher) for higher in _HIGHER_FORMANTS_HZ]
-    sound = np.zeros(len(f0_hz))
+    squared_hz = [centre**2 for centre in resonances]
+    damping_hz = [1j * (50 + 0.04 * centre) for centre in resonances]
+    gain, turn = np.prod(squared_hz, axis=0), np.exp(1j * phase)
+    sound, turned = np.zeros(len(f0_hz)), np.ones(len(f0_hz), complex)
     for harmonic in range(1, int(_TOP_HZ / f0_hz.min()) + 1):
-        frequency = harmonic * f0_hz
-        response = harmonic ** (voice.tilt_db_per_octave / 6.02) * np.exp(1j * harmonic * phase)
-        for centre in resonances:
-            response = response * centre**2 / (centre**2 - frequency**2 + 1j * frequency * (50 + 0.04 * centre))
-        sound += np.where(frequency < min(_TOP_HZ, 0.48 * sample_rate), response.real, 0)
+        frequency, below = harmonic * f0_hz, np.ones(len(f0_hz), complex)
+        turned *= turn
+        for square, damping in zip(squared_hz, damping_hz, strict=True):
+            below *= square - frequency**2 + frequency * damping
+        response = harmonic ** (voice.tilt_db_per_octave / 6.02) * gain * (turned / below).real
+        sound += np.where(frequency < min(_TOP_HZ, 0.48 * sample_rate), response, 0)
     return 0.15 * sound / np.sqrt(np.mean(sound**2))
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import functools
 import importlib
 import json
 import subprocess
@@ -135,6 +136,7 @@ def names(paths: list[Path]) -> list[str]:
     return [str(path.relative_to(PACKAGE)) for path in paths]
 
 
+@functools.cache  # seven tests read each module
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"))
 

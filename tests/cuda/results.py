@@ -1,4 +1,4 @@
-"""What cases on the fake GPU report: each script runs once in a process of its own, for all tests and workers."""
+"""What cases on the fake GPU report: the quick ones run once, in one process, for all tests and workers."""
 
 import fcntl
 import json
@@ -24,7 +24,7 @@ needs_compiler = pytest.mark.skipif(not _has_guard(), reason="a CPU build of tor
 
 
 def run(script: str, *cases: str) -> dict[str, dict[str, Any]]:
-    """Run these cases, or all quick ones; returns what each found, by name."""
+    """Run these cases of a script; returns what each found, by name."""
     command = [sys.executable, str(HERE / script), *cases]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -32,13 +32,13 @@ def run(script: str, *cases: str) -> dict[str, dict[str, Any]]:
     return {row.pop("case"): row for row in rows}
 
 
-def run_once(script: str, folder: Path) -> dict[str, dict[str, Any]]:
-    """What the quick cases of a script found; several workers of a session share it in `folder`."""
-    found = folder / f"{script}.json"
+def run_quick(factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What the quick cases found; all workers of a session share it."""
+    found = shared_folder(factory) / "quick_cases.json"
     with found.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not found.exists():
-            found.write_text(json.dumps(run(script)))
+            found.write_text(json.dumps(run("quick_cases.py")))
     return json.loads(found.read_text())
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from results import needs_compiler, run, run_once, shared_folder
+from results import needs_compiler, run, run_quick
 
 pytestmark = needs_compiler
 Report = dict[str, dict[str, Any]]
@@ -11,7 +11,7 @@ Report = dict[str, dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    return run_once("inference_cases.py", shared_folder(tmp_path_factory))
+    return run_quick(tmp_path_factory)
 
 
 def _ok(report: Report, case: str) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """The cell Install on each platform: what it finds, fetches and runs, and that every failure is two sentences."""
 
+import functools
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -80,22 +82,10 @@ class Machine:
         if git:
             (self.root / "bin" / "git").write_text(f'#!/bin/sh\necho "$@" >>"{self.root}/asked"\n{git}\n')
             (self.root / "bin" / "git").chmod(0o755)
-        place = self.root / "cell.py"
-        place.write_text(SHELL)
         environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RVC_LANG")}
         environment |= {"HOME": str(self.root / "home"), "PATH": f"{self.root / 'bin'}:{os.environ['PATH']}", **GIT}
-        done = subprocess.run(
-            [sys.executable, str(place)],
-            input=cell,
-            cwd=working,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
-        assert done.returncode == 0 and "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
-        self.told = done.stderr
-        return done.stdout.strip()
+        said, self.told = in_a_kernel(cell, working, environment)
+        return said
 
     def used(self) -> str:
         """The folder whose set-up ran and whose package was imported: one and the same, once."""
@@ -108,17 +98,55 @@ class Machine:
         return os.path.relpath(folder, self.root)
 
 
-# As a kernel runs a cell: an error is shown by what it says of itself.
-SHELL = """
-import os, sys
-hidden = [place for place in sys.path if os.path.isfile(place + "/rvc_core/settings.py")]  # it is installed here
-sys.path = [place for place in sys.path if place not in hidden] + os.environ.get("INSTALLED", "").split()
-cell = sys.stdin.read()
+# As kernels run cells: an error is shown by what it says of itself. Each has a process of its own, forked from one that
+# has imported IPython; so the hundred kernels of this file start at once.
+KERNELS = """
+import json, os, signal, sys
 from IPython.core.interactiveshell import InteractiveShell
-shell = InteractiveShell.instance()
-for repeat in range(int(sys.argv[1]) if len(sys.argv) > 1 else 1):
-    result = shell.run_cell(cell, store_history=False)
+from traitlets.config import Config
+plain = Config(HistoryManager={"enabled": False})
+InteractiveShell(config=plain)  # imports the rest
+hidden = [place for place in sys.path if os.path.isfile(place + "/rvc_core/settings.py")]  # it is installed here
+for line in sys.stdin:
+    asked = json.loads(line)
+    if child := os.fork():
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        continue
+    signal.alarm(100)
+    for number, place in enumerate([os.devnull, asked["out"], asked["err"]]):
+        os.dup2(os.open(place, os.O_RDWR | os.O_CREAT), number)
+    sys.stdin = open(0)
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    os.chdir(asked["working"])
+    sys.path = [place for place in sys.path if place not in hidden] + os.environ.get("INSTALLED", "").split()
+    shell = InteractiveShell.instance(config=plain)
+    for repeat in range(asked["times"]):
+        shell.run_cell(asked["cell"], store_history=False)
+    sys.stdout.flush()
+    os._exit(0)
 """
+
+
+@functools.cache
+def kernels() -> subprocess.Popen[str]:
+    command = [sys.executable, "-B", "-c", KERNELS]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["HOME"] = os.environ["RVC_HOME"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def in_a_kernel(cell: str, working: Path, environment: dict[str, str], times: int = 1) -> tuple[str, str]:
+    """What a cell prints, to stdout and to stderr, where it runs in a new kernel, once or several times."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        asked = {"cell": cell, "working": str(working), "environment": environment, "times": times}
+        process = kernels()
+        process.stdin.write(json.dumps(asked | {"out": str(out), "err": str(err)}) + "\n")
+        process.stdin.flush()
+        status, said, told = process.stdout.readline().strip(), out.read_text("utf-8"), err.read_text("utf-8")
+    assert status == "0" and "Traceback" not in said + told, said + told
+    return said.strip(), told
 
 
 @pytest.fixture
@@ -315,7 +343,6 @@ def test_no_line_of_the_cell_is_longer_than_a_screen() -> None:
 def test_what_was_imported_before_is_imported_again(tmp_path: Path) -> None:
     """A second run in the same kernel, after the project was changed, uses the new one."""
     place = project(tmp_path / "content" / "rvc_core")
-    machine = Machine(tmp_path)
     (place / "setup_env.sh").write_text(
         SETUP + "echo \"def check(*_): print('newer' if $(wc -l <\"$HOME/ran\") > 1 else 'older')\" "
         f'>"{place}/rvc_core/notebook/__init__.py"\n'
@@ -323,17 +350,11 @@ def test_what_was_imported_before_is_imported_again(tmp_path: Path) -> None:
     cells = build._journey("colab", "en", "")
     [cell] = [cell.source for cell in cells if "notebook.check(" in cell.source]
     (tmp_path / "home").mkdir()
-    (tmp_path / "cell.py").write_text(SHELL)
-    done = subprocess.run(
-        [sys.executable, "-B", tmp_path / "cell.py", "2"],
-        input=cell.replace('"/content"', f'"{tmp_path}/content"'),
-        cwd=tmp_path / "content",
-        env={**os.environ, "HOME": str(tmp_path / "home"), "PYTHONPATH": ""},
-        capture_output=True,
-        text=True,
+    environment = {**os.environ, "HOME": str(tmp_path / "home"), "PYTHONPATH": ""}
+    said, _ = in_a_kernel(
+        cell.replace('"/content"', f'"{tmp_path}/content"'), tmp_path / "content", environment, times=2
     )
-    assert done.stdout.split() == ["older", "newer"], done.stdout + done.stderr
-    assert machine.platform == "colab"
+    assert said.split() == ["older", "newer"]
 
 
 # -- updates: setup_env.sh -----------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from rvc_core.cli import main
 from rvc_core.embedded import voice_folder
 from rvc_core.errors import DatasetError, ResourceError, SettingsError, StageOrderError, StorageError
 from rvc_core.notebook import cells, cleaning, tensorboard_server
+from rvc_core.notebook import session as session_module
 from rvc_core.notebook.cells import with_recordings
 from rvc_core.notebook.session import DEMO, Session
 from rvc_core.notebook.texts import say
@@ -133,7 +134,9 @@ def test_the_plan_fills_the_form(
 ) -> None:
     """Its numbers stand in the form with their reasons; what somebody chose goes before it, other recordings end it."""
     monkeypatch.setenv("RVC_LANG", "pt")
-    notebook.begin("alice", settings={"save_every_epochs": 7})
+    (home / "takes").mkdir()
+    shutil.copy(next(voice_folder("target").glob("*.flac")), home / "takes")
+    notebook.begin("alice", str(home / "takes"), settings={"save_every_epochs": 7})
     notebook.plan(30)
     told = capsys.readouterr().out
     assert "O plano" in told and not [line for line in told.splitlines() if is_english(line)]
@@ -149,7 +152,10 @@ def test_the_plan_fills_the_form(
     assert not Session.load().planned and "<b>" not in notebook.form(TrainSettings)[0]._notes["epochs"].value
 
 
-def test_the_plan_of_the_demo_keeps_its_preset(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_plan_of_the_demo_keeps_its_preset(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "demo").mkdir()
+    shutil.copy(next(voice_folder("target").glob("*.flac")), home / "demo")  # one stands for all
+    monkeypatch.setattr(session_module, "voice_folder", lambda name: home / "demo")
     notebook.begin("alice")
     notebook.plan()
     session = Session.load()
