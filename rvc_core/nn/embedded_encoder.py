@@ -5,14 +5,12 @@ It replaces ContentVec when nothing can be downloaded. Frames are aligned with H
 """
 
 import math
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import WeightsError
-from ..system.files import replace_atomically
+from .loading import PackagedNetwork
 
 SAMPLE_RATE_HZ = 16_000
 WINDOW_SAMPLES = 400
@@ -97,7 +95,7 @@ class Block(nn.Module):
         return hidden + self.narrow(self.drop(F.gelu(self.widen(mixed)))).transpose(1, 2)
 
 
-class EmbeddedEncoder(nn.Module):
+class EmbeddedEncoder(PackagedNetwork):
     """Content features of 16 kHz sound.
 
     Examples
@@ -132,26 +130,3 @@ class EmbeddedEncoder(nn.Module):
         Each frame has mean 0 and variance 1.
         """
         return F.layer_norm(self.blocks(self.stem(log_mel)).transpose(1, 2), (WIDTH,))
-
-    @classmethod
-    def from_file(cls, path: Path) -> "EmbeddedEncoder":
-        """Load weights as float32, in evaluation mode."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        encoder = cls()
-        try:
-            encoder.load_state_dict({key: value.float() for key, value in load_file(path).items()})
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise WeightsError(
-                f"{path.name} is not the embedded encoder: {str(error).splitlines()[0]}",
-                hint="reinstall rvc_core, which carries the file",
-            ) from error
-        return encoder.eval()
-
-    def save(self, path: Path) -> None:
-        """Write the weights as float16, atomically."""
-        from safetensors.torch import save_file
-
-        with replace_atomically(path) as temporary:
-            save_file({key: value.detach().half().contiguous() for key, value in self.state_dict().items()}, temporary)
