@@ -32,6 +32,15 @@ def frame_phase(f0_hz: Tensor, hop_samples: int, sample_rate: int) -> Tensor:
     return (cycles.cumsum(1) - cycles) % 1.0
 
 
+def cycles_of(f0_hz: Tensor, hop_samples: int, sample_rate: int, start: Tensor | None) -> Tensor:
+    """Phase at each sample, in cycles below 20: f0_hz (B, T), phase of the first frame (B,) or None → (B, T, hop)."""
+    phase = frame_phase(f0_hz, hop_samples, sample_rate)
+    if start is not None:
+        phase = (phase + start[:, None]) % 1.0
+    within = torch.arange(1, hop_samples + 1, device=f0_hz.device) / sample_rate
+    return phase.float().unsqueeze(2) + f0_hz.float().unsqueeze(2) * within
+
+
 def sine(f0_hz: Tensor, hop_samples: int, sample_rate: int, start: Tensor | None = None) -> Tensor:
     """A sine with the pitch f0_hz (B, T), constant within each frame → (B, 1, T * hop_samples); 0 where f0 is 0.
 
@@ -41,11 +50,7 @@ def sine(f0_hz: Tensor, hop_samples: int, sample_rate: int, start: Tensor | None
         (B,) phase of the first frame, from `frame_phase` of the whole track. Windows of one track then have the same
         samples as the whole.
     """
-    phase = frame_phase(f0_hz, hop_samples, sample_rate)
-    if start is not None:
-        phase = (phase + start[:, None]) % 1.0
-    within = torch.arange(1, hop_samples + 1, device=f0_hz.device) / sample_rate
-    cycles = phase.float().unsqueeze(2) + f0_hz.float().unsqueeze(2) * within  # (B, T, hop): below 20 cycles
+    cycles = cycles_of(f0_hz, hop_samples, sample_rate, start)
     return (SINE_AMPLITUDE * torch.sin(2 * math.pi * cycles) * (f0_hz > 0).unsqueeze(2)).flatten(1).unsqueeze(1)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..presets import VoiceSpec
-from .generator import frame_phase
+from .generator import cycles_of
 
 LAYERS = 6
 WINDOW_HOPS = 4  # frames overlap by three quarters
@@ -39,11 +39,7 @@ def pulse_train(f0_hz: Tensor, hop_samples: int, sample_rate: int, start: Tensor
     >>> round(float(wave.square().mean()), 2)
     1.0
     """
-    phase = frame_phase(f0_hz, hop_samples, sample_rate)
-    if start is not None:
-        phase = (phase + start[:, None]) % 1.0
-    within = torch.arange(1, hop_samples + 1, device=f0_hz.device) / sample_rate
-    cycles = phase.float().unsqueeze(2) + f0_hz.float().unsqueeze(2) * within
+    cycles = cycles_of(f0_hz, hop_samples, sample_rate, start)
     cycles = cycles - cycles.round()  # in [-1/2, 1/2]: exact sines
     voiced = f0_hz > 0
     harmonics = torch.where(voiced, ((sample_rate / 2 - 1) / f0_hz.clamp(min=1.0)).floor(), 1.0).unsqueeze(2)
