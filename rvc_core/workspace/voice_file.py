@@ -34,6 +34,13 @@ from .rvc_config import config_of, spec_of
 _VOCODER = "HiFi-GAN"  # RVC's decoder; Applio has others too
 _ENCODER_NAMES = {"": "contentvec", "hubert_base": "contentvec"}
 _HEADER = "rvc_voice"  # metadata key of the description in a safetensors file
+_TEXTS = {  # of `VoiceInfo`, and the key in a file
+    "name": "model_name",
+    "content_name": "embedder_model",
+    "created": "creation_date",
+    "author": "author",
+    "dataset_length": "dataset_length",
+}
 # PyTorch's newer weight normalisation uses other names for a kernel's norm and direction.
 _SPELLINGS = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v"}
 
@@ -144,13 +151,9 @@ def _description_of(voice: VoiceFile) -> dict[str, Any]:
         "sr": spec.rate_name,
         "f0": int(spec.uses_f0),
         "version": spec.version,
-        "model_name": info.name,
         "epoch": info.epoch,
         "step": info.step,
-        "creation_date": info.created,
-        "embedder_model": info.content_name,
-        "author": info.author,
-        "dataset_length": info.dataset_length,
+        **{key: getattr(info, name) for name, key in _TEXTS.items()},
         **({"speakers_id": voice.trained_speakers} if voice.trained_speakers else {}),
         **({} if spec.source_filter_channels else {"vocoder": _VOCODER}),
         "rvc_core": {
@@ -207,17 +210,14 @@ def voice_of(content: Any, path: Path) -> VoiceFile:
         note = _text(content.get("info"))
         rows = range(0 if ours else min(int(content.get("speakers_id") or 0), len(weights.get("emb_g.weight", ()))))
         epoch_note = re.fullmatch(r"(\d{1,6})epoch", note)  # RVC records the epoch only here
+        texts: dict[str, Any] = {one: _text(content.get(key)) for one, key in _TEXTS.items()}
         info = VoiceInfo(
-            name=_text(content.get("model_name")) or path.stem,
+            **texts | {"name": texts["name"] or path.stem},
             epoch=int(content.get("epoch") or (epoch_note and epoch_note[1]) or 0),
             step=int(content.get("step") or 0),
-            content_name=_text(content.get("embedder_model")),
             content_identity=_text(ours.get("content_identity")),
             f0_median_hz=_finite(ours.get("f0_median_hz", 0.0)),
             mel_epsilons=_text(ours.get("mel_epsilons")),
-            created=_text(content.get("creation_date")),
-            author=_text(content.get("author")),
-            dataset_length=_text(content.get("dataset_length")),
             note="" if epoch_note else note,
             speakers={_text(name): _finite(median_hz) for name, median_hz in dict(ours.get("speakers") or {}).items()}
             or {f"speaker {row}": 0.0 for row in rows},
