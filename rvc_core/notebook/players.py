@@ -9,11 +9,10 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from ..audio.mixing import loudest_seconds
-from ..audio.waveform import Audio, header_seconds, read_audio
+from ..audio.waveform import Audio, encode, header_seconds, read_audio
 from ..system.platforms import home
 from .texts import say
 
@@ -84,18 +83,8 @@ def compressed(audio: Audio) -> Preview:
 
 
 def _mp3(audio: Audio) -> bytes:
-    import av
-
-    audio = audio.resample(_RATE_HZ)
-    target = io.BytesIO()
-    with av.open(target, "w", format="mp3") as container:
-        stream: Any = container.add_stream("libmp3lame", rate=_RATE_HZ, layout="mono", bit_rate=_BIT_RATE)
-        for start in range(0, len(audio.samples), 1 << 16):
-            block = audio.samples[None, start : start + (1 << 16)].clip(-1, 1)
-            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
-            frame.sample_rate, frame.pts = _RATE_HZ, start
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    audio, target = audio.resample(_RATE_HZ), io.BytesIO()
+    encode(audio.samples[:, None], _RATE_HZ, target, suffix=".mp3", bit_rate=_BIT_RATE)
     return target.getvalue()
 
 
