@@ -19,7 +19,6 @@ from .workspace.layout import Layout
 
 SWEPT = ("index_rate", "protect", "transpose")
 FIGURES = ("similarity_target", "pitch_share", "word_errors", "dnsmos")
-_LOUDNESS_LUFS = -23.0  # the louder one would seem the better one
 _MOST = 200
 
 
@@ -99,7 +98,7 @@ def sweep(
     if unknown := sorted({*grid} - {*SWEPT}):
         raise SettingsError(f"{', '.join(unknown)} cannot be swept", hint=f"choose from {', '.join(SWEPT)}")
     values = [list(grid.get(name) or [getattr(settings, name)]) for name in SWEPT]
-    own = settings.stamp() | ({"loudness_lufs": _LOUDNESS_LUFS} if settings.loudness_lufs is None else {})
+    own = equally_loud(settings).stamp()
     combinations = [dict(zip(SWEPT, row, strict=True)) for row in itertools.product(*values)]
     chosen = [ConvertSettings.of(**own | one) for one in combinations]  # checked before any work
     if len(chosen) * len(checkpoints) > _MOST:
@@ -128,6 +127,11 @@ def sweep(
     ]
     rated.sort(key=lambda one: -(one.figures["similarity_target"] or 0.0))
     return SweepReport(str(tried.clip), rated, notes)
+
+
+def equally_loud(settings: ConvertSettings) -> ConvertSettings:
+    """Settings with a loudness: the louder one of two results would seem the better one."""
+    return settings if settings.loudness_lufs is not None else settings.model_copy(update={"loudness_lufs": -23.0})
 
 
 def _measured(
