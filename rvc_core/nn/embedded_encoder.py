@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .layers import FrameBlock
 from .loading import PackagedNetwork
 
 SAMPLE_RATE_HZ = 16_000
@@ -78,23 +79,6 @@ def normalised_log_mel(power: Tensor, filters: Tensor) -> Tensor:
     return ((log_mel - mean) / torch.sqrt(variance.clamp(min=0.0) + 0.1)).clamp(-4.0, 4.0)
 
 
-class Block(nn.Module):
-    """Residual block: a depthwise convolution over time, then a mix of the channels within each frame."""
-
-    def __init__(self, dilation: int) -> None:
-        super().__init__()
-        self.time = nn.Conv1d(WIDTH, WIDTH, 7, padding=3 * dilation, dilation=dilation, groups=WIDTH)
-        self.norm = nn.LayerNorm(WIDTH)
-        self.widen = nn.Linear(WIDTH, 384)
-        self.narrow = nn.Linear(384, WIDTH)
-        self.drop = nn.Dropout(DROPPED_SHARE)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Map (B, WIDTH, T) to the same shape."""
-        mixed = self.norm(self.time(hidden).transpose(1, 2))
-        return hidden + self.narrow(self.drop(F.gelu(self.widen(mixed)))).transpose(1, 2)
-
-
 class EmbeddedEncoder(PackagedNetwork):
     """Content features of 16 kHz sound.
 
@@ -110,7 +94,9 @@ class EmbeddedEncoder(PackagedNetwork):
         super().__init__()
         self.register_buffer("filters", mel_filters(), persistent=False)
         self.stem = nn.Conv1d(MEL_BANDS, WIDTH, 5, stride=2, padding=2)
-        self.blocks = nn.Sequential(*(Block(dilation) for dilation in DILATIONS))
+        self.blocks = nn.Sequential(
+            *(FrameBlock(WIDTH, 384, dilation=dilation, dropped=DROPPED_SHARE) for dilation in DILATIONS)
+        )
         self.namer = nn.Linear(WIDTH, SOUNDS)
         self.detail = nn.Linear(WIDTH, WIDTH - SOUNDS, bias=False)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .loading import PackagedNetwork
+from .spectrogram import istft, stft
 
 BINS = 512  # up to 8 kHz
 FOLD = 4  # neighbouring bins become channels
@@ -35,19 +36,12 @@ def hop_of(rate_hz: int) -> int:
 
 def spectrum(samples: Tensor, rate_hz: int) -> Tensor:
     """Complex spectrogram (…, bins, frames) of samples (…, N); frame t is centred at sample t * hop."""
-    hop = hop_of(rate_hz)
-    window = torch.hann_window(4 * hop, device=samples.device)
-    flat = samples.reshape(-1, samples.shape[-1])
-    made = torch.stft(flat, 4 * hop, hop, window=window, return_complex=True, pad_mode="constant")
-    return made.reshape(*samples.shape[:-1], *made.shape[-2:])
+    return stft(samples, 4 * hop_of(rate_hz), hop_of(rate_hz))
 
 
 def sound(frames: Tensor, rate_hz: int, length: int) -> Tensor:
     """Samples (…, length) of a spectrogram: the inverse of `spectrum`."""
-    hop = hop_of(rate_hz)
-    window = torch.hann_window(4 * hop, device=frames.device)
-    made = torch.istft(frames.reshape(-1, *frames.shape[-2:]), 4 * hop, hop, window=window, length=length)
-    return made.reshape(*frames.shape[:-2], length)
+    return istft(frames, 4 * hop_of(rate_hz), hop_of(rate_hz), length)
 
 
 def widened(mask: Tensor, frames: Tensor) -> Tensor:

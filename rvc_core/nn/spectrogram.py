@@ -49,6 +49,21 @@ def mel_spectrogram(audio: Tensor, spec: VoiceSpec) -> Tensor:
     return mel_of_linear(linear_spectrogram(audio, spec), spec)
 
 
+def stft(samples: Tensor, size: int, hop: int, pad_mode: str = "constant") -> Tensor:
+    """Complex spectrogram (…, bins, frames) of samples (…, N); frame t is centred at sample t * hop."""
+    window = torch.hann_window(size, device=samples.device)
+    flat = samples.reshape(-1, samples.shape[-1])
+    made = torch.stft(flat, size, hop, window=window, return_complex=True, pad_mode=pad_mode)
+    return made.reshape(*samples.shape[:-1], *made.shape[-2:])
+
+
+def istft(frames: Tensor, size: int, hop: int, length: int) -> Tensor:
+    """Samples (…, length) of a spectrogram: the inverse of `stft`."""
+    window = torch.hann_window(size, device=frames.device)
+    made = torch.istft(frames.reshape(-1, *frames.shape[-2:]), size, hop, window=window, length=length)
+    return made.reshape(*frames.shape[:-2], length)
+
+
 def mel_filterbank(sample_rate: int, fft_samples: int, mels: int) -> np.ndarray:
     """Triangular filters of equal area on Slaney's mel scale from 0 Hz to half the rate: (mels, F) float32.
 
