@@ -330,6 +330,17 @@ def frame_rms(samples: Any, hop_samples: int, hops_per_frame: int) -> np.ndarray
     return np.sqrt(np.maximum(energies, 0) / (hops_per_frame * hop_samples))
 
 
+def runs_of(mask: np.ndarray) -> np.ndarray:
+    """Where runs of True begin and end in a mask (N,), as rows (K, 2).
+
+    Examples
+    --------
+    >>> runs_of(np.array([False, True, True, False, True])).tolist()
+    [[1, 3], [4, 5]]
+    """
+    return np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]))).reshape(-1, 2)
+
+
 def rms_envelope(audio: Audio) -> np.ndarray:
     """Loudness over time (1 + N // hop,): 1 s frames every 0.5 s, framed as in `librosa.feature.rms`."""
     return frame_rms(audio.samples, audio.sample_rate // 2, 2)

@@ -25,7 +25,7 @@ from ..nn.synthesizer import Synthesizer
 from ..presets import VoiceSpec
 from ..system.documents import parsed
 from ..system.files import replace_atomically
-from ..system.untrusted import AGAIN, checked_weights, load_array, load_torch
+from ..system.untrusted import AGAIN, checked_weights, load_array, load_torch, not_finite
 from . import stamps
 from .filelist import ClipFiles
 from .layout import Layout
@@ -129,7 +129,7 @@ def save_voice(path: Path, voice: VoiceFile) -> None:
         for key, value in voice.weights.items()
         if not key.startswith("enc_q.")
     }
-    if broken := [key for key, value in weights.items() if not torch.isfinite(value).all()]:
+    if broken := not_finite(weights):
         raise CheckpointError(
             f"{len(broken)} tensors are not finite, first {broken[0]}: the voice is not saved",
             hint="use an earlier checkpoint",
@@ -203,7 +203,7 @@ def voice_of(content: Any, path: Path) -> VoiceFile:
         if not key.startswith("enc_q.")
     }
     try:
-        ours = {} if content.get("rvc_core") is None else dict(content["rvc_core"])
+        ours = dict(content.get("rvc_core") or {})
         vocoder = _text(content.get("vocoder")) or _VOCODER
         stated_f0 = None if content.get("f0") is None else bool(int(content["f0"]))
         stated_version = _text(content.get("version"))
@@ -254,8 +254,9 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
 
 
 def _rvc_spelling(key: str) -> str:
-    ending = next((ending for ending in _SPELLINGS if key.endswith(ending)), "")
-    return key.removesuffix(ending) + _SPELLINGS.get(ending, "")
+    for theirs, rvcs in _SPELLINGS.items():
+        key = key.replace(theirs, rvcs)
+    return key
 
 
 def _text(value: Any) -> str:
