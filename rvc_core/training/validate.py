@@ -130,11 +130,11 @@ class Examiner:
         values = heldout_distances(made, self._clips, self._spec)
         said = [speak(generator, sentence.clip) for sentence in self._sentences]
         spoken, told = ([self._audio(wave) for wave in waves] for waves in (made, said))
-        pairs = (
-            [(_asked(clip), self._pitch(_heard(audio))) for clip, audio in zip(self._clips, spoken, strict=True)]
+        pairs = [
+            (_asked(clip), self._pitch(_heard(audio)))
+            for clip, audio in zip(self._clips, spoken, strict=True)
             if self._pitch
-            else []
-        )
+        ]
         values |= _means(
             {
                 "heldout/f0_cents": [pitch_error_cents(*pair) for pair in pairs],
@@ -206,27 +206,18 @@ class Examiner:
         if not self._encoder or not told:
             return {}
         pairs = [(sentence, _heard(audio)) for sentence, audio in zip(self._sentences, told, strict=True)]
-        words = (
-            sum(
-                (
-                    self._words.score(sentence.text, self._words.transcribe(audio))
-                    for sentence, audio in zip(self._sentences, told, strict=True)
-                    if sentence.text
-                ),
-                WordScore(),
-            )
-            if self._words
-            else None
-        )
+        scores = [
+            self._words.score(sentence.text, self._words.transcribe(audio))
+            for sentence, audio in zip(self._sentences, told, strict=True)
+            if self._words and sentence.text
+        ]
         return _means(
             {
-                "unlike/words": [words.rate] if words else [],
+                "unlike/words": [sum(scores, WordScore()).rate] if scores else [],
                 "unlike/content": [content_distance(one.content, self._encoder(samples)) for one, samples in pairs],
                 "unlike/f0_correlation": [
-                    melody_correlation(_asked(one.clip), self._pitch(samples)) for one, samples in pairs
-                ]
-                if self._pitch
-                else [],
+                    melody_correlation(_asked(one.clip), self._pitch(samples)) for one, samples in pairs if self._pitch
+                ],
                 "unlike/similarity": self._likeness(told) if self._likeness else [],
             }
         )
