@@ -32,7 +32,7 @@ import torch
 from rvc_core.audio.waveform import Audio, read_audio
 from rvc_core.conversion import convert as ours
 from rvc_core.embedded import voice_folder
-from rvc_core.features.content import WindowedEncoder
+from rvc_core.features.content import ContentEncoder
 from rvc_core.features.pitch import pitch_estimator
 from rvc_core.features.retrieval import FeatureIndex
 from rvc_core.nn.synthesizer import Synthesizer
@@ -86,7 +86,7 @@ class Ours:
         def encode(samples: np.ndarray, device: str) -> np.ndarray:
             return content(torch.from_numpy(samples)[None]).last_hidden_state[0].numpy()
 
-        encoder = WindowedEncoder("contentvec", 768, "random", "cpu", encode)
+        encoder = ContentEncoder("contentvec", 768, "random", "cpu", encode)
         ours.content_encoder = lambda *_, **__: encoder  # type: ignore[assignment]
         voice = VoiceFile(preset("v2-40k"), weights, VoiceInfo("random", content_name="contentvec"))
         self.converter = ours.Converter(voice, FeatureIndex.load(index), RuntimeSettings(threads=threads))

@@ -41,10 +41,11 @@ from rvc_core.settings import (
     TrainSettings,
 )
 from rvc_core.system.installation import check
+from rvc_core.system.memory import release
 from rvc_core.training import precision
 from rvc_core.training.distributed import ALONE, Ranks
 from rvc_core.training.graphs import StepGraphs
-from rvc_core.training.memory import Portions, release
+from rvc_core.training.memory import Portions
 from rvc_core.training.preflight import noisy_clip, preflight
 from rvc_core.training.start import measured_batch_size
 from rvc_core.training.step import train_step
@@ -75,7 +76,7 @@ def equal(bench: Bench) -> dict[str, Any]:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     for device in (torch.device("cpu"), bench.device):
         networks, batch = bench.networks(torch.float32, spec, device), bench.batch(2, spec, device)
-        values.append(train_step(networks, batch, spec, epsilons="2023").values())
+        values.append(train_step(networks, batch).values())
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = matmul, cudnn
     to_cpu = apart(*values)
     bench.hold("a float32 step has the CPU's losses", to_cpu < 5e-3)
@@ -115,9 +116,9 @@ def formats(bench: Bench) -> dict[str, Any]:
     networks, clip = bench.networks(torch.float32), noisy_clip(bench.spec, 200).to(bench.device)
     found: dict[str, Any] = {}
     for name in ("fp16", "bf16"):
-        difference = precision.compare(DTYPES[name], networks, clip, bench.spec, epsilons="2023")
+        difference = precision.compare(DTYPES[name], networks, clip)
         found[name] = {**difference._asdict(), "wrong": difference.wrong}
-    found["auto"] = precision.choose_precision("auto", networks, clip, bench.spec, epsilons="2023").name
+    found["auto"] = precision.choose_precision("auto", networks, clip).name
     bench.hold("half precision is chosen", found["auto"] != "fp32" or not bench.on_gpu)
     return found
 
@@ -128,11 +129,11 @@ def waiting(bench: Bench) -> dict[str, Any]:
     for name in ("fp16", "bf16", "fp32") if bench.on_gpu else ("fp32",):
         networks, batch = bench.networks(DTYPES[name]), bench.batch(4)
         for _ in range(3):
-            train_step(networks, batch, bench.spec, epsilons="2023").values()
+            train_step(networks, batch).values()
         with no_waiting(bench):
-            result = train_step(networks, batch, bench.spec, epsilons="2023")
+            result = train_step(networks, batch)
         result.values()
-        eager = bench.seconds(lambda n=networks, b=batch: train_step(n, b, bench.spec, epsilons="2023").values(), 3)
+        eager = bench.seconds(lambda n=networks, b=batch: train_step(n, b).values(), 3)
         graphs = bench.graphs(networks, 4)
         for _ in range(3):
             graphs.step(batch)
@@ -190,7 +191,7 @@ def scarcity(bench: Bench) -> dict[str, Any]:
         release()
         if capped:
             torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_allocated() + 2.0e9) / whole)
-        losses.append(train_step(networks, batch, bench.spec, epsilons="2023", portions=portions).values())
+        losses.append(train_step(networks, batch, portions=portions).values())
         clips = portions.clips
         del networks, batch
         release()
@@ -217,7 +218,7 @@ def nccl(bench: Bench) -> dict[str, Any]:
     values = []
     for ranks in (ALONE, Ranks(0, 2)):
         networks, batch = bench.networks(torch.bfloat16), bench.batch(2)
-        graphs = StepGraphs(networks, epsilons="2023", ranks=ranks, portions=Portions(2))
+        graphs = StepGraphs(networks, ranks=ranks, portions=Portions(2))
         values.append([graphs.step(batch).values() for _ in range(5)][-1])
     distributed.destroy_process_group()
     bench.hold("sums through NCCL change nothing", (difference := apart(*values)) < 2e-2)

@@ -15,8 +15,9 @@ from rvc_core.nn.synthesizer import SynthesisNoise
 from rvc_core.presets import VoiceSpec, preset
 from rvc_core.progress import Stop
 from rvc_core.settings import RuntimeSettings
+from rvc_core.system.memory import release
 from rvc_core.training.graphs import StepGraphs
-from rvc_core.training.memory import Portions, release
+from rvc_core.training.memory import Portions
 from rvc_core.training.preflight import noisy_clip
 from rvc_core.training.step import Networks
 from rvc_core.workspace.dataset import Batch, draw_noise
@@ -72,7 +73,7 @@ class Bench:
 
     def graphs(self, networks: Networks, clips: int) -> StepGraphs:
         """Recorded steps of these networks."""
-        return StepGraphs(networks, epsilons="2023", portions=Portions(clips))
+        return StepGraphs(networks, portions=Portions(clips))
 
 
 class AfterSteps(Stop):

@@ -37,6 +37,7 @@ CPU = torch.device("cpu")
 # What RVC's classes leave free, small; its posterior, flow and discriminators (the first two of them) have one size.
 SMALL = replace(
     PRESETS["v1-40k"],
+    mel_epsilons="2026",
     sample_rate=16000,
     fft_samples=1024,
     mels=80,
@@ -86,7 +87,7 @@ def formula_batch(spec: VoiceSpec, size: int, frames: int, device: torch.device 
         content,
         (f0_hz / 4 + 1).long(),
         f0_hz,
-        linear_spectrogram(wave, spec, "2026"),
+        linear_spectrogram(wave, spec),
         wave[:, None],
         lengths,
         torch.arange(size) % spec.speakers,
@@ -135,7 +136,7 @@ def our_golden_numbers(steps: int) -> dict[str, np.ndarray]:
     networks = formula_networks(SMALL)
     return golden_numbers(
         steps,
-        lambda batch: train_step(networks, batch, SMALL, epsilons="2026").values(),
+        lambda batch: train_step(networks, batch).values(),
         (
             ("g", networks.generator, networks.generator_optimizer),
             ("d", networks.discriminator, networks.discriminator_optimizer),
@@ -147,7 +148,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     """Steps in turn, ours first in every other pair, and what they took."""
     device, dtype = torch.device(options.device), getattr(torch, options.dtype)
     torch.set_num_threads(options.threads)
-    spec = preset(options.preset)
+    spec = replace(preset(options.preset), mel_epsilons="2026")
     batch = formula_batch(spec, options.batch, options.frames, device)
     networks = Networks.fresh(spec, seed=1, device=device)
     sides: dict[str, Callable[[], dict[str, float]]] = {}
@@ -159,7 +160,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         sides["reference"] = lambda: reference.step(batch)
 
     def our_step() -> dict[str, float]:
-        return train_step(networks, batch, spec, epsilons="2026").values()
+        return train_step(networks, batch).values()
 
     sides["ours"] = our_step
     with SharedDraws():  # the first step of both sides, from equal weights

@@ -47,7 +47,7 @@ class DisguisedClips(ClipStore):
     """Clips whose content is, at each look, a random one of their sets of features (see disguise_features.py)."""
 
     def __init__(self, files: list[ClipFiles], spec: VoiceSpec, folders: list[Path]) -> None:
-        super().__init__(files, spec, "2023")
+        super().__init__(files, spec)
         paths = [[folder / f"{file.wave.stem}.npy" for folder in folders] for file in files]
         self.sets = [[torch.from_numpy(np.load(path)) for path in row if path.exists()] for row in paths]
 
@@ -67,7 +67,7 @@ def clips_of(layout: Layout, spec: VoiceSpec) -> tuple[ClipStore, ClipStore]:
     heldout = {number: file for number, file in numbered if number % 10 == 0}
     return (
         DisguisedClips(taught, spec, sorted(layout.root.glob("disguised_*"))),
-        ClipStore([*heldout.values()][:10], spec, "2023"),
+        ClipStore([*heldout.values()][:10], spec),
     )
 
 
@@ -197,7 +197,7 @@ def main() -> None:
                 if spent < arguments.warm_minutes:
                     values = warm_step(networks, batch, spec)
                 else:
-                    result = train_step(networks, batch, spec, epsilons="2023").values()
+                    result = train_step(networks, batch).values()
                     values = {tag: round(result[tag], 3) for tag in SHOWN}
             step += 1
 

@@ -266,7 +266,7 @@ def read_plans(file: Path) -> list[Plan]:
     SettingsError
         When the file is missing or invalid; the message names the run.
     """
-    content = read_yaml(file, _YAML, error=SettingsError)
+    content = read_yaml(file, _YAML)
     if (
         not isinstance(content, dict)
         or not isinstance(content.get("runs"), list)

@@ -33,6 +33,8 @@ class VoiceSpec:
     excerpt_frames : int
         Most frames of a clip that the other networks get in one training step. RVC's limit is longer than an ordinary
         clip; `nano` uses fewer, to train faster on a CPU.
+    mel_epsilons : str
+        Epsilons inside the spectrograms, see `nn.spectrogram`. A training chooses them.
     learning_rate : float
         Default learning rate: RVC's, and a higher one for `nano`.
     """
@@ -62,6 +64,7 @@ class VoiceSpec:
     discriminator_periods: tuple[int, ...] = (2, 3, 5, 7, 11, 17, 23, 37)
     discriminator_divisor: int = 1
     excerpt_frames: int = 900
+    mel_epsilons: Literal["2023", "2026"] = "2023"
     learning_rate: float = 1e-4
 
     @property

@@ -19,7 +19,6 @@ from .workspace.layout import Layout
 
 SWEPT = ("index_rate", "protect", "transpose")
 FIGURES = ("similarity_target", "pitch_share", "word_errors", "dnsmos")
-_LOUDNESS_LUFS = -23.0  # the louder one would seem the better one
 _MOST = 200
 
 
@@ -134,7 +133,7 @@ def _combinations(
     if unknown := sorted({*grid} - {*SWEPT}):
         raise SettingsError(f"{', '.join(unknown)} cannot be swept", hint=f"choose from {', '.join(SWEPT)}")
     values = [list(grid.get(name) or [getattr(settings, name)]) for name in SWEPT]
-    own = settings.stamp() | ({"loudness_lufs": _LOUDNESS_LUFS} if settings.loudness_lufs is None else {})
+    own = equally_loud(settings).stamp()
     chosen: dict[ConvertSettings, dict[str, Any]] = {}
     for combination in itertools.product(*values):
         row = dict(zip(SWEPT, combination, strict=True))
@@ -143,6 +142,11 @@ def _combinations(
             one, row["protect"] = one.model_copy(update={"protect": 0.5}), 0.5
         chosen.setdefault(one, row)
     return chosen
+
+
+def equally_loud(settings: ConvertSettings) -> ConvertSettings:
+    """Settings with a loudness: the louder one of two results would seem the better one."""
+    return settings if settings.loudness_lufs is not None else settings.model_copy(update={"loudness_lufs": -23.0})
 
 
 def _measured(

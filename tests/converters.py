@@ -30,7 +30,7 @@ class Whistler:
         *,
         noise: object,
     ) -> torch.Tensor:
-        whistle = sine(f0_hz, 160, 16000, noise.phase)
+        whistle = sine(f0_hz, 16000, noise.phase)
         return whistle * 5 + 0.02 * noise.source * (f0_hz == 0).repeat_interleave(160, dim=1).unsqueeze(1)
 
 

@@ -99,12 +99,9 @@ MAY_OPEN = {
     "features/faiss_file.py": ("compares every size with the file", "path.open np.memmap temporary.open"),
     "features/pitch.py": ("a curve that you name; weights are pinned by their hash", "torch.load path.open"),
     "notebook/child.py": ("what our own process prints", "json.loads"),
-    "notebook/players.py": ("a recording that is played", "av.open file.read_bytes"),
+    "notebook/players.py": ("a recording that is played", "file.read_bytes"),
     "notebook/session.py": ("its own settings, made plain", "json.loads"),
-    "notebook/tensorboard_server.py": (
-        "the kernel's own files; ends what it started",
-        "(place / 'cmdline').read_bytes os.kill",
-    ),
+    "notebook/tensorboard_server.py": ("ends what it started", "os.kill"),
     "notebook/texts.py": (
         "the package's own texts",
         "tomllib.loads (Path(__file__).parent / f'{code}.toml').read_text",

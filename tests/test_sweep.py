@@ -3,6 +3,8 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pyloudnorm
 import pytest
@@ -13,9 +15,9 @@ from rvc_core.cli import main
 from rvc_core.errors import SettingsError
 from rvc_core.nn.synthesizer import Synthesizer
 from rvc_core.notebook import listening
-from rvc_core.notebook.compare import Comparison, preferences
+from rvc_core.notebook.compare import Comparison, compare, preferences
 from rvc_core.presets import preset
-from rvc_core.settings import ConvertSettings
+from rvc_core.settings import ConvertSettings, RuntimeSettings
 from rvc_core.sweep import SweepReport, Trial, Tried, sweep
 from rvc_core.verdict.overtraining import Candidate
 from rvc_core.workspace.layout import Layout
@@ -93,6 +95,20 @@ def test_the_best_stands_first_and_the_command_takes_epochs(
     assert {one["checkpoint"] for one in report["trials"]} == {"swept_e1_s1", "swept_e2_s2"}
     assert main([*call, "--epochs", "7"]) == 1
     assert json.loads(capsys.readouterr().out)["error"] == "no voice of epoch 7"
+
+
+def test_candidates_say_the_same_clip_equally_loud(voices: list[Path], tmp_path: Path) -> None:
+    candidates = [Candidate(epoch, epoch, str(path), (), {}) for epoch, path in enumerate(voices, 1)]
+    verdict = SimpleNamespace(candidates=candidates, best=candidates[1])
+    lab: Any = SimpleNamespace(layout=Layout(tmp_path, "v"), runtime=RuntimeSettings(), verdict=lambda: verdict)
+    made = compare(lab, str(voices[0].parent / "clip.wav"), PLAIN)
+    written = {file: file.stat().st_mtime_ns for file in made.files.values()}
+    assert len(written) == 2 and made.recommended == 2
+    for file in written:
+        samples = read_audio(file).samples.astype(float)
+        assert pyloudnorm.Meter(16_000).integrated_loudness(samples) == pytest.approx(-23, abs=0.2)
+    assert compare(lab, str(voices[0].parent / "clip.wav"), PLAIN).files == made.files
+    assert all(file.stat().st_mtime_ns == time for file, time in written.items()), "made once"
 
 
 def test_trials_are_heard_blind_and_named_at_the_end(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@
 platforms bring their own.
 """
 
-import importlib.metadata
 import json
 import os
 import platform as machine
@@ -22,6 +21,7 @@ from .. import __version__
 from ..errors import ResourceError, SettingsError
 from ..progress import Progress, Silent
 from ..system.files import ensure_room, replace_atomically, sha256_of
+from ..system.installation import versions
 from . import registry
 from .archive import BESIDE, open_archive, verified
 
@@ -41,17 +41,14 @@ class Target:
         Its Python version.
     brings : dict
         Packages that it has and keeps; the wheels must fit them.
-    source : str
-        Source and date of these facts.
     """
 
     python: str
     brings: dict[str, str] = field(default_factory=dict)
-    source: str = ""
 
 
 TARGETS = {
-    "kaggle": Target(
+    "kaggle": Target(  # Kaggle's docker-python repository, 2026-08-12
         "3.12",
         {
             "torch": "2.10.0",
@@ -61,9 +58,8 @@ TARGETS = {
             "protobuf": "5.29.5",
             "ipywidgets": "8.1.5",
         },
-        "Kaggle's docker-python repository, 2026-08-12",
     ),
-    "colab": Target(
+    "colab": Target(  # Colab's backend-info repository, 2026-08-19
         "3.13",
         {
             "torch": "2.11.0",
@@ -86,7 +82,6 @@ TARGETS = {
             "nbformat": "5.11.1",
             "nbconvert": "7.17.1",
         },
-        "Colab's backend-info repository, 2026-08-19",
     ),
 }
 
@@ -185,21 +180,14 @@ def _write(output: Path, files: dict[str, Path], facts: dict[str, Any]) -> None:
 
 def _target(name: str) -> Target:
     if name == "here":
-        installed = {package: _installed(package) for package in _TORCH}
+        installed = versions()
         return Target(
             f"{sys.version_info.major}.{sys.version_info.minor}",
-            {package: version for package, version in installed.items() if version},
+            {package: version for package in _TORCH if (version := installed[package])},
         )
     if name not in TARGETS:
         raise SettingsError(f"no bundle can be made for {name!r}", hint=f"choose {', '.join(TARGETS)} or here")
     return TARGETS[name]
-
-
-def _installed(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def _present(names: list[str] | None) -> dict[registry.Asset, Path]:

@@ -8,7 +8,7 @@ import numpy as np
 from .loudness import SILENT_LUFS
 from .mixing import Stem, loudness_lufs
 from .slicer import own_silence_db
-from .waveform import Audio, frame_rms
+from .waveform import Audio, frame_rms, runs_of
 
 _FLOOR_DB = -100.0
 _SILENCE_DB = -42.0  # of full scale: the slicer's silence threshold
@@ -252,8 +252,7 @@ def flat_tops(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where flat tops begin and end, as samples: at least four in a row at the highest or at the lowest value."""
     found = []
     for side in (samples, -samples):
-        at_peak = np.concatenate([[False], side >= max(side.max() * (1 - _FLAT), 1e-6), [False]])
-        runs = np.flatnonzero(at_peak[1:] != at_peak[:-1]).reshape(-1, 2)
+        runs = runs_of(side >= max(side.max() * (1 - _FLAT), 1e-6))
         found.append(runs[np.diff(runs, axis=1)[:, 0] >= _FLAT_SAMPLES])
     starts, stops = np.sort(np.concatenate(found), axis=0).T
     return starts, stops

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import AudioError, DatasetError
+from ..system.files import is_hidden
 from ..system.platforms import is_reachable
 from .file_kinds import kind_of_file
 from .waveform import AUDIO_SUFFIXES, dead_link, header_seconds
@@ -71,10 +72,10 @@ def find_recordings(dataset: Path, enough: Callable[[], bool] = lambda: False) -
         if enough():
             break
         inner = path.relative_to(dataset)
-        is_ignored, name = any(map(_is_ignored, inner.parts[:-1])), printable_name(inner.as_posix())
+        is_ignored, name = is_hidden(inner.parent), printable_name(inner.as_posix())
         if is_folder:
-            if not is_ignored and (_is_ignored(path.name) or path.is_symlink()):
-                files.ignored_folders[name] = HIDDEN if _is_ignored(path.name) else LINKED
+            if not is_ignored and (is_hidden(inner) or path.is_symlink()):
+                files.ignored_folders[name] = HIDDEN if is_hidden(inner) else LINKED
         elif path.name.startswith(".") or not _is_recording(path):
             files.not_audio[name] = path
         else:
@@ -137,10 +138,6 @@ def _is_recording(path: Path) -> bool:
         return path.is_file() and kind_of_file(path).group == "recording" and header_seconds(path) > 0
     except OSError:
         return False
-
-
-def _is_ignored(folder: str) -> bool:
-    return folder.startswith(".") or folder == "__MACOSX"
 
 
 def printable_name(name: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .waveform import Audio, frame_rms
+from .waveform import Audio, frame_rms, runs_of
 
 WINDOW_SECONDS, OVERLAP_SECONDS = 3.7, 0.3
 SHORTEST_SECONDS = 0.8  # RVC's sampler drops clips below about 0.76 s
@@ -188,10 +188,8 @@ def inside(spans: list[Span], bounds: Span) -> list[Span]:
 
 def _pauses(rms: np.ndarray, threshold: float, *, min_silence: int, max_kept: int, min_phrase: int) -> list[Span]:
     """Spans of frames to drop, in order; an empty span cuts without dropping."""
-    silent = np.concatenate([[False], rms < threshold, [False]])
-    changes = np.flatnonzero(silent[1:] != silent[:-1])
     pauses: list[Span] = []
-    for start, stop in changes.reshape(-1, 2).tolist():
+    for start, stop in runs_of(rms < threshold).tolist():
         after_start, before_stop = min(stop, start + max_kept), max(start, stop - max_kept)
         first, last = _quietest(rms, start, after_start), _quietest(rms, before_stop, stop)
         if start == 0 and stop == len(rms):

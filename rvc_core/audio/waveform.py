@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -31,10 +31,10 @@ _SUBTYPES = {  # by the suffix: libsndfile's name of each depth; the first is th
     ".flac": {"24": "PCM_24", "16": "PCM_16"},
     ".ogg": {"": "VORBIS"},
 }
-# These two encoders support only some sample rates; other audio is resampled to the next higher rate.
+# FFmpeg's container, encoder and its sample rates; other audio is resampled to the next higher rate.
 _ENCODERS = {
-    ".mp3": ("libmp3lame", (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)),
-    ".m4a": ("aac", (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)),
+    ".mp3": ("mp3", "libmp3lame", (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)),
+    ".m4a": ("ipod", "aac", (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)),
 }
 WRITTEN = (*_SUBTYPES, *_ENCODERS)
 _BIT_RATE = 160_000  # of one channel
@@ -146,20 +146,20 @@ class Audio:
 def save_channels(path: Path, samples: Any, rate_hz: int, *, comment: str = "", depth: str = "auto") -> None:
     """As `Audio.save`, for samples (N, 1 or 2), lazy or not."""
     subtype = subtype_of(path, depth)
-    write = partial(_write_with_soundfile, subtype=subtype) if subtype else _write_with_av
+    write = partial(_write_with_soundfile, subtype=subtype) if subtype else partial(encode, suffix=path.suffix.lower())
     with reaching(path), replace_atomically(path) as temporary:
-        write(samples, rate_hz, temporary, comment=comment)
+        write(samples, rate_hz, str(temporary), comment=comment)
 
 
-def encoder_rate_hz(path: Path, rate_hz: int) -> int:
+def encoder_rate_hz(suffix: str, rate_hz: int) -> int:
     """The rate at which a file of this suffix is written: MP3 and M4A support only some.
 
     Examples
     --------
-    >>> encoder_rate_hz(Path("a.mp3"), 40000), encoder_rate_hz(Path("a.wav"), 40000)
+    >>> encoder_rate_hz(".mp3", 40000), encoder_rate_hz(".wav", 40000)
     (44100, 40000)
     """
-    _, rates_hz = _ENCODERS.get(path.suffix.lower(), ("", (rate_hz,)))
+    rates_hz = _ENCODERS[suffix.lower()][2] if suffix.lower() in _ENCODERS else (rate_hz,)
     return next((rate for rate in rates_hz if rate >= rate_hz), rates_hz[-1])
 
 
@@ -330,37 +330,51 @@ def frame_rms(samples: Any, hop_samples: int, hops_per_frame: int) -> np.ndarray
     return np.sqrt(np.maximum(energies, 0) / (hops_per_frame * hop_samples))
 
 
+def runs_of(mask: np.ndarray) -> np.ndarray:
+    """Where runs of True begin and end in a mask (N,), as rows (K, 2).
+
+    Examples
+    --------
+    >>> runs_of(np.array([False, True, True, False, True])).tolist()
+    [[1, 3], [4, 5]]
+    """
+    return np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]))).reshape(-1, 2)
+
+
 def rms_envelope(audio: Audio) -> np.ndarray:
     """Loudness over time (1 + N // hop,): 1 s frames every 0.5 s, framed as in `librosa.feature.rms`."""
     return frame_rms(audio.samples, audio.sample_rate // 2, 2)
 
 
-def _write_with_soundfile(samples: Any, rate_hz: int, path: Path, *, subtype: str, comment: str) -> None:
+def _write_with_soundfile(samples: Any, rate_hz: int, path: str, *, subtype: str, comment: str) -> None:
     import soundfile
 
     try:
-        with soundfile.SoundFile(str(path), "w", rate_hz, samples.shape[1], subtype) as file:
+        with soundfile.SoundFile(path, "w", rate_hz, samples.shape[1], subtype) as file:
             if comment:
                 file.comment = comment
             for start in range(0, len(samples), 1 << 16):  # libsndfile's Vorbis overflows its stack on long blocks
                 file.write(samples[start : start + (1 << 16)])
     except soundfile.LibsndfileError as error:  # it does not say which error of the system it met
-        raise OSError(errno.EFBIG, "the disk, a quota or a size limit refused to take the file", str(path)) from error
+        raise OSError(errno.EFBIG, "the disk, a quota or a size limit refused to take the file", path) from error
 
 
-def _write_with_av(samples: Any, rate_hz: int, path: Path, *, comment: str) -> None:
+def encode(
+    samples: Any, rate_hz: int, target: str | BinaryIO, *, suffix: str, comment: str = "", bit_rate: int = _BIT_RATE
+) -> None:
+    """Write samples (N, 1 or 2), lazy or not, as ``.mp3`` or ``.m4a`` with so many bits a second for each channel."""
     import av
 
-    codec, _ = _ENCODERS[path.suffix.lower()]
-    rate = encoder_rate_hz(path, rate_hz)
+    container_name, codec, _ = _ENCODERS[suffix]
+    rate = encoder_rate_hz(suffix, rate_hz)
     if rate != rate_hz:
         samples = at_rate(samples, rate_hz, rate)
     layout = "mono" if samples.shape[1] == 1 else "stereo"
-    with av.open(str(path), "w") as container:
+    with av.open(target, "w", format=container_name) as container:
         if comment:
             container.metadata["comment"] = comment
         stream: Any = container.add_stream(codec, rate=rate, layout=layout)
-        stream.bit_rate = _BIT_RATE * samples.shape[1]
+        stream.bit_rate = bit_rate * samples.shape[1]
         for start in range(0, len(samples), 1 << 16):
             block = samples[start : start + (1 << 16)].clip(-1, 1).reshape(1, -1)
             frame = av.AudioFrame.from_ndarray(block, format="flt", layout=layout)

@@ -76,7 +76,7 @@ def convert_in_parts(
     seconds = survey.frames / survey.sample_rate
     tag = tag_of(converter.voice.info.name, made_of(converter.identity, path, settings))
     wanted, output = output, place_for(output, tag)
-    rate = encoder_rate_hz(output, settings.output_rate_hz or converter.voice.spec.sample_rate)
+    rate = encoder_rate_hz(output.suffix, settings.output_rate_hz or converter.voice.spec.sample_rate)
     whole, result = _of_the_whole(
         converter, survey, settings.model_copy(update={"output_rate_hz": rate}), key_semitones
     )

@@ -1,7 +1,7 @@
 """Content features: the phonetic content of speech at 50 frames per second, with little of the speaker.
 
 ContentVec runs in transformers and loads from any of its common file formats. The embedded encoder comes with the
-package. Both implement `ContentEncoder` and pass the same contract test.
+package. Both pass the same contract test.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,31 +41,22 @@ _WEIGHT_NORM = {".weight_g": ".parametrizations.weight.original0", ".weight_v": 
 Encode = Callable[[np.ndarray, str], np.ndarray]  # samples (n,), device → (frames, width)
 
 
-class ContentEncoder(Protocol):
+@dataclass(frozen=True)
+class ContentEncoder:
     """(N,) samples at 16 kHz → features (T, width) float32, finite, T = (N - 400) // 320 + 1, at least 1.
 
-    Features, index and voice record the identity, because a voice only works with the encoder it was trained with.
+    It runs a network over windows with context, which bounds the memory for long recordings. Features, index and voice
+    record the identity, because a voice only works with the encoder it was trained with.
+
+    Attributes
+    ----------
+    name : str
+        ``embedded`` or ``contentvec``.
+    width : int
+        Values per frame.
+    identity : str
+        Hash of the weights.
     """
-
-    @property
-    def name(self) -> str:
-        """``embedded`` or ``contentvec``."""
-
-    @property
-    def width(self) -> int:
-        """Values per frame."""
-
-    @property
-    def identity(self) -> str:
-        """Hash of the weights."""
-
-    def __call__(self, samples_16k: np.ndarray) -> np.ndarray:
-        """Encode."""
-
-
-@dataclass(frozen=True)
-class WindowedEncoder:
-    """Runs a network over windows with context, which bounds the memory for long recordings."""
 
     name: str
     width: int
@@ -122,7 +113,7 @@ def content_encoder(name: str, width: int, device: str = "cpu") -> ContentEncode
     """
     path = _weights_of(name, width)
     network, identity = _embedded(path) if name == "embedded" else _contentvec(path, width)
-    return WindowedEncoder(name, width, identity, device, network)
+    return ContentEncoder(name, width, identity, device, network)
 
 
 def content_identity(name: str, width: int) -> str:
@@ -254,7 +245,7 @@ def _contentvec_weights(path: Path, width: int) -> "dict[str, Tensor]":
     """The weights that features of this width depend on: float32, with transformers' names."""
     import torch
 
-    from ..system.untrusted import AGAIN, load_torch
+    from ..system.untrusted import AGAIN, load_torch, not_finite
     from .fairseq_file import load_fairseq
 
     if path.suffix == ".safetensors":
@@ -276,7 +267,7 @@ def _contentvec_weights(path: Path, width: int) -> "dict[str, Tensor]":
         unused = layer and int(layer[1]) >= _CONTENTVEC_LAYERS[width] or name.startswith("final_proj.") and width == 768
         if not unused and name not in _TRAINING_ONLY and isinstance(value, torch.Tensor):
             weights[name] = value.float()
-    if broken := [name for name, value in weights.items() if not torch.isfinite(value).all()]:
+    if broken := not_finite(weights):
         raise WeightsError(f"{path} is damaged: {broken[0][:80]} is not finite", hint=AGAIN)
     return weights
 

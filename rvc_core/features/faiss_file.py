@@ -59,6 +59,10 @@ class IndexArrays:
         """A flat index: vectors without lists."""
         return cls(vectors, np.arange(len(vectors)), np.empty((0, vectors.shape[1]), np.float32), np.empty(0, np.int64))
 
+    def in_lists(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Rows (N, …) in the order of the vectors, list by list."""
+        return np.split(rows, np.cumsum(self.sizes)[:-1])
+
 
 def load_arrays(path: Path) -> IndexArrays:
     """Read an index file of any program.
@@ -144,11 +148,8 @@ def save_arrays(path: Path, arrays: IndexArrays) -> None:
             file.write(_flat_bytes(centres) + struct.pack("<BQ", 0, 0))  # 0: no map from id to position
             file.write(b"ilar" + struct.pack("<QQ", len(centres), 4 * vectors.shape[1]))
             file.write(b"full" + struct.pack("<Q", len(centres)) + arrays.sizes.astype("<u8").tobytes())
-            start = 0
-            for size in arrays.sizes.tolist():
-                file.write(vectors[start : start + size].tobytes())
-                file.write(arrays.numbers[start : start + size].astype("<i8").tobytes())
-                start += size
+            for parts in zip(arrays.in_lists(vectors), arrays.in_lists(arrays.numbers.astype("<i8")), strict=True):
+                file.writelines(part.tobytes() for part in parts)
         if arrays.note:
             file.write(_OURS + json.dumps(arrays.note).encode())  # ASCII: a byte per character
 

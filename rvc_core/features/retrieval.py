@@ -183,16 +183,14 @@ class FeatureIndex:
     def _list_search(self, query: np.ndarray) -> Neighbours:
         """Search the lists with the nearest centres, as faiss does."""
         centres, probes = self.arrays.centres, self.arrays.probes
-        stops = np.cumsum(self.arrays.sizes)
-        starts = stops - self.arrays.sizes
-        to_centre = (centres**2).sum(
-            1
-        ) - 2 * query @ centres.T  # without the query's own square, which is the same for all
+        in_lists = self.arrays.in_lists(self.arrays.vectors)
+        # Without the query's own square, which is the same for all.
+        to_centre = (centres**2).sum(1) - 2 * query @ centres.T
         probed = np.argpartition(to_centre, probes - 1, axis=1)[:, :probes]
         distances = np.full((len(query), NEIGHBOURS), np.inf, np.float32)
         neighbours = np.zeros((len(query), NEIGHBOURS, self.dimension), np.float32)
         for row, lists in enumerate(probed):
-            near = np.concatenate([self.arrays.vectors[starts[number] : stops[number]] for number in lists])
+            near = np.concatenate([in_lists[number] for number in lists])
             distance = ((near - query[row]) ** 2).sum(1)
             best = np.argsort(distance)[:NEIGHBOURS]
             distances[row, : len(best)], neighbours[row, : len(best)] = distance[best], near[best]

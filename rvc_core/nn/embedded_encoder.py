@@ -5,14 +5,13 @@ It replaces ContentVec when nothing can be downloaded. Frames are aligned with H
 """
 
 import math
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import WeightsError
-from ..system.files import replace_atomically
+from .layers import FrameBlock
+from .loading import PackagedNetwork
 
 SAMPLE_RATE_HZ = 16_000
 WINDOW_SAMPLES = 400
@@ -80,24 +79,7 @@ def normalised_log_mel(power: Tensor, filters: Tensor) -> Tensor:
     return ((log_mel - mean) / torch.sqrt(variance.clamp(min=0.0) + 0.1)).clamp(-4.0, 4.0)
 
 
-class Block(nn.Module):
-    """Residual block: a depthwise convolution over time, then a mix of the channels within each frame."""
-
-    def __init__(self, dilation: int) -> None:
-        super().__init__()
-        self.time = nn.Conv1d(WIDTH, WIDTH, 7, padding=3 * dilation, dilation=dilation, groups=WIDTH)
-        self.norm = nn.LayerNorm(WIDTH)
-        self.widen = nn.Linear(WIDTH, 384)
-        self.narrow = nn.Linear(384, WIDTH)
-        self.drop = nn.Dropout(DROPPED_SHARE)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Map (B, WIDTH, T) to the same shape."""
-        mixed = self.norm(self.time(hidden).transpose(1, 2))
-        return hidden + self.narrow(self.drop(F.gelu(self.widen(mixed)))).transpose(1, 2)
-
-
-class EmbeddedEncoder(nn.Module):
+class EmbeddedEncoder(PackagedNetwork):
     """Content features of 16 kHz sound.
 
     Examples
@@ -112,7 +94,9 @@ class EmbeddedEncoder(nn.Module):
         super().__init__()
         self.register_buffer("filters", mel_filters(), persistent=False)
         self.stem = nn.Conv1d(MEL_BANDS, WIDTH, 5, stride=2, padding=2)
-        self.blocks = nn.Sequential(*(Block(dilation) for dilation in DILATIONS))
+        self.blocks = nn.Sequential(
+            *(FrameBlock(WIDTH, 384, dilation=dilation, dropped=DROPPED_SHARE) for dilation in DILATIONS)
+        )
         self.namer = nn.Linear(WIDTH, SOUNDS)
         self.detail = nn.Linear(WIDTH, WIDTH - SOUNDS, bias=False)
 
@@ -132,26 +116,3 @@ class EmbeddedEncoder(nn.Module):
         Each frame has mean 0 and variance 1.
         """
         return F.layer_norm(self.blocks(self.stem(log_mel)).transpose(1, 2), (WIDTH,))
-
-    @classmethod
-    def from_file(cls, path: Path) -> "EmbeddedEncoder":
-        """Load weights as float32, in evaluation mode."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        encoder = cls()
-        try:
-            encoder.load_state_dict({key: value.float() for key, value in load_file(path).items()})
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise WeightsError(
-                f"{path.name} is not the embedded encoder: {str(error).splitlines()[0]}",
-                hint="reinstall rvc_core, which carries the file",
-            ) from error
-        return encoder.eval()
-
-    def save(self, path: Path) -> None:
-        """Write the weights as float16, atomically."""
-        from safetensors.torch import save_file
-
-        with replace_atomically(path) as temporary:
-            save_file({key: value.detach().half().contiguous() for key, value in self.state_dict().items()}, temporary)

@@ -18,22 +18,31 @@ UNVOICED_NOISE = SINE_AMPLITUDE / 3  # standard deviation in unvoiced frames
 FINAL_SLOPE = 0.01  # PyTorch's default, as in the reference's last activation
 
 
-def frame_phase(f0_hz: Tensor, hop_samples: int, sample_rate: int) -> Tensor:
+def frame_phase(f0_hz: Tensor) -> Tensor:
     """Phase of the sine at the start of each frame, in cycles [0, 1): f0_hz (B, T) → (B, T) float64.
 
     The sum is in float64, so the phase stays exact for hours.
 
     Examples
     --------
-    >>> frame_phase(torch.full((1, 4), 125.0), 160, 16000).tolist()
+    >>> frame_phase(torch.full((1, 4), 125.0)).tolist()
     [[0.0, 0.25, 0.5, 0.75]]
     """
-    cycles = f0_hz.double() * (hop_samples / sample_rate)
+    cycles = f0_hz.double() * 0.01  # of a frame
     return (cycles.cumsum(1) - cycles) % 1.0
 
 
-def sine(f0_hz: Tensor, hop_samples: int, sample_rate: int, start: Tensor | None = None) -> Tensor:
-    """A sine with the pitch f0_hz (B, T), constant within each frame → (B, 1, T * hop_samples); 0 where f0 is 0.
+def cycles_of(f0_hz: Tensor, sample_rate: int, start: Tensor | None) -> Tensor:
+    """Phase at each sample, in cycles below 20: f0_hz (B, T), phase of the first frame (B,) or None → (B, T, hop)."""
+    phase = frame_phase(f0_hz)
+    if start is not None:
+        phase = (phase + start[:, None]) % 1.0
+    within = torch.arange(1, sample_rate // 100 + 1, device=f0_hz.device) / sample_rate
+    return phase.float().unsqueeze(2) + f0_hz.float().unsqueeze(2) * within
+
+
+def sine(f0_hz: Tensor, sample_rate: int, start: Tensor | None = None) -> Tensor:
+    """A sine with the pitch f0_hz (B, T), constant within each frame → (B, 1, T * hop); 0 where f0 is 0.
 
     Parameters
     ----------
@@ -41,11 +50,7 @@ def sine(f0_hz: Tensor, hop_samples: int, sample_rate: int, start: Tensor | None
         (B,) phase of the first frame, from `frame_phase` of the whole track. Windows of one track then have the same
         samples as the whole.
     """
-    phase = frame_phase(f0_hz, hop_samples, sample_rate)
-    if start is not None:
-        phase = (phase + start[:, None]) % 1.0
-    within = torch.arange(1, hop_samples + 1, device=f0_hz.device) / sample_rate
-    cycles = phase.float().unsqueeze(2) + f0_hz.float().unsqueeze(2) * within  # (B, T, hop): below 20 cycles
+    cycles = cycles_of(f0_hz, sample_rate, start)
     return (SINE_AMPLITUDE * torch.sin(2 * math.pi * cycles) * (f0_hz > 0).unsqueeze(2)).flatten(1).unsqueeze(1)
 
 
@@ -59,7 +64,7 @@ class SourceModule(nn.Module):
 
     def forward(self, f0_hz: Tensor, noise: Tensor | None, start: Tensor | None) -> Tensor:
         """f0_hz (B, T), standard normal noise (B, 1, S) or None to draw it, start phase (B,) or None → (B, 1, S)."""
-        wave = sine(f0_hz, self.hop_samples, self.sample_rate, start)
+        wave = sine(f0_hz, self.sample_rate, start)
         deviation = torch.where(f0_hz > 0, VOICED_NOISE, UNVOICED_NOISE).repeat_interleave(self.hop_samples, dim=1)
         noise = torch.randn_like(wave) if noise is None else noise
         excitation = torch.addcmul(wave, deviation.unsqueeze(1).to(wave.dtype), noise.to(wave.dtype))

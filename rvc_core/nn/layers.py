@@ -100,9 +100,12 @@ class Conv1d(Convolution, nn.Conv1d):
 
 def _in_one_pass(x: Tensor) -> bool:
     """Whether oneDNN can join a convolution of x and what follows it: conversion on a CPU, in float32."""
-    joins = hasattr(torch.ops.mkldnn, "_convolution_pointwise") and torch.backends.mkldnn.is_available()
     is_plain = x.stride(1) == 1 and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return joins and is_plain and not (x.is_cuda or torch.is_grad_enabled() or torch.jit.is_tracing())
+    return (
+        torch.backends.mkldnn.is_available()
+        and is_plain
+        and not (x.is_cuda or torch.is_grad_enabled() or torch.jit.is_tracing())
+    )
 
 
 class WeightNorm(Convolution):
@@ -240,6 +243,31 @@ class ResBlock(nn.Module):
             step = dilated.activated(functional.leaky_relu(x, LEAKY_SLOPE) if layer else activated)
             x = plain.added(step, x)
         return x
+
+
+class FrameBlock(nn.Module):
+    """ConvNeXt block: a depthwise convolution over time, then a mix of the channels within each frame.
+
+    Parameters
+    ----------
+    inner : int
+        Width between the two layers of the mix.
+    dropped : float
+        Share of these channels that training drops.
+    """
+
+    def __init__(self, width: int, inner: int, *, dilation: int = 1, dropped: float = 0.0) -> None:
+        super().__init__()
+        self.time = nn.Conv1d(width, width, 7, padding=3 * dilation, dilation=dilation, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.widen = nn.Linear(width, inner)
+        self.narrow = nn.Linear(inner, width)
+        self.drop = nn.Dropout(dropped)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, width, T) to the same shape."""
+        mixed = self.norm(self.time(x).transpose(1, 2))
+        return x + self.narrow(self.drop(functional.gelu(self.widen(mixed)))).transpose(1, 2)
 
 
 def frame_mask(lengths: Tensor, frames: int) -> Tensor:

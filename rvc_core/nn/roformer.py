@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .spectrogram import istft, stft
+
 _SPLIT = (2,) * 24 + (4,) * 12 + (12,) * 8 + (24,) * 8 + (48,) * 8 + (128, 129)  # bins of each band, 1025 in all
 _MEL_BANDS = 60
 
@@ -192,10 +194,7 @@ class Roformer(nn.Module):
     def forward(self, mix: Tensor) -> Tensor:
         """The wanted sound (B, 2, N), float32, of a mix (B, 2, N)."""
         shape, (batch, channels, length) = self.shape, mix.shape
-        window = torch.hann_window(shape.fft, device=mix.device)
-        flat = mix.float().reshape(-1, length)
-        frames = torch.stft(flat, shape.fft, shape.hop, window=window, return_complex=True)
-        frames = frames.unflatten(0, (batch, channels))
+        frames = stft(mix.float(), shape.fft, shape.hop, "reflect")
         parts = torch.view_as_real(frames)[:, :, self.bins].permute(0, 3, 2, 1, 4)  # B, T, bins of bands, channels, 2
         hidden = self.band_split([part.flatten(2) for part in parts.split(self._counts, 2)])
         for time, across in (cast(nn.ModuleList, pair) for pair in self.layers):
@@ -208,5 +207,4 @@ class Roformer(nn.Module):
         made = frames * mask
         if shape.bands == "mel":
             made[:, :, 0] = 0.0  # as it was trained: without an offset
-        sound = torch.istft(made.flatten(0, 1), shape.fft, shape.hop, window=window, length=length)
-        return sound.unflatten(0, (batch, channels))
+        return istft(made, shape.fft, shape.hop, length)

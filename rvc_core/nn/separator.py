@@ -5,14 +5,12 @@ of 64 ms every 16 ms have bins of 15.6 Hz, so the lowest 512 bins are the same a
 follows the mask of the bins below (`widened`).
 """
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import WeightsError
-from ..system.files import replace_atomically
+from .loading import PackagedNetwork
+from .spectrogram import istft, stft
 
 BINS = 512  # up to 8 kHz
 FOLD = 4  # neighbouring bins become channels
@@ -38,19 +36,12 @@ def hop_of(rate_hz: int) -> int:
 
 def spectrum(samples: Tensor, rate_hz: int) -> Tensor:
     """Complex spectrogram (…, bins, frames) of samples (…, N); frame t is centred at sample t * hop."""
-    hop = hop_of(rate_hz)
-    window = torch.hann_window(4 * hop, device=samples.device)
-    flat = samples.reshape(-1, samples.shape[-1])
-    made = torch.stft(flat, 4 * hop, hop, window=window, return_complex=True, pad_mode="constant")
-    return made.reshape(*samples.shape[:-1], *made.shape[-2:])
+    return stft(samples, 4 * hop_of(rate_hz), hop_of(rate_hz))
 
 
 def sound(frames: Tensor, rate_hz: int, length: int) -> Tensor:
     """Samples (…, length) of a spectrogram: the inverse of `spectrum`."""
-    hop = hop_of(rate_hz)
-    window = torch.hann_window(4 * hop, device=frames.device)
-    made = torch.istft(frames.reshape(-1, *frames.shape[-2:]), 4 * hop, hop, window=window, length=length)
-    return made.reshape(*frames.shape[:-2], length)
+    return istft(frames, 4 * hop_of(rate_hz), hop_of(rate_hz), length)
 
 
 def widened(mask: Tensor, frames: Tensor) -> Tensor:
@@ -119,7 +110,7 @@ def _unfolded(tensor: Tensor, bins: int) -> Tensor:
     return split.permute(0, 1, 4, 2, 5, 3).reshape(batch, width // bins // 2, bands * bins, frames * 2)
 
 
-class SeparatorNetwork(nn.Module):
+class SeparatorNetwork(PackagedNetwork):
     """Masks for the middle and the sides of a stereo mix.
 
     Examples
@@ -171,30 +162,3 @@ class SeparatorNetwork(nn.Module):
                 hidden = _unfolded(F.relu(self.grow[level - 1](hidden)), 2)
         masks = _unfolded(self.leave(torch.cat([hidden, first], 1)), FOLD)
         return torch.sigmoid(masks[..., :frames].float())
-
-    @classmethod
-    def from_file(cls, path: Path) -> "SeparatorNetwork":
-        """Load weights as float32, in evaluation mode."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        network = cls()
-        try:
-            network.load_state_dict({key: value.float() for key, value in load_file(path).items()})
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise WeightsError(
-                f"{path.name} is not the embedded separator: {str(error).splitlines()[0]}",
-                hint="reinstall rvc_core, which carries the file",
-            ) from error
-        return network.eval()
-
-    def save(self, path: Path) -> None:
-        """Write the matrices as float16, atomically; variances of the norms would overflow, so vectors stay float32."""
-        from safetensors.torch import save_file
-
-        state = {key: value.detach() for key, value in self.state_dict().items() if not key.endswith("tracked")}
-        with replace_atomically(path) as temporary:
-            save_file(
-                {key: (value.half() if value.ndim > 1 else value).contiguous() for key, value in state.items()},
-                temporary,
-            )

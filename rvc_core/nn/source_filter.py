@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..presets import VoiceSpec
-from .generator import frame_phase
+from .generator import cycles_of
+from .layers import FrameBlock
 
 LAYERS = 6
 WINDOW_HOPS = 4  # frames overlap by three quarters
@@ -23,7 +24,7 @@ QUIET_PULSES, QUIET_NOISE = -3.0, -5.0  # initial log gains, similar to speech
 LOUDEST = 4.0
 
 
-def pulse_train(f0_hz: Tensor, hop_samples: int, sample_rate: int, start: Tensor | None = None) -> Tensor:
+def pulse_train(f0_hz: Tensor, sample_rate: int, start: Tensor | None = None) -> Tensor:
     """All harmonics of f0_hz (B, T) below half the sample rate, with equal power, 1 in total → (B, T * hop).
 
     Unvoiced frames are 0. The sum of the cosines is computed in closed form (Dirichlet kernel).
@@ -35,15 +36,11 @@ def pulse_train(f0_hz: Tensor, hop_samples: int, sample_rate: int, start: Tensor
 
     Examples
     --------
-    >>> wave = pulse_train(torch.full((1, 100), 200.0), 160, 16000)
+    >>> wave = pulse_train(torch.full((1, 100), 200.0), 16000)
     >>> round(float(wave.square().mean()), 2)
     1.0
     """
-    phase = frame_phase(f0_hz, hop_samples, sample_rate)
-    if start is not None:
-        phase = (phase + start[:, None]) % 1.0
-    within = torch.arange(1, hop_samples + 1, device=f0_hz.device) / sample_rate
-    cycles = phase.float().unsqueeze(2) + f0_hz.float().unsqueeze(2) * within
+    cycles = cycles_of(f0_hz, sample_rate, start)
     cycles = cycles - cycles.round()  # in [-1/2, 1/2]: exact sines
     voiced = f0_hz > 0
     harmonics = torch.where(voiced, ((sample_rate / 2 - 1) / f0_hz.clamp(min=1.0)).floor(), 1.0).unsqueeze(2)
@@ -53,22 +50,6 @@ def pulse_train(f0_hz: Tensor, hop_samples: int, sample_rate: int, start: Tensor
         at_peak, 2 * harmonics + 1, torch.sin(math.pi * (2 * harmonics + 1) * cycles) / torch.where(at_peak, 1.0, below)
     )
     return ((kernel - 1) / 2 * (2 / harmonics).sqrt() * voiced.unsqueeze(2)).flatten(1)
-
-
-class FrameBlock(nn.Module):
-    """ConvNeXt block: a depthwise convolution over time, then a mix of the channels within each frame."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.time = nn.Conv1d(width, width, 7, padding=3, groups=width)
-        self.norm = nn.LayerNorm(width)
-        self.widen = nn.Linear(width, 2 * width)
-        self.narrow = nn.Linear(2 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, width, T) to the same shape."""
-        mixed = self.norm(self.time(x).transpose(1, 2))
-        return x + self.narrow(functional.gelu(self.widen(mixed))).transpose(1, 2)
 
 
 class SourceFilter(nn.Module):
@@ -85,7 +66,7 @@ class SourceFilter(nn.Module):
         self.conv_pre = nn.Conv1d(spec.inter_channels, width, 7, padding=3)
         self.cond = nn.Conv1d(spec.speaker_channels, width, 1)
         self.pitch = nn.Conv1d(2, width, 1)
-        self.blocks = nn.Sequential(*(FrameBlock(width) for _ in range(LAYERS)))
+        self.blocks = nn.Sequential(*(FrameBlock(width, 2 * width) for _ in range(LAYERS)))
         self.norm = nn.LayerNorm(width)
         self.filters = nn.Linear(width, 3 * self.bins)
         self.register_buffer("window", torch.hann_window(self.fft_samples), persistent=False)
@@ -102,7 +83,7 @@ class SourceFilter(nn.Module):
         """
         gain, delay, noise_gain = self.filters_at(latent, speaker, f0_hz)
         with torch.autocast(latent.device.type, enabled=False):
-            pulses = pulse_train(f0_hz, self.hop_samples, self.sample_rate, start)
+            pulses = pulse_train(f0_hz, self.sample_rate, start)
             noise = torch.randn_like(pulses) if noise is None else noise.float().flatten(1)
             bins = self.spectrum(pulses) * torch.polar(gain, delay) + self.spectrum(noise) * noise_gain
             return self.wave(bins).unsqueeze(1)

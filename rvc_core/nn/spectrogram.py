@@ -4,7 +4,7 @@ There are two pairs of epsilons: the base models were trained with those of 2023
 """
 
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,8 +12,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..presets import VoiceSpec
-
-EpsilonName = Literal["2023", "2026"]
 
 
 class Epsilons(NamedTuple):
@@ -26,7 +24,7 @@ class Epsilons(NamedTuple):
 EPSILONS: dict[str, Epsilons] = {"2023": Epsilons(1e-6, 1e-5), "2026": Epsilons(2e-7, 2e-6)}
 
 
-def linear_spectrogram(audio: Tensor, spec: VoiceSpec, epsilons: EpsilonName = "2023") -> Tensor:
+def linear_spectrogram(audio: Tensor, spec: VoiceSpec) -> Tensor:
     """Magnitudes of the short-time Fourier transform: audio (B, S) or (B, 1, S) → (B, F, S // hop).
 
     Both sides are padded by reflection with half a window minus half a hop, so frames are centred on their hops.
@@ -36,19 +34,34 @@ def linear_spectrogram(audio: Tensor, spec: VoiceSpec, epsilons: EpsilonName = "
     padded = functional.pad(audio.unsqueeze(1), (margin, margin), "reflect").squeeze(1)
     window = _hann(spec.fft_samples, audio.device)
     bins = torch.stft(padded, spec.fft_samples, spec.hop_samples, window=window, center=False, return_complex=True)
-    return torch.view_as_real(bins).square().sum(-1).add(EPSILONS[epsilons].power).sqrt()
+    return torch.view_as_real(bins).square().sum(-1).add(EPSILONS[spec.mel_epsilons].power).sqrt()
 
 
-def mel_of_linear(linear: Tensor, spec: VoiceSpec, epsilons: EpsilonName = "2023") -> Tensor:
+def mel_of_linear(linear: Tensor, spec: VoiceSpec) -> Tensor:
     """Log-mel bands of a linear spectrogram (natural logarithm): (B, F, T) → (B, mels, T)."""
     filters = _mel_filters(spec.sample_rate, spec.fft_samples, spec.mels, linear.device)
     with torch.autocast(linear.device.type, enabled=False):  # half precision is audible in quiet bands
-        return (filters @ linear.float()).clamp(min=EPSILONS[epsilons].mel).log()
+        return (filters @ linear.float()).clamp(min=EPSILONS[spec.mel_epsilons].mel).log()
 
 
-def mel_spectrogram(audio: Tensor, spec: VoiceSpec, epsilons: EpsilonName = "2023") -> Tensor:
+def mel_spectrogram(audio: Tensor, spec: VoiceSpec) -> Tensor:
     """Log-mel spectrogram: audio (B, S) or (B, 1, S) → (B, mels, S // hop)."""
-    return mel_of_linear(linear_spectrogram(audio, spec, epsilons), spec, epsilons)
+    return mel_of_linear(linear_spectrogram(audio, spec), spec)
+
+
+def stft(samples: Tensor, size: int, hop: int, pad_mode: str = "constant") -> Tensor:
+    """Complex spectrogram (…, bins, frames) of samples (…, N); frame t is centred at sample t * hop."""
+    window = torch.hann_window(size, device=samples.device)
+    flat = samples.reshape(-1, samples.shape[-1])
+    made = torch.stft(flat, size, hop, window=window, return_complex=True, pad_mode=pad_mode)
+    return made.reshape(*samples.shape[:-1], *made.shape[-2:])
+
+
+def istft(frames: Tensor, size: int, hop: int, length: int) -> Tensor:
+    """Samples (…, length) of a spectrogram: the inverse of `stft`."""
+    window = torch.hann_window(size, device=frames.device)
+    made = torch.istft(frames.reshape(-1, *frames.shape[-2:]), size, hop, window=window, length=length)
+    return made.reshape(*frames.shape[:-2], length)
 
 
 def mel_filterbank(sample_rate: int, fft_samples: int, mels: int) -> np.ndarray:

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .spectrogram import istft, stft
+
 FFT, HOP, BINS, FRAMES = 4096, 1024, 1024, 512
 RATE_HZ = 44_100
 _WIDTHS = (2, 16, 32, 64, 128, 256, 512)
@@ -47,16 +49,12 @@ class SpleeterNetwork(nn.Module):
 
 def vocals_of(mix: Tensor, voice: nn.Module, music: nn.Module) -> Tensor:
     """Vocals (B, 2, N) of a mix at 44.1 kHz: the share of the voice's energy in both. Above 11 kHz, the mean share."""
-    window = torch.hann_window(FFT, device=mix.device)
-    flat = mix.flatten(0, 1)
-    frames = torch.stft(flat, FFT, HOP, window=window, return_complex=True, pad_mode="constant")
-    sizes = frames[:, :BINS].abs().unflatten(0, mix.shape[:2]).transpose(2, 3)
+    frames = stft(mix, FFT, HOP)
+    sizes = frames[:, :, :BINS].abs().transpose(2, 3)
     count = sizes.shape[2]
     parts = F.pad(sizes, (0, 0, 0, -count % FRAMES)).unflatten(2, (-1, FRAMES)).transpose(1, 2).flatten(0, 1)
     energies = [network(parts).square() for network in (voice, music)]
     share = (energies[0] + 5e-11) / (energies[0] + energies[1] + 1e-10)
     share = share.unflatten(0, (len(mix), -1)).transpose(1, 2).flatten(2, 3)[:, :, :count].transpose(2, 3)
     above = share.mean(2, keepdim=True).expand(-1, -1, FFT // 2 + 1 - BINS, -1)
-    masked = frames * torch.cat([share, above], 2).flatten(0, 1)
-    made = torch.istft(masked, FFT, HOP, window=window, length=mix.shape[-1])
-    return made.unflatten(0, mix.shape[:2])
+    return istft(frames * torch.cat([share, above], 2), FFT, HOP, mix.shape[-1])

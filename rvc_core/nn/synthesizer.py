@@ -33,20 +33,18 @@ class SynthesizerOutput:
         (B,) first frame of each segment within its clip.
     mask : Tensor
         (B, 1, T) ones inside each clip.
-    z, z_p : Tensor
-        (B, C, T) sample of the posterior, before and after the flow.
-    m_p, logs_p, m_q, logs_q : Tensor
-        (B, C, T) mean and log standard deviation of prior and posterior.
+    z_p : Tensor
+        (B, C, T) sample of the posterior, after the flow.
+    m_p, logs_p, logs_q : Tensor
+        (B, C, T) mean and log standard deviation of the prior, the latter also of the posterior.
     """
 
     audio: Tensor
     starts: Tensor
     mask: Tensor
-    z: Tensor
     z_p: Tensor
     m_p: Tensor
     logs_p: Tensor
-    m_q: Tensor
     logs_q: Tensor
 
 
@@ -167,13 +165,13 @@ class Synthesizer(nn.Module):
         mask = frame_mask(lengths, content.shape[1]).to(compute_dtype(content))
         identity = self.emb_g(speaker).unsqueeze(2)
         m_p, logs_p = self.enc_p(content, coarse, mask)
-        z, m_q, logs_q = self.enc_q(spectrogram, mask, identity, noise.latent if noise else None)
+        z, _, logs_q = self.enc_q(spectrogram, mask, identity, noise.latent if noise else None)
         z_p = self.flow(z, mask, identity)
         frames = self.spec.segment_frames
         starts = draw_starts(lengths, frames) if noise is None or noise.starts is None else noise.starts
         segment_f0_hz = None if f0_hz is None else take_segments(f0_hz.unsqueeze(1), starts, frames).squeeze(1)
         audio = self.dec(take_segments(z, starts, frames), identity, segment_f0_hz, noise.source if noise else None)
-        return SynthesizerOutput(audio, starts, mask, z, z_p, m_p, logs_p, m_q, logs_q)
+        return SynthesizerOutput(audio, starts, mask, z_p, m_p, logs_p, logs_q)
 
     @torch.no_grad()
     def infer(

@@ -266,11 +266,16 @@ def with_recordings() -> Session:
     session = Session.load()
     mount_drive(session.dataset)
     if not session.is_demo:
-        arrived = brought(session.dataset, session.name, session.lab.progress)
+        arrived = originals_of(session)
         if session.settings(RepairSettings).repair:
             arrived = told(repaired(session, arrived))
         Session.remember(arrived=str(arrived))
     return Session.load()
+
+
+def originals_of(session: Session) -> Path:
+    """The recordings to learn from, fetched and unpacked, before any repair."""
+    return brought(session.dataset, session.name, session.lab.progress)
 
 
 def with_recordings_or_clips() -> tuple[Session, bool]:

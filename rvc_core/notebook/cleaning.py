@@ -8,6 +8,7 @@ from ..settings import RuntimeSettings, SeparateSettings
 from ..system.files import signature, slug_of
 from ..system.platforms import home
 from .child import run_command
+from .players import show
 from .session import Session
 from .texts import say, translated, warn
 
@@ -36,7 +37,6 @@ def told(made: dict[str, Any]) -> Path:
 
 def show_figures(rows: list[dict[str, Any]]) -> None:
     """One table: each recording, its figures before and after, and what was repaired."""
-    from IPython.display import display
 
     def shown(value: float | None) -> str:
         return "–" if value is None else f"{value:.1f}"
@@ -48,4 +48,4 @@ def show_figures(rows: list[dict[str, Any]]) -> None:
     cells = ["".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in lines]
     head = cells[0].replace("td>", "th>")
     page = f"<table><tr>{head}</tr>{''.join(f'<tr>{one}</tr>' for one in cells[1:])}</table>"
-    display({"text/html": page, "text/plain": "\n".join(" | ".join(line) for line in lines)}, raw=True)
+    show(page, "\n".join(" | ".join(line) for line in lines))

@@ -9,18 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from typing_extensions import TypedDict
 
-from ..audio.quality import measure
 from ..audio.recordings import recordings_in
-from ..audio.waveform import Audio
 from ..embedded import voice_folder
 from ..errors import StageOrderError, WeightsError
 from ..experiment import Experiment
 from ..progress import Progress, Silent
 from ..settings import ConvertSettings, text_of
-from ..sweep import SweepReport, Tried, sweep
+from ..sweep import SweepReport, Tried, equally_loud, sweep
 from ..system.documents import Count, read_jsonl
 from ..system.files import signature, write_json
 from ..system.inside import open_inside
@@ -35,9 +32,6 @@ class _Choice(TypedDict):
     clip: str
     epochs: list[Count]
     preferred: Count | None
-
-
-_LOUDEST = 0.89  # peaks stay one decibel below full scale
 
 
 @dataclass(frozen=True)
@@ -124,24 +118,18 @@ def compare(
     RVCError
         When a clip cannot be read or converted.
     """
-    verdict, layout = experiment.verdict(), experiment.layout
+    verdict, layout, settings = experiment.verdict(), experiment.layout, equally_loud(settings)
     voices = sorted((one for one in verdict.candidates if one.path), key=lambda one: one.epoch)
     if not voices:
-        raise StageOrderError(f"{layout.name!r} has no saved voice to hear", hint="train until one is saved")
+        raise _nothing_to_hear(layout)
     sources = recordings_in([text_of(clips) or voice_folder("source")])
     files: dict[tuple[int, Path], Path] = {}
     progress.start("speaking", len(voices) * len(sources))
-    for clip in sources:
-        made = {one.epoch: _file_of(layout, one, clip, settings) for one in voices}
-        if not all(file.exists() for file in made.values()):
-            spoken = {
-                one.epoch: Voice.load(str(one.path), runtime=experiment.runtime).convert(clip, settings).audio
-                for one in voices
-            }
-            for epoch, audio in equally_loud(spoken).items():
-                audio.save(made[epoch], comment="converted by rvc_core")
-        for one in voices:
-            files[one.epoch, clip] = made[one.epoch]
+    for one in voices:
+        for clip in sources:
+            files[one.epoch, clip] = file = _file_of(layout, one, clip, settings)
+            if not file.exists():
+                Voice.load(str(one.path), runtime=experiment.runtime).convert(clip, settings, output=file)
             progress.advance(f"epoch {one.epoch}, {clip.name}")
     averages = {one.epoch: f"average of epochs {one.from_epoch} to {one.epoch}" for one in voices if one.from_epoch}
     return Comparison(layout, voices, sources, files, verdict.best.epoch if verdict.best else None, averages)
@@ -164,7 +152,7 @@ def swept(
     layout, verdict = experiment.layout, experiment.verdict()
     saved = [Path(one.path) for one in verdict.candidates if one.path] or layout.voices()[-1:]
     if not saved:
-        raise StageOrderError(f"{layout.name!r} has no saved voice to hear", hint="train until one is saved")
+        raise _nothing_to_hear(layout)
     clip = recordings_in([text_of(clips) or voice_folder("source")])[0]
     folder = layout.listening / "sweep"
     report = sweep(saved, Tried(clip), grid, settings, output=folder, runtime=experiment.runtime, progress=progress)
@@ -180,25 +168,8 @@ def _file_of(layout: Layout, voice: Candidate, clip: Path, settings: ConvertSett
     return layout.listening / f"{clip.stem}_e{voice.epoch}_{signature(spoken)[:8]}.{settings.output_format}"
 
 
-def equally_loud(spoken: Mapping[int, Audio]) -> dict[int, Audio]:
-    """The same recordings with the same level of speech: the louder voice would otherwise seem the better one.
-
-    Examples
-    --------
-    >>> tone = np.sin(np.arange(16000) / 5).astype(np.float32)
-    >>> loud = equally_loud({1: Audio(0.9 * tone, 16000), 2: Audio(0.1 * tone, 16000)})
-    >>> bool(abs(np.ptp(loud[1].samples) - np.ptp(loud[2].samples)) < 1e-3)
-    True
-    """
-    levels = {epoch: 10 ** (measure(audio).level_db / 20) for epoch, audio in spoken.items()}
-    level = min(
-        _LOUDEST * levels[epoch] / max(float(np.abs(audio.samples).max()), 1e-6) for epoch, audio in spoken.items()
-    )
-    level = min(level, float(np.median(list(levels.values()))))
-    return {
-        epoch: Audio((audio.samples * (level / levels[epoch])).astype(np.float32), audio.sample_rate)
-        for epoch, audio in spoken.items()
-    }
+def _nothing_to_hear(layout: Layout) -> StageOrderError:
+    return StageOrderError(f"{layout.name!r} has no saved voice to hear", hint="train until one is saved")
 
 
 # -- choices -------------------------------------------------------------------------------------------------------

@@ -9,12 +9,11 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from ..audio.mixing import loudest_seconds
-from ..audio.waveform import Audio, header_seconds, read_audio
-from ..system.platforms import home
+from ..audio.waveform import Audio, encode, header_seconds, read_audio
+from ..system.platforms import detect, home
 from .texts import say
 
 MOST_BYTES = 300_000  # of one player, as it is saved in a notebook
@@ -84,18 +83,8 @@ def compressed(audio: Audio) -> Preview:
 
 
 def _mp3(audio: Audio) -> bytes:
-    import av
-
-    audio = audio.resample(_RATE_HZ)
-    target = io.BytesIO()
-    with av.open(target, "w", format="mp3") as container:
-        stream: Any = container.add_stream("libmp3lame", rate=_RATE_HZ, layout="mono", bit_rate=_BIT_RATE)
-        for start in range(0, len(audio.samples), 1 << 16):
-            block = audio.samples[None, start : start + (1 << 16)].clip(-1, 1)
-            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="mono")
-            frame.sample_rate, frame.pts = _RATE_HZ, start
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    audio, target = audio.resample(_RATE_HZ), io.BytesIO()
+    encode(audio.samples[:, None], _RATE_HZ, target, suffix=".mp3", bit_rate=_BIT_RATE)
     return target.getvalue()
 
 
@@ -115,17 +104,18 @@ def shown_path(path: Path) -> str:
     return str(path.relative_to(home()) if path.is_relative_to(home()) else Path("…", *path.parts[-2:]))
 
 
-# -- as HTML -------------------------------------------------------------------------------------------------------
-def player(label: str, file: Path, shown: Preview, *, linked: bool) -> str:
-    """HTML of a labelled player, of what part it plays, and where the whole file is.
+def show(page: str, text: str) -> None:
+    """Display HTML, and text where none is shown."""
+    from IPython.display import display
 
-    Parameters
-    ----------
-    linked : bool
-        Make a link of the path: Jupyter and Kaggle serve files beside the notebook, Colab serves none.
-    """
+    display({"text/html": page, "text/plain": text}, raw=True)
+
+
+# -- as HTML -------------------------------------------------------------------------------------------------------
+def player(label: str, file: Path, shown: Preview) -> str:
+    """HTML of a labelled player, of what part it plays, and where the whole file is."""
     path = html.escape(shown_path(file))
-    if linked:  # relative to the notebook, as its front end wants it
+    if detect().name != "colab":  # the others serve files beside the notebook, as paths relative to it
         path = f'<a href="{quote(os.path.relpath(file))}" target="_blank" download>{path}</a>'
     return labelled(
         label, shown, f'<div style="font-size:smaller;overflow-wrap:anywhere">{html.escape(shown.told)} {path}</div>'

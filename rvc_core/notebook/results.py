@@ -12,7 +12,7 @@ from ..audio.recordings import find_recordings
 from ..batch import TRAIN_SETTINGS
 from ..embedded import voice_folder
 from ..errors import SettingsError, StageOrderError, StorageError
-from ..preparation.incoming import brought, sources
+from ..preparation.incoming import sources
 from ..preparation.leftovers import bytes_of, leftovers, remove
 from ..settings import ConvertSettings, PrepareSettings, RuntimeSettings, SpeakSettings
 from ..song_settings import RepairSettings
@@ -21,16 +21,16 @@ from ..system.platforms import detect, home, is_reachable
 from ..training import detached
 from ..workspace.layout import Layout
 from . import tensorboard_server
-from .cells import lab, mount_drive
+from .cells import lab, mount_drive, originals_of
 from .child import run_command
 from .choosing import buttons, called, row
 from .cleaning import repaired, show_figures, told
 from .outcome import advice, failure_line
-from .players import labelled, player, preview, shown_path
+from .players import labelled, player, preview, show, shown_path
 from .session import Session, all_chosen
 from .texts import say, translated, warn
 
-_MOST_PLAYED = 6
+_MOST_PLAYED, _MOST_COMPARED = 6, 3
 
 
 def voices(layout: Layout) -> list[Path]:
@@ -51,7 +51,7 @@ def voices(layout: Layout) -> list[Path]:
     return sorted(saved, key=lambda path: path.name != first)
 
 
-def listen(most: int = 3) -> None:
+def listen() -> None:
     """Say which voice to take, and let those worth hearing say the same sentence, each with a button to take it."""
     from IPython.display import display
 
@@ -61,14 +61,14 @@ def listen(most: int = 3) -> None:
     print(advice(verdict := session.lab.verdict()))
     for failure in verdict.failures:
         print(failure_line(failure))
-    source = sorted(find_recordings(_songs(session)[0]).recordings.values())[0]
+    source = sorted(find_recordings(songs_of(session)[0]).recordings.values())[0]
     places = {Path(one.path).name: place for place, one in enumerate(verdict.candidates) if one.path}
     dated = [path for path in found if path != layout.final_voice or path.name in places]  # else it is one of them
     dated.sort(key=lambda path: places.get(path.name, len(found)))
-    shown, taken = (dated or found)[:most], chosen_voice(session)
+    shown, taken = (dated or found)[:_MOST_COMPARED], chosen_voice(session)
     if taken not in shown:
         shown.append(taken)
-    display({"text/html": labelled(say("said_by_another"), preview(source)), "text/plain": ""}, raw=True)
+    show(labelled(say("said_by_another"), preview(source)), "")
     for voice, button in zip(shown, buttons(shown, taken, layout), strict=True):
         [made] = converted(session, voice, [source], home() / "listen" / voice.stem, quiet=True)
         if "error" in made:
@@ -77,7 +77,7 @@ def listen(most: int = 3) -> None:
         page = row(
             voice, Path(made["output"]), layout, recommended=voice == found[0] and verdict.state != "cannot_tell"
         )
-        display({"text/html": page, "text/plain": called(voice, layout)}, raw=True)
+        show(page, called(voice, layout))
         display(button)
     print(say("without_a_click", voice=called(taken, layout)))
 
@@ -97,15 +97,10 @@ def choose(voice: str | int = "") -> None:
 def convert() -> list[dict[str, Any]]:
     """Convert the recordings with the chosen voice, and play each beside its source."""
     session = Session.load()
-    print(say("consent"))
     mount_drive(session.songs)
-    output, voice = home() / "converted" / readable(session.voice_name), chosen_voice(session)
-    print(say("uses", voice=called(voice, session.lab.layout)))
-    made = converted(session, voice, _songs(session), output)
-    done = [one for one in made if "error" not in one]
-    for one in made:
-        if "error" in one:
-            warn(one["error"], one["hint"], f"{shown_path(Path(one['source']))}: ")
+    voice, output = voice_in_use(session), home() / "converted" / readable(session.voice_name)
+    made = converted(session, voice, songs_of(session), output)
+    done = without_failures(made)
     for one in done[:_MOST_PLAYED]:
         for warning in one.get("warnings", []):
             print(f"! {Path(one['source']).name}: {translated(warning)}")
@@ -118,9 +113,7 @@ def convert() -> list[dict[str, Any]]:
 def speak() -> dict[str, Any]:
     """Speak the text in the chosen voice, and play it. Without an engine or a text file this says so, and goes on."""
     session = Session.load()
-    print(say("consent"))
-    speech, voice = session.settings(SpeakSettings), chosen_voice(session)
-    print(say("uses", voice=called(voice, session.lab.layout)))
+    speech, voice = session.settings(SpeakSettings), voice_in_use(session)
     text = speech.text.strip() or say("sample_text")
     if not text.lower().endswith((".txt", ".srt")):  # a process takes no text of any length
         write_text(file := home() / "speak" / "speech.txt", text)
@@ -149,18 +142,28 @@ def speak() -> dict[str, Any]:
         print(say("heard", share=f"{100 * words['error_rate']:.0f}", own=f"{100 * words['engine_error_rate']:.0f}"))
         if words["unknown"]:
             print(say("unjudged", unknown=words["unknown"], words=words["words"] + words["unknown"]))
-    _show(say("after"), Path(made["output"]))
+    output = Path(made["output"])
+    show(player(say("after"), output.absolute(), preview(output)), str(output))
     return made
 
 
-def _show(title: str, file: Path) -> None:
-    from IPython.display import display
+def voice_in_use(session: Session) -> Path:
+    """The chosen voice, of which is said which one it is, and that it takes its owner's consent."""
+    voice = chosen_voice(session)
+    print(say("consent"))
+    print(say("uses", voice=called(voice, session.lab.layout)))
+    return voice
 
-    page = player(title, file.absolute(), preview(file), linked=detect().name != "colab")
-    display({"text/html": page, "text/plain": str(file)}, raw=True)
+
+def without_failures(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The reports of what was made; of the others, the error and what to do is printed."""
+    for one in made:
+        if "error" in one:
+            warn(one["error"], one["hint"], f"{shown_path(Path(one['source']))}: ")
+    return [one for one in made if "error" not in one]
 
 
-def _songs(session: Session) -> list[Path]:
+def songs_of(session: Session) -> list[Path]:
     """The recordings to convert, fetched and unpacked."""
     return sources(session.songs, "to convert", session.lab.progress) if session.songs else [voice_folder("source")]
 
@@ -218,13 +221,11 @@ def chosen_voice(session: Session) -> Path:
 
 def play(title: str, source: Path, output: Path) -> None:
     """Two players, of the source and of what became of it: the same half minute, and the paths of the whole files."""
-    from IPython.display import display
-
-    converted, linked = preview(output), detect().name != "colab"
-    players = player(say("before"), source.absolute(), preview(source, converted.start_seconds), linked=linked)
-    players += player(say("after"), output.absolute(), converted, linked=linked)
+    converted = preview(output)
+    players = player(say("before"), source.absolute(), preview(source, converted.start_seconds))
+    players += player(say("after"), output.absolute(), converted)
     page = f'<b>{html.escape(title)}</b><div style="display:flex;flex-wrap:wrap;gap:12px">{players}</div>'
-    display({"text/html": page, "text/plain": f"{title}: {output.absolute()}"}, raw=True)
+    show(page, f"{title}: {output.absolute()}")
 
 
 def clean(repair: bool = False) -> None:
@@ -237,7 +238,7 @@ def clean(repair: bool = False) -> None:
         print(say("clean_demo" if repair else "clean_unasked"))
         return
     mount_drive(session.dataset)
-    originals = brought(session.dataset, session.name, session.lab.progress)
+    originals = originals_of(session)
     copies = told(made := repaired(session, originals))
     if not (changed := [one for one in made["recordings"] if one["repairs"]]):
         print(say("clean_unneeded"))
@@ -289,14 +290,9 @@ def clean_up(clips: bool = False, checkpoints: bool = False, recordings: bool = 
         if group in ("recordings", "set_aside"):
             for path, size in sizes.items():
                 print(f"    {size / 1e6:.1f} MB  {path}")
-    freed = remove(
-        [
-            *(groups["clips"] + [layout.filelist] if clips else []),
-            *(groups["checkpoints"] + [layout.checkpoints] if checkpoints else []),
-            *(groups["recordings"] if recordings else []),
-            *(groups["set_aside"] if set_aside else []),
-        ]
-    )
+    wanted = {"clips": clips, "checkpoints": checkpoints, "recordings": recordings, "set_aside": set_aside}
+    lists = {"clips": [layout.filelist], "checkpoints": [layout.checkpoints]}  # of what goes
+    freed = remove([path for name in wanted if wanted[name] for path in [*groups[name], *lists.get(name, [])]])
     print(say("disk", freed=f"{freed / 1e6:.1f}", free=f"{shutil.disk_usage(home()).free / 1e9:.1f}"))
 
 
@@ -306,9 +302,7 @@ def job() -> None:
     given: dict[str, Any] = {}
     for one in TRAIN_SETTINGS:
         given |= session.settings(one).model_dump(exclude_defaults=True)
-    dataset = (
-        voice_folder("target") if session.is_demo else brought(session.dataset, session.name, session.lab.progress)
-    )
+    dataset = voice_folder("target") if session.is_demo else originals_of(session)
     given |= {"name": session.voice_name, "dataset": str(dataset.absolute())}
     flags = " \\\n        ".join(
         f"-{'r' if isinstance(value, str) else 'p'} {name} {shlex.quote(str(value))}" for name, value in given.items()

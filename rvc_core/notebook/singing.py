@@ -9,29 +9,26 @@ import numpy as np
 from ..audio.waveform import Audio, read_audio
 from ..batch import SONG_SETTINGS
 from ..embedded import voice_folder
-from ..preparation.incoming import sources
 from ..settings import RuntimeSettings
-from ..system.platforms import detect, home
+from ..system.platforms import home
 from .cells import mount_drive
 from .child import run_command
-from .choosing import called
-from .players import player, preview, shown_path
-from .results import chosen_voice, play
+from .players import player, preview, show, shown_path
+from .results import play, songs_of, voice_in_use, without_failures
 from .session import Session
-from .texts import say, translated, warn
+from .texts import say, translated
 
 _MOST_SHOWN = 3  # what is shown is saved in the notebook
+_ROOT_HZ = 110.0
 _CHORDS = ((0, 4, 7), (9, 12, 16), (5, 9, 12), (7, 11, 14))  # semitones above the root
 
 
 def sing() -> list[dict[str, Any]]:
     """Let the chosen voice sing the chosen songs; play the song before and after, and its stems."""
     session = Session.load()
-    print(say("consent"))
     mount_drive(session.songs)
-    voice, output = chosen_voice(session), home() / "songs"
-    print(say("uses", voice=called(voice, session.lab.layout)))
-    songs = sources(session.songs, "to convert", session.lab.progress) if session.songs else [demo_song()]
+    voice, output = voice_in_use(session), home() / "songs"
+    songs = songs_of(session) if session.songs else [demo_song()]
     made = run_command(
         "song",
         str(voice),
@@ -41,9 +38,7 @@ def sing() -> list[dict[str, Any]]:
         failing=False,
         settings=(*(session.settings(one) for one in SONG_SETTINGS), session.settings(RuntimeSettings)),
     )["files"]
-    for one in (one for one in made if "error" in one):
-        warn(one["error"], one["hint"], f"{shown_path(Path(one['source']))}: ")
-    done = [one for one in made if "error" not in one]
+    done = without_failures(made)
     for one in done[:_MOST_SHOWN]:
         _show(one)
     if unheard := done[_MOST_SHOWN:]:
@@ -53,8 +48,6 @@ def sing() -> list[dict[str, Any]]:
 
 def _show(made: dict[str, Any]) -> None:
     """Warnings and levels of a song, the song before and after, and its stems folded away."""
-    from IPython.display import display
-
     mix, levels = Path(made["output"]), made["levels"]
     for warning in made["warnings"]:
         print(f"! {Path(made['song']).name}: {translated(warning)}")
@@ -69,14 +62,14 @@ def _show(made: dict[str, Any]) -> None:
             lag="?" if lag is None else f"{abs(lag):.1f}",
         )
     )
-    start, linked = preview(mix).start_seconds, detect().name != "colab"
+    start = preview(mix).start_seconds
     files = [mix.parent / stem["file"] for stem in made["stems"]]
-    players = "".join(player(file.stem, file, preview(file, start), linked=linked) for file in files)
+    players = "".join(player(file.stem, file, preview(file, start)) for file in files)
     page = (
         f'<details><summary style="cursor:pointer">{html.escape(say("stems", count=len(files)))}</summary>'
         f'<div style="display:flex;flex-wrap:wrap;gap:12px">{players}</div></details>'
     )
-    display({"text/html": page, "text/plain": "\n".join(map(str, files))}, raw=True)
+    show(page, "\n".join(map(str, files)))
 
 
 def demo_song() -> Path:
@@ -91,7 +84,7 @@ def demo_song() -> Path:
     return file
 
 
-def chords(length: int, rate_hz: int, root_hz: float = 110.0) -> np.ndarray:
+def chords(length: int, rate_hz: int) -> np.ndarray:
     """Plucked chords (length,) that change every two seconds, at most 1.
 
     Examples
@@ -104,7 +97,7 @@ def chords(length: int, rate_hz: int, root_hz: float = 110.0) -> np.ndarray:
     time = np.arange(beat) / rate_hz
     beats = [
         sum(
-            np.sin(2 * np.pi * root_hz * 2 ** (semitone / 12) * overtone * time) / overtone**2
+            np.sin(2 * np.pi * _ROOT_HZ * 2 ** (semitone / 12) * overtone * time) / overtone**2
             for semitone in _CHORDS[number // 4 % len(_CHORDS)]
             for overtone in range(1, 6)
         )

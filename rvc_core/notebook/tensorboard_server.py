@@ -159,24 +159,22 @@ def stop(*places: Path) -> int:
     return len(ending)
 
 
-def _ours(places: Iterable[Path], processes: Path = Path("/proc")) -> list[Server]:
+def _ours(places: Iterable[Path]) -> list[Server]:
     """The running servers that `start` started for this user, for these folders or what is below them.
 
     The processes are asked, and not TensorBoard's list of them: everybody on the machine may write to that, and it is
     lost with the folder for temporary files.
     """
+    import psutil
+
     roots, found = [place.absolute() for place in places], []
-    for place in processes.glob("[0-9]*"):
-        try:
-            owner, command = place.stat().st_uid, (place / "cmdline").read_bytes()
-        except OSError:  # it has ended, or is hidden from this user
-            continue
-        match command.decode("utf-8", "replace").split("\0")[1:]:
-            case ["-m", "tensorboard.main", "--logdir", logdir, "--port", port, *_] if (
-                owner == os.getuid() and port.isdecimal()
+    for one in psutil.process_iter(["pid", "uids", "cmdline"]):  # nothing of what is hidden from this user
+        match one.info["cmdline"]:
+            case [_, "-m", "tensorboard.main", "--logdir", logdir, "--port", port, *_] if (
+                one.info["uids"].real == os.getuid() and port.isdecimal()
             ):
                 if any(Path(logdir).is_relative_to(root) for root in roots):
-                    found.append(Server(int(place.name), Path(logdir), int(port)))
+                    found.append(Server(one.pid, Path(logdir), int(port)))
     return found
 
 
@@ -234,20 +232,15 @@ def _kaggle_button(port: int) -> Any:
     return ipywidgets.HBox([button, place])
 
 
-def kaggle_address(port: int, base_urls: Iterable[str] | None = None) -> str:
+def kaggle_address(port: int) -> str:
     """Where Kaggle's proxy shows a port of this session.
 
     Raises
     ------
     ResourceError
         When no notebook server with a proxied address runs here.
-
-    Examples
-    --------
-    >>> kaggle_address(6006, ["/k/123/secret/proxy/"]).partition("?")[0]
-    'https://kkb-production.jupyter-proxy.kaggle.net/k/123/secret/proxy/proxy/6006/'
     """
-    for base in list_addresses() if base_urls is None else base_urls:
+    for base in list_addresses():
         if match := re.match(r"/k/[^/]+/[^/]+", base):
             return f"https://{_KAGGLE}{match[0]}/proxy/proxy/{port}/{GUIDE_VIEW}"
     raise ResourceError("Kaggle's proxy was not found", hint="the watch cell draws the same curves")

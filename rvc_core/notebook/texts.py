@@ -63,7 +63,7 @@ def help_of(settings: str, field: str, english: str) -> str:
     return texts(language()).get("help", {}).get(settings, {}).get(field, english)
 
 
-def translated(english: str, depth: int = _DEEPEST) -> str:
+def translated(english: str) -> str:
     """A sentence of another folder in the reader's language; as it is where its language is English or lacks it.
 
     A setting, in backticks or as the flag of a command, gets its label.
@@ -76,9 +76,9 @@ def translated(english: str, depth: int = _DEEPEST) -> str:
     >>> translated("training failed: {0}")
     'training failed: {0}'
     """
-    told = _translated(english, depth)
+    told = _translated(english, _DEEPEST)
     if "rvc " not in english:  # a command in a process of its own calls settings by their flags
-        told = _in_backticks(told if told != english else _translated(_in_backticks(english), depth))
+        told = _in_backticks(told if told != english else _translated(_in_backticks(english), _DEEPEST))
     return spelled(told, lambda name: f"«{label_of(name)}»")
 
 

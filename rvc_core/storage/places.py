@@ -18,7 +18,6 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from ..errors import CheckpointError, ResourceError, RVCError, SettingsError, StorageError
 from ..system.files import slug_of
@@ -34,24 +33,6 @@ _DEPTH = 3  # of folders to search for saves
 _EARLIER_DEPTH = 6  # as in /kaggle/input/notebooks/OWNER/NOTEBOOK/logs/NAME
 _KAGGLE_SECONDS = 3600.0
 _KAGGLE = re.compile(r"kaggle:([\w-]+/[\w-]+)")
-
-
-class Place(Protocol):
-    """A storage to save to."""
-
-    @property
-    def title(self) -> str:
-        """Name to display."""
-
-    @property
-    def least_seconds(self) -> float:
-        """Shortest time between two saves."""
-
-    def save(self, layout: Layout) -> Save:
-        """Save what changed in an experiment."""
-
-    def opened(self) -> contextlib.AbstractContextManager[Path]:
-        """A folder with the saves, for reading."""
 
 
 @dataclass
@@ -168,6 +149,9 @@ class KaggleDataset:
                 ),
             )
         return done.stdout.strip().splitlines()[-1]
+
+
+Place = Folder | KaggleDataset  # both save an experiment, and open a folder with its saves
 
 
 def place_of(text: str, layout: Layout) -> Place | None:

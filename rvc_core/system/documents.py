@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
-from ..errors import RVCError, StorageError, printable
+from ..errors import RVCError, SettingsError, StorageError, printable
 from .inside import open_inside, refuse_pipe
 
 _log = logging.getLogger(__name__)
@@ -109,20 +109,20 @@ def _bytes_of(path: Path, most_bytes: int, hint: str, error: type[RVCError]) -> 
     return content.removeprefix(b"\xef\xbb\xbf")  # as some editors begin a file
 
 
-def read_yaml(path: Path, hint: str, *, error: type[RVCError] = RVCError) -> Any:
+def read_yaml(path: Path, hint: str) -> Any:
     """Read YAML whose scalars stay as they are written, but for nothing: a voice may be called 007, no or 2024-05-01.
 
     Raises
     ------
-    RVCError
-        Of the class `error`, with `hint`, if it is not YAML, is too large or too deep, or has aliases.
+    SettingsError
+        With `hint`, if it is not YAML, is too large or too deep, or has aliases.
     """
     try:
         refuse_pipe(path)
         with path.open("rb") as file:  # named by the user, who may use a link
             text = file.read(_MOST_YAML_BYTES + 1)
     except OSError as problem:
-        raise error(f"{path} cannot be read: {problem.strerror}", hint=hint) from problem
+        raise SettingsError(f"{path} cannot be read: {problem.strerror}", hint=hint) from problem
     import yaml
 
     class AsWritten(yaml.SafeLoader):
@@ -144,4 +144,4 @@ def read_yaml(path: Path, hint: str, *, error: type[RVCError] = RVCError) -> Any
             raise yaml.YAMLError(f"it is larger than {_MOST_YAML_BYTES >> 20} MB")
         return yaml.load(text, AsWritten)
     except (yaml.YAMLError, ValueError, RecursionError) as problem:  # not UTF-8; nested too deeply
-        raise error(f"{path} is not valid YAML: {' '.join(str(problem).split())}", hint=hint) from problem
+        raise SettingsError(f"{path} is not valid YAML: {' '.join(str(problem).split())}", hint=hint) from problem

@@ -26,7 +26,7 @@ _TRICKLE = 1000  # bytes a second: a slower connection counts as stalled
 _LARGEST_BYTES = 8 << 30  # an answer without end must not fill the disk
 _AS_THEY_ARE = "/%:@!$&'()*+,;=~-._?[]"  # in a path or a query; all else is encoded
 _ADDRESS = "check the address and RVC_HUB: https://… or http://…"
-_NO_SUCH_HOST = {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}  # EAI_AGAIN may pass
+_NO_SUCH_HOST = (socket.EAI_NONAME, socket.EAI_NODATA)  # EAI_AGAIN may pass
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,6 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".part-{os.getpid()}-{path.name}")  # not found by *.pth, [GD]_* or *.index
-    if path.suffix in {".npy", ".npz"}:  # numpy adds its suffix to other names
-        temporary = temporary.with_suffix(path.suffix)
     remove(temporary)  # it may be a link
     try:
         yield temporary

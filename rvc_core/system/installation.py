@@ -77,13 +77,13 @@ def check() -> dict[str, Any]:
     }
 
 
-def gpu_report(preset: str = "v2-40k") -> str:
+def gpu_report() -> str:
     """What ``rvc check --gpu`` prints, in under a minute, or why it cannot measure.
 
     A process of its own measures, so that a notebook's kernel takes no memory of the GPU.
     """
     done = subprocess.run(
-        [sys.executable, "-m", "rvc_core.cli", "check", "--gpu", "--preset", preset],
+        [sys.executable, "-m", "rvc_core.cli", "check", "--gpu", "--preset", "v2-40k"],
         env=child_environment(),
         stdin=subprocess.DEVNULL,
         capture_output=True,

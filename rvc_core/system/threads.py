@@ -24,7 +24,7 @@ def choose_threads(requested: int = 0) -> int:
     """
     if requested > 0:
         return requested
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    available = len(os.sched_getaffinity(0))
     if os.environ.get("OMP_NUM_THREADS", "").isdigit():
         available = min(available, int(os.environ["OMP_NUM_THREADS"]))
     try:

@@ -13,7 +13,7 @@ import stat
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -127,12 +127,17 @@ def checked_weights(table: Any, file_name: str) -> "dict[str, torch.Tensor]":
         raise WeightsError(
             f"{file_name} is damaged: {odd[0][:80]} holds {table[odd[0]].dtype}, which no weight is", hint=AGAIN
         )
-    if broken := [key for key, value in table.items() if not torch.isfinite(value).all()]:
+    if broken := not_finite(table):
         raise WeightsError(
             f"{file_name}: {len(broken)} tensors are not finite, first {broken[0][:80]}",
             hint="this voice gives noise or silence: use one that was saved earlier in its training",
         )
     return dict(table)
+
+
+def not_finite(weights: "Mapping[str, torch.Tensor]") -> list[str]:
+    """Names of the tensors that hold NaN or infinity."""
+    return [name for name, value in weights.items() if not value.isfinite().all()]
 
 
 def load_array(path: Path) -> "np.ndarray":

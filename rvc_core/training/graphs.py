@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 import torch
 
-from ..nn.spectrogram import EpsilonName
+from ..system.memory import release
 from ..workspace.dataset import BUCKET_FRAMES, Batch
 from .distributed import ALONE, Ranks
-from .memory import Portions, release
+from .memory import Portions
 from .step import Gradients, Networks, Step, StepResult, train_step
 
 _SIGHTINGS = 2  # steps of a shape before it is recorded: rare shapes are not worth it
@@ -27,7 +27,7 @@ class StepGraphs:
 
     Parameters
     ----------
-    networks, epsilons, ranks, portions
+    networks, ranks, portions
         As for `train_step`.
     record : callable, optional
         Records turns of a step, see `CudaRecorder`.
@@ -41,7 +41,7 @@ class StepGraphs:
     --------
     >>> from rvc_core.presets import preset
     >>> networks = Networks.fresh(preset("nano"), seed=1, device=torch.device("cpu"))
-    >>> StepGraphs(networks, epsilons="2023").can_record          # a CPU has no graphs
+    >>> StepGraphs(networks).can_record          # a CPU has no graphs
     False
     """
 
@@ -49,15 +49,13 @@ class StepGraphs:
         self,
         networks: Networks,
         *,
-        epsilons: EpsilonName,
         ranks: Ranks = ALONE,
         portions: Portions | None = None,
         record: Callable[[Turn], Turn] | None = None,
     ) -> None:
         on_gpu = networks.device.type == "cuda"
         self._record = record or (CudaRecorder(networks) if on_gpu else None)
-        self._networks, self._spec = networks, networks.generator.spec
-        self._epsilons, self._ranks = epsilons, ranks
+        self._networks, self._ranks = networks, ranks
         self._portions = portions or Portions(1 << 30)
         self._portions.spare = self.clear
         self.recorded: dict[tuple[int, int], tuple[Batch, Step, list[Turn]]] = {}
@@ -86,8 +84,6 @@ class StepGraphs:
             return train_step(
                 self._networks,
                 batch,
-                self._spec,
-                epsilons=self._epsilons,
                 ranks=self._ranks,
                 portions=self._portions,
             )
@@ -103,7 +99,7 @@ class StepGraphs:
         if self._record is None:
             return
         step = Step(
-            Gradients(self._networks, batch, self._spec, self._epsilons),
+            Gradients(self._networks, batch),
             lambda clips, work: work([slice(0, clips)]),
             is_alone=self._ranks.count == 1,
         )

@@ -13,11 +13,11 @@ from ..errors import ResourceError, StorageError
 from ..progress import Budget, Progress, Stop
 from ..settings import TrainSettings
 from ..system.files import FULL
+from ..system.memory import is_out_of_memory
 from ..system.platforms import detect, session_minutes_left
 from ..workspace.layout import Layout
 from ..workspace.stage_locks import refuse_disturbance, working
 from .distributed import Ranks
-from .memory import is_out_of_memory
 
 
 def budget_of(settings: TrainSettings, progress: Progress) -> Budget:

@@ -14,8 +14,7 @@ import psutil
 import torch
 
 from ..progress import counted
-from ..system.memory import is_out_of_memory as is_out_of_memory
-from ..system.memory import release as release
+from ..system.memory import is_out_of_memory, release
 
 _RESERVE = 0.15  # of the memory, for fragmentation and for other programs
 _ASK_SECONDS = 5.0

@@ -11,11 +11,10 @@ import numpy as np
 import torch
 
 from ..errors import ResourceError
-from ..nn.spectrogram import EpsilonName, mel_spectrogram
-from ..nn.synthesizer import SynthesisNoise
-from ..presets import VoiceSpec
+from ..nn.spectrogram import mel_spectrogram
 from ..workspace.dataset import Batch, ClipTensors, draw_noise
 from .step import Gradients, GradScaler, Networks
+from .validate import speak
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _TENSOR_CORES = (7, 0)  # the first compute capability for which float16 is faster than float32
@@ -56,9 +55,7 @@ def native_precision(device: torch.device) -> Precision:
     return Precision("fp32", f"compute capability {major}.{minor} has no tensor cores")
 
 
-def choose_precision(
-    requested: str, networks: Networks, clip: ClipTensors, spec: VoiceSpec, *, epsilons: EpsilonName
-) -> Precision:
+def choose_precision(requested: str, networks: Networks, clip: ClipTensors) -> Precision:
     """Decide by comparison with float32; the networks are not moved.
 
     Parameters
@@ -78,7 +75,7 @@ def choose_precision(
         return chosen
     reasons = [chosen.reason]
     for name in ("bf16", "fp16") if (requested, chosen.name) == ("auto", "bf16") else (chosen.name,):
-        difference = compare(DTYPES[name], networks, clip, spec, epsilons=epsilons)
+        difference = compare(DTYPES[name], networks, clip)
         if not difference.wrong:
             return Precision(name, "; ".join([*reasons, f"beside fp32: {difference}"]))
         reasons.append(f"{name} is wrong on this device: {difference}")
@@ -116,15 +113,15 @@ class Difference(NamedTuple):
         return f"mel {self.nepers:.3f} nepers apart, gradients' cosine {self.cosine:.3f}, length × {self.length:.2f}"
 
 
-def compare(
-    dtype: torch.dtype, networks: Networks, clip: ClipTensors, spec: VoiceSpec, *, epsilons: EpsilonName
-) -> Difference:
+def compare(dtype: torch.dtype, networks: Networks, clip: ClipTensors) -> Difference:
     """Speak and learn from one clip in float32 and in `dtype`, with the same noise."""
-    clip, before = clip.excerpt(0, spec.excerpt_frames), networks.dtype
+    clip, before = clip.excerpt(0, networks.spec.excerpt_frames), networks.dtype
     results = []
     for each in (torch.float32, dtype):
         networks.compute_in(each)
-        results.append((_spoken(networks, clip, spec, epsilons), *_gradients(networks, clip, spec, epsilons)))
+        with networks.autocast():
+            audio = speak(networks.generator, clip)
+        results.append((mel_spectrogram(audio, networks.spec), *_gradients(networks, clip)))
     networks.compute_in(before)
     (mel, *gradients), (other_mel, *others) = results
     cosines, lengths = zip(*(_likeness(*pair) for pair in zip(gradients, others, strict=True)), strict=True)
@@ -135,30 +132,14 @@ def compare(
     )
 
 
-@torch.no_grad()
-def _spoken(networks: Networks, clip: ClipTensors, spec: VoiceSpec, epsilons: EpsilonName) -> torch.Tensor:
-    """The log mel of what the generator makes of a clip's content and pitch."""
-    device = networks.device
-    random = torch.Generator(device).manual_seed(_SEED)
-    noise = SynthesisNoise.draw(spec, clip.frames, generator=random, device=device)
-    coarse, f0_hz = (clip.f0_coarse[None].to(device), clip.f0_hz[None].to(device)) if spec.uses_f0 else (None, None)
-    with networks.autocast():
-        audio = networks.generator.infer(
-            clip.content[None].to(device), coarse, f0_hz, torch.tensor([clip.speaker], device=device), noise=noise
-        )
-    return mel_spectrogram(audio, spec, epsilons)
-
-
-def _gradients(
-    networks: Networks, clip: ClipTensors, spec: VoiceSpec, epsilons: EpsilonName
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+def _gradients(networks: Networks, clip: ClipTensors) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Both networks' gradients of one step, generator first; float16's are scaled as in training, less each time."""
-    noise = draw_noise([clip.frames], spec, seed=(_SEED,), device=networks.device)
+    noise = draw_noise([clip.frames], networks.spec, seed=(_SEED,), device=networks.device)
     batch, whole = replace(Batch.of([clip], networks.device), noise=noise), [slice(0, 1)]
     half = networks.scaler.is_enabled()
     for power in range(16, -1, -4):
         networks.scaler = GradScaler(networks.device.type, init_scale=2.0**power, enabled=half)
-        work = Gradients(networks, batch, spec, epsilons)
+        work = Gradients(networks, batch)
         work.of_discriminator(whole)
         work.of_generator(whole)
         scale = networks.scaler.get_scale()  # once: a GPU is made to wait for it

@@ -2,13 +2,13 @@
 
 import statistics
 import time
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 
 from ..nn.spectrogram import linear_spectrogram
 from ..presets import VoiceSpec
+from ..progress import Report
 from ..settings import TrainSettings
 from ..workspace.dataset import Batch, ClipTensors, draw_noise
 from .graphs import StepGraphs
@@ -24,7 +24,7 @@ _SETTINGS = TrainSettings(batch_size="auto")
 
 
 @dataclass(frozen=True)
-class GpuReport:
+class GpuReport(Report):
     """How a GPU trains a voice of one architecture.
 
     Attributes
@@ -53,10 +53,6 @@ class GpuReport:
     peak_bytes: int
     is_recorded: bool
     hours: float
-
-    def as_json(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return asdict(self)
 
 
 def noisy_clip(spec: VoiceSpec, frames: int = CLIP_FRAMES) -> ClipTensors:
@@ -91,11 +87,11 @@ def preflight(name: str, spec: VoiceSpec, device: torch.device) -> GpuReport:
     clip = noisy_clip(spec).to(device)
     clips = measured_batch_size(spec, [clip] * 16, _SETTINGS, device)
     networks = Networks.fresh(spec, seed=1, device=device)
-    precision = choose_precision("auto", networks, clip, spec, epsilons="2023")
+    precision = choose_precision("auto", networks, clip)
     networks.compute_in(precision.dtype)
     noise = draw_noise([clip.frames] * clips, spec, seed=(1,), device=device)
     batch = replace(Batch.of([clip] * clips, device), noise=noise)
-    graphs, seconds = StepGraphs(networks, epsilons="2023", portions=Portions(clips)), []
+    graphs, seconds = StepGraphs(networks, portions=Portions(clips)), []
     with measured_memory(device) as memory:
         for number in range(_STEPS + 5):
             began = time.perf_counter()

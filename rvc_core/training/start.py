@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
@@ -20,7 +19,7 @@ from ..workspace.checkpoint import Checkpoint, continue_optimizer, load_base
 from ..workspace.dataset import Batch, ClipStore, ClipTensors
 from ..workspace.filelist import ClipFiles, read_filelist
 from ..workspace.layout import LATEST_ONLY, Layout
-from ..workspace.manifest import ExperimentRecord, Manifest
+from ..workspace.manifest import Manifest
 from ..workspace.voice_file import VoiceInfo, median_f0_hz, voice_info
 from .memory import MOST_CLIPS, Portions, available_bytes, largest_batch, measured_memory
 from .position import Position
@@ -29,7 +28,6 @@ from .step import Networks, train_step
 from .validate import heldout_files
 
 _RESIDENT_SHARE = 0.25  # of a GPU's memory, at the most, for clips: networks and batches need the rest
-Bases = tuple[Path | None, Path | None]
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,9 @@ class Data:
     info: VoiceInfo
 
 
-def load_data(layout: Layout, record: ExperimentRecord, settings: TrainSettings, device: torch.device) -> Data:
+def load_data(
+    layout: Layout, spec: VoiceSpec, speakers: list[str], settings: TrainSettings, device: torch.device
+) -> Data:
     """The clips of an experiment, kept in the GPU's memory where they are small enough.
 
     Raises
@@ -49,21 +49,20 @@ def load_data(layout: Layout, record: ExperimentRecord, settings: TrainSettings,
     StageOrderError, DatasetError
         When features were not extracted, or the file list names no clip.
     """
-    files, spec = read_filelist(layout.filelist), record.spec
+    files = read_filelist(layout.filelist)
     if settings.groups:
         files = _of_groups(layout, files, [name.strip() for name in settings.groups.split(",")])
     if not files:
         raise DatasetError(f"{layout.filelist} names no clip", hint="run: rvc prepare, rvc extract")
-    speakers = {
-        name: median_f0_hz([file for file in files if file.speaker == row])
-        for row, name in enumerate(record.speaker_names)
+    medians_hz = {
+        name: median_f0_hz([file for file in files if file.speaker == row]) for row, name in enumerate(speakers)
     }
-    info = replace(voice_info(layout, files), mel_epsilons=settings.mel_epsilons, speakers=speakers)
-    clips = ClipStore(files, spec, settings.mel_epsilons)
+    info = replace(voice_info(layout, files), mel_epsilons=spec.mel_epsilons, speakers=medians_hz)
+    clips = ClipStore(files, spec)
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32, which convolutions use anyway
         clips.reside(device, _RESIDENT_SHARE * available_bytes(device))
-    return Data(clips, ClipStore(heldout_files(layout, spec), spec, settings.mel_epsilons), info)
+    return Data(clips, ClipStore(heldout_files(layout, spec), spec), info)
 
 
 def _of_groups(layout: Layout, files: list[ClipFiles], wanted: list[str]) -> list[ClipFiles]:
@@ -102,7 +101,7 @@ def measured_batch_size(
     def peak_bytes(count: int) -> int:
         portions, batch = Portions(count), Batch.of([longest] * count, device)
         with measured_memory(device) as memory:
-            train_step(networks, batch, spec, epsilons=settings.mel_epsilons, portions=portions)
+            train_step(networks, batch, portions=portions)
         if portions.clips < count:
             raise torch.OutOfMemoryError(f"{count} clips do not fit")
         return memory.peak_bytes
@@ -111,20 +110,18 @@ def measured_batch_size(
 
 
 # -- weights -------------------------------------------------------------------------------------------------------
-def find_bases(spec: VoiceSpec, settings: TrainSettings) -> Bases:
-    """The files of base weights that these settings name, generator and discriminator; None for random weights."""
-    return base_files(spec, settings.base_generator, settings.base_discriminator)
-
-
-def load_bases(networks: Networks, bases: Bases, settings: TrainSettings, info: VoiceInfo) -> str:
+def load_bases(networks: Networks, settings: TrainSettings, info: VoiceInfo) -> str:
     """Start from base weights, or from random ones; returns which, in words.
 
     Raises
     ------
     MismatchError
         When the base weights were trained on another content encoder, or are of another architecture.
+    WeightsError
+        When a file is missing.
     """
-    encoder = content_name("auto", networks.generator.spec)
+    spec, encoder = networks.spec, content_name("auto", networks.spec)
+    bases = base_files(spec, settings.base_generator, settings.base_discriminator)
     if bases[0] and settings.base_generator == "auto" and info.content_name not in ("", encoder):
         raise MismatchError(
             f"{bases[0].name} was trained on features of {encoder}, and these are of {info.content_name}",
@@ -132,7 +129,7 @@ def load_bases(networks: Networks, bases: Bases, settings: TrainSettings, info: 
         )
     for path, network in zip(bases, (networks.generator, networks.discriminator), strict=True):
         if path is not None:
-            load_strictly(network, at_rate(load_base(path), networks.generator.spec), path.name)
+            load_strictly(network, at_rate(load_base(path), spec), path.name)
     return f"starting from {bases[0].name}" if bases[0] else "starting from random weights"
 
 

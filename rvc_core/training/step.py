@@ -15,7 +15,7 @@ import torch
 from ..nn.copies import CopiedWeights
 from ..nn.discriminator import Discriminator
 from ..nn.losses import KL_WEIGHT, MEL_WEIGHT, distance_to_fake, distance_to_real, feature_loss, kl_loss, mel_loss
-from ..nn.spectrogram import EpsilonName, mel_of_linear, mel_spectrogram
+from ..nn.spectrogram import mel_of_linear, mel_spectrogram
 from ..nn.synthesizer import Synthesizer, SynthesizerOutput, take_segments
 from ..presets import VoiceSpec
 from ..workspace.dataset import Batch, draw_noise
@@ -94,6 +94,11 @@ class Networks:
         return cls(generator, discriminator, of_generator, of_discriminator, learning_rate=spec.learning_rate)
 
     @property
+    def spec(self) -> VoiceSpec:
+        """The architecture."""
+        return self.generator.spec
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.generator.parameters()).device
@@ -157,9 +162,7 @@ class StepResult:
 def train_step(
     networks: Networks,
     batch: Batch,
-    spec: VoiceSpec,
     *,
-    epsilons: EpsilonName,
     ranks: Ranks = ALONE,
     portions: Portions | None = None,
 ) -> StepResult:
@@ -171,15 +174,13 @@ def train_step(
     ----------
     batch : Batch
         On the networks' device.
-    epsilons : EpsilonName
-        ``2023`` or ``2026``: floors inside the mel spectrogram.
     ranks : Ranks
         Where the other parts of the batch are; the losses are those of the whole.
     portions : Portions, optional
         How many clips pass at once; fewer from now on when memory runs out.
     """
     portions = portions or Portions(len(batch.lengths))
-    step = Step(Gradients(networks, batch, spec, epsilons), portions.attempt, is_alone=ranks.count == 1)
+    step = Step(Gradients(networks, batch), portions.attempt, is_alone=ranks.count == 1)
     for turn in step.turns:
         ranks.add(turn())
     return step.result
@@ -269,7 +270,7 @@ class Gradients:
 
     Parameters
     ----------
-    networks, batch, spec, epsilons
+    networks, batch
         As for `train_step`. What the batch does not say is drawn here, once for all attempts.
 
     Attributes
@@ -280,11 +281,11 @@ class Gradients:
 
     mels: tuple[torch.Tensor, torch.Tensor]
 
-    def __init__(self, networks: Networks, batch: Batch, spec: VoiceSpec, epsilons: EpsilonName) -> None:
+    def __init__(self, networks: Networks, batch: Batch) -> None:
         if batch.noise is None:
-            seed = (int(torch.randint(1 << 31, ())),)
-            batch = replace(batch, noise=draw_noise(batch.lengths.tolist(), spec, seed=seed, device=networks.device))
-        self.networks, self.batch, self._spec, self._epsilons = networks, batch, spec, epsilons
+            seed, lengths = (int(torch.randint(1 << 31, ())),), batch.lengths.tolist()
+            batch = replace(batch, noise=draw_noise(lengths, networks.spec, seed=seed, device=networks.device))
+        self.networks, self.batch = networks, batch
         self._whole: SynthesizerOutput | None = None
 
     def of_discriminator(self, parts: list[slice]) -> dict[str, torch.Tensor]:
@@ -326,15 +327,13 @@ class Gradients:
 
     def _judge(self, batch: Batch, output: SynthesizerOutput) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """The generator's losses on some clips: the named ones, and what each discriminator holds against it."""
-        networks, spec = self.networks, self._spec
+        networks, spec = self.networks, self.networks.spec
         with networks.computing(networks.discriminator):
             with torch.no_grad():
                 judged_real = networks.discriminator(self._real(batch, output))
             judged = networks.discriminator(output.audio)
-        real_mel = mel_of_linear(
-            take_segments(batch.spectrogram, output.starts, spec.segment_frames), spec, self._epsilons
-        )
-        generated_mel = mel_spectrogram(output.audio, spec, self._epsilons)
+        real_mel = mel_of_linear(take_segments(batch.spectrogram, output.starts, spec.segment_frames), spec)
+        generated_mel = mel_spectrogram(output.audio, spec)
         self.mels = real_mel[0].detach(), generated_mel[0].detach()
         kl = kl_loss(output.z_p, output.logs_q, output.m_p, output.logs_p, output.mask, frames=batch.whole_frames)
         return {
@@ -347,7 +346,7 @@ class Gradients:
         return self.batch if rows == slice(0, len(self.batch.lengths)) else self.batch.part(rows)
 
     def _generate(self, batch: Batch) -> SynthesizerOutput:
-        pitch = (batch.f0_coarse, batch.f0_hz) if self._spec.uses_f0 else (None, None)
+        pitch = (batch.f0_coarse, batch.f0_hz) if self.networks.spec.uses_f0 else (None, None)
         with self.networks.computing(self.networks.generator):
             return self.networks.generator(
                 content=batch.content,
@@ -361,7 +360,8 @@ class Gradients:
 
     def _real(self, batch: Batch, output: SynthesizerOutput) -> torch.Tensor:
         """The recorded segments (B, 1, S) that stand beside the generated ones."""
-        hop, frames = self._spec.hop_samples, self._spec.segment_frames
+        spec = self.networks.spec
+        hop, frames = spec.hop_samples, spec.segment_frames
         return take_segments(batch.wave, output.starts * hop, frames * hop)
 
 

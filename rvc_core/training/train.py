@@ -2,13 +2,13 @@
 
 import contextlib
 import time
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import torch
 
+from ..assets.registry import base_files
 from ..errors import RVCError
-from ..progress import Budget, Progress, Silent, Stop, counted
+from ..progress import Budget, Progress, Report, Silent, Stop, counted
 from ..settings import RuntimeSettings, TrainSettings
 from ..system.devices import choose_device, refuse_unbuilt
 from ..system.files import remove_leftovers, write_json
@@ -40,7 +40,7 @@ _NOTHING = {  # what ended a training that has no step yet: the message and the 
 
 
 @dataclass(frozen=True)
-class TrainReport:
+class TrainReport(Report):
     """What a training did.
 
     Attributes
@@ -65,10 +65,6 @@ class TrainReport:
     seconds: float
     skipped: int
     warnings: list[str] = field(default_factory=list)
-
-    def as_json(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return asdict(self)
 
 
 def train(
@@ -191,45 +187,46 @@ def _opened(
     layout: Layout, settings: TrainSettings, runtime: RuntimeSettings, progress: Progress, ranks: Ranks, budget: Budget
 ) -> Trainer:
     record, checkpoint = ExperimentRecord.load(layout), load_newest(layout)
+    spec = replace(record.spec, mel_epsilons=settings.mel_epsilons)
     if checkpoint is None:
-        start.find_bases(record.spec, settings)  # missing weights are named before anything is changed
+        base_files(spec, settings.base_generator, settings.base_discriminator)  # missing ones are named first
     if ranks.is_first:
         remove_leftovers(layout.root)
         rebase_filelist(layout)
     device = torch.device(own_device(choose_device(runtime.device).name))
-    pace, data = Pace(device, runtime.threads, budget), start.load_data(layout, record, settings, device)
+    pace = Pace(device, runtime.threads, budget)
+    data = start.load_data(layout, spec, record.speaker_names, settings, device)
     asked, settings = (
         settings,
         start.with_batch_size(
             settings,
             checkpoint,
             ranks.count,
-            lambda: start.measured_batch_size(record.spec, data.clips, settings, device),
+            lambda: start.measured_batch_size(spec, data.clips, settings, device),
         ),
     )
-    networks = Networks.fresh(record.spec, seed=settings.seed, device=device)
+    networks = Networks.fresh(spec, seed=settings.seed, device=device)
     trainer = Trainer(layout, settings, ranks, networks, data, pace)
     trainer.progress = progress
     trainer.portions.tell = progress.say
     if ranks.is_first:
         trainer.validation.examiner = Examiner(
             layout,
-            record.spec,
+            spec,
             data.info,
             data.heldout,
             unlike=settings.unlike,
-            epsilons=settings.mel_epsilons,
             device=str(device),
         )
     start.ensure_room_for_checkpoints(layout, networks, settings.keep_checkpoints, progress)
     how = trainer.load(checkpoint)
     trainer.saves.resumed_step = trainer.position.step if checkpoint else None
     wanted = "fp32" if trainer.caution.only_fp32 else settings.precision
-    precision = choose_precision(wanted, networks, data.clips[0], record.spec, epsilons=settings.mel_epsilons)
+    precision = choose_precision(wanted, networks, data.clips[0])
     networks.compute_in(precision.dtype, scaler=checkpoint.state.get("scaler") if checkpoint else None)
     if ranks.is_first:
         stamp(layout, "train", {"settings": asked.stamp()})
-        config = experiment_config(record.spec, settings, trainer.batch_size, trainer.learning_rate)
+        config = experiment_config(spec, settings, trainer.batch_size, trainer.learning_rate)
         write_json(layout.config, config)
     _announce(trainer, precision, how)
     return trainer
@@ -255,5 +252,6 @@ def _announce(trainer: Trainer, precision: Precision, how: str) -> None:
         f"({precision.reason}): {how}; {len(trainer.clips)} clips, {trainer.steps_per_epoch} steps per epoch, "
         f"{len(trainer.validation.clips)} held-out clips"
     )
-    for gap in trainer.validation.missing:
+    examiner = trainer.validation.examiner
+    for gap in examiner.missing if examiner else ():
         trainer.progress.say(f"validation goes without this: {gap}")

@@ -77,7 +77,7 @@ class Trainer:
     @property
     def spec(self) -> VoiceSpec:
         """The architecture."""
-        return self.networks.generator.spec
+        return self.networks.spec
 
     @property
     def batch_size(self) -> int:
@@ -262,12 +262,9 @@ class Trainer:
     def load(self, checkpoint: Checkpoint | None) -> str:
         """Load weights, moments and position, or base weights without a checkpoint; returns which, in words."""
         self.position, self.caution.nan_steps = Position(), 0
-        self.graphs = StepGraphs(
-            self.networks, epsilons=self.settings.mel_epsilons, ranks=self.ranks, portions=self.portions
-        )
+        self.graphs = StepGraphs(self.networks, ranks=self.ranks, portions=self.portions)
         if checkpoint is None:
-            bases = start.find_bases(self.spec, self.settings)
-            return start.load_bases(self.networks, bases, self.settings, self.info)
+            return start.load_bases(self.networks, self.settings, self.info)
         start.refuse_other_beginning(checkpoint, self.settings, self.info)
         start.load_checkpoint(self.networks, checkpoint)
         self.position, how = start.resumed_position(
@@ -301,7 +298,8 @@ class Trainer:
         self.saves.begin(self.checkpoint(), voice, self.validation.figures_at(self.position.step))
         if with_voice:
             self._log_mels()
-            if audio := self.validation.heldout(self.networks.generator):
+            examiner = self.validation.examiner
+            if examiner and (audio := examiner.heldout(self.networks.generator)):
                 self.log.sound(SAVED_SOUND, audio, self.position.step)
 
     def checkpoint(self) -> Checkpoint:
@@ -380,7 +378,7 @@ class Trainer:
         if self.newest is not None:
             self.log.mel("slice/mel_org", self.newest.mel_real.cpu().numpy(), self.position.step)
             self.log.mel("slice/mel_gen", self.newest.mel_generated.cpu().numpy(), self.position.step)
-            whole = mel_spectrogram(self.clips[0].wave[None], self.spec, self.settings.mel_epsilons)
+            whole = mel_spectrogram(self.clips[0].wave[None], self.spec)
             self.log.mel("all/mel", whole[0].cpu().numpy(), self.position.step)
 
     def close(self) -> None:

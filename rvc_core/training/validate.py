@@ -19,7 +19,7 @@ from ..embedded import voice_folder
 from ..errors import AudioError, ResourceError, SettingsError, StageOrderError, WeightsError
 from ..features.content import ContentEncoder, content_encoder
 from ..features.pitch import SAMPLE_RATE, PitchTrack, auto_transpose, pitch_estimator, pitch_method
-from ..nn.spectrogram import EpsilonName, mel_spectrogram
+from ..nn.spectrogram import mel_spectrogram
 from ..nn.synthesizer import Synthesizer
 from ..presets import VoiceSpec
 from ..scoring.melody import melody_correlation, pitch_error_cents, vuv_agreement
@@ -101,10 +101,9 @@ class Examiner:
         clips: ClipStore,
         *,
         unlike: str = "auto",
-        epsilons: EpsilonName = "2023",
         device: str = "cpu",
     ) -> None:
-        self._spec, self._epsilons, self.missing = spec, epsilons, list[str]()
+        self._spec, self.missing = spec, list[str]()
         self._median_hz = next(iter(info.speakers.values()), info.f0_median_hz)  # other people become its first row
         held = [clips[number] for number in range(len(clips))]
         self._clips = spread(held, max(1, _HEARD_FRAMES * len(held) // max(1, sum(clip.frames for clip in held))))
@@ -127,15 +126,15 @@ class Examiner:
 
     def __call__(self, generator: Synthesizer) -> Findings:
         """Let the voice speak, and measure what it says."""
-        made = spoken_by(generator, self._clips)
-        values = heldout_distances(made, self._clips, self._spec, self._epsilons)
-        said = spoken_by(generator, [sentence.clip for sentence in self._sentences])
+        made = [speak(generator, clip) for clip in self._clips]
+        values = heldout_distances(made, self._clips, self._spec)
+        said = [speak(generator, sentence.clip) for sentence in self._sentences]
         spoken, told = ([self._audio(wave) for wave in waves] for waves in (made, said))
-        pairs = (
-            [(_asked(clip), self._pitch(_heard(audio))) for clip, audio in zip(self._clips, spoken, strict=True)]
+        pairs = [
+            (_asked(clip), self._pitch(_heard(audio)))
+            for clip, audio in zip(self._clips, spoken, strict=True)
             if self._pitch
-            else []
-        )
+        ]
         values |= _means(
             {
                 "heldout/f0_cents": [pitch_error_cents(*pair) for pair in pairs],
@@ -148,7 +147,7 @@ class Examiner:
 
     def heldout(self, generator: Synthesizer) -> Audio | None:
         """What the voice makes of the first held-out clip; None without one."""
-        return self._audio(spoken_by(generator, self._clips[:1])[0]) if self._clips else None
+        return self._audio(speak(generator, self._clips[0])) if self._clips else None
 
     def _audio(self, wave: torch.Tensor) -> Audio:
         return Audio(wave[0].float().cpu().numpy(), self._spec.sample_rate)
@@ -207,27 +206,18 @@ class Examiner:
         if not self._encoder or not told:
             return {}
         pairs = [(sentence, _heard(audio)) for sentence, audio in zip(self._sentences, told, strict=True)]
-        words = (
-            sum(
-                (
-                    self._words.score(sentence.text, self._words.transcribe(audio))
-                    for sentence, audio in zip(self._sentences, told, strict=True)
-                    if sentence.text
-                ),
-                WordScore(),
-            )
-            if self._words
-            else None
-        )
+        scores = [
+            self._words.score(sentence.text, self._words.transcribe(audio))
+            for sentence, audio in zip(self._sentences, told, strict=True)
+            if self._words and sentence.text
+        ]
         return _means(
             {
-                "unlike/words": [words.rate] if words else [],
+                "unlike/words": [sum(scores, WordScore()).rate] if scores else [],
                 "unlike/content": [content_distance(one.content, self._encoder(samples)) for one, samples in pairs],
                 "unlike/f0_correlation": [
-                    melody_correlation(_asked(one.clip), self._pitch(samples)) for one, samples in pairs
-                ]
-                if self._pitch
-                else [],
+                    melody_correlation(_asked(one.clip), self._pitch(samples)) for one, samples in pairs if self._pitch
+                ],
                 "unlike/similarity": self._likeness(told) if self._likeness else [],
             }
         )
@@ -277,16 +267,6 @@ def heldout_files(layout: Layout, spec: VoiceSpec) -> list[ClipFiles]:
     ]
 
 
-def spoken_by(generator: Synthesizer, clips: Sequence[ClipTensors]) -> list[torch.Tensor]:
-    """What a voice in training makes of clips, each (1, S)."""
-    was_training = generator.training
-    generator.eval()
-    try:
-        return [speak(generator, clip) for clip in clips]
-    finally:
-        generator.train(was_training)
-
-
 @torch.inference_mode()
 def speak(generator: Synthesizer, clip: ClipTensors) -> torch.Tensor:
     """What a voice makes of a clip's content and pitch, always with the same noise: samples (1, S)."""
@@ -304,9 +284,7 @@ def speak(generator: Synthesizer, clip: ClipTensors) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def heldout_distances(
-    made: Sequence[torch.Tensor], clips: Sequence[ClipTensors], spec: VoiceSpec, epsilons: EpsilonName
-) -> dict[str, float]:
+def heldout_distances(made: Sequence[torch.Tensor], clips: Sequence[ClipTensors], spec: VoiceSpec) -> dict[str, float]:
     """How far what a voice made of recordings' content and pitch is from those recordings, and whether it is speech.
 
     The posterior encoder, which sees the recording itself, has no part in it: a voice that only copies its input
@@ -326,7 +304,7 @@ def heldout_distances(
     rows = []
     for wave, clip in zip(made, clips, strict=True):
         true = clip.wave[None].to(wave.device)
-        mels = [mel_spectrogram(one, spec, epsilons)[0].cpu().numpy() for one in (wave, true)]
+        mels = [mel_spectrogram(one, spec)[0].cpu().numpy() for one in (wave, true)]
         rows.append(
             {
                 "heldout/mel": float(np.abs(mels[0] - mels[1]).mean()),

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..audio.waveform import Audio
 from ..nn.synthesizer import Synthesizer
 from ..system.files import write_json
 from ..verdict.overtraining import Verdict, should_stop, verdict_of_experiment
@@ -49,11 +48,6 @@ class Validation:
         self.seconds, self.step = 0.0, -1
         self._trained_seconds = self._trained_since = self._spent_seconds = 0.0
 
-    @property
-    def missing(self) -> Sequence[str]:
-        """What cannot be measured on this machine, and why."""
-        return self.examiner.missing if self.examiner else []
-
     def record_step(self, seconds: float) -> None:
         """Take note of the time that training took since the last validation."""
         self._trained_seconds += seconds
@@ -89,10 +83,6 @@ class Validation:
     def figures_of(self, generator: Synthesizer) -> dict[str, float]:
         """What is measured of a voice that is not the one in training; nothing is noted."""
         return self.examiner(generator).values if self.examiner else {}
-
-    def heldout(self, generator: Synthesizer) -> Audio | None:
-        """What the voice makes of the first held-out clip; None where there is none."""
-        return self.examiner.heldout(generator) if self.examiner else None
 
     def assess(self, *, running: bool) -> list[str]:
         """Write the verdict on the training so far; returns a line for each failure that is new since the last one."""

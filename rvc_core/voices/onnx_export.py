@@ -103,7 +103,7 @@ class RealSourceFilter(nn.Module):
         source = self.source
         hop, margin = source.hop_samples, (source.fft_samples - source.hop_samples) // 2
         gain, delay, noise_gain = source.filters_at(latent, speaker, f0_hz)
-        pulses = pulse_train(f0_hz, hop, source.sample_rate).unsqueeze(1)
+        pulses = pulse_train(f0_hz, source.sample_rate).unsqueeze(1)
 
         def spectrum(wave: Tensor) -> tuple[Tensor, ...]:
             return functional.conv1d(functional.pad(wave, (margin, margin)), self.analysis, stride=hop).chunk(2, 1)

@@ -15,7 +15,7 @@ import torch
 
 from ..errors import CheckpointError, DivergedError, ResourceError, StorageError, UnsafeFileError, WeightsError
 from ..system.files import ensure_room, replace_atomically, sha256_of, write_json
-from ..system.untrusted import checked_weights, load_torch
+from ..system.untrusted import checked_weights, load_torch, not_finite
 from .layout import LATEST_ONLY, Layout
 from .retention import CheckpointRow, checkpoint_rows, keep, pinned_steps
 
@@ -62,7 +62,7 @@ def save_checkpoint(layout: Layout, checkpoint: Checkpoint, *, most: int = 2) ->
         When the disk is full, read-only or gone; the previous checkpoint stays.
     """
     for part in (checkpoint.generator, checkpoint.discriminator):
-        if broken := [key for key, value in part["model"].items() if not value.isfinite().all()]:
+        if broken := not_finite(part["model"]):
             raise DivergedError(
                 f"{broken[0]} is not finite at step {checkpoint.step}, so this checkpoint is not saved",
                 hint="resume from the previous checkpoint with a smaller --learning-rate",
@@ -257,7 +257,7 @@ def _put_torn_aside(layout: Layout, whole: list[CheckpointRow]) -> None:
 
 def _size_bytes(content: Any) -> int:
     if isinstance(content, torch.Tensor):
-        return content.numel() * content.element_size()
+        return content.nbytes
     if isinstance(content, dict):
         return sum(map(_size_bytes, content.values()))
     return sum(map(_size_bytes, content)) if isinstance(content, list | tuple) else 64

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 from ..errors import DatasetError
 from ..nn.encoders import COARSE_PITCHES
-from ..nn.spectrogram import EpsilonName, linear_spectrogram
+from ..nn.spectrogram import linear_spectrogram
 from ..nn.synthesizer import SynthesisNoise, draw_starts
 from ..presets import VoiceSpec
 from ..system.untrusted import load_array
@@ -177,12 +177,10 @@ class ClipStore:
     ----------
     files : list of ClipFiles
     spec : VoiceSpec
-    epsilons : EpsilonName
-        Spectrogram epsilon: ``2023`` or ``2026``.
     """
 
-    def __init__(self, files: list[ClipFiles], spec: VoiceSpec, epsilons: EpsilonName) -> None:
-        self._files, self._spec, self._epsilons = files, spec, epsilons
+    def __init__(self, files: list[ClipFiles], spec: VoiceSpec) -> None:
+        self._files, self._spec = files, spec
         self._clips: dict[int, ClipTensors] = {}
         self._frames: list[int] = []
         self._bytes, self._left_bytes = 0, _CACHE_BYTES
@@ -194,7 +192,7 @@ class ClipStore:
         return self._kept(index, self._read(index))
 
     def _read(self, index: int) -> ClipTensors:
-        return self._clips.get(index) or load_clip(self._files[index], self._spec, self._epsilons)
+        return self._clips.get(index) or load_clip(self._files[index], self._spec)
 
     def _kept(self, index: int, clip: ClipTensors) -> ClipTensors:
         """The same clip, cached if there is room."""
@@ -339,7 +337,7 @@ def bucket_batches(frames: list[int], batch_size: int, *, seed: tuple[int, int])
     return [batches[position] for position in random.permutation(len(batches))]
 
 
-def load_clip(files: ClipFiles, spec: VoiceSpec, epsilons: EpsilonName) -> ClipTensors:
+def load_clip(files: ClipFiles, spec: VoiceSpec) -> ClipTensors:
     """Read one clip and cut all its parts to the same length.
 
     Raises
@@ -374,7 +372,7 @@ def load_clip(files: ClipFiles, spec: VoiceSpec, epsilons: EpsilonName) -> ClipT
             hint="run: rvc extract NAME",
         )
     wave_tensor = torch.from_numpy(wave)
-    spectrogram = linear_spectrogram(wave_tensor[None], spec, epsilons)[0]
+    spectrogram = linear_spectrogram(wave_tensor[None], spec)[0]
     return ClipTensors(
         torch.from_numpy(content[:frames]),
         torch.from_numpy(coarse[:frames]),

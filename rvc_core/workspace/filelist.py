@@ -28,7 +28,7 @@ class ClipFiles:
     speaker: int
 
 
-def filelist_text(layout: Layout, spec: VoiceSpec, clips: dict[str, int], *, with_mute: bool = True) -> str:
+def filelist_text(layout: Layout, spec: VoiceSpec, clips: dict[str, int]) -> str:
     """RVC's file list: absolute paths, clips in a fixed random order, then the silent clip twice.
 
     Each line is ``wave|content|coarse f0|f0 in Hz|speaker``, or ``wave|content|speaker`` for a voice without f0.
@@ -39,8 +39,6 @@ def filelist_text(layout: Layout, spec: VoiceSpec, clips: dict[str, int], *, wit
     spec : VoiceSpec
     clips : dict of str to int
         Speaker of each clip.
-    with_mute : bool
-        Whether to add the silent clip.
     """
 
     def line(place: Layout, wave: Path, stem: str, speaker: int) -> str:
@@ -52,7 +50,7 @@ def filelist_text(layout: Layout, spec: VoiceSpec, clips: dict[str, int], *, wit
     random.Random(_SHUFFLE_SEED).shuffle(ordered)
     lines = [line(layout, layout.clips / f"{clip}.wav", clip, clips[clip]) for clip in ordered]
     mute = [line(layout.mute, mute_wave(layout.mute, spec), "mute", speaker) for speaker in sorted({*clips.values()})]
-    return "\n".join(lines + _MUTE_LINES * mute * with_mute)
+    return "\n".join(lines + _MUTE_LINES * mute)
 
 
 def read_filelist(path: Path) -> list[ClipFiles]:

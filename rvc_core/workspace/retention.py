@@ -67,9 +67,8 @@ def pin(layout: Layout, step: int) -> list[str]:
         When neither exists; the hint lists the available steps.
     """
     kept = {row["step"]: [*row["sha256"]] for row in checkpoint_rows(layout)}
-    for path in layout.voices():
-        if path != layout.final_voice:
-            kept.setdefault(layout.step_of(path), []).append(path.name)
+    for voice_step, path in dated_voices(layout).items():
+        kept.setdefault(voice_step, []).append(path.name)
     if step not in kept:
         raise CheckpointError(
             f"{layout.name!r} has neither a checkpoint nor a voice of step {step}",

@@ -14,7 +14,14 @@ from ..presets import PRESETS, VoiceSpec
 from ..settings import TrainSettings
 from ..system.untrusted import AGAIN
 
-_RVC_CONSTANT = 32  # second value of RVC's list: the segment length of its first release, unused
+# RVC's list of 18 values by the names of `VoiceSpec`; three of them are always the same.
+_NAMES = (
+    "spectrogram_bins segment inter_channels hidden_channels filter_channels heads layers kernel_size dropout resblock "
+    "resblock_kernels resblock_dilations upsample_rates upsample_channels upsample_kernels speakers speaker_channels "
+    "sample_rate"
+).split()
+_CONSTANTS = {"segment": 32, "dropout": 0, "resblock": "1"}
+_LISTS = ("resblock_kernels", "upsample_rates", "upsample_kernels")
 _RATES_HZ = {"32k": 32000, "40k": 40000, "48k": 48000}  # some tools write the rate as text, which RVC accepts
 VERSIONS = {256: "v1", 768: "v2"}  # by the width of the content features
 _LARGEST, _MOST = 8192, 24  # far above real sizes and layer counts; a damaged file must not use up the memory
@@ -44,26 +51,12 @@ def spec_of_generator(weights: dict[str, torch.Tensor], file_name: str) -> tuple
 
 def config_of(spec: VoiceSpec) -> list[Any]:
     """RVC's list of 18 values for an architecture."""
-    return [
-        spec.spectrogram_bins,
-        _RVC_CONSTANT,
-        spec.inter_channels,
-        spec.hidden_channels,
-        spec.filter_channels,
-        spec.heads,
-        spec.layers,
-        spec.kernel_size,
-        0,
-        "1",
-        list(spec.resblock_kernels),
-        [list(dilations) for dilations in spec.resblock_dilations],
-        list(spec.upsample_rates),
-        spec.upsample_channels,
-        list(spec.upsample_kernels),
-        spec.speakers,
-        spec.speaker_channels,
-        spec.sample_rate,
-    ]
+    return [_CONSTANTS[name] if name in _CONSTANTS else _listed(getattr(spec, name)) for name in _NAMES]
+
+
+def _listed(value: Any) -> Any:
+    """Tuples, also inside tuples, as lists."""
+    return [*map(_listed, value)] if isinstance(value, tuple) else value
 
 
 def spec_of(
@@ -97,30 +90,13 @@ def spec_of(
 
 def _described(config: Any, weights: dict[str, torch.Tensor], version: str) -> tuple[VoiceSpec, VoiceSpec]:
     """The architecture of a list, and the nearest preset, which completes it."""
-    (
-        bins,
-        _,
-        inter,
-        hidden,
-        filters,
-        heads,
-        layers,
-        kernel,
-        _,
-        _,
-        resblock_kernels,
-        dilations,
-        rates,
-        channels,
-        kernels,
-        _,
-        speaker_channels,
-        rate,
-    ) = config
-    bins, inter, hidden, filters, heads, layers, kernel, channels, speaker_channels = _sizes(
-        [bins, inter, hidden, filters, heads, layers, kernel, channels, speaker_channels]
-    )
+    told = dict(zip(_NAMES, config, strict=True))
+    lists: dict[str, Any] = {name: _sizes(told.pop(name)) for name in _LISTS}
+    dilations, rate = tuple(map(_sizes, told.pop("resblock_dilations"))), told.pop("sample_rate")
     sample_rate = _RATES_HZ[rate] if isinstance(rate, str) else _sizes([rate], 192_000)[0]
+    numbers: dict[str, Any] = {
+        name: _sizes([value])[0] for name, value in told.items() if name not in (*_CONSTANTS, "speakers")
+    }
     width = weights["enc_p.emb_phone.weight"].shape[1]
     version = version or VERSIONS.get(width, "")
     presets = [spec for spec in PRESETS.values() if spec.version == version]
@@ -133,21 +109,12 @@ def _described(config: Any, weights: dict[str, torch.Tensor], version: str) -> t
         sample_rate=sample_rate,
         content_width=width,
         uses_f0="enc_p.emb_pitch.weight" in weights,
-        fft_samples=(bins - 1) * 2,
-        inter_channels=inter,
-        hidden_channels=hidden,
-        filter_channels=filters,
-        heads=heads,
-        layers=layers,
-        kernel_size=kernel,
-        resblock_kernels=_sizes(resblock_kernels),
-        resblock_dilations=tuple(map(_sizes, dilations)),
-        upsample_rates=_sizes(rates),
-        upsample_channels=channels,
-        upsample_kernels=_sizes(kernels),
+        fft_samples=(numbers.pop("spectrogram_bins") - 1) * 2,
+        resblock_dilations=dilations,
         source_filter_channels=len(weights.get("dec.pitch.bias", ())),
         speakers=weights["emb_g.weight"].shape[0],
-        speaker_channels=speaker_channels,
+        **lists,
+        **numbers,
     ), base
 
 

@@ -26,7 +26,7 @@ from ..nn.synthesizer import Synthesizer
 from ..presets import VoiceSpec
 from ..system.documents import parsed
 from ..system.files import replace_atomically
-from ..system.untrusted import AGAIN, checked_weights, load_array, load_torch
+from ..system.untrusted import AGAIN, checked_weights, load_array, load_torch, not_finite
 from . import stamps
 from .filelist import ClipFiles
 from .layout import Layout
@@ -35,6 +35,13 @@ from .rvc_config import config_of, spec_of
 _VOCODER = "HiFi-GAN"  # RVC's decoder; Applio has others too
 _ENCODER_NAMES = {"": "contentvec", "hubert_base": "contentvec"}
 _HEADER = "rvc_voice"  # metadata key of the description in a safetensors file
+_TEXTS = {  # of `VoiceInfo`, and the key in a file
+    "name": "model_name",
+    "content_name": "embedder_model",
+    "created": "creation_date",
+    "author": "author",
+    "dataset_length": "dataset_length",
+}
 # PyTorch's newer weight normalisation uses other names for a kernel's norm and direction.
 _SPELLINGS = {".parametrizations.weight.original0": ".weight_g", ".parametrizations.weight.original1": ".weight_v"}
 
@@ -123,7 +130,7 @@ def save_voice(path: Path, voice: VoiceFile) -> None:
         for key, value in voice.weights.items()
         if not key.startswith("enc_q.")
     }
-    if broken := [key for key, value in weights.items() if not torch.isfinite(value).all()]:
+    if broken := not_finite(weights):
         raise CheckpointError(
             f"{len(broken)} tensors are not finite, first {broken[0]}: the voice is not saved",
             hint="use an earlier checkpoint",
@@ -145,13 +152,9 @@ def _description_of(voice: VoiceFile) -> dict[str, Any]:
         "sr": spec.rate_name,
         "f0": int(spec.uses_f0),
         "version": spec.version,
-        "model_name": info.name,
         "epoch": info.epoch,
         "step": info.step,
-        "creation_date": info.created,
-        "embedder_model": info.content_name,
-        "author": info.author,
-        "dataset_length": info.dataset_length,
+        **{key: getattr(info, name) for name, key in _TEXTS.items()},
         **({"speakers_id": voice.trained_speakers} if voice.trained_speakers else {}),
         **({} if spec.source_filter_channels else {"vocoder": _VOCODER}),
         "rvc_core": {
@@ -211,24 +214,21 @@ def voice_of(content: Any, path: Path) -> VoiceFile:
         if not key.startswith("enc_q.")
     }
     try:
-        ours = {} if content.get("rvc_core") is None else dict(content["rvc_core"])
+        ours = dict(content.get("rvc_core") or {})
         vocoder = _text(content.get("vocoder")) or _VOCODER
         stated_f0 = None if content.get("f0") is None else bool(int(content["f0"]))
         stated_version = _text(content.get("version"))
         note = _text(content.get("info"))
         rows = range(0 if ours else min(int(content.get("speakers_id") or 0), len(weights.get("emb_g.weight", ()))))
         epoch_note = re.fullmatch(r"(\d{1,6})epoch", note)  # RVC records the epoch only here
+        texts: dict[str, Any] = {one: _text(content.get(key)) for one, key in _TEXTS.items()}
         info = VoiceInfo(
-            name=_text(content.get("model_name")) or path.stem,
+            **texts | {"name": texts["name"] or path.stem},
             epoch=int(content.get("epoch") or (epoch_note and epoch_note[1]) or 0),
             step=int(content.get("step") or 0),
-            content_name=_text(content.get("embedder_model")),
             content_identity=_text(ours.get("content_identity")),
             f0_median_hz=_finite(ours.get("f0_median_hz", 0.0)),
             mel_epsilons=_text(ours.get("mel_epsilons")),
-            created=_text(content.get("creation_date")),
-            author=_text(content.get("author")),
-            dataset_length=_text(content.get("dataset_length")),
             note="" if epoch_note else note,
             speakers={_text(name): _finite(median_hz) for name, median_hz in dict(ours.get("speakers") or {}).items()}
             or {f"speaker {row}": 0.0 for row in rows},
@@ -265,8 +265,9 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
 
 
 def _rvc_spelling(key: str) -> str:
-    ending = next((ending for ending in _SPELLINGS if key.endswith(ending)), "")
-    return key.removesuffix(ending) + _SPELLINGS.get(ending, "")
+    for theirs, rvcs in _SPELLINGS.items():
+        key = key.replace(theirs, rvcs)
+    return key
 
 
 def _text(value: Any) -> str:

@@ -59,7 +59,7 @@ class _Converter(Converter):
         def encode(samples: np.ndarray, device: str) -> np.ndarray:
             return np.ones(((len(samples) - 400) // 320 + 1, width), np.float32)
 
-        return content.WindowedEncoder("contentvec", width, "", str(self.device), encode)
+        return content.ContentEncoder("contentvec", width, "", str(self.device), encode)
 
 
 def conversion(gpu: FakeGpu, *, of: str, seconds: int = 51) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def step(gpu: FakeGpu, *, of: str, dtype: str, clips: int = 2, portions: int = 9
     networks, resident, at_once = networks_of(spec, dtype), clips_of(spec, clips, GPU), Portions(min(portions, clips))
     for _ in range(steps):
         gpu.reset()
-        result = train_step(networks, batch_of(resident, spec), spec, epsilons="2023", portions=at_once)
+        result = train_step(networks, batch_of(resident, spec), portions=at_once)
         values = result.values()
     formats = {str(loss.dtype) for loss in result.losses.values()} | {str(result.mel_generated.dtype)}
     return counts(gpu) | {"places": places_of(networks), "losses": sorted(formats), "values": len(values)}
@@ -117,7 +117,7 @@ def host_clips(gpu: FakeGpu) -> dict[str, Any]:
     """An epoch of clips that are read ahead, as there is no room for them in any memory."""
     PRESETS["nano"], dataset._CACHE_BYTES = TINY, 1
     with tempfile.TemporaryDirectory() as home:
-        store = dataset.ClipStore(read_filelist(experiment(Path(home), clips=5).filelist), TINY, "2023")
+        store = dataset.ClipStore(read_filelist(experiment(Path(home), clips=5).filelist), TINY)
         gpu.reset()
         batches = [*store.batches(2, seed=(1, 1), skip=0, device=GPU)]
     tensors = [tensor for batch in batches for tensor in batch.tensors()]
@@ -128,7 +128,7 @@ def resume(gpu: FakeGpu) -> dict[str, Any]:
     """A step after the weights, moments and scale of another training were loaded from the host."""
     spec, before = SPECS["v2"], networks_of(SPECS["v2"], "fp16")
     batch = batch_of(clips_of(spec, 2, GPU), spec)
-    train_step(before, batch, spec, epsilons="2023")
+    train_step(before, batch)
     parts = [
         on_host({"model": network.state_dict(), "optimizer": optimizer.state_dict(), "iteration": 1})
         for network, optimizer in (
@@ -142,7 +142,7 @@ def resume(gpu: FakeGpu) -> dict[str, Any]:
     networks.set_learning_rate(5e-5)
     del before
     gpu.reset()
-    train_step(networks, batch, spec, epsilons="2023").values()
+    train_step(networks, batch).values()
     rates = {
         f"{type(group['lr']).__name__} {group['lr'].device}" for group in networks.generator_optimizer.param_groups
     }
@@ -162,7 +162,7 @@ def two_ranks(gpu: FakeGpu, *, dtype: str) -> dict[str, Any]:
     networks = networks_of(spec, dtype, device)
     batch = replace(batch_of(clips_of(spec, 2, device), spec, device), share=0.5, whole_frames=1000)
     gpu.reset()
-    train_step(networks, batch, spec, epsilons="2023", ranks=Two(1, 2)).values()
+    train_step(networks, batch, ranks=Two(1, 2)).values()
     weights = [
         sum(weight.numel() for weight in network.parameters())
         for network in (networks.discriminator, networks.generator)
@@ -186,7 +186,7 @@ def graphs(gpu: FakeGpu) -> dict[str, Any]:
         return turn
 
     portions = Portions(2)
-    steps = StepGraphs(networks, epsilons="2023", portions=portions, record=record)
+    steps = StepGraphs(networks, portions=portions, record=record)
     held = []
     for number in range(4):
         batch = batch_of([clip_of(spec, frames - number, GPU) for frames in (370, 340)], spec)
@@ -215,7 +215,7 @@ def recovery(gpu: FakeGpu, *, of: str, clips: int, limits: tuple[tuple[str, floa
     networks = networks_of(spec, "fp16")
     batch = batch_of(clips_of(spec, clips, GPU), spec)
     gpu.reset()
-    train_step(networks, batch, spec, epsilons="2023")
+    train_step(networks, batch)
     before = gpu.held_bytes
     room = gpu.peak_bytes - before
     for turn, share in limits:
@@ -228,7 +228,7 @@ def recovery(gpu: FakeGpu, *, of: str, clips: int, limits: tuple[tuple[str, floa
 
         setattr(Gradients, turn, limited)
         try:
-            train_step(networks, batch, spec, epsilons="2023", portions=portions).values()
+            train_step(networks, batch, portions=portions).values()
             passed = portions.clips
         except torch.OutOfMemoryError:
             passed = 0
@@ -252,7 +252,7 @@ def comparison(gpu: FakeGpu, *, of: str) -> dict[str, Any]:
     networks = networks_of(spec, "fp32")
     gpu.reset()
     gpu.answer = 0.25  # nepers between two mels
-    chosen = precision.choose_precision("auto", networks, clip_of(spec, 60, GPU), spec, epsilons="2023")
+    chosen = precision.choose_precision("auto", networks, clip_of(spec, 60, GPU))
     return counts(gpu) | {"chosen": chosen.name}
 
 
@@ -262,7 +262,7 @@ def validation(gpu: FakeGpu, *, of: str) -> dict[str, Any]:
     generator, clips = networks_of(spec, "fp32").generator, clips_of(spec, 2, torch.device("cpu"))
     gpu.reset()
     made = [validate.speak(generator, clip) for clip in clips]
-    found = validate.heldout_distances(made, clips, spec, "2023")
+    found = validate.heldout_distances(made, clips, spec)
     return counts(gpu) | {"devices": sorted({str(each.device) for each in made}), "found": sorted(found)}
 
 

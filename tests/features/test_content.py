@@ -12,7 +12,7 @@ import torch
 from rvc_core.embedded import ENCODER_FILE
 from rvc_core.errors import AudioError, MismatchError, SettingsError, WeightsError
 from rvc_core.features import content
-from rvc_core.features.content import WindowedEncoder, content_encoder, content_identity, content_name, repeat_to_100fps
+from rvc_core.features.content import ContentEncoder, content_encoder, content_identity, content_name, repeat_to_100fps
 from rvc_core.presets import preset
 from synth import phrase
 
@@ -82,7 +82,7 @@ def test_windows_equal_the_whole():
         longest.append(len(window))
         return frame_means(window, device)
 
-    features = WindowedEncoder("fake", 1, "", "cpu", network)(samples)
+    features = ContentEncoder("fake", 1, "", "cpu", network)(samples)
     np.testing.assert_array_equal(features, frame_means(samples, "cpu"))
     assert len(longest) == 3 and max(longest) <= 39 * 16000
 
@@ -100,9 +100,9 @@ def test_non_finite_features_are_computed_again_on_the_cpu_or_refused():
     def network(samples, device):
         return frame_means(samples, device) * (np.nan if device == "cuda" else 1)
 
-    assert np.isfinite(WindowedEncoder("fake", 1, "", "cuda", network)(np.zeros(800))).all()
+    assert np.isfinite(ContentEncoder("fake", 1, "", "cuda", network)(np.zeros(800))).all()
     with pytest.raises(AudioError, match="not finite"):
-        WindowedEncoder("fake", 1, "", "cpu", lambda samples, device: network(samples, "cuda"))(np.zeros(800))
+        ContentEncoder("fake", 1, "", "cpu", lambda samples, device: network(samples, "cuda"))(np.zeros(800))
 
 
 def test_missing_weights_say_where_they_belong(monkeypatch, tmp_path):

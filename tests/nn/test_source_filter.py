@@ -15,7 +15,7 @@ SPEC = replace(preset("nano"), source_filter_channels=16)
 
 @pytest.mark.parametrize("f0_hz", [70.0, 213.7, 900.0])
 def test_pulses_are_the_sum_of_all_harmonics(f0_hz):
-    wave = pulse_train(torch.full((1, 20), f0_hz), 160, 16000)[0].numpy()
+    wave = pulse_train(torch.full((1, 20), f0_hz), 16000)[0].numpy()
     time = np.arange(1, 3201) / 16000
     count = math.floor(7999 / f0_hz)
     cosines = sum(np.cos(2 * np.pi * f0_hz * harmonic * time) for harmonic in range(1, count + 1))
@@ -24,11 +24,11 @@ def test_pulses_are_the_sum_of_all_harmonics(f0_hz):
 
 def test_pulses_fall_silent_where_there_is_no_pitch_and_cut_windows_equal_the_whole():
     f0_hz = torch.tensor([[120.0] * 10 + [0.0] * 5 + [180.0] * 10])
-    whole = pulse_train(f0_hz, 160, 16000)
+    whole = pulse_train(f0_hz, 16000)
     assert not whole[:, 1600:2400].any() and whole[:, 2400:].abs().max() > 1
     from rvc_core.nn.generator import frame_phase
 
-    later = pulse_train(f0_hz[:, 18:], 160, 16000, frame_phase(f0_hz, 160, 16000)[:, 18])
+    later = pulse_train(f0_hz[:, 18:], 16000, frame_phase(f0_hz)[:, 18])
     assert torch.allclose(later, whole[:, 18 * 160 :], atol=2e-3)
 
 
@@ -46,7 +46,7 @@ def test_filters_that_do_nothing_give_the_pulses_back():
     f0_hz = torch.full((2, 30), 150.0)
     out = decoder(0.0, -80.0)(torch.randn(2, 64, 30), torch.randn(2, 64, 1), f0_hz)
     assert out.shape == (2, 1, 4800)
-    assert torch.allclose(out[:, 0], pulse_train(f0_hz, 160, 16000), atol=1e-4)
+    assert torch.allclose(out[:, 0], pulse_train(f0_hz, 16000), atol=1e-4)
 
 
 @torch.no_grad()

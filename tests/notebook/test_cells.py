@@ -22,12 +22,11 @@ import soundfile
 from matplotlib.image import imread
 
 from histories import simulate
-from rvc_core.audio.quality import measure
 from rvc_core.audio.waveform import Audio
 from rvc_core.errors import ResourceError, StageOrderError, WeightsError
 from rvc_core.experiment import Experiment
 from rvc_core.notebook import listening, outcome, plots, tensorboard_server, watching
-from rvc_core.notebook.compare import Comparison, chosen, equally_loud, preferences, record_choice
+from rvc_core.notebook.compare import Comparison, chosen, preferences, record_choice
 from rvc_core.notebook.tensorboard_server import show, start, stop
 from rvc_core.notebook.texts import LANGUAGES
 from rvc_core.system.files import write_jsonl
@@ -401,12 +400,3 @@ def test_the_players_are_widgets_that_click_through_to_the_outcome(tmp_path: Pat
     buttons[2].click()
     assert panel.layout.display == "none" and "recommended" in ending.value
     assert len(made.layout.choices.read_text().splitlines()) == 2
-
-
-def test_all_voices_are_equally_loud_and_none_clips() -> None:
-    spoken = {
-        epoch: Audio(phrase(epoch, seconds=2.0).samples * gain, 16000) for epoch, gain in ((1, 0.1), (2, 0.9), (3, 1.2))
-    }
-    levels = [measure(audio).level_db for audio in equally_loud(spoken).values()]
-    assert max(levels) - min(levels) < 0.5
-    assert max(np.abs(audio.samples).max() for audio in equally_loud(spoken).values()) < 0.9

@@ -135,7 +135,7 @@ def test_a_player_says_where_the_whole_file_is(
     song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str
 ) -> None:
     marks = {"colab": {"COLAB_RELEASE_TAG": "r"}, "kaggle": {"KAGGLE_KERNEL_RUN_TYPE": "Batch"}, "local": {}}[platform]
-    monkeypatch.setattr(results, "detect", lambda: detect(marks, exists=lambda path: False))
+    monkeypatch.setattr(players, "detect", lambda: detect(marks, exists=lambda path: False))
     (tmp_path / "notebooks").mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
     output = tmp_path / "converted" / "my song #1 <b>.wav"

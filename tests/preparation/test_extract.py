@@ -10,7 +10,7 @@ import pytest
 
 from rvc_core.audio.waveform import Audio
 from rvc_core.errors import AudioError, DatasetError, MismatchError, ResourceError, StageOrderError
-from rvc_core.features.content import WindowedEncoder
+from rvc_core.features.content import ContentEncoder
 from rvc_core.features.pitch import pitch_estimator
 from rvc_core.features.retrieval import FeatureIndex
 from rvc_core.preparation import extract as extract_module
@@ -43,7 +43,7 @@ class Counting:
             means = np.lib.stride_tricks.sliding_window_view(samples, 400)[::320].mean(1, keepdims=True)
             return np.repeat(means, width, 1)
 
-        return WindowedEncoder(name, width, self.identity, device, encode)
+        return ContentEncoder(name, width, self.identity, device, encode)
 
 
 @pytest.fixture

@@ -30,13 +30,13 @@ def _repeat(turn: Turn) -> Turn:
 
 
 def _eager(networks: Networks, count: int) -> list[dict[str, float]]:
-    return [train_step(networks, _batch(number), TINY, epsilons="2023").values() for number in range(count)]
+    return [train_step(networks, _batch(number)).values() for number in range(count)]
 
 
 def test_recorded_steps_on_padded_batches_are_those_of_batches_as_they_are(networks: Networks) -> None:
     twin = copy.deepcopy(networks)
     expected = _eager(networks, 6)
-    graphs = StepGraphs(twin, epsilons="2023", record=_repeat)
+    graphs = StepGraphs(twin, record=_repeat)
     for number in range(6):
         assert graphs.step(_batch(number)).values() == pytest.approx(expected[number], rel=2e-4)
     assert [*graphs.recorded] == [(3, 100)]
@@ -45,8 +45,8 @@ def test_recorded_steps_on_padded_batches_are_those_of_batches_as_they_are(netwo
 def test_a_part_of_a_batch_says_what_the_whole_is_in_a_recorded_step_too(networks: Networks) -> None:
     twin = copy.deepcopy(networks)
     parts = [replace(_batch(number), share=0.6, whole_frames=200 + number) for number in range(5)]
-    expected = [train_step(networks, part, TINY, epsilons="2023").values() for part in parts]
-    graphs = StepGraphs(twin, epsilons="2023", record=_repeat)
+    expected = [train_step(networks, part).values() for part in parts]
+    graphs = StepGraphs(twin, record=_repeat)
     for part, values in zip(parts, expected, strict=True):
         assert graphs.step(part).values() == pytest.approx(values, rel=2e-4)
 
@@ -64,7 +64,7 @@ def test_training_goes_on_where_steps_cannot_be_recorded_and_says_so_once(networ
     portions = Portions(3)
     portions.tell = said.append
     expected = _eager(networks, 6)
-    graphs = StepGraphs(twin, epsilons="2023", portions=portions, record=refuse)
+    graphs = StepGraphs(twin, portions=portions, record=refuse)
     found = [graphs.step(_batch(number)).values() for number in range(6)]
     assert found == [pytest.approx(values, rel=1e-6) for values in expected]
     assert len(said) == 1 and "without CUDA graphs" in said[0] and "not permitted when stream is capturing" in said[0]
@@ -73,7 +73,7 @@ def test_training_goes_on_where_steps_cannot_be_recorded_and_says_so_once(networ
 
 def test_graphs_give_way_before_clips_do_when_memory_runs_out(networks: Networks) -> None:
     portions = Portions(3)
-    graphs = StepGraphs(networks, epsilons="2023", portions=portions, record=_repeat)
+    graphs = StepGraphs(networks, portions=portions, record=_repeat)
     for number in range(3):
         graphs.step(_batch(number))
     assert graphs.recorded
@@ -88,7 +88,7 @@ def test_graphs_give_way_before_clips_do_when_memory_runs_out(networks: Networks
 
 
 def test_batches_that_pass_in_portions_are_not_recorded(networks: Networks) -> None:
-    graphs = StepGraphs(networks, epsilons="2023", portions=Portions(2), record=_repeat)
+    graphs = StepGraphs(networks, portions=Portions(2), record=_repeat)
     for number in range(4):
         graphs.step(_batch(number))
     assert not graphs.recorded

@@ -61,7 +61,7 @@ def clip() -> ClipTensors:
 @pytest.mark.parametrize("name", ["bf16", "fp16"])
 def test_a_format_that_is_right_is_used_and_nothing_is_moved(networks: Networks, clip: ClipTensors, name: str) -> None:
     before = [weight.clone() for weight in networks.generator.parameters()]
-    chosen = choose_precision(name, networks, clip, TINY, epsilons="2023")
+    chosen = choose_precision(name, networks, clip)
     assert chosen.name == name and "cosine" in chosen.reason
     assert networks.dtype is torch.float32 and not networks.scaler.is_enabled()
     for old, weight in zip(before, networks.generator.parameters(), strict=True):
@@ -91,11 +91,11 @@ def test_a_format_that_is_wrong_is_refused(
 
     monkeypatch.setattr(type(networks.generator.dec), "forward", forward)
     monkeypatch.setattr(precision, "native_precision", lambda device: precision.Precision("bf16", "made for it"))
-    chosen = choose_precision("auto", networks, clip, TINY, epsilons="2023")
+    chosen = choose_precision("auto", networks, clip)
     assert chosen.name == "fp32"
     assert all(f"{name} is wrong on this device: mel" in chosen.reason for name in ("bf16", "fp16"))
     with pytest.raises(ResourceError, match="bf16 is wrong") as caught:
-        choose_precision("bf16", networks, clip, TINY, epsilons="2023")
+        choose_precision("bf16", networks, clip)
     assert "fp32" in caught.value.hint
 
 
@@ -110,10 +110,10 @@ def test_a_card_whose_bfloat16_is_wrong_uses_float16(
 
     monkeypatch.setattr(precision, "compare", wrong_in_bfloat16)
     monkeypatch.setattr(precision, "native_precision", lambda device: precision.Precision("bf16", "made for it"))
-    chosen = choose_precision("auto", networks, clip, TINY, epsilons="2023")
+    chosen = choose_precision("auto", networks, clip)
     assert chosen.name == "fp16" and "bf16 is wrong on this device" in chosen.reason
 
 
 def test_float32_beside_itself_has_no_difference(networks: Networks, clip: ClipTensors) -> None:
-    nepers, cosine, length = compare(torch.float32, networks, clip, TINY, epsilons="2023")
+    nepers, cosine, length = compare(torch.float32, networks, clip)
     assert nepers == 0 and cosine == pytest.approx(1) and length == pytest.approx(1)

@@ -55,7 +55,7 @@ def _step(
             gradients[part] = [weight.grad.clone() for weight in weights if weight.grad is not None]
 
         hooks.append(getattr(networks, f"{part}_optimizer").register_step_pre_hook(note))
-    values = train_step(networks, batch, TINY, epsilons="2023", portions=portions, ranks=ranks).values()
+    values = train_step(networks, batch, portions=portions, ranks=ranks).values()
     for hook in hooks:
         hook.remove()
     return values, gradients["generator"] + gradients["discriminator"]
@@ -63,14 +63,14 @@ def _step(
 
 def test_both_networks_move(networks: Networks) -> None:
     before = copy.deepcopy((networks.generator.state_dict(), networks.discriminator.state_dict()))
-    train_step(networks, _batch(), TINY, epsilons="2023")
+    train_step(networks, _batch())
     for old, network in zip(before, (networks.generator, networks.discriminator), strict=True):
         moved = [not torch.equal(old[key], value) for key, value in network.state_dict().items()]
         assert sum(moved) > 0.9 * len(moved)
 
 
 def test_totals_are_the_sums_of_their_parts(networks: Networks) -> None:
-    values = train_step(networks, _batch(), TINY, epsilons="2023").values()
+    values = train_step(networks, _batch()).values()
     critics = len(TINY.discriminator_periods) + 1
     judged = sum(values[f"loss/g/{index}"] for index in range(critics))
     assert values["loss/g/total"] == pytest.approx(
@@ -190,7 +190,7 @@ def test_a_loss_that_is_no_number_moves_nothing(networks: Networks, part: str, m
         lambda logits: losses.distance_to_real(logits) * torch.nan,
     )
     before = copy.deepcopy(getattr(networks, part).state_dict())
-    values = train_step(networks, _batch(), TINY, epsilons="2023").values()
+    values = train_step(networks, _batch()).values()
     assert not all(map(math.isfinite, values.values()))
     assert all(torch.equal(before[key], value) for key, value in getattr(networks, part).state_dict().items())
 
@@ -199,7 +199,7 @@ def test_infinite_gradients_under_a_scaler_halve_its_scale_and_move_nothing(netw
     networks.compute_in(torch.float16)
     networks.scaler = GradScaler("cpu", init_scale=2.0**60)
     before = copy.deepcopy(networks.generator.state_dict())
-    values = train_step(networks, _batch(), TINY, epsilons="2023").values()
+    values = train_step(networks, _batch()).values()
     assert all(math.isfinite(value) for tag, value in values.items() if tag.startswith("loss/"))
     assert networks.scaler.get_scale() == 2.0**59
     assert all(torch.equal(before[key], value) for key, value in networks.generator.state_dict().items())
@@ -210,7 +210,7 @@ def test_the_scale_of_gradients_changes_neither_their_norm_nor_the_step(networks
     for each, scale in ((networks, 2.0**6), (twin, 2.0**9)):
         each.compute_in(torch.float16)
         each.scaler = GradScaler("cpu", init_scale=scale)
-        found.append(train_step(each, _batch(), TINY, epsilons="2023").values())
+        found.append(train_step(each, _batch()).values())
         assert each.scaler.get_scale() == scale
     for tag in ("grad_norm_d", "grad_norm_g"):
         assert found[1][tag] == pytest.approx(found[0][tag], rel=0.01)
@@ -238,7 +238,7 @@ def test_copies_in_half_precision_follow_the_weights(networks: Networks, part: s
 
     assert farthest() < 2**-8
     networks.set_learning_rate(0.1)
-    train_step(networks, _batch(), TINY, epsilons="2023")
+    train_step(networks, _batch())
     assert farthest() < 2**-8
     network.load_state_dict(beginning)
     assert farthest() < 2**-8

@@ -33,7 +33,7 @@ def test_batches_hold_clips_of_similar_length_and_follow_the_seed() -> None:
 
 def test_parts_of_a_clip_are_cut_to_the_same_frames(tiny: None, tmp_path: Path) -> None:
     layout = experiment(tmp_path, seconds=1.3)
-    store = ClipStore(read_filelist(layout.filelist), TINY, "2023")
+    store = ClipStore(read_filelist(layout.filelist), TINY)
     clip = store[0]
     assert clip.frames == 2 * ((20800 - 400) // 320 + 1)
     assert clip.content.shape == (clip.frames, 8) and clip.spectrogram.shape == (513, clip.frames)
@@ -43,7 +43,7 @@ def test_parts_of_a_clip_are_cut_to_the_same_frames(tiny: None, tmp_path: Path) 
 
 def test_a_batch_is_padded_at_the_end_only(tiny: None, tmp_path: Path) -> None:
     lists = (experiment(tmp_path, name, clips=1, seconds=length).filelist for name, length in (("a", 1.5), ("b", 0.9)))
-    long, short = (ClipStore(read_filelist(filelist), TINY, "2023")[0] for filelist in lists)
+    long, short = (ClipStore(read_filelist(filelist), TINY)[0] for filelist in lists)
     batch = Batch.of([long, short], torch.device("cpu"))
     assert batch.lengths.tolist() == [long.frames, short.frames]
     assert torch.equal(batch.wave[1, 0, : short.frames * 160], short.wave)
@@ -52,7 +52,7 @@ def test_a_batch_is_padded_at_the_end_only(tiny: None, tmp_path: Path) -> None:
 
 def test_long_clips_give_another_excerpt_in_each_epoch_with_all_parts_in_step(tiny: None, tmp_path: Path) -> None:
     spec = replace(TINY, excerpt_frames=50)
-    store = ClipStore(read_filelist(experiment(tmp_path, clips=1, seconds=2.0).filelist), spec, "2023")
+    store = ClipStore(read_filelist(experiment(tmp_path, clips=1, seconds=2.0).filelist), spec)
     whole, found = store[0], []
     for epoch in range(6):
         [batch] = store.batches(4, seed=(1, epoch), skip=0, device=torch.device("cpu"))
@@ -68,7 +68,7 @@ def test_long_clips_give_another_excerpt_in_each_epoch_with_all_parts_in_step(ti
 
 @pytest.mark.parametrize("share", [0.99, 1.0])
 def test_clips_move_to_a_device_if_all_of_them_fit(tiny: None, tmp_path: Path, share: float) -> None:
-    store = ClipStore(read_filelist(experiment(tmp_path, clips=3).filelist), TINY, "2023")
+    store = ClipStore(read_filelist(experiment(tmp_path, clips=3).filelist), TINY)
     clips = [store[index] for index in range(3)]
     fits = store.reside(torch.device("meta"), share * sum(clip.bytes for clip in clips))
     assert fits is (share == 1.0)
@@ -88,11 +88,11 @@ def test_clips_that_are_read_ahead_make_the_same_batches(
     """There is room for two of seven clips; batches and their noise are those of a cache with room for all."""
     spec, layout = replace(TINY, excerpt_frames=70), experiment(tmp_path, clips=7)
     files, device = read_filelist(layout.filelist), torch.device("cpu")
-    whole = ClipStore(files, spec, "2023")
+    whole = ClipStore(files, spec)
     monkeypatch.setattr(dataset, "_CACHE_BYTES", int(2.5 * whole[0].bytes))
     for epoch in range(2):
         options = {"seed": (1, epoch), "skip": epoch, "device": device, "place": (epoch, 2)}
-        expected, found = ([*store.batches(2, **options)] for store in (whole, ClipStore(files, spec, "2023")))
+        expected, found = ([*store.batches(2, **options)] for store in (whole, ClipStore(files, spec)))
         assert len(found) == len(expected) == 4 - epoch
         for one, other in zip(found, expected, strict=True):
             assert all(torch.equal(*pair) for pair in zip(one.tensors(), other.tensors(), strict=True))
@@ -105,7 +105,7 @@ def test_what_goes_wrong_while_reading_ahead_is_told_in_its_turn_and_nothing_run
 ) -> None:
     monkeypatch.setattr(dataset, "_CACHE_BYTES", 1)
     layout = experiment(tmp_path, clips=6)
-    store = ClipStore(read_filelist(layout.filelist), TINY, "2023")
+    store = ClipStore(read_filelist(layout.filelist), TINY)
     options = {"seed": (1, 1), "skip": 0, "device": torch.device("cpu")}
     [*store.batches(1, **options)]
     (layout.features(8) / "3_0.npy").unlink()
@@ -147,4 +147,4 @@ def test_damaged_features_are_named(tiny: None, tmp_path: Path, damage: str) -> 
     else:
         np.save(file, features * np.nan if damage == "nan" else features[:, :5])
     with pytest.raises(DatasetError, match="0_0"):
-        ClipStore(read_filelist(layout.filelist), TINY, "2023")[0]
+        ClipStore(read_filelist(layout.filelist), TINY)[0]
