@@ -14,7 +14,6 @@ from ..verdict.overtraining import verdict_of_experiment
 from ..workspace.dataset import ClipTensors
 from ..workspace.layout import Layout
 from ..workspace.metrics import MetricsLog
-from ..workspace.retention import dated_voices
 from ..workspace.voice_file import average, load_voice, save_voice, synthesizer_of
 from .validate import speak
 from .validation import Validation
@@ -28,8 +27,8 @@ def average_if_better(layout: Layout, validation: Validation, log: MetricsLog, d
 
     It is measured like every voice. Without enough validations the last voice stays.
     """
-    voices = sorted(dated_voices(layout).items())
-    chosen = [path for step, path in voices if 2 * step >= voices[-1][0]]
+    halves = {row["path"]: layout.root / row["path"] for row in log.voices if 2 * row["step"] >= log.voices[-1]["step"]}
+    chosen = [path for path in halves.values() if path.exists()]
     if len(chosen) < _LEAST:
         return
     made, first = average(chosen), load_voice(chosen[0]).info.epoch
