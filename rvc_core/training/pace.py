@@ -48,7 +48,7 @@ class Pace:
         torch.set_num_threads(self._tuner.threads)
 
     def has_time(self, validation_seconds: float) -> bool:
-        """Whether another step fits into the budget, and the last validations and a checkpoint after it."""
+        """Whether another step fits into the budget, and a last validation and checkpoint after it."""
         return self._budget.allows(self.step_seconds + validation_seconds + self.save_seconds)
 
     def outlook(self, position: Position, steps_left: int, steps_per_epoch: int) -> str:

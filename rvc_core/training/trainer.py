@@ -145,7 +145,7 @@ class Trainer:
         if asked:
             wish = "interrupt" if asked[0] == "interrupt" else "stop"
         else:
-            wish = "" if self.pace.has_time(2 * self.validation.seconds) else "time"
+            wish = "" if self.pace.has_time(self.validation.seconds) else "time"
         return _ENDINGS[self.ranks.most(_ENDINGS.index(wish))]
 
     def step(self, batch: Batch) -> bool:

@@ -34,7 +34,7 @@ from rvc_core.progress import Silent
 from rvc_core.settings import TrainSettings
 from rvc_core.system.documents import read_json
 from rvc_core.training import graphs as graphs_module
-from rvc_core.training import guards, start, step
+from rvc_core.training import final_voice, guards, start, step
 from rvc_core.training import train as train_entry
 from rvc_core.training import trainer as train_module
 from rvc_core.training.memory import Memory
@@ -606,7 +606,7 @@ def test_forty_kills_lose_nothing(tiny: None, tmp_path: Path) -> None:
 def test_a_voice_that_does_not_speak_is_not_called_done(
     tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: torch.Tensor
 ) -> None:
-    monkeypatch.setattr(train_module, "speak", lambda *_: said)
+    monkeypatch.setattr(final_voice, "speak", lambda *_: said)
     with pytest.raises(CheckpointError, match="does not sound"):
         train(experiment(tmp_path), _settings(epochs=1))
 
