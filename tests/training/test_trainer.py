@@ -33,10 +33,9 @@ from rvc_core.experiment import Experiment
 from rvc_core.progress import Silent
 from rvc_core.settings import TrainSettings
 from rvc_core.system.documents import read_json
-from rvc_core.training import graphs as graphs_module
 from rvc_core.training import final_voice, guards, start, step
+from rvc_core.training import graphs as graphs_module
 from rvc_core.training import train as train_entry
-from rvc_core.training import trainer as train_module
 from rvc_core.training.memory import Memory
 from rvc_core.training.saves import Saves
 from rvc_core.training.step import train_step
