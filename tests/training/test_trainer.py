@@ -660,7 +660,7 @@ def test_a_disk_that_fills_loses_nothing(
     ballast.unlink()
     whole = experiment(tmp_path, "whole")
     for each in (layout, whole):
-        report = train(each, _settings(epochs=10))
+        report = train(each, _settings(epochs=14))
         assert report.resumed_from == (saved if each is layout else None)
     assert _same_weights(whole, layout)
 
