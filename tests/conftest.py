@@ -16,6 +16,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # tests share tests/synth.py
 
 import pytest  # noqa: E402
 
+# Files with tests of half a minute and more. They run first: at the end of the suite one core would wait for the other.
+_LONGEST = ("test_browser.py", "test_journey.py", "_on_gpu.py")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the slow proofs too (minutes each)")
@@ -23,6 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.path.name.endswith(_LONGEST))
     if config.getoption("--slow"):
         return
     for item in items:

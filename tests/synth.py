@@ -79,7 +79,7 @@ def phrase(
     return replace(spoken, **{name: getattr(spoken, name).copy() for name in ("samples", "f0_hz", "voiced")})
 
 
-@cache  # many tests need the same phrases, and a second of speech takes 20 ms
+@cache  # many tests need the same phrases
 def _spoken(seed: int, f0_hz: float, seconds: float, speaker: int, sample_rate: int, noise_db: float | None) -> Phrase:
     random, voice = np.random.default_rng(seed), SPEAKERS[speaker]
     time = np.arange(round(seconds * sample_rate)) / sample_rate

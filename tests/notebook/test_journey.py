@@ -588,7 +588,8 @@ def test_a_mount_that_died_is_mounted_again_or_named_in_one_sentence(
 
     takes = colab / "drive" / "MyDrive" / "takes"
     notebook.begin("alice", dataset=str(takes), songs=str(takes), place="none")
-    shutil.copytree(voice_folder("target"), takes)
+    takes.mkdir(parents=True)
+    shutil.copy(next(voice_folder("target").glob("*.flac")), takes)
     cells_ = (notebook.recordings, notebook.report, notebook.songs)
     for cell in cells_:
         drive.DEAD.add(str(colab / "drive"))

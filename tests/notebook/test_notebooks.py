@@ -43,17 +43,9 @@ def test_the_notebooks_make_a_voice_a_file_and_a_comparison(
     for number in range(3):
         Audio(phrase(number, seconds=4.0).samples, 16000).save(tmp_path / "takes" / f"{number}.wav")
     Audio(phrase(7, seconds=2.0, speaker=1).samples, 16000).save(tmp_path / "song.wav")
-    trained = _execute(
-        "batch_train",
-        tmp_path,
-        name="Алиса",
-        dataset=str(tmp_path / "takes"),
-        preset="nano",
-        epochs=1,
-        batch_size=4,
-        f0_method="dio",
-        holdout_minutes=0.05,
-    )
+    takes = str(tmp_path / "takes")
+    settings = {"preset": "nano", "epochs": 1, "batch_size": 4, "f0_method": "dio", "holdout_minutes": 0.05}
+    trained = _execute("batch_train", tmp_path, name="Алиса", dataset=takes, **settings)
     assert trained["train"]["epochs"] == 1 and trained["train"]["heldout_mel_last"] > 0
     told, inputs = io.StringIO(), {"inputs": str(tmp_path / "song.wav"), "output": str(tmp_path / "out")}
     chosen = {"voice": "Алиса", "f0_method": "dio", "output_format": "flac"}
@@ -79,17 +71,7 @@ def test_the_notebooks_make_a_voice_a_file_and_a_comparison(
     )
     assert [Path(file["path"]).is_file() for file in heard["files"]] == [True]
     assert heard["chosen"] == 1 and Path(heard["exported"][0]).suffix == ".zip"
-    again = _execute(
-        "batch_train",
-        tmp_path,
-        name="Алиса",
-        dataset=str(tmp_path / "takes"),
-        preset="nano",
-        epochs=1,
-        batch_size=4,
-        f0_method="dio",
-        holdout_minutes=0.05,
-    )
+    again = batch.train_voice("Алиса", takes, str(tmp_path / "again.json"), settings)  # as a cell calls it
     assert again["prepare"]["skipped"] and again["train"]["resumed_from"] == trained["train"]["steps"]
 
 
