@@ -167,7 +167,7 @@ def _description(target: str, python: str, with_torch: bool) -> dict[str, Any]:
 def _write(output: Path, files: dict[str, Path], facts: dict[str, Any]) -> None:
     """Write the archive. It appears only after every file in it was read again and has the right hash."""
     entries = {name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for name, path in files.items()}
-    ensure_room(output.parent, sum(entry["bytes"] for entry in entries.values()), is_output=True)
+    ensure_room(output.parent, sum(path.stat().st_size for path in files.values()), is_output=True)
     with replace_atomically(output) as temporary:
         with zipfile.ZipFile(temporary, "w") as archive:  # not compressed: wheels and weights are already
             archive.writestr("manifest.json", json.dumps({**facts, "files": entries}, indent=1))

@@ -7,6 +7,7 @@ visits every vector, which is exact and slower.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -57,9 +58,8 @@ class FeatureIndex:
         """
         features = np.ascontiguousarray(features, np.float32)
         features = features[np.random.default_rng(settings.seed).permutation(len(features))]
-        try:
-            import faiss
-        except ImportError:
+        faiss = _faiss()
+        if faiss is None:
             return cls.of(replace(IndexArrays.flat(features[: settings.max_vectors]), note=note or {}))
         if len(features) > settings.max_vectors:
             kmeans = faiss.Kmeans(
@@ -243,3 +243,11 @@ def mix_neighbours(query: np.ndarray, squared_distance: np.ndarray, neighbours: 
     retrieved = np.einsum("tk,tkd->td", weight.astype(np.float32), np.where(there[..., None], neighbours, 0))
     share = rate * there.any(1, keepdims=True)
     return ((1 - share) * query + share * retrieved).astype(np.float32)
+
+
+def _faiss() -> ModuleType | None:
+    try:
+        import faiss
+    except ImportError:
+        return None
+    return faiss
