@@ -36,9 +36,7 @@ class RMVPE(nn.Module):
         super().__init__()
         self.unet = _UNet(channels)
         self.cnn = nn.Conv2d(channels, 3, 3, padding=1)
-        self.fc = nn.Sequential(
-            _BidirectionalGRU(3 * MELS, _HIDDEN), nn.Linear(2 * _HIDDEN, BINS), nn.Dropout(0.25), nn.Sigmoid()
-        )
+        self.fc = nn.Sequential(_BidirectionalGRU(), nn.Linear(2 * _HIDDEN, BINS), nn.Dropout(0.25), nn.Sigmoid())
 
     def forward(self, log_mel: Tensor) -> Tensor:
         frames = log_mel.shape[-1]
@@ -161,9 +159,9 @@ class _Block(nn.Module):
 
 
 class _BidirectionalGRU(nn.Module):
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.gru = nn.GRU(width, hidden, batch_first=True, bidirectional=True)
+        self.gru = nn.GRU(3 * MELS, _HIDDEN, batch_first=True, bidirectional=True)
 
     def forward(self, frames: Tensor) -> Tensor:
         return self.gru(frames)[0]

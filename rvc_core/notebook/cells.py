@@ -109,7 +109,10 @@ def begin(
         session.lab.begin_again()
     else:
         bring_back(session)
-        session = with_known_dataset(session)
+        made = Layout.of(session.name)
+        if session.dataset == "" and session.name != DEMO and made.experiment.exists():
+            Session.remember(dataset=ExperimentRecord.load(made).dataset)
+        session = Session.load()
     layout = session.lab.layout
     left = session_minutes_left()
     print(state_of(layout, session))
@@ -180,14 +183,6 @@ def bring_back(session: Session) -> None:
                 session.take_settings(TrainSettings, save.settings)
     except StorageError as error:
         warn(str(error), error.hint)
-
-
-def with_known_dataset(session: Session) -> Session:
-    """The session; with no dataset given, that of the experiment of this name, if there is one."""
-    layout = Layout.of(session.name)
-    if session.dataset == "" and session.name != DEMO and layout.experiment.exists():
-        Session.remember(dataset=ExperimentRecord.load(layout).dataset)
-    return Session.load()
 
 
 def state_of(layout: Layout, session: Session) -> str:

@@ -15,17 +15,11 @@ from .devices import UNBUILT, choose_device, device_title
 from .platforms import child_environment, detect, home
 from .threads import choose_threads
 
+_NEEDED_PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "librosa", "transformers", "torchfcpe", "torchcrepe")
 _REPORTED_PACKAGES = (
-    "torch",
-    "torchaudio",
-    "numpy",
-    "scipy",
-    "librosa",
-    "transformers",
+    *_NEEDED_PACKAGES,
     "faiss-cpu",
     "faiss-gpu",
-    "torchfcpe",
-    "torchcrepe",
     "pyworld-prebuilt",
     "praat-parselmouth",
     "Resemblyzer",
@@ -36,7 +30,6 @@ _REPORTED_PACKAGES = (
     "ipywidgets",
     "tensorboard",
 )
-_NEEDED_PACKAGES = ("torch", "torchaudio", "numpy", "scipy", "librosa", "transformers", "torchfcpe", "torchcrepe")
 _OLDEST_TORCH = (2, 8)
 _SET_UP = "run: bash setup_env.sh"
 _COMFORTABLE_BYTES = 5 << 30  # a pair of checkpoints of a 48k voice takes 1 GB, and two pairs are kept

@@ -7,7 +7,7 @@ import os
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -114,23 +114,21 @@ class Follower:
 
     def __init__(self, file: Path, progress: Progress) -> None:
         self._file, self._progress = file, progress
-        self._seen, self._has_stalled = (
-            BeaconState(label="", total=0, done=0, said=0, note="", lines=[], time=0, usual_seconds=None),
-            False,
-        )
+        self._seen: Mapping[str, Any] = {"label": "", "total": 0, "done": 0, "said": 0}
+        self._has_stalled = False
 
     def look(self) -> None:
         """Show what is new since the last look. If the work stalls, say so once."""
         if not (now := read_state(self._file)):
             return
-        seen = self._seen
+        seen, done = self._seen, self._seen["done"]
         lines = now["lines"][seen["said"] - now["said"] :] if now["said"] > seen["said"] else []
         for line in lines:
             self._progress.say(line)
-        if (now["label"], now["total"]) != (seen["label"], seen["total"]) or now["done"] < seen["done"]:
+        if (now["label"], now["total"]) != (seen["label"], seen["total"]) or now["done"] < done:
             self._progress.start(now["label"], now["total"])
-            seen["done"] = 0
-        for _ in range(now["done"] - seen["done"]):
+            done = 0
+        for _ in range(now["done"] - done):
             self._progress.advance(now["note"])
         stall = stalled(now)
         if stall and not self._has_stalled:

@@ -101,8 +101,16 @@ def start(
                 hint=f"wait for it, or end it with: rvc stop {typed(layout.name)}",
             )
         keeper, begins = _begin_keeper(layout)
-        told = {"log_begins": begins, "settings": settings.stamp(), "state": "running"}
-        write_json(layout.run, _identity(keeper.pid) | told)
+        record = {
+            "pid": keeper.pid,
+            "started_ticks": started_ticks(keeper.pid),  # with the number, it is one process of all that ever ran
+            "host": socket.gethostname(),
+            "began": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "log_begins": begins,
+            "settings": settings.stamp(),
+            "state": "running",
+        }
+        write_json(layout.run, record)
     order = {"settings": settings.stamp(), "runtime": runtime.stamp(), "mirror": mirror.stamp()}
     assert keeper.stdin is not None
     with contextlib.suppress(BrokenPipeError), keeper.stdin as stdin:  # the keeper waits for its end
@@ -117,16 +125,6 @@ def _refuse_unready(layout: Layout) -> None:
             f"{layout.filelist} is missing: features were not extracted",
             hint=f"run: rvc extract {typed(layout.name)}",
         )
-
-
-def _identity(process: int) -> dict[str, Any]:
-    """A process among all that ever had its number."""
-    return {
-        "pid": process,
-        "started_ticks": started_ticks(process),
-        "host": socket.gethostname(),
-        "began": time.strftime("%Y-%m-%d %H:%M:%S"),
-    }
 
 
 def _begin_keeper(layout: Layout) -> "tuple[subprocess.Popen[bytes], int]":

@@ -41,8 +41,8 @@ class StepGraphs:
     --------
     >>> from rvc_core.presets import preset
     >>> networks = Networks.fresh(preset("nano"), seed=1, device=torch.device("cpu"))
-    >>> StepGraphs(networks).can_record          # a CPU has no graphs
-    False
+    >>> StepGraphs(networks).recorded          # nothing yet, and a CPU has no graphs
+    {}
     """
 
     def __init__(
@@ -60,11 +60,6 @@ class StepGraphs:
         self._portions.spare = self.clear
         self.recorded: dict[tuple[int, int], tuple[Batch, Step, list[Turn]]] = {}
         self._seen = Counter[tuple[int, int]]()
-
-    @property
-    def can_record(self) -> bool:
-        """Whether steps are still recorded."""
-        return self._record is not None
 
     def clear(self) -> bool:
         """Give back the memory of all graphs, and record no more; returns whether there was any."""

@@ -1,6 +1,5 @@
 """How a training begins: its clips, its batch size, and weights from base models or from the newest checkpoint."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -78,16 +77,6 @@ def _of_groups(layout: Layout, files: list[ClipFiles], wanted: list[str]) -> lis
 
 
 # -- batch size ----------------------------------------------------------------------------------------------------
-def with_batch_size(
-    settings: TrainSettings, checkpoint: Checkpoint | None, processes: int, measured: Callable[[], int]
-) -> TrainSettings:
-    """Settings whose ``auto`` is a number: the checkpoint's, so that another card resumes with the same batches."""
-    if settings.batch_size != "auto":
-        return settings
-    known = checkpoint.state.get("clips_per_step", 0) if checkpoint else 0
-    return settings.model_copy(update={"batch_size": max(1, known // processes) if known else measured()})
-
-
 def measured_batch_size(
     spec: VoiceSpec, clips: ClipStore | list[ClipTensors], settings: TrainSettings, device: torch.device
 ) -> int:

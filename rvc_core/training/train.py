@@ -196,27 +196,18 @@ def _opened(
     device = torch.device(own_device(choose_device(runtime.device).name))
     pace = Pace(device, runtime.threads, budget)
     data = start.load_data(layout, spec, record.speaker_names, settings, device)
-    asked, settings = (
-        settings,
-        start.with_batch_size(
-            settings,
-            checkpoint,
-            ranks.count,
-            lambda: start.measured_batch_size(spec, data.clips, settings, device),
-        ),
-    )
+    asked = settings.stamp()
+    if settings.batch_size == "auto":  # the checkpoint's, so that another card resumes with the same batches
+        known = checkpoint.state.get("clips_per_step", 0) if checkpoint else 0
+        size = max(1, known // ranks.count) if known else start.measured_batch_size(spec, data.clips, settings, device)
+        settings = settings.model_copy(update={"batch_size": size})
     networks = Networks.fresh(spec, seed=settings.seed, device=device)
     trainer = Trainer(layout, settings, ranks, networks, data, pace)
     trainer.progress = progress
     trainer.portions.tell = progress.say
     if ranks.is_first:
         trainer.validation.examiner = Examiner(
-            layout,
-            spec,
-            data.info,
-            data.heldout,
-            unlike=settings.unlike,
-            device=str(device),
+            layout, spec, data.info, data.heldout, unlike=settings.unlike, device=str(device)
         )
     start.ensure_room_for_checkpoints(layout, networks, settings.keep_checkpoints, progress)
     how = trainer.load(checkpoint)
@@ -225,7 +216,7 @@ def _opened(
     precision = choose_precision(wanted, networks, data.clips[0])
     networks.compute_in(precision.dtype, scaler=checkpoint.state.get("scaler") if checkpoint else None)
     if ranks.is_first:
-        stamp(layout, "train", {"settings": asked.stamp()})
+        stamp(layout, "train", {"settings": asked})
         config = experiment_config(spec, settings, trainer.batch_size, trainer.learning_rate)
         write_json(layout.config, config)
     _announce(trainer, precision, how)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ..errors import MismatchError, SettingsError, WeightsError
-from ..features.faiss_file import read_note
+from ..features.faiss_file import read_note, save_arrays
 from ..features.retrieval import FeatureIndex
 from ..presets import VoiceSpec
 from ..system.files import folder_atomically
@@ -133,4 +133,4 @@ def save_index(layout: Layout, index: FeatureIndex, voice: VoiceFile) -> None:
     if voice.info.content_identity:
         note["content_identity"] = voice.info.content_identity
     path = layout.index(max(1, index.lists), voice.spec.version)
-    FeatureIndex.of(replace(index.arrays, note=note)).save(path)
+    save_arrays(path, replace(index.arrays, note=note))

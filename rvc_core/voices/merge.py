@@ -13,6 +13,7 @@ import torch
 
 from ..errors import CheckpointError, MismatchError, RVCError, SettingsError
 from ..features.content import content_name
+from ..features.faiss_file import load_arrays, save_arrays
 from ..features.retrieval import FeatureIndex
 from ..presets import VoiceSpec
 from ..settings import IndexSettings, text_of
@@ -120,8 +121,8 @@ def annotate(
     index, _ = find_index(path, voice)
     renamed = replace(voice, info=replace(voice.info, **given))
     save_voice(path, renamed)
-    if index is not None and (features := FeatureIndex.load(index)).note:
-        FeatureIndex.of(replace(features.arrays, note=features.note | {"name": renamed.info.name})).save(index)
+    if index is not None and (arrays := load_arrays(index)).note:
+        save_arrays(index, replace(arrays, note=arrays.note | {"name": renamed.info.name}))
     return reopened(path)
 
 

@@ -212,7 +212,8 @@ def import_voices(
         files, is_parcel = _arrived(str(source), Path(scratch), progress)
         voices, indexes, left_out = _readable(files, str(source))
         groups: dict[str, list[Path]] = {}
-        for path in sorted(voices, key=lambda path: _age(path, voices[path])):
+        ages = {path: (not _DATE.search(path.stem), one.info.epoch, one.info.step) for path, one in voices.items()}
+        for path in sorted(voices, key=lambda path: (ages[path], path.name)):
             groups.setdefault(_name_of(path, voices), []).append(path)
         if name and len(groups) > 1:
             raise SettingsError(f"one name for {len(groups)} voices: {', '.join(groups)}", hint="leave out --name")
@@ -296,10 +297,6 @@ def _readable(files: list[Path], source: str) -> tuple[dict[Path, VoiceFile], di
             hint="give a voice .pth of RVC or Applio; run rvc extract-voice on a G_ file; unpack zips inside zips",
         )
     return voices, indexes, left_out
-
-
-def _age(path: Path, voice: VoiceFile) -> tuple[bool, int, int, str]:
-    return not _DATE.search(path.stem), voice.info.epoch, voice.info.step, path.name
 
 
 def _name_of(path: Path, voices: dict[Path, VoiceFile]) -> str:

@@ -68,7 +68,7 @@ def test_training_goes_on_where_steps_cannot_be_recorded_and_says_so_once(networ
     found = [graphs.step(_batch(number)).values() for number in range(6)]
     assert found == [pytest.approx(values, rel=1e-6) for values in expected]
     assert len(said) == 1 and "without CUDA graphs" in said[0] and "not permitted when stream is capturing" in said[0]
-    assert not graphs.can_record and len(turns) == fails_at
+    assert graphs._record is None and len(turns) == fails_at
 
 
 def test_graphs_give_way_before_clips_do_when_memory_runs_out(networks: Networks) -> None:
@@ -84,7 +84,7 @@ def test_graphs_give_way_before_clips_do_when_memory_runs_out(networks: Networks
         return len(parts)
 
     assert portions.attempt(3, work) == 1
-    assert portions.clips == 3 and not graphs.recorded and not graphs.can_record
+    assert portions.clips == 3 and not graphs.recorded and graphs._record is None
 
 
 def test_batches_that_pass_in_portions_are_not_recorded(networks: Networks) -> None:
