@@ -212,7 +212,9 @@ def _compared(
         heard = f"somebody else speaks ({100 * share:.0f} % of it)"
         case = (share > 0, "red", heard, "remove it, or give each person a folder and use --speakers folders")
         made = finding("speaker", share, "of 1", case)
-        yield replace(made, places=merged([(round(float(one), 2), round(float(one) + WINDOW_SECONDS, 2)) for one in at]))
+        yield replace(
+            made, places=merged([(round(float(one), 2), round(float(one) + WINDOW_SECONDS, 2)) for one in at])
+        )
     mine = [one for one in copies if one.other == name]
     told = "".join(f"{one.seconds:.1f} s of it are in {one.one} too" for one in mine[:1])
     twice = sum(one.seconds for one in mine)

@@ -168,7 +168,7 @@ def _preset(material: Material, machine: Machine, begun: Begun | None, chosen: s
     elif half_khz >= khz:
         why = f"The recordings reach {khz:.1f} kHz, this preset {half_khz:g} kHz. A higher rate has nothing to learn."
     elif name in ("v2-48k", "nano-24k"):
-        why = f"The recordings reach {khz:.1f} kHz, this preset {half_khz:g} kHz. No preset for a {device} reaches higher."
+        why = f"The recordings reach {khz:.1f} kHz, this preset {half_khz:g} kHz. None for a {device} reaches higher."
     else:
         why = f"The recordings reach {khz:.1f} kHz, this preset {half_khz:g} kHz. The next higher one goes beyond them."
     return Line("preset", name, why, source)
@@ -197,9 +197,13 @@ def _epochs(material: Material, name: str, begun: Begun | None) -> Line:
     if material.grade == "good":
         why = f"A budget of {steps} steps of 8 clips, {percent} of the usual: an hour of clean sound bears more passes."
     elif material.grade:
-        why = f"A budget of {steps} steps of 8 clips, {percent} of the usual: a voice learns the recordings' faults too."
+        why = (
+            f"A budget of {steps} steps of 8 clips, {percent} of the usual: a voice learns the recordings' faults too."
+        )
     else:
-        why = f"A budget of {steps} steps of 8 clips, {percent} of the usual: the recordings are not here to be measured."
+        why = (
+            f"A budget of {steps} steps of 8 clips, {percent} of the usual: the recordings are not here to be measured."
+        )
     return Line("epochs", passes, why, f"{_GUIDES}#rounds-by-quality-and-minutes")
 
 
@@ -245,9 +249,7 @@ def _gpus(material: Material, machine: Machine, name: str, batch: Any, epochs: i
     return Line("gpus", 0 if all_of_them < one else 1, why, OTHER_CARDS)
 
 
-def _time(
-    steps: int, clips: int, step: tuple[float, str], machine: Machine, minutes: float | None
-) -> Iterator[Line]:
+def _time(steps: int, clips: int, step: tuple[float, str], machine: Machine, minutes: float | None) -> Iterator[Line]:
     """How long it takes, and in how many sessions."""
     seconds, source = step
     if not steps:
