@@ -8,7 +8,8 @@ from ..audio.waveform import frame_rms
 from ..features.pitch import HOP_SAMPLES, SAMPLE_RATE, PitchTrack
 
 LEAST_MINUTES = 60.0  # of less speech there are no groups
-_MOST_GROUPS, _LEAST_SEPARATION, _LEAST_SHARE = 4, 0.25, 0.05
+_MOST_GROUPS, _LEAST_SEPARATION, _LEAST_SHARE = 4, 0.45, 0.05
+_PITCH_AND_LEVEL, _AS_GOOD = [0, 2], 0.02  # the other features name groups, but blur them: see docs/survey.md
 _DOMINATES = 0.8
 _LOUD_SHARE, _SYLLABLE_DB = 0.1, 3.0  # a tenth of the loud frames' level; the rise of a syllable
 _WORDS = (("low", "high"), ("even", "lively"), ("quiet", "loud"), ("slow", "fast"), ("dark", "bright"))
@@ -50,7 +51,8 @@ def manner_of(samples_16k: np.ndarray, track: PitchTrack) -> np.ndarray:
 def grouped(manners: np.ndarray) -> list[str]:
     """Name the group of each clip (n, 5); all names are empty if the clips form no groups.
 
-    The number of groups is the one with the best silhouette, of two to four; below 0.25 there are none.
+    Pitch and level form the groups. Their number has the best silhouette, of two to four, or one more that is as good;
+    below 0.45 there are none. All five features name them.
 
     Examples
     --------
@@ -67,12 +69,12 @@ def grouped(manners: np.ndarray) -> list[str]:
     if len(rows) < 10 * _MOST_GROUPS:
         return [""] * len(manners)
     scaled = (rows - rows.mean(axis=0)) / np.maximum(rows.std(axis=0), 1e-6)
-    best, most = np.zeros(len(rows), int), _LEAST_SEPARATION
+    by, best, most = scaled[:, _PITCH_AND_LEVEL], np.zeros(len(rows), int), _LEAST_SEPARATION
     for count in range(2, _MOST_GROUPS + 1):
-        labels = KMeans(count, n_init=5, random_state=0).fit_predict(scaled)
-        separation = silhouette_score(scaled, labels, sample_size=2000, random_state=0)
-        if separation > most and np.bincount(labels).min() >= _LEAST_SHARE * len(rows):
-            best, most = labels, separation
+        labels = KMeans(count, n_init=5, random_state=0).fit_predict(by)
+        separation = silhouette_score(by, labels, sample_size=2000, random_state=0)
+        if separation > most - _AS_GOOD * best.any() and np.bincount(labels).min() >= _LEAST_SHARE * len(rows):
+            best, most = labels, max(most, separation)
     if not best.any():
         return [""] * len(manners)
     names = _names(np.array([scaled[best == label].mean(axis=0) for label in range(best.max() + 1)]))

@@ -168,7 +168,7 @@ def _preset(material: Material, machine: Machine, begun: Begun | None, chosen: s
     elif half_khz >= khz:
         why = f"The recordings reach {khz:.1f} kHz, this preset {half_khz:g} kHz. A higher rate has nothing to learn."
     elif name in ("v2-48k", "nano-24k"):
-        why = f"The recordings reach {khz:.1f} kHz, this preset {half_khz:g} kHz. No preset for a {device} reaches higher."
+        why = f"The recordings reach {khz:.1f} kHz, this preset {half_khz:g} kHz. None for a {device} reaches higher."
     else:
         why = f"The recordings reach {khz:.1f} kHz, this preset {half_khz:g} kHz. The next higher one goes beyond them."
     return Line("preset", name, why, source)

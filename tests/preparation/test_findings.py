@@ -19,6 +19,7 @@ from rvc_core.preparation import extract as extract_module
 from rvc_core.preparation import people, survey
 from rvc_core.preparation.extract import extract
 from rvc_core.preparation.findings import Finding, findings_of
+from rvc_core.preparation.manner import dominating, grouped, summed_up
 from rvc_core.preparation.repair import repair
 from rvc_core.preparation.survey import RecordingReport, inspect
 from rvc_core.settings import ExtractSettings, TrainSettings
@@ -225,6 +226,20 @@ def test_clips_are_grouped_by_manner_and_training_takes_the_chosen_ones(spoken: 
     with pytest.raises(DatasetError, match="there is no group 'shouted'") as error:
         load_data(spoken, record, TrainSettings(groups="shouted"), device)
     assert min(low) in error.value.hint
+
+
+def test_known_manners_are_found_by_pitch_and_level_and_the_usual_one_dominates() -> None:
+    """Movement, rate and brightness vary as much inside a manner as between them."""
+    random = np.random.default_rng(0)
+    usual, low, high = random.normal(size=(3, 100, 5)) * (1, 1, 2, 1, 1) + np.array([[[0]], [[-5]], [[5]]]) * (
+        *(1, 0, 2, 0, 0),
+    )
+    names = grouped(np.concatenate([usual, low, high]))
+    assert [len(set(names[start : start + 100])) for start in (0, 100, 200)] == [1, 1, 1]
+    assert (names[0], names[100], names[200]) == ("usual", "low-quiet", "high-loud")
+    names = grouped(np.concatenate([usual, high[:15]]))
+    assert set(names[100:]) == {"high-loud"} and dominating(summed_up(names, [1.0] * 115)) == names[0]
+    assert not any(grouped(usual))
 
 
 def test_few_minutes_form_no_groups(spoken: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,10 +154,10 @@ def test_the_plan_of_three_hours_answers_each_advice_of_the_guide_by_its_title()
 
 def test_the_machine_is_named_where_it_is_the_reason() -> None:
     for gpus, hz, words in (
-        ((), 20_000, "this preset 12 kHz. No preset for a CPU reaches higher"),
+        ((), 20_000, "this preset 12 kHz. None for a CPU reaches higher"),
         ((), 11_000, "A higher rate has nothing to learn"),
         ((), 3_900, "only. Of the presets for a CPU this one has the lowest rate"),
-        ((T4,), 40_000, "this preset 24 kHz. No preset for a GPU reaches higher"),
+        ((T4,), 40_000, "this preset 24 kHz. None for a GPU reaches higher"),
         ((T4,), 22_050, "this preset 20 kHz. The next higher one goes beyond them"),
     ):
         assert words in of(plan(material(10, hz=hz), Machine(gpus)), "preset").reason
