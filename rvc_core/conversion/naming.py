@@ -158,11 +158,11 @@ def ensure_folder(output: str | Path, *, writes_formats: bool = False) -> None:
     if not existing.is_dir():
         raise SettingsError(f"--output {path} cannot be a folder: {existing} is a file", hint="choose another folder")
     if _has_ending(output):
-        kind = path.suffix.lower().removeprefix(".")
-        chosen = f" --output-format {kind}" if writes_formats and path.suffix.lower() in WRITTEN else ""
+        meant, kind = shlex.quote(str(path.with_suffix(""))), path.suffix.lower()
+        if writes_formats and kind in WRITTEN:
+            meant += f" --output-format {kind[1:]}"
         raise SettingsError(
-            f"--output {path} must be a folder",
-            hint=f"write: --output {shlex.quote(str(path.with_suffix('')))}{chosen}, or {shlex.quote(f'{path}/')}",
+            f"--output {path} must be a folder", hint=f"write: --output {meant}, or {shlex.quote(f'{path}/')}"
         )
     with tempfile.TemporaryFile(dir=existing):  # only a trial tells on every kind of storage
         pass
