@@ -76,7 +76,7 @@ def test_upsampled_recordings_show_their_true_bandwidth(rate_hz):
     "fault, verdict, word",
     [
         (lambda sound: sound, "good", None),
-        (lambda sound: sound.clip(-0.05, 0.05), "poor", "clipped"),
+        (lambda sound: sound.clip(-0.2, 0.2), "poor", "clipped"),
         (lambda sound: sound + 0.04 * np.random.default_rng(0).standard_normal(len(sound)), "poor", "noisy"),
         (lambda sound: 0.002 * sound, "poor", "silent"),
         (lambda sound: 0.15 * sound, "usable", "quiet"),
@@ -91,7 +91,7 @@ def test_upsampled_recordings_show_their_true_bandwidth(rate_hz):
     ],
 )
 def test_each_fault_is_named_and_only_it(tmp_path, fault, verdict, word):
-    soundfile.write(tmp_path / "a.wav", fault(speech(noise_db=-60)), RATE_HZ, "FLOAT")
+    soundfile.write(tmp_path / "a.wav", fault(speech(noise_db=-50)), RATE_HZ, "FLOAT")
     report = inspect(tmp_path).recordings[0]
     assert report.verdict == verdict and len(report.problems) == (word is not None)
     assert word is None or word in report.problems[0]
