@@ -166,11 +166,11 @@ def _opposed(audio: Audio, share: float, random: Random) -> np.ndarray:
 
 DEFECTS = {
     "noise": Defect(
-        "noise", "SNR dB", (60, 40, 30, 25, 20, 15, 10, 0), lambda db: db <= 20, _noisy, lambda q, _: q.snr_db,
+        "noise", "SNR dB", (60, 40, 30, 25, 20, 15, 10, 0), lambda db: db <= 25, _noisy, lambda q, _: q.snr_db,
         "LibriTTS (2019) leaves out what is below 20 dB",
     ),
     "clipping": Defect(
-        "clipping", "%", (0.01, 0.1, 0.5, 2, 5), lambda percent: percent >= 0.1, _clipped,
+        "clipping", "%", (0.01, 0.1, 0.5, 2, 5), lambda percent: percent >= 1, _clipped,
         lambda q, _: 100 * q.clipped_share, "our choice",
     ),
     "low-pass": Defect(
@@ -178,7 +178,7 @@ DEFECTS = {
         lambda q, _: q.bandwidth_hz / 1000, "Hi-Fi TTS (2021) leaves out what is below 13 kHz",
     ),
     "room": Defect(
-        "reverb", "RT60 s", (0.1, 0.3, 0.5, 0.7, 1.0, 1.5), lambda rt60: rt60 >= 0.5, _in_a_room,
+        "reverb", "RT60 s", (0.1, 0.3, 0.5, 0.7, 1.0, 1.5), lambda rt60: rt60 >= 0.3, _in_a_room,
         lambda q, _: q.reverb_seconds, "EBU Tech 3276 (1998): 0.2 to 0.4 s in a room to listen in",
     ),
     "loudness step": Defect(

@@ -23,7 +23,7 @@ from ..workspace.manifest import ExperimentRecord, Manifest
 from .capacity import OTHER_CARDS, OVERHEAD, OWN_GPU, OWN_RUN, USUAL_CLIPS, Begun, Machine, guide_batch, step_of
 
 _GUIDES, _RUNS = "docs/guides.md", "docs/overtraining.md#real-trainings"
-_NANO_STEPS, _V_STEPS = 1000, 2400  # for a minute: fitted on real trainings of nano; 6,000 for ten minutes
+_NANO_STEPS, _V_STEPS = 800, 2400  # for a minute: fitted on real trainings of nano; 6,000 for ten minutes
 _GROWTH = 0.4  # of the steps with the minutes: the exponent of the same three trainings
 _SHARES: dict[Grade | None, float] = {"good": 1.0, "usable": 0.75, None: 0.75, "poor": 0.5}
 _MUCH_MINUTES, _MUCH_SHARE = 60.0, 1.5  # so much clean sound may be passed over more often
@@ -136,7 +136,7 @@ def budget_steps(minutes: float, grade: Grade | None, name: str) -> int:
     Examples
     --------
     >>> budget_steps(10, "good", "v2-40k"), budget_steps(10, "poor", "v2-40k"), budget_steps(1, "good", "nano")
-    (6028, 3014, 1000)
+    (6028, 3014, 800)
     """
     usual = (_NANO_STEPS if name.startswith("nano") else _V_STEPS) * minutes**_GROWTH
     return max(1, int(_share(minutes, grade) * usual))
