@@ -97,7 +97,8 @@ def test_each_fault_is_mended_where_it_is_measured_and_nowhere_else(takes: Path,
     assert all(path.read_bytes() == content for path, content in before.items()), "the originals are as they were"
     assert (output / "fine.wav").read_bytes() == before[takes / "fine.wav"]
     assert (output / "day 2" / "hums.flac").is_file()
-    assert rows["hums"].before.hum_db == pytest.approx(-42, abs=2) and rows["hums"].after.hum_db is None
+    assert rows["hums"].before.hum_db == pytest.approx(-42, abs=2)
+    assert (rows["hums"].after.hum_db or -120) < -70
     assert rows["offset"].after.offset == pytest.approx(0, abs=1e-4)
     assert 0 < rows["music"].before.accompaniment_db < 10  # the tones are louder than this speech
     assert rows["music"].after.snr_db > rows["music"].before.snr_db + 10
