@@ -167,11 +167,11 @@ def _opposed(audio: Audio, share: float, random: Random) -> np.ndarray:
 DEFECTS = {
     "noise": Defect(
         "noise", "SNR dB", (60, 40, 30, 25, 20, 15, 10, 0), lambda db: db <= 25, _noisy, lambda q, _: q.snr_db,
-        "LibriTTS (2019) leaves out what is below 20 dB",
+        "benchmarks/harm.py",
     ),
     "clipping": Defect(
         "clipping", "%", (0.01, 0.1, 0.5, 2, 5), lambda percent: percent >= 1, _clipped,
-        lambda q, _: 100 * q.clipped_share, "our choice",
+        lambda q, _: 100 * q.clipped_share, "benchmarks/harm.py",
     ),
     "low-pass": Defect(
         "bandwidth", "kHz", (4, 8, 11, 16, 20), lambda khz: khz < 13, _low_passed,
@@ -179,7 +179,7 @@ DEFECTS = {
     ),
     "room": Defect(
         "reverb", "RT60 s", (0.1, 0.3, 0.5, 0.7, 1.0, 1.5), lambda rt60: rt60 >= 0.3, _in_a_room,
-        lambda q, _: q.reverb_seconds, "EBU Tech 3276 (1998): 0.2 to 0.4 s in a room to listen in",
+        lambda q, _: q.reverb_seconds, "benchmarks/harm.py",
     ),
     "loudness step": Defect(
         "evenness", "dB", (3, 6, 9, 12), lambda db: db >= 6, _stepped, lambda q, _: q.step_db, "our choice"
@@ -189,8 +189,8 @@ DEFECTS = {
         "our choice",
     ),
     "music": Defect(
-        "accompaniment", "dB", (-30, -20, -15, -10, 0), lambda db: db >= -20, _accompanied,
-        lambda q, _: q.pause_flatness, "as noise",
+        "accompaniment", "dB", (-30, -25, -20, -15, -10, 0), lambda db: db >= -25, _accompanied,
+        lambda q, _: q.pause_flatness, "benchmarks/harm.py",
     ),
     "opposite phase": Defect(
         "phase", "share", (1.0, 0.8), lambda share: True, _opposed, lambda _, opposed: opposed,
