@@ -90,7 +90,7 @@ def plan(
     >>> from rvc_core.settings import TrainSettings
     >>> made = plan(Material(10, "good", 11_000, clips=200, has_heldout=True), Machine(), minutes=60)
     >>> made.lines[0].value, made.values(TrainSettings)["epochs"]
-    ('nano-24k', 100)
+    ('nano-24k', 80)
     """
     refuse_no_time(minutes)
     if not material.clips or material.minutes <= 0:
