@@ -65,7 +65,9 @@ def _trained(name: str, result: Result) -> Iterator[str]:
         f"{name!r} is trained to epoch {result['epochs']} ({counted(result['steps'], 'step')}; "
         f"this time {_time(result['seconds'])}): {_ENDS.get(result['stopped_by'], result['stopped_by'])}"
     )
-    yield f"  the voice: {result['voice'] or 'none is saved yet'}"
+    first = result.get("averaged_from")
+    average = "" if first is None else f", the average of epochs {first} to {result['epochs']}"
+    yield f"  the voice: {result['voice'] or 'none is saved yet'}{average}"
     yield from _warned(result)
     if result["voice"]:
         judged = result["heldout_mel_last"] is not None

@@ -16,7 +16,7 @@ from ..workspace.checkpoint import load_newest
 from ..workspace.filelist import rebase_filelist
 from ..workspace.layout import Layout
 from ..workspace.manifest import ExperimentRecord
-from ..workspace.metrics import MetricsLog, NoLog, history
+from ..workspace.metrics import MetricsLog, NoLog, history, row_of
 from ..workspace.retention import checkpoint_rows
 from ..workspace.rvc_config import experiment_config
 from ..workspace.stamps import stamp
@@ -49,6 +49,8 @@ class TrainReport(Report):
         ``epochs``, ``time``, ``stop``, ``interrupt``, or ``verdict``, see `TrainSettings.auto_stop`.
     resumed_from : int or None
         Step of the checkpoint from which it resumed.
+    averaged_from : int or None
+        If the voice is an average of saved voices: the epoch of the first of them.
     heldout_mel_first, heldout_mel_last : float or None
         First and newest validation of the experiment; None without held-out recordings.
     skipped : int
@@ -65,6 +67,7 @@ class TrainReport(Report):
     seconds: float
     skipped: int
     warnings: list[str] = field(default_factory=list)
+    averaged_from: int | None = None
 
 
 def train(
@@ -148,6 +151,7 @@ def _report(
         seconds=round(time.monotonic() - started, 1),
         skipped=sum(row["kind"] == "skipped" for row in rows),
         warnings=warnings,
+        averaged_from=row_of(layout, layout.final_voice).get("from_epoch"),
     )
 
 

@@ -581,7 +581,7 @@ def test_the_final_voice_is_the_average_of_the_second_half_where_that_measures_b
     layout = experiment(tmp_path)
     often = {"save_every_epochs": 1, "validate_every_epochs": 1}
     monkeypatch.setattr(Validation, "figures_of", lambda *_: {"heldout/mel": 0.1})
-    train(layout, _settings(epochs=8, **often))
+    assert train(layout, _settings(epochs=8, **often)).averaged_from == 4
     best, voices = verdict_of_experiment(layout).best, dated_voices(layout)
     assert best and (best.path, best.from_epoch, best.epoch) == (str(layout.final_voice), 4, 8)
     assert load_voice(layout.final_voice).info.note == "average of epochs 4 to 8"
@@ -590,7 +590,7 @@ def test_the_final_voice_is_the_average_of_the_second_half_where_that_measures_b
         exact = np.mean([one[key].astype(np.float64) for one in halves], axis=0)
         np.testing.assert_allclose(weight.astype(np.float64), exact, rtol=2e-3, atol=1e-6)
     monkeypatch.setattr(Validation, "figures_of", lambda *_: {"heldout/mel": 9.0})
-    train(layout, _settings(epochs=9, **often))
+    assert train(layout, _settings(epochs=9, **often)).averaged_from is None
     last, best = weights(dated_voices(layout)[max(dated_voices(layout))]), verdict_of_experiment(layout).best
     assert best and best.from_epoch is None
     assert all((weights(layout.final_voice)[key] == value).all() for key, value in last.items())
