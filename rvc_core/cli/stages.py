@@ -99,6 +99,8 @@ def _train(arguments: argparse.Namespace) -> Result:
 
     settings, lab = settings_of(TrainSettings, arguments), existing_experiment(arguments)
     mirror = settings_of(MirrorSettings, arguments)
+    if arguments.until is not None and not arguments.on_everything:
+        raise SettingsError("--until belongs to --on-everything", hint="to train this voice, use --epochs")
     if arguments.on_everything:
         best = lab.verdict().best
         epochs = arguments.until or (best.epoch if best else settings.epochs)

@@ -70,11 +70,11 @@ def material_of(
 
 def _kinds_of(recordings: list[RecordingReport]) -> tuple[tuple[str, str], ...]:
     """Each kind of problem with the recordings that have it: red before amber, then by the seconds of those."""
-    kinds: dict[str, list[tuple[bool, float, str, str]]] = {}
+    kinds: dict[tuple[str, bool], list[tuple[bool, float, str, str]]] = {}
     for one in recordings:
-        rows = [(each.measure, each.colour != "red", str(each)) for each in one.findings if each.repair]
+        rows = [(each.measure, each.colour != "red", str(each)) for each in one.findings if each.colour != "green"]
         for kind, is_mild, problem in rows or [(why, one.verdict != "poor", why) for why in one.problems[:1]]:
-            kinds.setdefault(kind, []).append((is_mild, -one.seconds, one.recording, problem))
+            kinds.setdefault((kind, is_mild), []).append((is_mild, -one.seconds, one.recording, problem))
     order = sorted(map(sorted, kinds.values()), key=lambda rows: (rows[0][0], sum(row[1] for row in rows)))
     return tuple((_named([row[2] for row in rows]), rows[0][3]) for rows in order)
 

@@ -22,23 +22,25 @@ _LEAST = 3  # voices that are averaged
 _SILENT = 1e-6  # of full scale: a voice that is quieter makes no sound
 
 
-def average_if_better(layout: Layout, validation: Validation, log: MetricsLog, device: torch.device) -> None:
+def average_if_better(layout: Layout, validation: Validation, log: MetricsLog, device: torch.device) -> bool:
     """Write the average of the saved voices of the second half of training, if it measures better than the best.
 
-    It is measured like every voice. Without enough validations the last voice stays.
+    It is measured like every voice. False, and nothing written, if it is not better, or too little was measured.
     """
     halves = {row["path"]: layout.root / row["path"] for row in log.voices if 2 * row["step"] >= log.voices[-1]["step"]}
     chosen = [path for path in halves.values() if path.exists()]
     if len(chosen) < _LEAST:
-        return
+        return False
     made, first = average(chosen), load_voice(chosen[0]).info.epoch
     place = {"step": made.info.step, "epoch": made.info.epoch, "path": layout.final_voice.name, "from_epoch": first}
     row = {"kind": "average", **place, **validation.figures_of(synthesizer_of(made).to(device))}
     best = verdict_of_experiment(layout, [row]).best
-    if best and best.from_epoch is not None:
-        note = f"average of epochs {first} to {made.info.epoch}"
-        save_voice(layout.final_voice, replace(made, info=replace(made.info, note=note)))
-        log.average(row)
+    if best is None or best.from_epoch is None:
+        return False
+    note = f"average of epochs {first} to {made.info.epoch}"
+    log.average(row)  # first: without the voice of this step, training finishes again
+    save_voice(layout.final_voice, replace(made, info=replace(made.info, note=note)))
+    return True
 
 
 def refuse_broken(path: Path, step: int, clip: ClipTensors, device: torch.device) -> None:

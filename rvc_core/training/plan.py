@@ -33,7 +33,7 @@ _NEEDS_HZ = {"v2-48k": 22_500, "v2-40k": 18_000, "v2-32k": 0, "nano-24k": 10_000
 _FEW_MINUTES, _SATURATED_MINUTES, _TOO_MANY_MINUTES = 10.0, 30.0, 600.0
 _SECOND_GPU_MINUTES = 30.0  # a training that is over sooner is not worth the exchange of gradients
 _SAVE_SECONDS, _SAVES, _LEAST_SAVES = 60.0, 20, 5
-_MOST_FIXES, _AMPLE = 3, 3.0
+_MOST_FIXES, _AMPLE = 6, 3.0
 
 
 @dataclass(frozen=True)

@@ -358,8 +358,8 @@ class Trainer:
                 f"step {step} could not be saved: there is no room in {layout.root}",
                 hint=f"free some space; the same command continues from step {max(0, saves.saved_step)}",
             )
-        saves.write_voice(layout.final_voice, checkpoint)
-        average_if_better(layout, self.validation, self.log, self.networks.device)
+        if not average_if_better(layout, self.validation, self.log, self.networks.device):
+            saves.write_voice(layout.final_voice, checkpoint)  # once, as it says that all is done
         clips = self.validation.clips if len(self.validation.clips) else self.clips
         refuse_broken(layout.final_voice, step, clips[0], self.networks.device)
         self.assess(running=False)

@@ -381,9 +381,12 @@ def verdict_of_file(path: Path) -> Verdict:
 
 def verdict_of_experiment(layout: Layout, and_rows: Sequence[dict[str, Any]] = ()) -> Verdict:
     """The verdict of an experiment, from its metrics, rows not written yet, and the voices that still exist."""
-    rows = on_newest_data([*recorded(layout), *and_rows])
-    rows = [row | {"path": str(layout.root / row["path"])} if "path" in row else row for row in rows]
-    rows = [row for row in rows if row["kind"] not in ("voice", "average") or is_regular(Path(row.get("path", "")))]
+    rows = [
+        row
+        for row in on_newest_data(recorded(layout))
+        if row["kind"] not in ("voice", "average") or is_regular(layout.root / row.get("path", ""))
+    ]
+    rows = [row | {"path": str(layout.root / row["path"])} if "path" in row else row for row in [*rows, *and_rows]]
     if not rows:
         raise StageOrderError(f"{layout.name!r} has not been trained yet", hint=f"run: rvc train {typed(layout.name)}")
     verdict = verdict_of(rows, running=bool(holder(layout.lock)))

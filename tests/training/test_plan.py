@@ -180,10 +180,12 @@ def test_each_kind_of_problem_is_named_once_with_the_recordings_that_have_it() -
 
     phone = [one(f"call{n}", 10 + n, ("noise", "red"), ("bandwidth", "red")) for n in range(4)]
     phone += [one("long", 300, ("hum", "amber")), one("short", 2, ("noise", "amber"))]
-    assert material_of(DatasetReport(6, "poor", "", phone)).to_fix == (
-        ("call3, call2, … (5)", "noise in call3: mend it"),
+    phone += [one("codec", 20, ("bandwidth", "green"))]  # a note is nothing to fix
+    assert material_of(DatasetReport(7, "poor", "", phone)).to_fix == (
+        ("call3, call2, … (4)", "noise in call3: mend it"),
         ("call3, call2, … (4)", "bandwidth in call3: mend it"),
         ("long", "hum in long: mend it"),
+        ("short", "noise in short: mend it"),  # milder than that of the calls
     )
 
 

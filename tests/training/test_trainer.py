@@ -589,6 +589,8 @@ def test_the_final_voice_is_the_average_of_the_second_half_where_that_measures_b
     for key, weight in weights(layout.final_voice).items():
         exact = np.mean([one[key].astype(np.float64) for one in halves], axis=0)
         np.testing.assert_allclose(weight.astype(np.float64), exact, rtol=2e-3, atol=1e-6)
+    layout.final_voice.unlink()  # as if it was killed before the voice was written
+    assert train(layout, _settings(epochs=8, **often)).averaged_from == 4 and layout.final_voice.exists()
     monkeypatch.setattr(Validation, "figures_of", lambda *_: {"heldout/mel": 9.0})
     assert train(layout, _settings(epochs=9, **often)).averaged_from is None
     last, best = weights(dated_voices(layout)[max(dated_voices(layout))]), verdict_of_experiment(layout).best
